@@ -1,0 +1,417 @@
+"""The chunk header: its fields, its extensions, encode and decode.
+
+A chunk is header ‖ payload. The fixed part has 88 bytes in network order; extensions follow as
+type, flags, length, value, in ascending order of type, so that one header has one encoding.
+A custodian rewrites hop limit, NAs, SID, cursor and lifetime in place: none of them changes length.
+
+Source: MobiArch'13 paper, section 3.3 and figure 3; docs/protocol/chunk.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Self
+
+from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
+from packetcloud.chunk.names import (
+    GUID,
+    GUID_BYTES,
+    NA,
+    NA_UNBOUND,
+    SID,
+    SID_SEQUENCE,
+    SID_ZERO,
+    ChunkId,
+)
+
+CHUNK_VERSION = 1
+FIXED = struct.Struct(">BBHBBHQI20sI20sI20s")
+"""version, hop limit, header bytes, delivery mode, payload type, reserved (zero), chunk id,
+payload bytes, source GUID, source NA, destination GUID, destination NA, SID."""
+FIXED_BYTES = FIXED.size
+assert FIXED_BYTES == 88
+MAX_HEADER_BYTES = 1024
+"""So that a header always fits the first segment on any path of 1280 bytes or more."""
+DEFAULT_MAX_PAYLOAD_BYTES = 1 << 20
+DEFAULT_HOP_LIMIT = 32
+MAX_SEQUENCE_COUNT = 16
+"""16 SIDs are 322 bytes: a third of the largest header."""
+
+HOP_LIMIT_OFFSET = 1
+PAYLOAD_BYTES_OFFSET = 16
+SOURCE_NA_OFFSET = 40
+DESTINATION_NA_OFFSET = 64
+SID_OFFSET = 68
+
+_EXTENSION = struct.Struct(">BBH")
+_CRITICAL = 0x80
+"""Flag of an extension: who does not know the type must refuse the chunk. Other bits are zero."""
+
+
+class DeliveryMode(IntEnum):
+    """How to reach the destination; the values are MobilityFirst's."""
+
+    UNICAST = 0
+    MULTICAST = 1
+    ANYCAST = 2
+    MULTIHOMING = 4
+
+
+class PayloadType(IntEnum):
+    """What the payload is. Values from 128 on belong to applications."""
+
+    DATA = 0
+    REPORT = 1
+    """Delivery reports; see `messages.DeliveryReport`. Never asks for a report itself."""
+    FILE = 2
+    """File transfer between two hosts; see docs/protocol/chunk.md, "Payload types"."""
+
+
+class ExtensionType(IntEnum):
+    """The known extensions, in the order in which they must appear."""
+
+    SERVICE_SEQUENCE = 1
+    LIFETIME = 2
+    REPORT_REQUEST = 3
+    TRACE_REQUEST = 4
+    PAYLOAD_DIGEST = 5
+    SOURCE_SIGNATURE = 6
+    SERVICE_PARAMETERS = 7
+
+
+_IS_CRITICAL = {
+    ExtensionType.SERVICE_SEQUENCE: True,
+    ExtensionType.LIFETIME: False,
+    ExtensionType.REPORT_REQUEST: False,
+    ExtensionType.TRACE_REQUEST: False,
+    ExtensionType.PAYLOAD_DIGEST: False,
+    ExtensionType.SOURCE_SIGNATURE: False,
+    ExtensionType.SERVICE_PARAMETERS: False,
+}
+
+
+class DigestAlgorithm(IntEnum):
+    """Hash of a payload digest; both give 32 bytes."""
+
+    SHA256 = 1
+    BLAKE2B_256 = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSequence:
+    """Ordered SIDs and a cursor: `sids[cursor]` is next; `cursor == len(sids)` means all ran."""
+
+    sids: tuple[SID, ...]
+    cursor: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.sids) <= MAX_SEQUENCE_COUNT:
+            raise ProtocolError("bad_sequence", f"{len(self.sids)} SIDs, allowed 1..16")
+        if not 0 <= self.cursor <= len(self.sids):
+            raise ProtocolError("bad_sequence", f"cursor {self.cursor} of {len(self.sids)}")
+        if any(sid.is_zero or sid == SID_SEQUENCE for sid in self.sids):
+            raise ProtocolError("bad_sequence", "a reserved SID inside the sequence")
+
+    @property
+    def current(self) -> SID | None:
+        """The SID to visit next, or None when every service ran."""
+        return self.sids[self.cursor] if self.cursor < len(self.sids) else None
+
+    def to_bytes(self) -> bytes:
+        names = b"".join(sid.value for sid in self.sids)
+        return bytes([self.cursor, len(self.sids)]) + names
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        if len(value) < 2 or len(value) != 2 + GUID_BYTES * value[1]:
+            raise ProtocolError("bad_sequence", "length does not match its count")
+        sids = tuple(SID(value[i : i + GUID_BYTES]) for i in range(2, len(value), GUID_BYTES))
+        return cls(sids, value[0])
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadDigest:
+    """Hash of the payload as the source sent it (32 bytes); services that update it clear it."""
+
+    algorithm: DigestAlgorithm
+    digest: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != 32:
+            raise ProtocolError("bad_digest", f"{len(self.digest)} bytes, expected 32")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSignature:
+    """The source's public key (32 bytes) and its signature (64 bytes)."""
+
+    public_key: bytes
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.public_key) != 32 or len(self.signature) != 64:
+            raise ProtocolError("bad_signature", "expected a 32-byte key and a 64-byte signature")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceParameters:
+    """Bytes that only the service named by `sid` understands."""
+
+    sid: SID
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownExtension:
+    """An extension of a newer version that is not critical: passed on unread."""
+
+    type: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkHeader:
+    """Everything a chunk says about itself besides its payload."""
+
+    source: GUID
+    destination: GUID
+    chunk_id: ChunkId
+    payload_bytes: int
+    sid: SID = SID_ZERO
+    source_na: NA = NA_UNBOUND
+    destination_na: NA = NA_UNBOUND
+    hop_limit: int = DEFAULT_HOP_LIMIT
+    delivery_mode: DeliveryMode = DeliveryMode.UNICAST
+    payload_type: int = PayloadType.DATA
+    sequence: ServiceSequence | None = None
+    lifetime_ms: int | None = None
+    """What is left of the chunk's life when it was sent, in ms; every custodian takes off what it
+    used. Relative, because clocks of hosts do not agree."""
+    wants_report: bool = False
+    wants_trace: bool = False
+    digest: PayloadDigest | None = None
+    signature: SourceSignature | None = None
+    parameters: tuple[ServiceParameters, ...] = ()
+    unknown: tuple[UnknownExtension, ...] = field(default=())
+
+    @property
+    def next_sid(self) -> SID | None:
+        """The service that the source asked for and that has not run yet, or None."""
+        if self.sid.is_zero:
+            return None
+        if self.sid == SID_SEQUENCE:
+            return self.sequence.current if self.sequence else None
+        return self.sid
+
+    def after_service(self, sid: SID) -> Self:
+        """Return the header as it is once `sid` has run: SID cleared or cursor moved on."""
+        if self.next_sid != sid:
+            return self
+        if self.sequence is None or self.sid != SID_SEQUENCE:
+            return replace(self, sid=SID_ZERO)
+        return replace(self, sequence=ServiceSequence(self.sequence.sids, self.sequence.cursor + 1))
+
+    def to_bytes(self) -> bytes:
+        """Encode the header.
+
+        Raises:
+            LocalMisuseError: a value does not fit its field, or the header is over 1024 bytes.
+        """
+        if (self.sid == SID_SEQUENCE) != (self.sequence is not None):
+            raise LocalMisuseError("a service sequence and SID_SEQUENCE go together")
+        extensions = self._extension_bytes()
+        header_bytes = FIXED_BYTES + len(extensions)
+        if header_bytes > MAX_HEADER_BYTES:
+            raise LocalMisuseError(f"header of {header_bytes} bytes, at most {MAX_HEADER_BYTES}")
+        try:
+            fixed = FIXED.pack(
+                CHUNK_VERSION,
+                self.hop_limit,
+                header_bytes,
+                self.delivery_mode,
+                self.payload_type,
+                0,
+                self.chunk_id.value,
+                self.payload_bytes,
+                self.source.value,
+                self.source_na.value,
+                self.destination.value,
+                self.destination_na.value,
+                self.sid.value,
+            )
+        except struct.error as error:
+            raise LocalMisuseError(f"a chunk header field does not fit: {error}") from None
+        return fixed + extensions
+
+    def _extension_bytes(self) -> bytes:
+        parts: list[bytes] = []
+
+        def add(kind: ExtensionType, value: bytes) -> None:
+            parts.append(_EXTENSION.pack(kind, _CRITICAL * _IS_CRITICAL[kind], len(value)) + value)
+
+        if self.sequence is not None:
+            add(ExtensionType.SERVICE_SEQUENCE, self.sequence.to_bytes())
+        if self.lifetime_ms is not None:
+            if not 0 <= self.lifetime_ms <= 0xFFFF_FFFF:
+                raise LocalMisuseError(f"lifetime_ms {self.lifetime_ms} is not a 32-bit number")
+            add(ExtensionType.LIFETIME, self.lifetime_ms.to_bytes(4, "big"))
+        if self.wants_report:
+            add(ExtensionType.REPORT_REQUEST, b"")
+        if self.wants_trace:
+            add(ExtensionType.TRACE_REQUEST, b"")
+        if self.digest is not None:
+            value = bytes([self.digest.algorithm]) + self.digest.digest
+            add(ExtensionType.PAYLOAD_DIGEST, value)
+        if self.signature is not None:
+            value = self.signature.public_key + self.signature.signature
+            add(ExtensionType.SOURCE_SIGNATURE, value)
+        for parameter in self.parameters:
+            add(ExtensionType.SERVICE_PARAMETERS, parameter.sid.value + parameter.data)
+        for extension in self.unknown:
+            parts.append(_EXTENSION.pack(extension.type, 0, len(extension.data)) + extension.data)
+        return b"".join(parts)
+
+
+def decode_header(data: bytes | bytearray | memoryview) -> ChunkHeader:
+    """Decode the chunk header at the start of `data`; what follows the header is not looked at.
+
+    Raises:
+        ProtocolError: and nothing else, whatever the bytes are.
+    """
+    if len(data) < FIXED_BYTES:
+        raise ProtocolError("short_header", f"{len(data)} bytes, at least {FIXED_BYTES}")
+    (
+        version,
+        hop_limit,
+        header_bytes,
+        delivery_mode,
+        payload_type,
+        reserved,
+        chunk_id,
+        payload_bytes,
+        source,
+        source_na,
+        destination,
+        destination_na,
+        sid,
+    ) = FIXED.unpack_from(data)
+    if version != CHUNK_VERSION:
+        raise ProtocolError("bad_version", f"chunk version {version}, known: {CHUNK_VERSION}")
+    if not FIXED_BYTES <= header_bytes <= min(MAX_HEADER_BYTES, len(data)):
+        raise ProtocolError("bad_header_length", f"{header_bytes} of {len(data)} bytes")
+    if reserved:
+        raise ProtocolError("reserved_bits", f"{reserved:#06x}")
+    if delivery_mode not in _DELIVERY_MODES:
+        raise ProtocolError("bad_delivery_mode", str(delivery_mode))
+    fields = _decode_extensions(bytes(data[FIXED_BYTES:header_bytes]))
+    if (sid == SID_SEQUENCE.value) != ("sequence" in fields):
+        raise ProtocolError("bad_sequence", "a service sequence and the reserved SID go together")
+    return ChunkHeader(
+        source=GUID(source),
+        destination=GUID(destination),
+        chunk_id=ChunkId(chunk_id),
+        payload_bytes=payload_bytes,
+        sid=SID(sid),
+        source_na=NA(source_na),
+        destination_na=NA(destination_na),
+        hop_limit=hop_limit,
+        delivery_mode=DeliveryMode(delivery_mode),
+        payload_type=payload_type,
+        **fields,  # type: ignore[arg-type]  # each value was made for its field just below
+    )
+
+
+def extension_value_offset(data: bytes | bytearray | memoryview, kind: ExtensionType) -> int | None:
+    """Return where the value of extension `kind` starts in an encoded header, None if absent.
+
+    The header must have been decoded without error before.
+    """
+    header_bytes = int.from_bytes(data[2:4], "big")
+    offset = FIXED_BYTES
+    while offset < header_bytes:
+        found, _, length = _EXTENSION.unpack_from(data, offset)
+        offset += _EXTENSION.size
+        if found == kind:
+            return offset
+        offset += length
+    return None
+
+
+_DELIVERY_MODES = frozenset(int(mode) for mode in DeliveryMode)
+_LARGEST_KNOWN = max(ExtensionType)
+
+
+def _decode_extensions(data: bytes) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    parameters: list[ServiceParameters] = []
+    unknown: list[UnknownExtension] = []
+    offset, last = 0, 0
+    while offset < len(data):
+        if len(data) - offset < _EXTENSION.size:
+            raise ProtocolError("bad_extension", "cut off in its head")
+        kind, flags, length = _EXTENSION.unpack_from(data, offset)
+        offset += _EXTENSION.size
+        value = data[offset : offset + length]
+        if len(value) != length:
+            raise ProtocolError("bad_extension", f"type {kind} is cut off")
+        offset += length
+        repeatable = kind >= ExtensionType.SERVICE_PARAMETERS
+        if kind < last or (kind == last and not repeatable):
+            raise ProtocolError("bad_extension", f"type {kind} out of order")
+        last = kind
+        if not 1 <= kind <= _LARGEST_KNOWN:
+            if flags & _CRITICAL:
+                raise ProtocolError("unknown_critical_extension", f"type {kind}")
+            if flags or kind == 0:
+                raise ProtocolError("bad_extension", f"type {kind}, flags {flags:#04x}")
+            unknown.append(UnknownExtension(kind, value))
+            continue
+        known = ExtensionType(kind)
+        if flags != _CRITICAL * _IS_CRITICAL[known]:
+            raise ProtocolError("bad_extension", f"type {kind}, flags {flags:#04x}")
+        if known is ExtensionType.SERVICE_PARAMETERS:
+            if length < GUID_BYTES:
+                raise ProtocolError("bad_extension", "service parameters without a SID")
+            parameters.append(ServiceParameters(SID(value[:GUID_BYTES]), value[GUID_BYTES:]))
+        else:
+            name, decoded = _decode_known(known, value)
+            fields[name] = decoded
+    if parameters:
+        fields["parameters"] = tuple(parameters)
+    if unknown:
+        fields["unknown"] = tuple(unknown)
+    return fields
+
+
+def _decode_known(kind: ExtensionType, value: bytes) -> tuple[str, object]:
+    expected = _FIXED_LENGTHS.get(kind)
+    if expected is not None and len(value) != expected:
+        raise ProtocolError("bad_extension", f"{kind.name} has {len(value)} bytes, not {expected}")
+    match kind:
+        case ExtensionType.SERVICE_SEQUENCE:
+            return "sequence", ServiceSequence.from_bytes(value)
+        case ExtensionType.LIFETIME:
+            return "lifetime_ms", int.from_bytes(value, "big")
+        case ExtensionType.REPORT_REQUEST:
+            return "wants_report", True
+        case ExtensionType.TRACE_REQUEST:
+            return "wants_trace", True
+        case ExtensionType.PAYLOAD_DIGEST:
+            if value[0] not in (1, 2):
+                raise ProtocolError("bad_digest", f"algorithm {value[0]}")
+            return "digest", PayloadDigest(DigestAlgorithm(value[0]), value[1:])
+        case ExtensionType.SOURCE_SIGNATURE:
+            return "signature", SourceSignature(value[:32], value[32:])
+        case _:
+            raise ProtocolError("bad_extension", f"type {kind}")
+
+
+_FIXED_LENGTHS = {
+    ExtensionType.LIFETIME: 4,
+    ExtensionType.REPORT_REQUEST: 0,
+    ExtensionType.TRACE_REQUEST: 0,
+    ExtensionType.PAYLOAD_DIGEST: 33,
+    ExtensionType.SOURCE_SIGNATURE: 96,
+}

@@ -1,0 +1,131 @@
+"""What other rooms program against: bodies in, bodies out, neighbours up and down.
+
+Everything here is called and calls back on the reactor's thread. The shell that implements it is
+`hop.udp.HopNode`. Source: docs/protocol/hop.md, "Service to the layer above".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Protocol
+
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import GUID
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Role(IntEnum):
+    """What a neighbour says it is; its signature covers the claim."""
+
+    HOST = 1
+    ROUTER = 2
+    SERVICE = 3
+
+
+class Settlement(Enum):
+    """How a sent body ended."""
+
+    ACCEPTED = "accepted"
+    """The neighbour took custody."""
+    REFUSED = "refused"
+    """The neighbour has it whole and refuses it; a reason comes with this."""
+    LOST = "lost"
+    """The session ended first: the neighbour may or may not have taken custody."""
+    CANCELLED = "cancelled"
+    """The sender cancelled it before the neighbour had it whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A receiver's "no" to one body: a `reasons.Reason` number."""
+
+    reason: int
+
+
+class Body(Protocol):
+    """The bytes of one received body, in a buffer that is reused once it is released.
+
+    Whoever holds a body last calls `release()`; not calling it costs memory, never correctness.
+    Nothing read from it (memoryviews) may be used after `release()`.
+    """
+
+    def __len__(self) -> int: ...
+
+    def head(self, count: int) -> bytes:
+        """Return a copy of the first `count` bytes (fewer if the body is shorter)."""
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Overwrite bytes in place, inside the first 1024 bytes of the body."""
+
+    def contiguous(self) -> memoryview:
+        """Return the whole body as one writable memoryview; copies once if it lies scattered."""
+
+    def release(self) -> None: ...
+
+
+class Neighbour(Protocol):
+    """An established session with a neighbour whose signature was checked."""
+
+    guid: GUID
+    role: Role
+    address: tuple[str, int]
+    queued_bytes: int
+    """Bytes handed to `send*` and not settled yet."""
+    is_up: bool
+
+    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+        """Queue the body prefix ‖ payload. `payload` must not change until it is settled."""
+
+    def send_body(self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"") -> None:
+        """Queue prefix ‖ a received body, without copying where both hops use the same segment
+        size and there is no prefix. The body must not be patched or sent elsewhere until settled.
+        """
+
+    def cancel(self, token: object) -> None:
+        """Give up a queued or partly sent body; settles CANCELLED, or ACCEPTED if too late."""
+
+    def close(self, reason: str = "") -> None: ...
+
+
+class HopReceiver(Protocol):
+    """The layer above a hop node."""
+
+    def neighbour_up(self, neighbour: Neighbour) -> None:
+        """A session is established, inbound or outbound."""
+
+    def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
+        """A session ended. Every unsettled body was settled LOST just before."""
+
+    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
+        """A whole body arrived. None: custody is ours from now on. Refusal: it is not, and the
+        body is released by the caller."""
+
+    def body_settled(
+        self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
+    ) -> None:
+        """A body given to `send*` ended; `reason` is a Reason number when REFUSED, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class HopConfig:
+    """Settings of a hop node; every number has a unit in its name."""
+
+    max_body_bytes: int = (1 << 20) + 2048
+    """Largest body accepted: 1 MiB of payload and its headers. Above: refused, nothing allocated."""
+    max_datagram_bytes: int = 0
+    """Largest datagram sent; 0 = from the MTU of the route. Both sides agree on the smaller."""
+    receive_buffer_bytes: int = 8 << 20
+    """Kernel socket buffer to ask for, each direction; what is granted bounds the window."""
+    credit_bytes: int = 24 << 20
+    """Bytes of bodies that one neighbour may have unsettled or unreleased here."""
+    max_neighbours_count: int = 1024
+    idle_timeout_s: float = 15.0
+    """A neighbour that answers nothing for so long is down."""
+    keepalive_s: float = 3.0
+
+
+AdmitNeighbour = Callable[[GUID, Role], str | None]
+"""Asked before an inbound neighbour is up: None admits it, a text refuses it."""

@@ -1,0 +1,202 @@
+"""What a hop carries besides plain chunks: service tasks, verdicts and delivery reports.
+
+A hop carries bodies: one kind byte and bytes. `CHUNK`: header ‖ payload. `TASK`: what a router
+gives to a VI. `VERDICT`: what the VI answers. A delivery report is the payload of a small chunk.
+
+Source: docs/protocol/hop.md, "Bodies"; docs/protocol/chunk.md, "Delivery reports".
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
+
+from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
+from packetcloud.chunk.names import GUID, GUID_BYTES, NA, ChunkId
+
+MAX_DETAIL_BYTES = 512
+"""A drop reason or failure text that a service gives; longer ones are cut."""
+MAX_REPORT_ENTRIES = 4096
+"""Entries of one delivery report: 4096 are 64 KiB at most without details."""
+
+
+class BodyKind(IntEnum):
+    """What the bytes of a body are."""
+
+    CHUNK = 1
+    TASK = 2
+    VERDICT = 3
+
+
+_TASK = struct.Struct(">QII")
+TASK_BYTES = _TASK.size
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHeader:
+    """Stands before a chunk on its way to a VI: task id, and how long the router will wait."""
+
+    task_id: int
+    deadline_ms: int
+
+    def to_bytes(self) -> bytes:
+        return _TASK.pack(self.task_id, self.deadline_ms, 0)
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
+        """Decode the first 16 bytes of a task body.
+
+        Raises:
+            ProtocolError: too short, or reserved bits are set.
+        """
+        if len(data) < TASK_BYTES:
+            raise ProtocolError("short_task", f"{len(data)} bytes")
+        task_id, deadline_ms, reserved = _TASK.unpack_from(data)
+        if reserved:
+            raise ProtocolError("reserved_bits", f"{reserved:#x}")
+        return cls(task_id, deadline_ms)
+
+
+class VerdictCode(IntEnum):
+    """What a service decided. Source: design, section 6, step 5."""
+
+    FORWARD = 1
+    """Send the chunk on as it is; no payload travels back."""
+    UPDATE = 2
+    """Send the chunk on with the payload that follows."""
+    DROP = 3
+    """Discard the chunk; nothing further runs. The detail says why."""
+    REDIRECT = 4
+    """Send the chunk to another destination: the detail is GUID (20 B) and NA (4 B)."""
+    EMIT = 5
+    """`count` whole chunks follow, to be sent as well as (`keep`) or instead of this one."""
+    FAILED = 6
+    """The service raised an error; the router treats it as no verdict. The detail says which."""
+
+
+_VERDICT = struct.Struct(">QBBHQI")
+VERDICT_BYTES = _VERDICT.size
+_KEEP = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictHeader:
+    """Stands before what a VI sends back. `processing_ns`: time inside `process`, by the VI."""
+
+    task_id: int
+    code: VerdictCode
+    processing_ns: int
+    detail: bytes = b""
+    emit_count: int = 0
+    keep: bool = False
+
+    def to_bytes(self) -> bytes:
+        if len(self.detail) > MAX_DETAIL_BYTES:
+            raise LocalMisuseError(f"a verdict detail of {len(self.detail)} bytes")
+        return (
+            _VERDICT.pack(
+                self.task_id,
+                self.code,
+                _KEEP if self.keep else 0,
+                len(self.detail),
+                self.processing_ns,
+                self.emit_count,
+            )
+            + self.detail
+        )
+
+    @property
+    def encoded_bytes(self) -> int:
+        return VERDICT_BYTES + len(self.detail)
+
+    @classmethod
+    def redirect(cls, task_id: int, processing_ns: int, to: GUID, na: NA) -> Self:
+        return cls(task_id, VerdictCode.REDIRECT, processing_ns, to.value + na.to_bytes())
+
+    @property
+    def redirect_target(self) -> tuple[GUID, NA]:
+        """Where a REDIRECT goes."""
+        return GUID(self.detail[:GUID_BYTES]), NA.from_bytes(self.detail[GUID_BYTES:])
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
+        """Decode the head of a verdict body; what follows `encoded_bytes` is its payload.
+
+        Raises:
+            ProtocolError: any field is out of its range.
+        """
+        if len(data) < VERDICT_BYTES:
+            raise ProtocolError("short_verdict", f"{len(data)} bytes")
+        task_id, code, flags, detail_bytes, processing_ns, count = _VERDICT.unpack_from(data)
+        if code not in _CODES:
+            raise ProtocolError("bad_verdict", f"code {code}")
+        if flags & ~_KEEP:
+            raise ProtocolError("reserved_bits", f"{flags:#04x}")
+        detail = bytes(data[VERDICT_BYTES : VERDICT_BYTES + detail_bytes])
+        if detail_bytes > MAX_DETAIL_BYTES or len(detail) != detail_bytes:
+            raise ProtocolError("bad_verdict", f"detail of {detail_bytes} bytes")
+        if code == VerdictCode.REDIRECT and detail_bytes != GUID_BYTES + 4:
+            raise ProtocolError("bad_verdict", "a redirect needs GUID and NA")
+        return cls(task_id, VerdictCode(code), processing_ns, detail, count, bool(flags & _KEEP))
+
+
+_CODES = frozenset(int(code) for code in VerdictCode)
+
+
+class Outcome(IntEnum):
+    """How a chunk's journey ended, as the source is told."""
+
+    DELIVERED = 1
+    REFUSED = 2
+    EXPIRED = 3
+
+
+_ENTRY = struct.Struct(">QBBH")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReport:
+    """The end of one chunk's journey. `reason` is a `Reason` number, 0 when delivered."""
+
+    chunk_id: ChunkId
+    outcome: Outcome
+    reason: int = 0
+    detail: str = ""
+
+
+def encode_reports(reports: list[DeliveryReport]) -> bytes:
+    """Encode the payload of a report chunk: one entry after the other."""
+    parts = []
+    for report in reports:
+        detail = report.detail.encode()[:MAX_DETAIL_BYTES]
+        entry = _ENTRY.pack(report.chunk_id.value, report.outcome, report.reason, len(detail))
+        parts.append(entry + detail)
+    return b"".join(parts)
+
+
+def decode_reports(payload: bytes | bytearray | memoryview) -> list[DeliveryReport]:
+    """Decode the payload of a report chunk.
+
+    Raises:
+        ProtocolError: an entry is cut off, or its outcome is unknown, or there are over 4096.
+    """
+    reports: list[DeliveryReport] = []
+    offset = 0
+    while offset < len(payload):
+        if len(payload) - offset < _ENTRY.size:
+            raise ProtocolError("bad_report", "cut off")
+        chunk_id, outcome, reason, detail_bytes = _ENTRY.unpack_from(payload, offset)
+        offset += _ENTRY.size
+        detail = bytes(payload[offset : offset + detail_bytes])
+        if len(detail) != detail_bytes or detail_bytes > MAX_DETAIL_BYTES:
+            raise ProtocolError("bad_report", "detail cut off")
+        if outcome not in (1, 2, 3):
+            raise ProtocolError("bad_report", f"outcome {outcome}")
+        if len(reports) == MAX_REPORT_ENTRIES:
+            raise ProtocolError("bad_report", f"over {MAX_REPORT_ENTRIES} entries")
+        text = detail.decode("utf-8", "replace")
+        reports.append(DeliveryReport(ChunkId(chunk_id), Outcome(outcome), reason, text))
+        offset += detail_bytes
+    return reports
