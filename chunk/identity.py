@@ -15,6 +15,7 @@ from typing import Self
 
 import nacl.exceptions
 import nacl.signing
+
 from packetcloud.chunk.errors import IdentityError
 from packetcloud.chunk.names import GUID, SID, SUITE_ED25519_SHA256
 

@@ -1,4 +1,24 @@
 """The hop protocol: reliable transfer of whole bodies between two neighbours, over UDP.
 
-- `api`     what other rooms program against: Body, Neighbour, HopReceiver, HopConfig
+What other rooms program against:
+
+- `api`         Body, Neighbour, HopReceiver, HopConfig, Role, Settlement
+- `udp`         HopNode, the Twisted shell; HopConnectError
+- `clock`       the monotonic clock that every timer runs on
+
+Inside, from the bottom up; none of it does I/O or reads a clock:
+
+- `wire`        datagram layouts, encode and decode
+- `buffers`     row buffers, bodies, the pool
+- `rtt`         round-trip time and the timers that follow
+- `congestion`  how much may be in flight
+- `receiver`    segments in, bodies up, ACKs out
+- `sender`      bodies in, trains out, settlements up
+- `session`     one sender, one receiver, keep-alive
+- `handshake`   HELLO, WELCOME, CONFIRM
+- `core`        all sessions of one node
+
+- `offload`     what the kernel does for UDP, found out by trying
+
+Source: docs/protocol/hop.md.
 """

@@ -71,13 +71,21 @@ class Neighbour(Protocol):
 
     guid: GUID
     role: Role
-    address: tuple[str, int]
-    queued_bytes: int
-    """Bytes handed to `send*` and not settled yet."""
     is_up: bool
 
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes handed to `send*` and not settled yet."""
+
     def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
-        """Queue the body prefix ‖ payload. `payload` must not change until it is settled."""
+        """Queue the body prefix ‖ payload. `payload` must not change until it is settled.
+
+        `token` is handed back at settlement and names the body to `cancel`: any object that is in
+        use for one body at a time. A prefix has at most 1100 bytes.
+        """
 
     def send_body(self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"") -> None:
         """Queue prefix ‖ a received body, without copying where both hops use the same segment
@@ -114,7 +122,7 @@ class HopConfig:
     """Settings of a hop node; every number has a unit in its name."""
 
     max_body_bytes: int = (1 << 20) + 2048
-    """Largest body accepted: 1 MiB of payload and its headers. Above: refused, nothing allocated."""
+    """Largest body accepted: 1 MiB of payload and its headers; a larger one is refused unread."""
     max_datagram_bytes: int = 0
     """Largest datagram sent; 0 = from the MTU of the route. Both sides agree on the smaller."""
     receive_buffer_bytes: int = 8 << 20
@@ -125,6 +133,9 @@ class HopConfig:
     idle_timeout_s: float = 15.0
     """A neighbour that answers nothing for so long is down."""
     keepalive_s: float = 3.0
+    instance: int = 0
+    """Which of several bearers of one key this node is (32 bit). A new session of the same GUID and
+    instance replaces the old one, so a restarted VI takes its predecessor's place at once."""
 
 
 AdmitNeighbour = Callable[[GUID, Role], str | None]

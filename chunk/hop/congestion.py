@@ -1,0 +1,80 @@
+"""How much may be in flight: a window from measured delivery rate and round-trip time.
+
+Loss by itself is not congestion: what counts is the rate at which the receiver says bytes arrive.
+The window starts small and doubles each round trip while that rate still grows by a quarter; then
+it is twice the rate times the minimum round trip, plus a slack for hosts that work in batches.
+A later version paces and competes fairly; its place is this class and `Sender.train_segments`.
+
+Source: the idea of BBR (draft-ietf-ccwg-bbr), reduced to its window; docs/protocol/hop.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+INITIAL_WINDOW_BYTES = 16 * 1472
+MIN_WINDOW_BYTES = 4 * 1472
+STEADY_GAIN = 2.0
+HOST_SLACK_S = 0.002
+"""Two hosts answer each other in batches of up to about this long. At 10 Gbit/s the slack adds
+5 MB to the window, at 10 Mbit/s 5 kB."""
+GROWTH_FACTOR = 1.25
+ROUNDS_WITHOUT_GROWTH = 3
+RATE_WINDOW_ROUNDS = 10
+TRAIN_DURATION_S = 0.001
+"""One burst is about this long at the estimated rate."""
+
+
+class DeliveryRateWindow:
+    """The window of one session's sending direction."""
+
+    def __init__(self) -> None:
+        self.window_bytes = float(INITIAL_WINDOW_BYTES)
+        self.rate_bytes_per_s = 0.0
+        self._samples: deque[float] = deque(maxlen=RATE_WINDOW_ROUNDS)
+        self._is_starting = True
+        self._best = 0.0
+        self._rounds_without_growth = 0
+        self._round_began_at: float | None = None
+        self._round_delivered = 0
+
+    def on_ack(self, delivered_bytes: int, minimum_rtt_s: float, limited: bool, now: float) -> None:
+        """Take in the receiver's count of arrived bytes.
+
+        Args:
+            delivered_bytes: total since the session began.
+            limited: the sender had nothing more to send; such a round says little of the path.
+        """
+        if self._round_began_at is None:
+            self._round_began_at, self._round_delivered = now, delivered_bytes
+            return
+        elapsed = now - self._round_began_at
+        if elapsed < max(minimum_rtt_s, 0.0005):
+            return
+        sample = (delivered_bytes - self._round_delivered) / elapsed
+        self._round_began_at, self._round_delivered = now, delivered_bytes
+        if limited and sample < self.rate_bytes_per_s:
+            return
+        self._samples.append(sample)
+        self.rate_bytes_per_s = max(self._samples)
+        if self._is_starting:
+            self._continue_start(sample)
+        if not self._is_starting:
+            product = self.rate_bytes_per_s * (minimum_rtt_s + HOST_SLACK_S)
+            self.window_bytes = max(STEADY_GAIN * product, MIN_WINDOW_BYTES)
+
+    def _continue_start(self, sample: float) -> None:
+        self.window_bytes *= 2
+        if sample >= self._best * GROWTH_FACTOR:
+            self._best = sample
+            self._rounds_without_growth = 0
+            return
+        self._rounds_without_growth += 1
+        self._is_starting = self._rounds_without_growth < ROUNDS_WITHOUT_GROWTH
+
+    @property
+    def train_bytes(self) -> float:
+        """How many bytes to send in one burst at most."""
+        if self._is_starting:
+            return max(self.window_bytes / 4, 2 * 1472)
+        return max(self.rate_bytes_per_s * TRAIN_DURATION_S, 2 * 1472)

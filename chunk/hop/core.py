@@ -1,0 +1,436 @@
+"""The hop node without its socket: datagrams and the time in, datagrams and upcalls out.
+
+`landing` / `receive_train` / `datagrams_to_send` / `next_timeout` / `handle_timeout`. A train is
+what the kernel hands over in one piece: datagrams of one size and one source, the last one perhaps
+shorter.
+
+Source: docs/protocol/hop.md; design, sections 3 and 5.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Role
+from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, RowBuffer
+from packetcloud.chunk.hop.handshake import (
+    ClientHandshake,
+    ClientState,
+    HalfOpen,
+    RandomBytes,
+    ServerHandshakes,
+    new_session_id,
+)
+from packetcloud.chunk.hop.session import TRAINS_PER_TURN, Datagram, Session, check_address
+from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.names import GUID
+
+SCRATCH_BYTES = 65_536
+"""More than the kernel ever hands over in one piece."""
+
+
+class HopCore:
+    """All sessions of one node.
+
+    Args:
+        upper: the layer above; called inside `receive_train`, `handle_timeout` and `close`.
+        random_bytes: unpredictable bytes, such as `os.urandom`.
+        datagram_bytes: largest datagram towards an address, from the MTU of the route.
+        window_bytes: what the socket's receive buffer can take from one neighbour.
+        admit: asked before an inbound neighbour is up.
+        on_wake: called when there is something to send outside of a receive.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        role: Role,
+        config: HopConfig,
+        upper: HopReceiver,
+        random_bytes: RandomBytes,
+        datagram_bytes: Callable[[Any], int],
+        window_bytes: int,
+        admit: AdmitNeighbour | None,
+        on_wake: Callable[[], None],
+    ) -> None:
+        self.identity = identity
+        self.role = role
+        self.config = config
+        self._upper = upper
+        self._random_bytes = random_bytes
+        self._datagram_bytes = datagram_bytes
+        self._window_bytes = window_bytes
+        self._on_wake = on_wake
+        self._admit = admit
+        self.pool = BufferPool()
+        self.sessions: dict[int, Session] = {}
+        self.dropped: Counter[str] = Counter()
+        """Datagrams or trains that were dropped, by reason."""
+        self._servers = ServerHandshakes(identity, random_bytes, self._admit_with_cap)
+        self._clients: dict[int, ClientHandshake] = {}
+        self._client_done: dict[int, Callable[[Session | str], None]] = {}
+        self._active: dict[Session, None] = {}
+        self._out: deque[Datagram] = deque()
+        self._timers: list[tuple[float, int]] = []
+        self._timer_of: dict[int, float] = {}
+        self._scratch: ByteArray = np.empty(SCRATCH_BYTES, np.uint8)
+        self._landing: tuple[RowBuffer, int] | None = None
+        self._last: Session | None = None
+
+    # --- connecting -----------------------------------------------------------------------------
+
+    def connect(
+        self,
+        address: Any,
+        expected: GUID | None,
+        done: Callable[[Session | str], None],
+        now: float,
+    ) -> None:
+        """Begin a handshake; `done` gets the session, or a text that says why there is none."""
+        local_id = new_session_id(self._random_bytes)
+        self._clients[local_id] = ClientHandshake(
+            self.identity,
+            self._parameters(address),
+            address,
+            expected,
+            local_id,
+            self._random_bytes,
+            now,
+        )
+        self._client_done[local_id] = done
+        self._after_client(local_id, now)
+        self._on_wake()
+
+    def _parameters(self, address: Any) -> wire.Parameters:
+        datagram = self.config.max_datagram_bytes or self._datagram_bytes(address)
+        return wire.Parameters(
+            self.role,
+            max(wire.MIN_DATAGRAM_BYTES, min(datagram, wire.MAX_DATAGRAM_BYTES)),
+            self.config.max_body_bytes,
+            self._window_bytes,
+            self.config.credit_bytes,
+            self.config.instance,
+        )
+
+    def _admit_with_cap(self, guid: GUID, role: Role) -> str | None:
+        if len(self.sessions) >= self.config.max_neighbours_count:
+            return f"this node has {len(self.sessions)} neighbours, as many as it may"
+        return self._admit(guid, role) if self._admit is not None else None
+
+    # --- receiving ------------------------------------------------------------------------------
+
+    def landing(self) -> list[memoryview]:
+        """Return where the next train shall be received: its likely place, then scratch space."""
+        self._landing = None
+        last = self._last
+        if last is not None:
+            place = last.receiver.landing()
+            if place is not None and place[1] < place[0].capacity:
+                self._landing = place
+                rows, row = place
+                return [rows.memory[row * rows.stride :], self._scratch.data]
+        return [self._scratch.data]
+
+    def receive_train(self, length: int, row_bytes: int, address: Any, now: float) -> None:
+        """Take in a train of `length` bytes that was received into `landing()`."""
+        placed = self._landing
+        if placed is None:
+            array = self._scratch
+        else:
+            rows, row = placed
+            start = row * rows.stride
+            array = rows.bytes[start:]
+            if length > len(array):
+                whole = np.empty(length, np.uint8)
+                whole[: len(array)] = array
+                whole[len(array) :] = self._scratch[: length - len(array)]
+                array, placed = whole, None
+        try:
+            self._receive(array, length, row_bytes, placed, address, now)
+        except ProtocolError as error:
+            self.dropped[error.reason] += 1
+
+    def _receive(
+        self,
+        array: ByteArray,
+        length: int,
+        row_bytes: int,
+        placed: tuple[RowBuffer, int] | None,
+        address: Any,
+        now: float,
+    ) -> None:
+        data = array.data
+        if length < wire.PREFIX.size:
+            raise ProtocolError("short_datagram", f"{length} bytes")
+        first, _, _, local_id = wire.PREFIX.unpack_from(data)
+        session = self.sessions.get(local_id)
+        if first == wire.DATA_BYTE and session is not None:
+            check_address(session, address)
+            self._active[session] = None
+            self._last = session
+            others = session.receive_rows(array, length, row_bytes, placed, now)
+            for datagram in others:
+                self._receive_one(datagram, address, now)
+            return
+        if length <= row_bytes:
+            self._receive_one(data[:length], address, now)
+            return
+        # Rows of a train that is not data may lie where data will be written to: take them out.
+        copy = memoryview(bytes(data[:length]))
+        for start in range(0, length, row_bytes):
+            try:
+                self._receive_one(copy[start : start + row_bytes], address, now)
+            except ProtocolError as error:
+                self.dropped[error.reason] += 1
+
+    def _receive_one(self, datagram: memoryview, address: Any, now: float) -> None:
+        if len(datagram) < wire.PREFIX.size:
+            raise ProtocolError("short_datagram", f"{len(datagram)} bytes")
+        first, _, _, local_id = wire.PREFIX.unpack_from(datagram)
+        session = self.sessions.get(local_id)
+        if session is not None:
+            check_address(session, address)
+            self._active[session] = None
+            if first == wire.BUNDLE_BYTE:
+                session.receive_bundle(datagram, now)
+            elif first == wire.CONTROL_BYTE:
+                session.receive_control(bytes(datagram), now)
+            elif first == wire.DATA_BYTE:
+                array = np.frombuffer(datagram, np.uint8)
+                session.receive_rows(array, len(datagram), len(datagram), None, now)
+            elif first == wire.type_byte(wire.DatagramType.CONFIRM):
+                self._out.append(session.ack_datagram(now))
+            else:
+                raise ProtocolError("unexpected_type", f"{first:#04x}")
+            return
+        if first >> 4 != wire.HOP_VERSION:
+            raise ProtocolError("bad_version", f"{first >> 4}")
+        if len(datagram) > wire.MIN_DATAGRAM_BYTES:
+            raise ProtocolError("unknown_session")
+        self._receive_handshake(first & 15, local_id, bytes(datagram), address, now)
+
+    def _receive_handshake(
+        self, kind: int, local_id: int, datagram: bytes, address: Any, now: float
+    ) -> None:
+        if kind == wire.DatagramType.HELLO:
+            parameters = self._parameters(address)
+            answer = self._servers.receive_hello(datagram, address, parameters, now)
+            self._out.append((address, [answer], len(answer)))
+            return
+        if kind == wire.DatagramType.CONFIRM:
+            proven = self._servers.receive_confirm(datagram, address)
+            if isinstance(proven, bytes):
+                self._out.append((address, [proven], len(proven)))
+            else:
+                self._begin_inbound(proven, now)
+            return
+        client = self._clients.get(local_id)
+        if client is None or client.address != address:
+            raise ProtocolError("unknown_session")
+        match kind:
+            case wire.DatagramType.RETRY:
+                client.receive_retry(datagram, now)
+            case wire.DatagramType.WELCOME:
+                client.receive_welcome(datagram, now)
+            case wire.DatagramType.REJECT:
+                client.receive_reject(datagram)
+            case wire.DatagramType.CONTROL:
+                client.receive_control()
+            case _:
+                raise ProtocolError("unexpected_type", str(kind))
+        self._after_client(local_id, now)
+        session = self.sessions.get(local_id)
+        if session is not None and kind == wire.DatagramType.CONTROL:
+            session.receive_control(datagram, now)
+
+    def _after_client(self, local_id: int, now: float) -> None:
+        """Send what a client handshake wants sent, and finish it when it is over."""
+        client = self._clients[local_id]
+        datagram = client.take_datagram()
+        if datagram is not None:
+            self._out.append((client.address, [datagram], len(datagram)))
+        if client.state is ClientState.UP:
+            assert client.welcome is not None
+            del self._clients[local_id]
+            session = self._begin(
+                client.peer,
+                client.welcome.parameters,
+                self._parameters(client.address),
+                client.address,
+                local_id,
+                client.welcome.own_session,
+                now,
+            )
+            if client.rtt_s is not None:
+                session.rtt.add_sample(client.rtt_s, 0.0, now)
+            self._client_done.pop(local_id)(session)
+            self._upper.neighbour_up(session)
+        elif client.state is ClientState.FAILED:
+            del self._clients[local_id]
+            self._client_done.pop(local_id)(client.failure)
+        else:
+            self._arm(local_id, client.next_timeout())
+
+    # --- sessions -------------------------------------------------------------------------------
+
+    def _begin_inbound(self, half: HalfOpen, now: float) -> None:
+        guid = GUID.from_public_key(half.public_key)
+        for old in list(self.sessions.values()):
+            if old.guid == guid and old.instance == half.parameters.instance:
+                old.close("replaced by a new session")
+                self._end(old, now, tell=False)
+        session = self._begin(
+            guid,
+            half.parameters,
+            half.own_parameters,
+            half.address,
+            half.local_id,
+            half.remote_id,
+            now,
+        )
+        session.rtt.add_sample(now - half.begun_at, 0.0, now)
+        session.receiver.ack_now = True
+        self._upper.neighbour_up(session)
+
+    def _begin(
+        self,
+        guid: GUID,
+        theirs: wire.Parameters,
+        ours: wire.Parameters,
+        address: Any,
+        local_id: int,
+        remote_id: int,
+        now: float,
+    ) -> Session:
+        session = Session(
+            guid,
+            theirs,
+            address,
+            local_id,
+            remote_id,
+            min(theirs.max_datagram_bytes, ours.max_datagram_bytes),
+            self.config,
+            self._window_bytes,
+            self.pool,
+            self._upper,
+            self._wake,
+            now,
+        )
+        self.sessions[local_id] = session
+        self._active[session] = None
+        return session
+
+    def _end(self, session: Session, now: float, *, tell: bool) -> None:
+        """Take a session out and tell both neighbours of it: the one below and the one above."""
+        if self.sessions.pop(session.local_id, None) is None:
+            return
+        self._active.pop(session, None)
+        self._timer_of.pop(session.local_id, None)
+        if self._last is session:
+            self._last = None
+        if tell:
+            self._out.append(session.close_datagram())
+        session.end()
+        self._upper.neighbour_down(session, session.close_reason)
+
+    def _wake(self, session: Session) -> None:
+        self._active[session] = None
+        self._on_wake()
+
+    def suspect(self, address: Any, now: float) -> None:
+        """The network says that nobody listens at `address` (an ICMP error): a hint, no proof."""
+        for session in self.sessions.values():
+            if session.peer_address == address:
+                session.suspect(now)
+                self._arm(session.local_id, now)
+
+    def close(self, reason: str, now: float) -> None:
+        """End every session; `datagrams_to_send` then holds the farewells."""
+        for session in list(self.sessions.values()):
+            session.close(reason)
+            self._end(session, now, tell=True)
+        for local_id, done in list(self._client_done.items()):
+            self._clients.pop(local_id, None)
+            done(reason)
+        self._client_done.clear()
+
+    # --- sending --------------------------------------------------------------------------------
+
+    @property
+    def has_more(self) -> bool:
+        """Some session used up its turn and may have more to send."""
+        return bool(self._active or self._out)
+
+    def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
+        """Yield what is to be sent now; the buffers of each hold until the next is asked for."""
+        for session in list(self._active):
+            if not session.is_up:
+                # Either the neighbour closed it or the layer above did; tell him in both cases.
+                self._end(session, now, tell=True)
+                continue
+            trains = 0
+            for datagram in session.datagrams_to_send(now):
+                trains += 1
+                yield datagram
+            if trains < TRAINS_PER_TURN:
+                self._active.pop(session, None)
+            self._arm(session.local_id, session.next_timeout())
+        while self._out:
+            yield self._out.popleft()
+
+    # --- timers ---------------------------------------------------------------------------------
+
+    def _arm(self, local_id: int, deadline: float) -> None:
+        """Have a look at this session or handshake at `deadline`; never later than asked before."""
+        known = self._timer_of.get(local_id)
+        if known is None or deadline < known:
+            self._timer_of[local_id] = deadline
+            heapq.heappush(self._timers, (deadline, local_id))
+
+    def next_timeout(self) -> float | None:
+        """Return when `handle_timeout` must be called, or None."""
+        timers = self._timers
+        while timers and self._timer_of.get(timers[0][1]) != timers[0][0]:
+            heapq.heappop(timers)
+        return timers[0][0] if timers else None
+
+    def handle_timeout(self, now: float) -> None:
+        """Run every timer that is due; then ask `datagrams_to_send`."""
+        for _ in range(len(self._timers)):
+            deadline = self.next_timeout()
+            if deadline is None or deadline > now:
+                return
+            _, local_id = heapq.heappop(self._timers)
+            self._timer_of.pop(local_id, None)
+            session = self.sessions.get(local_id)
+            if session is not None:
+                self._out.extend(session.handle_timeout(now))
+                self._active[session] = None
+            elif local_id in self._clients:
+                self._clients[local_id].handle_timeout(now)
+                self._after_client(local_id, now)
+
+    def stats(self) -> dict[str, int]:
+        """Return counters and sizes of the whole node, for metrics."""
+        sessions = self.sessions.values()
+        return {
+            "neighbours": len(self.sessions),
+            "half_open": len(self._servers),
+            "dropped": sum(self.dropped.values()),
+            "held_bytes": sum(s.receiver.held_bytes for s in sessions),
+            "queued_bytes": sum(s.sender.queued_bytes for s in sessions),
+            "in_flight_bytes": sum(s.sender.in_flight_bytes for s in sessions),
+            "retransmitted_segments": sum(s.sender.retransmitted_segments for s in sessions),
+            "duplicate_segments": sum(s.receiver.duplicate_segments for s in sessions),
+            "probes": sum(s.sender.probes for s in sessions),
+            "received_bodies": sum(s.receiver.received_bodies for s in sessions),
+            "free_buffer_bytes": self.pool.free_bytes,
+        }
+

@@ -1,0 +1,493 @@
+"""The receiving half of a session: segments in, whole bodies up, ACKs out.
+
+The usual train continues the transfer that the last one belonged to and has landed in its place
+already, so it costs a look at all its headers at once and no copy. Everything else (gaps, repeats,
+several transfers in one train) goes the slow way, by runs of consecutive segments.
+
+Source: docs/protocol/hop.md, "Receiving".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import Body, Refusal
+from packetcloud.chunk.hop.buffers import (
+    BufferPool,
+    ByteArray,
+    RowBody,
+    RowBuffer,
+    SmallBody,
+    rows_class,
+)
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.reasons import Reason
+
+MAX_TRAIN_ROWS = 128
+"""More datagrams than the kernel ever hands over in one piece (64 KiB / 1200, or 64 by count)."""
+ACK_BYTES = 128 << 10
+"""An ACK is due after so many bytes at the latest."""
+
+_BODY_KINDS = frozenset(int(kind) for kind in BodyKind)
+_INDEX_WORD = 5
+_STEPS: npt.NDArray[np.uint32] = np.zeros((MAX_TRAIN_ROWS, 7), np.uint32)
+_STEPS[:, _INDEX_WORD] = np.arange(MAX_TRAIN_ROWS)
+
+DeliverBody = Callable[[BodyKind, Body], Refusal | None]
+
+
+class _Incoming:
+    """A transfer that is not whole yet."""
+
+    __slots__ = ("body_bytes", "count", "got", "high", "kind", "rows", "segments")
+
+    def __init__(self, kind: int, body_bytes: int, segments: int, rows: RowBuffer) -> None:
+        self.kind = kind
+        self.body_bytes = body_bytes
+        self.segments = segments
+        self.rows = rows
+        self.count = 0
+        self.high = 0
+        """One more than the highest segment that is here."""
+        self.got: npt.NDArray[np.bool_] | None = None
+        """Which segments are here; None while all below `high` are."""
+
+
+class Receiver:
+    """Receives the transfers of one neighbour.
+
+    Args:
+        stride: bytes of a full datagram in this session, segment header included.
+        deliver: called with each whole body; returns None to take custody, or a refusal.
+    """
+
+    def __init__(
+        self,
+        pool: BufferPool,
+        stride: int,
+        max_body_bytes: int,
+        credit_bytes: int,
+        window_bytes: int,
+        deliver: DeliverBody,
+    ) -> None:
+        self._pool = pool
+        self.stride = stride
+        self._share = stride - wire.DATA_HEADER_BYTES
+        self._max_body_bytes = max_body_bytes
+        self._credit_bytes = credit_bytes
+        self.window_bytes = window_bytes
+        self._deliver = deliver
+        self._incoming: dict[int, _Incoming] = {}
+        self._done_below = 0
+        self._done: set[int] = set()
+        self._refused: dict[int, int] = {}
+        self._largest_burst = -1
+        self._largest_at = 0.0
+        self._received_bytes = 0
+        self._unacked_bytes = 0
+        self._used_bytes = 0
+        """Sum of the bodies of all transfers that began here."""
+        self._released_bytes = 0
+        """Sum of the bodies that were refused, forgotten or released by the layer above."""
+        self._advertised_limit = credit_bytes
+        self._current: _Incoming | None = None
+        self._spare: RowBuffer | None = None
+        self.ack_now = False
+        self.ack_due_at: float | None = None
+        self.is_starved = False
+        """The sender said that it has no credit."""
+        self.duplicate_segments = 0
+        self.received_bodies = 0
+        self.received_body_bytes = 0
+
+    # --- landing --------------------------------------------------------------------------------
+
+    def landing(self) -> tuple[RowBuffer, int] | None:
+        """Return where the next train most likely belongs: a row buffer and a row of it."""
+        current = self._current
+        if current is not None:
+            return current.rows, current.high
+        if self._spare is not None:
+            return self._spare, 0
+        return None
+
+    # --- data -----------------------------------------------------------------------------------
+
+    def receive_rows(
+        self,
+        array: ByteArray,
+        length: int,
+        row_bytes: int,
+        placed: tuple[RowBuffer, int] | None,
+        now: float,
+    ) -> list[memoryview]:
+        """Take in a train of datagrams whose first one is DATA of this session.
+
+        Args:
+            array: the train in its first `length` bytes, a datagram every `row_bytes`.
+            placed: the row buffer and row that `array` is, when the train landed there.
+
+        Returns:
+            Datagrams of the train that are not DATA of this session; almost always none.
+
+        Raises:
+            ProtocolError: a header or a length breaks the format; nothing was changed by it.
+        """
+        count = (length + row_bytes - 1) // row_bytes
+        last_bytes = length - (count - 1) * row_bytes
+        if last_bytes < wire.DATA_HEADER_BYTES or count > MAX_TRAIN_ROWS:
+            raise ProtocolError("short_segment", f"{last_bytes} bytes")
+        if count == 1:
+            self._count(length)
+            self._place(array, 0, 1, row_bytes, last_bytes, placed, now)
+            return []
+        words = np.ndarray((count, 7), ">u4", array.data, 0, (row_bytes, 4)).astype(np.uint32)
+        if ((words - words[0]) == _STEPS[:count]).all():
+            self._count(length)
+            self._place(array, 0, count, row_bytes, last_bytes, placed, now)
+            return []
+        if placed is not None:
+            # Moving one run to its place could write over another that still waits its turn.
+            array, placed = array[:length].copy(), None
+        others: list[memoryview] = []
+        for first, last in _runs(words):
+            end_bytes = last_bytes if last == count else row_bytes
+            if (words[first, :3] != words[0, :3]).any():
+                rows = array.data[first * row_bytes : (last - 1) * row_bytes + end_bytes]
+                others += [rows[at : at + row_bytes] for at in range(0, len(rows), row_bytes)]
+                continue
+            self._count((last - first - 1) * row_bytes + end_bytes)
+            self._place(array, first, last - first, row_bytes, end_bytes, placed, now)
+        return others
+
+    def _count(self, size: int) -> None:
+        self._received_bytes += size
+        self._unacked_bytes += size
+
+    def _place(
+        self,
+        array: ByteArray,
+        first: int,
+        count: int,
+        row_bytes: int,
+        last_bytes: int,
+        placed: tuple[RowBuffer, int] | None,
+        now: float,
+    ) -> None:
+        """Put `count` consecutive segments of one transfer, from row `first`, in their place."""
+        start = first * row_bytes
+        head, kind, reserved, _, low, body_bytes, index, burst_low = wire.DATA_HEADER.unpack_from(
+            array.data, start
+        )
+        if head != wire.DATA_BYTE or reserved or kind not in _BODY_KINDS or not body_bytes:
+            raise ProtocolError("bad_segment", "type, kind, reserved bits or size")
+        stride = self.stride
+        segments = (body_bytes + self._share - 1) // self._share
+        end = index + count
+        if end > segments:
+            raise ProtocolError("bad_segment", f"segment {end - 1} of {segments}")
+        expected = stride
+        if end == segments:
+            expected = wire.DATA_HEADER_BYTES + body_bytes - (segments - 1) * self._share
+        if last_bytes != expected or (count > 1 and row_bytes != stride):
+            raise ProtocolError("bad_segment_length", f"{last_bytes} bytes, not {expected}")
+        self._note_burst(wire.expand(burst_low, self._largest_burst), now)
+        transfer = wire.expand(low, self._done_below)
+        if self._is_settled(transfer):
+            self.duplicate_segments += count
+            self.ack_now = True
+            return
+        incoming = self._incoming.get(transfer)
+        if incoming is None:
+            incoming = self._begin(transfer, kind, body_bytes, segments, index, placed)
+            if incoming is None:
+                return
+        elif incoming.body_bytes != body_bytes or incoming.kind != kind:
+            raise ProtocolError("bad_segment", "a transfer changed its size or kind")
+        rows = incoming.rows
+        if placed is None or placed[0] is not rows or placed[1] + first != index:
+            size = (count - 1) * stride + last_bytes
+            target = index * stride
+            source = array.data[start : start + size]
+            rows.memory[target : target + size] = source
+        if self._mark(incoming, index, end):
+            self._complete(transfer, incoming)
+        else:
+            self._current = incoming
+
+    def _begin(
+        self,
+        transfer: int,
+        kind: int,
+        body_bytes: int,
+        segments: int,
+        index: int,
+        placed: tuple[RowBuffer, int] | None,
+    ) -> _Incoming | None:
+        """Admit a new transfer and give it its buffer; None when it is not admitted."""
+        if not self._has_room(transfer, body_bytes):
+            return None
+        if body_bytes > self._max_body_bytes:
+            self._refuse(transfer, body_bytes, Reason.PAYLOAD_TOO_LARGE)
+            return None
+        self._used_bytes += body_bytes
+        spare = self._spare
+        if spare is not None and spare.capacity == rows_class(segments):
+            rows, self._spare = spare, None
+        else:
+            rows = self._pool.take_rows(segments, self.stride)
+        incoming = _Incoming(kind, body_bytes, segments, rows)
+        self._incoming[transfer] = incoming
+        return incoming
+
+    def _has_room(self, transfer: int, body_bytes: int) -> bool:
+        if transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
+            raise ProtocolError("beyond_window", f"transfer {transfer}")
+        if (
+            self._used_bytes + body_bytes > self._released_bytes + self._credit_bytes
+            and body_bytes <= self._max_body_bytes
+        ):
+            self.is_starved = True
+            self.ack_now = True
+            raise ProtocolError("over_credit", f"{body_bytes} bytes")
+        return True
+
+    def _mark(self, incoming: _Incoming, index: int, end: int) -> bool:
+        """Note segments [index, end) as here; tell whether the transfer is whole."""
+        got = incoming.got
+        if got is None:
+            if index == incoming.high:
+                incoming.high = incoming.count = end
+                return end == incoming.segments
+            got = incoming.got = np.zeros(incoming.segments, np.bool_)
+            got[: incoming.high] = True
+        if index != incoming.high:
+            self.ack_now = True
+        part = got[index:end]
+        known = int(np.count_nonzero(part))
+        part[:] = True
+        self.duplicate_segments += known
+        incoming.count += end - index - known
+        incoming.high = max(incoming.high, end)
+        return incoming.count == incoming.segments
+
+    def _complete(self, transfer: int, incoming: _Incoming) -> None:
+        del self._incoming[transfer]
+        if self._current is incoming or self._current is None:
+            self._current = next(iter(self._incoming.values()), None)
+        body = RowBody(incoming.rows, incoming.body_bytes, self._pool, self._release)
+        if self._spare is None and not self._incoming:
+            self._spare = self._pool.take_rows(incoming.segments, self.stride)
+        self._settle(transfer, BodyKind(incoming.kind), body)
+
+    # --- bundles --------------------------------------------------------------------------------
+
+    def receive_bundle(self, data: memoryview, now: float) -> None:
+        """Take in one BUNDLE datagram: whole small bodies.
+
+        Raises:
+            ProtocolError: a record breaks the format; records before it were taken.
+        """
+        self._count(len(data))
+        if len(data) < wire.BUNDLE_HEADER_BYTES:
+            raise ProtocolError("short_bundle", f"{len(data)} bytes")
+        _, kind, reserved, _, burst_low, count, reserved_too = wire.BUNDLE_HEADER.unpack_from(data)
+        if kind or reserved or reserved_too:
+            raise ProtocolError("reserved_bits")
+        self._note_burst(wire.expand(burst_low, self._largest_burst), now)
+        offset, size = wire.BUNDLE_HEADER_BYTES, len(data)
+        unpack = wire.RECORD.unpack_from
+        for _ in range(count):
+            if size - offset < wire.RECORD_BYTES:
+                raise ProtocolError("bad_bundle", "record cut off")
+            low, body_bytes, kind, reserved = unpack(data, offset)
+            offset += wire.RECORD_BYTES
+            end = offset + body_bytes
+            if end > size or kind not in _BODY_KINDS or reserved or not body_bytes:
+                raise ProtocolError("bad_bundle", "record length, kind or reserved bits")
+            transfer = wire.expand(low, self._done_below)
+            if self._is_settled(transfer) or transfer in self._incoming:
+                self.duplicate_segments += 1
+                self.ack_now = True
+            elif self._has_room(transfer, body_bytes):
+                self._used_bytes += body_bytes
+                body = SmallBody(bytearray(data[offset:end]), self._release)
+                self._settle(transfer, BodyKind(kind), body)
+            offset = end
+
+    # --- settling -------------------------------------------------------------------------------
+
+    def _settle(self, transfer: int, kind: BodyKind, body: Body) -> None:
+        """Hand a whole body up, and note what the layer above said."""
+        size = len(body)
+        self.received_bodies += 1
+        self.received_body_bytes += size
+        self.ack_now = True
+        refusal = self._deliver(kind, body)
+        if refusal is None:
+            self._note_done(transfer)
+        else:
+            body.release()
+            self._refused[transfer] = refusal.reason
+
+    def _refuse(self, transfer: int, body_bytes: int, reason: Reason) -> None:
+        """Refuse a transfer whose bytes were never stored."""
+        self._used_bytes += body_bytes
+        self._release(body_bytes)
+        self._refused[transfer] = reason
+        self.ack_now = True
+
+    def forget(self, low: int, body_bytes: int) -> None:
+        """The sender has settled this transfer for itself, or gave it up."""
+        transfer = wire.expand(low, self._done_below)
+        self.ack_now = True
+        if transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
+            raise ProtocolError("beyond_window", f"transfer {transfer}")
+        if self._refused.pop(transfer, None) is not None:
+            self._note_done(transfer)
+            return
+        if self._is_settled(transfer):
+            return
+        incoming = self._incoming.pop(transfer, None)
+        if incoming is not None:
+            self._pool.give_rows(incoming.rows)
+            if self._current is incoming:
+                self._current = None
+            body_bytes = incoming.body_bytes
+        else:
+            self._used_bytes += min(body_bytes, self._max_body_bytes)
+        self._release(min(body_bytes, self._max_body_bytes))
+        self._note_done(transfer)
+
+    def _is_settled(self, transfer: int) -> bool:
+        return transfer < self._done_below or transfer in self._done or transfer in self._refused
+
+    def _note_done(self, transfer: int) -> None:
+        if transfer != self._done_below:
+            self._done.add(transfer)
+            return
+        below = transfer + 1
+        if self._done:
+            while below in self._done:
+                self._done.discard(below)
+                below += 1
+        self._done_below = below
+
+    def _release(self, size: int) -> None:
+        self._released_bytes += size
+        limit = self._released_bytes + self._credit_bytes
+        if self.is_starved or limit - self._advertised_limit > self._credit_bytes // 4:
+            self.ack_now = True
+
+    def _note_burst(self, burst: int, now: float) -> None:
+        if burst > self._largest_burst:
+            self._largest_burst = burst
+            self._largest_at = now
+
+    def note_probe(self, burst_low: int, now: float) -> None:
+        """The sender asks for an ACK at once."""
+        self._note_burst(wire.expand(burst_low, self._largest_burst), now)
+        self.ack_now = True
+
+    def close(self) -> None:
+        """Give the buffers of everything unfinished back."""
+        for incoming in self._incoming.values():
+            self._pool.give_rows(incoming.rows)
+        self._incoming.clear()
+        self._current = None
+        if self._spare is not None:
+            self._pool.give_rows(self._spare)
+            self._spare = None
+
+    # --- acknowledging --------------------------------------------------------------------------
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies that began here and are not released."""
+        return self._used_bytes - self._released_bytes
+
+    def wants_ack(self) -> bool:
+        return self.ack_now or self._unacked_bytes >= ACK_BYTES
+
+    @property
+    def has_unacked(self) -> bool:
+        return self._unacked_bytes > 0
+
+    def take_ack(self, now: float) -> list[bytes]:
+        """Return the frames that acknowledge everything so far, and start counting anew."""
+        limit = self._released_bytes + self._credit_bytes
+        delay_us = min(int((now - self._largest_at) * 1e6), 0xFFFF_FFFF)
+        done = b""
+        if self._done:
+            bits = 0
+            for transfer in self._done:
+                bits |= 1 << (transfer - self._done_below)
+            done = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+        partials: tuple[wire.Partial, ...] = ()
+        more = False
+        if self._incoming:
+            room = wire.MAX_CONTROL_BYTES - 200 - len(done) - wire.ACK_FIXED_BYTES
+            partials, more = self._partials(room)
+        frames = [
+            wire.AckFrame(
+                max(self._largest_burst, 0) & 0xFFFF_FFFF,
+                max(delay_us, 0),
+                self._received_bytes,
+                limit,
+                self.window_bytes,
+                self._done_below & 0xFFFF_FFFF,
+                done,
+                partials,
+                busy=self.is_starved and self._used_bytes >= limit,
+                more=more,
+            ).to_bytes()
+        ]
+        if self._refused:
+            entries = tuple(
+                (transfer & 0xFFFF_FFFF, reason)
+                for transfer, reason in list(self._refused.items())[:16]
+            )
+            frames.append(wire.RefusedFrame(entries).to_bytes())
+        self._advertised_limit = limit
+        self._unacked_bytes = 0
+        self.ack_now = False
+        self.ack_due_at = None
+        self.is_starved = False
+        return frames
+
+    @property
+    def has_refused(self) -> bool:
+        """Refusals that the sender has not confirmed; they are repeated until it does."""
+        return bool(self._refused)
+
+    def _partials(self, room: int) -> tuple[tuple[wire.Partial, ...], bool]:
+        found: list[wire.Partial] = []
+        for transfer in sorted(self._incoming):
+            incoming = self._incoming[transfer]
+            got, base, bitmap = incoming.got, incoming.high, b""
+            if got is not None:
+                base = int(np.argmin(got[: incoming.high])) if not got[:base].all() else base
+                stop = min(incoming.high, base + wire.MAX_BITMAP_BYTES * 8)
+                bitmap = np.packbits(got[base:stop], bitorder="little").tobytes()
+            room -= wire.PARTIAL_FIXED_BYTES + len(bitmap)
+            if room < 0 or len(found) == wire.MAX_PARTIALS_COUNT:
+                return tuple(found), True
+            found.append(wire.Partial(transfer & 0xFFFF_FFFF, base, bitmap))
+        return tuple(found), False
+
+
+def _runs(words: npt.NDArray[np.uint32]) -> list[tuple[int, int]]:
+    """Split the rows of a train where transfer, type or size change or the index does not go on.
+
+    The burst number (last word) may differ inside a run; the largest is that of its first row or
+    one that is noted when its own train is taken in, and a smaller one does no harm.
+    """
+    step = words[1:, :6] - words[:-1, :6]
+    step[:, _INDEX_WORD] -= 1
+    cuts = (np.flatnonzero(step.any(axis=1)) + 1).tolist()
+    return list(zip([0, *cuts], [*cuts, len(words)], strict=True))

@@ -1,0 +1,54 @@
+"""Round-trip time: smoothed, its variation, the minimum, and the timers that follow from them.
+
+Source: RFC 9002, sections 5 and 6; MobilityFirst's fixed 2 s timer is what this replaces.
+"""
+
+from __future__ import annotations
+
+GRANULARITY_S = 0.001
+"""Timer granularity, RFC 9002 section 6.1.2."""
+INITIAL_RTT_S = 0.1
+"""Before the first sample; the handshake gives one at once."""
+MAX_ACK_DELAY_S = 0.005
+"""A receiver holds an ACK back no longer than this, unless its process was not running."""
+MAX_BACKOFF_COUNT = 6
+MIN_RTT_WINDOW_S = 10.0
+"""The minimum is forgotten after this long, so that a longer path is noticed."""
+
+
+class RttEstimator:
+    """Keeps the estimate of one session."""
+
+    def __init__(self) -> None:
+        self.latest_s = INITIAL_RTT_S
+        self.smoothed_s = INITIAL_RTT_S
+        self.variation_s = INITIAL_RTT_S / 2
+        self.minimum_s = INITIAL_RTT_S
+        self._minimum_at = float("-inf")
+        self._has_sample = False
+
+    def add_sample(self, rtt_s: float, ack_delay_s: float, now: float) -> None:
+        """Take in one measured round trip; `ack_delay_s` is the receiver's part of it."""
+        rtt_s = max(rtt_s, 1e-6)
+        if rtt_s <= self.minimum_s or now - self._minimum_at > MIN_RTT_WINDOW_S:
+            self.minimum_s = rtt_s
+            self._minimum_at = now
+        if rtt_s - ack_delay_s >= self.minimum_s:
+            rtt_s -= ack_delay_s
+        self.latest_s = rtt_s
+        if not self._has_sample:
+            self._has_sample = True
+            self.smoothed_s, self.variation_s = rtt_s, rtt_s / 2
+            return
+        self.variation_s += (abs(self.smoothed_s - rtt_s) - self.variation_s) / 4
+        self.smoothed_s += (rtt_s - self.smoothed_s) / 8
+
+    @property
+    def loss_delay_s(self) -> float:
+        """A datagram sent longer ago than this before a later one arrived is lost: 9/8 RTT."""
+        return max(1.125 * max(self.latest_s, self.smoothed_s), GRANULARITY_S)
+
+    def probe_timeout_s(self, backoff_count: int) -> float:
+        """How long to wait for any answer before asking, doubled for each time in vain."""
+        base = self.smoothed_s + max(4 * self.variation_s, GRANULARITY_S) + MAX_ACK_DELAY_S
+        return base * float(1 << min(backoff_count, MAX_BACKOFF_COUNT))

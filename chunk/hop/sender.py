@@ -1,0 +1,646 @@
+"""The sending half of a session: bodies in, trains of datagrams out, settlements up.
+
+Trains carry ascending burst numbers, and an ACK names the largest that arrived. What was sent three
+bursts or 9/8 round trips before that and is not in the ACK is lost and goes out again; nothing is
+lost for having waited alone. Loss is looked for only in transfers that an ACK leaves unfinished, so
+the clean path does no work per segment.
+
+Source: docs/protocol/hop.md, "Sending"; RFC 9002 sections 6.1 and 6.2 for the rules.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import Buffer, Settlement
+from packetcloud.chunk.hop.buffers import ByteArray, RowBody
+from packetcloud.chunk.hop.congestion import DeliveryRateWindow
+from packetcloud.chunk.hop.rtt import RttEstimator
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.reasons import Reason
+
+REORDER_BURSTS = 3
+"""Bursts that may overtake one before it counts as lost: RFC 9002's packet threshold."""
+JUMBO_BYTES = 16_384
+"""From this datagram size on, one datagram per system call is enough."""
+MAX_TRAIN_BYTES = 65_000
+"""One segmentation-offload call takes at most 65 507 bytes of payload."""
+MAX_TRAIN_ROWS = 64
+"""UDP_MAX_SEGMENTS of kernels before 6.9."""
+_NEVER = 1 << 62
+
+SettleBody = Callable[[object, Settlement, int], None]
+
+
+@dataclass(slots=True)
+class _Train:
+    """A burst on its way: number, when it left, its bytes."""
+
+    burst: int
+    sent_at: float
+    size: int
+
+
+class _Outgoing:
+    """A body on its way to the neighbour."""
+
+    __slots__ = (
+        "acked",
+        "body",
+        "body_bytes",
+        "first_burst",
+        "kind",
+        "known_below",
+        "last_burst",
+        "lost",
+        "next_index",
+        "payload",
+        "prefix",
+        "segments",
+        "sends",
+        "token",
+        "transfer",
+    )
+
+    def __init__(
+        self,
+        kind: int,
+        prefix: bytes,
+        payload: memoryview,
+        body: RowBody | None,
+        token: object,
+        share: int,
+    ) -> None:
+        self.kind = kind
+        self.prefix = prefix
+        self.payload = payload
+        self.body = body
+        """Set when the rows of a received body go out in place; prefix and payload are empty."""
+        self.token = token
+        self.body_bytes = len(prefix) + len(payload) if body is None else len(body)
+        self.segments = (self.body_bytes + share - 1) // share
+        self.transfer = -1
+        self.next_index = 0
+        self.first_burst = _NEVER
+        self.sends: deque[tuple[int, int, int]] = deque()
+        """(first segment, end, burst) of what was sent and is not known to have arrived."""
+        self.known_below = 0
+        """All segments below this arrived."""
+        self.acked: npt.NDArray[np.bool_] | None = None
+        self.last_burst: npt.NDArray[np.int64] | None = None
+        """Burst in which each segment was last sent; made at the first sign of loss."""
+        self.lost: deque[tuple[int, int]] = deque()
+
+
+class Sender:
+    """Sends bodies to one neighbour.
+
+    Args:
+        session: the session id that the neighbour chose.
+        stride: bytes of a full datagram.
+        settle: called once for each body with its token, how it ended and the refusal's reason.
+    """
+
+    def __init__(
+        self,
+        session: int,
+        stride: int,
+        peer_max_body_bytes: int,
+        peer_credit_bytes: int,
+        peer_window_bytes: int,
+        rtt: RttEstimator,
+        settle: SettleBody,
+    ) -> None:
+        self._session = session
+        self.stride = stride
+        self._share = stride - wire.DATA_HEADER_BYTES
+        self._small_bytes = stride - wire.BUNDLE_HEADER_BYTES - wire.RECORD_BYTES
+        self._rows_per_train = max(1, min(MAX_TRAIN_ROWS, MAX_TRAIN_BYTES // stride))
+        self._peer_max_body_bytes = peer_max_body_bytes
+        self._credit_limit = peer_credit_bytes
+        self._peer_window = peer_window_bytes
+        self._rtt = rtt
+        self._settle = settle
+        self.congestion = DeliveryRateWindow()
+        self._queue: deque[_Outgoing] = deque()
+        self._outstanding: dict[int, _Outgoing] = {}
+        self._by_token: dict[int, _Outgoing] = {}
+        self._current: _Outgoing | None = None
+        self._resend: deque[_Outgoing] = deque()
+        self._resend_small: deque[_Outgoing] = deque()
+        self._forget: deque[tuple[int, int]] = deque()
+        self._next_transfer = 0
+        self._next_burst = 0
+        self._done_below = 0
+        self._started_bytes = 0
+        self._in_flight: deque[_Train] = deque()
+        self._history: deque[_Train] = deque()
+        """Bursts that an ACK has passed but that are too recent to call lost by time."""
+        self._loss_floor = -1
+        self._largest_acked = -1
+        self.in_flight_bytes = 0
+        self.queued_bytes = 0
+        self._probe_wanted = False
+        self._backoff = 0
+        self._waiting_since: float | None = None
+        self._blocked_at: float | None = None
+        self._loss_at: float | None = None
+        self._limited = True
+        self.retransmitted_segments = 0
+        self.sent_bytes = 0
+        self.probes = 0
+        self._scratch: ByteArray = np.empty((self._rows_per_train, stride), np.uint8)
+        self._scratch_flat = self._scratch.reshape(-1).data
+        self._headers = np.ndarray(
+            (self._rows_per_train,), wire.DATA_DTYPE, self._scratch.data, 0, (stride,)
+        )
+        self._scratch_of: _Outgoing | None = None
+        self._indices = np.arange(1 << 16, dtype=">u4")
+
+    # --- the layer above ------------------------------------------------------------------------
+
+    def queue(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+        """Queue prefix ‖ payload; the memory of `payload` is read until it is settled."""
+        view = memoryview(payload)
+        if view.format != "B" or view.ndim != 1:
+            view = view.cast("B")
+        self._append(_Outgoing(kind, prefix, view, None, token, self._share))
+
+    def queue_rows(self, kind: BodyKind, body: RowBody, token: object) -> None:
+        """Queue a received body whose rows have this session's stride, to go out in place."""
+        self._append(_Outgoing(kind, b"", memoryview(b""), body, token, self._share))
+
+    def _append(self, outgoing: _Outgoing) -> None:
+        self._by_token[id(outgoing.token)] = outgoing
+        self.queued_bytes += outgoing.body_bytes
+        if outgoing.body_bytes > self._peer_max_body_bytes or not outgoing.body_bytes:
+            self._end(outgoing, Settlement.REFUSED, Reason.PAYLOAD_TOO_LARGE)
+            return
+        self._queue.append(outgoing)
+
+    def cancel(self, token: object) -> None:
+        """Give a body up; settles CANCELLED at once unless it is settled already."""
+        outgoing = self._by_token.get(id(token))
+        if outgoing is None:
+            return
+        if outgoing.transfer >= 0:
+            self._outstanding.pop(outgoing.transfer, None)
+            self._forget.append((outgoing.transfer, outgoing.body_bytes))
+            self._drop_from_queues(outgoing)
+        else:
+            self._queue.remove(outgoing)
+        self._end(outgoing, Settlement.CANCELLED, Reason.CANCELLED)
+
+    def close(self) -> None:
+        """Settle everything that is left as LOST."""
+        left = [*self._outstanding.values(), *self._queue]
+        self._outstanding.clear()
+        self._queue.clear()
+        self._resend.clear()
+        self._resend_small.clear()
+        self._current = None
+        for outgoing in left:
+            self._end(outgoing, Settlement.LOST, 0)
+
+    def _drop_from_queues(self, outgoing: _Outgoing) -> None:
+        if self._current is outgoing:
+            self._current = None
+        if outgoing.lost:
+            outgoing.lost.clear()
+        for queue in (self._resend, self._resend_small):
+            if outgoing in queue:
+                queue.remove(outgoing)
+
+    def _end(self, outgoing: _Outgoing, settlement: Settlement, reason: int) -> None:
+        self._by_token.pop(id(outgoing.token), None)
+        self.queued_bytes -= outgoing.body_bytes
+        outgoing.next_index = outgoing.segments
+        if self._scratch_of is outgoing:
+            self._scratch_of = None
+        self._settle(outgoing.token, settlement, int(reason))
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def next_train(self, now: float) -> tuple[list[Buffer], int] | None:
+        """Return the buffers of the next train and its datagram size, or None.
+
+        The buffers hold until the next call; the train counts as sent at `now`.
+        """
+        window = min(self.congestion.window_bytes, self._peer_window)
+        if self.in_flight_bytes >= window:
+            self._limited = False
+            return None
+        rows = max(2, int(self.congestion.train_bytes) // self.stride)
+        rows = min(rows, self._rows_per_train)
+        if self._resend_small:
+            return self._send_bundles(self._resend_small, rows, now, again=True)
+        while self._resend:
+            outgoing = self._resend[0]
+            if outgoing.lost:
+                return self._send_lost(outgoing, rows, now)
+            self._resend.popleft()
+        current = self._current
+        if current is None:
+            if not self._queue:
+                self._limited = True
+                return None
+            if not self._may_start(self._queue[0], now):
+                return None
+            if self._queue[0].body is None and self._queue[0].body_bytes <= self._small_bytes:
+                return self._send_bundles(self._queue, rows, now, again=False)
+            current = self._current = self._queue.popleft()
+            self._start(current)
+        count = min(rows, current.segments - current.next_index)
+        train = self._send_rows(current, current.next_index, count, now)
+        current.next_index += count
+        if current.next_index >= current.segments:
+            self._current = None
+        return train
+
+    def _may_start(self, outgoing: _Outgoing, now: float) -> bool:
+        if self._next_transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
+            return False
+        if self._started_bytes + outgoing.body_bytes > self._credit_limit:
+            if self._blocked_at is None:
+                self._blocked_at = now
+            return False
+        self._blocked_at = None
+        return True
+
+    def _start(self, outgoing: _Outgoing) -> None:
+        outgoing.transfer = self._next_transfer
+        self._next_transfer += 1
+        self._started_bytes += outgoing.body_bytes
+        self._outstanding[outgoing.transfer] = outgoing
+
+    def _send_lost(
+        self, outgoing: _Outgoing, rows: int, now: float
+    ) -> tuple[list[Buffer], int] | None:
+        first, end = outgoing.lost[0]
+        count = min(rows, end - first)
+        if first + count == end:
+            outgoing.lost.popleft()
+        else:
+            outgoing.lost[0] = (first + count, end)
+        self.retransmitted_segments += count
+        return self._send_rows(outgoing, first, count, now)
+
+    def _send_rows(
+        self, outgoing: _Outgoing, index: int, count: int, now: float
+    ) -> tuple[list[Buffer], int]:
+        burst = self._next_burst
+        self._next_burst += 1
+        if outgoing.first_burst == _NEVER:
+            outgoing.first_burst = burst
+        end = index + count
+        if outgoing.last_burst is None:
+            outgoing.sends.append((index, end, burst))
+        else:
+            outgoing.last_burst[index:end] = burst
+        stride = self.stride
+        size = count * stride
+        if end == outgoing.segments:
+            size -= outgoing.segments * self._share - outgoing.body_bytes
+        body = outgoing.body
+        if body is not None and body.rows is not None:
+            headers = body.rows.headers
+            if outgoing.first_burst == burst:
+                self._fill_headers(headers[: outgoing.segments], outgoing)
+                headers["index"][: outgoing.segments] = self._indices[: outgoing.segments]
+            headers["burst"][index:end] = burst & 0xFFFF_FFFF
+            start = index * stride
+            buffers: list[Buffer] = [body.rows.memory[start : start + size]]
+        elif stride >= JUMBO_BYTES:
+            buffers = self._jumbo(outgoing, index, burst)
+        else:
+            if self._scratch_of is not outgoing:
+                self._scratch_of = outgoing
+                self._fill_headers(self._headers, outgoing)
+            headers = self._headers
+            headers["index"][:count] = self._indices[index:end]
+            headers["burst"][:count] = burst & 0xFFFF_FFFF
+            self._lay(outgoing, index, count)
+            buffers = [self._scratch_flat[:size]]
+        self._note_sent(burst, size, now)
+        return buffers, stride
+
+    def _fill_headers(self, headers: npt.NDArray[np.void], outgoing: _Outgoing) -> None:
+        headers["type"] = wire.DATA_BYTE
+        headers["kind"] = outgoing.kind
+        headers["reserved"] = 0
+        headers["session"] = self._session
+        headers["transfer"] = outgoing.transfer & 0xFFFF_FFFF
+        headers["body_bytes"] = outgoing.body_bytes
+
+    def _lay(self, outgoing: _Outgoing, index: int, count: int) -> None:
+        """Copy segments [index, index + count) of a flat body into the rows of the scratch."""
+        share, prefix = self._share, outgoing.prefix
+        rows = self._scratch[:, wire.DATA_HEADER_BYTES :]
+        payload = np.frombuffer(outgoing.payload, np.uint8)
+        row = 0
+        if index == 0 and prefix:
+            taken = min(share - len(prefix), len(payload))
+            rows[0, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+            rows[0, len(prefix) : len(prefix) + taken] = payload[:taken]
+            row = 1
+        start = (index + row) * share - len(prefix)
+        whole = min(count - row, (len(payload) - start) // share)
+        if whole > 0:
+            rows[row : row + whole] = payload[start : start + whole * share].reshape(whole, share)
+            row += whole
+            start += whole * share
+        if row < count:
+            rest = len(payload) - start
+            rows[row, :rest] = payload[start:]
+
+    def _jumbo(self, outgoing: _Outgoing, index: int, burst: int) -> list[Buffer]:
+        header = wire.DATA_HEADER.pack(
+            wire.DATA_BYTE,
+            outgoing.kind,
+            0,
+            self._session,
+            outgoing.transfer & 0xFFFF_FFFF,
+            outgoing.body_bytes,
+            index,
+            burst & 0xFFFF_FFFF,
+        )
+        share, skip = self._share, len(outgoing.prefix)
+        start = index * share - skip
+        if index == 0:
+            return [header + outgoing.prefix, outgoing.payload[: share - skip]]
+        return [header, outgoing.payload[start : start + share]]
+
+    def _send_bundles(
+        self, source: deque[_Outgoing], rows: int, now: float, *, again: bool
+    ) -> tuple[list[Buffer], int] | None:
+        """Pack small bodies into up to `rows` datagrams of one size, zero padded."""
+        burst = self._next_burst
+        limit = self.stride
+        datagrams: list[list[Buffer]] = []
+        sizes: list[int] = []
+        counts: list[int] = []
+        size = limit + 1
+        record = wire.RECORD
+        while source:
+            outgoing = source[0]
+            body_bytes = outgoing.body_bytes
+            added = wire.RECORD_BYTES + body_bytes
+            if size + added > limit:
+                if len(datagrams) == rows:
+                    break
+                datagrams.append([])
+                sizes.append(0)
+                counts.append(0)
+                size = wire.BUNDLE_HEADER_BYTES
+            if again:
+                source.popleft()
+                if outgoing.transfer not in self._outstanding:
+                    continue
+                self.retransmitted_segments += 1
+            else:
+                if (
+                    outgoing.body is not None
+                    or body_bytes > self._small_bytes
+                    or not self._may_start(outgoing, now)
+                ):
+                    break
+                source.popleft()
+                self._start(outgoing)
+            if outgoing.first_burst == _NEVER:
+                outgoing.first_burst = burst
+            outgoing.sends.append((0, 1, burst))
+            size += added
+            sizes[-1] = size
+            counts[-1] += 1
+            datagrams[-1].append(
+                record.pack(outgoing.transfer & 0xFFFF_FFFF, body_bytes, outgoing.kind, 0)
+            )
+            if outgoing.prefix:
+                datagrams[-1].append(outgoing.prefix)
+            datagrams[-1].append(outgoing.payload)
+        while counts and not counts[-1]:
+            counts.pop()
+            sizes.pop()
+            datagrams.pop()
+        if not counts:
+            return None
+        self._next_burst += 1
+        longest = max(sizes)
+        parts: list[Buffer] = []
+        pack = wire.BUNDLE_HEADER.pack
+        low = burst & 0xFFFF_FFFF
+        for pieces, length, count in zip(datagrams, sizes, counts, strict=True):
+            parts.append(pack(wire.BUNDLE_BYTE, 0, 0, self._session, low, count, 0))
+            parts += pieces
+            if length < longest:
+                parts.append(bytes(longest - length))
+        train = b"".join(parts)
+        self._note_sent(burst, len(train), now)
+        return [train], longest
+
+    def _note_sent(self, burst: int, size: int, now: float) -> None:
+        self._in_flight.append(_Train(burst, now, size))
+        self.in_flight_bytes += size
+        self.sent_bytes += size
+        if self._waiting_since is None:
+            self._waiting_since = now
+
+    # --- acknowledgements -----------------------------------------------------------------------
+
+    def receive_ack(self, ack: wire.AckFrame, now: float) -> None:
+        """Take in what the neighbour says it has.
+
+        Raises:
+            ProtocolError: it acknowledges what was never sent.
+        """
+        largest = wire.expand(ack.largest_burst, max(self._largest_acked, 0))
+        below = wire.expand(ack.done_below, self._done_below)
+        if largest >= max(self._next_burst, 1) or below > self._next_transfer:
+            raise ProtocolError("optimistic_ack", f"burst {largest}, transfer {below}")
+        self._credit_limit = max(self._credit_limit, ack.credit_limit_bytes)
+        self._peer_window = max(ack.window_bytes, self.stride)
+        if largest > self._largest_acked:
+            self._pass_bursts(largest, ack.delay_us / 1e6, now)
+        self._backoff = 0
+        self._waiting_since = now if self._in_flight else None
+        self.congestion.on_ack(ack.received_bytes, self._rtt.minimum_s, self._limited, now)
+        outstanding = self._outstanding
+        if below > self._done_below:
+            for transfer in range(self._done_below, below):
+                outgoing = outstanding.pop(transfer, None)
+                if outgoing is not None:
+                    self._accepted(outgoing)
+            self._done_below = below
+        if ack.done_bitmap:
+            self._take_bitmap(below, ack.done_bitmap)
+        for partial in ack.partials:
+            outgoing = outstanding.get(wire.expand(partial.transfer, self._done_below))
+            if outgoing is not None:
+                self._take_partial(outgoing, partial)
+        if outstanding and largest >= self._largest_acked:
+            horizon = _NEVER
+            if ack.more and ack.partials:
+                horizon = wire.expand(ack.partials[-1].transfer, self._done_below)
+            self._find_lost(horizon, now)
+
+    def receive_refusals(self, frame: wire.RefusedFrame) -> None:
+        """Take in refusals; each is confirmed by a FORGET, known or not."""
+        for low, reason in frame.entries:
+            transfer = wire.expand(low, self._done_below)
+            outgoing = self._outstanding.pop(transfer, None)
+            self._forget.append((transfer, outgoing.body_bytes if outgoing else 0))
+            if outgoing is not None:
+                self._drop_from_queues(outgoing)
+                self._end(outgoing, Settlement.REFUSED, reason)
+
+    def _accepted(self, outgoing: _Outgoing) -> None:
+        if outgoing.next_index < outgoing.segments or outgoing.lost:
+            self._drop_from_queues(outgoing)
+        self._end(outgoing, Settlement.ACCEPTED, 0)
+
+    def _pass_bursts(self, largest: int, delay_s: float, now: float) -> None:
+        trains = self._in_flight
+        while trains and trains[0].burst <= largest:
+            train = trains.popleft()
+            self.in_flight_bytes -= train.size
+            self._history.append(train)
+            if train.burst == largest:
+                self._rtt.add_sample(now - train.sent_at, delay_s, now)
+        self._largest_acked = largest
+
+    def _take_bitmap(self, below: int, bitmap: bytes) -> None:
+        bits = int.from_bytes(bitmap, "little")
+        while bits:
+            low = bits & -bits
+            bits ^= low
+            outgoing = self._outstanding.pop(below + low.bit_length() - 1, None)
+            if outgoing is not None:
+                self._accepted(outgoing)
+
+    def _take_partial(self, outgoing: _Outgoing, partial: wire.Partial) -> None:
+        base = min(partial.base, outgoing.segments)
+        outgoing.known_below = max(outgoing.known_below, base)
+        if not partial.bitmap and outgoing.acked is None:
+            return
+        if outgoing.acked is None:
+            outgoing.acked = np.zeros(outgoing.segments, np.bool_)
+        acked = outgoing.acked
+        acked[: outgoing.known_below] = True
+        bits = np.unpackbits(np.frombuffer(partial.bitmap, np.uint8), bitorder="little")
+        end = min(base + len(bits), outgoing.segments)
+        acked[base:end] |= bits[: end - base].astype(np.bool_)
+
+    # --- loss -----------------------------------------------------------------------------------
+
+    def _find_lost(self, horizon: int, now: float) -> None:
+        """Queue again what an ACK should have named by now. Cost: one look per open transfer."""
+        history = self._history
+        floor = max(self._loss_floor, self._largest_acked - REORDER_BURSTS)
+        oldest_sent_at = now - self._rtt.loss_delay_s
+        while history and (history[0].burst <= floor or history[0].sent_at <= oldest_sent_at):
+            floor = max(floor, history.popleft().burst)
+        self._loss_floor = floor
+        self._loss_at = None
+        waiting = False
+        for outgoing in self._outstanding.values():
+            if outgoing.transfer > horizon:
+                break
+            if outgoing.first_burst > floor:
+                waiting = waiting or outgoing.first_burst <= self._largest_acked
+                break
+            waiting = self._find_lost_in(outgoing, floor) or waiting
+        if waiting and history:
+            self._loss_at = history[0].sent_at + self._rtt.loss_delay_s
+
+    def _find_lost_in(self, outgoing: _Outgoing, floor: int) -> bool:
+        """Queue lost segments of one transfer; tell whether some may turn out lost later."""
+        if outgoing.last_burst is None:
+            sends = outgoing.sends
+            if outgoing.acked is None:
+                while sends and sends[0][1] <= outgoing.known_below:
+                    sends.popleft()
+            if not sends or sends[0][2] > floor:
+                return bool(sends)
+            if outgoing.segments == 1:
+                sends.clear()
+                if outgoing.body is None and outgoing.body_bytes <= self._small_bytes:
+                    self._resend_small.append(outgoing)
+                    return True
+            last = np.full(outgoing.segments, _NEVER, np.int64)
+            for first, end, burst in sends:
+                last[first:end] = burst
+            if outgoing.segments == 1:
+                last[:] = floor
+            outgoing.last_burst = last
+            sends.clear()
+        if outgoing.acked is None:
+            outgoing.acked = np.zeros(outgoing.segments, np.bool_)
+        acked = outgoing.acked
+        acked[: outgoing.known_below] = True
+        missing = np.flatnonzero(~acked & (outgoing.last_burst <= floor))
+        if len(missing):
+            outgoing.last_burst[missing] = _NEVER
+            if not outgoing.lost:
+                self._resend.append(outgoing)
+            cuts = np.flatnonzero(np.diff(missing) > 1)
+            firsts = missing[np.concatenate(([0], cuts + 1))].tolist()
+            ends = (missing[np.concatenate((cuts, [len(missing) - 1]))] + 1).tolist()
+            outgoing.lost.extend(zip(firsts, ends, strict=True))
+        return True
+
+    # --- timers and control ---------------------------------------------------------------------
+
+    def next_timeout(self) -> float | None:
+        """Return when `handle_timeout` must be called, or None."""
+        deadline = self._loss_at
+        if self._waiting_since is not None and self._in_flight:
+            probe_at = self._waiting_since + self._rtt.probe_timeout_s(self._backoff)
+            deadline = probe_at if deadline is None else min(deadline, probe_at)
+        if self._blocked_at is not None:
+            ask_at = self._blocked_at + self._rtt.probe_timeout_s(self._backoff)
+            deadline = ask_at if deadline is None else min(deadline, ask_at)
+        return deadline
+
+    def handle_timeout(self, now: float) -> Iterator[bytes]:
+        """Yield the control frames that are due: a probe, or a question for credit."""
+        if self._loss_at is not None and now >= self._loss_at:
+            self._find_lost(_NEVER, now)
+        timeout = self._rtt.probe_timeout_s(self._backoff)
+        if (
+            self._waiting_since is not None
+            and self._in_flight
+            and now >= self._waiting_since + timeout
+        ):
+            self._backoff += 1
+            self._waiting_since = now
+            yield self.probe(now)
+        if self._blocked_at is not None and now >= self._blocked_at + timeout:
+            self._backoff += 1
+            self._blocked_at = now
+            wanted = self._queue[0].body_bytes if self._queue else 0
+            yield wire.BlockedFrame(wanted).to_bytes()
+
+    def probe(self, now: float) -> bytes:
+        """Return a frame that asks for an ACK at once and counts as a burst of no bytes."""
+        burst = self._next_burst
+        self._next_burst += 1
+        self.probes += 1
+        self._in_flight.append(_Train(burst, now, 0))
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return wire.ProbeFrame(burst & 0xFFFF_FFFF).to_bytes()
+
+    def take_forgets(self) -> bytes | None:
+        """Return a FORGET frame for transfers settled by refusal or cancelled, or None."""
+        if not self._forget:
+            return None
+        count = min(len(self._forget), 32)
+        entries = [self._forget.popleft() for _ in range(count)]
+        return wire.ForgetFrame(tuple((t & 0xFFFF_FFFF, size) for t, size in entries)).to_bytes()

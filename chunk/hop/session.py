@@ -1,0 +1,262 @@
+"""One established session with a neighbour: a sender, a receiver and the timers between them.
+
+Source: docs/protocol/hop.md, "Sessions".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import (
+    Body,
+    Buffer,
+    HopConfig,
+    HopReceiver,
+    Refusal,
+    Role,
+    Settlement,
+)
+from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, RowBody, RowBuffer
+from packetcloud.chunk.hop.receiver import Receiver
+from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
+from packetcloud.chunk.hop.sender import Sender
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import GUID
+
+TRAINS_PER_TURN = 8
+"""Trains that one session sends before the next session has its turn."""
+REFUSAL_REPEAT_S = 0.05
+"""Refusals are repeated this often until the sender has confirmed them."""
+SUSPECT_TIMEOUT_S = 0.25
+"""A neighbour whose host says that its port is closed has this long to answer a probe."""
+
+Datagram = tuple[Any, list[Buffer], int]
+"""Address, buffers of a train, bytes of each of its datagrams."""
+
+
+class Session:
+    """A neighbour, as `hop.api.Neighbour` describes it."""
+
+    def __init__(
+        self,
+        guid: GUID,
+        parameters: wire.Parameters,
+        address: Any,
+        local_id: int,
+        remote_id: int,
+        stride: int,
+        config: HopConfig,
+        window_bytes: int,
+        pool: BufferPool,
+        upper: HopReceiver,
+        wake: Callable[[Session], None],
+        now: float,
+    ) -> None:
+        self.guid = guid
+        self.role = Role(parameters.role)
+        self.instance = parameters.instance
+        self.peer_address = address
+        self.local_id = local_id
+        self.remote_id = remote_id
+        self.stride = stride
+        self.is_up = True
+        self.close_reason = ""
+        self.rtt = RttEstimator()
+        self._config = config
+        self._upper = upper
+        self._wake = wake
+        self._last_heard = now
+        self._last_probe = now
+        self._is_suspect = False
+        self.receiver = Receiver(
+            pool, stride, config.max_body_bytes, config.credit_bytes, window_bytes, self._deliver
+        )
+        self.sender = Sender(
+            remote_id,
+            stride,
+            parameters.max_body_bytes,
+            parameters.credit_bytes,
+            parameters.window_bytes,
+            self.rtt,
+            self._settle,
+        )
+
+    # --- hop.api.Neighbour ----------------------------------------------------------------------
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.peer_address[0], self.peer_address[1]
+
+    @property
+    def queued_bytes(self) -> int:
+        return self.sender.queued_bytes
+
+    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+        self._check_up()
+        self.sender.queue(kind, prefix, payload, token)
+        self._wake(self)
+
+    def send_body(self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"") -> None:
+        self._check_up()
+        if (
+            not prefix
+            and isinstance(body, RowBody)
+            and body.rows is not None
+            and body.rows.stride == self.stride
+        ):
+            self.sender.queue_rows(kind, body, token)
+        else:
+            self.sender.queue(kind, prefix, body.contiguous(), token)
+        self._wake(self)
+
+    def cancel(self, token: object) -> None:
+        self.sender.cancel(token)
+        self._wake(self)
+
+    def close(self, reason: str = "") -> None:
+        if self.is_up:
+            self.close_reason = reason or "closed"
+            self.is_up = False
+            self._wake(self)
+
+    def _check_up(self) -> None:
+        if not self.is_up:
+            raise LocalMisuseError(f"the session with {self.guid.short} has ended")
+
+    # --- receiving ------------------------------------------------------------------------------
+
+    def receive_rows(
+        self,
+        array: ByteArray,
+        length: int,
+        row_bytes: int,
+        placed: tuple[RowBuffer, int] | None,
+        now: float,
+    ) -> list[memoryview]:
+        """Take in a train of DATA; see `Receiver.receive_rows`."""
+        self._last_heard = now
+        return self.receiver.receive_rows(array, length, row_bytes, placed, now)
+
+    def receive_bundle(self, data: memoryview, now: float) -> None:
+        self._last_heard = now
+        self.receiver.receive_bundle(data, now)
+
+    def receive_control(self, datagram: bytes, now: float) -> None:
+        """Take in a CONTROL datagram. Raises: ProtocolError."""
+        self._last_heard = now
+        self._is_suspect = False
+        for frame in wire.decode_control(datagram):
+            match frame:
+                case wire.AckFrame():
+                    self.sender.receive_ack(frame, now)
+                case wire.ProbeFrame(burst):
+                    self.receiver.note_probe(burst, now)
+                case wire.BlockedFrame():
+                    self.receiver.is_starved = True
+                    self.receiver.ack_now = True
+                case wire.RefusedFrame():
+                    self.sender.receive_refusals(frame)
+                case wire.ForgetFrame(entries):
+                    for transfer, body_bytes in entries:
+                        self.receiver.forget(transfer, body_bytes)
+                case wire.CloseFrame(reason):
+                    self.is_up = False
+                    self.close_reason = reason or "closed by the neighbour"
+
+    def suspect(self, now: float) -> None:
+        """The neighbour's host says that nobody listens: believe it unless it answers soon."""
+        if not self._is_suspect:
+            self._is_suspect = True
+            self._last_probe = float("-inf")
+            self._last_heard = min(
+                self._last_heard, now - self._config.idle_timeout_s + SUSPECT_TIMEOUT_S
+            )
+
+    def _deliver(self, kind: BodyKind, body: Body) -> Refusal | None:
+        return self._upper.body_received(self, kind, body)
+
+    def _settle(self, token: object, settlement: Settlement, reason: int) -> None:
+        self._upper.body_settled(self, token, settlement, reason)
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
+        """Yield control datagrams first, then up to `TRAINS_PER_TURN` trains."""
+        frames = []
+        receiver = self.receiver
+        if receiver.wants_ack():
+            frames = receiver.take_ack(now)
+            if receiver.has_refused:
+                receiver.ack_due_at = now + max(REFUSAL_REPEAT_S, 2 * self.rtt.smoothed_s)
+        elif receiver.ack_due_at is None and receiver.has_unacked:
+            receiver.ack_due_at = now + min(MAX_ACK_DELAY_S, self.rtt.smoothed_s / 4 + 0.0005)
+        forget = self.sender.take_forgets()
+        if forget is not None:
+            if sum(map(len, frames)) + len(forget) > wire.MAX_CONTROL_BYTES - wire.PREFIX.size:
+                yield self._control(frames)
+                frames = []
+            frames.append(forget)
+        if frames:
+            yield self._control(frames)
+        for _ in range(TRAINS_PER_TURN):
+            train = self.sender.next_train(now)
+            if train is None:
+                return
+            yield self.peer_address, train[0], train[1]
+
+    def _control(self, frames: list[bytes]) -> Datagram:
+        datagram = wire.encode_control(self.remote_id, frames)
+        return self.peer_address, [datagram], len(datagram)
+
+    def close_datagram(self) -> Datagram:
+        """Return the datagram that tells the neighbour that this session ends."""
+        return self._control([wire.CloseFrame(self.close_reason).to_bytes()])
+
+    def ack_datagram(self, now: float) -> Datagram:
+        """Return an ACK, whether one is due or not; the first one ends the handshake."""
+        return self._control(self.receiver.take_ack(now))
+
+    # --- timers ---------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float:
+        """Return when `handle_timeout` must be called at the latest."""
+        heard = self._last_heard
+        deadline = min(
+            heard + self._config.idle_timeout_s,
+            max(heard, self._last_probe) + self._config.keepalive_s,
+        )
+        if self.receiver.ack_due_at is not None:
+            deadline = min(deadline, self.receiver.ack_due_at)
+        sender_deadline = self.sender.next_timeout()
+        return deadline if sender_deadline is None else min(deadline, sender_deadline)
+
+    def handle_timeout(self, now: float) -> Iterator[Datagram]:
+        """Do what is due at `now`; `is_up` is False afterwards when the neighbour is gone."""
+        if now >= self._last_heard + self._config.idle_timeout_s:
+            self.is_up = False
+            self.close_reason = "port closed" if self._is_suspect else "no answer"
+            return
+        receiver = self.receiver
+        if receiver.ack_due_at is not None and now >= receiver.ack_due_at:
+            receiver.ack_now = True
+        frames = list(self.sender.handle_timeout(now))
+        if now >= max(self._last_heard, self._last_probe) + self._config.keepalive_s:
+            frames.append(self.sender.probe(now))
+            self._last_probe = now
+        if frames:
+            yield self._control(frames)
+
+    def end(self) -> None:
+        """Release every buffer and settle what is left as LOST."""
+        self.is_up = False
+        self.receiver.close()
+        self.sender.close()
+
+
+def check_address(session: Session, address: Any) -> None:
+    """Raise unless a datagram for `session` came from where the neighbour is."""
+    if address != session.peer_address:
+        raise ProtocolError("wrong_address", str(address))

@@ -1,0 +1,293 @@
+"""The UDP shell of a hop node on a Twisted reactor: moves trains and arms one timer.
+
+Source: design, sections 3 and 5.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.python import log
+from zope.interface import implementer
+
+from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
+from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Neighbour, Role
+from packetcloud.chunk.hop.clock import install_monotonic_clock
+from packetcloud.chunk.hop.core import HopCore
+from packetcloud.chunk.hop.offload import (
+    SOL_UDP,
+    UDP_GRO,
+    UDP_SEGMENT,
+    enable_coalescing,
+    enable_errors,
+    enlarge_buffers,
+    probe_offload,
+    route_datagram_bytes,
+)
+from packetcloud.chunk.hop.session import Session
+from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.names import GUID
+
+TRAINS_PER_READ = 8
+"""Trains taken in before answers go out: half a MiB."""
+_ANCILLARY_BYTES = socket.CMSG_SPACE(4)
+WINDOW_SHARE = 0.35
+"""Of the kernel's receive buffer: the rest is the kernel's bookkeeping for small frames."""
+
+
+class HopConnectError(PacketCloudError):
+    """No session with the neighbour came about; the text says why and what to check."""
+
+
+@implementer(IReadWriteDescriptor)
+class HopNode:
+    """One UDP socket with all its neighbours; see `hop.api` for what it does for the layer above.
+
+    Args:
+        reactor: a Twisted reactor; its clock is made monotonic.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        identity: Identity,
+        role: Role,
+        config: HopConfig,
+        receiver: HopReceiver,
+        admit: AdmitNeighbour | None = None,
+    ) -> None:
+        install_monotonic_clock(reactor)
+        self._reactor = reactor
+        self._identity = identity
+        self._role = role
+        self._config = config
+        self._upper = receiver
+        self._admit = admit
+        self._socket: socket.socket | None = None
+        self._core: HopCore | None = None
+        self._timer: Any = None
+        self._timer_at = 0.0
+        self._flush_call: Any = None
+        self._stalled: tuple[Any, bytes, int] | None = None
+        self._has_segmentation = False
+        self.receive_buffer_bytes = 0
+        """What the kernel granted."""
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def listen(self, host: str = "0.0.0.0", port: int = 0) -> tuple[str, int]:
+        """Bind and begin to receive; return the address.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        if self._socket is not None:
+            raise LocalMisuseError("this hop node listens already")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.bind((host, port))
+        except OSError:
+            sock.close()
+            raise
+        offload = probe_offload()
+        if offload.coalescing:
+            enable_coalescing(sock)
+        self._has_segmentation = offload.segmentation
+        if not (offload.segmentation and offload.coalescing):
+            log.msg(f"hop: kernel offload missing, slower: {offload}; see packetcloud doctor")
+        enable_errors(sock)
+        self.receive_buffer_bytes = enlarge_buffers(sock, self._config.receive_buffer_bytes)
+        self._socket = sock
+        self._core = HopCore(
+            self._identity,
+            self._role,
+            self._config,
+            self._upper,
+            os.urandom,
+            route_datagram_bytes,
+            int(self.receive_buffer_bytes * WINDOW_SHARE),
+            self._admit,
+            self._wake,
+        )
+        self._reactor.addReader(self)
+        address = sock.getsockname()
+        return address[0], address[1]
+
+    @property
+    def core(self) -> HopCore:
+        """The protocol core.
+
+        Raises:
+            LocalMisuseError: before `listen` and after `close`.
+        """
+        if self._core is None:
+            raise LocalMisuseError("this hop node does not listen")
+        return self._core
+
+    @property
+    def guid(self) -> GUID:
+        return self._identity.guid
+
+    @property
+    def neighbours(self) -> list[Neighbour]:
+        return list(self._core.sessions.values()) if self._core else []
+
+    def stats(self) -> dict[str, int]:
+        return self.core.stats()
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Datagrams dropped so far, by reason."""
+        return dict(self.core.dropped)
+
+    async def connect(self, address: tuple[str, int], expected: GUID | None = None) -> Neighbour:
+        """Establish a session with the node at `address`.
+
+        Raises:
+            HopConnectError: no answer, another node than `expected`, or it does not admit us.
+        """
+        result: Deferred[Session | str] = Deferred()
+        self.core.connect(address, expected, result.callback, time.monotonic())
+        session = await result
+        if isinstance(session, str):
+            raise HopConnectError(f"no session with {address[0]}:{address[1]}: {session}")
+        return session
+
+    async def close(self, reason: str = "shutting down") -> None:
+        """Say farewell to every neighbour and close the socket. Calling it again does nothing."""
+        if self._core is None or self._socket is None:
+            return
+        self._core.close(reason, time.monotonic())
+        self._flush()
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        for call in (self._timer, self._flush_call):
+            if call is not None and call.active():
+                call.cancel()
+        self._timer = self._flush_call = None
+        self._socket.close()
+        self._socket = None
+        self._core = None
+
+    # --- IReadWriteDescriptor -------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def logPrefix(self) -> str:
+        return "hop"
+
+    def connectionLost(self, reason: Any) -> None:
+        """Called by the reactor when it drops the descriptor; the socket is closed by `close`."""
+
+    def doRead(self) -> None:
+        """Take in what has arrived, up to `TRAINS_PER_READ` trains, then answer."""
+        core, sock = self._core, self._socket
+        if core is None or sock is None:
+            return
+        receive = sock.recvmsg_into
+        monotonic = time.monotonic
+        for _ in range(TRAINS_PER_READ):
+            buffers = core.landing()
+            try:
+                length, ancillary, _, address = receive(buffers, _ANCILLARY_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                self._read_errors()
+                continue
+            row_bytes = length
+            for level, kind, data in ancillary:
+                if level == SOL_UDP and kind == UDP_GRO:
+                    row_bytes = int.from_bytes(data[:2], "little")
+            if length:
+                core.receive_train(length, row_bytes, address, monotonic())
+        self._flush()
+
+    def doWrite(self) -> None:
+        """The socket takes datagrams again."""
+        self._reactor.removeWriter(self)
+        if self._stalled is not None:
+            address, train, row_bytes = self._stalled
+            self._stalled = None
+            self._send(address, [train], row_bytes)
+        self._flush()
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self._flush_call is None:
+            self._flush_call = self._reactor.callLater(0, self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._flush_call = None
+        self._flush()
+
+    def _flush(self) -> None:
+        core = self._core
+        if core is None or self._stalled is not None:
+            return
+        now = time.monotonic()
+        for address, buffers, row_bytes in core.datagrams_to_send(now):
+            self._send(address, buffers, row_bytes)
+            if self._stalled is not None:
+                return
+        if core.has_more:
+            self._wake()
+        self._arm(core.next_timeout())
+
+    def _send(self, address: Any, buffers: list[Any], row_bytes: int) -> None:
+        assert self._socket is not None
+        size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        try:
+            if size <= row_bytes:
+                self._socket.sendmsg(buffers, (), 0, address)
+            elif self._has_segmentation:
+                option = (SOL_UDP, UDP_SEGMENT, struct.pack("=H", row_bytes))
+                self._socket.sendmsg(buffers, (option,), 0, address)
+            else:
+                train = memoryview(b"".join(buffers))
+                for start in range(0, size, row_bytes):
+                    self._socket.sendto(train[start : start + row_bytes], address)
+        except BlockingIOError:
+            self._stalled = (address, b"".join(buffers), row_bytes)
+            self._reactor.addWriter(self)
+        except OSError:
+            # An ICMP error that came in earlier, or no route: the datagram counts as lost.
+            self._read_errors()
+
+    def _read_errors(self) -> None:
+        """Empty the socket's error queue; each entry names an address where nobody listens."""
+        assert self._socket is not None
+        for _ in range(16):
+            try:
+                _, _, _, address = self._socket.recvmsg(0, 256, socket.MSG_ERRQUEUE)
+            except OSError:
+                return
+            if address and self._core is not None:
+                self._core.suspect(address, time.monotonic())
+                self._wake()
+
+    def _arm(self, deadline: float | None) -> None:
+        if deadline is None:
+            return
+        if self._timer is not None and self._timer.active():
+            if self._timer_at <= deadline:
+                return
+            self._timer.cancel()
+        self._timer_at = deadline
+        delay = max(0.0, deadline - time.monotonic())
+        self._timer = self._reactor.callLater(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._core is not None:
+            self._core.handle_timeout(time.monotonic())
+            self._flush()
