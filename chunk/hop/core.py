@@ -433,4 +433,3 @@ class HopCore:
             "received_bodies": sum(s.receiver.received_bodies for s in sessions),
             "free_buffer_bytes": self.pool.free_bytes,
         }
-

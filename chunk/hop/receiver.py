@@ -64,6 +64,7 @@ class Receiver:
     Args:
         stride: bytes of a full datagram in this session, segment header included.
         deliver: called with each whole body; returns None to take custody, or a refusal.
+        on_room: called when a release makes an ACK due, so that the sender learns of the room.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Receiver:
         credit_bytes: int,
         window_bytes: int,
         deliver: DeliverBody,
+        on_room: Callable[[], None],
     ) -> None:
         self._pool = pool
         self.stride = stride
@@ -82,6 +84,7 @@ class Receiver:
         self._credit_bytes = credit_bytes
         self.window_bytes = window_bytes
         self._deliver = deliver
+        self._on_room = on_room
         self._incoming: dict[int, _Incoming] = {}
         self._done_below = 0
         self._done: set[int] = set()
@@ -162,6 +165,7 @@ class Receiver:
                 others += [rows[at : at + row_bytes] for at in range(0, len(rows), row_bytes)]
                 continue
             self._count((last - first - 1) * row_bytes + end_bytes)
+            self._note_burst(wire.expand(int(words[last - 1, 6]), self._largest_burst), now)
             self._place(array, first, last - first, row_bytes, end_bytes, placed, now)
         return others
 
@@ -383,6 +387,7 @@ class Receiver:
         limit = self._released_bytes + self._credit_bytes
         if self.is_starved or limit - self._advertised_limit > self._credit_bytes // 4:
             self.ack_now = True
+            self._on_room()
 
     def _note_burst(self, burst: int, now: float) -> None:
         if burst > self._largest_burst:
@@ -484,8 +489,7 @@ class Receiver:
 def _runs(words: npt.NDArray[np.uint32]) -> list[tuple[int, int]]:
     """Split the rows of a train where transfer, type or size change or the index does not go on.
 
-    The burst number (last word) may differ inside a run; the largest is that of its first row or
-    one that is noted when its own train is taken in, and a smaller one does no harm.
+    The burst number (last word) may change inside a run: the kernel joins bursts of a sender.
     """
     step = words[1:, :6] - words[:-1, :6]
     step[:, _INDEX_WORD] -= 1

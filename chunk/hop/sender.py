@@ -252,6 +252,7 @@ class Sender:
                 self._limited = True
                 return None
             if not self._may_start(self._queue[0], now):
+                self._limited = True
                 return None
             if self._queue[0].body is None and self._queue[0].body_bytes <= self._small_bytes:
                 return self._send_bundles(self._queue, rows, now, again=False)
@@ -464,12 +465,15 @@ class Sender:
         below = wire.expand(ack.done_below, self._done_below)
         if largest >= max(self._next_burst, 1) or below > self._next_transfer:
             raise ProtocolError("optimistic_ack", f"burst {largest}, transfer {below}")
-        self._credit_limit = max(self._credit_limit, ack.credit_limit_bytes)
+        if ack.credit_limit_bytes > self._credit_limit:
+            self._credit_limit = ack.credit_limit_bytes
+            if self._blocked_at is not None:
+                self._blocked_at, self._backoff = now, 0
         self._peer_window = max(ack.window_bytes, self.stride)
         if largest > self._largest_acked:
             self._pass_bursts(largest, ack.delay_us / 1e6, now)
-        self._backoff = 0
-        self._waiting_since = now if self._in_flight else None
+            self._backoff = 0
+            self._waiting_since = now if self._in_flight else None
         self.congestion.on_ack(ack.received_bytes, self._rtt.minimum_s, self._limited, now)
         outstanding = self._outstanding
         if below > self._done_below:

@@ -72,7 +72,13 @@ class Session:
         self._last_probe = now
         self._is_suspect = False
         self.receiver = Receiver(
-            pool, stride, config.max_body_bytes, config.credit_bytes, window_bytes, self._deliver
+            pool,
+            stride,
+            config.max_body_bytes,
+            config.credit_bytes,
+            window_bytes,
+            self._deliver,
+            lambda: wake(self),
         )
         self.sender = Sender(
             remote_id,
