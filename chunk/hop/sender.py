@@ -34,6 +34,8 @@ MAX_TRAIN_BYTES = 65_000
 """One segmentation-offload call takes at most 65 507 bytes of payload."""
 MAX_TRAIN_ROWS = 64
 """UDP_MAX_SEGMENTS of kernels before 6.9."""
+TIMER_SLACK_S = 1e-6
+"""A timer set for t + d and read as t <= now - d may miss by a rounding error and fire for ever."""
 _NEVER = 1 << 62
 
 SettleBody = Callable[[object, Settlement, int], None]
@@ -547,7 +549,7 @@ class Sender:
         """Queue again what an ACK should have named by now. Cost: one look per open transfer."""
         history = self._history
         floor = max(self._loss_floor, self._largest_acked - REORDER_BURSTS)
-        oldest_sent_at = now - self._rtt.loss_delay_s
+        oldest_sent_at = now - self._rtt.loss_delay_s + TIMER_SLACK_S
         while history and (history[0].burst <= floor or history[0].sent_at <= oldest_sent_at):
             floor = max(floor, history.popleft().burst)
         self._loss_floor = floor
