@@ -18,6 +18,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `handshake`   HELLO, WELCOME, CONFIRM
 - `core`        all sessions of one node
 
+- `batch`       many datagrams per system call where the kernel does not join them
 - `offload`     what the kernel does for UDP, found out by trying
 
 Source: docs/protocol/hop.md.

@@ -138,6 +138,26 @@ class HopCore:
                 return [rows.memory[row * rows.stride :], self._scratch.data]
         return [self._scratch.data]
 
+    def landing_rows(self) -> tuple[ByteArray, int] | None:
+        """Return a place for a batch of datagrams, as an array and the bytes of each row."""
+        self._landing = None
+        last = self._last
+        place = last.receiver.landing() if last is not None else None
+        if place is None or place[1] >= place[0].capacity:
+            return None
+        self._landing = place
+        rows, row = place
+        return rows.bytes[row * rows.stride :], rows.stride
+
+    def receive_elsewhere(
+        self, array: ByteArray, length: int, row_bytes: int, address: Any, now: float
+    ) -> None:
+        """Take in a train that was not received into `landing()`."""
+        try:
+            self._receive(array, length, row_bytes, None, address, now)
+        except ProtocolError as error:
+            self.dropped[error.reason] += 1
+
     def receive_train(self, length: int, row_bytes: int, address: Any, now: float) -> None:
         """Take in a train of `length` bytes that was received into `landing()`."""
         placed = self._landing

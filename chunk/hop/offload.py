@@ -62,6 +62,12 @@ def enable_coalescing(sock: socket.socket) -> bool:
     return True
 
 
+def disable_coalescing(sock: socket.socket) -> None:
+    """Give UDP_GRO up on `sock`: every datagram comes alone again."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(SOL_UDP, UDP_GRO, 0)
+
+
 def enlarge_buffers(sock: socket.socket, wanted_bytes: int) -> int:
     """Make the kernel's buffers of `sock` as large as allowed; return the receive buffer's size.
 

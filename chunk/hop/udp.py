@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 import time
 from typing import Any
 
@@ -18,12 +19,14 @@ from zope.interface import implementer
 
 from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Neighbour, Role
+from packetcloud.chunk.hop.batch import BatchReceiver, load_recvmmsg
 from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.offload import (
     SOL_UDP,
     UDP_GRO,
     UDP_SEGMENT,
+    disable_coalescing,
     enable_coalescing,
     enable_errors,
     enlarge_buffers,
@@ -36,6 +39,12 @@ from packetcloud.chunk.names import GUID
 
 TRAINS_PER_READ = 8
 """Trains taken in before answers go out: half a MiB."""
+SINGLES_BEFORE_BATCH = 64
+"""So many full datagrams that came alone, one after the other: nothing joins them on this path."""
+BATCHES_IN_A_ROW = 4096
+"""Then coalescing is tried again."""
+JUMBO_BYTES = 16_384
+_FULL_BYTES = 1200
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
 WINDOW_SHARE = 0.35
 """Of the kernel's receive buffer: the rest is the kernel's bookkeeping for small frames."""
@@ -74,6 +83,9 @@ class HopNode:
         self._timer: Any = None
         self._timer_at = 0.0
         self._flush_call: Any = None
+        self._batch: BatchReceiver | None = None
+        self._batches_left = 0
+        self._singles = 0
         self._stalled: tuple[Any, bytes, int] | None = None
         self._has_segmentation = False
         self.receive_buffer_bytes = 0
@@ -192,24 +204,75 @@ class HopNode:
         core, sock = self._core, self._socket
         if core is None or sock is None:
             return
-        receive = sock.recvmsg_into
-        monotonic = time.monotonic
         for _ in range(TRAINS_PER_READ):
-            buffers = core.landing()
             try:
-                length, ancillary, _, address = receive(buffers, _ANCILLARY_BYTES)
+                received = self._receive_batch(core) if self._batches_left else None
+                if received is None:
+                    received = self._receive_train(core, sock)
             except BlockingIOError:
                 break
             except OSError:
                 self._read_errors()
-                continue
-            row_bytes = length
-            for level, kind, data in ancillary:
-                if level == SOL_UDP and kind == UDP_GRO:
-                    row_bytes = int.from_bytes(data[:2], "little")
-            if length:
-                core.receive_train(length, row_bytes, address, monotonic())
+            except Exception:
+                # A fault of ours in one chunk must not close the port for all neighbours.
+                core.dropped["internal_error"] += 1
+                log.err(None, "hop: fault while taking in a train")  # type: ignore[no-untyped-call]
         self._flush()
+
+    def _receive_train(self, core: HopCore, sock: socket.socket) -> bool:
+        """Receive what the kernel has in one piece.
+
+        Raises:
+            BlockingIOError: there is nothing.
+        """
+        buffers = core.landing()
+        length, ancillary, _, address = sock.recvmsg_into(buffers, _ANCILLARY_BYTES)
+        row_bytes = length
+        for level, kind, data in ancillary:
+            if level == SOL_UDP and kind == UDP_GRO:
+                row_bytes = int.from_bytes(data[:2], sys.byteorder)
+        if not length:
+            return True
+        if row_bytes == length and len(buffers) > 1 and length >= _FULL_BYTES:
+            self._singles += 1
+            if self._singles == SINGLES_BEFORE_BATCH:
+                self._begin_batches(sock)
+        else:
+            self._singles = 0
+        core.receive_train(length, row_bytes, address, time.monotonic())
+        return True
+
+    def _receive_batch(self, core: HopCore) -> bool | None:
+        """Receive many single datagrams; None when there is no place for a batch."""
+        place = core.landing_rows()
+        if place is None or self._batch is None or place[1] > JUMBO_BYTES:
+            return None
+        self._batches_left -= 1
+        if not self._batches_left:
+            assert self._socket is not None
+            enable_coalescing(self._socket)
+            self._singles = 0
+        received = self._batch.receive(self.fileno(), *place)
+        if received is None:
+            raise BlockingIOError
+        now = time.monotonic()
+        in_place, groups = received
+        for array, start, length, row_bytes, address in groups:
+            if in_place:
+                core.receive_train(length, row_bytes, address, now)
+            else:
+                core.receive_elsewhere(array[start:], length, row_bytes, address, now)
+        return True
+
+    def _begin_batches(self, sock: socket.socket) -> None:
+        """The path does not join datagrams: take many per call, and look again after a while."""
+        recvmmsg = load_recvmmsg()
+        if recvmmsg is None:
+            return
+        if self._batch is None:
+            self._batch = BatchReceiver(recvmmsg)
+        disable_coalescing(sock)
+        self._batches_left = BATCHES_IN_A_ROW
 
     def doWrite(self) -> None:
         """The socket takes datagrams again."""
