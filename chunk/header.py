@@ -81,15 +81,8 @@ class ExtensionType(IntEnum):
     SERVICE_PARAMETERS = 7
 
 
-_IS_CRITICAL = {
-    ExtensionType.SERVICE_SEQUENCE: True,
-    ExtensionType.LIFETIME: False,
-    ExtensionType.REPORT_REQUEST: False,
-    ExtensionType.TRACE_REQUEST: False,
-    ExtensionType.PAYLOAD_DIGEST: False,
-    ExtensionType.SOURCE_SIGNATURE: False,
-    ExtensionType.SERVICE_PARAMETERS: False,
-}
+_CRITICAL_TYPES = frozenset({ExtensionType.SERVICE_SEQUENCE})
+"""A node that skipped it would deliver a chunk that no service has seen."""
 
 
 class DigestAlgorithm(IntEnum):
@@ -108,7 +101,8 @@ class ServiceSequence:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.sids) <= MAX_SEQUENCE_COUNT:
-            raise ProtocolError("bad_sequence", f"{len(self.sids)} SIDs, allowed 1..16")
+            allowed = f"allowed 1..{MAX_SEQUENCE_COUNT}"
+            raise ProtocolError("bad_sequence", f"{len(self.sids)} SIDs, {allowed}")
         if not 0 <= self.cursor <= len(self.sids):
             raise ProtocolError("bad_sequence", f"cursor {self.cursor} of {len(self.sids)}")
         if any(sid.is_zero or sid == SID_SEQUENCE for sid in self.sids):
@@ -221,6 +215,8 @@ class ChunkHeader:
         """
         if (self.sid == SID_SEQUENCE) != (self.sequence is not None):
             raise LocalMisuseError("a service sequence and SID_SEQUENCE go together")
+        if self.delivery_mode not in _DELIVERY_MODES:
+            raise LocalMisuseError(f"delivery mode {self.delivery_mode} does not exist")
         extensions = self._extension_bytes()
         header_bytes = FIXED_BYTES + len(extensions)
         if header_bytes > MAX_HEADER_BYTES:
@@ -248,8 +244,11 @@ class ChunkHeader:
     def _extension_bytes(self) -> bytes:
         parts: list[bytes] = []
 
-        def add(kind: ExtensionType, value: bytes) -> None:
-            parts.append(_EXTENSION.pack(kind, _CRITICAL * _IS_CRITICAL[kind], len(value)) + value)
+        def add(kind: int, value: bytes) -> None:
+            if len(value) > MAX_HEADER_BYTES:
+                raise LocalMisuseError(f"an extension of {len(value)} bytes")
+            flags = _CRITICAL if kind in _CRITICAL_TYPES else 0
+            parts.append(_EXTENSION.pack(kind, flags, len(value)) + value)
 
         if self.sequence is not None:
             add(ExtensionType.SERVICE_SEQUENCE, self.sequence.to_bytes())
@@ -269,8 +268,12 @@ class ChunkHeader:
             add(ExtensionType.SOURCE_SIGNATURE, value)
         for parameter in self.parameters:
             add(ExtensionType.SERVICE_PARAMETERS, parameter.sid.value + parameter.data)
+        last = _LARGEST_KNOWN + 1
         for extension in self.unknown:
-            parts.append(_EXTENSION.pack(extension.type, 0, len(extension.data)) + extension.data)
+            if not last <= extension.type <= 0xFF:
+                raise LocalMisuseError(f"unknown extension {extension.type} out of order")
+            last = extension.type
+            add(extension.type, extension.data)
         return b"".join(parts)
 
 
@@ -323,6 +326,20 @@ def decode_header(data: bytes | bytearray | memoryview) -> ChunkHeader:
     )
 
 
+def decode_chunk(data: bytes | bytearray | memoryview) -> tuple[ChunkHeader, memoryview]:
+    """Decode a whole chunk; the payload is a view into `data`, not a copy.
+
+    Raises:
+        ProtocolError: the header is bad, or the payload has not the length that it states.
+    """
+    header = decode_header(data)
+    payload = memoryview(data)[int.from_bytes(data[2:4], "big") :]
+    if len(payload) != header.payload_bytes:
+        stated = f"the header says {header.payload_bytes}"
+        raise ProtocolError("bad_payload_length", f"{len(payload)} bytes, {stated}")
+    return header, payload
+
+
 def extension_value_offset(data: bytes | bytearray | memoryview, kind: ExtensionType) -> int | None:
     """Return where the value of extension `kind` starts in an encoded header, None if absent.
 
@@ -369,7 +386,7 @@ def _decode_extensions(data: bytes) -> dict[str, object]:
             unknown.append(UnknownExtension(kind, value))
             continue
         known = ExtensionType(kind)
-        if flags != _CRITICAL * _IS_CRITICAL[known]:
+        if flags != (_CRITICAL if known in _CRITICAL_TYPES else 0):
             raise ProtocolError("bad_extension", f"type {kind}, flags {flags:#04x}")
         if known is ExtensionType.SERVICE_PARAMETERS:
             if length < GUID_BYTES:

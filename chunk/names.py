@@ -51,10 +51,13 @@ class GUID:
         Raises:
             ProtocolError: not 40 hexadecimal digits.
         """
+        digits = text.strip()
         try:
-            data = bytes.fromhex(text.strip())
+            data = bytes.fromhex(digits)
         except ValueError:
             raise ProtocolError("bad_name", f"{text!r} is not hexadecimal") from None
+        if len(digits) != 2 * GUID_BYTES:  # fromhex itself lets blanks between the bytes pass
+            raise ProtocolError("bad_name", f"a {cls._word} has 40 hexadecimal digits: {text!r}")
         return cls(data)
 
     @classmethod
