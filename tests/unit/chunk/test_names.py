@@ -110,3 +110,11 @@ def test_names_cannot_change() -> None:
     for name, field in ((GUID_ZERO, "value"), (NA(1), "value"), (ChunkId(1), "other")):
         with pytest.raises((AttributeError, TypeError)):
             setattr(name, field, 5)
+
+
+@pytest.mark.parametrize("kind", [GUID, SID])
+def test_an_unchecked_name_is_the_same_name(kind: type[GUID]) -> None:
+    """What a decoder makes without checks equals, hashes and types like the checked one."""
+    value = bytes(range(20))
+    name = kind.unchecked(value)
+    assert type(name) is kind and name == kind(value) and hash(name) == hash(kind(value))
