@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import (
     FIXED_BYTES,
@@ -39,7 +40,6 @@ from packetcloud.chunk.messages import (
     encode_reports,
 )
 from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, SID_ZERO, ChunkId
-
 from tests.vectors import chunk_v1
 
 u8, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))

@@ -23,7 +23,6 @@ from packetcloud.chunk.messages import (
     decode_reports,
     encode_reports,
 )
-
 from tests.vectors.chunk_v1_invalid import bad_bytes
 from tests.vectors.chunk_v1_valid import good_headers, good_reports, good_tasks, good_verdicts
 from tests.vectors.fields import Fields, header_fields, report_fields, task_fields, verdict_fields

@@ -18,7 +18,6 @@ from packetcloud.chunk.messages import (
     encode_reports,
 )
 from packetcloud.chunk.names import SID_SEQUENCE, ChunkId
-
 from tests.vectors.chunk_v1_valid import (
     SIDS,
     good_reports,

@@ -28,7 +28,6 @@ from packetcloud.chunk.messages import (
 )
 from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, ChunkId
 from packetcloud.chunk.reasons import Reason
-
 from tests.vectors.fields import Fields
 
 SOURCE = GUID(bytes(range(0x10, 0x24)))

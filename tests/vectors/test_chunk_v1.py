@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import decode_header
 from packetcloud.chunk.identity import Identity, verify
@@ -16,7 +17,6 @@ from packetcloud.chunk.messages import (
     decode_reports,
     encode_reports,
 )
-
 from tests.vectors import chunk_v1
 from tests.vectors.fields import (
     header_fields,

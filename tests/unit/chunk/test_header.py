@@ -6,6 +6,7 @@ import tracemalloc
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
+
 from packetcloud.chunk import header as header_module
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
 from packetcloud.chunk.header import (
@@ -31,7 +32,6 @@ from packetcloud.chunk.header import (
     extension_value_offset,
 )
 from packetcloud.chunk.names import NA, SID, SID_SEQUENCE, SID_ZERO, ChunkId
-
 from tests.vectors.chunk_v1_valid import SIDS, good_headers, make_header, sequence_header
 
 EVERYTHING = good_headers()["every extension"]

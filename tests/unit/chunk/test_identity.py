@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from packetcloud.chunk import identity as identity_module
 from packetcloud.chunk.errors import IdentityError, LocalMisuseError
 from packetcloud.chunk.identity import (

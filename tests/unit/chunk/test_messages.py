@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
 from packetcloud.chunk.messages import (
     MAX_DETAIL_BYTES,
@@ -21,7 +22,6 @@ from packetcloud.chunk.messages import (
     encode_reports,
 )
 from packetcloud.chunk.names import NA, ChunkId
-
 from tests.vectors.chunk_v1_valid import DESTINATION, good_verdicts
 
 

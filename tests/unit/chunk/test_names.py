@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.names import (
     GUID,
