@@ -10,6 +10,7 @@ Source: MobiArch'13 paper, section 3.3 and figure 3; docs/protocol/chunk.md.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Self
@@ -20,6 +21,7 @@ from packetcloud.chunk.names import (
     GUID_BYTES,
     NA,
     NA_UNBOUND,
+    PUBLIC_KEY_BYTES,
     SID,
     SID_SEQUENCE,
     SID_ZERO,
@@ -81,15 +83,8 @@ class ExtensionType(IntEnum):
     SERVICE_PARAMETERS = 7
 
 
-_IS_CRITICAL = {
-    ExtensionType.SERVICE_SEQUENCE: True,
-    ExtensionType.LIFETIME: False,
-    ExtensionType.REPORT_REQUEST: False,
-    ExtensionType.TRACE_REQUEST: False,
-    ExtensionType.PAYLOAD_DIGEST: False,
-    ExtensionType.SOURCE_SIGNATURE: False,
-    ExtensionType.SERVICE_PARAMETERS: False,
-}
+_CRITICAL_TYPES = frozenset({ExtensionType.SERVICE_SEQUENCE})
+"""A node that skipped it would deliver a chunk that no service has seen."""
 
 
 class DigestAlgorithm(IntEnum):
@@ -97,6 +92,12 @@ class DigestAlgorithm(IntEnum):
 
     SHA256 = 1
     BLAKE2B_256 = 2
+
+
+_DIGEST_ALGORITHMS = frozenset(int(algorithm) for algorithm in DigestAlgorithm)
+
+
+_RESERVED_SIDS = frozenset({SID_ZERO.value, SID_SEQUENCE.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,11 @@ class ServiceSequence:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.sids) <= MAX_SEQUENCE_COUNT:
-            raise ProtocolError("bad_sequence", f"{len(self.sids)} SIDs, allowed 1..16")
+            allowed = f"allowed 1..{MAX_SEQUENCE_COUNT}"
+            raise ProtocolError("bad_sequence", f"{len(self.sids)} SIDs, {allowed}")
         if not 0 <= self.cursor <= len(self.sids):
             raise ProtocolError("bad_sequence", f"cursor {self.cursor} of {len(self.sids)}")
-        if any(sid.is_zero or sid == SID_SEQUENCE for sid in self.sids):
+        if not _RESERVED_SIDS.isdisjoint([sid.value for sid in self.sids]):
             raise ProtocolError("bad_sequence", "a reserved SID inside the sequence")
 
     @property
@@ -127,8 +129,8 @@ class ServiceSequence:
     def from_bytes(cls, value: bytes) -> Self:
         if len(value) < 2 or len(value) != 2 + GUID_BYTES * value[1]:
             raise ProtocolError("bad_sequence", "length does not match its count")
-        sids = tuple(SID(value[i : i + GUID_BYTES]) for i in range(2, len(value), GUID_BYTES))
-        return cls(sids, value[0])
+        starts = range(2, len(value), GUID_BYTES)
+        return cls(tuple([SID.unchecked(value[i : i + GUID_BYTES]) for i in starts]), value[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,15 @@ class PayloadDigest:
         if len(self.digest) != 32:
             raise ProtocolError("bad_digest", f"{len(self.digest)} bytes, expected 32")
 
+    def to_bytes(self) -> bytes:
+        return bytes([self.algorithm]) + self.digest
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        if value[0] not in _DIGEST_ALGORITHMS:
+            raise ProtocolError("bad_digest", f"algorithm {value[0]}")
+        return cls(DigestAlgorithm(value[0]), value[1:])
+
 
 @dataclass(frozen=True, slots=True)
 class SourceSignature:
@@ -154,6 +165,13 @@ class SourceSignature:
         if len(self.public_key) != 32 or len(self.signature) != 64:
             raise ProtocolError("bad_signature", "expected a 32-byte key and a 64-byte signature")
 
+    def to_bytes(self) -> bytes:
+        return self.public_key + self.signature
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        return cls(value[:PUBLIC_KEY_BYTES], value[PUBLIC_KEY_BYTES:])
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceParameters:
@@ -161,6 +179,15 @@ class ServiceParameters:
 
     sid: SID
     data: bytes
+
+    def to_bytes(self) -> bytes:
+        return self.sid.value + self.data
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        if len(value) < GUID_BYTES:
+            raise ProtocolError("bad_extension", "service parameters without a SID")
+        return cls(SID.unchecked(value[:GUID_BYTES]), value[GUID_BYTES:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +248,8 @@ class ChunkHeader:
         """
         if (self.sid == SID_SEQUENCE) != (self.sequence is not None):
             raise LocalMisuseError("a service sequence and SID_SEQUENCE go together")
+        if self.delivery_mode not in _DELIVERY_MODES:
+            raise LocalMisuseError(f"delivery mode {self.delivery_mode} does not exist")
         extensions = self._extension_bytes()
         header_bytes = FIXED_BYTES + len(extensions)
         if header_bytes > MAX_HEADER_BYTES:
@@ -248,8 +277,11 @@ class ChunkHeader:
     def _extension_bytes(self) -> bytes:
         parts: list[bytes] = []
 
-        def add(kind: ExtensionType, value: bytes) -> None:
-            parts.append(_EXTENSION.pack(kind, _CRITICAL * _IS_CRITICAL[kind], len(value)) + value)
+        def add(kind: int, value: bytes) -> None:
+            if len(value) > MAX_HEADER_BYTES:
+                raise LocalMisuseError(f"an extension of {len(value)} bytes")
+            flags = _CRITICAL if kind in _CRITICAL_TYPES else 0
+            parts.append(_EXTENSION.pack(kind, flags, len(value)) + value)
 
         if self.sequence is not None:
             add(ExtensionType.SERVICE_SEQUENCE, self.sequence.to_bytes())
@@ -262,15 +294,17 @@ class ChunkHeader:
         if self.wants_trace:
             add(ExtensionType.TRACE_REQUEST, b"")
         if self.digest is not None:
-            value = bytes([self.digest.algorithm]) + self.digest.digest
-            add(ExtensionType.PAYLOAD_DIGEST, value)
+            add(ExtensionType.PAYLOAD_DIGEST, self.digest.to_bytes())
         if self.signature is not None:
-            value = self.signature.public_key + self.signature.signature
-            add(ExtensionType.SOURCE_SIGNATURE, value)
+            add(ExtensionType.SOURCE_SIGNATURE, self.signature.to_bytes())
         for parameter in self.parameters:
-            add(ExtensionType.SERVICE_PARAMETERS, parameter.sid.value + parameter.data)
+            add(ExtensionType.SERVICE_PARAMETERS, parameter.to_bytes())
+        last = _LARGEST_KNOWN + 1
         for extension in self.unknown:
-            parts.append(_EXTENSION.pack(extension.type, 0, len(extension.data)) + extension.data)
+            if not last <= extension.type <= 0xFF:
+                raise LocalMisuseError(f"unknown extension {extension.type} out of order")
+            last = extension.type
+            add(extension.type, extension.data)
         return b"".join(parts)
 
 
@@ -303,24 +337,41 @@ def decode_header(data: bytes | bytearray | memoryview) -> ChunkHeader:
         raise ProtocolError("bad_header_length", f"{header_bytes} of {len(data)} bytes")
     if reserved:
         raise ProtocolError("reserved_bits", f"{reserved:#06x}")
-    if delivery_mode not in _DELIVERY_MODES:
+    mode = _DELIVERY_MODES.get(delivery_mode)
+    if mode is None:
         raise ProtocolError("bad_delivery_mode", str(delivery_mode))
-    fields = _decode_extensions(bytes(data[FIXED_BYTES:header_bytes]))
+    fields: dict[str, object] = {}
+    if header_bytes > FIXED_BYTES:
+        fields = _decode_extensions(bytes(data[FIXED_BYTES:header_bytes]))
     if (sid == SID_SEQUENCE.value) != ("sequence" in fields):
         raise ProtocolError("bad_sequence", "a service sequence and the reserved SID go together")
     return ChunkHeader(
-        source=GUID(source),
-        destination=GUID(destination),
-        chunk_id=ChunkId(chunk_id),
-        payload_bytes=payload_bytes,
-        sid=SID(sid),
-        source_na=NA(source_na),
-        destination_na=NA(destination_na),
-        hop_limit=hop_limit,
-        delivery_mode=DeliveryMode(delivery_mode),
-        payload_type=payload_type,
+        GUID.unchecked(source),
+        GUID.unchecked(destination),
+        ChunkId(chunk_id),
+        payload_bytes,
+        SID.unchecked(sid),
+        NA(source_na),
+        NA(destination_na),
+        hop_limit,
+        mode,
+        payload_type,
         **fields,  # type: ignore[arg-type]  # each value was made for its field just below
     )
+
+
+def decode_chunk(data: bytes | bytearray | memoryview) -> tuple[ChunkHeader, memoryview]:
+    """Decode a whole chunk; the payload is a view into `data`, not a copy.
+
+    Raises:
+        ProtocolError: the header is bad, or the payload has not the length that it states.
+    """
+    header = decode_header(data)
+    payload = memoryview(data)[int.from_bytes(data[2:4], "big") :]
+    if len(payload) != header.payload_bytes:
+        stated = f"the header says {header.payload_bytes}"
+        raise ProtocolError("bad_payload_length", f"{len(payload)} bytes, {stated}")
+    return header, payload
 
 
 def extension_value_offset(data: bytes | bytearray | memoryview, kind: ExtensionType) -> int | None:
@@ -339,7 +390,7 @@ def extension_value_offset(data: bytes | bytearray | memoryview, kind: Extension
     return None
 
 
-_DELIVERY_MODES = frozenset(int(mode) for mode in DeliveryMode)
+_DELIVERY_MODES = {int(mode): mode for mode in DeliveryMode}
 _LARGEST_KNOWN = max(ExtensionType)
 
 
@@ -357,27 +408,23 @@ def _decode_extensions(data: bytes) -> dict[str, object]:
         if len(value) != length:
             raise ProtocolError("bad_extension", f"type {kind} is cut off")
         offset += length
-        repeatable = kind >= ExtensionType.SERVICE_PARAMETERS
-        if kind < last or (kind == last and not repeatable):
+        # `last` starts at 0, so that type 0, which does not exist, is out of order too.
+        if kind < last or (kind == last and kind < ExtensionType.SERVICE_PARAMETERS):
             raise ProtocolError("bad_extension", f"type {kind} out of order")
         last = kind
-        if not 1 <= kind <= _LARGEST_KNOWN:
-            if flags & _CRITICAL:
-                raise ProtocolError("unknown_critical_extension", f"type {kind}")
-            if flags or kind == 0:
-                raise ProtocolError("bad_extension", f"type {kind}, flags {flags:#04x}")
-            unknown.append(UnknownExtension(kind, value))
-            continue
-        known = ExtensionType(kind)
-        if flags != _CRITICAL * _IS_CRITICAL[known]:
+        if kind > _LARGEST_KNOWN and flags & _CRITICAL:
+            raise ProtocolError("unknown_critical_extension", f"type {kind}")
+        if flags != (_CRITICAL if kind in _CRITICAL_TYPES else 0):
             raise ProtocolError("bad_extension", f"type {kind}, flags {flags:#04x}")
-        if known is ExtensionType.SERVICE_PARAMETERS:
-            if length < GUID_BYTES:
-                raise ProtocolError("bad_extension", "service parameters without a SID")
-            parameters.append(ServiceParameters(SID(value[:GUID_BYTES]), value[GUID_BYTES:]))
+        if kind > _LARGEST_KNOWN:
+            unknown.append(UnknownExtension(kind, value))
+        elif kind == ExtensionType.SERVICE_PARAMETERS:
+            parameters.append(ServiceParameters.from_bytes(value))
         else:
-            name, decoded = _decode_known(known, value)
-            fields[name] = decoded
+            field_name, expected, decode = _SINGLE_EXTENSIONS[kind]
+            if expected is not None and length != expected:
+                raise ProtocolError("bad_extension", f"type {kind} has {length} bytes")
+            fields[field_name] = decode(value)
     if parameters:
         fields["parameters"] = tuple(parameters)
     if unknown:
@@ -385,33 +432,12 @@ def _decode_extensions(data: bytes) -> dict[str, object]:
     return fields
 
 
-def _decode_known(kind: ExtensionType, value: bytes) -> tuple[str, object]:
-    expected = _FIXED_LENGTHS.get(kind)
-    if expected is not None and len(value) != expected:
-        raise ProtocolError("bad_extension", f"{kind.name} has {len(value)} bytes, not {expected}")
-    match kind:
-        case ExtensionType.SERVICE_SEQUENCE:
-            return "sequence", ServiceSequence.from_bytes(value)
-        case ExtensionType.LIFETIME:
-            return "lifetime_ms", int.from_bytes(value, "big")
-        case ExtensionType.REPORT_REQUEST:
-            return "wants_report", True
-        case ExtensionType.TRACE_REQUEST:
-            return "wants_trace", True
-        case ExtensionType.PAYLOAD_DIGEST:
-            if value[0] not in (1, 2):
-                raise ProtocolError("bad_digest", f"algorithm {value[0]}")
-            return "digest", PayloadDigest(DigestAlgorithm(value[0]), value[1:])
-        case ExtensionType.SOURCE_SIGNATURE:
-            return "signature", SourceSignature(value[:32], value[32:])
-        case _:
-            raise ProtocolError("bad_extension", f"type {kind}")
-
-
-_FIXED_LENGTHS = {
-    ExtensionType.LIFETIME: 4,
-    ExtensionType.REPORT_REQUEST: 0,
-    ExtensionType.TRACE_REQUEST: 0,
-    ExtensionType.PAYLOAD_DIGEST: 33,
-    ExtensionType.SOURCE_SIGNATURE: 96,
+_SINGLE_EXTENSIONS: dict[int, tuple[str, int | None, Callable[[bytes], object]]] = {
+    ExtensionType.SERVICE_SEQUENCE: ("sequence", None, ServiceSequence.from_bytes),
+    ExtensionType.LIFETIME: ("lifetime_ms", 4, lambda value: int.from_bytes(value, "big")),
+    ExtensionType.REPORT_REQUEST: ("wants_report", 0, lambda _: True),
+    ExtensionType.TRACE_REQUEST: ("wants_trace", 0, lambda _: True),
+    ExtensionType.PAYLOAD_DIGEST: ("digest", 33, PayloadDigest.from_bytes),
+    ExtensionType.SOURCE_SIGNATURE: ("signature", 96, SourceSignature.from_bytes),
 }
+"""The extensions that appear at most once: field of `ChunkHeader`, length if fixed, decoder."""

@@ -14,12 +14,12 @@ from enum import IntEnum
 from typing import Self
 
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
-from packetcloud.chunk.names import GUID, GUID_BYTES, NA, ChunkId
+from packetcloud.chunk.names import GUID, GUID_BYTES, NA, NA_BYTES, ChunkId
 
 MAX_DETAIL_BYTES = 512
-"""A drop reason or failure text that a service gives; longer ones are cut."""
+"""A drop reason or failure text that a service gives: a line or two for a person to read."""
 MAX_REPORT_ENTRIES = 4096
-"""Entries of one delivery report: 4096 are 64 KiB at most without details."""
+"""Entries of one delivery report: 4096 are 48 KiB without details."""
 
 
 class BodyKind(IntEnum):
@@ -42,7 +42,12 @@ class TaskHeader:
     deadline_ms: int
 
     def to_bytes(self) -> bytes:
-        return _TASK.pack(self.task_id, self.deadline_ms, 0)
+        """Encode the 16 bytes.
+
+        Raises:
+            LocalMisuseError: a value does not fit its field.
+        """
+        return _pack(_TASK, self.task_id, self.deadline_ms, 0)
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
@@ -79,6 +84,7 @@ class VerdictCode(IntEnum):
 _VERDICT = struct.Struct(">QBBHQI")
 VERDICT_BYTES = _VERDICT.size
 _KEEP = 1
+REDIRECT_DETAIL_BYTES = GUID_BYTES + NA_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +99,26 @@ class VerdictHeader:
     keep: bool = False
 
     def to_bytes(self) -> bytes:
+        """Encode the head and its detail.
+
+        Raises:
+            LocalMisuseError: a value does not fit its field, the detail is over 512 bytes, or a
+                redirect does not name a GUID and an NA.
+        """
         if len(self.detail) > MAX_DETAIL_BYTES:
             raise LocalMisuseError(f"a verdict detail of {len(self.detail)} bytes")
-        return (
-            _VERDICT.pack(
-                self.task_id,
-                self.code,
-                _KEEP if self.keep else 0,
-                len(self.detail),
-                self.processing_ns,
-                self.emit_count,
-            )
-            + self.detail
+        if self.code == VerdictCode.REDIRECT and len(self.detail) != REDIRECT_DETAIL_BYTES:
+            raise LocalMisuseError("a redirect needs GUID and NA")
+        head = _pack(
+            _VERDICT,
+            self.task_id,
+            self.code,
+            _KEEP if self.keep else 0,
+            len(self.detail),
+            self.processing_ns,
+            self.emit_count,
         )
+        return head + self.detail
 
     @property
     def encoded_bytes(self) -> int:
@@ -137,7 +150,7 @@ class VerdictHeader:
         detail = bytes(data[VERDICT_BYTES : VERDICT_BYTES + detail_bytes])
         if detail_bytes > MAX_DETAIL_BYTES or len(detail) != detail_bytes:
             raise ProtocolError("bad_verdict", f"detail of {detail_bytes} bytes")
-        if code == VerdictCode.REDIRECT and detail_bytes != GUID_BYTES + 4:
+        if code == VerdictCode.REDIRECT and detail_bytes != REDIRECT_DETAIL_BYTES:
             raise ProtocolError("bad_verdict", "a redirect needs GUID and NA")
         return cls(task_id, VerdictCode(code), processing_ns, detail, count, bool(flags & _KEEP))
 
@@ -158,7 +171,10 @@ _ENTRY = struct.Struct(">QBBH")
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """The end of one chunk's journey. `reason` is a `Reason` number, 0 when delivered."""
+    """The end of one chunk's journey. `reason` is a `Reason` number, 0 when delivered.
+
+    `detail` is text for a person: UTF-8 on the wire, cut after 512 bytes.
+    """
 
     chunk_id: ChunkId
     outcome: Outcome
@@ -167,12 +183,20 @@ class DeliveryReport:
 
 
 def encode_reports(reports: list[DeliveryReport]) -> bytes:
-    """Encode the payload of a report chunk: one entry after the other."""
+    """Encode the payload of a report chunk: one entry after the other.
+
+    Raises:
+        LocalMisuseError: over 4096 entries, or a reason that is not an 8-bit number.
+    """
+    if len(reports) > MAX_REPORT_ENTRIES:
+        raise LocalMisuseError(f"{len(reports)} report entries, at most {MAX_REPORT_ENTRIES}")
     parts = []
     for report in reports:
-        detail = report.detail.encode()[:MAX_DETAIL_BYTES]
-        entry = _ENTRY.pack(report.chunk_id.value, report.outcome, report.reason, len(detail))
-        parts.append(entry + detail)
+        detail = _cut_text(report.detail)
+        parts.append(
+            _pack(_ENTRY, report.chunk_id.value, report.outcome, report.reason, len(detail))
+        )
+        parts.append(detail)
     return b"".join(parts)
 
 
@@ -180,7 +204,8 @@ def decode_reports(payload: bytes | bytearray | memoryview) -> list[DeliveryRepo
     """Decode the payload of a report chunk.
 
     Raises:
-        ProtocolError: an entry is cut off, or its outcome is unknown, or there are over 4096.
+        ProtocolError: an entry is cut off, its outcome is unknown, its detail is not UTF-8, or
+            there are over 4096.
     """
     reports: list[DeliveryReport] = []
     offset = 0
@@ -196,7 +221,25 @@ def decode_reports(payload: bytes | bytearray | memoryview) -> list[DeliveryRepo
             raise ProtocolError("bad_report", f"outcome {outcome}")
         if len(reports) == MAX_REPORT_ENTRIES:
             raise ProtocolError("bad_report", f"over {MAX_REPORT_ENTRIES} entries")
-        text = detail.decode("utf-8", "replace")
+        try:
+            text = detail.decode()
+        except UnicodeDecodeError:
+            raise ProtocolError("bad_report", "detail is not UTF-8") from None
         reports.append(DeliveryReport(ChunkId(chunk_id), Outcome(outcome), reason, text))
         offset += detail_bytes
     return reports
+
+
+def _cut_text(text: str) -> bytes:
+    """Encode `text` in at most 512 bytes, never cutting a character in two."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= MAX_DETAIL_BYTES:
+        return data
+    return data[:MAX_DETAIL_BYTES].decode("utf-8", "ignore").encode()
+
+
+def _pack(layout: struct.Struct, *values: int) -> bytes:
+    try:
+        return layout.pack(*values)
+    except struct.error as error:
+        raise LocalMisuseError(f"a value does not fit its field: {error}") from None
