@@ -41,6 +41,9 @@ NOUNS = {
     "completion": Noun(
         "packetcloud.cli.completion:completion", "Print the completion script for SHELL."
     ),
+    "doctor": Noun(
+        "packetcloud.cli.doctor:doctor", "Say what this machine can do, and how to get the rest."
+    ),
     "identity": Noun(
         "packetcloud.cli.identity:identity", "Create and show the keys behind GUIDs and SIDs."
     ),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import IO, TYPE_CHECKING, Any
 
@@ -53,6 +53,8 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     title: str | None = None
+    styles: Mapping[str, str] = field(default_factory=dict)
+    """rich style of a cell by its text, for words like `ok` and `missing`."""
 
 
 class Output:
@@ -152,7 +154,8 @@ def _print_table(console: Console, table: Table) -> None:
         numeric = bool(table.rows) and all(_is_number(row[index]) for row in table.rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(Text(_cell(value)) for value in row))
+        cells = [_cell(value) for value in row]
+        drawn.add_row(*(Text(cell, style=table.styles.get(cell, "")) for cell in cells))
     console.print(drawn)
 
 
