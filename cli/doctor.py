@@ -19,10 +19,10 @@ def doctor(context: click.Context, output: Output) -> None:
     Nothing is changed. The exit code is 1 only where something is missing without which nothing
     of PacketCloud runs.
     """
+    from packetcloud.testbed.capabilities import find_capabilities
     from packetcloud.testbed.doctor import State, can_run, diagnose
-    from packetcloud.testbed.machine import examine_machine
 
-    findings = diagnose(examine_machine())
+    findings = diagnose(find_capabilities())
     tables = [
         Table(
             ("Looked for", "State", "Found"),

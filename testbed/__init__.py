@@ -1,8 +1,6 @@
-"""Trying PacketCloud out and measuring it: what this machine can do, topologies, benchmarks.
+"""Topologies, peers, benchmarks and the demonstration.
 
-- `machine`         facts about this machine, found out by trying
+- `capabilities`    what this machine can do, found out by trying
 - `namespace_probe` the part of that which needs a process of its own
-- `doctor`          what those facts mean for PacketCloud: what is missing, its cost, the way out
-
-Imports every room. Source: docs/architecture.md.
+- `doctor`          what that means for PacketCloud: what is missing, its cost, the way out
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from packetcloud.testbed.machine import WANTED_BUFFER_BYTES, MachineFacts
+from packetcloud.testbed.capabilities import WANTED_BUFFER_BYTES, Capabilities
 
 OLDEST_PYTHON = (3, 11)
 _MIB = 1 << 20
@@ -43,7 +43,7 @@ class Finding:
     """Nothing of PacketCloud runs without it."""
 
 
-def diagnose(facts: MachineFacts) -> list[Finding]:
+def diagnose(facts: Capabilities) -> list[Finding]:
     """Say what `facts` mean, one finding per thing, the mandatory ones first."""
     return [
         *_base(facts),
@@ -75,7 +75,7 @@ def _finding(
     return Finding(name, otherwise, found, cost, remedy, is_mandatory)
 
 
-def _base(facts: MachineFacts) -> Iterator[Finding]:
+def _base(facts: Capabilities) -> Iterator[Finding]:
     yield _finding(
         "Linux",
         facts.system == "Linux",
@@ -118,7 +118,7 @@ def _base(facts: MachineFacts) -> Iterator[Finding]:
     )
 
 
-def _offloads(facts: MachineFacts) -> Iterator[Finding]:
+def _offloads(facts: Capabilities) -> Iterator[Finding]:
     yield _finding(
         "UDP_SEGMENT",
         facts.has_udp_segment,
@@ -135,7 +135,7 @@ def _offloads(facts: MachineFacts) -> Iterator[Finding]:
     )
 
 
-def _buffers(facts: MachineFacts) -> Iterator[Finding]:
+def _buffers(facts: Capabilities) -> Iterator[Finding]:
     wanted = WANTED_BUFFER_BYTES
     for option, limit in (("rmem_max", facts.rmem_max_bytes), ("wmem_max", facts.wmem_max_bytes)):
         yield _finding(
@@ -152,13 +152,13 @@ def _buffers(facts: MachineFacts) -> Iterator[Finding]:
         "receive buffer granted",
         granted >= wanted,
         _mib(granted),
-        cost="what a router gets that is started like this command",
+        cost="a router started like this command gets no more: bursts are lost and sent again",
         remedy="raise net.core.rmem_max, or give it CAP_NET_ADMIN",
         otherwise=State.LIMITED,
     )
 
 
-def _links(facts: MachineFacts) -> Iterator[Finding]:
+def _links(facts: Capabilities) -> Iterator[Finding]:
     found = "root" if facts.is_root else "not root"
     found += ", CAP_NET_ADMIN" if facts.has_net_admin else ", no CAP_NET_ADMIN"
     if facts.can_make_namespaces and not facts.can_make_veth:
@@ -189,7 +189,7 @@ def _links(facts: MachineFacts) -> Iterator[Finding]:
     )
 
 
-def _isolation(facts: MachineFacts) -> Iterator[Finding]:
+def _isolation(facts: Capabilities) -> Iterator[Finding]:
     is_installed = facts.lxd == "installed"
     yield _finding(
         "LXD",
@@ -210,7 +210,7 @@ def _isolation(facts: MachineFacts) -> Iterator[Finding]:
     )
 
 
-def _peers(facts: MachineFacts) -> Iterator[Finding]:
+def _peers(facts: Capabilities) -> Iterator[Finding]:
     for command, path in facts.commands.items():
         yield _finding(
             command,

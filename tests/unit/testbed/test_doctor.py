@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from packetcloud.testbed.capabilities import COMMANDS, MODULES, WANTED_BUFFER_BYTES, Capabilities
 from packetcloud.testbed.doctor import Finding, State, can_run, diagnose
-from packetcloud.testbed.machine import COMMANDS, MODULES, WANTED_BUFFER_BYTES, MachineFacts
 
-COMPLETE = MachineFacts(
+COMPLETE = Capabilities(
     system="Linux",
     kernel="6.18.0",
     python=(3, 11, 7),
@@ -33,7 +33,7 @@ COMPLETE = MachineFacts(
 )
 
 
-def _lacking(facts: MachineFacts) -> dict[str, Finding]:
+def _lacking(facts: Capabilities) -> dict[str, Finding]:
     return {finding.name: finding for finding in diagnose(facts) if finding.state is not State.OK}
 
 

@@ -1,4 +1,4 @@
-"""Facts about this machine that decide what PacketCloud can do here, found out by trying.
+"""What this machine can do for PacketCloud, found out by trying.
 
 A kernel version says little about a kernel: offloads are tried on loopback sockets, namespaces by
 making one. Nothing is changed; what a probe makes is gone when it returns. `doctor` says what the
@@ -39,7 +39,7 @@ _PROBE_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class MachineFacts:
+class Capabilities:
     """What was found out; None means that it could not be found out."""
 
     system: str
@@ -69,12 +69,12 @@ class MachineFacts:
     """Which of `MODULES` can be imported."""
 
 
-def examine_machine() -> MachineFacts:
+def find_capabilities() -> Capabilities:
     """Try everything out and return the facts; takes about half a second."""
     gro = _try_segmentation_and_gro()
     namespaces = _probe_namespaces()
     major, minor, micro = sys.version_info[:3]
-    return MachineFacts(
+    return Capabilities(
         system=platform.system(),
         kernel=platform.release(),
         python=(major, minor, micro),
