@@ -1,1 +1,11 @@
-""""""
+"""The one command, `packetcloud NOUN VERB`: arguments in, tables or JSON out, nothing else.
+
+- `main`       the root group, its table of nouns, and how errors become exit codes
+- `output`     tables, JSON, notes and progress bars; the exit codes
+- `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
+- `doctor`     `packetcloud doctor`
+- `identity`   `packetcloud identity create|show`
+- `__main__`   `python -m packetcloud.cli`, the same command without the installed script
+
+What a command does lives in the room it belongs to. Source: docs/reference/cli.md.
+"""

@@ -1,0 +1,68 @@
+"""What every test shares: markers for what a machine must have, and CI's rule about skipping.
+
+- `@pytest.mark.needs("iperf3", "socat")`: skipped where one of the commands is missing.
+- `@pytest.mark.root`: skipped where we are not root.
+- Everything in tests/system carries `system`.
+- With CI=true a skip counts as a failure, so that no test falls silently out of the suite. A test
+  that CI itself cannot run carries `@pytest.mark.ci_may_skip("why")`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Two cores shared by all workers: a slow example says nothing about our code.
+settings.register_profile("packetcloud", deadline=None)
+settings.load_profile("packetcloud")
+
+SYSTEM_TESTS = Path(__file__).parent / "system"
+DAEMON_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+"""nginx and haproxy are in sbin, which is not on every user's path."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(SYSTEM_TESTS):
+            item.add_marker(pytest.mark.system)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("needs root")
+    for marker in item.iter_markers("needs"):
+        for command in marker.args:
+            if shutil.which(command, path=DAEMON_PATH) is None:
+                pytest.skip(f"needs the command {command}")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    expected = hasattr(report, "wasxfail") or item.get_closest_marker("ci_may_skip")
+    if report.skipped and not expected:
+        _fail_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped:
+        _fail_in_ci(report)
+    return report
+
+
+def _fail_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if os.environ.get("CI", "").lower() not in ("1", "true", "yes"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{report.nodeid}: CI must run this test, but it was skipped. {reason}"

@@ -1,0 +1,121 @@
+"""Every command in README.md and docs/ is run, so that none goes stale.
+
+A fenced block marked `console` holds commands (lines that begin with `$ `, continued by `> `) and,
+where it matters, what they print; `...` in a printed line stands for anything. All blocks of a file
+run in order in one shell and one temporary folder; background jobs are ended with it. A block that
+cannot run there is marked `console no-test: why`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+NO_TEST = re.compile(r"console no-test: \S.*")
+TIMEOUT_S = 300.0
+
+
+@dataclass
+class Command:
+    """One command of a page and the lines that the page says it prints."""
+
+    text: str
+    shown: list[str] = field(default_factory=list)
+
+    def matches(self, printed: str) -> bool:
+        """Tell whether the shown lines stand in `printed`, in this order."""
+        wanted = [re.escape(line.strip()).replace(r"\.\.\.", ".*") for line in self.shown]
+        rest = iter(" ".join(line.split()) for line in printed.splitlines())
+        return all(any(re.fullmatch(_squeeze(line), found) for found in rest) for line in wanted)
+
+
+def _squeeze(pattern: str) -> str:
+    return re.sub(r"(?:\\ )+", " ", pattern)
+
+
+def _fences(page: Path) -> Iterator[tuple[str, str]]:
+    for match in FENCE.finditer(page.read_text()):
+        yield match["info"].strip(), match["body"]
+
+
+def _commands(page: Path) -> list[Command]:
+    commands: list[Command] = []
+    for info, body in _fences(page):
+        if info != "console":
+            continue
+        for line in body.splitlines():
+            if line.startswith("$ "):
+                commands.append(Command(line[2:]))
+            elif line.startswith("> ") and commands and not commands[-1].shown:
+                commands[-1].text += "\n" + line[2:]
+            elif line.strip():
+                commands[-1].shown.append(line)
+    return commands
+
+
+def _page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_page_name)
+def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
+    """A command hides in no other kind of block, and a block left out says why."""
+    for info, body in _fences(page):
+        if info.startswith("console"):
+            assert info == "console" or NO_TEST.fullmatch(info), info
+        else:
+            assert not re.search(r"^\$ ", body, re.MULTILINE), f"```{info}: use ```console"
+
+
+@pytest.mark.timeout(TIMEOUT_S + 30)
+@pytest.mark.parametrize("page", [page for page in PAGES if _commands(page)], ids=_page_name)
+def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
+    """The page's commands succeed one after the other and print what the page shows."""
+    commands = _commands(page)
+    status = _run([command.text for command in commands], tmp_path)
+    for number, command in enumerate(commands):
+        file = tmp_path / f".out.{number}"
+        assert file.exists(), f"exit code {status} before: {command.text}"
+        printed = file.read_text()
+        is_last = not (tmp_path / f".out.{number + 1}").exists()
+        assert status == 0 or not is_last, f"exit code {status}: {command.text}\n{printed}"
+        assert command.matches(printed), f"{command.text}\nprinted:\n{printed}"
+
+
+def _run(commands: list[str], folder: Path) -> int:
+    """Run the commands in one shell in `folder`; what command N prints is in .out.N."""
+    binaries = folder / ".bin"
+    binaries.mkdir()
+    script = binaries / "packetcloud"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m packetcloud.cli "$@"\n')
+    script.chmod(0o755)
+    lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
+    for number, command in enumerate(commands):
+        lines += [f"exec >.out.{number} 2>&1", command]
+    environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    if "PYTHONPATH" in environment:
+        places = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in places)
+    shell = subprocess.Popen(
+        ["bash", "-c", "\n".join(lines)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        return shell.wait(TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(shell.pid, signal.SIGKILL)
+        return shell.wait(10)

@@ -1,0 +1,107 @@
+"""What `packetcloud doctor` makes of the facts about a machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from packetcloud.testbed.capabilities import COMMANDS, MODULES, WANTED_BUFFER_BYTES, Capabilities
+from packetcloud.testbed.doctor import Finding, State, can_run, diagnose
+
+COMPLETE = Capabilities(
+    system="Linux",
+    kernel="6.18.0",
+    python=(3, 11, 7),
+    cores_count=2,
+    has_aes_instructions=True,
+    can_use_loopback=True,
+    has_udp_segment=True,
+    has_udp_gro=True,
+    rmem_max_bytes=WANTED_BUFFER_BYTES,
+    wmem_max_bytes=WANTED_BUFFER_BYTES,
+    granted_receive_buffer_bytes=WANTED_BUFFER_BYTES,
+    is_root=True,
+    has_net_admin=True,
+    can_make_namespaces=True,
+    can_make_veth=True,
+    can_emulate_links=True,
+    congestion_controls=("reno", "bbr", "cubic"),
+    has_apparmor=True,
+    lxd="running",
+    commands={command: f"/usr/bin/{command}" for command in COMMANDS},
+    modules=dict.fromkeys(MODULES, True),
+)
+
+
+def _lacking(facts: Capabilities) -> dict[str, Finding]:
+    return {finding.name: finding for finding in diagnose(facts) if finding.state is not State.OK}
+
+
+def test_a_complete_machine_lacks_nothing() -> None:
+    """Where everything is there, every finding is ok and names neither cost nor remedy."""
+    findings = diagnose(COMPLETE)
+    assert {finding.state for finding in findings} == {State.OK}
+    assert not any(finding.cost or finding.remedy for finding in findings)
+    assert can_run(findings)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "state"),
+    [
+        ({"system": "Darwin"}, "Linux", State.MISSING),
+        ({"python": (3, 10, 12)}, "Python", State.MISSING),
+        ({"can_use_loopback": False}, "UDP on loopback", State.MISSING),
+        ({"cores_count": 1}, "CPU cores", State.LIMITED),
+        ({"has_aes_instructions": False}, "AES instructions", State.LIMITED),
+        ({"has_udp_segment": False}, "UDP_SEGMENT", State.MISSING),
+        ({"has_udp_gro": False}, "UDP_GRO", State.MISSING),
+        ({"rmem_max_bytes": WANTED_BUFFER_BYTES - 1}, "net.core.rmem_max", State.LIMITED),
+        ({"wmem_max_bytes": None}, "net.core.wmem_max", State.LIMITED),
+        ({"granted_receive_buffer_bytes": 212992}, "receive buffer granted", State.LIMITED),
+        ({"can_make_namespaces": False}, "network namespaces", State.MISSING),
+        ({"can_make_veth": False}, "network namespaces", State.MISSING),
+        ({"can_emulate_links": False}, "netem", State.MISSING),
+        ({"congestion_controls": ("cubic",)}, "TCP congestion controls", State.LIMITED),
+        ({"lxd": "installed"}, "LXD", State.LIMITED),
+        ({"lxd": "absent"}, "LXD", State.MISSING),
+        ({"has_apparmor": False}, "AppArmor", State.MISSING),
+        ({"commands": {"nginx": None}}, "nginx", State.MISSING),
+        ({"modules": {"grpc": False}}, "Python module grpc", State.MISSING),
+    ],
+)
+def test_each_lack_is_named_with_its_cost_and_its_remedy(
+    change: dict[str, object], name: str, state: State
+) -> None:
+    """One missing thing makes one finding, and that says what it costs and how to get it."""
+    lacking = _lacking(replace(COMPLETE, **change))  # type: ignore[arg-type]
+    assert list(lacking) == [name]
+    assert lacking[name].state is state
+    assert lacking[name].cost
+    assert lacking[name].remedy
+
+
+def test_only_what_nothing_runs_without_is_mandatory() -> None:
+    """A bare machine can run; one without Linux, Python 3.11 or loopback cannot."""
+    bare = replace(
+        COMPLETE,
+        has_udp_segment=False,
+        has_udp_gro=False,
+        is_root=False,
+        has_net_admin=False,
+        can_make_namespaces=False,
+        can_emulate_links=False,
+        congestion_controls=(),
+        has_apparmor=False,
+        lxd="absent",
+        commands=dict.fromkeys(COMMANDS),
+        modules=dict.fromkeys(MODULES, False),
+    )
+    assert can_run(diagnose(bare))
+    for change in ({"system": "Darwin"}, {"python": (3, 10, 0)}, {"can_use_loopback": False}):
+        assert not can_run(diagnose(replace(COMPLETE, **change)))
+
+
+def test_the_remedy_names_the_package_not_the_command() -> None:
+    """`ip` is in iproute2: the remedy is a command that works."""
+    lacking = _lacking(replace(COMPLETE, commands={"ip": None}))
+    assert lacking["ip"].remedy == "apt-get install iproute2"
