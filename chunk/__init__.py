@@ -4,6 +4,7 @@
 - `names`       GUID, SID, NA, ChunkId and the self-certifying hash behind them
 - `identity`    Ed25519 keys and the files they live in
 - `header`      the chunk header: fields, extensions, encode and decode
+- `reasons`     why a chunk was not delivered: one number and one word each
 - `messages`    what else a hop carries: service tasks, verdicts, delivery reports
 - `hop`         the hop protocol: sans-I/O core and its UDP shell
 - `scapy_layers` the same formats as scapy layers, for captures
