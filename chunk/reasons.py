@@ -44,6 +44,8 @@ class Reason(IntEnum):
     """The sender itself gave the chunk up."""
     RECEIVER_REFUSED = 16
     """The destination's application refused the chunk; the detail is its own word."""
+    INTERNAL_ERROR = 17
+    """A fault of the custodian itself; its log has the details."""
 
     @property
     def word(self) -> str:

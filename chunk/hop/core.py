@@ -46,6 +46,7 @@ class HopCore:
         window_bytes: what the socket's receive buffer can take from one neighbour.
         admit: asked before an inbound neighbour is up.
         on_wake: called when there is something to send outside of a receive.
+        on_fault: called inside the handler of an exception that the layer above raised.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class HopCore:
         window_bytes: int,
         admit: AdmitNeighbour | None,
         on_wake: Callable[[], None],
+        on_fault: Callable[[], None] = lambda: None,
     ) -> None:
         self.identity = identity
         self.role = role
@@ -68,6 +70,7 @@ class HopCore:
         self._datagram_bytes = datagram_bytes
         self._window_bytes = window_bytes
         self._on_wake = on_wake
+        self._on_fault = on_fault
         self._admit = admit
         self.pool = BufferPool()
         self.sessions: dict[int, Session] = {}
@@ -341,6 +344,7 @@ class HopCore:
             self.pool,
             self._upper,
             self._wake,
+            self._note_fault,
             now,
         )
         self.sessions[local_id] = session
@@ -363,6 +367,10 @@ class HopCore:
     def _wake(self, session: Session) -> None:
         self._active[session] = None
         self._on_wake()
+
+    def _note_fault(self) -> None:
+        self.dropped["internal_error"] += 1
+        self._on_fault()
 
     def suspect(self, address: Any, now: float) -> None:
         """The network says that nobody listens at `address` (an ICMP error): a hint, no proof."""

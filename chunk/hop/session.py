@@ -25,6 +25,7 @@ from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
+from packetcloud.chunk.reasons import Reason
 
 TRAINS_PER_TURN = 8
 """Trains that one session sends before the next session has its turn."""
@@ -53,6 +54,7 @@ class Session:
         pool: BufferPool,
         upper: HopReceiver,
         wake: Callable[[Session], None],
+        on_fault: Callable[[], None],
         now: float,
     ) -> None:
         self.guid = guid
@@ -68,6 +70,7 @@ class Session:
         self._config = config
         self._upper = upper
         self._wake = wake
+        self._on_fault = on_fault
         self._last_heard = now
         self._last_probe = now
         self._is_suspect = False
@@ -182,7 +185,12 @@ class Session:
             )
 
     def _deliver(self, kind: BodyKind, body: Body) -> Refusal | None:
-        return self._upper.body_received(self, kind, body)
+        try:
+            return self._upper.body_received(self, kind, body)
+        except Exception:
+            # A fault above costs this one body, not the others of its train or the port.
+            self._on_fault()
+            return Refusal(Reason.INTERNAL_ERROR)
 
     def _settle(self, token: object, settlement: Settlement, reason: int) -> None:
         self._upper.body_settled(self, token, settlement, reason)

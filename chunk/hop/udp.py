@@ -127,6 +127,7 @@ class HopNode:
             int(self.receive_buffer_bytes * WINDOW_SHARE),
             self._admit,
             self._wake,
+            lambda: log.err(None, "hop: fault of the layer above"),  # type: ignore[no-untyped-call]
         )
         self._reactor.addReader(self)
         address = sock.getsockname()

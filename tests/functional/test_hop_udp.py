@@ -1,0 +1,205 @@
+"""The UDP shell over loopback: real sockets, one process, its own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.defer import Deferred, ensureDeferred
+
+from packetcloud.chunk.hop.api import HopConfig, Refusal, Role, Settlement
+from packetcloud.chunk.hop.batch import BATCH_COUNT, BatchReceiver, load_recvmmsg
+from packetcloud.chunk.hop.udp import HopConnectError, HopNode
+from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import GUID
+from packetcloud.chunk.reasons import Reason
+from tests.unit.chunk.hop.test_core import Upper
+
+LIMIT_S = 30.0
+
+
+def run(test: Callable[[Any], Awaitable[None]]) -> None:
+    """Run a coroutine on a reactor of its own."""
+    loop = asyncio.new_event_loop()
+    try:
+        reactor = AsyncioSelectorReactor(loop)
+        deferred = ensureDeferred(test(reactor))  # type: ignore[arg-type]
+        loop.run_until_complete(asyncio.wait_for(deferred.asFuture(loop), LIMIT_S))
+    finally:
+        loop.close()
+
+
+async def wait_for(reactor: Any, condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail after 20 s."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "condition did not come true"
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(0.005, pause.callback, None)
+        await pause
+
+
+def node(
+    reactor: Any, upper: Upper, config: HopConfig | None = None, **more: Any
+) -> tuple[HopNode, tuple[str, int]]:
+    made = HopNode(reactor, Identity.generate(), Role.ROUTER, config or HopConfig(), upper, **more)
+    return made, made.listen("127.0.0.1", 0)
+
+
+@pytest.mark.parametrize("datagram_bytes", [1200, 1472, 65_507])
+def test_bodies_cross_real_sockets(datagram_bytes: int) -> None:
+    """Bodies of all sizes arrive once and intact, with and without segmentation."""
+
+    async def test(reactor: Any) -> None:
+        config = HopConfig(max_datagram_bytes=datagram_bytes)
+        upper_a, upper_b = Upper(), Upper()
+        a, _ = node(reactor, upper_a, config)
+        b, address = node(reactor, upper_b, config)
+        neighbour = await a.connect(address, b.guid)
+        bodies = [bytes([n]) * size for n, size in enumerate([1, 1000, 5000, 100_000, 1 << 20] * 4)]
+        for number, body in enumerate(bodies):
+            neighbour.send(BodyKind.CHUNK, body[:1], body[1:], number)
+        await wait_for(reactor, lambda: len(upper_a.settled) == len(bodies))
+        assert upper_b.bodies == bodies
+        assert {s for _, s, _ in upper_a.settled} == {Settlement.ACCEPTED}
+        await a.close()
+        await wait_for(reactor, lambda: bool(upper_b.down))
+        await b.close()
+        await b.close()
+
+    run(test)
+
+
+def test_connecting_to_nobody_or_to_another_says_so() -> None:
+    """The error names the address and the reason; a refused admission carries its text."""
+
+    async def test(reactor: Any) -> None:
+        a, _ = node(reactor, Upper())
+        b, address = node(reactor, Upper(), admit=lambda guid, role: "not on the list")
+        with pytest.raises(HopConnectError, match="not on the list"):
+            await a.connect(address)
+        with pytest.raises(HopConnectError, match="the node there is"):
+            await a.connect(address, GUID(bytes(20)))
+        await a.close()
+        await b.close()
+
+    run(test)
+
+
+def test_a_neighbour_whose_port_closed_is_down_soon() -> None:
+    """A killed process is noticed by its closed port, long before the idle time-out."""
+
+    async def test(reactor: Any) -> None:
+        upper = Upper()
+        a, _ = node(reactor, upper)
+        b, address = node(reactor, Upper())
+        neighbour = await a.connect(address)
+        assert b._socket is not None
+        reactor.removeReader(b)
+        b._socket.close()
+        began = time.monotonic()
+        neighbour.send(BodyKind.CHUNK, b"", bytes(100), "x")
+        await wait_for(reactor, lambda: bool(upper.down))
+        assert upper.settled == [("x", Settlement.LOST, 0)]
+        assert upper.down == ["port closed"]
+        assert time.monotonic() - began < HopConfig().idle_timeout_s / 2
+        await a.close()
+
+    run(test)
+
+
+def test_a_fault_above_does_not_close_the_port() -> None:
+    """An exception in the layer above costs one chunk, not the node."""
+
+    async def test(reactor: Any) -> None:
+        upper_a, upper_b = Upper(), Upper()
+        a, _ = node(reactor, upper_a)
+        b, address = node(reactor, upper_b)
+        neighbour = await a.connect(address)
+
+        def answer(data: bytes) -> Refusal | None:
+            if data == b"bad":
+                raise RuntimeError("a fault of the layer above")
+            return None
+
+        upper_b.answer = answer
+        neighbour.send(BodyKind.CHUNK, b"", b"bad", 1)
+        neighbour.send(BodyKind.CHUNK, b"", b"good", 2)
+        await wait_for(reactor, lambda: upper_b.bodies.count(b"good") == 1)
+        await wait_for(reactor, lambda: len(upper_a.settled) == 2)
+        assert (1, Settlement.REFUSED, Reason.INTERNAL_ERROR) in upper_a.settled
+        assert b.dropped["internal_error"] == 1
+        await a.close()
+        await b.close()
+
+    run(test)
+
+
+def test_timers_do_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node's reactor counts time monotonically, whatever is done to the wall clock."""
+
+    async def test(reactor: Any) -> None:
+        a, _ = node(reactor, Upper())
+        assert abs(reactor.seconds() - time.monotonic()) < 1
+        fired: list[float] = []
+        began = time.monotonic()
+        reactor.callLater(0.1, lambda: fired.append(time.monotonic() - began))
+        monkeypatch.setattr(time, "time", lambda: 1.0)
+        await wait_for(reactor, lambda: bool(fired))
+        assert 0.09 < fired[0] < 5
+        await a.close()
+
+    run(test)
+
+
+def test_a_batch_of_single_datagrams_is_received_in_place_and_in_groups() -> None:
+    """recvmmsg fills consecutive rows; a mixed batch comes back as groups, nothing is cut."""
+    import numpy as np
+
+    recvmmsg = load_recvmmsg()
+    assert recvmmsg is not None
+    receiver = BatchReceiver(recvmmsg)
+    rows = np.zeros(50 * 1000, np.uint8)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
+    ):
+        target.bind(("127.0.0.1", 0))
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        assert receiver.receive(target.fileno(), rows, 1000) is None
+        for number in range(5):
+            one.sendto(bytes([number]) * (1000 if number < 4 else 10), target.getsockname())
+        result = receiver.receive(target.fileno(), rows, 1000)
+        assert result is not None and result[0]
+        (array, start, length, size, address) = next(result[1])
+        assert (start, length, size, address) == (0, 4010, 1000, one.getsockname())
+        assert bytes(array[3999:4001]) == b"\x03\x04"
+        one.sendto(b"a" * 1000, target.getsockname())
+        two.sendto(b"b" * 1000, target.getsockname())
+        two.sendto(b"c" * 5000, target.getsockname())
+        one.sendto(b"d" * 10, target.getsockname())
+        result = receiver.receive(target.fileno(), rows, 1000)
+        assert result is not None and not result[0]
+        groups = [
+            (bytes(array[start : start + length]), address)
+            for array, start, length, _, address in result[1]
+        ]
+        assert groups == [
+            (b"a" * 1000, one.getsockname()),
+            (b"b" * 1000, two.getsockname()),
+            (b"c" * 5000, two.getsockname()),
+            (b"d" * 10, one.getsockname()),
+        ]
+        for _ in range(BATCH_COUNT + 3):
+            one.sendto(b"x", target.getsockname())
+        assert receiver.receive(target.fileno(), rows, 1000) is not None
+        assert receiver.receive(target.fileno(), rows, 1000) is not None
+        assert receiver.receive(target.fileno(), rows, 1000) is None
