@@ -70,7 +70,7 @@ def build() -> Fields:
     }
 
 
-DECODERS: Mapping[str, Callable[[bytes], object]] = {
+DECODERS: Mapping[str, Callable[[bytes | memoryview], object]] = {
     "header": decode_header,
     "chunk": decode_chunk,
     "task": TaskHeader.from_bytes,

@@ -249,7 +249,7 @@ def test_a_whole_chunk_is_header_and_payload() -> None:
     buffer = bytearray(make_header(payload_bytes=3, wants_report=True).to_bytes() + b"abc")
     header, payload = decode_chunk(buffer)
     assert header == make_header(payload_bytes=3, wants_report=True)
-    assert payload == b"abc"
+    assert bytes(payload) == b"abc"
     payload[0:1] = b"A"
     assert buffer.endswith(b"Abc")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from packetcloud.chunk import identity as identity_module
 from packetcloud.chunk.errors import IdentityError, LocalMisuseError
 from packetcloud.chunk.identity import (
     MAX_KEY_FILE_BYTES,
@@ -157,7 +156,7 @@ def test_a_crash_before_the_end_leaves_no_key_file(
         assert not path.exists()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(identity_module.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(IdentityError, match=r"cannot write .*No space left"):
         create_identity_file(path)
     assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,6 @@ def test_a_name_goes_through_bytes_and_hex(kind: type[GUID]) -> None:
     """Bytes, hex digits of either case and with blanks around them give the same name."""
     name = kind(bytes(range(0xA0, 0xB4)))
     assert kind.from_bytes(name.to_bytes()) == name
-    assert kind.from_bytes(bytearray(name.to_bytes())) == name
     assert kind.from_hex(f" {name.hex.upper()}\n") == name == kind.from_hex(str(name))
     assert name.short == "a0a1a2a3"
     assert type(kind.from_hex(name.hex)) is kind
