@@ -35,7 +35,6 @@ types: venv
 	mkdir -p build/import
 	ln -sfn ../.. build/import/packetcloud
 	MYPYPATH=build/import $(BIN)/mypy $(ROOMS:%=-p packetcloud.%)
-	MYPYPATH=build/import $(BIN)/mypy tests
 
 unit: venv
 	$(BIN)/python -m pytest tests/unit -n $(WORKERS) --dist loadgroup $(ARGS)

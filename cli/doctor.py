@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
+
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 
 _STYLES = {"ok": "green", "limited": "yellow", "missing": "red"}

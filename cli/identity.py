@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from packetcloud.cli.output import Output, pass_output
 
 _key_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.cli.output import ExitCode, Output, OutputFormat
 

@@ -35,13 +35,13 @@ class Command:
 
     def matches(self, printed: str) -> bool:
         """Tell whether the shown lines stand in `printed`, in this order."""
-        wanted = [re.escape(line.strip()).replace(r"\.\.\.", ".*") for line in self.shown]
-        rest = iter(" ".join(line.split()) for line in printed.splitlines())
-        return all(any(re.fullmatch(_squeeze(line), found) for found in rest) for line in wanted)
+        rest = iter([" ".join(line.split()) for line in printed.splitlines()])
+        return all(any(re.fullmatch(wanted, line) for line in rest) for wanted in self._patterns())
 
-
-def _squeeze(pattern: str) -> str:
-    return re.sub(r"(?:\\ )+", " ", pattern)
+    def _patterns(self) -> Iterator[str]:
+        for line in self.shown:
+            parts = [" ".join(part.split()) for part in line.split("...")]
+            yield ".*".join(re.escape(part) for part in parts)
 
 
 def _fences(page: Path) -> Iterator[tuple[str, str]]:

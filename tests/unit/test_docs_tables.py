@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
 from packetcloud.chunk import header, messages, reasons
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.names import GUID_BYTES, GUID_ZERO, ChunkId
+from packetcloud.cli.main import NOUNS, load_noun
 from packetcloud.cli.output import ExitCode
 
 ROOT = Path(__file__).parents[2]
 CHUNK_PAGE = ROOT / "docs" / "protocol" / "chunk.md"
+COMMAND_PAGE = ROOT / "docs" / "reference" / "cli.md"
 CODES_PAGE = ROOT / "docs" / "reference" / "exit-codes.md"
 
 
@@ -157,4 +162,19 @@ def test_exit_codes() -> None:
     meanings = _docstrings(ROOT / "cli" / "output.py", "ExitCode")
     assert _table(CODES_PAGE, "code", "name", "meaning") == [
         [str(code.value), code.name.lower(), meanings[code.name]] for code in ExitCode
+    ]
+
+
+def _verbs(command: click.Command, path: str) -> Iterator[list[str]]:
+    if isinstance(command, click.Group):
+        for name, child in sorted(command.commands.items()):
+            yield from _verbs(child, f"{path} {name}")
+    else:
+        yield [f"`{path}`", command.get_short_help_str(limit=500)]
+
+
+def test_commands() -> None:
+    """The reference lists every command with the first sentence of its help."""
+    assert _table(COMMAND_PAGE, "command", "what it does") == [
+        row for name, noun in NOUNS.items() for row in _verbs(load_noun(noun), name)
     ]

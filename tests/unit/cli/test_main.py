@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import click
 import pytest
+
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.cli import main as cli
 from packetcloud.cli.output import ExitCode, Output, pass_output

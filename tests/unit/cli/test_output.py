@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from packetcloud.cli.output import Output, OutputFormat, Table, json_key
 
 

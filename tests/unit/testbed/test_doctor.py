@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from packetcloud.testbed.capabilities import COMMANDS, MODULES, WANTED_BUFFER_BYTES, Capabilities
 from packetcloud.testbed.doctor import Finding, State, can_run, diagnose
 
