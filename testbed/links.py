@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from packetcloud.testbed.errors import TestbedError
 from pyroute2.ethtool import Ethtool
+
+from packetcloud.testbed.errors import TestbedError
 
 SEGMENTATION = ("tx-tcp-segmentation", "tx-generic-segmentation", "tx-udp-segmentation")
 """What lets a frame of up to 64 KiB pass in one piece."""

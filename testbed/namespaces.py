@@ -17,11 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from pyroute2 import IPRoute, netns
+
 from packetcloud.testbed import links
 from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.in_namespace import enter
 from packetcloud.testbed.links import LinkMode
-from pyroute2 import IPRoute, netns
 
 PREFIX = "pctb"
 DEFAULT_MTU = 1500

@@ -1,4 +1,4 @@
-"""TCP relays: socat, and HAProxy in TCP mode. Each joins one accepted connection to one it opens."""
+"""TCP relays, socat and HAProxy: each joins a connection it accepts to one that it opens."""
 
 from __future__ import annotations
 
