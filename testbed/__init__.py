@@ -3,4 +3,14 @@
 - `capabilities`    what this machine can do, found out by trying
 - `namespace_probe` the part of that which needs a process of its own
 - `doctor`          what that means for PacketCloud: what is missing, its cost, the way out
+- `errors`          what goes wrong here, and what the user does about it
+- `namespaces`      network namespaces, addresses and routes; nothing stays behind
+- `links`           veth pairs and the three link modes
+- `in_namespace`    the launcher that runs one command inside a namespace
+- `processes`       child processes: start, read their events, stop, count CPU and memory
+- `machine`         what the figures were measured on
+- `peers`           the programs we compare with
+- `traffic`         our own senders and receivers, one process each
+- `bench`           the four benchmarks
+- `demo`            the demonstration on one machine, without root
 """

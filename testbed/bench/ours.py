@@ -1,0 +1,99 @@
+"""Our side of a measurement: a receiver, a sender, and the window that the receiver counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from packetcloud.testbed.bench.rounds import Timing
+from packetcloud.testbed.bench.trial import Window
+from packetcloud.testbed.errors import ChildError
+from packetcloud.testbed.namespaces import Namespace
+from packetcloud.testbed.processes import Child, Children, Event, python_command
+
+START_TIMEOUT_S = 20.0
+SLACK_S = 30.0
+"""How long over its time a run may take before it counts as failed."""
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the sender sends."""
+
+    payload_bytes: int = 1 << 20
+    outstanding: int = 16
+    rate: float = 0.0
+    """Chunks per second; 0: all it can."""
+    sids: tuple[str, ...] = ()
+    check: bool = True
+    """Whether the payload arrives as it was sent, so that the receiver can compare it."""
+
+
+@dataclass(slots=True)
+class Ends:
+    """The two processes of one run, and where they attach."""
+
+    children: Children
+    load: Load
+    timing: Timing
+    sender: Child | None = None
+    receiver: Child | None = None
+    guid: str = ""
+
+    def start_receiver(self, place: Namespace | None, *where: object) -> Event:
+        """Start the receiver; `where` is `--listen ADDRESS` or `--connect ROUTER --expect GUID`."""
+        options: list[object] = [*where, "--payload-bytes", self.load.payload_bytes]
+        options += ["--warmup", self.timing.warmup, "--seconds", self.timing.seconds]
+        if self.load.check:
+            options.append("--check")
+        command = python_command("packetcloud.testbed.traffic.receiver", *options)
+        self.receiver = self.children.start("receiver", command, place)
+        ready = self.receiver.wait_event("ready", START_TIMEOUT_S)
+        self.guid = ready["guid"]
+        return ready
+
+    def start_sender(self, place: Namespace | None, to: Address, expect: str) -> None:
+        """Start the sender, towards the receiver through the node at `to`."""
+        load = self.load
+        options: list[object] = ["--connect", f"{to[0]}:{to[1]}", "--expect", expect]
+        options += ["--destination", self.guid, "--payload-bytes", load.payload_bytes]
+        options += ["--outstanding", load.outstanding, "--rate", load.rate]
+        for sid in load.sids:
+            options += ["--sid", sid]
+        command = python_command("packetcloud.testbed.traffic.sender", *options)
+        self.sender = self.children.start("sender", command, place)
+
+    def wait_window(self) -> tuple[Window, int]:
+        """Wait until the receiver has counted; return the window and the number of chunks in it.
+
+        Raises:
+            ChildError: an end failed, or too little arrived.
+        """
+        assert self.receiver is not None and self.sender is not None
+        limit_s = self.timing.warmup + self.timing.seconds + SLACK_S
+        try:
+            event = self.receiver.wait_event("window", limit_s)
+        except ChildError as error:
+            said = "" if self.sender.is_running else f"; sender: {self.sender.last_words()}"
+            raise ChildError(f"{error}{said}") from error
+        window = Window(event["begin_s"], event["end_s"], event["payload_bytes"])
+        return window, event["bodies"]
+
+    def finish(self) -> tuple[Event, Event]:
+        """Let the sender drain, then end both; return their last reports.
+
+        Raises:
+            ChildError: bytes arrived altered, or chunks that were taken did not arrive.
+        """
+        assert self.receiver is not None and self.sender is not None
+        self.sender.signal(15)
+        sent = self.sender.wait_event("done", START_TIMEOUT_S)
+        self.receiver.signal(15)
+        received = self.receiver.wait_event("done", START_TIMEOUT_S)
+        if received["altered"] or received["wrong_length"]:
+            raise ChildError(
+                f"{received['altered']} of {received['compared']} compared chunks arrived altered, "
+                f"{received['wrong_length']} with a wrong length"
+            )
+        return sent, received

@@ -1,0 +1,55 @@
+"""Run one command inside a network namespace.
+
+`python -m packetcloud.testbed.in_namespace NAME -- COMMAND [ARGUMENT...]`; the name `-` means the
+namespace we are in. The command replaces this process, so the parent knows its pid, and the kernel
+ends it when the parent dies, however that happens. Only the standard library is imported: this runs
+once per started process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+CLONE_NEWNET = 0x4000_0000
+NAMESPACE_DIRECTORY = "/run/netns"
+_PR_SET_PDEATHSIG = 1
+HERE = "-"
+
+
+def enter(namespace: str) -> None:
+    """Move the calling thread into the network namespace `namespace`.
+
+    Raises:
+        OSError: there is no such namespace, or we are not root.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(f"{NAMESPACE_DIRECTORY}/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(descriptor, CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), namespace)
+    finally:
+        os.close(descriptor)
+
+
+def main(arguments: list[str]) -> int:
+    """Enter the namespace and become the command; returns only when that fails."""
+    if len(arguments) < 3 or arguments[1] != "--":
+        print("usage: in_namespace NAME|- -- COMMAND [ARGUMENT...]", file=sys.stderr)
+        return 2
+    namespace, command = arguments[0], arguments[2:]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    try:
+        if namespace != HERE:
+            enter(namespace)
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"in_namespace: {command[0]} in {namespace}: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

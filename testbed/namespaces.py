@@ -1,0 +1,279 @@
+"""Network namespaces joined by veth pairs, removed again whatever happens.
+
+A name holds the pid and the start time of the process that made it, so that whoever comes next
+knows whether its maker is still alive and sweeps what a killed one left. Needs root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pyroute2 import IPRoute, netns
+
+from packetcloud.testbed import links
+from packetcloud.testbed.errors import TestbedError
+from packetcloud.testbed.in_namespace import enter
+from packetcloud.testbed.links import LinkMode
+
+PREFIX = "pctb"
+DEFAULT_MTU = 1500
+LARGEST_MTU = 65535
+BENCHMARK_NETWORK = "198.18"
+"""198.18.0.0/15 is set aside for benchmarks. Source: RFC 2544, appendix C.2.2."""
+
+CONGESTION_CONTROL = "net.ipv4.tcp_congestion_control"
+_ALLOWED_CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+_MACHINE_LOCK = Path("/run/packetcloud-testbed.lock")
+
+T = TypeVar("T")
+
+
+def can_make_namespaces() -> bool:
+    """Tell whether this process may make network namespaces here."""
+    if os.geteuid() != 0 or not Path("/proc/self/ns/net").exists():
+        return False
+    name = _full_name("probe", secrets.token_hex(3))
+    try:
+        netns.create(name)
+    except OSError:
+        return False
+    netns.remove(name)
+    return True
+
+
+def sweep_stale() -> list[str]:
+    """Remove the namespaces of testbeds whose process is dead; return their names."""
+    swept = []
+    for name in netns.listnetns():
+        parts = name.split("-")
+        if len(parts) < 4 or parts[0] != PREFIX or not parts[1].isdigit():
+            continue
+        if _start_time(int(parts[1])) == parts[2]:
+            continue
+        with contextlib.suppress(OSError):
+            _remove(name)
+            swept.append(name)
+    return swept
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a link."""
+
+    namespace: Namespace
+    device: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A veth pair: two ends and its settings."""
+
+    left: End
+    right: End
+    mode: LinkMode
+    mtu: int
+
+    def in_force(self) -> list[dict[str, object]]:
+        """Read back from the kernel what holds at both ends."""
+        return [
+            {
+                "namespace": end.namespace.role,
+                "device": end.device,
+                "mtu": end.namespace.device_mtu(end.device),
+                "features": end.namespace.run(links.read_features, end.device),
+            }
+            for end in (self.left, self.right)
+        ]
+
+
+class Namespace:
+    """One network namespace. `role` is its short name in this testbed, such as `a` or `router`."""
+
+    def __init__(self, role: str, name: str) -> None:
+        self.role = role
+        self.name = name
+        self._netlink: Any = None
+
+    def create(self) -> None:
+        netns.create(self.name)
+        self._netlink = IPRoute(netns=self.name)
+        self._netlink.link("set", index=self._index("lo"), state="up")
+        self._use_cubic()
+
+    def remove(self) -> None:
+        """Remove the namespace and its links; a second call does nothing."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+        with contextlib.suppress(FileNotFoundError):
+            _remove(self.name)
+
+    def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call `function` inside the namespace, on a thread of its own.
+
+        A thread, because setns moves only the calling one and there is no safe way back.
+        """
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                enter(self.name)
+                results.append(function(*arguments))
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=body, name=f"in-{self.name}")
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def set_sysctl(self, key: str, value: str) -> None:
+        """Set a sysctl of the namespace, such as `net.ipv4.ip_forward`."""
+        path = Path("/proc/sys") / key.replace(".", "/")
+        try:
+            self.run(path.write_text, value)
+        except OSError as error:
+            raise TestbedError(f"cannot set {key}={value} in {self.name}: {error}") from error
+
+    def read_sysctl(self, key: str) -> str:
+        return self.run((Path("/proc/sys") / key.replace(".", "/")).read_text).strip()
+
+    def _use_cubic(self) -> None:
+        """Make CUBIC the default of TCP here: the peers cannot all be told which to use.
+
+        The kernel lets a namespace choose only what the machine's list of unrestricted algorithms
+        holds. Where CUBIC is not in it, it is added for the moment of this one write.
+        """
+        if self.read_sysctl(CONGESTION_CONTROL) == "cubic":
+            return
+        with _MACHINE_LOCK.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            allowed = _ALLOWED_CONGESTION_CONTROL.read_text()
+            try:
+                _ALLOWED_CONGESTION_CONTROL.write_text(f"{allowed.strip()} cubic")
+                self.set_sysctl(CONGESTION_CONTROL, "cubic")
+            finally:
+                _ALLOWED_CONGESTION_CONTROL.write_text(allowed)
+
+    def add_route(self, destination: str, gateway: str) -> None:
+        """Send `destination` (such as 198.18.2.0/24) through `gateway`."""
+        self._netlink.route("add", dst=destination, gateway=gateway)
+
+    def device_mtu(self, device: str) -> int:
+        (link,) = self._netlink.get_links(self._index(device))
+        return int(link.get_attr("IFLA_MTU"))
+
+    def attach(self, device: str, address: str) -> None:
+        """Give `device` its address (/24) and put it up."""
+        index = self._index(device)
+        self._netlink.addr("add", index=index, address=address, prefixlen=24)
+        self._netlink.link("set", index=index, state="up")
+
+    def add_pair(self, device: str, mtu: int, other: Namespace, other_device: str) -> None:
+        """Make a veth pair with one end here and the other in `other`."""
+        descriptor = os.open(f"{netns.NETNS_RUN_DIR}/{other.name}", os.O_RDONLY)
+        try:
+            peer = {"ifname": other_device, "net_ns_fd": descriptor, "mtu": mtu}
+            self._netlink.link("add", ifname=device, kind="veth", mtu=mtu, peer=peer)
+        finally:
+            os.close(descriptor)
+
+    def _index(self, device: str) -> int:
+        found = self._netlink.link_lookup(ifname=device)
+        if not found:
+            raise TestbedError(f"no device {device} in namespace {self.name}")
+        return int(found[0])
+
+
+class NetworkLab:
+    """Namespaces and links of one experiment; use it in a `with` statement."""
+
+    def __init__(self) -> None:
+        self._suffix = secrets.token_hex(3)
+        self._namespaces: list[Namespace] = []
+        self.links: list[Link] = []
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0:
+            raise TestbedError("network namespaces need root; run this with sudo")
+        sweep_stale()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything; a second call does nothing."""
+        for namespace in self._namespaces:
+            namespace.remove()
+        self._namespaces.clear()
+        self.links.clear()
+
+    def namespace(self, role: str) -> Namespace:
+        namespace = Namespace(role, _full_name(role, self._suffix))
+        self._namespaces.append(namespace)
+        namespace.create()
+        return namespace
+
+    def link(
+        self, left: Namespace, right: Namespace, mode: LinkMode, mtu: int = DEFAULT_MTU
+    ) -> Link:
+        """Join two namespaces; link number n has the addresses 198.18.n.1 and 198.18.n.2."""
+        number = len(self.links) + 1
+        devices = f"to-{right.role}"[:15], f"to-{left.role}"[:15]
+        left.add_pair(devices[0], mtu, right, devices[1])
+        ends = []
+        for host, (namespace, device) in enumerate(zip((left, right), devices, strict=True), 1):
+            namespace.run(links.set_features, device, mode.features)
+            address = f"{BENCHMARK_NETWORK}.{number}.{host}"
+            namespace.attach(device, address)
+            ends.append(End(namespace, device, address))
+        link = Link(ends[0], ends[1], mode, mtu)
+        self.links.append(link)
+        return link
+
+    def settings_in_force(self) -> list[dict[str, object]]:
+        """Read back the settings of every link end."""
+        return [entry for link in self.links for entry in link.in_force()]
+
+
+def _remove(name: str) -> None:
+    """Remove one namespace; its veth pairs go at once, even if a process still lives inside."""
+    with contextlib.suppress(OSError), IPRoute(netns=name) as netlink:
+        for link in netlink.get_links():
+            info = link.get_attr("IFLA_LINKINFO")
+            if info is not None and info.get_attr("IFLA_INFO_KIND") == "veth":
+                netlink.link("del", index=link["index"])
+    netns.remove(name)
+
+
+def _full_name(role: str, suffix: str) -> str:
+    pid = os.getpid()
+    return f"{PREFIX}-{pid}-{_start_time(pid)}-{suffix}-{role}"
+
+
+def _start_time(pid: int) -> str | None:
+    """When `pid` started, in clock ticks since boot, so that a reused pid is not mistaken."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()[19]

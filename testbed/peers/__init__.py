@@ -1,0 +1,11 @@
+"""The programs that we compare with, each run as its own authors would run it.
+
+- `tools`       finding a program, its version, and when it listens
+- `iperf3`      one TCP flow, CUBIC or BBR
+- `relays`      socat and HAProxy between two TCP connections
+- `aes_job`     the work that every service peer does: AES-128-CBC over one payload
+- `http_server` the AES job behind HTTP POST, one process
+- `nginx`       the reverse proxy before it
+- `grpc_server` the AES job as a gRPC unary call
+- `load`        the client of both: closed loop at full rate, open loop at a set rate
+"""

@@ -1,0 +1,358 @@
+"""Child processes of an experiment: start, read what they say, stop, count CPU and memory.
+
+A child that takes part in a measurement prints one JSON object per line, its *events*, each with
+the key `event`. Times in events are of CLOCK_MONOTONIC, which all processes of a machine share.
+Every child leads a session of its own, so it is ended with its descendants and with nobody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from packetcloud.testbed.errors import ChildError
+from packetcloud.testbed.in_namespace import HERE
+from packetcloud.testbed.namespaces import Namespace
+
+STOP_GRACE_S = 5.0
+"""How long a child may take to end after SIGTERM, before SIGKILL."""
+LAST_WORDS_BYTES = 2000
+SAMPLE_INTERVAL_S = 0.2
+_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+Event = dict[str, Any]
+
+
+class Child:
+    """One running process. Start it through `Children.start`."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        namespace: Namespace | None,
+        log: Path,
+        environment: Mapping[str, str] | None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = list(command)
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._cpu_s = 0.0
+        self._rss_bytes = 0
+        launcher = [
+            sys.executable,
+            "-m",
+            "packetcloud.testbed.in_namespace",
+            namespace.name if namespace else HERE,
+            "--",
+        ]
+        with log.open("wb") as errors:
+            # The kernel ends the child when the *thread* that started it ends (PR_SET_PDEATHSIG):
+            # start children on the main thread.
+            self._process = subprocess.Popen(
+                launcher + self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
+            )
+        self._reader = threading.Thread(target=self._read, name=f"read-{name}", daemon=True)
+        self._reader.start()
+        self.output: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_event(self, kind: str, timeout_s: float) -> Event:
+        """Return the next event of `kind`; events of other kinds before it are dropped.
+
+        Raises:
+            ChildError: the child ended, or the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                event = self._events.get(timeout=0.1)
+            except queue.Empty:
+                if not self._reader.is_alive() and self._events.empty():
+                    code = self._process.wait()
+                    raise ChildError(f"{self.name} ended ({code}): {self.last_words()}") from None
+                if time.monotonic() > deadline:
+                    raise ChildError(
+                        f"{self.name} did not say {kind!r} in {timeout_s:g} s: {self.last_words()}"
+                    ) from None
+                continue
+            if event.get("event") == "error":
+                raise ChildError(f"{self.name}: {event.get('text')}")
+            if event.get("event") == kind:
+                return event
+
+    def wait_exit(self, timeout_s: float) -> str:
+        """Wait until the child ends by itself; return what it printed.
+
+        Raises:
+            ChildError: it failed, or the time is over.
+        """
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ChildError(f"{self.name} did not end in {timeout_s:g} s") from None
+        self._reader.join(STOP_GRACE_S)
+        if code != 0:
+            raise ChildError(f"{self.name} failed ({code}): {self.last_words()}")
+        return "".join(self.output)
+
+    def poll_exit(self) -> int | None:
+        """Return the exit code, None while the child runs."""
+        return self._process.poll()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child, if it still runs."""
+        if self.is_running:
+            self._process.send_signal(number)
+
+    def stop(self, grace_s: float = STOP_GRACE_S) -> int:
+        """End the child and its descendants; return its exit code. A second call does nothing."""
+        if self.is_running:
+            self.cpu_seconds()
+            self._signal_group(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
+        # Also when the leader ended by itself: a relay may have left children in its session.
+        self._signal_group(signal.SIGKILL)
+        code = self._process.wait()
+        self._reader.join(STOP_GRACE_S)
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
+        return code
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds of the child and its descendants so far; the last figure once it ended."""
+        used = sum(_cpu_seconds(pid) for pid in _family(self.pid)) if self.is_running else 0.0
+        self._cpu_s = max(self._cpu_s, used)
+        return self._cpu_s
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the child and its descendants; the last figure once it ended."""
+        if self.is_running:
+            self._rss_bytes = sum(_rss_bytes(pid) for pid in _family(self.pid)) or self._rss_bytes
+        return self._rss_bytes
+
+    def last_words(self) -> str:
+        """The end of what the child wrote to standard error, on one line."""
+        try:
+            data = self.log.read_bytes()[-LAST_WORDS_BYTES:]
+        except OSError:
+            data = b""
+        text = data.decode("utf-8", "replace") or "".join(self.output)[-LAST_WORDS_BYTES:]
+        return " | ".join(line.strip() for line in text.splitlines() if line.strip()) or "(nothing)"
+
+    def _read(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        for line in stream:
+            text = line.decode("utf-8", "replace")
+            if text.startswith('{"event"'):
+                with contextlib.suppress(ValueError):
+                    self._events.put(json.loads(text))
+                    continue
+            self.output.append(text)
+
+    def _signal_group(self, number: int) -> None:
+        # The launcher may not have made its session yet: then the group is not there, the child is.
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+class Children:
+    """The processes of one experiment and their scratch folder; use it in a `with` statement."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="packetcloud-testbed-")
+        self.directory = Path(self._directory.name)
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        namespace: Namespace | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
+        log = self.directory / f"{len(self._children)}-{name.replace('/', '-')}.log"
+        child = Child(name, command, namespace, log, environment)
+        self._children.append(child)
+        return child
+
+    def close(self) -> None:
+        """End every child, last started first, and remove the folder."""
+        for child in reversed(self._children):
+            child.stop()
+        self._children.clear()
+        self._directory.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    time_s: float
+    cpu_s: dict[str, float]
+    rss_bytes: dict[str, int]
+
+
+WHOLE_MACHINE = "whole_machine"
+"""All CPU time that the machine was not idle: also what the kernel does for nobody in particular,
+such as receiving frames on behalf of a NIC."""
+
+
+class Meter:
+    """Samples CPU and memory of children while an experiment runs, on a thread of its own."""
+
+    def __init__(self, children: Iterable[Child], interval_s: float = SAMPLE_INTERVAL_S) -> None:
+        self._children = tuple(children)
+        self._interval_s = interval_s
+        self._samples: list[_Sample] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._take()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def cpu_seconds(self, begin_s: float, end_s: float) -> dict[str, float]:
+        """CPU seconds by process name between two moments (CLOCK_MONOTONIC)."""
+        return {
+            name: self._cpu_at(name, end_s) - self._cpu_at(name, begin_s)
+            for name in self._samples[0].cpu_s
+        }
+
+    def rss_series(self, name: str) -> list[tuple[float, int]]:
+        """Resident bytes of one process over time."""
+        return [(sample.time_s, sample.rss_bytes[name]) for sample in self._samples]
+
+    def _cpu_at(self, name: str, moment_s: float) -> float:
+        samples = list(self._samples)
+        before = samples[0]
+        for sample in samples:
+            if sample.time_s >= moment_s:
+                span_s = sample.time_s - before.time_s
+                share = (moment_s - before.time_s) / span_s if span_s > 0 else 1.0
+                gained_s = sample.cpu_s[name] - before.cpu_s[name]
+                return before.cpu_s[name] + gained_s * max(0.0, share)
+            before = sample
+        return before.cpu_s[name]
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            self._take()
+        self._take()
+
+    def _take(self) -> None:
+        cpu_s = {child.name: child.cpu_seconds() for child in self._children}
+        cpu_s[WHOLE_MACHINE] = _machine_busy_s()
+        rss_bytes = {child.name: child.rss_bytes() for child in self._children}
+        self._samples.append(_Sample(time.monotonic(), cpu_s, rss_bytes))
+
+
+def python_command(module: str, *arguments: object) -> list[str]:
+    """The command line that runs one of our modules as a process."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def packetcloud_command(*arguments: object) -> list[str]:
+    """The command line of `packetcloud ARGUMENTS`, run from where this package is."""
+    return python_command("packetcloud.cli", *arguments)
+
+
+def emit_event(kind: str, **fields: object) -> None:
+    """Print an event; called in a child."""
+    print(json.dumps({"event": kind, **fields}), flush=True)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait for a condition of another process.
+
+    Raises:
+        ChildError: it did not come true in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ChildError(f"{what}: not within {timeout_s:g} s")
+        time.sleep(0.02)
+
+
+def _family(pid: int) -> list[int]:
+    """Return `pid` and its living descendants."""
+    found = [pid]
+    for member in found:
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{member}/task/{member}/children").read_text()
+            found.extend(int(word) for word in text.split())
+    return found
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process, and of its children that it has waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(word) for word in fields[11:15]) * _TICK_S
+
+
+def _rss_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def _machine_busy_s() -> float:
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle, waiting = fields[3], fields[4]
+    return (sum(fields) - idle - waiting) * _TICK_S

@@ -1,0 +1,9 @@
+"""Our own senders and receivers: one process each, measured like the peers' processes.
+
+- `pattern`   the payload that both ends know
+- `window`    which arrivals count
+- `schedule`  when the next body is due: a full window, or a set rate
+- `node`      the hop node of such a process, its events and its end
+- `sender`    `python -m packetcloud.testbed.traffic.sender`
+- `receiver`  `python -m packetcloud.testbed.traffic.receiver`
+"""

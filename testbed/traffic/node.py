@@ -1,0 +1,86 @@
+"""What sender and receiver processes share: the reactor, a clean end, errors as events."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet import asyncioreactor
+from twisted.internet.defer import Deferred, ensureDeferred
+
+from packetcloud.chunk.errors import PacketCloudError
+from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.names import GUID
+from packetcloud.testbed.processes import emit_event
+
+CONNECT_ATTEMPTS = 3
+
+Address = tuple[str, int]
+
+
+def install_reactor() -> Any:
+    """Install the reactor that our daemons use, so that both are measured alike."""
+    asyncioreactor.install()  # type: ignore[no-untyped-call]
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def hop_config(payload_bytes: int) -> HopConfig:
+    """The defaults, or with room for larger bodies where the payload asks for it."""
+    default = HopConfig()
+    return replace(default, max_body_bytes=max(default.max_body_bytes, payload_bytes + 2048))
+
+
+def run_node(reactor: Any, main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run `main` until it returns; an error becomes an event. Returns the exit code."""
+    code = 0
+
+    def finished(result: object) -> None:
+        nonlocal code
+        error = getattr(result, "value", None)
+        if isinstance(error, PacketCloudError | OSError):
+            emit_event("error", text=str(error))
+            code = 2
+        elif error is not None:
+            emit_event("error", text=f"{type(error).__name__}: {error}")
+            result.printTraceback(sys.stderr)  # type: ignore[attr-defined]  # a Failure
+            code = 2
+        reactor.stop()
+
+    reactor.callWhenRunning(lambda: ensureDeferred(main()).addBoth(finished))
+    reactor.run(installSignalHandlers=False)
+    return code
+
+
+def terminated(reactor: Any) -> Deferred[None]:
+    """Return a Deferred that fires at SIGTERM or SIGINT. Call once the reactor runs."""
+    result: Deferred[None] = Deferred()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: reactor.callFromThread(fire, result))
+    return result
+
+
+def fire(waited: Deferred[None]) -> None:
+    """Fire a Deferred that may have been fired before."""
+    if not waited.called:
+        waited.callback(None)
+
+
+def parse_address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def parse_guid(text: str) -> GUID:
+    return GUID.from_hex(text)
+
+
+def now_s() -> float:
+    """CLOCK_MONOTONIC, the clock of every event."""
+    return time.monotonic()

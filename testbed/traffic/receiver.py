@@ -1,0 +1,141 @@
+"""Receives bodies, counts them, checks a sample; prints `ready`, `window` and, when ended, `done`.
+
+Either listens for a neighbour (one hop) or attaches to a router as a host (a path).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from packetcloud.chunk.header import FIXED_BYTES
+from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.hop.udp import HopNode
+from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.testbed.processes import emit_event
+from packetcloud.testbed.traffic.node import (
+    hop_config,
+    install_reactor,
+    now_s,
+    parse_address,
+    parse_guid,
+    run_node,
+    terminated,
+)
+from packetcloud.testbed.traffic.pattern import SampleCheck
+from packetcloud.testbed.traffic.window import ArrivalWindow
+
+_HEADER_BYTES = slice(2, 4)
+_CHUNK_ID = slice(8, 16)
+
+
+class Receiver:
+    """The layer above the hop: takes every body and lets it go at once."""
+
+    def __init__(
+        self, window: ArrivalWindow, check: SampleCheck | None, payload_bytes: int, keeps: bool
+    ) -> None:
+        self._window: ArrivalWindow | None = window
+        self._check = check
+        self._payload_bytes = payload_bytes
+        self.arrivals: list[tuple[int, float]] | None = [] if keeps else None
+        self.bodies = 0
+        self.payload_total = 0
+        self.wrong_length = 0
+        self.sessions_lost = 0
+
+    def neighbour_up(self, neighbour: Neighbour) -> None:
+        pass
+
+    def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
+        self.sessions_lost += 1
+
+    def body_settled(
+        self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
+    ) -> None:
+        raise AssertionError("a receiver sends nothing")
+
+    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
+        head = body.head(FIXED_BYTES)
+        header_bytes = int.from_bytes(head[_HEADER_BYTES], "big")
+        payload_bytes = len(body) - header_bytes
+        self.bodies += 1
+        self.payload_total += payload_bytes
+        moment_s = now_s()
+        if self._payload_bytes and payload_bytes != self._payload_bytes:
+            self.wrong_length += 1
+        elif self._check is not None and self._check.is_due():
+            self._check.compare(body.contiguous()[header_bytes:])
+        body.release()
+        if self.arrivals is not None:
+            self.arrivals.append((int.from_bytes(head[_CHUNK_ID], "big"), moment_s))
+        if self._window is not None:
+            self._count(self._window, moment_s, payload_bytes)
+        return None
+
+    def _count(self, counted: ArrivalWindow, moment_s: float, payload_bytes: int) -> None:
+        window = counted.arrived(moment_s, payload_bytes)
+        if window is not None:
+            self._window = None
+            emit_event(
+                "window",
+                begin_s=window.begin_s,
+                end_s=window.end_s,
+                payload_bytes=window.payload_bytes,
+                bodies=counted.bodies,
+            )
+
+    def report(self) -> dict[str, object]:
+        check = self._check
+        return {
+            "bodies": self.bodies,
+            "payload_bytes": self.payload_total,
+            "wrong_length": self.wrong_length,
+            "compared": check.compared if check else 0,
+            "altered": check.altered if check else 0,
+            "sessions_lost": self.sessions_lost,
+        }
+
+
+async def receive(reactor: Any, options: argparse.Namespace) -> None:
+    """Receive until SIGTERM."""
+    stop = terminated(reactor)
+    check = SampleCheck(options.payload_bytes) if options.check else None
+    window = ArrivalWindow(options.warmup, options.seconds)
+    expected_bytes = options.payload_bytes if options.check else 0
+    receiver = Receiver(window, check, expected_bytes, options.arrivals is not None)
+    identity = Identity.generate()
+    node = HopNode(reactor, identity, Role.HOST, hop_config(options.payload_bytes), receiver)
+    address = node.listen(*options.listen)
+    if options.connect is not None:
+        await node.connect(options.connect, options.expect)
+    emit_event("ready", address=address, guid=identity.guid.hex)
+    await stop
+    report = receiver.report() | {"hop": node.stats()}
+    await node.close()
+    if options.arrivals is not None:
+        options.arrivals.write_text(json.dumps(receiver.arrivals))
+    emit_event("done", **report)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--listen", type=parse_address, default=("0.0.0.0", 0))
+    parser.add_argument("--connect", type=parse_address, help="the router to attach to")
+    parser.add_argument("--expect", type=parse_guid, help="the router's GUID")
+    parser.add_argument("--payload-bytes", type=int, default=1 << 20)
+    parser.add_argument("--check", action="store_true", help="compare with the pattern")
+    parser.add_argument("--warmup", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--arrivals", type=Path, help="write [chunk id, time] pairs here")
+    options = parser.parse_args(arguments)
+    reactor = install_reactor()
+    return run_node(reactor, lambda: receive(reactor, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,195 @@
+"""Sends chunks of one size, at full rate or at a set one; prints `ready` and, when ended, `done`.
+
+One payload buffer serves all chunks: what is measured is the hop, not a source of bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from packetcloud.chunk.header import ChunkHeader, ServiceSequence
+from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.hop.udp import HopNode
+from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import GUID, SID, SID_SEQUENCE, SID_ZERO, ChunkId
+from packetcloud.chunk.reasons import reason_word
+from packetcloud.testbed.processes import emit_event
+from packetcloud.testbed.traffic.node import (
+    fire,
+    hop_config,
+    install_reactor,
+    now_s,
+    parse_address,
+    parse_guid,
+    run_node,
+    terminated,
+)
+from packetcloud.testbed.traffic.pattern import make_payload
+from packetcloud.testbed.traffic.schedule import FullWindow, SetRate
+
+LIFETIME_MS = 60_000
+MOST_OUTSTANDING = 4096
+"""Cap of an open loop beyond the limit of its path: 4096 chunks wait, the rest is skipped."""
+DRAIN_S = 5.0
+"""How long the end of a run waits for what is in flight."""
+_CHUNK_ID = slice(8, 16)
+
+
+class Sender:
+    """Keeps bodies in flight as its schedule says."""
+
+    def __init__(self, reactor: Any, head: bytes, payload: bytes, schedule: FullWindow | SetRate):
+        self._reactor = reactor
+        self._head_before, self._head_after = head[: _CHUNK_ID.start], head[_CHUNK_ID.stop :]
+        self._payload = payload
+        self._schedule = schedule
+        self._neighbour: Neighbour | None = None
+        self._next_id = secrets.randbits(48) << 8
+        self._in_flight = 0
+        self._drained: Deferred[None] | None = None
+        self.departures: list[tuple[int, float]] | None = None
+        self.sent = 0
+        self.settled: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+
+    def begin(self, neighbour: Neighbour) -> None:
+        """Start to send to `neighbour`."""
+        self._neighbour = neighbour
+        self._fill()
+
+    def drain(self) -> Deferred[None]:
+        """Send nothing more; the result fires once nothing is in flight."""
+        self._neighbour = None
+        self._drained = Deferred()
+        if self._in_flight == 0:
+            self._drained.callback(None)
+        return self._drained
+
+    def neighbour_up(self, neighbour: Neighbour) -> None:
+        pass
+
+    def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
+        if self._neighbour is not None:
+            self._neighbour = None
+            emit_event("error", text=f"the session ended: {reason}")
+
+    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
+        body.release()
+        return None
+
+    def body_settled(
+        self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
+    ) -> None:
+        self._in_flight -= 1
+        self.settled[settlement.value] += 1
+        if settlement is Settlement.REFUSED:
+            self.refusals[reason_word(reason)] += 1
+        if self._drained is not None:
+            if self._in_flight == 0:
+                fire(self._drained)
+        elif self._neighbour is not None:
+            self._send_due()
+
+    def _fill(self) -> None:
+        if self._neighbour is None:
+            return
+        self._send_due()
+        next_s = self._schedule.next_s()
+        if next_s is not None:
+            self._reactor.callLater(max(0.0, next_s - now_s()), self._fill)
+
+    def _send_due(self) -> None:
+        neighbour = self._neighbour
+        assert neighbour is not None
+        moment_s = now_s()
+        for _ in range(self._schedule.due(moment_s, self._in_flight)):
+            number = self._next_id
+            self._next_id = number + 1
+            head = self._head_before + number.to_bytes(8, "big") + self._head_after
+            if self.departures is not None:
+                self.departures.append((number, moment_s))
+            self._in_flight += 1
+            self.sent += 1
+            neighbour.send(BodyKind.CHUNK, head, self._payload, number)
+
+
+def chunk_head(source: GUID, destination: GUID, payload_bytes: int, sids: list[SID]) -> bytes:
+    """Return the header of every chunk of a run; only the chunk id differs."""
+    header = ChunkHeader(
+        source=source,
+        destination=destination,
+        chunk_id=ChunkId(0),
+        payload_bytes=payload_bytes,
+        sid=SID_ZERO if not sids else sids[0] if len(sids) == 1 else SID_SEQUENCE,
+        sequence=ServiceSequence(tuple(sids)) if len(sids) > 1 else None,
+        lifetime_ms=LIFETIME_MS,
+    )
+    return header.to_bytes()
+
+
+async def send(reactor: Any, options: argparse.Namespace) -> None:
+    """Send until SIGTERM, or until `--seconds` are over."""
+    stop = terminated(reactor)
+    identity = Identity.generate()
+    payload = make_payload(options.payload_bytes)
+    head = chunk_head(identity.guid, options.destination, len(payload), options.sid)
+    schedule = (
+        SetRate(options.rate, now_s(), MOST_OUTSTANDING)
+        if options.rate > 0
+        else FullWindow(options.outstanding)
+    )
+    sender = Sender(reactor, head, payload, schedule)
+    if options.departures is not None:
+        sender.departures = []
+    node = HopNode(reactor, identity, Role.HOST, hop_config(len(payload)), sender)
+    node.listen("0.0.0.0", 0)
+    neighbour = await node.connect(options.connect, options.expect)
+    emit_event("ready", guid=identity.guid.hex)
+    if options.seconds > 0:
+        reactor.callLater(options.seconds, fire, stop)
+    sender.begin(neighbour)
+    await stop
+    drained = sender.drain()
+    reactor.callLater(DRAIN_S, fire, drained)
+    await drained
+    hop = node.stats()
+    await node.close()
+    if options.departures is not None:
+        options.departures.write_text(json.dumps(sender.departures))
+    emit_event(
+        "done",
+        sent=sender.sent,
+        settled=dict(sender.settled),
+        refusals=dict(sender.refusals),
+        skipped=getattr(schedule, "skipped", 0),
+        hop=hop,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connect", type=parse_address, required=True)
+    parser.add_argument("--expect", type=parse_guid, help="GUID of the node to connect to")
+    parser.add_argument("--destination", type=parse_guid, required=True)
+    parser.add_argument("--sid", type=SID.from_hex, action="append", default=[])
+    parser.add_argument("--payload-bytes", type=int, default=1 << 20)
+    parser.add_argument("--outstanding", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=0.0, help="chunks per second; 0: all it can")
+    parser.add_argument("--seconds", type=float, default=0.0, help="0: until SIGTERM")
+    parser.add_argument("--departures", type=Path, help="write [chunk id, time] pairs here")
+    options = parser.parse_args(arguments)
+    reactor = install_reactor()
+    return run_node(reactor, lambda: send(reactor, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
