@@ -1,1 +1,21 @@
-""""""
+"""The router: takes custody of chunks, runs them through services, sends them on.
+
+The core, which knows no socket, clock or loop:
+
+- `core`         events in, calls on neighbours out: the order of the steps
+- `flow`         what is decided once per flow: services to visit, the way out, the classifier
+- `layout`       where things stand in one encoded header, so that it is not decoded again
+- `dispatch`     chunks to VIs and verdicts back
+- `service_pool` services, their VIs, their windows and their delay penalty
+- `forward`      the way out: hosts, routers, and waiting for those that are away
+- `routes`       attached hosts, neighbour routers, the static name table
+- `attachment`   one neighbour's session and flow cache
+- `custody`      the chunks that this router answers for, and the conservation sum
+- `deadlines`    a timing wheel
+- `histogram`    durations with quantiles in bounded memory
+- `reports`      what sources are told, batched
+- `settings`     what the core is told to do
+- `errors`       errors of this room
+
+Source: design, sections 3 and 6; MobiArch'13 paper, section 3.3.
+"""

@@ -1,0 +1,455 @@
+"""The router without its sockets: events in, calls on the neighbours out, time passed in.
+
+    neighbour_up / neighbour_down / body_received / body_settled / handle_timeout / flush_reports
+
+A chunk is refused at the door wherever that can be known before taking it: the neighbour still has
+it then, and no report is needed. Nothing here or below knows a socket, a clock or a loop.
+Source: design, section 6.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+
+from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.header import (
+    CHUNK_VERSION,
+    FIXED_BYTES,
+    MAX_HEADER_BYTES,
+    SOURCE_NA_OFFSET,
+    ChunkHeader,
+    DeliveryMode,
+    PayloadType,
+    decode_header,
+)
+from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import GUID, NA, SID, ChunkId
+from packetcloud.chunk.reasons import Reason
+from packetcloud.router.attachment import Attachment
+from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.dispatch import Emitted, ServiceDispatch
+from packetcloud.router.errors import ChunkRefusedError
+from packetcloud.router.flow import Classifier, Flow, NoRules, Patch, is_report, plan_visit
+from packetcloud.router.forward import Forwarder
+from packetcloud.router.layout import HeaderLayout
+from packetcloud.router.reports import ReportBatch
+from packetcloud.router.routes import Routes
+from packetcloud.router.service_pool import Service, Visit
+from packetcloud.router.settings import FailPolicy, RouterSettings
+
+_HEAD_BYTES = 256
+"""Copied from every chunk; the rare longer header is copied once more, whole."""
+_REPORT_LIFETIME_MS = 30_000
+_ENDING_CHECK_S = 1.0
+_REFUSALS = {reason: Refusal(int(reason)) for reason in Reason}
+_UNSUPPORTED_ERRORS = frozenset({"bad_version", "unknown_critical_extension"})
+_U64 = (1 << 64) - 1
+
+
+class RouterCore:
+    """One router.
+
+    Args:
+        settings: names, limits, services, neighbours.
+        now: seconds on a clock that never steps, the same clock as every later `now`.
+        first_chunk_id: for chunks that this router makes; no earlier run may have come near it.
+        classifier: the rules that make chunks visit services that they did not ask for.
+    """
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        now: float,
+        first_chunk_id: int,
+        classifier: Classifier | None = None,
+    ) -> None:
+        self.settings = settings
+        self.reports = ReportBatch()
+        self.book = CustodyBook(settings.store_bytes, self.reports)
+        self.routes = Routes(settings, now)
+        self.forwarder = Forwarder(settings, self.book, self.routes)
+        self.dispatch = ServiceDispatch(
+            settings, self.book, now, self.forwarder.leave, self._emit, self._forget_flows
+        )
+        self.door_refusals: Counter[Reason] = Counter()
+        """Chunks that were not taken, by reason: outside the conservation sum."""
+        self.is_draining = False
+        self._classifier = classifier if classifier is not None else NoRules()
+        self._attachments: dict[int, Attachment] = {}
+        self._next_chunk_id = first_chunk_id & _U64
+
+    @property
+    def next_timeout(self) -> float:
+        """When `handle_timeout` should be called; infinity for never."""
+        return min(self.book.wheel.next_due_s, self.dispatch.next_due_s)
+
+    @property
+    def attachments(self) -> list[Attachment]:
+        return list(self._attachments.values())
+
+    def admit(self, guid: GUID, role: Role) -> str | None:
+        """Say why a neighbour may not attach, None if it may."""
+        settings = self.settings
+        if self.is_draining:
+            return "this router is shutting down"
+        if role is Role.SERVICE:
+            return self.dispatch.reason_to_refuse(SID(guid.value))
+        if role is Role.ROUTER:
+            if any(neighbour.guid == guid for neighbour in settings.neighbours):
+                return None
+            return f"router {guid} is not a configured neighbour"
+        if settings.hosts is None or guid in settings.hosts:
+            return None
+        return f"host {guid} is not listed at this router"
+
+    def configure(self, settings: RouterSettings, now: float) -> None:
+        """Take new settings; what is in custody follows them from here on."""
+        self.settings = settings
+        self.book.store_bytes = settings.store_bytes
+        self.forwarder.configure(settings)
+        removed = self.routes.configure(settings, now)
+        self.dispatch.configure(settings, now)
+        self._forget_flows()
+        for hop in removed:
+            if hop.attachment is not None:
+                hop.attachment.neighbour.close("no longer a configured neighbour")
+            self.forwarder.give_up_waiting(hop)
+
+    def neighbour_up(self, neighbour: Neighbour, now: float) -> None:
+        """A session is established."""
+        attachment = Attachment(neighbour)
+        self._attachments[id(neighbour)] = attachment
+        self._forget_flows()
+        if neighbour.role is Role.SERVICE:
+            self.dispatch.vi_up(attachment, now)
+            return
+        hop = self.routes.place_of(attachment, now)
+        if hop is None:
+            neighbour.close("not a configured neighbour")
+            return
+        before, hop.attachment = hop.attachment, attachment
+        attachment.next_hop = hop
+        if before is not None:
+            # Its old session is dead, or will be: what it still had to settle goes the new way.
+            before.neighbour.close("replaced by a newer session")
+        self.forwarder.attached(hop, now)
+
+    def neighbour_down(self, neighbour: Neighbour, now: float) -> None:
+        """A session ended; all its bodies were settled before."""
+        attachment = self._attachments.pop(id(neighbour), None)
+        if attachment is None:
+            return
+        self._forget_flows()
+        if attachment.vi is not None:
+            self.dispatch.vi_down(attachment, now)
+        hop = attachment.next_hop
+        if hop is not None and hop.attachment in (attachment, None):
+            for forgotten in self.routes.detached(hop, now):
+                self.forwarder.give_up_waiting(forgotten)
+
+    def body_received(
+        self, neighbour: Neighbour, kind: BodyKind, body: Body, now: float
+    ) -> Refusal | None:
+        """Take custody of a body, or say why not; a refused body stays the caller's."""
+        attachment = self._attachments.get(id(neighbour))
+        if attachment is None:
+            return self._at_door(Reason.NOT_AUTHORISED)
+        vi = attachment.vi
+        if vi is not None:
+            if kind is BodyKind.VERDICT:
+                return self.dispatch.verdict_received(vi, body, now)
+            return self._at_door(Reason.NOT_AUTHORISED)
+        if kind is not BodyKind.CHUNK or attachment.next_hop is None:
+            return self._at_door(Reason.NOT_AUTHORISED)
+        return self._chunk_received(attachment, body, now)
+
+    def body_settled(
+        self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int, now: float
+    ) -> None:
+        """The hop is done with a body that this router gave to it."""
+        assert isinstance(token, Custody), "the router's tokens are its custody entries"
+        token.is_unsettled = False
+        phase = token.phase
+        if phase is Phase.LEAVING:
+            if settlement is Settlement.ACCEPTED and token.next_hop is not None:
+                self.book.passed_on(token, token.next_hop.is_router)
+                return
+            attachment = self._attachments.get(id(neighbour))
+            self.forwarder.settled(token, attachment, settlement, reason, now)
+        elif phase is Phase.TASKED:
+            self.dispatch.task_settled(token, settlement, reason, now)
+        elif phase is Phase.ENDING:
+            assert token.ending is not None, "an ending chunk has an end"
+            if settlement is Settlement.ACCEPTED and token.next_hop is not None:
+                self.book.passed_on(token, token.next_hop.is_router)
+            else:
+                self.book.give_up(token, *token.ending)
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on every deadline that has passed."""
+        wheel = self.book.wheel
+        for entry in wheel.due(now):
+            # Acting on one chunk may have moved, or ended, another of this list.
+            if entry.bucket is None and entry.phase is not Phase.GONE:
+                self._due(entry, now)
+        self.dispatch.handle_timeout(now)
+
+    def flush_reports(self, now: float) -> None:
+        """Send what sources must be told; call it once at the end of a turn of the loop."""
+        for source, source_na, payload in self.reports.take():
+            header = ChunkHeader(
+                source=self.settings.guid,
+                destination=GUID(source),
+                chunk_id=self._take_chunk_id(),
+                payload_bytes=len(payload),
+                source_na=self.settings.na,
+                destination_na=NA(source_na),
+                payload_type=PayloadType.REPORT,
+                lifetime_ms=_REPORT_LIFETIME_MS,
+            ).to_bytes()
+            flow = Flow(HeaderLayout.of(header), is_report=True)
+            self._originate(header, payload, flow, None, now)
+
+    def start_draining(self) -> None:
+        """Take no more chunks; verdicts, and what is in custody, go on."""
+        self.is_draining = True
+
+    def give_up_all(self) -> None:
+        """Refuse everything that is still held, for the end of a drain."""
+        for entry in list(self.book.wheel):
+            if entry.phase is not Phase.GONE:  # ending one chunk may have ended another
+                self._end(entry, Leaving.REFUSED, Reason.SHUTTING_DOWN, "the router stops")
+
+    def _chunk_received(self, attachment: Attachment, body: Body, now: float) -> Refusal | None:
+        if self.is_draining:
+            return self._at_door(Reason.SHUTTING_DOWN)
+        head = body.head(_HEAD_BYTES)
+        if head[2:3] > b"\x00":
+            head = body.head(MAX_HEADER_BYTES)
+        flow = attachment.flows.get(head[2:8] + head[20:FIXED_BYTES])
+        hop = flow.next_hop if flow is not None else None
+        if (
+            flow is None
+            or not flow.layout.matches(head)
+            or (hop is not None and hop.attachment is None)
+        ):
+            try:
+                flow = self._decide(attachment, head, now)
+            except ChunkRefusedError as error:
+                return self._at_door(error.reason)
+            hop = flow.next_hop
+        layout = flow.layout
+        size_bytes = len(body)
+        payload_bytes = int.from_bytes(head[16:20], "big")
+        if head[0] != CHUNK_VERSION or layout.header_bytes + payload_bytes != size_bytes:
+            return self._at_door(Reason.MALFORMED)
+        settings = self.settings
+        if payload_bytes > settings.max_payload_bytes and attachment.role is Role.HOST:
+            return self._at_door(Reason.PAYLOAD_TOO_LARGE)
+        expires_at = now + settings.hold_limit_s
+        offset = layout.lifetime_offset
+        if offset:
+            left_ms = int.from_bytes(head[offset : offset + 4], "big")
+            if not left_ms:
+                return self._at_door(Reason.DEADLINE_PASSED)
+            expires_at = min(expires_at, now + left_ms / 1000)
+        if hop is not None and hop.is_router and not head[1]:
+            return self._at_door(Reason.HOP_LIMIT)
+        book = self.book
+        if book.held_bytes + size_bytes > book.store_bytes:
+            return self._at_door(Reason.STORE_FULL)
+        steps = flow.steps
+        if steps:
+            service = steps[0].service
+            if not service.may_serve(now) and _refuses_without_vi(service):
+                return self._at_door(Reason.SERVICE_FAILED)
+        elif hop is not None and hop.attachment is None and self.forwarder.is_full(hop, size_bytes):
+            return self._at_door(Reason.STORE_FULL)
+        entry = Custody(body, head, flow, size_bytes, now, expires_at)
+        book.take(entry)
+        for patch_offset, data in flow.patches:
+            body.patch(patch_offset, data)
+        if steps:
+            self.dispatch.run_step(entry, now)
+        else:
+            self.forwarder.leave(entry, now)
+        return None
+
+    def _decide(self, attachment: Attachment, head: bytes, now: float) -> Flow:
+        """Decode a header and decide for it and all that look like it."""
+        attachment.flow_misses += 1
+        try:
+            header = decode_header(head)
+        except ProtocolError as error:
+            is_newer = error.reason in _UNSUPPORTED_ERRORS
+            reason = Reason.UNSUPPORTED if is_newer else Reason.MALFORMED
+            raise ChunkRefusedError(reason, str(error)) from None
+        patches: list[Patch] = []
+        source_na = header.source_na
+        if attachment.role is Role.HOST:
+            if header.source != attachment.guid:
+                raise ChunkRefusedError(Reason.NOT_AUTHORISED, "a source GUID that it does not own")
+            if source_na != self.settings.na:
+                source_na = self.settings.na
+                patches.append((SOURCE_NA_OFFSET, source_na.to_bytes()))
+        key = head[2:8] + head[20:FIXED_BYTES]
+        wants_report = header.wants_report and not is_report(header)
+        flow = self._plan(
+            header,
+            head,
+            now,
+            flow_hash=zlib.crc32(key),
+            patches=tuple(patches),
+            reports_to=source_na.value if wants_report else None,
+        )
+        attachment.remember(key, flow)
+        return flow
+
+    def _plan(
+        self,
+        header: ChunkHeader,
+        head: bytes,
+        now: float,
+        *,
+        flow_hash: int = 0,
+        patches: tuple[Patch, ...] = (),
+        reports_to: int | None = None,
+        executed: frozenset[bytes] = frozenset(),
+    ) -> Flow:
+        if header.delivery_mode is not DeliveryMode.UNICAST:
+            mode = header.delivery_mode.name.lower()
+            raise ChunkRefusedError(Reason.UNSUPPORTED, f"delivery mode {mode}")
+        layout = HeaderLayout.of(head)
+        matched = self._classifier.transparent_services(header)
+        hosted = self.dispatch.hosted
+        transparent = {service.sid: service for service in map(hosted, matched) if service}
+        steps, beyond = plan_visit(header, layout, list(transparent.values()), hosted, executed)
+        flow = Flow(
+            layout,
+            steps=steps,
+            beyond=beyond,
+            flow_hash=flow_hash,
+            patches=patches,
+            reports_to=reports_to,
+            is_report=is_report(header),
+        )
+        try:
+            flow.next_hop, flow.destination_na = self.forwarder.find(head, beyond, now)
+        except ChunkRefusedError as error:
+            # A service may redirect to a destination that can be found, or emit an answer.
+            if not steps or error.reason is not Reason.UNRESOLVABLE_GUID:
+                raise
+        return flow
+
+    def _emit(self, parent: Custody, sid: SID, emitted: list[Emitted], now: float) -> None:
+        visit = parent.visit
+        assert visit is not None, "only a service emits"
+        ran = (step.service.sid.value for step in parent.flow.steps[: visit.step_index + 1])
+        executed = visit.emitted_by.union(ran)
+        for made, payload in emitted:
+            header = ChunkHeader(
+                source=GUID(sid.value),
+                destination=made.destination,
+                chunk_id=made.chunk_id,
+                payload_bytes=made.payload_bytes,
+                sid=made.sid,
+                source_na=self.settings.na,
+                destination_na=made.destination_na,
+                hop_limit=min(made.hop_limit, parent.head[1]),
+                payload_type=made.payload_type,
+                sequence=made.sequence,
+                lifetime_ms=made.lifetime_ms,
+                parameters=made.parameters,
+            )
+            head = header.to_bytes()
+            try:
+                flow = self._plan(
+                    header, head, now, flow_hash=zlib.crc32(head[20:FIXED_BYTES]), executed=executed
+                )
+            except ChunkRefusedError as error:
+                self._refuse_emitted(head, payload, error, now)
+                continue
+            self._originate(head, payload, flow, Visit(executed), now)
+
+    def _originate(
+        self, header: bytes, payload: bytes, flow: Flow, visit: Visit | None, now: float
+    ) -> None:
+        expires_at = now + self.settings.hold_limit_s
+        offset = flow.layout.lifetime_offset
+        if offset:
+            left_ms = int.from_bytes(header[offset : offset + 4], "big")
+            expires_at = min(expires_at, now + left_ms / 1000)
+        size_bytes = len(header) + len(payload)
+        entry = Custody(None, header, flow, size_bytes, now, expires_at)
+        entry.header, entry.payload, entry.visit = bytearray(header), payload, visit
+        self.book.originate(entry)
+        if self.book.held_bytes > self.book.store_bytes:
+            self.book.give_up(entry, Leaving.REFUSED, Reason.STORE_FULL, "")
+        else:
+            self.dispatch.run_step(entry, now)
+
+    def _refuse_emitted(
+        self, header: bytes, payload: bytes, error: ChunkRefusedError, now: float
+    ) -> None:
+        flow = Flow(HeaderLayout.of(header))
+        entry = Custody(None, header, flow, len(header) + len(payload), now, now)
+        self.book.originate(entry)
+        self.book.give_up(entry, Leaving.REFUSED, error.reason, error.detail)
+
+    def _due(self, entry: Custody, now: float) -> None:
+        wheel = self.book.wheel
+        if entry.phase is Phase.ENDING:
+            wheel.add(entry, now + _ENDING_CHECK_S)
+        elif now >= entry.expires_at:
+            self._end(entry, Leaving.EXPIRED, Reason.DEADLINE_PASSED, "held too long")
+        elif now >= entry.due_at:
+            wheel.add(entry, entry.expires_at)
+            if entry.phase is Phase.TASKED:
+                self.dispatch.task_due(entry, now)
+            else:
+                self.forwarder.lose(entry)
+        else:
+            wheel.add(entry, min(entry.expires_at, entry.due_at))
+
+    def _end(self, entry: Custody, how: Leaving, reason: Reason, detail: str) -> None:
+        """Give up a chunk in whatever phase it is; at once, or when the hop lets go of it."""
+        if entry.phase is Phase.HELD and entry.next_hop is not None:
+            entry.next_hop.stop_waiting(entry)
+        was_leaving = entry.phase is Phase.LEAVING
+        vi = entry.visit.vi if entry.visit is not None else None
+        if not was_leaving:
+            self.dispatch.forget(entry)
+            entry.next_hop = None
+        if not entry.is_unsettled:
+            self.book.give_up(entry, how, reason, detail)
+            return
+        if entry.phase is Phase.ENDING:
+            return
+        entry.phase = Phase.ENDING
+        entry.ending = (how, reason, detail)
+        if entry.bucket is None:
+            self.book.wheel.add(entry, entry.expires_at + _ENDING_CHECK_S)
+        holder = entry.next_hop.attachment if was_leaving and entry.next_hop is not None else None
+        if not was_leaving and vi is not None:
+            holder = vi.attachment
+        if holder is not None:
+            holder.neighbour.cancel(entry)
+
+    def _forget_flows(self) -> None:
+        for attachment in self._attachments.values():
+            attachment.flows.clear()
+
+    def _take_chunk_id(self) -> ChunkId:
+        chunk_id = ChunkId(self._next_chunk_id)
+        self._next_chunk_id = (self._next_chunk_id + 1) & _U64
+        return chunk_id
+
+    def _at_door(self, reason: Reason) -> Refusal:
+        self.door_refusals[reason] += 1
+        return _REFUSALS[reason]
+
+
+def _refuses_without_vi(service: Service) -> bool:
+    return service.settings.fail_policy is FailPolicy.CLOSED

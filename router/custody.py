@@ -1,0 +1,287 @@
+"""Custody: the chunks that this router answers for, and the sum that must always hold.
+
+    taken_in + originated = sent_on + delivered + replaced + refused + expired + dropped + held
+
+`held` is counted from the chunks themselves, the other terms by counters, so the sum is a check and
+not an identity. A refusal at the door is no custody and stands outside it.
+Source: design, section 6, "Custody".
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from packetcloud.chunk.hop.api import Body, Buffer
+from packetcloud.chunk.messages import DeliveryReport, Outcome
+from packetcloud.chunk.names import ChunkId
+from packetcloud.chunk.reasons import Reason
+from packetcloud.router.deadlines import DeadlineWheel
+from packetcloud.router.reports import ReportBatch
+
+if TYPE_CHECKING:
+    from packetcloud.router.flow import Flow
+    from packetcloud.router.routes import NextHop
+    from packetcloud.router.service_pool import Visit
+
+
+class Phase(Enum):
+    """Where a chunk in custody stands."""
+
+    LEAVING = "leaving"
+    """Given to the hop towards a host or router, not settled yet."""
+    HELD = "held"
+    """Waits for a host or router that is away."""
+    TASKED = "tasked"
+    """With a VI, or on its way there."""
+    QUEUED = "queued"
+    """Waits for a VI with room."""
+    ENDING = "ending"
+    """Given up, but the hop still reads its bytes: waits for the settlement."""
+    GONE = "gone"
+    """Out of custody; nothing happens to it any more."""
+
+
+class Leaving(Enum):
+    """The ways out of custody, as metric labels."""
+
+    SENT_ON = "sent_on"
+    DELIVERED = "delivered"
+    REPLACED = "replaced"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    DROPPED = "dropped"
+
+
+class Custody:
+    """One chunk in custody. The hop's token for it is this object.
+
+    The chunk's bytes are in one of two shapes. `header is None`: all in `body`, as received, and
+    patched in place; else `header` and `payload`, the latter perhaps inside `body` (a verdict).
+    """
+
+    __slots__ = (
+        "body",
+        "bucket",
+        "due_at",
+        "ending",
+        "expires_at",
+        "flow",
+        "head",
+        "header",
+        "is_originated",
+        "is_unsettled",
+        "next_hop",
+        "original",
+        "payload",
+        "phase",
+        "size_bytes",
+        "taken_at",
+        "visit",
+        "wake_at",
+    )
+
+    def __init__(
+        self,
+        body: Body | None,
+        head: bytes,
+        flow: Flow,
+        size_bytes: int,
+        taken_at: float,
+        expires_at: float,
+    ) -> None:
+        self.body = body
+        self.head = head
+        """The header's bytes as they were received."""
+        self.flow = flow
+        self.size_bytes = size_bytes
+        """What the chunk counts for in the store, from taking it to its end."""
+        self.taken_at = taken_at
+        self.expires_at = expires_at
+        self.due_at = math.inf
+        """The deadline of the present phase: a task's verdict, or the end of a wait."""
+        self.wake_at = math.inf
+        """When the wheel looks at the chunk; never later than the two deadlines."""
+        self.bucket: dict[Custody, None] | None = None
+        self.phase = Phase.LEAVING
+        self.header: bytearray | None = None
+        self.payload: Buffer = b""
+        self.original: Body | None = None
+        """The body as received, after an update. It stays unreleased until the chunk is gone, so
+        that the neighbour it came from sees how much of its credit is still in use here."""
+        self.next_hop: NextHop | None = None
+        self.visit: Visit | None = None
+        self.is_unsettled = False
+        self.is_originated = False
+        self.ending: tuple[Leaving, Reason, str] | None = None
+
+    @property
+    def chunk_id(self) -> ChunkId:
+        return ChunkId.from_bytes(self.head[8:16])
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Overwrite bytes of the chunk's header; nothing may be reading them now."""
+        if self.header is not None:
+            self.header[offset : offset + len(data)] = data
+        elif self.body is not None:
+            self.body.patch(offset, data)
+
+    def header_bytes_now(self) -> bytes:
+        """Return the header with every patch so far."""
+        if self.header is not None:
+            return bytes(self.header)
+        assert self.body is not None, "a chunk without header of its own lies in a body"
+        return self.body.head(self.flow.layout.header_bytes)
+
+    def update_payload(self, header: bytearray, payload: Buffer, verdict_body: Body) -> None:
+        """Take the payload inside `verdict_body`, and keep the original for its credit."""
+        if self.original is None:
+            self.original = self.body
+        elif self.body is not None:
+            self.body.release()
+        self.header, self.payload, self.body = header, payload, verdict_body
+
+    def move_out_of_the_hop(self) -> None:
+        """Copy the bytes and release every body: who sent them gets its credit back."""
+        if self.body is not None:
+            if self.header is None:
+                whole = bytes(self.body.contiguous())
+                header_bytes = self.flow.layout.header_bytes
+                self.header = bytearray(whole[:header_bytes])
+                self.payload = memoryview(whole)[header_bytes:]
+            else:
+                self.payload = bytes(self.payload)
+        self._release()
+
+    def move_verdict_out_of_the_hop(self) -> None:
+        """Copy an updated payload and release the verdict that carried it.
+
+        Chunks of two flows that cross two services in opposite order could otherwise fill the
+        credit of both VIs while each waits for room at the other, for ever.
+        """
+        if self.original is not None and self.body is not None:
+            self.payload = bytes(self.payload)
+            self.body.release()
+            self.body = None
+
+    def release(self) -> None:
+        """Give all memory back; the chunk's bytes are gone after this."""
+        self.payload = b""
+        self._release()
+
+    def _release(self) -> None:
+        if self.body is not None:
+            self.body.release()
+            self.body = None
+        if self.original is not None:
+            self.original.release()
+            self.original = None
+
+
+class CustodyBook:
+    """All chunks in custody, the counters of the sum, and the one place where custody ends."""
+
+    def __init__(self, store_bytes: int, reports: ReportBatch) -> None:
+        self.store_bytes = store_bytes
+        self.wheel: DeadlineWheel[Custody] = DeadlineWheel()
+        self.held_bytes = 0
+        self.taken_in_count = 0
+        self.taken_in_bytes = 0
+        self.originated_count = 0
+        self.sent_on_count = 0
+        self.sent_on_bytes = 0
+        self.delivered_count = 0
+        self.delivered_bytes = 0
+        self.replaced_count = 0
+        self.refused: Counter[Reason] = Counter()
+        self.expired: Counter[Reason] = Counter()
+        self.dropped: Counter[str] = Counter()
+        """By the name of the service that dropped."""
+        self.undeliverable_reports_count = 0
+        self._reports = reports
+
+    @property
+    def held_count(self) -> int:
+        return len(self.wheel)
+
+    def conservation(self) -> dict[str, int]:
+        """Return the terms of the sum; `balance` is zero when nothing was lost or doubled."""
+        terms = {
+            "taken_in": self.taken_in_count,
+            "originated": self.originated_count,
+            "sent_on": self.sent_on_count,
+            "delivered": self.delivered_count,
+            "replaced": self.replaced_count,
+            "refused": self.refused.total(),
+            "expired": self.expired.total(),
+            "dropped": self.dropped.total(),
+            "held": self.held_count,
+        }
+        came = terms["taken_in"] + terms["originated"]
+        terms["balance"] = 2 * came - sum(terms.values())
+        return terms
+
+    def take(self, entry: Custody) -> None:
+        """Answer for a chunk from now on."""
+        self.taken_in_count += 1
+        self.taken_in_bytes += entry.size_bytes
+        self.held_bytes += entry.size_bytes
+        self.wheel.add(entry, entry.expires_at)
+
+    def originate(self, entry: Custody) -> None:
+        """Answer for a chunk that begins here: a report, or what a service emitted."""
+        entry.is_originated = True
+        self.originated_count += 1
+        self.held_bytes += entry.size_bytes
+        self.wheel.add(entry, entry.expires_at)
+
+    def passed_on(self, entry: Custody, to_router: bool) -> None:
+        """The next custodian, or the destination, has the chunk."""
+        if to_router:
+            self.sent_on_count += 1
+            self.sent_on_bytes += entry.size_bytes
+        else:
+            self.delivered_count += 1
+            self.delivered_bytes += entry.size_bytes
+        self._forget(entry)
+
+    def give_up(self, entry: Custody, how: Leaving, reason: Reason, detail: str) -> None:
+        """End custody without passing the chunk on; its source is told when it asked."""
+        if how is Leaving.REFUSED:
+            self.refused[reason] += 1
+        elif how is Leaving.EXPIRED:
+            self.expired[reason] += 1
+        elif how is Leaving.DROPPED:
+            assert entry.visit is not None, "only a service drops"
+            self.dropped[entry.visit.service_name] += 1
+        else:
+            self.replaced_count += 1
+        if entry.flow.reports_to is not None:
+            outcome = _OUTCOMES[how]
+            report_reason = 0 if outcome is Outcome.DELIVERED else int(reason)
+            report = DeliveryReport(entry.chunk_id, outcome, report_reason, detail)
+            self._reports.add(entry.head[20:40], entry.flow.reports_to, report)
+        elif entry.flow.is_report:
+            self.undeliverable_reports_count += 1
+        self._forget(entry)
+
+    def _forget(self, entry: Custody) -> None:
+        entry.phase = Phase.GONE
+        bucket = entry.bucket
+        if bucket is not None:
+            del bucket[entry]
+            entry.bucket = None
+        self.held_bytes -= entry.size_bytes
+        entry.release()
+
+
+_OUTCOMES = {
+    Leaving.REFUSED: Outcome.REFUSED,
+    Leaving.DROPPED: Outcome.REFUSED,
+    Leaving.EXPIRED: Outcome.EXPIRED,
+    # A service took the chunk in the destination's place and sent others instead: its journey ended
+    # as its source wanted when it asked for that service.
+    Leaving.REPLACED: Outcome.DELIVERED,
+}

@@ -1,0 +1,504 @@
+"""Chunks to VIs and verdicts back: every way a task can end, and what follows from it.
+
+The original stays here until the verdict. A task that is given again has a new id, so a late
+verdict on the old one finds nothing: whatever happens to VIs, a chunk is processed once in effect.
+Source: design, section 6, steps 4 and 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.header import MAX_HEADER_BYTES, ChunkHeader, decode_header
+from packetcloud.chunk.hop.api import Body, Refusal, Settlement
+from packetcloud.chunk.messages import (
+    MAX_DETAIL_BYTES,
+    VERDICT_BYTES,
+    BodyKind,
+    VerdictCode,
+    VerdictHeader,
+)
+from packetcloud.chunk.names import GUID_BYTES, SID
+from packetcloud.chunk.reasons import Reason, reason_word
+from packetcloud.router.attachment import Attachment
+from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.service_pool import VI, Service, Visit
+from packetcloud.router.settings import FailPolicy, RouterSettings
+
+MAX_EMIT_COUNT = 1024
+"""Chunks of one EMIT verdict, as in the SDK; more is a failed verdict."""
+_DESTINATION_OFFSET = 44
+_VERDICT_HEAD_BYTES = VERDICT_BYTES + MAX_DETAIL_BYTES
+
+Emitted = tuple[ChunkHeader, bytes]
+"""A chunk that a service made: its decoded header and its payload."""
+
+
+class ServiceDispatch:
+    """Runs the steps of a visit.
+
+    Args:
+        leave: called with a chunk whose services are done.
+        emit: called with a chunk, the SID that emitted, and the emitted chunks.
+        services_changed: called when cached flows may name services that are gone.
+    """
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        book: CustodyBook,
+        now: float,
+        leave: Callable[[Custody, float], None],
+        emit: Callable[[Custody, SID, list[Emitted], float], None],
+        services_changed: Callable[[], None],
+    ) -> None:
+        self.services: dict[bytes, Service] = {}
+        self.bad_verdicts_count = 0
+        self.next_due_s = math.inf
+        """When the next grace time ends."""
+        self._book = book
+        self._wheel = book.wheel
+        self._leave = leave
+        self._emit = emit
+        self._services_changed = services_changed
+        self._without_vi: dict[Service, None] = {}
+        self._last_task_id = 0
+        self._vi_count = 0
+        self._settings = settings
+        self.configure(settings, now)
+
+    def configure(self, settings: RouterSettings, now: float) -> None:
+        """Take new service settings; the VIs of a service that is no longer allowed are sent away.
+
+        Chunks that have a task with such a VI, or wait for one, end by the fail policy.
+        """
+        self._settings = settings
+        listed = {one.sid.value: one for one in settings.services}
+        for sid, one in listed.items():
+            service = self.services.get(sid)
+            if service is None:
+                service = self.services[sid] = Service(one, True, now)
+                self._await_vi(service)
+            service.is_listed = True
+            service.configure(one)
+        for sid, service in list(self.services.items()):
+            if sid in listed:
+                continue
+            service.is_listed = False
+            if settings.unlisted_services is not None:
+                service.configure(settings.unlisted_services.for_unlisted(service.sid))
+                continue
+            service.grace_ends_at = now
+            for vi in service.vis:
+                vi.is_draining = True
+                vi.neighbour.close("the service is no longer configured here")
+            self._await_vi(service)
+
+    def hosted(self, sid: SID) -> Service | None:
+        """Return the service if it belongs to this cloudlet, whether or not a VI is attached."""
+        return self.services.get(sid.value)
+
+    def vi_up(self, attachment: Attachment, now: float) -> bool:
+        """Note a new VI and give it what waits; False: it may not serve here."""
+        sid = SID(attachment.guid.value)
+        refusal = self.reason_to_refuse(sid)
+        if refusal is not None:
+            attachment.neighbour.close(refusal)
+            return False
+        service = self.services.get(sid.value)
+        if service is None:
+            template = self._settings.unlisted_services
+            assert template is not None, "reason_to_refuse lets no other service pass"
+            service = self.services[sid.value] = Service(template.for_unlisted(sid), False, now)
+        self._vi_count += 1
+        attachment.vi = service.attach(attachment, self._vi_count)
+        if self._without_vi.pop(service, 0) is None:
+            self._set_next_due()
+        self._pump(service, now)
+        return True
+
+    def reason_to_refuse(self, sid: SID) -> str | None:
+        """Return why no further VI of `sid` may attach, None if it may."""
+        service = self.services.get(sid.value)
+        if (service is None or not service.is_listed) and self._settings.unlisted_services is None:
+            return f"service {sid} is not configured at this router"
+        if service is not None and len(service.vis) >= service.settings.max_replicas:
+            return f"service {service.name} has its {service.settings.max_replicas} VIs already"
+        return None
+
+    def vi_down(self, attachment: Attachment, now: float) -> None:
+        """Take back every task of a VI that is gone, the oldest first in line again."""
+        vi = attachment.vi
+        if vi is None:
+            return
+        service = vi.service
+        service.detach(vi, now)
+        if not service.has_vi:
+            self._await_vi(service)
+        orphans, vi.tasks, vi.tasks_bytes = list(vi.tasks.values()), {}, 0
+        # The oldest task is the one that it was most likely working on when it died.
+        for suspect in orphans[:1]:
+            self._count_attempt(suspect, Reason.SERVICE_FAILED, "its VI ended before a verdict")
+        for entry in reversed(orphans):
+            self._enqueue(service, entry, first=True)
+        for entry in orphans[:1]:
+            self._fail_if_exhausted(service, entry, now)
+        self._pump(service, now)
+
+    def run_step(self, entry: Custody, now: float) -> None:
+        """Go on with a chunk: to its next service, or out when none is left."""
+        visit = entry.visit
+        if visit is None:
+            visit = entry.visit = Visit()
+        steps = entry.flow.steps
+        if visit.step_index == len(steps):
+            self._leave(entry, now)
+            return
+        service = steps[visit.step_index].service
+        if not service.waiting:
+            settings = self._settings
+            vi = service.choose(
+                entry.flow.hash,
+                visit.failed_vis,
+                settings.vi_window_bytes,
+                settings.vi_window_count,
+            )
+            if vi is not None:
+                self._give(service, vi, visit, entry, now)
+                return
+        self._enqueue(service, entry)
+        self._pump(service, now)
+
+    def verdict_received(self, vi: VI, body: Body, now: float) -> Refusal | None:
+        """Act on a verdict; unknown task ids are late verdicts and change nothing."""
+        try:
+            verdict = VerdictHeader.from_bytes(body.head(_VERDICT_HEAD_BYTES))
+        except ProtocolError:
+            self.bad_verdicts_count += 1
+            return Refusal(Reason.MALFORMED)
+        entry = vi.tasks.get(verdict.task_id)
+        if entry is None:
+            vi.service.late_count += 1
+            body.release()
+            return None
+        visit = entry.visit
+        assert visit is not None, "an entry with a task has a visit"
+        if entry.is_unsettled:
+            if visit.verdict is not None:
+                self.bad_verdicts_count += 1
+                return Refusal(Reason.MALFORMED)
+            visit.verdict = (verdict, body)
+            self._measure(vi.service, visit, verdict, now)
+            return None
+        self._measure(vi.service, visit, verdict, now)
+        self._judge(vi, visit, entry, verdict, body, now)
+        return None
+
+    def task_settled(self, entry: Custody, settlement: Settlement, reason: int, now: float) -> None:
+        """The hop is done with the bytes of a task."""
+        visit = entry.visit
+        assert visit is not None and visit.vi is not None, "an entry with a task has both"
+        vi = visit.vi
+        if visit.verdict is not None:
+            (verdict, body), visit.verdict = visit.verdict, None
+            self._judge(vi, visit, entry, verdict, body, now)
+        elif visit.has_missed:
+            visit.has_missed = False
+            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, _MISSED, now)
+        elif settlement is Settlement.LOST:
+            # `neighbour_down` follows at once and takes all tasks back together, in their order.
+            self._vi_drains(vi, now)
+        elif settlement is Settlement.REFUSED:
+            self._take_task_back(vi, entry)
+            if reason == Reason.SHUTTING_DOWN:
+                self._vi_drains(vi, now)
+                self._enqueue(vi.service, entry, first=True)
+            else:
+                word = f"a VI refused the task: {reason_word(reason)}"
+                why = Reason.PAYLOAD_TOO_LARGE if reason == Reason.PAYLOAD_TOO_LARGE else None
+                self._attempt_failed(vi, visit, entry, why or Reason.SERVICE_FAILED, word, now)
+            self._pump(vi.service, now)
+
+    def task_due(self, entry: Custody, now: float) -> None:
+        """A task's deadline passed without a verdict: somebody else gets the chunk."""
+        visit = entry.visit
+        assert visit is not None and visit.vi is not None, "an entry with a task has both"
+        vi = visit.vi
+        entry.due_at = math.inf
+        if visit.verdict is not None or visit.has_missed:
+            return
+        vi.service.missed_count += 1
+        vi.has_missed = True
+        self._take_task_back(vi, entry)
+        if entry.is_unsettled:
+            visit.has_missed = True
+            vi.neighbour.cancel(entry)
+        else:
+            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, _MISSED, now)
+        self._pump(vi.service, now)
+
+    def forget(self, entry: Custody) -> None:
+        """The chunk ends for another reason: whatever a VI says about it is late."""
+        visit = entry.visit
+        if visit is None or visit.step_index == len(entry.flow.steps):
+            return
+        if entry.phase is Phase.QUEUED:
+            entry.flow.steps[visit.step_index].service.waiting.pop(entry, None)
+        elif visit.vi is not None:
+            self._take_task_back(visit.vi, entry)
+        if visit.verdict is not None:
+            visit.verdict[1].release()
+            visit.verdict = None
+
+    def handle_timeout(self, now: float) -> None:
+        """End the grace times that are over."""
+        for service in list(self._without_vi):
+            if now < service.grace_ends_at:
+                continue
+            del self._without_vi[service]
+            while service.waiting:
+                entry, _ = service.waiting.popitem(last=False)
+                self._follow_policy(service, entry, "no VI came back in time", now)
+            if not service.is_listed and not service.vis:
+                del self.services[service.sid.value]
+                self._services_changed()
+        self._set_next_due()
+
+    def _give(self, service: Service, vi: VI, visit: Visit, entry: Custody, now: float) -> None:
+        self._last_task_id = task_id = self._last_task_id + 1
+        service.tasks_count += 1
+        if visit.first_sent_at is None:
+            visit.first_sent_at = now
+        else:
+            service.retried_count += 1
+        visit.task_id = task_id
+        visit.vi = vi
+        vi.tasks[task_id] = entry
+        vi.tasks_bytes += entry.size_bytes
+        entry.phase = Phase.TASKED
+        entry.is_unsettled = True
+        entry.due_at = due_at = now + service.deadline_s
+        if due_at < entry.wake_at:
+            self._wheel.wake_by(entry, due_at)
+        prefix = task_id.to_bytes(8, "big") + service.task_tail
+        if entry.header is None:
+            assert entry.body is not None, "a chunk without header of its own lies in a body"
+            vi.neighbour.send_body(BodyKind.TASK, entry.body, entry, prefix)
+        else:
+            prefix += entry.header
+            vi.neighbour.send(BodyKind.TASK, prefix, entry.payload, entry)
+
+    def _measure(self, service: Service, visit: Visit, verdict: VerdictHeader, now: float) -> None:
+        service.verdicts[verdict.code] += 1
+        if verdict.code is VerdictCode.FAILED or visit.first_sent_at is None:
+            return
+        penalty_ns = int((now - visit.first_sent_at) * 1e9)
+        # A VI can claim any processing time; never more than the router saw pass.
+        processing_ns = min(verdict.processing_ns, penalty_ns)
+        service.penalty.add(penalty_ns)
+        service.processing.add(processing_ns)
+        service.delivery.add(penalty_ns - processing_ns)
+
+    def _judge(
+        self,
+        vi: VI,
+        visit: Visit,
+        entry: Custody,
+        verdict: VerdictHeader,
+        body: Body,
+        now: float,
+    ) -> None:
+        service = vi.service
+        vi.has_missed = False
+        if vi.tasks.pop(visit.task_id, None) is not None:
+            vi.tasks_bytes -= entry.size_bytes
+        entry.due_at = math.inf
+        code = verdict.code
+        if code is VerdictCode.FORWARD:
+            body.release()
+            self._step_done(visit, entry, now)
+        elif code is VerdictCode.UPDATE:
+            payload = body.contiguous()[verdict.encoded_bytes :]
+            header = entry.flow.layout.updated_header(
+                entry.header if entry.header is not None else entry.header_bytes_now(),
+                len(payload),
+            )
+            entry.update_payload(header, payload, body)
+            self._step_done(visit, entry, now)
+        elif code is VerdictCode.DROP:
+            body.release()
+            visit.service_name = service.name
+            detail = verdict.detail.decode("utf-8", "replace")
+            self._book.give_up(entry, Leaving.DROPPED, Reason.DROPPED_BY_SERVICE, detail)
+        elif code is VerdictCode.REDIRECT:
+            body.release()
+            self._redirect(vi, visit, entry, verdict, now)
+        elif code is VerdictCode.EMIT:
+            self._emit_chunks(vi, visit, entry, verdict, body, now)
+        else:
+            body.release()
+            text = verdict.detail.decode("utf-8", "replace")
+            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, text, now)
+        if service.waiting:
+            self._pump(service, now)
+
+    def _redirect(
+        self, vi: VI, visit: Visit, entry: Custody, verdict: VerdictHeader, now: float
+    ) -> None:
+        if verdict.redirect_target[0].is_zero:
+            text = "it redirected to the GUID zero"
+            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, text, now)
+            return
+        entry.patch(_DESTINATION_OFFSET, verdict.detail[: GUID_BYTES + 4])
+        visit.is_redirected = True
+        self._step_done(visit, entry, now)
+
+    def _emit_chunks(
+        self,
+        vi: VI,
+        visit: Visit,
+        entry: Custody,
+        verdict: VerdictHeader,
+        body: Body,
+        now: float,
+    ) -> None:
+        try:
+            emitted = _split_emitted(
+                bytes(body.contiguous()[verdict.encoded_bytes :]), verdict.emit_count
+            )
+        except ProtocolError as error:
+            self.bad_verdicts_count += 1
+            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, str(error), now)
+            return
+        finally:
+            body.release()
+        service = vi.service
+        service.emitted_count += len(emitted)
+        self._emit(entry, service.sid, emitted, now)
+        if verdict.keep:
+            self._step_done(visit, entry, now)
+        else:
+            detail = f"service {service.name} sent other chunks instead"
+            self._book.give_up(entry, Leaving.REPLACED, Reason.DROPPED_BY_SERVICE, detail)
+
+    def _step_done(self, visit: Visit, entry: Custody, now: float) -> None:
+        for offset, data in entry.flow.steps[visit.step_index].patches:
+            entry.patch(offset, data)
+        visit.next_step()
+        self.run_step(entry, now)
+
+    def _attempt_failed(
+        self, vi: VI, visit: Visit, entry: Custody, reason: Reason, text: str, now: float
+    ) -> None:
+        service = vi.service
+        self._count_attempt(entry, reason, text)
+        visit.failed_vis += (vi,)
+        self._enqueue(service, entry, first=True)
+        if not self._fail_if_exhausted(service, entry, now):
+            self._pump(service, now)
+
+    def _count_attempt(self, entry: Custody, reason: Reason, text: str) -> None:
+        visit = entry.visit
+        assert visit is not None, "an entry with a task has a visit"
+        visit.attempts += 1
+        visit.failure = (reason, text)
+
+    def _fail_if_exhausted(self, service: Service, entry: Custody, now: float) -> bool:
+        """Follow the fail policy for a waiting chunk that nobody is left to try."""
+        visit = entry.visit
+        assert visit is not None, "an entry that waits for a VI has a visit"
+        if visit.attempts < service.settings.max_attempts and not service.is_exhausted(
+            visit.failed_vis
+        ):
+            return False
+        service.waiting.pop(entry, None)
+        self._follow_policy(service, entry, visit.failure[1], now)
+        return True
+
+    def _follow_policy(self, service: Service, entry: Custody, text: str, now: float) -> None:
+        visit = entry.visit
+        assert visit is not None, "an entry that waits for a VI has a visit"
+        if service.settings.fail_policy is FailPolicy.OPEN:
+            service.skipped_count += 1
+            self._step_done(visit, entry, now)
+            return
+        detail = f"service {service.name}: {text}"
+        self._book.give_up(entry, Leaving.REFUSED, visit.failure[0], detail)
+
+    def _enqueue(self, service: Service, entry: Custody, first: bool = False) -> None:
+        entry.phase = Phase.QUEUED
+        entry.due_at = math.inf
+        entry.move_verdict_out_of_the_hop()
+        service.waiting[entry] = None
+        if first:
+            service.waiting.move_to_end(entry, last=False)
+
+    def _pump(self, service: Service, now: float) -> None:
+        """Give waiting chunks to VIs with room, the oldest first."""
+        settings = self._settings
+        while service.waiting:
+            entry = next(iter(service.waiting))
+            visit = entry.visit
+            assert visit is not None, "an entry that waits for a VI has a visit"
+            vi = service.choose(
+                entry.flow.hash,
+                visit.failed_vis,
+                settings.vi_window_bytes,
+                settings.vi_window_count,
+            )
+            if vi is not None:
+                del service.waiting[entry]
+                self._give(service, vi, visit, entry, now)
+            elif not service.may_serve(now):
+                del service.waiting[entry]
+                self._follow_policy(service, entry, "no VI is attached", now)
+            elif not self._fail_if_exhausted(service, entry, now):
+                return
+
+    def _take_task_back(self, vi: VI, entry: Custody) -> None:
+        visit = entry.visit
+        if visit is not None and vi.tasks.pop(visit.task_id, None) is not None:
+            vi.tasks_bytes -= entry.size_bytes
+
+    def _vi_drains(self, vi: VI, now: float) -> None:
+        vi.service.drain(vi, now)
+        if not vi.service.has_vi:
+            self._await_vi(vi.service)
+
+    def _await_vi(self, service: Service) -> None:
+        self._without_vi[service] = None
+        self._set_next_due()
+
+    def _set_next_due(self) -> None:
+        ends = (service.grace_ends_at for service in self._without_vi)
+        self.next_due_s = min(ends, default=math.inf)
+
+
+_MISSED = "no verdict within the deadline"
+
+
+def _split_emitted(data: bytes, count: int) -> list[Emitted]:
+    """Split the payload of an EMIT verdict into its chunks.
+
+    Raises:
+        ProtocolError: cut off, bytes left over, or a source other than zero, which is the router's
+            to fill in.
+    """
+    if not 1 <= count <= MAX_EMIT_COUNT:
+        raise ProtocolError("bad_emit", f"{count} chunks, allowed 1..{MAX_EMIT_COUNT}")
+    emitted: list[Emitted] = []
+    offset = 0
+    for _ in range(count):
+        header = decode_header(data[offset : offset + MAX_HEADER_BYTES])
+        start = offset + int.from_bytes(data[offset + 2 : offset + 4], "big")
+        offset = start + header.payload_bytes
+        if not header.source.is_zero:
+            raise ProtocolError("bad_emit", "a source other than zero")
+        if offset > len(data):
+            raise ProtocolError("bad_emit", "cut off")
+        emitted.append((header, data[start:offset]))
+    if offset != len(data):
+        raise ProtocolError("bad_emit", f"{len(data) - offset} bytes left over")
+    return emitted

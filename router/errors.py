@@ -1,0 +1,23 @@
+"""Errors of the router room."""
+
+from __future__ import annotations
+
+from packetcloud.chunk.errors import PacketCloudError
+from packetcloud.chunk.reasons import Reason
+
+
+class RouterConfigError(PacketCloudError):
+    """The config file cannot be used; the text names file, table, key and the allowed values."""
+
+
+class RouterUnreachableError(PacketCloudError):
+    """The management API of a router does not answer; the text says where it was looked for."""
+
+
+class ChunkRefusedError(PacketCloudError):
+    """This chunk cannot be taken or sent on. Counted by `reason`, and told to the source."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.word}: {detail}" if detail else reason.word)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,205 @@
+"""The services of this router's cloudlet and the VIs that run them.
+
+A VI gets a window of tasks; what does not fit waits here for whichever VI has room first, so that a
+slow or crashed VI holds few chunks. A flow keeps to one VI (its slot is the flow's hash) while that
+VI has room, and a VI that comes back gets its old slot, hence its old flows.
+Source: design, section 6, step 4.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+
+from packetcloud.chunk.hop.api import Body
+from packetcloud.chunk.messages import TaskHeader, VerdictCode, VerdictHeader
+from packetcloud.chunk.reasons import Reason
+from packetcloud.router.attachment import Attachment
+from packetcloud.router.custody import Custody
+from packetcloud.router.histogram import LogHistogram
+from packetcloud.router.settings import ServiceSettings
+
+_TASK_ID_BYTES = 8
+
+
+class VI:
+    """One attached VI and the tasks it has."""
+
+    __slots__ = (
+        "attachment",
+        "has_missed",
+        "is_draining",
+        "neighbour",
+        "number",
+        "service",
+        "slot",
+        "tasks",
+        "tasks_bytes",
+    )
+
+    def __init__(self, attachment: Attachment, service: Service, slot: int, number: int) -> None:
+        self.attachment = attachment
+        self.neighbour = attachment.neighbour
+        self.service = service
+        self.slot = slot
+        self.number = number
+        """Which VI this is, counted from the router's start; a restarted VI is a new one."""
+        self.tasks: dict[int, Custody] = {}
+        """By task id, in the order in which they were given."""
+        self.tasks_bytes = 0
+        self.has_missed = False
+        """Missed a deadline and has answered nothing since: used only if there is no other."""
+        self.is_draining = False
+        """Refused a task because it shuts down."""
+
+
+class Visit:
+    """A chunk's way through the services of one router."""
+
+    __slots__ = (
+        "attempts",
+        "emitted_by",
+        "failed_vis",
+        "failure",
+        "first_sent_at",
+        "has_missed",
+        "is_redirected",
+        "service_name",
+        "step_index",
+        "task_id",
+        "verdict",
+        "vi",
+    )
+
+    def __init__(self, emitted_by: frozenset[bytes] = frozenset()) -> None:
+        self.emitted_by = emitted_by
+        """Services of this visit that had a part in making the chunk; it may not ask for them."""
+        self.step_index = 0
+        self.task_id = 0
+        self.vi: VI | None = None
+        self.failed_vis: tuple[VI, ...] = ()
+        """VIs that gave no verdict on this chunk in this step."""
+        self.attempts = 0
+        self.failure = (Reason.SERVICE_FAILED, "")
+        """Why the last attempt failed."""
+        self.has_missed = False
+        """The task missed its deadline and is being cancelled."""
+        self.first_sent_at: float | None = None
+        """When the router first started to forward the chunk to this service."""
+        self.verdict: tuple[VerdictHeader, Body] | None = None
+        """A verdict that overtook the settlement of its task, and its body."""
+        self.is_redirected = False
+        self.service_name = ""
+
+    def next_step(self) -> None:
+        self.step_index += 1
+        self.vi = None
+        self.failed_vis = ()
+        self.attempts = 0
+        self.first_sent_at = None
+
+
+class Service:
+    """One service: its settings, its VIs by slot, and the chunks that wait for one of them."""
+
+    def __init__(self, settings: ServiceSettings, is_listed: bool, now: float) -> None:
+        self.is_listed = is_listed
+        self.slots: list[VI | None] = []
+        self.waiting: OrderedDict[Custody, None] = OrderedDict()
+        self.grace_ends_at = now + settings.grace_s
+        """While no VI is attached: until when chunks wait for one."""
+        self.penalty = LogHistogram()
+        """From the start of forwarding to the VI until the whole verdict is back; paper, 4.2."""
+        self.processing = LogHistogram()
+        self.delivery = LogHistogram()
+        self.verdicts: Counter[VerdictCode] = Counter()
+        self.tasks_count = 0
+        self.missed_count = 0
+        self.retried_count = 0
+        """Tasks given to a second, third ... VI."""
+        self.late_count = 0
+        """Verdicts on tasks that had been given to somebody else, or given up."""
+        self.skipped_count = 0
+        """Chunks that went on without the service, by its policy fail-open."""
+        self.emitted_count = 0
+        self.configure(settings)
+
+    def configure(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.sid = settings.sid
+        self.name = settings.name
+        # The task header behind the task id is the same for every task of a service.
+        self.task_tail = TaskHeader(0, settings.deadline_ms).to_bytes()[_TASK_ID_BYTES:]
+        self.deadline_s = settings.deadline_ms / 1000
+
+    @property
+    def vis(self) -> list[VI]:
+        return [vi for vi in self.slots if vi is not None]
+
+    @property
+    def has_vi(self) -> bool:
+        return any(vi is not None and not vi.is_draining for vi in self.slots)
+
+    def may_serve(self, now: float) -> bool:
+        """Tell whether a VI is attached, or may still come back in time."""
+        return self.has_vi or now < self.grace_ends_at
+
+    def attach(self, attachment: Attachment, number: int) -> VI:
+        """Give a new VI the first free slot."""
+        slot = self.slots.index(None) if None in self.slots else len(self.slots)
+        if slot == len(self.slots):
+            self.slots.append(None)
+        vi = VI(attachment, self, slot, number)
+        self.slots[slot] = vi
+        return vi
+
+    def detach(self, vi: VI, now: float) -> None:
+        """Free the slot of `vi`; when no other is left, the grace time begins."""
+        if self.slots[vi.slot] is vi:
+            self.slots[vi.slot] = None
+        if not self.has_vi:
+            self.grace_ends_at = now + self.settings.grace_s
+
+    def drain(self, vi: VI, now: float) -> None:
+        """Give `vi` nothing more; when no other is left, the grace time begins."""
+        if not vi.is_draining:
+            vi.is_draining = True
+            if not self.has_vi:
+                self.grace_ends_at = now + self.settings.grace_s
+
+    def choose(
+        self, flow_hash: int, failed: tuple[VI, ...], window_bytes: int, window_count: int
+    ) -> VI | None:
+        """Return the VI for the next task of a flow; None when none has room.
+
+        The flow's own slot first, then the VI with the least bytes in hand.
+        """
+        slots = self.slots
+        if not slots:
+            return None
+        vi = slots[flow_hash % len(slots)]
+        if (
+            vi is not None
+            and vi.tasks_bytes < window_bytes
+            and len(vi.tasks) < window_count
+            and vi.neighbour.is_up
+            and not vi.is_draining
+            and not vi.has_missed
+            and vi not in failed
+        ):
+            return vi
+        open_vis = [
+            vi
+            for vi in slots
+            if vi is not None
+            and vi.tasks_bytes < window_bytes
+            and len(vi.tasks) < window_count
+            and vi.neighbour.is_up
+            and not vi.is_draining
+            and vi not in failed
+        ]
+        return min(open_vis, key=lambda vi: (vi.has_missed, vi.tasks_bytes), default=None)
+
+    def is_exhausted(self, failed: tuple[VI, ...]) -> bool:
+        """Tell whether VIs are attached and every one of them failed over this chunk."""
+        open_vis = [vi for vi in self.slots if vi is not None and not vi.is_draining]
+        return bool(open_vis) and all(vi in failed for vi in open_vis)
