@@ -7,15 +7,16 @@ Source: docs/reference/host.md; design, section 7 for the rooms' rules.
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
-import socket
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.header import (
     DeliveryMode,
     PayloadDigest,
@@ -23,11 +24,9 @@ from packetcloud.chunk.header import (
     ServiceParameters,
 )
 from packetcloud.chunk.hop.api import (
-    AdmitNeighbour,
     Body,
     Buffer,
     HopConfig,
-    HopReceiver,
     Neighbour,
     Refusal,
     Role,
@@ -51,36 +50,15 @@ from packetcloud.host.promise import Promise
 from packetcloud.host.reactor import DelayedCall, Reactor
 from packetcloud.host.received import ReceivedChunk
 from packetcloud.host.results import SendResult
+from packetcloud.host.router_link import NodeFactory, RouterLink, admit_nobody, udp_node
+from packetcloud.host.stream import ChunkStream
 from packetcloud.host.window_store import WindowStore
-from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 
 ChunksCallback = Callable[[list[ReceivedChunk]], None]
 
-RECONNECT_FIRST_S = 0.2
-RECONNECT_CAP_S = 5.0
-"""A router that comes back is found within 5 s; a dead one costs one handshake per 5 s."""
 CLOSE_DRAIN_S = 1.0
 """How long `close()` waits for the router to take the last delivery reports."""
 _log = Logger(namespace="packetcloud.host")
-
-
-class HopNode(Protocol):
-    """The part of `chunk.hop.udp.HopNode` that an endpoint uses."""
-
-    def listen(self, host: str, port: int) -> tuple[str, int]: ...
-
-    def connect(self, address: tuple[str, int], expected: GUID | None) -> Any: ...
-
-    def close(self) -> Any: ...
-
-    def stats(self) -> dict[str, float | int]: ...
-
-
-NodeFactory = Callable[
-    [Reactor, Identity, Role, HopConfig, HopReceiver, AdmitNeighbour | None], HopNode
-]
 
 
 class Endpoint:
@@ -108,16 +86,18 @@ class Endpoint:
         self._router_guid = router_guid
         self._limits = limits
         self._hop_config = hop_config or HopConfig()
-        self._node_factory = node_factory or _udp_node
+        self._node_factory = node_factory or udp_node
         self._store = WindowStore(state_file) if state_file is not None else None
         core_limits = limits or EndpointLimits()
         if self._store is not None:
             core_limits = _remembering(core_limits)
         self._core = EndpointCore(self.guid, lambda: secrets.randbits(64), core_limits)
         self._node = self._node_factory(
-            reactor, identity, Role.HOST, self._hop_config, self, _admit_nobody
+            reactor, identity, Role.HOST, self._hop_config, self, admit_nobody
         )
-        self._neighbour: Neighbour | None = None
+        self._link = RouterLink(
+            reactor, self._node, router, router_guid, self._link_up, self._link_down
+        )
         self._children: list[Endpoint] = []
         self._callbacks: dict[int | None, ChunksCallback] = {}
         self._inbox: list[ReceivedChunk] = []
@@ -128,8 +108,6 @@ class Endpoint:
         self._timer: DelayedCall | None = None
         self._timer_due_s = 0.0
         self._pump_call: DelayedCall | None = None
-        self._retry_call: DelayedCall | None = None
-        self._retry_s = RECONNECT_FIRST_S
         self._is_closing = False
         self._counters: Counter[str] = Counter()
 
@@ -176,7 +154,7 @@ class Endpoint:
     @property
     def is_connected(self) -> bool:
         """Whether the session with the router is up now. Sends are taken also while it is not."""
-        return self._neighbour is not None
+        return self._link.neighbour is not None
 
     # sending
 
@@ -288,7 +266,7 @@ class Endpoint:
     def stats(self) -> dict[str, float | int]:
         """Return all counters and gauges of this endpoint and its hop node."""
         hop = {f"hop_{name}": value for name, value in self._node.stats().items()}
-        own = {**self._counters, "is_connected": int(self.is_connected)}
+        own = {**self._counters, **self._link.counters, "is_connected": int(self.is_connected)}
         return {**self._core.stats(), **own, **hop}
 
     def close(self, drain_s: float = CLOSE_DRAIN_S) -> Promise[None]:
@@ -304,29 +282,10 @@ class Endpoint:
     # HopReceiver
 
     def neighbour_up(self, neighbour: Neighbour) -> None:
-        if neighbour.role is not Role.ROUTER or self._is_closing:
-            neighbour.close("a host talks to a router only")
-            return
-        self._neighbour = neighbour
-        self._retry_s = RECONNECT_FIRST_S
-        self._counters["sessions_total"] += 1
-        self._core.link_up(self._reactor.seconds())
-        self._pump()
+        self._link.neighbour_up(neighbour)
 
     def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
-        if neighbour is not self._neighbour:
-            return
-        self._neighbour = None
-        self._core.link_down(self._reactor.seconds())
-        self._pump()
-        if not self._is_closing:
-            _log.warn(
-                "lost the router at {host}:{port} ({reason}); connecting again",
-                host=self.router[0],
-                port=self.router[1],
-                reason=reason or "no reason given",
-            )
-            self._connect_again()
+        self._link.neighbour_down(neighbour, reason)
 
     def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
         now = self._reactor.seconds()
@@ -354,18 +313,10 @@ class Endpoint:
             count = self._store.load(self._core.window, self._reactor.seconds())
             _log.debug("{count} records of the duplicate window read", count=count)
         try:
-            self._address = await self._resolve(self.router)
-            self._node.listen(_bind_address(self._address[0]), 0)
-            neighbour = await self._node.connect(self._address, self._router_guid)
-            if neighbour.role is not Role.ROUTER:
-                raise HostError(f"it says it is a {neighbour.role.name.lower()}, not a router")
-        except (PacketCloudError, OSError) as error:
+            await self._link.open()
+        except RouterUnreachableError:
             await self.close(0.0)
-            host, port = self.router
-            raise RouterUnreachableError(
-                f"no session with the router at {host}:{port}: {error}. Is it running there "
-                "(packetcloud router status), and is UDP to that port let through?"
-            ) from error
+            raise
         return self
 
     async def _attach(self, identity: Identity) -> Endpoint:
@@ -381,50 +332,13 @@ class Endpoint:
         self._children.append(child)
         return child
 
-    async def _resolve(self, router: tuple[str, int]) -> tuple[str, int]:
-        host, port = router
-        try:
-            return str(ipaddress.ip_address(host)), port
-        except ValueError:
-            pool = self._reactor.getThreadPool()
-        try:
-            found = await deferToThreadPool(
-                self._reactor, pool, socket.getaddrinfo, host, port, 0, socket.SOCK_DGRAM
-            )
-        except OSError as error:
-            raise HostError(f"the name {host!r} does not resolve ({error.strerror})") from error
-        return found[0][4][0], found[0][4][1]
-
-    def _connect_again(self) -> None:
-        if self._is_closing or self._retry_call is not None:
-            return
-        delay_s = self._retry_s * (0.75 + secrets.randbelow(1000) / 2000)
-        self._retry_s = min(RECONNECT_CAP_S, self._retry_s * 2)
-        self._retry_call = self._reactor.callLater(delay_s, self._retry)
-
-    def _retry(self) -> None:
-        self._retry_call = None
-        self._counters["reconnects_tried_total"] += 1
-        Deferred.fromCoroutine(self._connect_once())
-
-    async def _connect_once(self) -> None:
-        try:
-            await self._node.connect(self._address, self._router_guid)
-        except (PacketCloudError, OSError) as error:
-            _log.debug("the router is still away: {error}", error=str(error))
-        if self._neighbour is None:
-            self._connect_again()
-
     async def _close(self, drain_s: float) -> None:
         for child in self._children:
             await child.close(drain_s)
-        if self._retry_call is not None:
-            self._retry_call.cancel()
-            self._retry_call = None
         self._deliver()
         self._core.sends.abandon_all(self._reactor.seconds())
         self._pump()
-        if self._neighbour is not None and self._core.reports_pending_count and drain_s > 0:
+        if self._link.neighbour is not None and self._core.reports_pending_count and drain_s > 0:
             self._drain_waiter = Promise()
             limit = self._reactor.callLater(drain_s, self._drained)
             await self._drain_waiter
@@ -433,15 +347,23 @@ class Endpoint:
         for stream in self._streams:
             stream.finish()
         for chunk in self._unclaimed:
-            chunk.release_unanswered()
+            chunk.drop()
         self._unclaimed.clear()
         for call in (self._timer, self._pump_call):
             if call is not None and call.active():
                 call.cancel()
         self._timer = self._pump_call = None
-        await self._node.close()
+        await self._link.close()
         if self._store is not None:
             self._store.close()
+
+    def _link_up(self) -> None:
+        self._core.link_up(self._reactor.seconds())
+        self._pump()
+
+    def _link_down(self) -> None:
+        self._core.link_down(self._reactor.seconds())
+        self._pump()
 
     def _drained(self) -> None:
         waiter, self._drain_waiter = self._drain_waiter, None
@@ -451,7 +373,7 @@ class Endpoint:
     def _cancel_send(self, promise: Deferred[Any]) -> None:
         send: Send = promise.send  # type: ignore[attr-defined]
         self._core.sends.abandon(send, self._reactor.seconds())
-        self._pump_soon()
+        self._pump()
 
     def _deliver(self) -> None:
         inbox, self._inbox = self._inbox, []
@@ -480,7 +402,7 @@ class Endpoint:
                 chunk.release()
             return
         for chunk in batch:
-            if not chunk.deferred:
+            if not (chunk.is_deferred or chunk.is_held):
                 chunk.accept()
 
     def _answered(self, chunk: ReceivedChunk, words: str | None) -> None:
@@ -507,14 +429,15 @@ class Endpoint:
         self._set_timer()
 
     def _carry_out(self, command: Command) -> None:
-        neighbour = self._neighbour
+        neighbour = self._link.neighbour
         match command:
             case Resolve(send, result):
                 promise = send.context
                 assert isinstance(promise, Promise)
-                promise.callback(result)
+                if not promise.called:  # called already: cancelled while the hop still had it
+                    promise.callback(result)
             case HandToHop(send, prefix):
-                if neighbour is not None:
+                if neighbour is not None and neighbour.is_up:
                     neighbour.send(BodyKind.CHUNK, prefix, send.payload, send)
                 elif send.in_flight:
                     now = self._reactor.seconds()
@@ -523,7 +446,7 @@ class Endpoint:
                 if neighbour is not None and send.in_flight:
                     neighbour.cancel(send)
             case HandReport(batch, prefix, payload):
-                if neighbour is not None:
+                if neighbour is not None and neighbour.is_up:
                     neighbour.send(BodyKind.CHUNK, prefix, payload, batch)
                 else:
                     now = self._reactor.seconds()
@@ -558,76 +481,6 @@ class Endpoint:
         self._timer = None
         self._core.handle_timeout(self._reactor.seconds())
         self._pump()
-
-
-class ChunkStream:
-    """An async iterator over received chunks, for asyncio and Twisted coroutines alike."""
-
-    def __init__(self) -> None:
-        self._chunks: deque[ReceivedChunk] = deque()
-        self._waiters: deque[Promise[ReceivedChunk]] = deque()
-        self._last: ReceivedChunk | None = None
-        self._is_finished = False
-
-    def __aiter__(self) -> ChunkStream:
-        return self
-
-    def __anext__(self) -> Promise[ReceivedChunk]:
-        last, self._last = self._last, None
-        if last is not None and not last.deferred:
-            last.accept()
-        promise: Promise[ReceivedChunk] = Promise()
-        if self._chunks:
-            self._last = self._chunks.popleft()
-            promise.callback(self._last)
-        elif self._is_finished:
-            promise.errback(StopAsyncIteration())
-        else:
-            self._waiters.append(promise)
-        return promise
-
-    def put(self, batch: list[ReceivedChunk]) -> None:
-        """Queue `batch`; each chunk is answered when the application has had it."""
-        for chunk in batch:
-            chunk.hold_open()
-            if self._waiters:
-                self._last = chunk
-                self._waiters.popleft().callback(chunk)
-            else:
-                self._chunks.append(chunk)
-
-    def finish(self) -> None:
-        """End the iteration; what nobody took is left to the next copy."""
-        self._is_finished = True
-        for chunk in self._chunks:
-            chunk.release_unanswered()
-        self._chunks.clear()
-        while self._waiters:
-            self._waiters.popleft().errback(StopAsyncIteration())
-
-
-def _udp_node(
-    reactor: Reactor,
-    identity: Identity,
-    role: Role,
-    config: HopConfig,
-    receiver: HopReceiver,
-    admit: AdmitNeighbour | None,
-) -> HopNode:
-    from packetcloud.chunk.hop.udp import HopNode as UdpHopNode
-
-    return UdpHopNode(reactor, identity, role, config, receiver, admit)
-
-
-def _admit_nobody(guid: GUID, role: Role) -> str | None:
-    return "a host takes no neighbours"
-
-
-def _bind_address(router: str) -> str:
-    address = ipaddress.ip_address(router)
-    if address.is_loopback:
-        return str(address) if address.version == 6 else "127.0.0.1"
-    return "0.0.0.0" if address.version == 4 else "::"
 
 
 def _remembering(limits: EndpointLimits) -> EndpointLimits:

@@ -1,7 +1,7 @@
 """The endpoint without any I/O: sends, duplicates and reports of one GUID put together.
 
-Events in (`send`, `body_arrived`, `settled`, `link_up`, ...), commands out (`take_commands`), `now`
-in seconds passed in, one timer (`next_timeout`, `handle_timeout`). The shell is `endpoint.Endpoint`.
+Events in (`send`, `body_arrived`, `settled`, `link_up`, ...), commands out (`take_commands`), one
+timer (`next_timeout`, `handle_timeout`), `now` in seconds passed in. The shell: `endpoint`.
 Source: design, sections 3 and 6; docs/reference/host.md.
 """
 
@@ -243,9 +243,7 @@ class EndpointCore:
             "window": self.window.stats(),
             "report": {**self._reports.counters, "pending_count": len(self._reports)},
         }
-        return {
-            f"{part}_{name}": value for part, values in parts.items() for name, value in values.items()
-        }
+        return {f"{part}_{key}": parts[part][key] for part in parts for key in parts[part]}
 
     # inside
 
@@ -270,7 +268,7 @@ class EndpointCore:
             self.counters["arrived_total"] += 1
             return chunk
         self.counters[f"duplicates_{seen.value}_total"] += 1
-        chunk.release()
+        chunk.drop()
         if header.wants_report and seen is Seen.TAKEN:
             self._report(source, chunk_id, None, now)
         elif header.wants_report and seen is Seen.REFUSED:
@@ -285,7 +283,7 @@ class EndpointCore:
         except ProtocolError as error:
             self.counters[f"malformed_{error.reason}_total"] += 1
             reports = []
-        chunk.release()
+        chunk.drop()
         for report in reports:
             self.sends.reported(report, now)
 
@@ -298,9 +296,7 @@ class EndpointCore:
 
     def _hand_report(self, batch: ReportBatch) -> HandReport:
         destination = GUID(batch.source)
-        options = SendOptions(
-            destination, payload_type=PayloadType.REPORT, wants_report=False
-        )
+        options = SendOptions(destination, payload_type=PayloadType.REPORT, wants_report=False)
         chunk_id = self._ids.take(batch.source, self.sends)
         payload = batch.payload
         template = self._template(options)

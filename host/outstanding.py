@@ -28,6 +28,13 @@ RETRYABLE_REASONS = frozenset(
 )
 """Refusals that time may heal: the chunk is sent again with back-off while its lifetime lasts.
 Every other reason ends the send at once."""
+RESETTLING_REASONS = frozenset(
+    {Reason.UNRESOLVABLE_GUID, Reason.UNKNOWN_SID, Reason.SERVICE_FAILED},
+)
+"""Retried too for `RESETTLING_S` after a reconnect: a router that restarted knows its hosts and
+services again only once they have found it, as we just did."""
+RESETTLING_S = 10.0
+"""A host looks for its router every 5 s at the latest, and a service is restarted in about that."""
 RECENT_COUNT = 8192
 """Ended sends remembered to tell a late report from one that we never asked for: about 1 MiB."""
 _HEAP_SLACK_COUNT = 4096
@@ -134,6 +141,8 @@ class OutstandingSends:
         self._limits = limits
         self._timer = timer
         self._link_is_up = False
+        self._was_up = False
+        self._resettling_until_s = float("-inf")
         self._sends: dict[int, Send] = {}
         self._waiting: deque[Send] = deque()
         self._waiting_count = 0
@@ -200,6 +209,9 @@ class OutstandingSends:
     def link_up(self, now: float) -> None:
         """The router's session is up: send what is queued, and soon what it may have forgotten."""
         self._link_is_up = True
+        if self._was_up:
+            self._resettling_until_s = now + RESETTLING_S
+        self._was_up = True
         soon = now + self._timer.interval_s(0)
         for send in list(self._sends.values()):
             if send.state is SendState.QUEUED and not send.in_flight:
@@ -342,7 +354,10 @@ class OutstandingSends:
 
     def _refused(self, send: Send, reason: int, detail: str, now: float) -> None:
         self.counters[f"refusals_{reason_word(reason)}_total"] += 1
-        if reason not in RETRYABLE_REASONS or now >= send.deadline_s:
+        is_retryable = reason in RETRYABLE_REASONS or (
+            reason in RESETTLING_REASONS and now < self._resettling_until_s
+        )
+        if not is_retryable or now >= send.deadline_s:
             self._end(send, SendOutcome.REFUSED, now, reason, detail)
             return
         send.last_refusal = (reason, detail)
@@ -448,4 +463,3 @@ class OutstandingSends:
 
 def _is_over(send: Send) -> bool:
     return send.state in (SendState.RELEASING, SendState.ENDED)
-

@@ -1,8 +1,8 @@
 """An awaitable for both worlds: a Twisted Deferred that asyncio tasks can await too.
 
-A plain Deferred fails in a task ("Task got bad yield"), a plain future fails in a Twisted coroutine.
-What is yielded here is a `_Bridge`: a Deferred to Twisted, and to asyncio a future, by the duck type
-that asyncio documents (`asyncio.isfuture`). `asyncio.gather` and `wait_for` take a promise as well.
+A plain Deferred fails in a task ("Task got bad yield"), a plain future in a Twisted coroutine. What
+is yielded here is a `_Bridge`: a Deferred to Twisted, a future to asyncio by the duck type that
+asyncio documents (`asyncio.isfuture`). `asyncio.gather` and `wait_for` take a promise as well.
 """
 
 from __future__ import annotations
@@ -31,10 +31,17 @@ class Promise(Deferred[T]):
 
     @classmethod
     def from_coroutine(cls, coroutine: Coroutine[Deferred[Any], Any, T]) -> Promise[T]:
-        """Run a Twisted coroutine; the promise is its result, cancelling it cancels the coroutine."""
+        """Run a Twisted coroutine; the promise is its result, cancelling goes on to it."""
         inner: Deferred[T] = Deferred.fromCoroutine(coroutine)
         promise: Promise[T] = Promise(lambda _: inner.cancel())
         inner.addCallbacks(promise.callback, promise.errback)
+        return promise
+
+    @classmethod
+    def of(cls, value: T) -> Promise[T]:
+        """Return a promise that is kept already."""
+        promise: Promise[T] = Promise()
+        promise.callback(value)
         return promise
 
     @property
@@ -46,6 +53,7 @@ class Promise(Deferred[T]):
         """Return the value, or raise what the promise failed with; only once it is kept."""
         assert self._is_kept, "ask is_kept first"
         if self._failure is not None:
+            self.addErrback(_seen)
             self._failure.raiseException()
         return self._value  # type: ignore[return-value]  # set whenever there is no failure
 
@@ -108,3 +116,7 @@ class _Bridge(Deferred[Callable[[], None]]):
 
 def _nothing() -> None:
     return None
+
+
+def _seen(_: Failure) -> None:
+    """Keep Twisted from logging a failure that was raised to whoever awaited it."""

@@ -15,20 +15,29 @@ Answer = Callable[["ReceivedChunk", str | None], None]
 class ReceivedChunk:
     """One chunk for the application.
 
-    `payload` may be read until `release()`. Without `defer()` the chunk counts as taken when the
-    callback returns (or when `receive()` hands it out), and the source is told so. After `defer()`
-    nobody is told anything until `accept()` or `refuse(words)`; release and answer are independent.
+    `payload` may be read until `release()`. The chunk counts as taken, and the source is told so,
+    when the callback returns or the chunk is released, whichever comes first; `refuse(words)`
+    before that says no. After `defer()` nobody is told anything until `accept()` or `refuse()`.
     Holding many chunks unreleased slows the router down: that is the back-pressure.
     """
 
-    __slots__ = ("_answer", "_body", "_header_bytes", "_payload", "answered", "deferred", "header")
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_header_bytes",
+        "_payload",
+        "header",
+        "is_answered",
+        "is_deferred",
+        "is_held",
+    )
 
-    def __init__(
-        self, header: ChunkHeader, header_bytes: int, body: Body, answer: Answer | None
-    ) -> None:
+    def __init__(self, header: ChunkHeader, header_bytes: int, body: Body, answer: Answer) -> None:
         self.header = header
-        self.deferred = False
-        self.answered = False
+        self.is_deferred = False
+        self.is_held = False
+        """In a stream's hands: not taken yet when the callback returns."""
+        self.is_answered = False
         self._header_bytes = header_bytes
         self._body: Body | None = body
         self._payload: memoryview | None = None
@@ -47,8 +56,8 @@ class ReceivedChunk:
         return self.header.payload_bytes
 
     def defer(self) -> None:
-        """Keep the answer open: `accept()` or `refuse()` comes later."""
-        self.deferred = True
+        """Keep the answer open: `accept()` or `refuse()` comes later, from anywhere."""
+        self.is_deferred = True
 
     def accept(self) -> None:
         """The application has it: the source may be told so."""
@@ -60,13 +69,18 @@ class ReceivedChunk:
 
     def release(self) -> None:
         """Give the buffer back; the payload must not be read any more. Harmless when repeated."""
+        if not self.is_deferred:
+            self._answer_once(None)
+        self.drop()
+
+    def drop(self) -> None:
+        """Give the buffer back without any answer: a later copy of the chunk is on its own."""
         body, self._body, self._payload = self._body, None, None
         if body is not None:
             body.release()
 
     def _answer_once(self, words: str | None) -> None:
-        if self.answered:
+        if self.is_answered:
             return
-        self.answered = True
-        if self._answer is not None:
-            self._answer(self, words)
+        self.is_answered = True
+        self._answer(self, words)

@@ -1,7 +1,7 @@
 """Delivery reports to send: collected per source and sent in few chunks.
 
-At once when the host is idle (at the end of the loop turn), and while reports stream out, once every
-few milliseconds, so that a thousand chunks a second cost a few hundred report chunks.
+At once when the host is idle (at the end of the loop turn), and while reports stream out, once
+every few milliseconds, so that a thousand chunks a second cost a few hundred report chunks.
 Source: design, section 6; docs/protocol/chunk.md, "Delivery reports".
 """
 
@@ -64,7 +64,7 @@ class PendingReports:
 
     def flush(self, now: float) -> list[ReportBatch]:
         """Return everything as batches, one or a few per source."""
-        batches = []
+        batches: list[ReportBatch] = []
         for source, reports in self._by_source.items():
             batches.extend(ReportBatch(source, part) for part in _parts(reports))
         self._by_source = {}

@@ -36,8 +36,9 @@ class SendResult:
     attempts_count: int = 0
     """How often the chunk was handed to the router: 0 = it never left, 1 = once."""
     indeterminate: bool = False
-    """Not delivered as far as anybody told us, but a copy was out of our hands: the destination
-    may have taken it all the same, so sending it again under a new id may deliver it twice."""
+    """Not delivered as far as anybody told us, but another copy was out of our hands: the
+    destination may have taken it all the same, so sending it again under a new id may deliver it
+    twice. (Copies that a broken link between two routers makes are not known here.)"""
 
     @property
     def ok(self) -> bool:
@@ -64,7 +65,7 @@ class SendResult:
         return f"{text}; {advice}" if advice else text
 
 
-_NEXT_STEP = {
+_NEXT_STEP: dict[int, str] = {
     Reason.UNKNOWN_SID: "is a service with this SID attached to a router on the way?",
     Reason.UNRESOLVABLE_GUID: (
         "is the destination attached to a router, and does your router's name table know it?"

@@ -38,7 +38,7 @@ class WindowStore:
         self._grown_bytes = 0
 
     def load(self, window: DuplicateWindow, now: float) -> int:
-        """Put the stored chunks into `window`, rewrite the file, and return how many records it had.
+        """Put the stored chunks into `window`, rewrite the file, return how many records counted.
 
         Raises:
             HostError: the file cannot be read or written, or is something else.

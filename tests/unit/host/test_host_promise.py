@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from packetcloud.host.promise import Promise
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+
+from packetcloud.host.promise import Promise
 
 
 def test_twisted_coroutine_gets_the_value() -> None:
