@@ -1,0 +1,487 @@
+"""`Endpoint`: what an application sends and receives chunks with.
+
+The shell around `endpoint_core`: it keeps one session with the router alive, moves bodies between
+the hop node and the core, and turns results into promises. Everything runs on the reactor's thread.
+Source: docs/reference/host.md; design, section 7 for the rooms' rules.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from packetcloud.chunk.errors import LocalMisuseError
+from packetcloud.chunk.header import (
+    DeliveryMode,
+    PayloadDigest,
+    PayloadType,
+    ServiceParameters,
+)
+from packetcloud.chunk.hop.api import (
+    Body,
+    Buffer,
+    HopConfig,
+    Neighbour,
+    Refusal,
+    Role,
+    Settlement,
+)
+from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import GUID, NA, NA_UNBOUND, SID
+from packetcloud.host.endpoint_core import (
+    DEFAULT_LIFETIME_S,
+    Command,
+    EndpointCore,
+    EndpointLimits,
+    HandReport,
+    RememberTaken,
+)
+from packetcloud.host.errors import EndpointClosedError, HostError, RouterUnreachableError
+from packetcloud.host.header_template import SendOptions
+from packetcloud.host.outstanding import CancelAtHop, HandToHop, Resolve, Send
+from packetcloud.host.promise import Promise
+from packetcloud.host.reactor import DelayedCall, Reactor
+from packetcloud.host.received import ReceivedChunk
+from packetcloud.host.results import SendResult
+from packetcloud.host.router_link import NodeFactory, RouterLink, admit_nobody, udp_node
+from packetcloud.host.stream import ChunkStream
+from packetcloud.host.window_store import WindowStore
+
+ChunksCallback = Callable[[list[ReceivedChunk]], None]
+
+CLOSE_DRAIN_S = 1.0
+"""How long `close()` waits for the router to take the last delivery reports."""
+_log = Logger(namespace="packetcloud.host")
+
+
+class Endpoint:
+    """One GUID's place in the network: associated with a router, sending and receiving chunks.
+
+    Make one with `open`. Methods that take time return a `Promise`, which both asyncio and Twisted
+    coroutines can await.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        router: tuple[str, int],
+        identity: Identity,
+        *,
+        router_guid: GUID | None = None,
+        limits: EndpointLimits | None = None,
+        hop_config: HopConfig | None = None,
+        state_file: Path | None = None,
+        node_factory: NodeFactory | None = None,
+    ) -> None:
+        self.guid = identity.guid
+        self.router = router
+        self._reactor = reactor
+        self._router_guid = router_guid
+        self._limits = limits
+        self._hop_config = hop_config or HopConfig()
+        self._node_factory = node_factory or udp_node
+        self._store = WindowStore(state_file) if state_file is not None else None
+        core_limits = limits or EndpointLimits()
+        if self._store is not None:
+            core_limits = _remembering(core_limits)
+        self._core = EndpointCore(self.guid, lambda: secrets.randbits(64), core_limits)
+        self._node = self._node_factory(
+            reactor, identity, Role.HOST, self._hop_config, self, admit_nobody
+        )
+        self._link = RouterLink(
+            reactor, self._node, router, router_guid, self._link_up, self._link_down
+        )
+        self._children: list[Endpoint] = []
+        self._callbacks: dict[int | None, ChunksCallback] = {}
+        self._inbox: list[ReceivedChunk] = []
+        self._unclaimed: deque[ReceivedChunk] = deque()
+        self._streams: list[ChunkStream] = []
+        self._room_waiters: deque[Promise[None]] = deque()
+        self._drain_waiter: Promise[None] | None = None
+        self._timer: DelayedCall | None = None
+        self._timer_due_s = 0.0
+        self._pump_call: DelayedCall | None = None
+        self._is_closing = False
+        self._counters: Counter[str] = Counter()
+
+    @classmethod
+    def open(
+        cls,
+        reactor: Reactor,
+        router: tuple[str, int],
+        identity: Identity,
+        *,
+        router_guid: GUID | None = None,
+        limits: EndpointLimits | None = None,
+        hop_config: HopConfig | None = None,
+        state_file: Path | None = None,
+        node_factory: NodeFactory | None = None,
+    ) -> Promise[Endpoint]:
+        """Connect to `router` (host, port) and associate under the identity's GUID.
+
+        `router_guid`: accept only this router; None accepts whoever answers there. `state_file`:
+        keep the duplicate window there, so that a restart does not deliver a chunk a second time.
+
+        Raises (when awaited):
+            RouterUnreachableError: nobody answered, or not a router, or it refused us.
+            HostError: the state file cannot be used.
+        """
+        endpoint = cls(
+            reactor,
+            router,
+            identity,
+            router_guid=router_guid,
+            limits=limits,
+            hop_config=hop_config,
+            state_file=state_file,
+            node_factory=node_factory,
+        )
+        return Promise.from_coroutine(endpoint._open())
+
+    def attach(self, identity: Identity) -> Promise[Endpoint]:
+        """Associate another GUID with the same router: an endpoint of its own, closed with this."""
+        if self._is_closing:
+            raise EndpointClosedError("the endpoint is closed")
+        return Promise.from_coroutine(self._attach(identity))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the session with the router is up now. Sends are taken also while it is not."""
+        return self._link.neighbour is not None
+
+    # sending
+
+    def send(
+        self,
+        destination: GUID,
+        payload: Buffer,
+        *,
+        sid: SID | None = None,
+        services: Sequence[SID] = (),
+        lifetime_s: float = DEFAULT_LIFETIME_S,
+        report: bool = True,
+        parameters: Sequence[ServiceParameters] = (),
+        payload_type: int = PayloadType.DATA,
+        payload_prefix: bytes = b"",
+        destination_na: NA = NA_UNBOUND,
+        delivery_mode: DeliveryMode = DeliveryMode.UNICAST,
+        digest: PayloadDigest | None = None,
+        trace: bool = False,
+    ) -> Promise[SendResult]:
+        """Send `payload_prefix` ‖ `payload`; the promise is kept when it is known how it ended.
+
+        `payload` is not copied: it must not change until then. With `report`, that is when the
+        destination took it or somebody gave it up; without, when the router has custody.
+        Cancelling the promise gives the chunk up. Between sends, await `writable()`.
+
+        Raises (at once):
+            LocalMisuseError: zero destination, reserved SID, both `sid` and `services`, header over
+                its limit, lifetime not positive.
+            SendQueueFullError: too many sends wait; nothing was sent.
+            EndpointClosedError: after `close`.
+        """
+        if sid is not None and services:
+            raise LocalMisuseError("give either sid or services, not both")
+        options = SendOptions(
+            destination=destination,
+            services=(sid,) if sid is not None and not sid.is_zero else tuple(services),
+            payload_type=payload_type,
+            wants_report=report,
+            wants_trace=trace,
+            destination_na=destination_na,
+            delivery_mode=delivery_mode,
+            parameters=tuple(parameters),
+            digest=digest,
+        )
+        return self.send_with(
+            options, payload, payload_prefix=payload_prefix, lifetime_s=lifetime_s
+        )
+
+    def send_with(
+        self,
+        options: SendOptions,
+        payload: Buffer,
+        *,
+        payload_prefix: bytes = b"",
+        lifetime_s: float = DEFAULT_LIFETIME_S,
+    ) -> Promise[SendResult]:
+        """The same as `send` for callers that keep their options: faster for many small chunks."""
+        if self._is_closing:
+            raise EndpointClosedError("the endpoint is closed")
+        promise: Promise[SendResult] = Promise(self._cancel_send)
+        promise.send = self._core.send(  # type: ignore[attr-defined]
+            options,
+            payload,
+            self._reactor.seconds(),
+            payload_prefix=payload_prefix,
+            lifetime_s=lifetime_s,
+            context=promise,
+        )
+        self._pump_soon()
+        return promise
+
+    def writable(self) -> Promise[None]:
+        """Return a promise that is kept when a full chunk would go to the router at once."""
+        if self._core.sends.has_room:
+            return Promise.of(None)
+        waiter: Promise[None] = Promise()
+        self._room_waiters.append(waiter)
+        return waiter
+
+    # receiving
+
+    def on_chunks(self, callback: ChunksCallback, payload_type: int | None = None) -> None:
+        """Call `callback` with the chunks of each loop turn; the fast way to receive.
+
+        `payload_type`: only such chunks; None takes those that no other callback takes.
+        The callback releases each chunk when it has read it, then or later.
+        """
+        if payload_type in self._callbacks:
+            raise LocalMisuseError(f"payload type {payload_type} has a callback already")
+        self._callbacks[payload_type] = callback
+        if self._unclaimed:
+            self._inbox[:0] = self._unclaimed
+            self._unclaimed.clear()
+            self._reactor.callLater(0, self._deliver)
+
+    def receive(self, payload_type: int | None = None) -> ChunkStream:
+        """Return an async iterator over arriving chunks: `async for chunk in endpoint.receive()`.
+
+        A chunk counts as taken when it is released or the next one is asked for.
+        """
+        stream = ChunkStream()
+        self.on_chunks(stream.put, payload_type)
+        self._streams.append(stream)
+        return stream
+
+    # the rest
+
+    def stats(self) -> dict[str, float | int]:
+        """Return all counters and gauges of this endpoint and its hop node."""
+        hop = {f"hop_{name}": value for name, value in self._node.stats().items()}
+        own = {**self._counters, **self._link.counters, "is_connected": int(self.is_connected)}
+        return {**self._core.stats(), **own, **hop}
+
+    def close(self, drain_s: float = CLOSE_DRAIN_S) -> Promise[None]:
+        """Give up what is outstanding, hand over the last reports, and leave the router.
+
+        Outstanding sends end as refused(cancelled). Harmless when repeated.
+        """
+        if self._is_closing:
+            return Promise.of(None)
+        self._is_closing = True
+        return Promise.from_coroutine(self._close(drain_s))
+
+    # HopReceiver
+
+    def neighbour_up(self, neighbour: Neighbour) -> None:
+        self._link.neighbour_up(neighbour)
+
+    def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
+        self._link.neighbour_down(neighbour, reason)
+
+    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
+        now = self._reactor.seconds()
+        outcome = self._core.body_arrived(kind, body, self._answered, now)
+        if isinstance(outcome, Refusal):
+            return outcome
+        if outcome is not None:
+            if not self._inbox:
+                self._reactor.callLater(0, self._deliver)
+            self._inbox.append(outcome)
+        else:
+            self._pump_soon()
+        return None
+
+    def body_settled(
+        self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
+    ) -> None:
+        self._core.settled(token, settlement, reason, self._reactor.seconds())
+        self._pump_soon()
+
+    # inside
+
+    async def _open(self) -> Endpoint:
+        if self._store is not None:
+            count = self._store.load(self._core.window, self._reactor.seconds())
+            _log.debug("{count} records of the duplicate window read", count=count)
+        try:
+            await self._link.open()
+        except RouterUnreachableError:
+            await self.close(0.0)
+            raise
+        return self
+
+    async def _attach(self, identity: Identity) -> Endpoint:
+        child = await Endpoint.open(
+            self._reactor,
+            self.router,
+            identity,
+            router_guid=self._router_guid,
+            limits=self._limits,
+            hop_config=self._hop_config,
+            node_factory=self._node_factory,
+        )
+        self._children.append(child)
+        return child
+
+    async def _close(self, drain_s: float) -> None:
+        for child in self._children:
+            await child.close(drain_s)
+        self._deliver()
+        self._core.sends.abandon_all(self._reactor.seconds())
+        self._pump()
+        if self._link.neighbour is not None and self._core.reports_pending_count and drain_s > 0:
+            self._drain_waiter = Promise()
+            limit = self._reactor.callLater(drain_s, self._drained)
+            await self._drain_waiter
+            if limit.active():
+                limit.cancel()
+        for stream in self._streams:
+            stream.finish()
+        for chunk in self._unclaimed:
+            chunk.drop()
+        self._unclaimed.clear()
+        for call in (self._timer, self._pump_call):
+            if call is not None and call.active():
+                call.cancel()
+        self._timer = self._pump_call = None
+        await self._link.close()
+        if self._store is not None:
+            self._store.close()
+
+    def _link_up(self) -> None:
+        self._core.link_up(self._reactor.seconds())
+        self._pump()
+
+    def _link_down(self) -> None:
+        self._core.link_down(self._reactor.seconds())
+        self._pump()
+
+    def _drained(self) -> None:
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+    def _cancel_send(self, promise: Deferred[Any]) -> None:
+        send: Send = promise.send  # type: ignore[attr-defined]
+        self._core.sends.abandon(send, self._reactor.seconds())
+        self._pump()
+
+    def _deliver(self) -> None:
+        inbox, self._inbox = self._inbox, []
+        if not inbox:
+            return
+        batches: dict[int | None, list[ReceivedChunk]] = {}
+        for chunk in inbox:
+            kind = chunk.header.payload_type
+            batches.setdefault(kind if kind in self._callbacks else None, []).append(chunk)
+        for key, batch in batches.items():
+            callback = self._callbacks.get(key)
+            if callback is None:
+                self._unclaimed.extend(batch)
+            else:
+                self._deliver_batch(callback, batch)
+        self._pump()
+
+    def _deliver_batch(self, callback: ChunksCallback, batch: list[ReceivedChunk]) -> None:
+        try:
+            callback(batch)
+        except Exception:
+            _log.failure("the receiver of chunks failed; {count} refused", count=len(batch))
+            self._counters["callback_failures_total"] += 1
+            for chunk in batch:
+                chunk.refuse("the receiving application failed")
+                chunk.release()
+            return
+        for chunk in batch:
+            if not (chunk.is_deferred or chunk.is_held):
+                chunk.accept()
+
+    def _answered(self, chunk: ReceivedChunk, words: str | None) -> None:
+        self._core.answered(chunk, words, self._reactor.seconds())
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        if self._pump_call is None:
+            self._pump_call = self._reactor.callLater(0, self._pump)
+
+    def _pump(self) -> None:
+        """Carry out what the core wants until it wants nothing, then set the one timer."""
+        call, self._pump_call = self._pump_call, None
+        if call is not None and call.active():
+            call.cancel()
+        core, reactor = self._core, self._reactor
+        while commands := core.take_commands(reactor.seconds()):
+            for command in commands:
+                self._carry_out(command)
+        while self._room_waiters and core.sends.has_room:
+            self._room_waiters.popleft().callback(None)
+        if self._drain_waiter is not None and not core.reports_pending_count:
+            self._drained()
+        self._set_timer()
+
+    def _carry_out(self, command: Command) -> None:
+        neighbour = self._link.neighbour
+        match command:
+            case Resolve(send, result):
+                promise = send.context
+                assert isinstance(promise, Promise)
+                if not promise.called:  # called already: cancelled while the hop still had it
+                    promise.callback(result)
+            case HandToHop(send, prefix):
+                if neighbour is not None and neighbour.is_up:
+                    neighbour.send(BodyKind.CHUNK, prefix, send.payload, send)
+                elif send.in_flight:
+                    now = self._reactor.seconds()
+                    self._core.settled(send, Settlement.CANCELLED, 0, now)
+            case CancelAtHop(send):
+                if neighbour is not None and send.in_flight:
+                    neighbour.cancel(send)
+            case HandReport(batch, prefix, payload):
+                if neighbour is not None and neighbour.is_up:
+                    neighbour.send(BodyKind.CHUNK, prefix, payload, batch)
+                else:
+                    now = self._reactor.seconds()
+                    self._core.settled(batch, Settlement.CANCELLED, 0, now)
+            case RememberTaken(entries):
+                self._remember(entries)
+
+    def _remember(self, entries: tuple[tuple[bytes, int, float], ...]) -> None:
+        assert self._store is not None, "remember_taken is set only with a store"
+        try:
+            self._store.append(entries)
+            if self._store.wants_compaction:
+                self._store.compact(self._core.window, self._reactor.seconds())
+        except (OSError, HostError) as error:
+            self._counters["state_write_failures_total"] += 1
+            _log.error("the duplicate window was not stored: {error}", error=str(error))
+
+    def _set_timer(self) -> None:
+        due_s = self._core.next_timeout()
+        timer = self._timer
+        if timer is not None and timer.active():
+            if due_s is not None and self._timer_due_s <= due_s:
+                return  # it fires early and is set again then: cheaper than moving it each time
+            timer.cancel()
+        self._timer = None
+        if due_s is not None and not self._is_closing:
+            self._timer_due_s = due_s
+            delay_s = max(0.0, due_s - self._reactor.seconds())
+            self._timer = self._reactor.callLater(delay_s, self._timed_out)
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        self._core.handle_timeout(self._reactor.seconds())
+        self._pump()
+
+
+def _remembering(limits: EndpointLimits) -> EndpointLimits:
+    return EndpointLimits(limits.sends, limits.max_unanswered_count, remember_taken=True)

@@ -1,0 +1,465 @@
+"""The sending half of an endpoint: every chunk from `submit` until its caller knows how it ended.
+
+States: waiting (over the caps) -> queued (for the router) -> in custody -> ended, and between the
+last two `releasing` while the hop still reads the payload. A chunk that was reported lost, or whose
+report is late, is sent again under the same id while its lifetime lasts; the receiver drops what it
+has. Events in, commands out, `now` in seconds passed in. Source: design, section 6, "Custody".
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from packetcloud.chunk.errors import LocalMisuseError
+from packetcloud.chunk.hop.api import Buffer, Settlement
+from packetcloud.chunk.messages import DeliveryReport, Outcome
+from packetcloud.chunk.reasons import Reason, reason_word
+from packetcloud.host.errors import SendQueueFullError
+from packetcloud.host.header_template import HeaderTemplate
+from packetcloud.host.report_timer import ReportTimer
+from packetcloud.host.results import SendOutcome, SendResult
+
+RETRYABLE_REASONS = frozenset(
+    {Reason.STORE_FULL, Reason.NEIGHBOUR_LOST, Reason.SHUTTING_DOWN},
+)
+"""Refusals that time may heal: the chunk is sent again with back-off while its lifetime lasts.
+Every other reason ends the send at once."""
+RESETTLING_REASONS = frozenset(
+    {Reason.UNRESOLVABLE_GUID, Reason.UNKNOWN_SID, Reason.SERVICE_FAILED},
+)
+"""Retried too for `RESETTLING_S` after a reconnect: a router that restarted knows its hosts and
+services again only once they have found it, as we just did."""
+RESETTLING_S = 10.0
+"""A host looks for its router every 5 s at the latest, and a service is restarted in about that."""
+RECENT_COUNT = 8192
+"""Ended sends remembered to tell a late report from one that we never asked for: about 1 MiB."""
+_HEAP_SLACK_COUNT = 4096
+
+
+class SendState(Enum):
+    """Where one chunk stands."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    IN_CUSTODY = "in_custody"
+    RELEASING = "releasing"
+    ENDED = "ended"
+
+
+_TRANSITIONS = {
+    SendState.WAITING: {SendState.QUEUED, SendState.ENDED},
+    SendState.QUEUED: {SendState.IN_CUSTODY, SendState.RELEASING, SendState.ENDED},
+    SendState.IN_CUSTODY: {SendState.QUEUED, SendState.ENDED},
+    SendState.RELEASING: {SendState.ENDED},
+    SendState.ENDED: set(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SendLimits:
+    """Caps and times of the sending half."""
+
+    max_outstanding_bytes: int = 64 << 20
+    """Payload bytes handed to the router or in its custody: 10 Gbit/s times 50 ms of report RTT."""
+    max_outstanding_count: int = 16_384
+    """The same as a number of chunks: 200 000 small chunks/s times 80 ms."""
+    max_waiting_count: int = 65_536
+    """Sends that wait for room before `submit` raises: an application that never awaits is told."""
+    max_payload_bytes: int = 1 << 20
+    """Larger payloads are refused here, with the reason a router would give."""
+    report_grace_s: float = 1.0
+    """How long a report may still come in after the lifetime ended: the way back takes time too."""
+
+
+@dataclass(slots=True, eq=False)
+class Send:
+    """One chunk on its way. `context` belongs to the shell."""
+
+    chunk_id: int
+    template: HeaderTemplate
+    payload: Buffer
+    payload_prefix: bytes
+    submitted_s: float
+    deadline_s: float
+    context: object = None
+    state: SendState = SendState.WAITING
+    in_flight: bool = False
+    """The hop holds it: `settled` will come exactly once."""
+    attempts_count: int = 0
+    copies_count: int = 0
+    """Copies that somebody may hold besides the one in flight: accepted or lost, not given up."""
+    first_custody_s: float | None = None
+    custody_s: float = 0.0
+    wake_s: float = 0.0
+    last_refusal: tuple[int, str] | None = None
+    result: SendResult | None = None
+
+    @property
+    def payload_bytes(self) -> int:
+        return len(self.payload_prefix) + len(self.payload)
+
+    def prefix(self, now: float) -> bytes:
+        """Return chunk header ‖ payload prefix with the lifetime that is left at `now`."""
+        left_ms = max(1, int((self.deadline_s - now) * 1000))
+        return self.template.fill(self.chunk_id, self.payload_bytes, left_ms) + self.payload_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class HandToHop:
+    """Give the chunk to the router's session: `prefix` ‖ `send.payload`."""
+
+    send: Send
+    prefix: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAtHop:
+    """Take the chunk back from the session; a settlement follows in any case."""
+
+    send: Send
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Tell the caller; nobody reads the payload any more."""
+
+    send: Send
+    result: SendResult
+
+
+SendCommand = HandToHop | CancelAtHop | Resolve
+
+
+class OutstandingSends:
+    """All sends of one source GUID that have not ended, keyed by chunk id."""
+
+    def __init__(self, limits: SendLimits, timer: ReportTimer) -> None:
+        self._limits = limits
+        self._timer = timer
+        self._link_is_up = False
+        self._was_up = False
+        self._resettling_until_s = float("-inf")
+        self._sends: dict[int, Send] = {}
+        self._waiting: deque[Send] = deque()
+        self._waiting_count = 0
+        self._admitted_bytes = 0
+        self._admitted_count = 0
+        self._wakes: list[tuple[float, int, Send]] = []
+        self._serial = itertools.count()
+        self._recent: OrderedDict[int, SendOutcome] = OrderedDict()
+        self._commands: list[SendCommand] = []
+        self.counters: Counter[str] = Counter()
+
+    def __contains__(self, chunk_id: object) -> bool:
+        return chunk_id in self._sends
+
+    def __len__(self) -> int:
+        return len(self._sends)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a full chunk submitted now would go to the router at once."""
+        limits = self._limits
+        return (
+            not self._waiting_count
+            and self._admitted_count < limits.max_outstanding_count
+            and self._admitted_bytes + limits.max_payload_bytes <= limits.max_outstanding_bytes
+        )
+
+    @property
+    def outstanding_bytes(self) -> int:
+        return self._admitted_bytes
+
+    def ids(self) -> dict[int, Send]:
+        """Return the live table, to be read only."""
+        return self._sends
+
+    # events
+
+    def submit(self, send: Send, now: float) -> None:
+        """Take over `send`; its `Resolve` comes exactly once.
+
+        Raises:
+            SendQueueFullError: too many wait already; nothing was changed.
+        """
+        if send.chunk_id in self._sends:
+            raise LocalMisuseError(f"chunk id {send.chunk_id:016x} is outstanding already")
+        too_large = send.payload_bytes > self._limits.max_payload_bytes
+        if not too_large and self._waiting_count >= self._limits.max_waiting_count:
+            self.counters["rejected_total"] += 1
+            raise SendQueueFullError(
+                f"{self._waiting_count} sends wait already; await writable() between sends"
+            )
+        self._sends[send.chunk_id] = send
+        self._waiting_count += 1
+        self.counters["submitted_total"] += 1
+        if too_large:
+            detail = f"{send.payload_bytes} bytes, this host's limit is "
+            detail += str(self._limits.max_payload_bytes)
+            self._end(send, SendOutcome.REFUSED, now, Reason.PAYLOAD_TOO_LARGE, detail)
+            return
+        self._waiting.append(send)
+        self._schedule(send, send.deadline_s)
+        self._admit(now)
+
+    def link_up(self, now: float) -> None:
+        """The router's session is up: send what is queued, and soon what it may have forgotten."""
+        self._link_is_up = True
+        if self._was_up:
+            self._resettling_until_s = now + RESETTLING_S
+        self._was_up = True
+        soon = now + self._timer.interval_s(0)
+        for send in list(self._sends.values()):
+            if send.state is SendState.QUEUED and not send.in_flight:
+                self._hand(send, now)
+            elif send.state is SendState.IN_CUSTODY and send.wake_s > soon:
+                self._schedule(send, soon)
+        self._admit(now)
+
+    def link_down(self, now: float) -> None:
+        """The session is gone. What the hop did not settle counts as lost."""
+        self._link_is_up = False
+        for send in list(self._sends.values()):
+            if send.in_flight:
+                self.settled(send, Settlement.LOST, 0, now)
+
+    def settled(self, send: Send, settlement: Settlement, reason: int, now: float) -> None:
+        """The hop ended one hand-over of `send`."""
+        if not send.in_flight:
+            raise LocalMisuseError(f"chunk {send.chunk_id:016x} was settled twice")
+        send.in_flight = False
+        self.counters[f"hop_{settlement.value}_total"] += 1
+        if settlement is Settlement.ACCEPTED:
+            send.copies_count += 1
+            send.custody_s = now
+            if send.first_custody_s is None:
+                send.first_custody_s = now - send.submitted_s
+        elif settlement is Settlement.LOST:
+            send.copies_count += 1
+        if send.state is SendState.RELEASING:
+            self._released(send, now)
+        elif settlement is Settlement.ACCEPTED:
+            self._accepted(send, now)
+        elif settlement is Settlement.REFUSED:
+            self._refused(send, reason, "by the first router", now)
+        elif self._link_is_up:
+            self._schedule(send, min(send.deadline_s, now + self._back_off_s(send)))
+
+    def reported(self, report: DeliveryReport, now: float) -> None:
+        """A delivery report came in, from the destination or from a custodian."""
+        send = self._sends.get(report.chunk_id.value)
+        if send is None or send.state is SendState.RELEASING:
+            self._count_late(report)
+            return
+        if not send.template.options.wants_report or not send.attempts_count:
+            self.counters["reports_unsolicited_total"] += 1
+            return
+        self.counters["reports_used_total"] += 1
+        if report.outcome is Outcome.DELIVERED:
+            if send.attempts_count == 1 and send.state is SendState.IN_CUSTODY:
+                self._timer.measured(now - send.custody_s)
+            self._end(send, SendOutcome.DELIVERED, now)
+            return
+        send.copies_count = max(0, send.copies_count - 1)
+        if report.outcome is Outcome.REFUSED:
+            self._refused(send, report.reason, report.detail, now)
+        elif send.copies_count == 0 and not send.in_flight:
+            self._end(send, SendOutcome.EXPIRED, now, Reason.DEADLINE_PASSED, report.detail)
+
+    def abandon(self, send: Send, now: float) -> None:
+        """The caller does not want `send` any more; no effect once it ended."""
+        if send.state not in (SendState.RELEASING, SendState.ENDED):
+            self._end(send, SendOutcome.REFUSED, now, Reason.CANCELLED, "by the caller")
+
+    def abandon_all(self, now: float) -> None:
+        """The endpoint closes: every send ends now."""
+        for send in list(self._sends.values()):
+            self.abandon(send, now)
+
+    # time and commands
+
+    def next_timeout(self) -> float | None:
+        """Return when `handle_timeout` is due, None if never."""
+        wakes = self._wakes
+        while wakes and (wakes[0][2].wake_s != wakes[0][0] or _is_over(wakes[0][2])):
+            heapq.heappop(wakes)
+        return wakes[0][0] if wakes else None
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due at `now`: send again, or give up."""
+        while (due := self.next_timeout()) is not None and due <= now:
+            send = heapq.heappop(self._wakes)[2]
+            send.wake_s = -1.0
+            self._woken(send, now)
+
+    def take_commands(self) -> list[SendCommand]:
+        """Return the commands since the last call, in order."""
+        commands = self._commands
+        if commands:
+            self._commands = []
+        return commands
+
+    def stats(self) -> dict[str, float | int]:
+        """Return the counters; submitted = delivered + refused + expired + in_custody + held."""
+        return {
+            **self.counters,
+            "outstanding_count": len(self._sends),
+            "outstanding_bytes": self._admitted_bytes,
+            "waiting_count": self._waiting_count,
+            "report_rtt_s": self._timer.smoothed_s,
+        }
+
+    # inside
+
+    def _admit(self, now: float) -> None:
+        limits = self._limits
+        while self._waiting:
+            send = self._waiting[0]
+            if send.state is not SendState.WAITING:
+                self._waiting.popleft()
+                continue
+            total = self._admitted_bytes + send.payload_bytes
+            if self._admitted_count and (
+                self._admitted_count >= limits.max_outstanding_count
+                or total > limits.max_outstanding_bytes
+            ):
+                return
+            self._waiting.popleft()
+            self._waiting_count -= 1
+            self._admitted_bytes = total
+            self._admitted_count += 1
+            self._move(send, SendState.QUEUED)
+            self._hand(send, now)
+
+    def _hand(self, send: Send, now: float) -> None:
+        if not self._link_is_up or now >= send.deadline_s:
+            return
+        send.in_flight = True
+        send.attempts_count += 1
+        if send.attempts_count > 1:
+            self.counters["resent_total"] += 1
+        self._schedule(send, send.deadline_s)
+        self._commands.append(HandToHop(send, send.prefix(now)))
+
+    def _accepted(self, send: Send, now: float) -> None:
+        self._move(send, SendState.IN_CUSTODY)
+        if not send.template.options.wants_report:
+            self._end(send, SendOutcome.IN_CUSTODY, now)
+            return
+        self._schedule(send, min(send.deadline_s, now + self._back_off_s(send)))
+
+    def _refused(self, send: Send, reason: int, detail: str, now: float) -> None:
+        self.counters[f"refusals_{reason_word(reason)}_total"] += 1
+        is_retryable = reason in RETRYABLE_REASONS or (
+            reason in RESETTLING_REASONS and now < self._resettling_until_s
+        )
+        if not is_retryable or now >= send.deadline_s:
+            self._end(send, SendOutcome.REFUSED, now, reason, detail)
+            return
+        send.last_refusal = (reason, detail)
+        if send.state is SendState.IN_CUSTODY and send.copies_count == 0:
+            self._move(send, SendState.QUEUED)
+        if not send.in_flight:
+            self._schedule(send, min(send.deadline_s, now + self._back_off_s(send)))
+
+    def _woken(self, send: Send, now: float) -> None:
+        if now >= send.deadline_s:
+            self._lifetime_over(send, now)
+            return
+        if send.state is SendState.IN_CUSTODY:
+            self._move(send, SendState.QUEUED)
+        if send.state is SendState.QUEUED and not send.in_flight:
+            self._hand(send, now)
+        if send.wake_s < 0:
+            self._schedule(send, send.deadline_s)
+
+    def _lifetime_over(self, send: Send, now: float) -> None:
+        patience_s = send.deadline_s + self._limits.report_grace_s
+        if send.copies_count and not send.in_flight and now < patience_s:
+            self._schedule(send, patience_s)
+        elif send.last_refusal is not None:
+            self._end(send, SendOutcome.REFUSED, now, *send.last_refusal)
+        else:
+            detail = "no word of it" if send.copies_count else "it never left this host"
+            self._end(send, SendOutcome.EXPIRED, now, Reason.DEADLINE_PASSED, detail)
+
+    def _end(
+        self, send: Send, outcome: SendOutcome, now: float, reason: int = 0, detail: str = ""
+    ) -> None:
+        failed = outcome in (SendOutcome.REFUSED, SendOutcome.EXPIRED)
+        send.result = SendResult(
+            outcome=outcome,
+            reason=reason,
+            detail=detail,
+            custody_s=send.first_custody_s,
+            total_s=now - send.submitted_s,
+            attempts_count=send.attempts_count,
+            indeterminate=failed and send.copies_count > 0,
+        )
+        if send.in_flight:
+            self._move(send, SendState.RELEASING)
+            self._commands.append(CancelAtHop(send))
+            return
+        self._resolve(send, send.result)
+        self._admit(now)
+
+    def _released(self, send: Send, now: float) -> None:
+        """The hop let go of the payload of a send whose result is known."""
+        result = send.result
+        assert result is not None, "releasing begins with a result"
+        indeterminate = not result.ok and send.copies_count > 0
+        custody_s = send.first_custody_s
+        self._resolve(send, replace(result, custody_s=custody_s, indeterminate=indeterminate))
+        self._admit(now)
+
+    def _resolve(self, send: Send, result: SendResult) -> None:
+        if send.state is SendState.WAITING:
+            self._waiting_count -= 1
+        else:
+            self._admitted_bytes -= send.payload_bytes
+            self._admitted_count -= 1
+        self._move(send, SendState.ENDED)
+        del self._sends[send.chunk_id]
+        self._recent[send.chunk_id] = result.outcome
+        if len(self._recent) > RECENT_COUNT:
+            self._recent.popitem(last=False)
+        self.counters[f"{result.outcome.value}_total"] += 1
+        if result.indeterminate:
+            self.counters["indeterminate_total"] += 1
+        self._commands.append(Resolve(send, result))
+
+    def _count_late(self, report: DeliveryReport) -> None:
+        outcome = self._recent.get(report.chunk_id.value)
+        if outcome is None and report.chunk_id.value not in self._sends:
+            self.counters["reports_unsolicited_total"] += 1
+        elif report.outcome is Outcome.DELIVERED and outcome in (
+            SendOutcome.REFUSED,
+            SendOutcome.EXPIRED,
+        ):
+            self.counters["reports_delivered_after_failure_total"] += 1
+        else:
+            self.counters["reports_late_total"] += 1
+
+    def _back_off_s(self, send: Send) -> float:
+        return self._timer.interval_s(max(0, send.attempts_count - 1))
+
+    def _move(self, send: Send, state: SendState) -> None:
+        if state not in _TRANSITIONS[send.state]:
+            raise LocalMisuseError(f"a send cannot go from {send.state.value} to {state.value}")
+        send.state = state
+
+    def _schedule(self, send: Send, when_s: float) -> None:
+        send.wake_s = when_s
+        heapq.heappush(self._wakes, (when_s, next(self._serial), send))
+        if len(self._wakes) > 4 * len(self._sends) + _HEAP_SLACK_COUNT:
+            live = (send for send in self._sends.values() if not _is_over(send))
+            self._wakes = [(send.wake_s, next(self._serial), send) for send in live]
+            heapq.heapify(self._wakes)
+
+
+def _is_over(send: Send) -> bool:
+    return send.state in (SendState.RELEASING, SendState.ENDED)
