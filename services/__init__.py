@@ -1,1 +1,32 @@
-""""""
+"""Network services: the SDK, the runtime that runs one service in a VI, the bundled services.
+
+What an author uses
+- `sdk`            NetworkService, ServiceChunk, Verdict, the contexts
+- `testing`        a harness for an author's pytest: a service without any network
+- `manifest`       what a service says about itself, in TOML
+- `parameters`     typed values from the manifest and `--set`
+
+What runs a service
+- `launch`         everything a child needs to know, as one line of JSON
+- `loading`        from an entry point to a NetworkService
+- `buffers`        output buffers that are used again
+- `tasks`          core: tasks in, verdicts out, limits and deadlines
+- `attachment`     core: being attached to a router, and getting there again
+- `backoff`        growing delays, shared by attachment and supervisor
+- `execution`      where `process` runs: on the reactor's thread, in a worker, as a coroutine
+- `runtime`        shell: one service on one hop node
+- `child`          the program that runs inside a VI
+
+What keeps it running
+- `isolation`      the interface, and the process back-end with its resource limits
+- `supervisor`     core: restart what dies, quarantine what keeps dying
+- `supervision`    shell: the supervisor on a reactor, with its status file
+- `state_dir`      where running services leave their status for `service list`
+
+What the command needs besides
+- `catalogue`      the bundled services, and finding one by name or file
+- `trial`          `service test`: run a service on files, without a network
+- `scaffold`       `service new`: a service to start from
+
+The bundled services: `secure_communication`, `wan_optimizer`. Imports only `packetcloud.chunk`.
+"""

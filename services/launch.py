@@ -1,0 +1,89 @@
+"""What a VI needs to know to run a service: one frozen value, one line of JSON.
+
+The supervisor checks manifest and parameters once and writes this line to the child's standard
+input. The child therefore needs neither TOML nor pydantic, and starts fast.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Self
+
+from packetcloud.chunk.errors import LocalMisuseError
+from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
+from packetcloud.services.parameters import ParameterValue
+
+MAX_SPEC_BYTES = 1 << 20
+"""Longest launch line; parameters are words and paths, so anything near it is a mistake."""
+
+
+class ExecutionMode(StrEnum):
+    """Where `process` runs. Measured in docs/how-to/write-a-service.md, "Which thread"."""
+
+    AUTO = "auto"
+    """On the reactor's thread until one chunk took over a second, then in a worker thread."""
+    INLINE = "inline"
+    THREAD = "thread"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceLimits:
+    """What a VI may use. Which of them are enforced is the isolation back-end's to say."""
+
+    memory_mib: int = 256
+    cpus: float = 1.0
+    processes: int = 16
+    open_files: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """One service, configured, and the router it is to serve."""
+
+    name: str
+    version: str
+    entry_point: str
+    """`module:Class`."""
+    key_file: str
+    router_host: str
+    router_port: int
+    router_guid: str | None = None
+    """40 hexadecimal digits; None accepts whichever router answers there."""
+    search_path: str | None = None
+    """Folder that is added to `sys.path`: where the manifest of an author's own service lies."""
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    limits: ResourceLimits = ResourceLimits()
+    deadline_ms: int = 5000
+    max_expansion_ratio: float = 2.0
+    max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES
+    execution: ExecutionMode = ExecutionMode.AUTO
+    concurrency: int = 16
+    """Coroutines in progress at once, for `async def process`."""
+    state_file: str | None = None
+    """Imported at the start if it exists, written on an orderly end."""
+    replica: int = 0
+
+    def to_json(self) -> str:
+        """Return the value as one line."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a line that `to_json` wrote.
+
+        Raises:
+            LocalMisuseError: supervisor and child are not of the same version.
+        """
+        try:
+            values = json.loads(text)
+            known = {item.name for item in fields(cls)}
+            if unknown := set(values) - known:
+                raise LocalMisuseError(f"launch line has unknown keys: {sorted(unknown)}")
+            values["limits"] = ResourceLimits(**values["limits"])
+            values["execution"] = ExecutionMode(values["execution"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LocalMisuseError(f"not a launch line: {error}") from error
