@@ -49,13 +49,14 @@ class _Host:
         asyncio.set_event_loop(self._loop)
         asyncioreactor.install(self._loop)
         # The reactor must be installed before anything imports it.
+        from twisted.internet import reactor
+
         from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
         from packetcloud.chunk.hop.clock import install_monotonic_clock
         from packetcloud.chunk.hop.udp import HopNode
         from packetcloud.chunk.identity import load_identity_file
         from packetcloud.services.loading import load_service
         from packetcloud.services.runtime import HopNodeLike, ServiceRuntime
-        from twisted.internet import reactor
 
         install_monotonic_clock(reactor)
         self._reactor: Any = reactor

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
 from packetcloud.services.errors import ManifestError, ParameterError
 from packetcloud.services.launch import ExecutionMode, ResourceLimits
 from packetcloud.services.parameters import Parameters, ParameterValue
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MANIFEST_FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 10

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred, ensureDeferred
+
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.chunk.hop.api import Body, HopReceiver, Neighbour, Refusal, Settlement
 from packetcloud.chunk.messages import BodyKind
@@ -35,7 +37,6 @@ from packetcloud.services.launch import ExecutionMode, LaunchSpec
 from packetcloud.services.parameters import Parameters
 from packetcloud.services.sdk import NetworkService, ServiceContext
 from packetcloud.services.tasks import PAYLOAD_HEADROOM_BYTES, Answer, Task, TaskQueue
-from twisted.internet.defer import Deferred, ensureDeferred
 
 DRAIN_TIMEOUT_S = 5.0
 """An orderly end waits so long for tasks in hand and for their verdicts to be settled."""

@@ -206,8 +206,9 @@ def supervise(
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     asyncioreactor.install(loop)
-    from packetcloud.chunk.hop.clock import install_monotonic_clock
     from twisted.internet import reactor as installed_reactor
+
+    from packetcloud.chunk.hop.clock import install_monotonic_clock
 
     reactor: Any = installed_reactor
     install_monotonic_clock(reactor)
