@@ -47,6 +47,44 @@ class RowBuffer:
         )
         self.payload: ByteArray = self.array[:, DATA_HEADER_BYTES:]
 
+    def landing(self, row: int) -> list[memoryview]:
+        """Return where a train lands whose first segment belongs in `row`."""
+        return [self.memory[row * self.stride :]]
+
+    def fits(self, segments: int) -> bool:
+        """Tell whether this is the size class that `segments` get."""
+        return self.capacity == rows_class(segments)
+
+
+class FlatBuffer:
+    """The body in one piece, for datagrams so large that each is received by a call of its own.
+
+    The kernel splits the datagram: its header lands in `header` (28 bytes), its share in place.
+    """
+
+    __slots__ = ("array", "capacity", "header", "memory", "share", "stride")
+
+    def __init__(self, array: ByteArray, stride: int) -> None:
+        self.array = array
+        self.memory = array.data
+        self.stride = stride
+        self.share = stride - DATA_HEADER_BYTES
+        self.capacity = len(array) // self.share
+        self.header = memoryview(bytearray(DATA_HEADER_BYTES))
+
+    def landing(self, row: int) -> list[memoryview]:
+        """Return where a datagram lands whose share belongs in `row`."""
+        return [self.header, self.memory[row * self.share :]]
+
+    def fits(self, segments: int) -> bool:
+        """Tell whether this is the size class that `segments` get."""
+        return len(self.array) == flat_class(segments * self.share)
+
+
+Store = RowBuffer | FlatBuffer
+JUMBO_BYTES = 16_384
+"""From this datagram size on a body is received in one piece and sent a datagram a call."""
+
 
 class BufferPool:
     """Hands out row buffers and flat buffers by size class, and takes them back."""
@@ -56,6 +94,18 @@ class BufferPool:
         self._flat: dict[int, list[ByteArray]] = {}
         self._kept_free_bytes = kept_free_bytes
         self.free_bytes = 0
+
+    def take_store(self, segments: int, stride: int) -> Store:
+        """Return a buffer for a transfer of `segments` datagrams of `stride` bytes."""
+        if stride < JUMBO_BYTES:
+            return self.take_rows(segments, stride)
+        return FlatBuffer(self.take_flat(segments * (stride - DATA_HEADER_BYTES)), stride)
+
+    def give_store(self, store: Store) -> None:
+        if isinstance(store, RowBuffer):
+            self.give_rows(store)
+        else:
+            self.give_flat(store.array)
 
     def take_rows(self, segments: int, stride: int) -> RowBuffer:
         """Return a buffer of at least `segments` rows; its content is whatever it was."""
@@ -105,20 +155,25 @@ def flat_class(size: int) -> int:
     return (size + step - 1) // step * step
 
 
-class RowBody:
-    """A received body of many segments, as rows or, once asked for in one piece, flat."""
+class StoredBody:
+    """A received body of many segments, as rows or in one piece."""
 
     __slots__ = ("_flat", "_on_release", "_pool", "_released", "_size", "rows")
 
     def __init__(
-        self, rows: RowBuffer, size: int, pool: BufferPool, on_release: Callable[[int], None]
+        self, store: Store, size: int, pool: BufferPool, on_release: Callable[[int], None]
     ) -> None:
-        self.rows: RowBuffer | None = rows
+        self.rows: RowBuffer | None = None
+        """The rows while the body lies in rows; None once it is in one piece."""
         self._size = size
         self._pool = pool
         self._on_release = on_release
         self._flat: ByteArray | None = None
         self._released = False
+        if isinstance(store, RowBuffer):
+            self.rows = store
+        else:
+            self._flat = store.array
 
     def __len__(self) -> int:
         return self._size

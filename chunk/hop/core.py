@@ -19,7 +19,7 @@ import numpy as np
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Role
-from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, RowBuffer
+from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store
 from packetcloud.chunk.hop.handshake import (
     ClientHandshake,
     ClientState,
@@ -84,7 +84,7 @@ class HopCore:
         self._timers: list[tuple[float, int]] = []
         self._timer_of: dict[int, float] = {}
         self._scratch: ByteArray = np.empty(SCRATCH_BYTES, np.uint8)
-        self._landing: tuple[RowBuffer, int] | None = None
+        self._landing: tuple[Store, int] | None = None
         self._last: Session | None = None
 
     # --- connecting -----------------------------------------------------------------------------
@@ -137,8 +137,7 @@ class HopCore:
             place = last.receiver.landing()
             if place is not None and place[1] < place[0].capacity:
                 self._landing = place
-                rows, row = place
-                return [rows.memory[row * rows.stride :], self._scratch.data]
+                return [*place[0].landing(place[1]), self._scratch.data]
         return [self._scratch.data]
 
     def landing_rows(self) -> tuple[ByteArray, int] | None:
@@ -146,10 +145,12 @@ class HopCore:
         self._landing = None
         last = self._last
         place = last.receiver.landing() if last is not None else None
-        if place is None or place[1] >= place[0].capacity:
+        if place is None:
+            return None
+        rows, row = place
+        if isinstance(rows, FlatBuffer) or row >= rows.capacity:
             return None
         self._landing = place
-        rows, row = place
         return rows.bytes[row * rows.stride :], rows.stride
 
     def receive_elsewhere(
@@ -164,28 +165,53 @@ class HopCore:
     def receive_train(self, length: int, row_bytes: int, address: Any, now: float) -> None:
         """Take in a train of `length` bytes that was received into `landing()`."""
         placed = self._landing
-        if placed is None:
+        rows, row = placed if placed is not None else (None, 0)
+        if rows is None:
             array = self._scratch
+        elif isinstance(rows, FlatBuffer):
+            if self._receive_split(rows, row, length, row_bytes, address, now):
+                return
+            array, placed = self._join(rows.landing(row), length), None
         else:
-            rows, row = placed
-            start = row * rows.stride
-            array = rows.bytes[start:]
+            array = rows.bytes[row * rows.stride :]
             if length > len(array):
-                whole = np.empty(length, np.uint8)
-                whole[: len(array)] = array
-                whole[len(array) :] = self._scratch[: length - len(array)]
-                array, placed = whole, None
+                array, placed = self._join([array.data], length), None
         try:
             self._receive(array, length, row_bytes, placed, address, now)
         except ProtocolError as error:
             self.dropped[error.reason] += 1
+
+    def _join(self, pieces: list[memoryview], length: int) -> ByteArray:
+        """Copy a train that lies in `pieces` and behind them in the scratch into one array."""
+        joined = b"".join([*pieces, self._scratch.data])
+        return np.frombuffer(bytearray(joined[:length]), np.uint8)
+
+    def _receive_split(
+        self, store: FlatBuffer, row: int, length: int, row_bytes: int, address: Any, now: float
+    ) -> bool:
+        """Take in a jumbo DATA datagram that landed split; False when it is something else."""
+        if store.header[0] != wire.DATA_BYTE or not (
+            wire.DATA_HEADER_BYTES < length <= min(row_bytes, store.stride)
+        ):
+            return False
+        session = self.sessions.get(wire.PREFIX.unpack_from(store.header)[3])
+        if session is None or session.stride != store.stride:
+            return False
+        try:
+            check_address(session, address)
+            self._active[session] = None
+            self._last = session
+            session.receive_split(store, row, length, now)
+        except ProtocolError as error:
+            self.dropped[error.reason] += 1
+        return True
 
     def _receive(
         self,
         array: ByteArray,
         length: int,
         row_bytes: int,
-        placed: tuple[RowBuffer, int] | None,
+        placed: tuple[Store, int] | None,
         address: Any,
         now: float,
     ) -> None:

@@ -9,6 +9,7 @@ Source: docs/protocol/hop.md, "Receiving".
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 import numpy as np
@@ -20,10 +21,11 @@ from packetcloud.chunk.hop.api import Body, Refusal
 from packetcloud.chunk.hop.buffers import (
     BufferPool,
     ByteArray,
-    RowBody,
+    FlatBuffer,
     RowBuffer,
     SmallBody,
-    rows_class,
+    Store,
+    StoredBody,
 )
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
@@ -33,6 +35,8 @@ MAX_TRAIN_ROWS = 128
 ACK_BYTES = 128 << 10
 """An ACK is due after so many bytes at the latest."""
 
+_TRANSFER = struct.Struct(">III")
+"""transfer, body bytes and segment index of a segment header, from its byte 12 on."""
 _BODY_KINDS = frozenset(int(kind) for kind in BodyKind)
 _INDEX_WORD = 5
 
@@ -52,13 +56,13 @@ DeliverBody = Callable[[BodyKind, Body], Refusal | None]
 class _Incoming:
     """A transfer that is not whole yet."""
 
-    __slots__ = ("body_bytes", "count", "got", "high", "kind", "rows", "segments")
+    __slots__ = ("body_bytes", "count", "got", "high", "kind", "segments", "store")
 
-    def __init__(self, kind: int, body_bytes: int, segments: int, rows: RowBuffer) -> None:
+    def __init__(self, kind: int, body_bytes: int, segments: int, store: Store) -> None:
         self.kind = kind
         self.body_bytes = body_bytes
         self.segments = segments
-        self.rows = rows
+        self.store = store
         self.count = 0
         self.high = 0
         """One more than the highest segment that is here."""
@@ -107,7 +111,7 @@ class Receiver:
         """Sum of the bodies that were refused, forgotten or released by the layer above."""
         self._advertised_limit = credit_bytes
         self._current: _Incoming | None = None
-        self._spare: RowBuffer | None = None
+        self._spare: Store | None = None
         self.ack_now = False
         self.ack_due_at: float | None = None
         self.is_starved = False
@@ -118,11 +122,11 @@ class Receiver:
 
     # --- landing --------------------------------------------------------------------------------
 
-    def landing(self) -> tuple[RowBuffer, int] | None:
-        """Return where the next train most likely belongs: a row buffer and a row of it."""
+    def landing(self) -> tuple[Store, int] | None:
+        """Return where the next train most likely belongs: a buffer and a row of it."""
         current = self._current
         if current is not None:
-            return current.rows, current.high
+            return current.store, current.high
         if self._spare is not None:
             return self._spare, 0
         return None
@@ -134,14 +138,14 @@ class Receiver:
         array: ByteArray,
         length: int,
         row_bytes: int,
-        placed: tuple[RowBuffer, int] | None,
+        placed: tuple[Store, int] | None,
         now: float,
     ) -> list[memoryview]:
         """Take in a train of datagrams whose first one is DATA of this session.
 
         Args:
             array: the train in its first `length` bytes, a datagram every `row_bytes`.
-            placed: the row buffer and row that `array` is, when the train landed there.
+            placed: the buffer and row that `array` is, when the train landed there.
 
         Returns:
             Datagrams of the train that are not DATA of this session; almost always none.
@@ -177,6 +181,29 @@ class Receiver:
             self._place(array, first, last - first, row_bytes, end_bytes, placed, now)
         return others
 
+    def receive_split(self, store: FlatBuffer, row: int, length: int, now: float) -> None:
+        """Take in one DATA datagram whose header landed apart and whose share landed in `row`.
+
+        Raises:
+            ProtocolError: a header or a length breaks the format; nothing was changed by it.
+        """
+        self._count(length)
+        start = row * self._share
+        share = store.array[start : start + length - wire.DATA_HEADER_BYTES]
+        header = np.frombuffer(store.header, np.uint8)
+        low, body_bytes, index = _TRANSFER.unpack_from(store.header, 12)
+        incoming = self._incoming.get(wire.expand(low, self._done_below))
+        if incoming is not None:
+            is_in_place = incoming.store is store
+        else:
+            segments = (body_bytes + self._share - 1) // self._share
+            is_in_place = store is self._spare and store.fits(segments)
+        if is_in_place and index == row:
+            self._place(header, 0, 1, self.stride, length, (store, row), now)
+        else:
+            whole = np.concatenate((header, share))
+            self._place(whole, 0, 1, self.stride, length, None, now)
+
     def _count(self, size: int) -> None:
         self._received_bytes += size
         self._unacked_bytes += size
@@ -188,7 +215,7 @@ class Receiver:
         count: int,
         row_bytes: int,
         last_bytes: int,
-        placed: tuple[RowBuffer, int] | None,
+        placed: tuple[Store, int] | None,
         now: float,
     ) -> None:
         """Put `count` consecutive segments of one transfer, from row `first`, in their place."""
@@ -221,12 +248,17 @@ class Receiver:
                 return
         elif incoming.body_bytes != body_bytes or incoming.kind != kind:
             raise ProtocolError("bad_segment", "a transfer changed its size or kind")
-        rows = incoming.rows
-        if placed is None or placed[0] is not rows or placed[1] + first != index:
+        store = incoming.store
+        if placed is None or placed[0] is not store or placed[1] + first != index:
             size = (count - 1) * stride + last_bytes
-            target = index * stride
             source = array.data[start : start + size]
-            rows.memory[target : target + size] = source
+            if isinstance(store, RowBuffer):
+                store.memory[index * stride : index * stride + size] = source
+            else:
+                for row in range(count):
+                    share = source[row * stride + wire.DATA_HEADER_BYTES : (row + 1) * stride]
+                    at = (index + row) * self._share
+                    store.memory[at : at + len(share)] = share
         if self._mark(incoming, index, end):
             self._complete(transfer, incoming)
         else:
@@ -239,7 +271,7 @@ class Receiver:
         body_bytes: int,
         segments: int,
         index: int,
-        placed: tuple[RowBuffer, int] | None,
+        placed: tuple[Store, int] | None,
     ) -> _Incoming | None:
         """Admit a new transfer and give it its buffer; None when it is not admitted."""
         if not self._has_room(transfer, body_bytes):
@@ -249,11 +281,11 @@ class Receiver:
             return None
         self._used_bytes += body_bytes
         spare = self._spare
-        if spare is not None and spare.capacity == rows_class(segments):
-            rows, self._spare = spare, None
+        if spare is not None and spare.fits(segments):
+            store, self._spare = spare, None
         else:
-            rows = self._pool.take_rows(segments, self.stride)
-        incoming = _Incoming(kind, body_bytes, segments, rows)
+            store = self._pool.take_store(segments, self.stride)
+        incoming = _Incoming(kind, body_bytes, segments, store)
         self._incoming[transfer] = incoming
         return incoming
 
@@ -292,9 +324,9 @@ class Receiver:
         del self._incoming[transfer]
         if self._current is incoming or self._current is None:
             self._current = next(iter(self._incoming.values()), None)
-        body = RowBody(incoming.rows, incoming.body_bytes, self._pool, self._release)
+        body = StoredBody(incoming.store, incoming.body_bytes, self._pool, self._release)
         if self._spare is None and not self._incoming:
-            self._spare = self._pool.take_rows(incoming.segments, self.stride)
+            self._spare = self._pool.take_store(incoming.segments, self.stride)
         self._settle(transfer, BodyKind(incoming.kind), body)
 
     # --- bundles --------------------------------------------------------------------------------
@@ -367,7 +399,7 @@ class Receiver:
             return
         incoming = self._incoming.pop(transfer, None)
         if incoming is not None:
-            self._pool.give_rows(incoming.rows)
+            self._pool.give_store(incoming.store)
             if self._current is incoming:
                 self._current = None
             body_bytes = incoming.body_bytes
@@ -410,11 +442,11 @@ class Receiver:
     def close(self) -> None:
         """Give the buffers of everything unfinished back."""
         for incoming in self._incoming.values():
-            self._pool.give_rows(incoming.rows)
+            self._pool.give_store(incoming.store)
         self._incoming.clear()
         self._current = None
         if self._spare is not None:
-            self._pool.give_rows(self._spare)
+            self._pool.give_store(self._spare)
             self._spare = None
 
     # --- acknowledging --------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Buffer, Settlement
-from packetcloud.chunk.hop.buffers import ByteArray, RowBody
+from packetcloud.chunk.hop.buffers import JUMBO_BYTES, ByteArray, StoredBody
 from packetcloud.chunk.hop.congestion import DeliveryRateWindow
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.messages import BodyKind
@@ -28,8 +28,6 @@ from packetcloud.chunk.reasons import Reason
 
 REORDER_BURSTS = 3
 """Bursts that may overtake one before it counts as lost: RFC 9002's packet threshold."""
-JUMBO_BYTES = 16_384
-"""From this datagram size on, one datagram per system call is enough."""
 MAX_TRAIN_BYTES = 65_000
 """One segmentation-offload call takes at most 65 507 bytes of payload."""
 MAX_TRAIN_ROWS = 64
@@ -76,7 +74,7 @@ class _Outgoing:
         kind: int,
         prefix: bytes,
         payload: memoryview,
-        body: RowBody | None,
+        body: StoredBody | None,
         token: object,
         share: int,
     ) -> None:
@@ -175,7 +173,7 @@ class Sender:
             view = view.cast("B")
         self._append(_Outgoing(kind, prefix, view, None, token, self._share))
 
-    def queue_rows(self, kind: BodyKind, body: RowBody, token: object) -> None:
+    def queue_rows(self, kind: BodyKind, body: StoredBody, token: object) -> None:
         """Queue a received body whose rows have this session's stride, to go out in place."""
         self._append(_Outgoing(kind, b"", memoryview(b""), body, token, self._share))
 

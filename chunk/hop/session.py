@@ -19,7 +19,7 @@ from packetcloud.chunk.hop.api import (
     Role,
     Settlement,
 )
-from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, RowBody, RowBuffer
+from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store, StoredBody
 from packetcloud.chunk.hop.receiver import Receiver
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
@@ -112,7 +112,7 @@ class Session:
         self._check_up()
         if (
             not prefix
-            and isinstance(body, RowBody)
+            and isinstance(body, StoredBody)
             and body.rows is not None
             and body.rows.stride == self.stride
         ):
@@ -142,12 +142,17 @@ class Session:
         array: ByteArray,
         length: int,
         row_bytes: int,
-        placed: tuple[RowBuffer, int] | None,
+        placed: tuple[Store, int] | None,
         now: float,
     ) -> list[memoryview]:
         """Take in a train of DATA; see `Receiver.receive_rows`."""
         self._last_heard = now
         return self.receiver.receive_rows(array, length, row_bytes, placed, now)
+
+    def receive_split(self, store: FlatBuffer, row: int, length: int, now: float) -> None:
+        """Take in a jumbo datagram; see `Receiver.receive_split`."""
+        self._last_heard = now
+        self.receiver.receive_split(store, row, length, now)
 
     def receive_bundle(self, data: memoryview, now: float) -> None:
         self._last_heard = now

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Neighbour, Role
 from packetcloud.chunk.hop.batch import BatchReceiver, load_recvmmsg
+from packetcloud.chunk.hop.buffers import JUMBO_BYTES
 from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.offload import (
@@ -43,7 +44,6 @@ SINGLES_BEFORE_BATCH = 64
 """So many full datagrams that came alone, one after the other: nothing joins them on this path."""
 BATCHES_IN_A_ROW = 4096
 """Then coalescing is tried again."""
-JUMBO_BYTES = 16_384
 _FULL_BYTES = 1200
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
 WINDOW_SHARE = 0.35
