@@ -3,7 +3,8 @@
 Loss by itself is not congestion: what counts is the rate at which the receiver says bytes arrive.
 The window starts small and doubles each round trip while that rate still grows by a quarter; then
 it is twice the rate times the minimum round trip, plus a slack for hosts that work in batches.
-A later version paces and competes fairly; its place is this class and `Sender.train_segments`.
+A round with much loss puts a ceiling on it, never below that product itself, so that a short queue
+is not overrun for ever. A later version paces and competes fairly; its place is this class.
 
 Source: the idea of BBR (draft-ietf-ccwg-bbr), reduced to its window; docs/protocol/hop.md.
 """
@@ -21,6 +22,10 @@ HOST_SLACK_S = 0.002
 GROWTH_FACTOR = 1.25
 ROUNDS_WITHOUT_GROWTH = 3
 RATE_WINDOW_ROUNDS = 10
+LOSS_RATIO = 0.02
+"""A round that lost more than this lowers the ceiling; the figure is that of BBRv2."""
+CEILING_CUT = 0.85
+CEILING_GROWTH = 1.05
 TRAIN_DURATION_S = 0.001
 """One burst is about this long at the estimated rate."""
 
@@ -37,6 +42,12 @@ class DeliveryRateWindow:
         self._rounds_without_growth = 0
         self._round_began_at: float | None = None
         self._round_delivered = 0
+        self._round_lost = 0
+        self._ceiling = float("inf")
+
+    def on_loss(self, lost_bytes: int) -> None:
+        """Count what was found lost in the present round."""
+        self._round_lost += lost_bytes
 
     def on_ack(self, delivered_bytes: int, minimum_rtt_s: float, limited: bool, now: float) -> None:
         """Take in the receiver's count of arrived bytes.
@@ -51,17 +62,25 @@ class DeliveryRateWindow:
         elapsed = now - self._round_began_at
         if elapsed < max(minimum_rtt_s, 0.0005):
             return
-        sample = (delivered_bytes - self._round_delivered) / elapsed
-        self._round_began_at, self._round_delivered = now, delivered_bytes
+        delivered = delivered_bytes - self._round_delivered
+        sample = delivered / elapsed
+        is_lossy = self._round_lost > LOSS_RATIO * (delivered + self._round_lost)
+        self._round_began_at, self._round_delivered, self._round_lost = now, delivered_bytes, 0
         if limited and sample < self.rate_bytes_per_s:
             return
         self._samples.append(sample)
         self.rate_bytes_per_s = max(self._samples)
+        product = self.rate_bytes_per_s * (minimum_rtt_s + HOST_SLACK_S)
+        if is_lossy:
+            self._is_starting = False
+            self._ceiling = max(CEILING_CUT * self.window_bytes, product)
+        else:
+            self._ceiling *= CEILING_GROWTH
         if self._is_starting:
             self._continue_start(sample)
         if not self._is_starting:
-            product = self.rate_bytes_per_s * (minimum_rtt_s + HOST_SLACK_S)
-            self.window_bytes = max(STEADY_GAIN * product, MIN_WINDOW_BYTES)
+            wanted = min(STEADY_GAIN * product, self._ceiling)
+            self.window_bytes = max(wanted, MIN_WINDOW_BYTES)
 
     def _continue_start(self, sample: float) -> None:
         self.window_bytes *= 2

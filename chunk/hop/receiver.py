@@ -155,21 +155,25 @@ class Receiver:
         """
         count = (length + row_bytes - 1) // row_bytes
         last_bytes = length - (count - 1) * row_bytes
+        others: list[memoryview] = []
+        if last_bytes < wire.DATA_HEADER_BYTES and count > 1:
+            # The kernel joins a short CONTROL datagram to the train before it.
+            others.append(memoryview(bytes(array.data[length - last_bytes : length])))
+            count, length, last_bytes = count - 1, length - last_bytes, row_bytes
         if last_bytes < wire.DATA_HEADER_BYTES or count > MAX_TRAIN_ROWS:
             raise ProtocolError("short_segment", f"{last_bytes} bytes")
         if count == 1:
             self._count(length)
             self._place(array, 0, 1, row_bytes, last_bytes, placed, now)
-            return []
+            return others
         words = np.ndarray((count, 7), ">u4", array.data, 0, (row_bytes, 4)).astype(np.uint32)
         if (words - words[0]).tobytes() == _STEPS[count]:
             self._count(length)
             self._place(array, 0, count, row_bytes, last_bytes, placed, now)
-            return []
+            return others
         if placed is not None:
             # Moving one run to its place could write over another that still waits its turn.
             array, placed = array[:length].copy(), None
-        others: list[memoryview] = []
         for first, last in _runs(words):
             end_bytes = last_bytes if last == count else row_bytes
             if (words[first, :3] != words[0, :3]).any():

@@ -574,6 +574,7 @@ class Sender:
                 return bool(sends)
             if outgoing.segments == 1:
                 sends.clear()
+                self.congestion.on_loss(outgoing.body_bytes)
                 if outgoing.body is None and outgoing.body_bytes <= self._small_bytes:
                     self._resend_small.append(outgoing)
                     return True
@@ -591,6 +592,7 @@ class Sender:
         missing = np.flatnonzero(~acked & (outgoing.last_burst <= floor))
         if len(missing):
             outgoing.last_burst[missing] = _NEVER
+            self.congestion.on_loss(len(missing) * self.stride)
             if not outgoing.lost:
                 self._resend.append(outgoing)
             cuts = np.flatnonzero(np.diff(missing) > 1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.session import Session
@@ -349,3 +350,19 @@ def test_a_new_session_of_the_same_instance_replaces_the_old_one() -> None:
     link.run(lambda: bool(link.uppers[B].down))
     assert link.uppers[B].down == ["replaced by a new session"]
     assert len(link.cores[B].sessions) == 1
+
+
+def test_a_control_datagram_joined_to_a_train_of_data_counts() -> None:
+    """The kernel may hand over segments and a short PROBE behind them as one train."""
+    link = Link()
+    neighbour = link.connect()
+    neighbour.send(BodyKind.CHUNK, b"", bytes(1444 * 6), "x")
+    seen: list[bytes] = []
+    link.on_datagram = lambda source, datagram: bool(seen.append(datagram)) if source == A else True
+    link.pump()
+    data = [datagram for datagram in seen if len(datagram) == 1472][:2]
+    probe = wire.encode_control(neighbour.remote_id, [neighbour.sender.probe(link.now)])
+    link.receive(B, A, [*data, probe])
+    assert not link.cores[B].dropped
+    answers = list(link.cores[B].datagrams_to_send(link.now))
+    assert any(wire.CONTROL_BYTE == bytes(buffers[0])[0] for _, buffers, _ in answers)
