@@ -6,8 +6,13 @@
 - `header`      the chunk header: fields, extensions, encode and decode
 - `reasons`     why a chunk was not delivered: one number and one word each
 - `messages`    what else a hop carries: service tasks, verdicts, delivery reports
+- `reasons`     why a chunk was not delivered: a number and a word for each
 - `hop`         the hop protocol: sans-I/O core and its UDP shell
-- `scapy_layers` the same formats as scapy layers, for captures
+
+To look into captures; nothing above imports these:
+
+- `scapy_layers` the chunk formats as scapy layers
+- `scapy_hop`   the hop datagrams as scapy layers
 
 Imports nothing of ours. Source: docs/protocol/chunk.md, docs/protocol/hop.md.
 """

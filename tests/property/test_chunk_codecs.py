@@ -284,5 +284,5 @@ def _vectors(kind: str) -> list[bytes]:
 
 
 _SECTIONS: dict[str, list[dict[str, Any]]] = {
-    name: value for name, value in chunk_v1.load().items() if isinstance(value, list)
+    name: value for name, value in chunk_v1.FILE.load().items() if isinstance(value, list)
 }

@@ -7,9 +7,8 @@ Source: docs/protocol/chunk.md, docs/protocol/hop.md ("Bodies").
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from packetcloud.chunk.header import (
@@ -26,14 +25,7 @@ from packetcloud.chunk.messages import (
 from tests.vectors.chunk_v1_invalid import bad_bytes
 from tests.vectors.chunk_v1_valid import good_headers, good_reports, good_tasks, good_verdicts
 from tests.vectors.fields import Fields, header_fields, report_fields, task_fields, verdict_fields
-
-PATH = Path(__file__).with_name("chunk-v1.json")
-
-
-def load() -> Fields:
-    """Return the vectors as they stand in the file."""
-    document: Fields = json.loads(PATH.read_text())
-    return document
+from tests.vectors.file import VectorFile
 
 
 def build() -> Fields:
@@ -93,15 +85,7 @@ def _name_vector(number: int) -> Fields:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    text = json.dumps(build(), indent=1, ensure_ascii=False) + "\n"
-    if "--write" in arguments:
-        PATH.write_text(text)
-        return 0
-    same = PATH.read_text() == text
-    print(f"{PATH.name}: {'as encoded' if same else 'differs from what the code encodes'}")
-    return 0 if same else 1
-
+FILE = VectorFile(Path(__file__).with_name("chunk-v1.json"), build)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(FILE.main(sys.argv[1:]))

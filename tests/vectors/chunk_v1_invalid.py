@@ -50,27 +50,27 @@ def _bad_headers() -> BadBytes:
     fixed: BadBytes = {
         "empty": (b"", "short_header"),
         "one byte short of the fixed part": (plain[:-1], "short_header"),
-        "version 0": (_put(plain, 0, b"\x00"), "bad_version"),
-        "version 2": (_put(plain, 0, b"\x02"), "bad_version"),
-        "header length 0": (_put(plain, 2, b"\x00\x00"), "bad_header_length"),
-        "header length 87": (_put(plain, 2, b"\x00\x57"), "bad_header_length"),
-        "header length beyond the data": (_put(plain, 2, b"\x00\x59"), "bad_header_length"),
+        "version 0": (put(plain, 0, b"\x00"), "bad_version"),
+        "version 2": (put(plain, 0, b"\x02"), "bad_version"),
+        "header length 0": (put(plain, 2, b"\x00\x00"), "bad_header_length"),
+        "header length 87": (put(plain, 2, b"\x00\x57"), "bad_header_length"),
+        "header length beyond the data": (put(plain, 2, b"\x00\x59"), "bad_header_length"),
         "header length 1025": (_long_header(MAX_HEADER_BYTES + 1), "bad_header_length"),
-        "delivery mode 3": (_put(plain, 4, b"\x03"), "bad_delivery_mode"),
-        "delivery mode 5": (_put(plain, 4, b"\x05"), "bad_delivery_mode"),
-        "reserved, high byte": (_put(plain, 6, b"\x80"), "reserved_bits"),
-        "reserved, low byte": (_put(plain, 7, b"\x01"), "reserved_bits"),
-        "reserved SID without a sequence": (_put(plain, SID_OFFSET, reserved), "bad_sequence"),
-        "sequence without the reserved SID": (_put(sequence, SID_OFFSET, zero), "bad_sequence"),
+        "delivery mode 3": (put(plain, 4, b"\x03"), "bad_delivery_mode"),
+        "delivery mode 5": (put(plain, 4, b"\x05"), "bad_delivery_mode"),
+        "reserved, high byte": (put(plain, 6, b"\x80"), "reserved_bits"),
+        "reserved, low byte": (put(plain, 7, b"\x01"), "reserved_bits"),
+        "reserved SID without a sequence": (put(plain, SID_OFFSET, reserved), "bad_sequence"),
+        "sequence without the reserved SID": (put(sequence, SID_OFFSET, zero), "bad_sequence"),
         "sequence with an ordinary SID": (
-            _put(sequence, SID_OFFSET, SIDS[0].value),
+            put(sequence, SID_OFFSET, SIDS[0].value),
             "bad_sequence",
         ),
-        "cursor beyond the sequence": (_put(sequence, first_sid - 2, b"\x03"), "bad_sequence"),
-        "count smaller than the SIDs": (_put(sequence, first_sid - 1, b"\x01"), "bad_sequence"),
-        "count larger than the SIDs": (_put(sequence, first_sid - 1, b"\x03"), "bad_sequence"),
-        "zero SID in a sequence": (_put(sequence, first_sid, zero), "bad_sequence"),
-        "reserved SID in a sequence": (_put(sequence, first_sid, reserved), "bad_sequence"),
+        "cursor beyond the sequence": (put(sequence, first_sid - 2, b"\x03"), "bad_sequence"),
+        "count smaller than the SIDs": (put(sequence, first_sid - 1, b"\x01"), "bad_sequence"),
+        "count larger than the SIDs": (put(sequence, first_sid - 1, b"\x03"), "bad_sequence"),
+        "zero SID in a sequence": (put(sequence, first_sid, zero), "bad_sequence"),
+        "reserved SID in a sequence": (put(sequence, first_sid, reserved), "bad_sequence"),
     }
     names = b"".join(bytes([0xA0 + number]) * 20 for number in range(17))
     extended = {
@@ -120,7 +120,7 @@ def _bad_tasks() -> BadBytes:
     return {
         "empty": (b"", "short_task"),
         "one byte short": (task[: TASK_BYTES - 1], "short_task"),
-        "reserved bits": (_put(task, 15, b"\x01"), "reserved_bits"),
+        "reserved bits": (put(task, 15, b"\x01"), "reserved_bits"),
     }
 
 
@@ -128,39 +128,39 @@ def _bad_verdicts() -> BadBytes:
     forward = good_verdicts()["forward"].to_bytes()
     drop = good_verdicts()["drop"].to_bytes()
     redirect = good_verdicts()["redirect"].to_bytes()
-    too_long = _put(drop, 10, (MAX_DETAIL_BYTES + 1).to_bytes(2, "big")) + bytes(600)
+    too_long = put(drop, 10, (MAX_DETAIL_BYTES + 1).to_bytes(2, "big")) + bytes(600)
     return {
         "empty": (b"", "short_verdict"),
         "one byte short": (forward[: VERDICT_BYTES - 1], "short_verdict"),
-        "code 0": (_put(forward, 8, b"\x00"), "bad_verdict"),
-        "code 7": (_put(forward, 8, b"\x07"), "bad_verdict"),
-        "reserved flag": (_put(forward, 9, b"\x02"), "reserved_bits"),
+        "code 0": (put(forward, 8, b"\x00"), "bad_verdict"),
+        "code 7": (put(forward, 8, b"\x07"), "bad_verdict"),
+        "reserved flag": (put(forward, 9, b"\x02"), "reserved_bits"),
         "detail cut off": (drop[:-1], "bad_verdict"),
         "detail of 513 bytes": (too_long, "bad_verdict"),
         "redirect without NA": (
-            _put(redirect, 10, b"\x00\x14")[: VERDICT_BYTES + 20],
+            put(redirect, 10, b"\x00\x14")[: VERDICT_BYTES + 20],
             "bad_verdict",
         ),
-        "redirect to nowhere": (_put(forward, 8, b"\x04"), "bad_verdict"),
+        "redirect to nowhere": (put(forward, 8, b"\x04"), "bad_verdict"),
     }
 
 
 def _bad_reports() -> BadBytes:
     entry = encode_reports(good_reports()["delivered"])
     told = encode_reports([DeliveryReport(ChunkId(1), Outcome.REFUSED, 1, "ab")])
-    long_detail = _put(entry, 10, (MAX_DETAIL_BYTES + 1).to_bytes(2, "big")) + bytes(513)
+    long_detail = put(entry, 10, (MAX_DETAIL_BYTES + 1).to_bytes(2, "big")) + bytes(513)
     return {
         "cut off": (entry[:-1], "bad_report"),
         "second entry cut off": (entry + entry[:5], "bad_report"),
-        "outcome 0": (_put(entry, 8, b"\x00"), "bad_report"),
-        "outcome 4": (_put(entry, 8, b"\x04"), "bad_report"),
+        "outcome 0": (put(entry, 8, b"\x00"), "bad_report"),
+        "outcome 4": (put(entry, 8, b"\x04"), "bad_report"),
         "detail cut off": (told[:-1], "bad_report"),
         "detail of 513 bytes": (long_detail, "bad_report"),
         "detail that is not UTF-8": (told[:-1] + b"\xff", "bad_report"),
     }
 
 
-def _put(data: bytes, offset: int, new: bytes) -> bytes:
+def put(data: bytes, offset: int, new: bytes) -> bytes:
     return data[:offset] + new + data[offset + len(new) :]
 
 
@@ -170,9 +170,9 @@ def _tlv(kind: int, value: bytes = b"", flags: int = 0) -> bytes:
 
 def _extended(extensions: bytes) -> bytes:
     """A plain header with `extensions` behind it, and the reserved SID if one is a sequence."""
-    data = _put(make_header().to_bytes(), 2, (FIXED_BYTES + len(extensions)).to_bytes(2, "big"))
+    data = put(make_header().to_bytes(), 2, (FIXED_BYTES + len(extensions)).to_bytes(2, "big"))
     if extensions[0] == ExtensionType.SERVICE_SEQUENCE:
-        data = _put(data, SID_OFFSET, SID_SEQUENCE.value)
+        data = put(data, SID_OFFSET, SID_SEQUENCE.value)
     return data + extensions
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
+from enum import IntEnum
 from typing import Any
 
 from packetcloud.chunk.header import (
@@ -14,6 +16,7 @@ from packetcloud.chunk.header import (
     SourceSignature,
     UnknownExtension,
 )
+from packetcloud.chunk.hop import wire
 from packetcloud.chunk.messages import (
     DeliveryReport,
     Outcome,
@@ -131,3 +134,19 @@ def report_from_fields(fields: Fields) -> DeliveryReport:
     return DeliveryReport(
         ChunkId(fields["chunk_id"]), Outcome(fields["outcome"]), fields["reason"], fields["detail"]
     )
+
+
+def plain_fields(value: Any) -> Any:
+    """Return a value of the hop protocol as JSON values: bytes in hex, a frame with its `frame`."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple):
+        return [plain_fields(member) for member in value]
+    if isinstance(value, IntEnum):
+        return int(value)
+    if not is_dataclass(value):
+        return value
+    found = {entry.name: plain_fields(getattr(value, entry.name)) for entry in fields(value)}
+    if isinstance(value, wire.Frame):
+        found = {"frame": type(value).__name__.removesuffix("Frame").lower()} | found
+    return found

@@ -28,18 +28,12 @@ from tests.vectors.fields import (
     verdict_from_fields,
 )
 
-VECTORS = chunk_v1.load()
-
-
-def each(section: str) -> pytest.MarkDecorator:
-    entries = VECTORS[section]
-    names = [f"{entry.get('kind', section)}: {entry.get('name', '')}" for entry in entries]
-    return pytest.mark.parametrize("vector", entries, ids=names)
+each = chunk_v1.FILE.each
 
 
 def test_the_file_is_what_the_code_encodes() -> None:
     """The format never changes by accident: see `python -m tests.vectors.chunk_v1`."""
-    assert chunk_v1.build() == VECTORS
+    assert chunk_v1.build() == chunk_v1.FILE.load()
 
 
 @each("headers")
@@ -95,6 +89,7 @@ def test_invalid(vector: dict[str, Any]) -> None:
 
 def test_each_verdict_and_outcome_has_a_vector() -> None:
     """A new code does not get in without a vector."""
-    assert {vector["fields"]["code"] for vector in VECTORS["verdicts"]} == set(VerdictCode)
-    outcomes = {entry["outcome"] for vector in VECTORS["reports"] for entry in vector["fields"]}
+    vectors = chunk_v1.FILE.load()
+    assert {vector["fields"]["code"] for vector in vectors["verdicts"]} == set(VerdictCode)
+    outcomes = {entry["outcome"] for vector in vectors["reports"] for entry in vector["fields"]}
     assert outcomes == set(Outcome)

@@ -1,0 +1,423 @@
+"""The datagrams of the hop protocol as scapy layers.
+
+    bind_hop_port(4700)                       # from now on rdpcap() and sniff() show hop datagrams
+    hop_datagram(payload).show()              # or look at one by itself
+    bytes(HopData(session=7) / Chunk(source=guid) / b"payload")
+
+See `scapy_layers` for what these layers are and are not. What a node accepts is decided by
+`hop.wire`. Source: docs/protocol/hop.md.
+"""
+
+# scapy declares fields as mutable class attributes of mixed type, and its callbacks are untyped.
+# ruff: noqa: RUF012
+# mypy: disable-error-code="misc"
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from scapy.fields import (
+    BitEnumField,
+    BitField,
+    ByteEnumField,
+    ByteField,
+    FieldLenField,
+    FlagsField,
+    IntField,
+    LongField,
+    PacketListField,
+    ShortField,
+    StrLenField,
+    XLongField,
+)
+from scapy.layers.inet import UDP
+from scapy.packet import Packet, Padding, Raw, bind_layers
+
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import Role
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.scapy_layers import BODY_LAYERS, HexField, Part, patch, words
+
+_FRAME_HEAD = struct.Struct(">BBH")
+
+
+# --- hop: data ------------------------------------------------------------------------------------
+
+
+def _hop_head(kind: wire.DatagramType) -> list[Any]:
+    return [
+        BitField("version", wire.HOP_VERSION, 4),
+        BitEnumField("type", kind, 4, words(wire.DatagramType)),
+    ]
+
+
+class HopData(Packet):
+    """One segment of a body; the first one shows what the body is."""
+
+    name = "hop data"
+    fields_desc = [
+        *_hop_head(wire.DatagramType.DATA),
+        ByteEnumField("kind", BodyKind.CHUNK, words(BodyKind)),
+        ShortField("reserved", 0),
+        XLongField("session", 0),
+        IntField("transfer", 0),
+        IntField("body_bytes", None),
+        IntField("index", 0),
+        IntField("burst", 0),
+    ]
+
+    def post_build(self, pkt: bytes, pay: bytes) -> bytes:
+        if self.body_bytes is None:
+            pkt = patch(pkt, 16, ">I", len(pay))
+        return pkt + pay
+
+    def guess_payload_class(self, payload: bytes) -> type[Packet]:
+        return BODY_LAYERS.get(self.kind, Raw) if self.index == 0 else Raw
+
+
+class BundleRecord(Packet):
+    """One small body, whole."""
+
+    name = "bundle record"
+    fields_desc = [
+        IntField("transfer", 0),
+        ShortField("body_bytes", None),
+        ByteEnumField("kind", BodyKind.CHUNK, words(BodyKind)),
+        ByteField("reserved", 0),
+    ]
+
+    def post_build(self, pkt: bytes, pay: bytes) -> bytes:
+        if self.body_bytes is None:
+            pkt = patch(pkt, 4, ">H", len(pay))
+        return pkt + pay
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
+        return s[: self.body_bytes], s[self.body_bytes :]
+
+    def guess_payload_class(self, payload: bytes) -> type[Packet]:
+        return BODY_LAYERS.get(self.kind, Raw)
+
+
+class HopBundle(Packet):
+    """Several small bodies; zeros may follow."""
+
+    name = "hop bundle"
+    fields_desc = [
+        *_hop_head(wire.DatagramType.BUNDLE),
+        ByteField("reserved", 0),
+        ShortField("reserved2", 0),
+        XLongField("session", 0),
+        IntField("burst", 0),
+        FieldLenField("count", None, count_of="records"),
+        ShortField("reserved3", 0),
+        PacketListField(
+            "records",
+            [],
+            BundleRecord,
+            count_from=lambda packet: packet.count,
+            max_count=wire.MAX_DATAGRAM_BYTES // wire.RECORD_BYTES,
+        ),
+    ]
+
+    def guess_payload_class(self, payload: bytes) -> type[Packet]:
+        return Padding
+
+
+# --- hop: control ---------------------------------------------------------------------------------
+
+
+def _frame_head(kind: int, length: int | None) -> list[Any]:
+    return [
+        ByteEnumField("type", kind, words(wire.FrameType)),
+        ByteField("flags", 0),
+        ShortField("length", length),
+    ]
+
+
+class _Frame(Part):
+    """A control frame; its length is filled in from what it holds."""
+
+    def post_build(self, pkt: bytes, pay: bytes) -> bytes:
+        if self.length is None:
+            pkt = patch(pkt, 2, ">H", len(pkt) - wire.FRAME_HEAD_BYTES)
+        return pkt + pay
+
+
+class PartialTransfer(Part):
+    """A transfer that is not whole: which of its segments arrived."""
+
+    name = "partial transfer"
+    fields_desc = [
+        IntField("transfer", 0),
+        IntField("base", 0),
+        FieldLenField("bitmap_bytes", None, length_of="bitmap"),
+        StrLenField("bitmap", b"", length_from=lambda packet: packet.bitmap_bytes),
+    ]
+
+
+class Ack(_Frame):
+    """What a receiver has, and what it can take."""
+
+    name = "ACK"
+    fields_desc = [
+        *_frame_head(wire.FrameType.ACK, None),
+        IntField("largest_burst", 0),
+        IntField("delay_us", 0),
+        LongField("received_bytes", 0),
+        LongField("credit_limit_bytes", 0),
+        IntField("window_bytes", 0),
+        IntField("done_below", 0),
+        FlagsField("ack_flags", 0, 8, ["busy", "more", *(f"reserved{bit}" for bit in range(2, 8))]),
+        FieldLenField("partial_count", None, count_of="partials", fmt="B"),
+        FieldLenField("bitmap_bytes", None, length_of="done_bitmap"),
+        StrLenField("done_bitmap", b"", length_from=lambda packet: packet.bitmap_bytes),
+        PacketListField(
+            "partials", [], PartialTransfer, count_from=lambda packet: packet.partial_count
+        ),
+    ]
+
+
+class RefusedEntry(Part):
+    """A transfer that is refused, and why."""
+
+    name = "refused transfer"
+    fields_desc = [
+        IntField("transfer", 0),
+        ShortField("reason", 0),
+        ShortField("reserved", 0),
+    ]
+
+    def mysummary(self) -> str:
+        return f"transfer {self.transfer} refused, reason {self.reason}"
+
+
+class Refused(_Frame):
+    """Transfers that arrived whole and are refused."""
+
+    name = "REFUSED"
+    fields_desc = [
+        *_frame_head(wire.FrameType.REFUSED, None),
+        PacketListField("entries", [], RefusedEntry, length_from=lambda packet: packet.length),
+    ]
+
+
+class ForgetEntry(Part):
+    """A transfer that its sender has settled."""
+
+    name = "forgotten transfer"
+    fields_desc = [IntField("transfer", 0), IntField("body_bytes", 0)]
+
+
+class Forget(_Frame):
+    """Transfers that their sender has settled or given up."""
+
+    name = "FORGET"
+    fields_desc = [
+        *_frame_head(wire.FrameType.FORGET, None),
+        PacketListField("entries", [], ForgetEntry, length_from=lambda packet: packet.length),
+    ]
+
+
+class Probe(_Frame):
+    """Asks for an ACK at once."""
+
+    name = "PROBE"
+    fields_desc = [*_frame_head(wire.FrameType.PROBE, None), IntField("burst", 0)]
+
+
+class Blocked(_Frame):
+    """The sender has no credit."""
+
+    name = "BLOCKED"
+    fields_desc = [*_frame_head(wire.FrameType.BLOCKED, None), IntField("wanted_bytes", 0)]
+
+
+class Close(_Frame):
+    """The session ends."""
+
+    name = "CLOSE"
+    fields_desc = [
+        *_frame_head(wire.FrameType.CLOSE, None),
+        StrLenField("reason", b"", length_from=lambda packet: packet.length),
+    ]
+
+
+class UnknownFrame(_Frame):
+    """A frame of a type that we do not know, or one whose length is wrong for its type."""
+
+    name = "unknown frame"
+    fields_desc = [
+        *_frame_head(255, None),
+        StrLenField("data", b"", length_from=lambda packet: packet.length),
+    ]
+
+
+_FRAME_LAYERS: dict[int, tuple[type[Packet], Callable[[int], bool]]] = {
+    wire.FrameType.ACK: (Ack, lambda length: length >= wire.ACK_FIXED_BYTES),
+    wire.FrameType.REFUSED: (Refused, lambda length: length % 8 == 0),
+    wire.FrameType.FORGET: (Forget, lambda length: length % 8 == 0),
+    wire.FrameType.PROBE: (Probe, lambda length: length == 4),
+    wire.FrameType.BLOCKED: (Blocked, lambda length: length == 4),
+    wire.FrameType.CLOSE: (Close, lambda _: True),
+}
+"""The layer of each frame type, and whether a length suits it."""
+
+
+def _frame(data: bytes, _parent: Packet | None = None) -> Packet:
+    """Dissect one control frame by the layer of its type, if its length suits that."""
+    if len(data) < wire.FRAME_HEAD_BYTES:
+        return Raw(data)
+    kind, _, length = _FRAME_HEAD.unpack_from(data)
+    end = wire.FRAME_HEAD_BYTES + length
+    layer, suits = _FRAME_LAYERS.get(kind, (UnknownFrame, bool))
+    if end > len(data) or not suits(length):
+        layer = UnknownFrame
+    frame = layer(data[:end], _parent=_parent)
+    if data[end:]:
+        frame.add_payload(Padding(data[end:]))
+    return frame
+
+
+class HopControl(Packet):
+    """Control frames of a session."""
+
+    name = "hop control"
+    fields_desc = [
+        *_hop_head(wire.DatagramType.CONTROL),
+        ByteField("kind", 0),
+        ShortField("reserved", 0),
+        XLongField("session", 0),
+        PacketListField(
+            "frames",
+            [],
+            _frame,
+            max_count=wire.MAX_DATAGRAM_BYTES // wire.FRAME_HEAD_BYTES,
+        ),
+    ]
+
+
+# --- hop: handshake -------------------------------------------------------------------------------
+
+
+def _handshake_head(kind: wire.DatagramType) -> list[Any]:
+    return [
+        *_hop_head(kind),
+        ByteField("kind", 0),
+        ShortField("reserved", 0),
+        XLongField("session", 0),
+    ]
+
+
+def _parameter_fields() -> list[Any]:
+    return [
+        ByteField("suite", wire.SUITE_ED25519),
+        ByteEnumField("role", Role.HOST, words(Role)),
+        ShortField("max_datagram_bytes", wire.MIN_DATAGRAM_BYTES),
+        IntField("max_body_bytes", 1),
+        IntField("window_bytes", 1),
+        LongField("credit_bytes", 1),
+        IntField("instance", 0),
+    ]
+
+
+class HopHello(Packet):
+    """First message of a handshake, padded to 1200 bytes."""
+
+    name = "hop HELLO"
+    fields_desc = [
+        *_handshake_head(wire.DatagramType.HELLO),
+        HexField("public_key", 32),
+        HexField("share", 32),
+        *_parameter_fields(),
+        FieldLenField("cookie_bytes", None, length_of="cookie", fmt="B"),
+        StrLenField("cookie", b"", length_from=lambda packet: packet.cookie_bytes),
+    ]
+
+    def post_build(self, pkt: bytes, pay: bytes) -> bytes:
+        return (pkt + pay).ljust(wire.MIN_DATAGRAM_BYTES, b"\0")
+
+    def guess_payload_class(self, payload: bytes) -> type[Packet]:
+        return Raw
+
+
+class HopRetry(Packet):
+    """Say HELLO again with this cookie."""
+
+    name = "hop RETRY"
+    fields_desc = [
+        *_handshake_head(wire.DatagramType.RETRY),
+        FieldLenField("cookie_bytes", None, length_of="cookie", fmt="B"),
+        StrLenField("cookie", b"", length_from=lambda packet: packet.cookie_bytes),
+    ]
+
+
+class HopWelcome(Packet):
+    """Answer to a HELLO."""
+
+    name = "hop WELCOME"
+    fields_desc = [
+        *_handshake_head(wire.DatagramType.WELCOME),
+        XLongField("own_session", 0),
+        HexField("public_key", 32),
+        HexField("share", 32),
+        *_parameter_fields(),
+        HexField("signature", 64),
+    ]
+
+
+class HopConfirm(Packet):
+    """Last message of a handshake."""
+
+    name = "hop CONFIRM"
+    fields_desc = [*_handshake_head(wire.DatagramType.CONFIRM), HexField("signature", 64)]
+
+
+class HopReject(Packet):
+    """The answer to a CONFIRM that is not admitted."""
+
+    name = "hop REJECT"
+    fields_desc = [
+        *_handshake_head(wire.DatagramType.REJECT),
+        StrLenField("reason", b"", length_from=lambda packet: wire.MAX_REJECT_BYTES),
+    ]
+
+
+HOP_LAYERS: dict[int, type[Packet]] = {
+    wire.type_byte(wire.DatagramType.DATA): HopData,
+    wire.type_byte(wire.DatagramType.BUNDLE): HopBundle,
+    wire.type_byte(wire.DatagramType.CONTROL): HopControl,
+    wire.type_byte(wire.DatagramType.HELLO): HopHello,
+    wire.type_byte(wire.DatagramType.RETRY): HopRetry,
+    wire.type_byte(wire.DatagramType.WELCOME): HopWelcome,
+    wire.type_byte(wire.DatagramType.CONFIRM): HopConfirm,
+    wire.type_byte(wire.DatagramType.REJECT): HopReject,
+}
+"""The layer for each first byte of a datagram."""
+
+
+class Hop(Packet):
+    """Any hop datagram: becomes the layer of its type when it is dissected."""
+
+    name = "hop"
+
+    @classmethod
+    def dispatch_hook(cls, _pkt: bytes | None = None, *_: Any, **__: Any) -> type[Packet]:
+        return HOP_LAYERS.get(_pkt[0], Raw) if _pkt else cls
+
+
+def hop_datagram(data: bytes) -> Packet:
+    """Dissect the payload of one UDP datagram; `Raw` when it is none of ours or cut off."""
+    if not data:
+        return Raw(data)
+    try:
+        return Hop(data)
+    except struct.error:
+        return Raw(data)
+
+
+def bind_hop_port(port: int) -> None:
+    """Let scapy dissect UDP datagrams from and to `port` as hop datagrams, in this process."""
+    bind_layers(UDP, Hop, sport=port)
+    bind_layers(UDP, Hop, dport=port)

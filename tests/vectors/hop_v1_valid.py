@@ -1,0 +1,176 @@
+"""Datagrams of hop protocol 1 by name: each type, each control frame, limits at their ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import Role
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import ChunkId
+from tests.vectors.chunk_v1_valid import good_tasks, good_verdicts, make_header
+
+SESSION = 0x0123_4567_89AB_CDEF
+OTHER_SESSION = 0xFEDC_BA98_7654_3211
+KEY = bytes(range(32))
+SHARE = bytes(range(32, 64))
+SIGNATURE = bytes(range(64, 128))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A DATA datagram. `hop.wire` has its layout but no type for it: nodes read it in trains."""
+
+    kind: BodyKind
+    transfer: int
+    body_bytes: int
+    index: int
+    burst: int
+    data: bytes
+    session: int = SESSION
+
+    def to_bytes(self) -> bytes:
+        head = wire.DATA_HEADER.pack(
+            wire.DATA_BYTE,
+            self.kind,
+            0,
+            self.session,
+            self.transfer,
+            self.body_bytes,
+            self.index,
+            self.burst,
+        )
+        return head + self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One small body of a bundle."""
+
+    transfer: int
+    kind: BodyKind
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A BUNDLE datagram: small bodies, then as many zeros as its train wants."""
+
+    burst: int
+    records: tuple[Record, ...]
+    padding_bytes: int = 0
+    session: int = SESSION
+
+    def to_bytes(self) -> bytes:
+        head = wire.BUNDLE_HEADER.pack(
+            wire.BUNDLE_BYTE, 0, 0, self.session, self.burst, len(self.records), 0
+        )
+        records = [
+            wire.RECORD.pack(record.transfer, len(record.data), record.kind, 0) + record.data
+            for record in self.records
+        ]
+        return head + b"".join(records) + bytes(self.padding_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A CONTROL datagram."""
+
+    frames: tuple[wire.Frame, ...]
+    session: int = SESSION
+
+    def to_bytes(self) -> bytes:
+        return wire.encode_control(self.session, [frame.to_bytes() for frame in self.frames])
+
+
+SMALL_CHUNK = make_header(payload_bytes=5, wants_report=True).to_bytes() + b"hello"
+PARAMETERS = wire.Parameters(Role.ROUTER, 1472, (1 << 20) + 2048, 4 << 20, 24 << 20, 7)
+
+
+def good_segments() -> dict[str, Segment]:
+    """Return segments of each kind of body: whole, first, middle and last ones."""
+    large = make_header(payload_bytes=3000 - 88, chunk_id=ChunkId(9)).to_bytes()
+    task = good_tasks()["task"].to_bytes() + SMALL_CHUNK
+    verdict = good_verdicts()["update"].to_bytes() + b"new payload"
+    return {
+        "whole chunk": Segment(BodyKind.CHUNK, 1, len(SMALL_CHUNK), 0, 3, SMALL_CHUNK),
+        "first of three": Segment(BodyKind.CHUNK, 2, 3000, 0, 4, large.ljust(1172, b"a")),
+        "second of three": Segment(BodyKind.CHUNK, 2, 3000, 1, 4, b"b" * 1172),
+        "last of three": Segment(BodyKind.CHUNK, 2, 3000, 2, 4, b"c" * 656),
+        "task": Segment(BodyKind.TASK, 3, len(task), 0, 5, task),
+        "verdict": Segment(BodyKind.VERDICT, 4, len(verdict), 0, 6, verdict),
+        "largest fields": Segment(
+            BodyKind.CHUNK, 2**32 - 1, 2**32 - 1, 2**31, 2**32 - 1, b"x", 2**64 - 1
+        ),
+    }
+
+
+def good_bundles() -> dict[str, Bundle]:
+    verdict = good_verdicts()["forward"].to_bytes()
+    records = (Record(5, BodyKind.CHUNK, SMALL_CHUNK), Record(6, BodyKind.VERDICT, verdict))
+    return {
+        "one body": Bundle(7, records[:1]),
+        "two bodies": Bundle(8, records),
+        "two bodies, padded": Bundle(9, records, padding_bytes=20),
+    }
+
+
+def good_controls() -> dict[str, Control]:
+    """Return control datagrams: each frame alone and at its ends, several in one, none."""
+    ack = wire.AckFrame(3, 250, 123_456, 24 << 20, 4 << 20, 2)
+    gaps = wire.AckFrame(
+        largest_burst=2**32 - 1,
+        delay_us=2**32 - 1,
+        received_bytes=2**64 - 1,
+        credit_limit_bytes=2**64 - 1,
+        window_bytes=2**32 - 1,
+        done_below=2**32 - 1,
+        done_bitmap=b"\x05\x80",
+        partials=(wire.Partial(8, 2, b"\x0e"), wire.Partial(9, 0, b"")),
+        busy=True,
+        more=True,
+    )
+    return {
+        "no frame": Control(()),
+        "ack": Control((ack,)),
+        "ack with gaps, busy, more": Control((gaps,)),
+        "ack, largest": Control(
+            (
+                wire.AckFrame(
+                    1, 1, 1, 1, 1, 1, b"\xff" * (wire.TRANSFER_WINDOW_COUNT // 8),
+                    (wire.Partial(1, 1, b"\x01" * wire.MAX_BITMAP_BYTES),),
+                ),
+            )
+        ),
+        "refused": Control((wire.RefusedFrame(((4, 1), (5, 65_535))),)),
+        "refused nothing": Control((wire.RefusedFrame(()),)),
+        "refused, most": Control(
+            (wire.RefusedFrame(tuple((n, 11) for n in range(wire.MAX_ENTRIES_COUNT))),)
+        ),
+        "forget": Control((wire.ForgetFrame(((4, 1000), (2**32 - 1, 2**32 - 1))),)),
+        "probe": Control((wire.ProbeFrame(10),)),
+        "blocked": Control((wire.BlockedFrame(1 << 20),)),
+        "close": Control((wire.CloseFrame("shutting down"),)),
+        "close without a word": Control((wire.CloseFrame(""),)),
+        "close, longest": Control((wire.CloseFrame("z" * wire.MAX_CLOSE_BYTES),)),
+        "several frames": Control((ack, wire.RefusedFrame(((4, 3),)), wire.ProbeFrame(11))),
+    }  # fmt: skip
+
+
+Handshake = wire.Hello | wire.Retry | wire.Welcome | wire.Confirm | wire.Reject
+
+
+def good_handshakes() -> dict[str, Handshake]:
+    cookie = bytes(range(16))
+    return {
+        "hello": wire.Hello(SESSION, KEY, SHARE, PARAMETERS),
+        "hello with a cookie": wire.Hello(SESSION, KEY, SHARE, PARAMETERS, cookie),
+        "hello with the longest cookie": wire.Hello(
+            SESSION, KEY, SHARE, PARAMETERS, bytes(wire.MAX_COOKIE_BYTES)
+        ),
+        "retry": wire.Retry(SESSION, cookie),
+        "welcome": wire.Welcome(SESSION, OTHER_SESSION, KEY, SHARE, PARAMETERS, SIGNATURE),
+        "confirm": wire.Confirm(OTHER_SESSION, SIGNATURE),
+        "reject": wire.Reject(SESSION, "this SID is not listed here"),
+        "reject without a word": wire.Reject(SESSION, ""),
+    }
