@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_fakes import World, identity_of
 
 from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.header import ChunkHeader, DigestAlgorithm, PayloadDigest, PayloadType
@@ -22,6 +21,7 @@ from packetcloud.host.errors import EndpointClosedError, RouterUnreachableError
 from packetcloud.host.outstanding import SendLimits
 from packetcloud.host.received import ReceivedChunk
 from packetcloud.host.results import SendOutcome, SendResult
+from tests.unit.host.host_fakes import World, identity_of
 
 
 class Receiver:
@@ -367,7 +367,7 @@ def test_malformed_bodies_are_refused_with_a_reason() -> None:
     node = next(node for node in world.nodes if node.identity.guid == b.guid)
     neighbour = node.neighbour
     good = ChunkHeader(a.guid, b.guid, ChunkId(1), 3).to_bytes() + b"abc"
-    from host_fakes import FakeBody
+    from tests.unit.host.host_fakes import FakeBody
 
     cases = {
         b"": Reason.MALFORMED,
