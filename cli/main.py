@@ -39,6 +39,10 @@ class Noun:
 # the alphabet, with the first sentence of its docstring as summary (a test compares them).
 # Only nouns whose module exists stand here: a line without a module is a broken command.
 NOUNS = {
+    "bench": Noun(
+        "packetcloud.cli.bench:bench",
+        "Measure hop, path, service and small chunks against their peers.",
+    ),
     "completion": Noun(
         "packetcloud.cli.completion:completion", "Print the completion script for SHELL."
     ),

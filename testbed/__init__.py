@@ -5,6 +5,7 @@
 - `doctor`          what that means for PacketCloud: what is missing, its cost, the way out
 - `errors`          what goes wrong here, and what the user does about it
 - `namespaces`      network namespaces, addresses and routes; nothing stays behind
+- `kernel`          moving threads between namespaces
 - `links`           veth pairs and the three link modes
 - `in_namespace`    the launcher that runs one command inside a namespace
 - `processes`       child processes: start, read their events, stop, count CPU and memory

@@ -13,26 +13,10 @@ import os
 import signal
 import sys
 
-CLONE_NEWNET = 0x4000_0000
-NAMESPACE_DIRECTORY = "/run/netns"
+from packetcloud.testbed.kernel import enter
+
 _PR_SET_PDEATHSIG = 1
 HERE = "-"
-
-
-def enter(namespace: str) -> None:
-    """Move the calling thread into the network namespace `namespace`.
-
-    Raises:
-        OSError: there is no such namespace, or we are not root.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(f"{NAMESPACE_DIRECTORY}/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(descriptor, CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), namespace)
-    finally:
-        os.close(descriptor)
 
 
 def main(arguments: list[str]) -> int:

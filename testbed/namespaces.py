@@ -17,11 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute, NetlinkError, netns
 
 from packetcloud.testbed import links
 from packetcloud.testbed.errors import TestbedError
-from packetcloud.testbed.in_namespace import enter
+from packetcloud.testbed.kernel import (
+    NAMESPACE_DIRECTORY,
+    bind_mount,
+    enter,
+    share_mounts,
+    unshare_network,
+)
 from packetcloud.testbed.links import LinkMode
 
 PREFIX = "pctb"
@@ -43,10 +49,10 @@ def can_make_namespaces() -> bool:
         return False
     name = _full_name("probe", secrets.token_hex(3))
     try:
-        netns.create(name)
+        _create(name)
     except OSError:
         return False
-    netns.remove(name)
+    _remove(name)
     return True
 
 
@@ -102,19 +108,14 @@ class Namespace:
     def __init__(self, role: str, name: str) -> None:
         self.role = role
         self.name = name
-        self._netlink: Any = None
 
     def create(self) -> None:
-        netns.create(self.name)
-        self._netlink = IPRoute(netns=self.name)
-        self._netlink.link("set", index=self._index("lo"), state="up")
+        _create(self.name)
+        self._netlink(lambda netlink: netlink.link("set", index=_index(netlink, "lo"), state="up"))
         self._use_cubic()
 
     def remove(self) -> None:
         """Remove the namespace and its links; a second call does nothing."""
-        if self._netlink is not None:
-            self._netlink.close()
-            self._netlink = None
         with contextlib.suppress(FileNotFoundError):
             _remove(self.name)
 
@@ -139,6 +140,15 @@ class Namespace:
         if errors:
             raise errors[0]
         return results[0]
+
+    def _netlink(self, function: Callable[[Any], T]) -> T:
+        """Call `function` with a netlink socket of this namespace."""
+
+        def body() -> T:
+            with IPRoute() as netlink:
+                return function(netlink)
+
+        return self.run(body)
 
     def set_sysctl(self, key: str, value: str) -> None:
         """Set a sysctl of the namespace, such as `net.ipv4.ip_forward`."""
@@ -170,32 +180,37 @@ class Namespace:
 
     def add_route(self, destination: str, gateway: str) -> None:
         """Send `destination` (such as 198.18.2.0/24) through `gateway`."""
-        self._netlink.route("add", dst=destination, gateway=gateway)
+        self._netlink(lambda netlink: netlink.route("add", dst=destination, gateway=gateway))
 
     def device_mtu(self, device: str) -> int:
-        (link,) = self._netlink.get_links(self._index(device))
-        return int(link.get_attr("IFLA_MTU"))
+        def read(netlink: Any) -> int:
+            (link,) = netlink.get_links(_index(netlink, device))
+            return int(link.get_attr("IFLA_MTU"))
+
+        return self._netlink(read)
 
     def attach(self, device: str, address: str) -> None:
         """Give `device` its address (/24) and put it up."""
-        index = self._index(device)
-        self._netlink.addr("add", index=index, address=address, prefixlen=24)
-        self._netlink.link("set", index=index, state="up")
+
+        def change(netlink: Any) -> None:
+            index = _index(netlink, device)
+            netlink.addr("add", index=index, address=address, prefixlen=24)
+            netlink.link("set", index=index, state="up")
+
+        self._netlink(change)
 
     def add_pair(self, device: str, mtu: int, other: Namespace, other_device: str) -> None:
         """Make a veth pair with one end here and the other in `other`."""
-        descriptor = os.open(f"{netns.NETNS_RUN_DIR}/{other.name}", os.O_RDONLY)
-        try:
-            peer = {"ifname": other_device, "net_ns_fd": descriptor, "mtu": mtu}
-            self._netlink.link("add", ifname=device, kind="veth", mtu=mtu, peer=peer)
-        finally:
-            os.close(descriptor)
 
-    def _index(self, device: str) -> int:
-        found = self._netlink.link_lookup(ifname=device)
-        if not found:
-            raise TestbedError(f"no device {device} in namespace {self.name}")
-        return int(found[0])
+        def change(netlink: Any) -> None:
+            descriptor = os.open(f"{NAMESPACE_DIRECTORY}/{other.name}", os.O_RDONLY)
+            try:
+                peer = {"ifname": other_device, "net_ns_fd": descriptor, "mtu": mtu}
+                netlink.link("add", ifname=device, kind="veth", mtu=mtu, peer=peer)
+            finally:
+                os.close(descriptor)
+
+        self._netlink(change)
 
 
 class NetworkLab:
@@ -255,14 +270,56 @@ class NetworkLab:
         return [entry for link in self.links for entry in link.in_force()]
 
 
+def _create(name: str) -> None:
+    """Make a namespace and its name.
+
+    On a thread, not in a forked child as pyroute2 and `ip` do it: this process may have threads
+    already, and a fork of such a process now and then hangs (seen: one name in ten missing).
+
+    Raises:
+        OSError: not root, or the kernel has no network namespaces.
+    """
+    path = Path(NAMESPACE_DIRECTORY, name)
+    errors: list[OSError] = []
+
+    def body() -> None:
+        try:
+            unshare_network()
+            bind_mount(f"/proc/self/task/{threading.get_native_id()}/ns/net", str(path))
+        except OSError as error:
+            errors.append(error)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    share_mounts(NAMESPACE_DIRECTORY)
+    path.touch(mode=0o444, exist_ok=False)
+    thread = threading.Thread(target=body, name=f"make-{name}")
+    thread.start()
+    thread.join()
+    if errors:
+        path.unlink()
+        raise errors[0]
+
+
 def _remove(name: str) -> None:
     """Remove one namespace; its veth pairs go at once, even if a process still lives inside."""
-    with contextlib.suppress(OSError), IPRoute(netns=name) as netlink:
-        for link in netlink.get_links():
-            info = link.get_attr("IFLA_LINKINFO")
-            if info is not None and info.get_attr("IFLA_INFO_KIND") == "veth":
-                netlink.link("del", index=link["index"])
+
+    def delete_pairs() -> None:
+        with IPRoute() as netlink:
+            for link in netlink.get_links():
+                info = link.get_attr("IFLA_LINKINFO")
+                if info is not None and info.get_attr("IFLA_INFO_KIND") == "veth":
+                    netlink.link("del", index=link["index"])
+
+    with contextlib.suppress(OSError, NetlinkError):
+        Namespace("", name).run(delete_pairs)
     netns.remove(name)
+
+
+def _index(netlink: Any, device: str) -> int:
+    found = netlink.link_lookup(ifname=device)
+    if not found:
+        raise TestbedError(f"no device {device} in this namespace")
+    return int(found[0])
 
 
 def _full_name(role: str, suffix: str) -> str:

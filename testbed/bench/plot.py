@@ -1,0 +1,129 @@
+"""The PNG of a benchmark: bars with their spread, and for `service` delay over goodput."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from packetcloud.testbed.bench.report import Document
+from packetcloud.testbed.errors import MissingToolError
+
+_DPI = 130
+_OURS = "#d1495b"
+_PEERS = ("#30638e", "#5b8e7d", "#8e9aaf", "#b08968", "#6d597a")
+
+
+def plot_document(document: Document, path: Path) -> None:
+    """Draw a report and write it to `path`.
+
+    Raises:
+        MissingToolError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingToolError(
+            "plots need matplotlib; try: pip install 'packetcloud[bench]'"
+        ) from None
+    draw, panels = _DRAWINGS[document["benchmark"]]
+    figure = Figure(figsize=(5.5 * panels, 4.2), layout="constrained")
+    draw(document, figure.subplots(1, panels, squeeze=False)[0])
+    figure.suptitle(_title(document), fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI)
+
+
+def _title(document: Document) -> str:
+    machine = document["machine"]
+    commit = (document["commit"] or "unknown commit")[:10]
+    return (
+        f"packetcloud bench {document['benchmark']}, medians of {document['repeats']} runs of "
+        f"{document['seconds']} s, {document['topology']}\n"
+        f"{machine['cores']} cores {machine['cpu']}, Linux {document['kernel']}, {commit}, "
+        f"{document['time']}"
+    )
+
+
+def _draw_modes(document: Document, axes: Any) -> None:
+    """Goodput of every contender, one group of bars per link mode."""
+    (panel,) = axes
+    modes = document["modes"]
+    names = list(dict.fromkeys(name for mode in modes.values() for name in mode["runs"]))
+    width = 0.8 / len(names)
+    for place, name in enumerate(names):
+        colour = _OURS if place == 0 else _PEERS[(place - 1) % len(_PEERS)]
+        runs = [mode["runs"][name] for mode in modes.values()]
+        heights, below, above = zip(*(_bar(run) for run in runs), strict=True)
+        where = [group + (place - (len(names) - 1) / 2) * width for group in range(len(modes))]
+        bars = panel.bar(
+            where, heights, width, yerr=(below, above), label=name, color=colour, capsize=2
+        )
+        panel.bar_label(bars, fmt="%.3g", fontsize=6, padding=1)
+    panel.set_xticks(range(len(modes)), list(modes))
+    panel.set_ylabel("goodput, Gbit/s")
+    panel.legend(fontsize=7)
+
+
+def _bar(run: Document) -> tuple[float, float, float]:
+    """Height, and how far the extremes lie below and above it."""
+    if run["median_gbps"] is None:
+        return 0.0, 0.0, 0.0
+    median: float = run["median_gbps"]
+    return median, median - run["min_gbps"], run["max_gbps"] - median
+
+
+def _draw_service(document: Document, axes: Any) -> None:
+    """Where a chunk's delay goes by size, and how delay grows with goodput."""
+    by_size, by_goodput = axes
+    sizes = document["sizes"]
+    labels = [f"{int(size) >> 10} KiB" for size in sizes]
+    processing = [size["processing_p50_ms"] or 0.0 for size in sizes.values()]
+    delivery = [size["delivery_p50_ms"] or 0.0 for size in sizes.values()]
+    by_size.bar(labels, processing, label="processing", color=_PEERS[0])
+    by_size.bar(labels, delivery, bottom=processing, label="delivery", color=_OURS)
+    by_size.set_ylabel("delay penalty, ms (p50, slow rate)")
+    by_size.legend(fontsize=7)
+    for number, (size, figures) in enumerate(sizes.items()):
+        steps = figures["steps"]
+        if not steps:
+            continue
+        colour = (*_PEERS, _OURS)[number % (len(_PEERS) + 1)]
+        goodput = [step["goodput_gbps"] for step in steps]
+        label = f"{int(size) >> 10} KiB"
+        by_goodput.plot(
+            goodput, [s["delay_p50_ms"] for s in steps], "o-", color=colour, label=label
+        )
+        by_goodput.plot(goodput, [s["delay_p99_ms"] for s in steps], "o:", color=colour, alpha=0.6)
+    by_goodput.set_xlabel("goodput, Gbit/s")
+    by_goodput.set_ylabel("delay, ms (p50, dotted p99)")
+    by_goodput.set_yscale("log")
+    by_goodput.legend(fontsize=7)
+
+
+def _draw_chunks(document: Document, axes: Any) -> None:
+    """Chunks per second, and where the router's time goes."""
+    rates, stages = axes
+    sizes = document["sizes"]
+    labels = [f"{int(size):,} B" for size in sizes]
+    bars = rates.bar(labels, [size["chunks_per_s"] or 0.0 for size in sizes.values()], color=_OURS)
+    rates.bar_label(bars, fmt="{:,.0f}", fontsize=7)
+    rates.set_ylabel("chunks per second")
+    names = list(
+        dict.fromkeys(name for size in sizes.values() for name in size["router_stages_us"])
+    )
+    bottom = [0.0] * len(labels)
+    for number, name in enumerate(names):
+        heights = [size["router_stages_us"].get(name, 0.0) for size in sizes.values()]
+        stages.bar(labels, heights, bottom=bottom, label=name, color=f"C{number}")
+        bottom = [low + high for low, high in zip(bottom, heights, strict=True)]
+    stages.set_ylabel("router CPU per chunk, µs")
+    stages.legend(fontsize=6)
+
+
+_DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {
+    "hop": (_draw_modes, 1),
+    "path": (_draw_modes, 1),
+    "service": (_draw_service, 2),
+    "chunks": (_draw_chunks, 2),
+}
