@@ -189,11 +189,8 @@ class RouterCore:
 
     def handle_timeout(self, now: float) -> None:
         """Act on every deadline that has passed."""
-        wheel = self.book.wheel
-        for entry in wheel.due(now):
-            # Acting on one chunk may have moved, or ended, another of this list.
-            if entry.bucket is None and entry.phase is not Phase.GONE:
-                self._due(entry, now)
+        for entry in self.book.wheel.due(now):
+            self._due(entry, now)
         self.dispatch.handle_timeout(now)
 
     def flush_reports(self, now: float) -> None:
@@ -243,8 +240,10 @@ class RouterCore:
         layout = flow.layout
         size_bytes = len(body)
         payload_bytes = int.from_bytes(head[16:20], "big")
-        if head[0] != CHUNK_VERSION or layout.header_bytes + payload_bytes != size_bytes:
+        if layout.header_bytes + payload_bytes != size_bytes:
             return self._at_door(Reason.MALFORMED)
+        if head[0] != CHUNK_VERSION:
+            return self._at_door(Reason.UNSUPPORTED)
         settings = self.settings
         if payload_bytes > settings.max_payload_bytes and attachment.role is Role.HOST:
             return self._at_door(Reason.PAYLOAD_TOO_LARGE)

@@ -71,14 +71,19 @@ class DeadlineWheel(Generic[EntryT]):
             self.remove(entry)
             self.add(entry, deadline_s)
 
-    def due(self, now: float) -> list[EntryT]:
-        """Take out and return what is due, earliest first."""
-        entries: list[EntryT] = []
+    def due(self, now: float) -> Iterator[EntryT]:
+        """Take out and yield what is due, earliest first; an entry is held until it is yielded.
+
+        Entries may be added, moved and removed meanwhile.
+        """
         ticks, last = self._ticks, math.floor(now * _TICKS_PER_S + 1e-6)
         while ticks and ticks[0] <= last:
-            bucket = self._buckets.pop(heapq.heappop(ticks))
-            for entry in bucket:
-                entry.bucket = None
-            entries += bucket
+            bucket = self._buckets[ticks[0]]
+            for entry in list(bucket):
+                if entry.bucket is bucket:
+                    del bucket[entry]
+                    entry.bucket = None
+                    yield entry
+            if not bucket:
+                del self._buckets[heapq.heappop(ticks)]
         self.next_due_s = ticks[0] * GRANULARITY_S if ticks else math.inf
-        return entries

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import MAX_HEADER_BYTES, ChunkHeader, decode_header
@@ -90,6 +91,7 @@ class ServiceDispatch:
             if settings.unlisted_services is not None:
                 service.configure(settings.unlisted_services.for_unlisted(service.sid))
                 continue
+            service.configure(replace(service.settings, grace_s=0.0))
             service.grace_ends_at = now
             for vi in service.vis:
                 vi.is_draining = True

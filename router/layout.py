@@ -79,7 +79,7 @@ class HeaderLayout:
         return extensions & self.mask == self.expected
 
     def updated_header(self, header: bytes | bytearray, payload_bytes: int) -> bytearray:
-        """Return `header`, and nothing behind it, for another payload: without digest, signature."""
+        """Return `header` for another payload: its length, without digest and signature."""
         updated = bytearray(header)
         if len(updated) == self.header_bytes:  # else an earlier update has cut it already
             for start, end in self.cuts:
