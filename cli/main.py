@@ -52,6 +52,10 @@ NOUNS = {
     "identity": Noun(
         "packetcloud.cli.identity:identity", "Create and show the keys behind GUIDs and SIDs."
     ),
+    "service": Noun(
+        "packetcloud.cli.service:service",
+        "Run network services, try them, list them, make their keys.",
+    ),
 }
 
 

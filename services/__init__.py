@@ -9,6 +9,9 @@ What an author uses
 What runs a service
 - `launch`         everything a child needs to know, as one line of JSON
 - `loading`        from an entry point to a NetworkService
+- `plan`           from manifest and wishes to a launch, checked once
+- `event_loop`     asyncio with Twisted's reactor on it
+- `hosting`        the reactor around one service, until a signal ends it
 - `buffers`        output buffers that are used again
 - `tasks`          core: tasks in, verdicts out, limits and deadlines
 - `attachment`     core: being attached to a router, and getting there again
@@ -21,6 +24,7 @@ What keeps it running
 - `isolation`      the interface, and the process back-end with its resource limits
 - `supervisor`     core: restart what dies, quarantine what keeps dying
 - `supervision`    shell: the supervisor on a reactor, with its status file
+- `files`          files that only their owner may read
 - `state_dir`      where running services leave their status for `service list`
 
 What the command needs besides

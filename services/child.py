@@ -31,16 +31,16 @@ def main(arguments: list[str]) -> int:
     """Run the service that standard input describes and return the exit code."""
     die_with(int(arguments[0]))
     report = _take_over_standard_output()
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format=f"%(asctime)s %(name)s[{os.getpid()}] %(levelname)s %(message)s",
-    )
     _import_early()
     line = sys.stdin.buffer.readline(MAX_SPEC_BYTES)
     if not line:
         return 0  # a process kept ready that was not needed
     spec = LaunchSpec.from_json(line)
+    logging.basicConfig(
+        level=spec.log_level,
+        stream=sys.stderr,
+        format=f"%(asctime)s %(name)s[{os.getpid()}] %(levelname)s %(message)s",
+    )
     apply_limits(spec.limits)
     from packetcloud.services.hosting import host_service
 

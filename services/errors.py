@@ -19,7 +19,7 @@ class ServiceConfigError(PacketCloudError):
 
 
 class ManifestError(ServiceConfigError):
-    """A manifest is missing, is not TOML, or breaks its schema: file, table, key, what is allowed."""
+    """A manifest is missing, no TOML, or breaks its schema: file, table, key, what is allowed."""
 
 
 class ParameterError(ServiceConfigError):

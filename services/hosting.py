@@ -5,8 +5,8 @@ Used by `child` inside a VI, and by `service run --isolation none` in the comman
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 
 from packetcloud.chunk.errors import IdentityError, LocalMisuseError
 from packetcloud.services.errors import ServiceConfigError
+from packetcloud.services.event_loop import install_reactor, run_reactor
 from packetcloud.services.launch import LaunchSpec
+from packetcloud.services.state_dir import StatusFile
 
 BEAT_INTERVAL_S = 1.0
 """The supervisor hears from a service so often; silence means that it hangs."""
@@ -39,44 +41,64 @@ def host_service(spec: LaunchSpec, report: Report) -> int:
         return EXIT_CONFIG
 
 
+def host_with_status(
+    spec: LaunchSpec, status_file: StatusFile, facts: dict[str, Any]
+) -> tuple[int, str]:
+    """Run the service in this process, unsupervised, with a status file like a supervised one.
+
+    Returns: the exit code, and what the operator should know when it is not 0.
+    """
+    replica: dict[str, Any] = {"replica": 0, "state": "starting", "pid": os.getpid()}
+    texts = [""]
+
+    def report(message: dict[str, Any]) -> None:
+        match message:
+            case {"event": "status", "status": dict(status)}:
+                replica.update(status)
+            case {"event": "ready"}:
+                replica["state"] = "running"
+            case {"event": "error", "text": str(text)}:
+                texts[0] = text
+        status_file.write(facts | {"isolation": "none", "replicas": [replica]})
+
+    logging.getLogger("packetcloud.service").warning(
+        "isolation 'none': no limits, no restart, no boundary; for debugging"
+    )
+    try:
+        return host_service(spec, report), texts[0]
+    finally:
+        status_file.remove()
+
+
 class _Host:
     """The reactor around one ServiceRuntime."""
 
     def __init__(self, spec: LaunchSpec, report: Report) -> None:
-        from twisted.internet import asyncioreactor
-
-        self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self._loop)
-        asyncioreactor.install(self._loop)
-        # The reactor must be installed before anything imports it.
-        from twisted.internet import reactor
-
+        self._loop, self._reactor = install_reactor()
         from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
-        from packetcloud.chunk.hop.clock import install_monotonic_clock
         from packetcloud.chunk.hop.udp import HopNode
         from packetcloud.chunk.identity import load_identity_file
         from packetcloud.services.loading import load_service
         from packetcloud.services.runtime import HopNodeLike, ServiceRuntime
 
-        install_monotonic_clock(reactor)
-        self._reactor: Any = reactor
         self._report = report
         self._failure: BaseException | None = None
         self._is_stopping = False
         identity = load_identity_file(Path(spec.key_file))
 
         def make_node(receiver: HopReceiver) -> HopNodeLike:
-            return HopNode(
-                reactor,
+            node: HopNodeLike = HopNode(
+                self._reactor,
                 identity,
                 Role.SERVICE,
-                HopConfig(),
+                HopConfig(instance=spec.instance),
                 receiver,
                 lambda guid, role: "a service takes no inbound neighbours",
             )
+            return node
 
         self._runtime = ServiceRuntime(
-            reactor,
+            self._reactor,
             spec,
             load_service(spec.entry_point, spec.search_path),
             identity.sid,
@@ -85,10 +107,8 @@ class _Host:
         )
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.stop)
-        self._reactor.callWhenRunning(self._start)
-        self._reactor.run(installSignalHandlers=False)
+        on_signal = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop}
+        run_reactor(self._loop, self._reactor, self._start, on_signal)
         if isinstance(self._failure, ServiceConfigError):
             raise self._failure
         if self._failure is not None:

@@ -64,7 +64,10 @@ class LaunchSpec:
     """Coroutines in progress at once, for `async def process`."""
     state_file: str | None = None
     """Imported at the start if it exists, written on an orderly end."""
-    replica: int = 0
+    log_level: str = "INFO"
+    instance: int = 0
+    """32 bits: which bearer of the key this is. A new session of an instance replaces its old one,
+    so a VI that is started again takes its place at the router at once."""
 
     def to_json(self) -> str:
         """Return the value as one line."""

@@ -40,16 +40,13 @@ def load_service(entry_point: str, search_path: str | None = None) -> NetworkSer
     try:
         return found()
     except TypeError as error:
-        raise ServiceConfigError(
-            f"{entry_point} cannot be made without arguments: {error}"
-        ) from error
+        raise ServiceConfigError(f"{entry_point} needs arguments to be made: {error}") from error
 
 
 def _services_in(names: dict[str, object]) -> list[str]:
+    classes = {name: value for name, value in names.items() if inspect.isclass(value)}
     return [
         name
-        for name, value in names.items()
-        if inspect.isclass(value)
-        and issubclass(value, NetworkService)
-        and value is not NetworkService
+        for name, value in classes.items()
+        if issubclass(value, NetworkService) and value is not NetworkService
     ]

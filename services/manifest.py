@@ -119,9 +119,8 @@ class ParameterTable(_Table):
         """Say in words which values are allowed."""
         if self.allowed:
             return f"allowed values: {', '.join(map(str, self.allowed))}"
-        kind = {"integer": "an integer", "boolean": "true or false"}.get(
-            self.type, f"a {self.type}"
-        )
+        named = {"integer": "an integer", "boolean": "true or false"}
+        kind = named.get(self.type, f"a {self.type}")
         if self.minimum is not None and self.maximum is not None:
             return f"allowed: {kind} from {self.minimum:g} to {self.maximum:g}"
         if self.minimum is not None:
@@ -152,7 +151,7 @@ class BehaviourTable(_Table):
     fail_policy: Literal["open", "closed"]
     """No verdict from any VI: send the chunk on without the service, or refuse it."""
     idempotent: bool = False
-    """Processing a chunk twice leaves the same as processing it once."""
+    """A chunk may be processed again elsewhere, the first result thrown away, without harm."""
     state: Literal["none", "export"] = "none"
     deadline_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 5000
     max_expansion_ratio: Annotated[float, Field(ge=1, le=100_000)] = 2.0

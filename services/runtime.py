@@ -204,7 +204,7 @@ class ServiceRuntime:
             self._move_to_worker(elapsed_ns)
 
     def _send(self, neighbour: Neighbour | None, answer: Answer) -> None:
-        if neighbour is None:
+        if neighbour is None or not neighbour.is_up:
             self.tasks.settle(answer)
         else:
             neighbour.send(BodyKind.VERDICT, answer.prefix, answer.payload, answer)

@@ -149,7 +149,7 @@ class ChunkContext(ServiceContext):
     def close(self) -> None:
         """Give every lent buffer back and make the views unusable; the runtime calls this."""
         for view in self._views:
-            # BufferError: the service wrapped the view (numpy); its rule to keep, not ours to break.
+            # BufferError: the service wrapped the view (numpy) and still holds it.
             with suppress(BufferError):
                 view.release()
         for buffer in self._lent:

@@ -46,7 +46,7 @@ class StatusFile:
                 _check_private(path)
         except OSError as error:
             raise ServiceConfigError(
-                f"cannot use state folder {state_dir}: {error.strerror}; choose one with --state-dir"
+                f"cannot use state folder {state_dir}: {error.strerror}; see --state-dir"
             ) from error
         return cls(folder / f"{name}-{os.getpid()}.json")
 
@@ -82,9 +82,7 @@ def running_services(state_dir: Path) -> list[dict[str, Any]]:
 def _check_private(path: Path) -> None:
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise ServiceConfigError(
-            f"{path} is not a folder of this user; choose one with --state-dir"
-        )
+        raise ServiceConfigError(f"{path} is not a folder of this user; see --state-dir")
     if status.st_mode & 0o077:
         raise ServiceConfigError(f"{path} is open to others; chmod 700 it")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import random
@@ -10,6 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from packetcloud.services.event_loop import install_reactor, run_reactor
 from packetcloud.services.isolation import ExitCause, Instance, Isolation
 from packetcloud.services.launch import LaunchSpec
 from packetcloud.services.state_dir import StatusFile
@@ -62,6 +62,7 @@ class Supervision:
         self._status_file = status_file
         self._facts = facts
         self._finished = finished
+        self._first_instance = random.getrandbits(32)
         self._instances: dict[int, Instance] = {}
         self._timer: Any = None
         self._status_timer: Any = None
@@ -105,10 +106,8 @@ class Supervision:
         for command in commands:
             match command:
                 case Launch(index):
-                    spec = dataclasses.replace(self._spec, replica=index)
-                    if spec.state_file and len(self.core.replicas) > 1:
-                        spec = dataclasses.replace(spec, state_file=f"{spec.state_file}.{index}")
-                    self._instances[index] = self._isolation.start(spec, _Watcher(self, index))
+                    watcher = _Watcher(self, index)
+                    self._instances[index] = self._isolation.start(self._spec_of(index), watcher)
                 case Terminate(index):
                     self._instances[index].terminate()
                 case Kill(index, why):
@@ -118,6 +117,15 @@ class Supervision:
                     self._finish(exit_code, text)
                     return
         self._set_timer()
+
+    def _spec_of(self, index: int) -> LaunchSpec:
+        spec = self._spec
+        state_file = spec.state_file
+        if state_file and len(self.core.replicas) > 1:
+            state_file = f"{state_file}.{index}"
+        # The router lets a VI take the place of its predecessor: the same instance number.
+        instance = (self._first_instance + index) & 0xFFFF_FFFF
+        return dataclasses.replace(spec, instance=instance, state_file=state_file)
 
     def _set_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -201,17 +209,7 @@ def supervise(
 
     Returns: the exit code, and what the operator should know when it is not 0.
     """
-    from twisted.internet import asyncioreactor
-
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    asyncioreactor.install(loop)
-    from twisted.internet import reactor as installed_reactor
-
-    from packetcloud.chunk.hop.clock import install_monotonic_clock
-
-    reactor: Any = installed_reactor
-    install_monotonic_clock(reactor)
+    loop, reactor = install_reactor()
     result: list[tuple[int, str]] = []
 
     def finished(exit_code: int, text: str) -> None:
@@ -228,9 +226,10 @@ def supervise(
         facts,
         finished,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervision.handle, StopRequested())
-    loop.add_signal_handler(signal.SIGHUP, supervision.handle, ReleaseRequested())
-    reactor.callWhenRunning(supervision.start)
-    reactor.run(installSignalHandlers=False)
+    on_signal = {
+        signal.SIGTERM: lambda: supervision.handle(StopRequested()),
+        signal.SIGINT: lambda: supervision.handle(StopRequested()),
+        signal.SIGHUP: lambda: supervision.handle(ReleaseRequested()),
+    }
+    run_reactor(loop, reactor, supervision.start, on_signal)
     return result[0]
