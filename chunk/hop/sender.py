@@ -14,14 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Buffer, Settlement
-from packetcloud.chunk.hop.buffers import JUMBO_BYTES, ByteArray, StoredBody
+from packetcloud.chunk.hop.buffers import StoredBody
 from packetcloud.chunk.hop.congestion import DeliveryRateWindow
+from packetcloud.chunk.hop.layout import TrainLayout
+from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
@@ -34,7 +33,6 @@ MAX_TRAIN_ROWS = 64
 """UDP_MAX_SEGMENTS of kernels before 6.9."""
 TIMER_SLACK_S = 1e-6
 """A timer set for t + d and read as t <= now - d may miss by a rounding error and fire for ever."""
-_NEVER = 1 << 62
 
 SettleBody = Callable[[object, Settlement, int], None]
 
@@ -46,57 +44,6 @@ class _Train:
     burst: int
     sent_at: float
     size: int
-
-
-class _Outgoing:
-    """A body on its way to the neighbour."""
-
-    __slots__ = (
-        "acked",
-        "body",
-        "body_bytes",
-        "first_burst",
-        "kind",
-        "known_below",
-        "last_burst",
-        "lost",
-        "next_index",
-        "payload",
-        "prefix",
-        "segments",
-        "sends",
-        "token",
-        "transfer",
-    )
-
-    def __init__(
-        self,
-        kind: int,
-        prefix: bytes,
-        payload: memoryview,
-        body: StoredBody | None,
-        token: object,
-        share: int,
-    ) -> None:
-        self.kind = kind
-        self.prefix = prefix
-        self.payload = payload
-        self.body = body
-        """Set when the rows of a received body go out in place; prefix and payload are empty."""
-        self.token = token
-        self.body_bytes = len(prefix) + len(payload) if body is None else len(body)
-        self.segments = (self.body_bytes + share - 1) // share
-        self.transfer = -1
-        self.next_index = 0
-        self.first_burst = _NEVER
-        self.sends: deque[tuple[int, int, int]] = deque()
-        """(first segment, end, burst) of what was sent and is not known to have arrived."""
-        self.known_below = 0
-        """All segments below this arrived."""
-        self.acked: npt.NDArray[np.bool_] | None = None
-        self.last_burst: npt.NDArray[np.int64] | None = None
-        """Burst in which each segment was last sent; made at the first sign of loss."""
-        self.lost: deque[tuple[int, int]] = deque()
 
 
 class Sender:
@@ -129,12 +76,12 @@ class Sender:
         self._rtt = rtt
         self._settle = settle
         self.congestion = DeliveryRateWindow()
-        self._queue: deque[_Outgoing] = deque()
-        self._outstanding: dict[int, _Outgoing] = {}
-        self._by_token: dict[int, _Outgoing] = {}
-        self._current: _Outgoing | None = None
-        self._resend: deque[_Outgoing] = deque()
-        self._resend_small: deque[_Outgoing] = deque()
+        self._queue: deque[Outgoing] = deque()
+        self._outstanding: dict[int, Outgoing] = {}
+        self._by_token: dict[int, Outgoing] = {}
+        self._current: Outgoing | None = None
+        self._resend: deque[Outgoing] = deque()
+        self._resend_small: deque[Outgoing] = deque()
         self._forget: deque[tuple[int, int]] = deque()
         self._next_transfer = 0
         self._next_burst = 0
@@ -156,13 +103,7 @@ class Sender:
         self.retransmitted_segments = 0
         self.sent_bytes = 0
         self.probes = 0
-        self._scratch: ByteArray = np.empty((self._rows_per_train, stride), np.uint8)
-        self._scratch_flat = self._scratch.reshape(-1).data
-        self._headers = np.ndarray(
-            (self._rows_per_train,), wire.DATA_DTYPE, self._scratch.data, 0, (stride,)
-        )
-        self._scratch_of: _Outgoing | None = None
-        self._indices = np.arange(1 << 16, dtype=">u4")
+        self._layout = TrainLayout(session, stride, self._rows_per_train)
 
     # --- the layer above ------------------------------------------------------------------------
 
@@ -171,13 +112,15 @@ class Sender:
         view = memoryview(payload)
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")
-        self._append(_Outgoing(kind, prefix, view, None, token, self._share))
+        self._append(Outgoing(kind, prefix, view, None, token, self._share, self._small_bytes))
 
     def queue_rows(self, kind: BodyKind, body: StoredBody, token: object) -> None:
         """Queue a received body whose rows have this session's stride, to go out in place."""
-        self._append(_Outgoing(kind, b"", memoryview(b""), body, token, self._share))
+        self._append(
+            Outgoing(kind, b"", memoryview(b""), body, token, self._share, self._small_bytes)
+        )
 
-    def _append(self, outgoing: _Outgoing) -> None:
+    def _append(self, outgoing: Outgoing) -> None:
         self._by_token[id(outgoing.token)] = outgoing
         self.queued_bytes += outgoing.body_bytes
         if outgoing.body_bytes > self._peer_max_body_bytes or not outgoing.body_bytes:
@@ -209,7 +152,7 @@ class Sender:
         for outgoing in left:
             self._end(outgoing, Settlement.LOST, 0)
 
-    def _drop_from_queues(self, outgoing: _Outgoing) -> None:
+    def _drop_from_queues(self, outgoing: Outgoing) -> None:
         if self._current is outgoing:
             self._current = None
         if outgoing.lost:
@@ -218,12 +161,10 @@ class Sender:
             if outgoing in queue:
                 queue.remove(outgoing)
 
-    def _end(self, outgoing: _Outgoing, settlement: Settlement, reason: int) -> None:
+    def _end(self, outgoing: Outgoing, settlement: Settlement, reason: int) -> None:
         self._by_token.pop(id(outgoing.token), None)
         self.queued_bytes -= outgoing.body_bytes
         outgoing.next_index = outgoing.segments
-        if self._scratch_of is outgoing:
-            self._scratch_of = None
         self._settle(outgoing.token, settlement, int(reason))
 
     # --- sending --------------------------------------------------------------------------------
@@ -254,7 +195,7 @@ class Sender:
             if not self._may_start(self._queue[0], now):
                 self._limited = True
                 return None
-            if self._queue[0].body is None and self._queue[0].body_bytes <= self._small_bytes:
+            if self._queue[0].is_small:
                 return self._send_bundles(self._queue, rows, now, again=False)
             current = self._current = self._queue.popleft()
             self._start(current)
@@ -265,7 +206,7 @@ class Sender:
             self._current = None
         return train
 
-    def _may_start(self, outgoing: _Outgoing, now: float) -> bool:
+    def _may_start(self, outgoing: Outgoing, now: float) -> bool:
         if self._next_transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
             return False
         if self._started_bytes + outgoing.body_bytes > self._credit_limit:
@@ -275,14 +216,14 @@ class Sender:
         self._blocked_at = None
         return True
 
-    def _start(self, outgoing: _Outgoing) -> None:
+    def _start(self, outgoing: Outgoing) -> None:
         outgoing.transfer = self._next_transfer
         self._next_transfer += 1
         self._started_bytes += outgoing.body_bytes
         self._outstanding[outgoing.transfer] = outgoing
 
     def _send_lost(
-        self, outgoing: _Outgoing, rows: int, now: float
+        self, outgoing: Outgoing, rows: int, now: float
     ) -> tuple[list[Buffer], int] | None:
         first, end = outgoing.lost[0]
         count = min(rows, end - first)
@@ -294,92 +235,17 @@ class Sender:
         return self._send_rows(outgoing, first, count, now)
 
     def _send_rows(
-        self, outgoing: _Outgoing, index: int, count: int, now: float
+        self, outgoing: Outgoing, index: int, count: int, now: float
     ) -> tuple[list[Buffer], int]:
         burst = self._next_burst
         self._next_burst += 1
-        if outgoing.first_burst == _NEVER:
-            outgoing.first_burst = burst
-        end = index + count
-        if outgoing.last_burst is None:
-            outgoing.sends.append((index, end, burst))
-        else:
-            outgoing.last_burst[index:end] = burst
-        stride = self.stride
-        size = count * stride
-        if end == outgoing.segments:
-            size -= outgoing.segments * self._share - outgoing.body_bytes
-        body = outgoing.body
-        if body is not None and body.rows is not None:
-            headers = body.rows.headers
-            if outgoing.first_burst == burst:
-                self._fill_headers(headers[: outgoing.segments], outgoing)
-                headers["index"][: outgoing.segments] = self._indices[: outgoing.segments]
-            headers["burst"][index:end] = burst & 0xFFFF_FFFF
-            start = index * stride
-            buffers: list[Buffer] = [body.rows.memory[start : start + size]]
-        elif stride >= JUMBO_BYTES:
-            buffers = self._jumbo(outgoing, index, burst)
-        else:
-            if self._scratch_of is not outgoing:
-                self._scratch_of = outgoing
-                self._fill_headers(self._headers, outgoing)
-            headers = self._headers
-            headers["index"][:count] = self._indices[index:end]
-            headers["burst"][:count] = burst & 0xFFFF_FFFF
-            self._lay(outgoing, index, count)
-            buffers = [self._scratch_flat[:size]]
+        outgoing.note_sent(index, index + count, burst)
+        buffers, size = self._layout.rows(outgoing, index, count, burst)
         self._note_sent(burst, size, now)
-        return buffers, stride
-
-    def _fill_headers(self, headers: npt.NDArray[np.void], outgoing: _Outgoing) -> None:
-        headers["type"] = wire.DATA_BYTE
-        headers["kind"] = outgoing.kind
-        headers["reserved"] = 0
-        headers["session"] = self._session
-        headers["transfer"] = outgoing.transfer & 0xFFFF_FFFF
-        headers["body_bytes"] = outgoing.body_bytes
-
-    def _lay(self, outgoing: _Outgoing, index: int, count: int) -> None:
-        """Copy segments [index, index + count) of a flat body into the rows of the scratch."""
-        share, prefix = self._share, outgoing.prefix
-        rows = self._scratch[:, wire.DATA_HEADER_BYTES :]
-        payload = np.frombuffer(outgoing.payload, np.uint8)
-        row = 0
-        if index == 0 and prefix:
-            taken = min(share - len(prefix), len(payload))
-            rows[0, : len(prefix)] = np.frombuffer(prefix, np.uint8)
-            rows[0, len(prefix) : len(prefix) + taken] = payload[:taken]
-            row = 1
-        start = (index + row) * share - len(prefix)
-        whole = min(count - row, (len(payload) - start) // share)
-        if whole > 0:
-            rows[row : row + whole] = payload[start : start + whole * share].reshape(whole, share)
-            row += whole
-            start += whole * share
-        if row < count:
-            rest = len(payload) - start
-            rows[row, :rest] = payload[start:]
-
-    def _jumbo(self, outgoing: _Outgoing, index: int, burst: int) -> list[Buffer]:
-        header = wire.DATA_HEADER.pack(
-            wire.DATA_BYTE,
-            outgoing.kind,
-            0,
-            self._session,
-            outgoing.transfer & 0xFFFF_FFFF,
-            outgoing.body_bytes,
-            index,
-            burst & 0xFFFF_FFFF,
-        )
-        share, skip = self._share, len(outgoing.prefix)
-        start = index * share - skip
-        if index == 0:
-            return [header + outgoing.prefix, outgoing.payload[: share - skip]]
-        return [header, outgoing.payload[start : start + share]]
+        return buffers, self.stride
 
     def _send_bundles(
-        self, source: deque[_Outgoing], rows: int, now: float, *, again: bool
+        self, source: deque[Outgoing], rows: int, now: float, *, again: bool
     ) -> tuple[list[Buffer], int] | None:
         """Pack small bodies into up to `rows` datagrams of one size, zero padded."""
         burst = self._next_burst
@@ -406,17 +272,11 @@ class Sender:
                     continue
                 self.retransmitted_segments += 1
             else:
-                if (
-                    outgoing.body is not None
-                    or body_bytes > self._small_bytes
-                    or not self._may_start(outgoing, now)
-                ):
+                if not outgoing.is_small or not self._may_start(outgoing, now):
                     break
                 source.popleft()
                 self._start(outgoing)
-            if outgoing.first_burst == _NEVER:
-                outgoing.first_burst = burst
-            outgoing.sends.append((0, 1, burst))
+            outgoing.note_sent(0, 1, burst)
             size += added
             sizes[-1] = size
             counts[-1] += 1
@@ -433,16 +293,7 @@ class Sender:
         if not counts:
             return None
         self._next_burst += 1
-        longest = max(sizes)
-        parts: list[Buffer] = []
-        pack = wire.BUNDLE_HEADER.pack
-        low = burst & 0xFFFF_FFFF
-        for pieces, length, count in zip(datagrams, sizes, counts, strict=True):
-            parts.append(pack(wire.BUNDLE_BYTE, 0, 0, self._session, low, count, 0))
-            parts += pieces
-            if length < longest:
-                parts.append(bytes(longest - length))
-        train = b"".join(parts)
+        train, longest = self._layout.bundles(datagrams, sizes, counts, burst)
         self._note_sent(burst, len(train), now)
         return [train], longest
 
@@ -487,9 +338,9 @@ class Sender:
         for partial in ack.partials:
             outgoing = outstanding.get(wire.expand(partial.transfer, self._done_below))
             if outgoing is not None:
-                self._take_partial(outgoing, partial)
+                outgoing.take_partial(partial)
         if outstanding and largest >= self._largest_acked:
-            horizon = _NEVER
+            horizon = NEVER
             if ack.more and ack.partials:
                 horizon = wire.expand(ack.partials[-1].transfer, self._done_below)
             self._find_lost(horizon, now)
@@ -504,7 +355,7 @@ class Sender:
                 self._drop_from_queues(outgoing)
                 self._end(outgoing, Settlement.REFUSED, reason)
 
-    def _accepted(self, outgoing: _Outgoing) -> None:
+    def _accepted(self, outgoing: Outgoing) -> None:
         if outgoing.next_index < outgoing.segments or outgoing.lost:
             self._drop_from_queues(outgoing)
         self._end(outgoing, Settlement.ACCEPTED, 0)
@@ -528,19 +379,6 @@ class Sender:
             if outgoing is not None:
                 self._accepted(outgoing)
 
-    def _take_partial(self, outgoing: _Outgoing, partial: wire.Partial) -> None:
-        base = min(partial.base, outgoing.segments)
-        outgoing.known_below = max(outgoing.known_below, base)
-        if not partial.bitmap and outgoing.acked is None:
-            return
-        if outgoing.acked is None:
-            outgoing.acked = np.zeros(outgoing.segments, np.bool_)
-        acked = outgoing.acked
-        acked[: outgoing.known_below] = True
-        bits = np.unpackbits(np.frombuffer(partial.bitmap, np.uint8), bitorder="little")
-        end = min(base + len(bits), outgoing.segments)
-        acked[base:end] |= bits[: end - base].astype(np.bool_)
-
     # --- loss -----------------------------------------------------------------------------------
 
     def _find_lost(self, horizon: int, now: float) -> None:
@@ -563,43 +401,18 @@ class Sender:
         if waiting and history:
             self._loss_at = history[0].sent_at + self._rtt.loss_delay_s
 
-    def _find_lost_in(self, outgoing: _Outgoing, floor: int) -> bool:
+    def _find_lost_in(self, outgoing: Outgoing, floor: int) -> bool:
         """Queue lost segments of one transfer; tell whether some may turn out lost later."""
-        if outgoing.last_burst is None:
-            sends = outgoing.sends
-            if outgoing.acked is None:
-                while sends and sends[0][1] <= outgoing.known_below:
-                    sends.popleft()
-            if not sends or sends[0][2] > floor:
-                return bool(sends)
-            if outgoing.segments == 1:
-                sends.clear()
-                self.congestion.on_loss(outgoing.body_bytes)
-                if outgoing.body is None and outgoing.body_bytes <= self._small_bytes:
-                    self._resend_small.append(outgoing)
-                    return True
-            last = np.full(outgoing.segments, _NEVER, np.int64)
-            for first, end, burst in sends:
-                last[first:end] = burst
-            if outgoing.segments == 1:
-                last[:] = floor
-            outgoing.last_burst = last
-            sends.clear()
-        if outgoing.acked is None:
-            outgoing.acked = np.zeros(outgoing.segments, np.bool_)
-        acked = outgoing.acked
-        acked[: outgoing.known_below] = True
-        missing = np.flatnonzero(~acked & (outgoing.last_burst <= floor))
-        if len(missing):
-            outgoing.last_burst[missing] = _NEVER
-            self.congestion.on_loss(len(missing) * self.stride)
-            if not outgoing.lost:
+        was_queued = bool(outgoing.lost)
+        lost = outgoing.find_lost(floor)
+        if lost:
+            self.congestion.on_loss(min(lost * self.stride, outgoing.body_bytes))
+            if outgoing.is_small:
+                outgoing.lost.clear()
+                self._resend_small.append(outgoing)
+            elif not was_queued:
                 self._resend.append(outgoing)
-            cuts = np.flatnonzero(np.diff(missing) > 1)
-            firsts = missing[np.concatenate(([0], cuts + 1))].tolist()
-            ends = (missing[np.concatenate((cuts, [len(missing) - 1]))] + 1).tolist()
-            outgoing.lost.extend(zip(firsts, ends, strict=True))
-        return True
+        return lost is not None
 
     # --- timers and control ---------------------------------------------------------------------
 
@@ -617,7 +430,7 @@ class Sender:
     def handle_timeout(self, now: float) -> Iterator[bytes]:
         """Yield the control frames that are due: a probe, or a question for credit."""
         if self._loss_at is not None and now >= self._loss_at:
-            self._find_lost(_NEVER, now)
+            self._find_lost(NEVER, now)
         timeout = self._rtt.probe_timeout_s(self._backoff)
         if (
             self._waiting_since is not None

@@ -1,0 +1,139 @@
+"""How a train is laid: headers and shares of many segments at once, by strided copies.
+
+Source: docs/protocol/hop.md, "DATA" and "BUNDLE"; design, section 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import Buffer
+from packetcloud.chunk.hop.buffers import JUMBO_BYTES, ByteArray
+from packetcloud.chunk.hop.outgoing import Outgoing
+
+_INDICES = np.arange(1 << 16, dtype=">u4")
+"""Segment indices as they travel; a body beyond 65 536 segments counts on from them."""
+
+
+class TrainLayout:
+    """Lays the trains of one session into a scratch that each new train overwrites."""
+
+    def __init__(self, session: int, stride: int, rows: int) -> None:
+        self._session = session
+        self._stride = stride
+        self._share = stride - wire.DATA_HEADER_BYTES
+        self._scratch: ByteArray = np.empty((rows, stride), np.uint8)
+        self._flat = self._scratch.reshape(-1).data
+        self._shares = self._scratch[:, wire.DATA_HEADER_BYTES :]
+        self._headers: npt.NDArray[Any] = np.ndarray(
+            (rows,), wire.DATA_DTYPE, self._scratch.data, 0, (stride,)
+        )
+        self._transfer = -1
+        """The transfer whose constant header fields the scratch holds."""
+
+    def rows(
+        self, outgoing: Outgoing, index: int, count: int, burst: int
+    ) -> tuple[list[Buffer], int]:
+        """Return the buffers of segments [index, index + count), and their bytes in all."""
+        stride = self._stride
+        size = count * stride
+        end = index + count
+        if end == outgoing.segments:
+            size -= outgoing.segments * self._share - outgoing.body_bytes
+        body = outgoing.body
+        if body is not None and body.rows is not None:
+            headers = body.rows.headers
+            if outgoing.first_burst == burst:
+                self._fill(headers[: outgoing.segments], outgoing)
+                headers["index"][: outgoing.segments] = indices(0, outgoing.segments)
+            headers["burst"][index:end] = burst & 0xFFFF_FFFF
+            start = index * stride
+            return [body.rows.memory[start : start + size]], size
+        if stride >= JUMBO_BYTES:
+            return self._jumbo(outgoing, index, burst), size
+        headers = self._headers
+        if self._transfer != outgoing.transfer:
+            self._transfer = outgoing.transfer
+            self._fill(headers, outgoing)
+        headers["index"][:count] = indices(index, end)
+        headers["burst"][:count] = burst & 0xFFFF_FFFF
+        self._copy(outgoing, index, count)
+        return [self._flat[:size]], size
+
+    def _fill(self, headers: npt.NDArray[Any], outgoing: Outgoing) -> None:
+        headers["type"] = wire.DATA_BYTE
+        headers["kind"] = outgoing.kind
+        headers["reserved"] = 0
+        headers["session"] = self._session
+        headers["transfer"] = outgoing.transfer & 0xFFFF_FFFF
+        headers["body_bytes"] = outgoing.body_bytes
+
+    def _copy(self, outgoing: Outgoing, index: int, count: int) -> None:
+        """Copy segments [index, index + count) of a flat body into the rows of the scratch."""
+        share, prefix = self._share, outgoing.prefix
+        rows = self._shares
+        payload = np.frombuffer(outgoing.payload, np.uint8)
+        row = 0
+        if index == 0 and prefix:
+            taken = min(share - len(prefix), len(payload))
+            rows[0, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+            rows[0, len(prefix) : len(prefix) + taken] = payload[:taken]
+            row = 1
+        start = (index + row) * share - len(prefix)
+        whole = min(count - row, (len(payload) - start) // share)
+        if whole > 0:
+            rows[row : row + whole] = payload[start : start + whole * share].reshape(whole, share)
+            row += whole
+            start += whole * share
+        if row < count:
+            rest = len(payload) - start
+            rows[row, :rest] = payload[start:]
+
+    def _jumbo(self, outgoing: Outgoing, index: int, burst: int) -> list[Buffer]:
+        header = wire.DATA_HEADER.pack(
+            wire.DATA_BYTE,
+            outgoing.kind,
+            0,
+            self._session,
+            outgoing.transfer & 0xFFFF_FFFF,
+            outgoing.body_bytes,
+            index,
+            burst & 0xFFFF_FFFF,
+        )
+        share, skip = self._share, len(outgoing.prefix)
+        start = index * share - skip
+        if index == 0:
+            return [header + outgoing.prefix, outgoing.payload[: share - skip]]
+        return [header, outgoing.payload[start : start + share]]
+
+    def bundles(
+        self, datagrams: list[list[Buffer]], sizes: list[int], counts: list[int], burst: int
+    ) -> tuple[bytes, int]:
+        """Return a train of BUNDLE datagrams, padded to one size, and that size.
+
+        Args:
+            datagrams: the pieces of each datagram's records.
+            sizes: bytes of each datagram, its header included.
+            counts: records in each datagram.
+        """
+        longest = max(sizes)
+        parts: list[Buffer] = []
+        pack = wire.BUNDLE_HEADER.pack
+        low = burst & 0xFFFF_FFFF
+        for pieces, size, count in zip(datagrams, sizes, counts, strict=True):
+            parts.append(pack(wire.BUNDLE_BYTE, 0, 0, self._session, low, count, 0))
+            parts += pieces
+            if size < longest:
+                parts.append(bytes(longest - size))
+        return b"".join(parts), longest
+
+
+def indices(first: int, end: int) -> npt.NDArray[Any]:
+    """Return the indices [first, end) in network order."""
+    if end <= len(_INDICES):
+        return _INDICES[first:end]
+    return np.arange(first, end, dtype=">u4")

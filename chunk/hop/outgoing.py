@@ -1,0 +1,127 @@
+"""A body on its way to the neighbour: what was sent, what arrived, what is lost.
+
+Source: docs/protocol/hop.md, "Sending".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.buffers import StoredBody
+
+NEVER = 1 << 62
+"""A burst number that no ACK reaches."""
+
+
+class Outgoing:
+    """A body on its way to the neighbour."""
+
+    __slots__ = (
+        "acked",
+        "body",
+        "body_bytes",
+        "first_burst",
+        "is_small",
+        "kind",
+        "known_below",
+        "last_burst",
+        "lost",
+        "next_index",
+        "payload",
+        "prefix",
+        "segments",
+        "sends",
+        "token",
+        "transfer",
+    )
+
+    def __init__(
+        self,
+        kind: int,
+        prefix: bytes,
+        payload: memoryview,
+        body: StoredBody | None,
+        token: object,
+        share: int,
+        small_bytes: int,
+    ) -> None:
+        self.kind = kind
+        self.prefix = prefix
+        self.payload = payload
+        self.body = body
+        """Set when the rows of a received body go out in place; prefix and payload are empty."""
+        self.token = token
+        self.body_bytes = len(prefix) + len(payload) if body is None else len(body)
+        self.segments = (self.body_bytes + share - 1) // share
+        self.is_small = body is None and self.body_bytes <= small_bytes
+        """It travels whole, in a bundle."""
+        self.transfer = -1
+        self.next_index = 0
+        self.first_burst = NEVER
+        self.sends: deque[tuple[int, int, int]] = deque()
+        """(first segment, end, burst) of what was sent and is not known to have arrived."""
+        self.known_below = 0
+        """All segments below this arrived."""
+        self.acked: npt.NDArray[np.bool_] | None = None
+        self.last_burst: npt.NDArray[np.int64] | None = None
+        """Burst in which each segment was last sent; made at the first sign of loss."""
+        self.lost: deque[tuple[int, int]] = deque()
+
+    def note_sent(self, first: int, end: int, burst: int) -> None:
+        """Segments [first, end) left in `burst`."""
+        if self.first_burst == NEVER:
+            self.first_burst = burst
+        if self.last_burst is None:
+            self.sends.append((first, end, burst))
+        else:
+            self.last_burst[first:end] = burst
+
+    def take_partial(self, partial: wire.Partial) -> None:
+        """Take in which segments the receiver has."""
+        base = min(partial.base, self.segments)
+        self.known_below = max(self.known_below, base)
+        if not partial.bitmap and self.acked is None:
+            return
+        acked = self._arrived()
+        bits = np.unpackbits(np.frombuffer(partial.bitmap, np.uint8), bitorder="little")
+        end = min(base + len(bits), self.segments)
+        acked[base:end] |= bits[: end - base].astype(np.bool_)
+
+    def find_lost(self, floor: int) -> int | None:
+        """Put segments that were last sent at or before burst `floor`, and did not arrive, on the
+        list of the lost.
+
+        Returns:
+            How many are newly lost; None when none is and nothing of it is on its way.
+        """
+        if self.last_burst is None:
+            sends = self.sends
+            if self.acked is None:
+                while sends and sends[0][1] <= self.known_below:
+                    sends.popleft()
+            if not sends:
+                return None
+            if sends[0][2] > floor:
+                return 0
+            self.last_burst = np.full(self.segments, NEVER, np.int64)
+            for first, end, burst in sends:
+                self.last_burst[first:end] = burst
+            sends.clear()
+        missing = np.flatnonzero(~self._arrived() & (self.last_burst <= floor))
+        if len(missing):
+            self.last_burst[missing] = NEVER
+            cuts = np.flatnonzero(np.diff(missing) > 1)
+            firsts = missing[np.concatenate(([0], cuts + 1))].tolist()
+            ends = (missing[np.concatenate((cuts, [len(missing) - 1]))] + 1).tolist()
+            self.lost.extend(zip(firsts, ends, strict=True))
+        return len(missing)
+
+    def _arrived(self) -> npt.NDArray[np.bool_]:
+        if self.acked is None:
+            self.acked = np.zeros(self.segments, np.bool_)
+        self.acked[: self.known_below] = True
+        return self.acked
