@@ -136,7 +136,8 @@ class Child:
         """End the child and its descendants; return its exit code. A second call does nothing."""
         if self.is_running:
             self.cpu_seconds()
-            self._signal_group(signal.SIGTERM)
+            # The leader alone: a supervisor ends its own children in order.
+            self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)
         # Also when the leader ended by itself: a relay may have left children in its session.

@@ -26,6 +26,8 @@ class Load:
     rate: float = 0.0
     """Chunks per second; 0: all it can."""
     sids: tuple[str, ...] = ()
+    volume_bytes: int = 0
+    """The receiver says `volume` when so much has arrived; 0: never."""
     check: bool = True
     """Whether the payload arrives as it was sent, so that the receiver can compare it."""
 
@@ -45,6 +47,7 @@ class Ends:
         """Start the receiver; `where` is `--listen ADDRESS` or `--connect ROUTER --expect GUID`."""
         options: list[object] = [*where, "--payload-bytes", self.load.payload_bytes]
         options += ["--warmup", self.timing.warmup, "--seconds", self.timing.seconds]
+        options += ["--volume", self.load.volume_bytes]
         if self.load.check:
             options.append("--check")
         command = python_command("packetcloud.testbed.traffic.receiver", *options)

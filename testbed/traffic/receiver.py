@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,15 @@ class Receiver:
     """The layer above the hop: takes every body and lets it go at once."""
 
     def __init__(
-        self, window: ArrivalWindow, check: SampleCheck | None, payload_bytes: int, keeps: bool
+        self,
+        window: ArrivalWindow,
+        check: SampleCheck | None,
+        payload_bytes: int,
+        keeps: bool,
+        volume_bytes: int = 0,
     ) -> None:
         self._window: ArrivalWindow | None = window
+        self._volume_bytes = volume_bytes or math.inf
         self._check = check
         self._payload_bytes = payload_bytes
         self.arrivals: list[tuple[int, float]] | None = [] if keeps else None
@@ -73,6 +80,9 @@ class Receiver:
         body.release()
         if self.arrivals is not None:
             self.arrivals.append((int.from_bytes(head[_CHUNK_ID], "big"), moment_s))
+        if self.payload_total >= self._volume_bytes:
+            self._volume_bytes = math.inf
+            emit_event("volume", payload_bytes=self.payload_total)
         if self._window is not None:
             self._count(self._window, moment_s, payload_bytes)
         return None
@@ -107,7 +117,8 @@ async def receive(reactor: Any, options: argparse.Namespace) -> None:
     check = SampleCheck(options.payload_bytes) if options.check else None
     window = ArrivalWindow(options.warmup, options.seconds)
     expected_bytes = options.payload_bytes if options.check else 0
-    receiver = Receiver(window, check, expected_bytes, options.arrivals is not None)
+    keeps = options.arrivals is not None
+    receiver = Receiver(window, check, expected_bytes, keeps, options.volume)
     identity = Identity.generate()
     node = HopNode(reactor, identity, Role.HOST, hop_config(options.payload_bytes), receiver)
     address = node.listen(*options.listen)
@@ -131,6 +142,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the pattern")
     parser.add_argument("--warmup", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--volume", type=int, default=0, help="say when so many bytes came")
     parser.add_argument("--arrivals", type=Path, help="write [chunk id, time] pairs here")
     options = parser.parse_args(arguments)
     reactor = install_reactor()

@@ -1,0 +1,151 @@
+"""`packetcloud bench path`: A -> R -> B against the kernel's forwarding and TCP relays on R.
+
+Source: docs/reference/bench.md, "path".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from packetcloud.testbed.bench.flows import TcpFlow
+from packetcloud.testbed.bench.modes import Plan, Records, measure_modes
+from packetcloud.testbed.bench.ours import Ends, Load
+from packetcloud.testbed.bench.report import Document, begin_document
+from packetcloud.testbed.bench.rounds import Contender, Progress, Timing, best, ratio
+from packetcloud.testbed.bench.scene import Scene, path_scene
+from packetcloud.testbed.bench.trial import Trial, make_trial
+from packetcloud.testbed.daemons import Command, Router, RouterPlan, ServiceEntry, start_router
+from packetcloud.testbed.errors import ChildError
+from packetcloud.testbed.links import LinkMode
+from packetcloud.testbed.peers.relays import (
+    DEFAULT_HAPROXY,
+    TUNED_HAPROXY,
+    start_haproxy,
+    start_socat,
+)
+from packetcloud.testbed.processes import Children, Meter, packetcloud_command
+
+ANY_ADDRESS = "0.0.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class OurPath:
+    """Two hosts attached to one real router daemon; chunks of 1 MiB from A to B."""
+
+    scene: Scene
+    load: Load = field(default_factory=Load)
+    name: str = "ours"
+
+    def run(self, timing: Timing) -> Trial:
+        with Children() as children:
+            router = router_on_centre(children, self.scene)
+            ends = attach_ends(children, self.scene, router, self.load, timing)
+            assert ends.sender is not None and ends.receiver is not None
+            with Meter([ends.sender, router.child, ends.receiver]) as meter:
+                window, chunks = ends.wait_window()
+            sent, received = ends.finish()
+            check_conservation(sent, received)
+            rss = [rss_bytes for _, rss_bytes in meter.rss_series(router.child.name)]
+            return make_trial(
+                window,
+                meter,
+                chunks=chunks,
+                router_rss_max_bytes=max(rss),
+                sender=sent,
+                receiver=received,
+            )
+
+
+def bench_path(
+    modes: Sequence[LinkMode | None], timing: Timing, memory_gb: float, progress: Progress
+) -> Document:
+    """Measure in each mode (None: loopback), then the router's memory over `memory_gb`."""
+    document = begin_document("path", timing, modes[0] is None, ("iperf3", "socat", "haproxy"))
+    document["chunk_bytes"] = Load().payload_bytes
+    document["haproxy_configurations"] = {
+        name: [tuning.label for tuning in tunings] for name, tunings in _HAPROXY.items()
+    }
+    plan = Plan(path_scene, _contenders, _figures)
+    document["modes"], document["failures"] = measure_modes(plan, modes, timing, progress)
+    document["memory"] = None
+    if memory_gb > 0:
+        from packetcloud.testbed.bench.memory import measure_router_memory
+
+        mode = LinkMode.WIRE if LinkMode.WIRE in modes else modes[0]
+        with path_scene(mode) as scene:
+            progress(f"{scene.name}: router memory over {memory_gb:g} GB")
+            document["memory"] = measure_router_memory(scene, memory_gb)
+    return document
+
+
+def router_on_centre(
+    children: Children,
+    scene: Scene,
+    services: Sequence[ServiceEntry] = (),
+    command: Command = packetcloud_command,
+) -> Router:
+    """Start the router on the scene's centre, listening on every link."""
+    plan = RouterPlan((ANY_ADDRESS, scene.port()), ("127.0.0.1", scene.port()), services)
+    return start_router(children, plan, scene.place(scene.centre), command)
+
+
+def attach_ends(
+    children: Children, scene: Scene, router: Router, load: Load, timing: Timing
+) -> Ends:
+    """Attach a receiver at B and a sender at A; the sender starts at once."""
+    ends = Ends(children, load, timing)
+    port = router.address[1]
+    at_b = scene.address(scene.centre, "b"), port
+    ends.start_receiver(
+        scene.place("b"), "--connect", f"{at_b[0]}:{at_b[1]}", "--expect", router.guid
+    )
+    ends.start_sender(scene.place("a"), (scene.address(scene.centre, "a"), port), router.guid)
+    return ends
+
+
+def check_conservation(sent: Document, received: Document) -> None:
+    """What the router took, it delivered: neither lost nor doubled.
+
+    Raises:
+        ChildError: the two counts differ.
+    """
+    taken = sent["settled"].get("accepted", 0)
+    if taken != received["bodies"] or sent["refusals"]:
+        raise ChildError(
+            f"the router took {taken} chunks, {received['bodies']} arrived; "
+            f"settled {sent['settled']}, refused {sent['refusals']}"
+        )
+
+
+_HAPROXY = {"haproxy": DEFAULT_HAPROXY, "haproxy_tuned": TUNED_HAPROXY}
+
+
+def _contenders(scene: Scene) -> list[Contender]:
+    contenders: list[Contender] = [OurPath(scene)]
+    if not scene.is_loopback:
+        contenders.append(TcpFlow("ip_forwarding", scene))
+    contenders.append(TcpFlow("socat", scene, relay=start_socat))
+    for name, tunings in _HAPROXY.items():
+        for number, tuning in enumerate(tunings):
+            relay = partial(start_haproxy, tuning=tuning)
+            contenders.append(TcpFlow(f"{name}/{number}", scene, relay=relay))
+    return contenders
+
+
+def _figures(records: Records) -> Document:
+    ours = records["ours"].goodput_gbps
+    peers = {
+        name: records[name].goodput_gbps if name in records else None
+        for name in ("ip_forwarding", "socat")
+    }
+    for name, tunings in _HAPROXY.items():
+        # Each family is as fast as the best of its configurations.
+        found = [records[f"{name}/{number}"].goodput_gbps for number in range(len(tunings))]
+        peers[name] = best(*found)
+    return {
+        "goodput_gbps": ours,
+        **{f"{name}_gbps": value for name, value in peers.items()},
+        **{f"ratio_{name}": ratio(ours, value) for name, value in peers.items()},
+    }
