@@ -75,6 +75,7 @@ class RouterCore:
         )
         self.door_refusals: Counter[Reason] = Counter()
         """Chunks that were not taken, by reason: outside the conservation sum."""
+        self.flow_misses_count = 0
         self.is_draining = False
         self._classifier = classifier if classifier is not None else NoRules()
         self._attachments: dict[int, Attachment] = {}
@@ -116,6 +117,10 @@ class RouterCore:
             if hop.attachment is not None:
                 hop.attachment.neighbour.close("no longer a configured neighbour")
             self.forwarder.give_up_waiting(hop)
+        if settings.hosts is not None:
+            for attachment in self.attachments:
+                if attachment.role is Role.HOST and attachment.guid not in settings.hosts:
+                    attachment.neighbour.close("no longer listed at this router")
 
     def neighbour_up(self, neighbour: Neighbour, now: float) -> None:
         """A session is established."""
@@ -279,6 +284,7 @@ class RouterCore:
     def _decide(self, attachment: Attachment, head: bytes, now: float) -> Flow:
         """Decode a header and decide for it and all that look like it."""
         attachment.flow_misses += 1
+        self.flow_misses_count += 1
         try:
             header = decode_header(head)
         except ProtocolError as error:

@@ -7,19 +7,18 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+
 from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.hop.api import Role, Settlement
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.settings import FailPolicy
-
 from tests.unit.router.router_fakes import (
     OTHER_ROUTER,
     ROUTER_NA,
     A,
     B,
-    C,
     FakeNeighbour,
     FakeNetwork,
     S,

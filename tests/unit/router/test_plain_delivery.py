@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from packetcloud.chunk.header import (
     DeliveryMode,
     DigestAlgorithm,
@@ -18,7 +19,6 @@ from packetcloud.chunk.messages import BodyKind, Outcome
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.settings import RouterNeighbour
-
 from tests.unit.router.router_fakes import (
     OTHER_ROUTER,
     ROUTER,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import pytest
+
 from packetcloud.chunk.header import (
     ChunkHeader,
     DigestAlgorithm,
@@ -20,7 +21,6 @@ from packetcloud.chunk.names import GUID, GUID_ZERO, NA, SID, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.core import RouterCore
 from packetcloud.router.settings import FailPolicy
-
 from tests.unit.router.router_fakes import (
     ROUTER_NA,
     A,
@@ -40,7 +40,6 @@ from tests.unit.router.router_fakes import (
     settings,
     sid,
 )
-
 
 ItemT = TypeVar("ItemT")
 

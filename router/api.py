@@ -1,0 +1,101 @@
+"""The management API: health, metrics and tables of one router, over HTTP. Reads only.
+
+It has no authentication: it listens on a loopback address unless the operator says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Protocol
+
+from fastapi import FastAPI, Query, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from packetcloud.router.config import ConfigFile
+from packetcloud.router.schemas import Health, HeldChunks, Info, NeighbourInfo, ServiceInfo
+
+API_VERSION = "1"
+MAX_HELD_SAMPLE_COUNT = 1000
+
+
+class RouterState(Protocol):
+    """What the API reads from a running router."""
+
+    registry: CollectorRegistry
+
+    def health(self) -> Health: ...
+
+    def readiness(self) -> Health: ...
+
+    def info(self) -> Info: ...
+
+    def neighbours(self) -> list[NeighbourInfo]: ...
+
+    def services(self) -> list[ServiceInfo]: ...
+
+    def held_chunks(self, limit: int) -> HeldChunks: ...
+
+    def config(self) -> ConfigFile: ...
+
+
+def make_app(state: RouterState) -> FastAPI:
+    """Return the API of the router whose state is `state`."""
+    app = FastAPI(
+        title="PacketCloud router",
+        version=API_VERSION,
+        description="Health, metrics and tables of one router.",
+        docs_url=None,
+        redoc_url=None,
+    )
+
+    # Coroutines although nothing waits: FastAPI would run plain functions in worker threads, and
+    # the core belongs to the loop's thread.
+
+    @app.get("/healthz", responses={500: {"model": Health}})
+    async def healthz(response: Response) -> Health:
+        """Say whether the router works: it answers, and the conservation sum holds."""
+        return _with_status(response, state.health(), 500)
+
+    @app.get("/readyz", responses={503: {"model": Health}})
+    async def readyz(response: Response) -> Health:
+        """Say whether chunks may be sent here: it listens and is not draining."""
+        return _with_status(response, state.readiness(), 503)
+
+    @app.get("/info")
+    async def info() -> Info:
+        """Return who the router is, and what became of every chunk."""
+        return state.info()
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Return the metrics in Prometheus' text format."""
+        return Response(generate_latest(state.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/neighbours")
+    async def neighbours() -> list[NeighbourInfo]:
+        """List attached hosts, routers and VIs, and known ones that are away."""
+        return state.neighbours()
+
+    @app.get("/services")
+    async def services() -> list[ServiceInfo]:
+        """List the services with their VIs, verdicts and delay penalty."""
+        return state.services()
+
+    @app.get("/chunks/held")
+    async def held_chunks(
+        limit: Annotated[int, Query(ge=1, le=MAX_HELD_SAMPLE_COUNT)] = 100,
+    ) -> HeldChunks:
+        """Return a sample of the chunks in custody, those that end soonest first."""
+        return state.held_chunks(limit)
+
+    @app.get("/config")
+    async def config() -> ConfigFile:
+        """Return the config in force; it holds no secrets, only the path of the key file."""
+        return state.config()
+
+    return app
+
+
+def _with_status(response: Response, health: Health, failing_status: int) -> Health:
+    if health.status != "ok":
+        response.status_code = failing_status
+    return health

@@ -1,0 +1,351 @@
+"""The config file of a router: TOML in, checked settings out.
+
+Every mistake is one sentence that names file, table, key and what is allowed there.
+Source: docs/reference/router-config.md.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
+from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.identity import Identity, load_identity_file
+from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, SID_ZERO
+from packetcloud.router.errors import RouterConfigError
+from packetcloud.router.settings import (
+    MIB,
+    FailPolicy,
+    RouterNeighbour,
+    RouterSettings,
+    ServiceSettings,
+)
+
+MAX_CONFIG_BYTES = 16 << 20
+"""100 000 names are 8 MiB; a larger file is a mistake."""
+BODY_HEADROOM_BYTES = 2048
+"""Above the largest payload: the chunk header, a task header, and what services add."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Split HOST:PORT or [HOST]:PORT.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("allowed: HOST:PORT, for example 127.0.0.1:4700 or [::1]:4700")
+    return host, int(port)
+
+
+def _check_address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def _check_sid(text: str) -> str:
+    if SID.from_hex(text) in (SID_ZERO, SID_SEQUENCE):
+        raise ValueError("a reserved SID; allowed: the GUID of a service's key")
+    return text
+
+
+_Address = Annotated[str, AfterValidator(_check_address)]
+_Name20 = Annotated[
+    str, StringConstraints(pattern=r"^[0-9a-fA-F]{40}$"), Field(description="40 hexadecimal digits")
+]
+_Sid = Annotated[_Name20, AfterValidator(_check_sid)]
+_Na = Annotated[int, Field(ge=1, le=0xFFFF_FFFF, strict=True)]
+_Label = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"),
+    Field(description="letters, digits, '.', '_' and '-', at most 63"),
+]
+_Bytes = Annotated[int, Field(ge=1, le=1 << 40, strict=True)]
+_Seconds = Annotated[float, Field(ge=0.05, le=86_400)]
+_Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RouterTable(_Table):
+    """`[router]`: who it is, where it listens, what it may hold."""
+
+    name: _Label
+    key_file: Path
+    na: _Na
+    listen: _Address = "0.0.0.0:4700"
+    control_listen: _Address = "127.0.0.1:4701"
+    max_payload_bytes: Annotated[int, Field(ge=1, le=64 * MIB, strict=True)] = (
+        DEFAULT_MAX_PAYLOAD_BYTES
+    )
+    store_bytes: _Bytes = 256 * MIB
+    credit_bytes: _Bytes = 24 * MIB
+    max_neighbours: _Count = 1024
+    idle_timeout_s: _Seconds = 15.0
+    hold_limit_s: _Seconds = 120.0
+    detached_hold_s: _Seconds = 30.0
+    detached_hold_bytes: _Bytes = 16 * MIB
+    vi_window_bytes: _Bytes = 8 * MIB
+    vi_window_count: _Count = 512
+    drain_limit_s: _Seconds = 10.0
+
+
+class HostsTable(_Table):
+    """`[hosts]`: who may attach as a host."""
+
+    accept: Literal["any", "listed"] = "any"
+    listed: tuple[_Name20, ...] = ()
+
+
+class ServicesTable(_Table):
+    """`[services]`: what becomes of services that no `[[service]]` names."""
+
+    unlisted: Literal["refuse", "accept"] = "refuse"
+
+
+class ServiceTable(_Table):
+    """`[[service]]`: one service of this router's cloudlet."""
+
+    sid: _Sid
+    name: _Label
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000, strict=True)] = 0
+    fail_policy: FailPolicy = FailPolicy.CLOSED
+    deadline_ms: Annotated[int, Field(ge=50, le=3_600_000, strict=True)] = 10_000
+    grace_s: Annotated[float, Field(ge=0, le=86_400)] = 10.0
+    max_replicas: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
+    max_attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = 5
+
+    def settings(self) -> ServiceSettings:
+        return ServiceSettings(**(self.model_dump() | {"sid": SID.from_hex(self.sid)}))
+
+
+class NeighbourTable(_Table):
+    """`[[neighbour]]`: another router."""
+
+    guid: _Name20
+    na: _Na
+    name: _Label | None = None
+    routes: tuple[_Na, ...] = ()
+    address: _Address | None = None
+
+    def settings(self) -> RouterNeighbour:
+        guid = GUID.from_hex(self.guid)
+        address = split_address(self.address) if self.address is not None else None
+        routes = tuple(NA(na) for na in self.routes)
+        return RouterNeighbour(guid, self.name or guid.short, NA(self.na), routes, address)
+
+
+class NameTable(_Table):
+    """`[[name]]`: where a host or a service is."""
+
+    guid: _Name20
+    na: _Na
+
+
+class ConfigFile(_Table):
+    """The whole file."""
+
+    router: RouterTable
+    hosts: HostsTable = HostsTable()
+    services: ServicesTable = ServicesTable()
+    service: tuple[ServiceTable, ...] = ()
+    neighbour: tuple[NeighbourTable, ...] = ()
+    name: tuple[NameTable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """A checked config and the key that it names."""
+
+    path: Path
+    file: ConfigFile
+    identity: Identity
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the file and the key file that it names.
+
+        Raises:
+            RouterConfigError: the file is missing, is no TOML, or something in it is not allowed.
+            IdentityError: the key file cannot be used.
+        """
+        file = parse_config(_read(path), str(path))
+        key_file = path.parent / file.router.key_file
+        return cls(path, file, load_identity_file(key_file))
+
+    @property
+    def settings(self) -> RouterSettings:
+        """What the core needs to know."""
+        file, router = self.file, self.file.router
+        template = ServiceSettings(SID(bytes(19) + b"\x01"), "unlisted")
+        listed = frozenset(GUID.from_hex(text) for text in file.hosts.listed)
+        return RouterSettings(
+            guid=self.identity.guid,
+            na=NA(router.na),
+            name=router.name,
+            max_payload_bytes=router.max_payload_bytes,
+            store_bytes=router.store_bytes,
+            hold_limit_s=router.hold_limit_s,
+            detached_hold_s=router.detached_hold_s,
+            detached_hold_bytes=router.detached_hold_bytes,
+            vi_window_bytes=router.vi_window_bytes,
+            vi_window_count=router.vi_window_count,
+            hosts=listed if file.hosts.accept == "listed" else None,
+            services=tuple(table.settings() for table in file.service),
+            unlisted_services=template if file.services.unlisted == "accept" else None,
+            neighbours=tuple(table.settings() for table in file.neighbour),
+            names={GUID.from_hex(table.guid): NA(table.na) for table in file.name},
+        )
+
+    @property
+    def hop(self) -> HopConfig:
+        router = self.file.router
+        return HopConfig(
+            max_body_bytes=router.max_payload_bytes + BODY_HEADROOM_BYTES,
+            credit_bytes=router.credit_bytes,
+            max_neighbours_count=router.max_neighbours,
+            idle_timeout_s=router.idle_timeout_s,
+            keepalive_s=min(HopConfig().keepalive_s, router.idle_timeout_s / 4),
+        )
+
+
+def parse_config(text: str, origin: str) -> ConfigFile:
+    """Check the text of a config file; `origin` is its name in errors.
+
+    Raises:
+        RouterConfigError: no TOML, or something that is not allowed.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RouterConfigError(f"{origin}: not TOML: {error}") from None
+    try:
+        file = ConfigFile.model_validate(document)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise RouterConfigError(f"{origin}: {_explain(problems[0], document)}{more}") from None
+    problem = next(_contradictions(file), None)
+    if problem is not None:
+        raise RouterConfigError(f"{origin}: {problem}")
+    return file
+
+
+def sample_config() -> str:
+    """Return a commented config file with every key and its default."""
+    return files(__package__).joinpath("sample.toml").read_text(encoding="utf-8")
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise RouterConfigError(f"{path}: over {MAX_CONFIG_BYTES} bytes; is it a config file?")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RouterConfigError(
+            f"no config file {path}; begin with: packetcloud config sample router > {path}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RouterConfigError(f"cannot read {path}: {error}") from None
+
+
+def _contradictions(file: ConfigFile) -> Iterator[str]:
+    """Yield what is wrong between tables that are right each for itself."""
+    own_na = file.router.na
+    yield from _repeats("[[service]] sid", (table.sid.lower() for table in file.service))
+    yield from _repeats("[[service]] name", (table.name for table in file.service))
+    yield from _repeats("[[neighbour]] guid", (table.guid.lower() for table in file.neighbour))
+    nas = [na for table in file.neighbour for na in (table.na, *table.routes)]
+    yield from _repeats("[[neighbour]] na or routes", nas)
+    if own_na in nas:
+        yield f"[[neighbour]] na or routes: {own_na} is this router's own [router] na"
+    yield from _repeats("[[name]] guid", (table.guid.lower() for table in file.name))
+    reachable = {own_na, *nas}
+    for number, table in enumerate(file.name, 1):
+        if table.na not in reachable:
+            known = ", ".join(map(str, sorted(reachable)))
+            yield f"[[name]] number {number}: na = {table.na}: no [[neighbour]] leads there; " + (
+                f"allowed: {known}"
+            )
+    if file.hosts.listed and file.hosts.accept == "any":
+        yield '[hosts] listed: has no effect with accept = "any"; allowed: accept = "listed"'
+    if file.router.store_bytes < file.router.max_payload_bytes + BODY_HEADROOM_BYTES:
+        least = file.router.max_payload_bytes + BODY_HEADROOM_BYTES
+        yield f"[router] store_bytes: too small for one chunk; allowed: {least} or more"
+
+
+def _repeats(where: str, values: Iterable[Hashable]) -> Iterator[str]:
+    for value, count in Counter(values).items():
+        if count > 1:
+            yield f"{where}: {value} stands there {count} times; allowed: once"
+
+
+def _explain(problem: Any, document: dict[str, Any]) -> str:
+    """Turn pydantic's finding into: table, key, value, what is allowed."""
+    location = list(problem["loc"])
+    model: Any = ConfigFile
+    table = ""
+    while location:
+        field = model.model_fields.get(location[0])
+        inner = _table_model(field.annotation) if field is not None else None
+        if inner is None:
+            break
+        name = location.pop(0)
+        is_array = bool(location) and isinstance(location[0], int)
+        table = f"[[{name}]] number {location.pop(0) + 1}" if is_array else f"[{name}]"
+        model = inner
+    key = ".".join(map(str, location))
+    where = f"{table} {key}".strip()
+    if problem["type"] == "extra_forbidden":
+        what = "key" if table else "table"
+        return f"{where}: unknown {what}; allowed: {', '.join(model.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{where}: missing; {_allowed(model, location, problem)}"
+    return f"{where} = {problem['input']!r}: {_allowed(model, location, problem)}"
+
+
+def _table_model(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _allowed(model: Any, location: list[Any], problem: Any) -> str:
+    """Say what is allowed at a key, from the schema of its table."""
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    schema = model.model_json_schema()
+    rule = schema.get("properties", {}).get(str(location[0]), {}) if location else {}
+    rule = rule.get("items", rule) if len(location) > 1 else rule
+    if "$ref" in rule:
+        rule = schema["$defs"][rule["$ref"].rsplit("/", 1)[-1]]
+    rule = next((one for one in rule.get("anyOf", ()) if one.get("type") != "null"), rule)
+    if "enum" in rule:
+        return "allowed: " + ", ".join(f'"{value}"' for value in rule["enum"])
+    if "description" in rule:
+        return f"allowed: {rule['description']}"
+    words = {"integer": "a whole number", "number": "a number", "string": "a text"}
+    kind = words.get(rule.get("type", ""), f"a {rule.get('type', 'table')}")
+    if "minimum" in rule and "maximum" in rule:
+        return f"allowed: {kind} from {rule['minimum']} to {rule['maximum']}"
+    return f"allowed: {kind}"

@@ -1,0 +1,193 @@
+"""The core's counters as Prometheus metrics: base units, `_total`, reasons as labels.
+
+Nothing is counted here: a scrape reads what the core counts anyway.
+Source: docs/reference/router.md, "Metrics".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from packetcloud.router.core import RouterCore
+from packetcloud.router.histogram import LogHistogram
+from packetcloud.router.view import by_word, verdict_words
+
+PREFIX = "packetcloud_router_"
+DURATION_BOUNDS_S = tuple(
+    base * 10.0**exponent for exponent in range(-5, 2) for base in (1.0, 2.0, 5.0)
+)
+"""Buckets of the exported histograms: 10 microseconds to 50 s."""
+
+
+class RouterCollector(Collector):
+    """Collects from one core at every scrape.
+
+    Args:
+        hop_stats, hop_dropped: of the hop node; empty before it listens.
+    """
+
+    def __init__(
+        self,
+        core: RouterCore,
+        hop_stats: Callable[[], Mapping[str, int]],
+        hop_dropped: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._core = core
+        self._hop_stats = hop_stats
+        self._hop_dropped = hop_dropped
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._custody()
+        yield from self._traffic()
+        yield from self._services()
+        yield from self._durations()
+        yield from self._hop()
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing is promised at registration: services come and go."""
+        return iter(())
+
+    def _custody(self) -> Iterator[Metric]:
+        book = self._core.book
+        sums = book.conservation()
+        for name, text in (
+            ("taken_in", "Chunks taken into custody."),
+            ("originated", "Chunks that began here: reports, and what services emitted."),
+            ("sent_on", "Chunks that a neighbour router took custody of."),
+            ("delivered", "Chunks that an attached host took."),
+            ("replaced", "Chunks in whose place a service sent others."),
+        ):
+            yield _counter(f"chunks_{name}", text, sums[name])
+        yield _labelled("chunks_refused", "Chunks given up.", "reason", by_word(book.refused))
+        yield _labelled("chunks_expired", "Chunks held too long.", "reason", by_word(book.expired))
+        yield _labelled("chunks_dropped", "Chunks that a service dropped.", "service", book.dropped)
+        yield _gauge("chunks_held", "Chunks in custody now.", sums["held"])
+        yield _gauge(
+            "conservation_balance",
+            "taken_in + originated - sent_on - delivered - replaced - refused - expired - dropped"
+            " - held; zero, or a chunk was lost or doubled.",
+            sums["balance"],
+        )
+        yield _labelled(
+            "chunks_refused_at_door",
+            "Bodies that were never in custody; their neighbour still has them.",
+            "reason",
+            by_word(self._core.door_refusals),
+        )
+
+    def _traffic(self) -> Iterator[Metric]:
+        core, book = self._core, self._core.book
+        yield _counter("taken_in_bytes", "Bytes of chunks taken in.", book.taken_in_bytes)
+        yield _counter("sent_on_bytes", "Bytes of chunks sent on.", book.sent_on_bytes)
+        yield _counter("delivered_bytes", "Bytes of chunks delivered.", book.delivered_bytes)
+        yield _gauge("held_bytes", "Bytes of chunks in custody now.", book.held_bytes)
+        yield _gauge("store_limit_bytes", "Cap on the bytes in custody.", book.store_bytes)
+        yield _counter("reports_sent", "Ends told to sources.", core.reports.sent_count)
+        yield _counter(
+            "reports_undeliverable",
+            "Report chunks that could not be delivered.",
+            book.undeliverable_reports_count,
+        )
+        yield _counter(
+            "flow_cache_misses", "Chunks whose header was decoded.", core.flow_misses_count
+        )
+        counts = {"host": 0, "router": 0, "service": 0}
+        for attachment in core.attachments:
+            counts[attachment.role.name.lower()] += 1
+        neighbours = GaugeMetricFamily(
+            PREFIX + "neighbours", "Neighbours attached now.", labels=["role"]
+        )
+        for role, count in counts.items():
+            neighbours.add_metric([role], count)
+        yield neighbours
+        yield _gauge("draining", "1 while the router takes no more chunks.", core.is_draining)
+
+    def _services(self) -> Iterator[Metric]:
+        labels = ["service", "sid"]
+        gauges = {
+            "vis": ("VIs attached.", lambda one: len(one.vis)),
+            "waiting_chunks": ("Chunks that wait for a VI.", lambda one: len(one.waiting)),
+        }
+        counters = {
+            "tasks": ("Tasks given to VIs.", lambda one: one.tasks_count),
+            "retried_tasks": ("Tasks that were a further try.", lambda one: one.retried_count),
+            "missed_deadlines": ("Tasks without verdict in time.", lambda one: one.missed_count),
+            "late_verdicts": ("Verdicts that nobody waited for.", lambda one: one.late_count),
+            "skipped_chunks": ("Chunks past a fail-open service.", lambda one: one.skipped_count),
+            "emitted_chunks": ("Chunks that the service sent.", lambda one: one.emitted_count),
+        }
+        services = list(self._core.dispatch.services.values())
+        for name, (text, read) in gauges.items():
+            gauge = GaugeMetricFamily(f"{PREFIX}service_{name}", text, labels=labels)
+            for service in services:
+                gauge.add_metric([service.name, service.sid.hex], read(service))
+            yield gauge
+        for name, (text, read) in counters.items():
+            counter = CounterMetricFamily(f"{PREFIX}service_{name}", text, labels=labels)
+            for service in services:
+                counter.add_metric([service.name, service.sid.hex], read(service))
+            yield counter
+        verdicts = CounterMetricFamily(
+            f"{PREFIX}service_verdicts", "Verdicts.", labels=[*labels, "verdict"]
+        )
+        for service in services:
+            for word, count in verdict_words(service.verdicts).items():
+                verdicts.add_metric([service.name, service.sid.hex, word], count)
+        yield verdicts
+
+    def _durations(self) -> Iterator[Metric]:
+        for name, text in (
+            ("penalty", "From the start of forwarding to a VI until the whole verdict is back."),
+            ("processing", "The part of the delay penalty that the VI spent in the service."),
+            ("delivery", "The delay penalty without the processing."),
+        ):
+            label = "delay_penalty" if name == "penalty" else name
+            family = HistogramMetricFamily(
+                f"{PREFIX}service_{label}_seconds", text, labels=["service", "sid"]
+            )
+            for service in self._core.dispatch.services.values():
+                histogram: LogHistogram = getattr(service, name)
+                totals = histogram.cumulative(bound * 1e9 for bound in DURATION_BOUNDS_S)
+                buckets = [
+                    (f"{bound:g}", float(total))
+                    for bound, total in zip(DURATION_BOUNDS_S, totals, strict=True)
+                ]
+                family.add_metric(
+                    [service.name, service.sid.hex],
+                    [*buckets, ("+Inf", float(histogram.count))],
+                    histogram.sum_ns / 1e9,
+                )
+            yield family
+
+    def _hop(self) -> Iterator[Metric]:
+        for name, value in self._hop_stats().items():
+            yield GaugeMetricFamily(f"packetcloud_hop_{name}", "See docs/protocol/hop.md.", value)
+        dropped = CounterMetricFamily(
+            "packetcloud_hop_datagrams_dropped", "Datagrams dropped.", labels=["reason"]
+        )
+        for reason, count in self._hop_dropped().items():
+            dropped.add_metric([reason], count)
+        yield dropped
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(PREFIX + name, text, value)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(PREFIX + name, text, value)
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=[label])
+    for word, count in values.items():
+        family.add_metric([word], count)
+    return family
