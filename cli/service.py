@@ -196,7 +196,7 @@ def test(
     document: dict[str, object] = {"runs": [report.to_dict() for report in reports]}
     if pair:
         document["differing"] = differing
-    output.report(document, [_trial_table(reports), _reasons_table(reports)])
+    output.report(document, [_trial_table(reports), *_reasons_tables(reports)])
     if pair and not output.is_json:
         total = reports[0].chunks_count
         output.note(f"{differing} of {total} chunks came back altered or not at all")
@@ -250,7 +250,7 @@ def new(output: Output, name: str, parent: Path) -> None:
     from packetcloud.services.scaffold import create_service
 
     files = create_service(name, parent)
-    output.record({"service": name, "files": [str(path) for path in files]})
+    output.record({"service": name, "manifest": str(files[0]), "folder": str(files[0].parent)})
     output.note(f"try it: packetcloud service test {files[0]} --generate text --count 4")
 
 
@@ -335,13 +335,13 @@ def _trial_table(reports: list[TrialReport]) -> Table:
     return Table(columns, rows)
 
 
-def _reasons_table(reports: list[TrialReport]) -> Table:
+def _reasons_tables(reports: list[TrialReport]) -> list[Table]:
     rows = [
         (report.direction or report.service, reason, count)
         for report in reports
         for reason, count in report.reasons.items()
     ]
-    return Table(("Run", "Reason", "Chunks"), rows)
+    return [Table(("Run", "Reason", "Chunks"), rows)] if rows else []
 
 
 def _running_rows(status: dict[str, Any]) -> list[tuple[object, ...]]:

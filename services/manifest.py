@@ -219,7 +219,7 @@ class Manifest(_Table):
             else:
                 raise ParameterError(
                     f"{owner}: parameter {name!r} is required; {declared.allowed_text()}; "
-                    f"set it with --set {name}=VALUE"
+                    f"set it with --set {name}=VALUE ({declared.summary or 'no summary'})"
                 )
         return Parameters(values)
 
