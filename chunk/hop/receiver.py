@@ -32,7 +32,7 @@ from packetcloud.chunk.reasons import Reason
 
 MAX_TRAIN_ROWS = 128
 """More datagrams than the kernel ever hands over in one piece (64 KiB / 1200, or 64 by count)."""
-ACK_BYTES = 128 << 10
+ACK_BYTES = 256 << 10
 """An ACK is due after so many bytes at the latest."""
 
 _TRANSFER = struct.Struct(">III")

@@ -365,4 +365,4 @@ def test_a_control_datagram_joined_to_a_train_of_data_counts() -> None:
     link.receive(B, A, [*data, probe])
     assert not link.cores[B].dropped
     answers = list(link.cores[B].datagrams_to_send(link.now))
-    assert any(wire.CONTROL_BYTE == bytes(buffers[0])[0] for _, buffers, _ in answers)
+    assert any(bytes(buffers[0])[0] == wire.CONTROL_BYTE for _, buffers, _ in answers)
