@@ -11,6 +11,9 @@
 
 To look into captures; nothing above imports these:
 
+- `capture`     the packets of a pcap or pcapng file
+- `dissect`     what one hop datagram says, field by field
+- `pcap`        the hop datagrams of a capture, and what each belongs to
 - `scapy_layers` the chunk formats as scapy layers
 - `scapy_hop`   the hop datagrams as scapy layers
 

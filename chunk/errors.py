@@ -3,6 +3,7 @@
 `ProtocolError`: a peer sent bytes that break the specification. Count it by `reason`, drop, go on.
 `LocalMisuseError`: our own caller broke a rule. Raise; it is a bug on this side.
 `IdentityError`: a key file is missing, readable by others or damaged. Tell the operator.
+`CaptureError`: a capture file cannot be read. Tell the user.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ class ProtocolError(PacketCloudError):
 
 class LocalMisuseError(PacketCloudError):
     """Our own code called something with values it must not use."""
+
+
+class CaptureError(PacketCloudError):
+    """A capture file cannot be read to its end; the text names the file and what is wrong."""
 
 
 class IdentityError(PacketCloudError):

@@ -2,6 +2,7 @@
 
 - `main`       the root group, its table of nouns, and how errors become exit codes
 - `output`     tables, JSON, notes and progress bars; the exit codes
+- `chunk`      `packetcloud chunk decode`
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
 - `doctor`     `packetcloud doctor`
 - `identity`   `packetcloud identity create|show`

@@ -43,6 +43,7 @@ NOUNS = {
         "packetcloud.cli.bench:bench",
         "Measure hop, path, service and small chunks against their peers.",
     ),
+    "chunk": Noun("packetcloud.cli.chunk:chunk", "Look at chunks on the wire."),
     "completion": Noun(
         "packetcloud.cli.completion:completion", "Print the completion script for SHELL."
     ),

@@ -174,3 +174,9 @@ def good_handshakes() -> dict[str, Handshake]:
         "reject": wire.Reject(SESSION, "this SID is not listed here"),
         "reject without a word": wire.Reject(SESSION, ""),
     }
+
+
+def good_datagrams() -> dict[str, bytes]:
+    """Return the bytes of every good datagram by name."""
+    tables = (good_segments(), good_bundles(), good_controls(), good_handshakes())
+    return {name: value.to_bytes() for table in tables for name, value in table.items()}

@@ -18,6 +18,7 @@ from packetcloud.chunk.messages import BodyKind, decode_reports
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.scapy_hop import HopBundle, HopControl, HopData, bind_hop_port, hop_datagram
 from packetcloud.chunk.scapy_layers import Chunk, Lifetime, Reports, Task, Verdict
+from tests.unit.chunk.captures import ETHER
 from tests.vectors import chunk_v1, hop_v1
 from tests.vectors.chunk_v1_valid import DESTINATION, SIDS, SOURCE, make_header
 
@@ -271,11 +272,9 @@ def test_a_bound_port_is_dissected() -> None:
     body = Chunk(source=GUID(b"s" * 20)) / b"x"
     for source, destination in ((47_123, 9), (9, 47_123)):
         udp = UDP(sport=source, dport=destination)
-        frame = bytes(Ether() / IP() / udp / HopData(session=1) / body)
+        frame = bytes(ETHER / IP() / udp / HopData(session=1) / body)
         assert Ether(frame)[Chunk].source == b"s" * 20
-    assert not Ether(bytes(Ether() / IP() / UDP(sport=8, dport=9) / HopData() / body)).haslayer(
-        Chunk
-    )
+    assert not Ether(bytes(ETHER / IP() / UDP(sport=8, dport=9) / HopData() / body)).haslayer(Chunk)
 
 
 def test_every_extension_has_a_layer() -> None:
