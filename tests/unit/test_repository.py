@@ -30,6 +30,8 @@ ROOMS = {
 """What each room may import: whole rooms, or single modules of a room."""
 
 CORES = [
+    "chunk.capture",
+    "chunk.dissect",
     "chunk.errors",
     "chunk.header",
     "chunk.hop.api",
