@@ -97,9 +97,10 @@ def _run(commands: list[str], folder: Path) -> int:
     """Run the commands in one shell in `folder`; what command N prints is in .out.N."""
     binaries = folder / ".bin"
     binaries.mkdir()
-    script = binaries / "packetcloud"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m packetcloud.cli "$@"\n')
-    script.chmod(0o755)
+    for name, arguments in (("packetcloud", "-m packetcloud.cli"), ("python3", "")):
+        script = binaries / name
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+        script.chmod(0o755)
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
     for number, command in enumerate(commands):
         lines += [f"exec >.out.{number} 2>&1", command]

@@ -1,0 +1,76 @@
+"""The pages on config files list each key of the models, with its default."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from packetcloud.router import config as router_config
+from packetcloud.services import manifest
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+ROUTER = {
+    "[router]": router_config.RouterTable,
+    "[hosts]": router_config.HostsTable,
+    "[services]": router_config.ServicesTable,
+    "[[service]]": router_config.ServiceTable,
+    "[[neighbour]]": router_config.NeighbourTable,
+    "[[name]]": router_config.NameTable,
+}
+MANIFEST = {
+    "[service]": manifest.ServiceTable,
+    "[behaviour]": manifest.BehaviourTable,
+    "[parameters.NAME]": manifest.ParameterTable,
+    "[resources]": manifest.ResourcesTable,
+    "[supervision]": manifest.SupervisionTable,
+    "[pair]": manifest.PairTable,
+}
+
+
+def _documented(page: str, table: str) -> dict[str, str]:
+    """Return key -> default from the section of `table`."""
+    text = (REFERENCE / page).read_text()
+    section = text.split(f"\n## {table}\n", 1)[1].split("\n## ", 1)[0]
+    found = {}
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            keys, _, default, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            found.update(dict.fromkeys(re.findall(r"`(\w+)`", keys), default))
+    return found
+
+
+def _default_text(value: Any) -> set[str]:
+    """Return the ways in which a page may write a default."""
+    match value:
+        case bool():
+            return {"true" if value else "false"}
+        case int() | float():
+            return {str(value), f"{value:g}"}
+        case str():
+            return {f"`{value}`"} if value else {"empty"}
+        case _:
+            # Nothing, or an empty list: the page says in words what that means.
+            return set()
+
+
+@pytest.mark.parametrize(
+    ("page", "table", "model"),
+    [("router-config.md", table, model) for table, model in ROUTER.items()]
+    + [("service-manifest.md", table, model) for table, model in MANIFEST.items()],
+)
+def test_every_key_stands_in_its_page(page: str, table: str, model: type[BaseModel]) -> None:
+    """Keys, their order and their defaults are those of the model that reads the file."""
+    documented = _documented(page, table)
+    assert sorted(documented) == sorted(model.model_fields)
+    for key, field in model.model_fields.items():
+        written = documented[key]
+        if field.is_required():
+            assert written == "", f"{key} is required"
+        elif allowed := _default_text(field.default):
+            assert written in allowed, f"{key}: default {field.default!r}"
+        else:
+            assert written, f"{key}: the page says nothing about leaving it out"
