@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from dataclasses import dataclass
 
 from packetcloud.testbed.bench.rounds import Timing
@@ -13,6 +15,8 @@ from packetcloud.testbed.processes import Child, Children, Event, python_command
 START_TIMEOUT_S = 20.0
 SLACK_S = 30.0
 """How long over its time a run may take before it counts as failed."""
+ARRIVAL_TIMEOUT_S = 10.0
+"""How long chunks that a router took may take to arrive after the sender has ended."""
 
 Address = tuple[str, int]
 
@@ -84,15 +88,16 @@ class Ends:
         return window, event["bodies"]
 
     def finish(self) -> tuple[Event, Event]:
-        """Let the sender drain, then end both; return their last reports.
+        """Let the sender drain, wait for what is still on its way, end both; return their reports.
 
         Raises:
             ChildError: bytes arrived altered, or chunks that were taken did not arrive.
         """
         assert self.receiver is not None and self.sender is not None
-        self.sender.signal(15)
+        self.sender.signal(signal.SIGTERM)
         sent = self.sender.wait_event("done", START_TIMEOUT_S)
-        self.receiver.signal(15)
+        self._wait_arrived(sent["settled"].get("accepted", 0))
+        self.receiver.signal(signal.SIGTERM)
         received = self.receiver.wait_event("done", START_TIMEOUT_S)
         if received["altered"] or received["wrong_length"]:
             raise ChildError(
@@ -100,3 +105,13 @@ class Ends:
                 f"{received['wrong_length']} with a wrong length"
             )
         return sent, received
+
+    def _wait_arrived(self, wanted: int) -> None:
+        """Wait until the receiver has `wanted` chunks, or gets no further."""
+        assert self.receiver is not None
+        deadline = time.monotonic() + ARRIVAL_TIMEOUT_S
+        while time.monotonic() < deadline:
+            self.receiver.signal(signal.SIGUSR1)
+            if self.receiver.wait_event("progress", START_TIMEOUT_S)["bodies"] >= wanted:
+                return
+            time.sleep(0.05)

@@ -1,5 +1,7 @@
 """Receives bodies, counts them, checks a sample; prints `ready`, `window` and, when ended, `done`.
 
+SIGUSR1 asks for `progress`.
+
 Either listens for a neighbour (one hop) or attaches to a router as a host (a path).
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from packetcloud.testbed.traffic.node import (
     hop_config,
     install_reactor,
     now_s,
+    on_signal,
     parse_address,
     parse_guid,
     run_node,
@@ -124,6 +128,7 @@ async def receive(reactor: Any, options: argparse.Namespace) -> None:
     address = node.listen(*options.listen)
     if options.connect is not None:
         await node.connect(options.connect, options.expect)
+    on_signal(reactor, signal.SIGUSR1, lambda: emit_event("progress", bodies=receiver.bodies))
     emit_event("ready", address=address, guid=identity.guid.hex)
     await stop
     report = receiver.report() | {"hop": node.stats()}
