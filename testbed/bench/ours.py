@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.bench.trial import Window
@@ -32,8 +34,10 @@ class Load:
     sids: tuple[str, ...] = ()
     volume_bytes: int = 0
     """The receiver says `volume` when so much has arrived; 0: never."""
-    check: bool = True
-    """Whether the payload arrives as it was sent, so that the receiver can compare it."""
+    key_file: Path | None = None
+    """The payload arrives encrypted with this service key."""
+    keeps_times: bool = False
+    """Both ends keep when each chunk went and came."""
 
 
 @dataclass(slots=True)
@@ -52,8 +56,11 @@ class Ends:
         options: list[object] = [*where, "--payload-bytes", self.load.payload_bytes]
         options += ["--warmup", self.timing.warmup, "--seconds", self.timing.seconds]
         options += ["--volume", self.load.volume_bytes]
-        if self.load.check:
-            options.append("--check")
+        options.append("--check")
+        if self.load.key_file is not None:
+            options += ["--key-file", self.load.key_file]
+        if self.load.keeps_times:
+            options += ["--arrivals", self._times("arrivals")]
         command = python_command("packetcloud.testbed.traffic.receiver", *options)
         self.receiver = self.children.start("receiver", command, place)
         ready = self.receiver.wait_event("ready", START_TIMEOUT_S)
@@ -66,6 +73,8 @@ class Ends:
         options: list[object] = ["--connect", f"{to[0]}:{to[1]}", "--expect", expect]
         options += ["--destination", self.guid, "--payload-bytes", load.payload_bytes]
         options += ["--outstanding", load.outstanding, "--rate", load.rate]
+        if load.keeps_times:
+            options += ["--departures", self._times("departures")]
         for sid in load.sids:
             options += ["--sid", sid]
         command = python_command("packetcloud.testbed.traffic.sender", *options)
@@ -115,3 +124,16 @@ class Ends:
             if self.receiver.wait_event("progress", START_TIMEOUT_S)["bodies"] >= wanted:
                 return
             time.sleep(0.05)
+
+    def delays_s(self, begin_s: float, end_s: float) -> list[float]:
+        """Delay of every chunk that left within the given time; after `finish`."""
+        arrivals = dict(json.loads(self._times("arrivals").read_text()))
+        departures = json.loads(self._times("departures").read_text())
+        return [
+            arrivals[number] - left_s
+            for number, left_s in departures
+            if begin_s <= left_s < end_s and number in arrivals
+        ]
+
+    def _times(self, name: str) -> Path:
+        return self.children.directory / f"{name}.json"
