@@ -16,7 +16,7 @@ from typing import Any
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.namespaces import Namespace
-from packetcloud.testbed.processes import Child, Children, packetcloud_command
+from packetcloud.testbed.processes import Child, Children, packetcloud_command, wait_until
 
 START_TIMEOUT_S = 30.0
 _HTTP_TIMEOUT_S = 5.0
@@ -139,6 +139,22 @@ def start_service(
         options += ["--set", f"{key}={value}"]
     command = packetcloud_command("service", "run", manifest, *options)
     return children.start(name, command, place)
+
+
+def wait_attached(router: Router, service: Child, sid: str) -> None:
+    """Wait until a VI of the service is attached to the router.
+
+    Raises:
+        ChildError: the service ended, or did not attach in time.
+    """
+
+    def is_attached() -> bool:
+        if not service.is_running:
+            raise ChildError(f"{service.name} ended: {service.last_words()}")
+        services = router.get_json("/services")
+        return any(found["vis"] for found in services if found["sid"] == sid)
+
+    wait_until(is_attached, START_TIMEOUT_S, f"{service.name} attaches to the router")
 
 
 def http_get(address: Address, path: str) -> tuple[int, bytes]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.bench.trial import Window
@@ -13,6 +17,8 @@ from packetcloud.testbed.processes import Child, Children, Event, python_command
 START_TIMEOUT_S = 20.0
 SLACK_S = 30.0
 """How long over its time a run may take before it counts as failed."""
+ARRIVAL_TIMEOUT_S = 10.0
+"""How long chunks that a router took may take to arrive after the sender has ended."""
 
 Address = tuple[str, int]
 
@@ -28,8 +34,10 @@ class Load:
     sids: tuple[str, ...] = ()
     volume_bytes: int = 0
     """The receiver says `volume` when so much has arrived; 0: never."""
-    check: bool = True
-    """Whether the payload arrives as it was sent, so that the receiver can compare it."""
+    key_file: Path | None = None
+    """The payload arrives encrypted with this service key."""
+    keeps_times: bool = False
+    """Both ends keep when each chunk went and came."""
 
 
 @dataclass(slots=True)
@@ -48,8 +56,11 @@ class Ends:
         options: list[object] = [*where, "--payload-bytes", self.load.payload_bytes]
         options += ["--warmup", self.timing.warmup, "--seconds", self.timing.seconds]
         options += ["--volume", self.load.volume_bytes]
-        if self.load.check:
-            options.append("--check")
+        options.append("--check")
+        if self.load.key_file is not None:
+            options += ["--key-file", self.load.key_file]
+        if self.load.keeps_times:
+            options += ["--arrivals", self._times("arrivals")]
         command = python_command("packetcloud.testbed.traffic.receiver", *options)
         self.receiver = self.children.start("receiver", command, place)
         ready = self.receiver.wait_event("ready", START_TIMEOUT_S)
@@ -62,6 +73,8 @@ class Ends:
         options: list[object] = ["--connect", f"{to[0]}:{to[1]}", "--expect", expect]
         options += ["--destination", self.guid, "--payload-bytes", load.payload_bytes]
         options += ["--outstanding", load.outstanding, "--rate", load.rate]
+        if load.keeps_times:
+            options += ["--departures", self._times("departures")]
         for sid in load.sids:
             options += ["--sid", sid]
         command = python_command("packetcloud.testbed.traffic.sender", *options)
@@ -84,15 +97,16 @@ class Ends:
         return window, event["bodies"]
 
     def finish(self) -> tuple[Event, Event]:
-        """Let the sender drain, then end both; return their last reports.
+        """Let the sender drain, wait for what is still on its way, end both; return their reports.
 
         Raises:
             ChildError: bytes arrived altered, or chunks that were taken did not arrive.
         """
         assert self.receiver is not None and self.sender is not None
-        self.sender.signal(15)
+        self.sender.signal(signal.SIGTERM)
         sent = self.sender.wait_event("done", START_TIMEOUT_S)
-        self.receiver.signal(15)
+        self._wait_arrived(sent["settled"].get("accepted", 0))
+        self.receiver.signal(signal.SIGTERM)
         received = self.receiver.wait_event("done", START_TIMEOUT_S)
         if received["altered"] or received["wrong_length"]:
             raise ChildError(
@@ -100,3 +114,26 @@ class Ends:
                 f"{received['wrong_length']} with a wrong length"
             )
         return sent, received
+
+    def _wait_arrived(self, wanted: int) -> None:
+        """Wait until the receiver has `wanted` chunks, or gets no further."""
+        assert self.receiver is not None
+        deadline = time.monotonic() + ARRIVAL_TIMEOUT_S
+        while time.monotonic() < deadline:
+            self.receiver.signal(signal.SIGUSR1)
+            if self.receiver.wait_event("progress", START_TIMEOUT_S)["bodies"] >= wanted:
+                return
+            time.sleep(0.05)
+
+    def delays_s(self, begin_s: float, end_s: float) -> list[float]:
+        """Delay of every chunk that left within the given time; after `finish`."""
+        arrivals = dict(json.loads(self._times("arrivals").read_text()))
+        departures = json.loads(self._times("departures").read_text())
+        return [
+            arrivals[number] - left_s
+            for number, left_s in departures
+            if begin_s <= left_s < end_s and number in arrivals
+        ]
+
+    def _times(self, name: str) -> Path:
+        return self.children.directory / f"{name}.json"

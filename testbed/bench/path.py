@@ -76,7 +76,10 @@ def bench_path(
         mode = LinkMode.WIRE if LinkMode.WIRE in modes else modes[0]
         with path_scene(mode) as scene:
             progress(f"{scene.name}: router memory over {memory_gb:g} GB")
-            document["memory"] = measure_router_memory(scene, memory_gb)
+            try:
+                document["memory"] = measure_router_memory(scene, memory_gb)
+            except ChildError as error:
+                document["failures"].append(f"memory: {error}")
     return document
 
 
@@ -128,9 +131,9 @@ def _contenders(scene: Scene) -> list[Contender]:
         contenders.append(TcpFlow("ip_forwarding", scene))
     contenders.append(TcpFlow("socat", scene, relay=start_socat))
     for name, tunings in _HAPROXY.items():
-        for number, tuning in enumerate(tunings):
+        for tuning in tunings:
             relay = partial(start_haproxy, tuning=tuning)
-            contenders.append(TcpFlow(f"{name}/{number}", scene, relay=relay))
+            contenders.append(TcpFlow(f"{name} ({tuning.label})", scene, relay=relay))
     return contenders
 
 
@@ -142,8 +145,8 @@ def _figures(records: Records) -> Document:
     }
     for name, tunings in _HAPROXY.items():
         # Each family is as fast as the best of its configurations.
-        found = [records[f"{name}/{number}"].goodput_gbps for number in range(len(tunings))]
-        peers[name] = best(*found)
+        found = [records[f"{name} ({tuning.label})"] for tuning in tunings]
+        peers[name] = best(*(record.goodput_gbps for record in found))
     return {
         "goodput_gbps": ours,
         **{f"{name}_gbps": value for name, value in peers.items()},

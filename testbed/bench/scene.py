@@ -8,7 +8,13 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from packetcloud.testbed.links import LinkMode
-from packetcloud.testbed.namespaces import BENCHMARK_NETWORK, DEFAULT_MTU, Namespace, NetworkLab
+from packetcloud.testbed.namespaces import (
+    BENCHMARK_NETWORK,
+    DEFAULT_MTU,
+    LARGEST_MTU,
+    Namespace,
+    NetworkLab,
+)
 from packetcloud.testbed.peers.tools import free_port
 
 T = TypeVar("T")
@@ -106,3 +112,8 @@ def hop_scene(mode: LinkMode | None) -> Scene:
 def path_scene(mode: LinkMode | None) -> Scene:
     """A - R - B."""
     return Scene(mode, "router", {"a": DEFAULT_MTU, "b": DEFAULT_MTU})
+
+
+def service_scene(mode: LinkMode | None) -> Scene:
+    """A - R - B, and R - VI with the largest MTU there is: that wire is ours."""
+    return Scene(mode, "router", {"a": DEFAULT_MTU, "b": DEFAULT_MTU, "vi": LARGEST_MTU})

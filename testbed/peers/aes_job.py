@@ -6,10 +6,14 @@ before the ciphertext. Encrypts in place, in a buffer that is used again: the fa
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 import time
 
 from Crypto.Cipher import AES
+
+from packetcloud.testbed.processes import emit_event
 
 KEY_BYTES = 16
 BLOCK_BYTES = AES.block_size
@@ -60,3 +64,18 @@ def measure_limit_gbps(payload_bytes: int, seconds: float) -> float:
         job.encrypt_landed(payload_bytes)
         done += 1
     return done * payload_bytes * 8 / (now_s - begin_s) / 1e9
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the cipher alone, as a process of its own."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--payload-bytes", type=int, default=1 << 20)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    options = parser.parse_args(arguments)
+    gbps = measure_limit_gbps(options.payload_bytes, options.seconds)
+    emit_event("limit", goodput_gbps=gbps)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

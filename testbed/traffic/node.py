@@ -62,8 +62,13 @@ def terminated(reactor: Any) -> Deferred[None]:
     result: Deferred[None] = Deferred()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: reactor.callFromThread(fire, result))
+        on_signal(reactor, number, lambda: fire(result))
     return result
+
+
+def on_signal(reactor: Any, number: signal.Signals, function: Callable[[], None]) -> None:
+    """Call `function` on the reactor's thread at every such signal."""
+    signal.signal(number, lambda *_: reactor.callFromThread(function))
 
 
 def fire(waited: Deferred[None]) -> None:

@@ -1,5 +1,7 @@
 """Receives bodies, counts them, checks a sample; prints `ready`, `window` and, when ended, `done`.
 
+SIGUSR1 asks for `progress`.
+
 Either listens for a neighbour (one hop) or attaches to a router as a host (a path).
 """
 
@@ -8,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from packetcloud.testbed.traffic.node import (
     hop_config,
     install_reactor,
     now_s,
+    on_signal,
     parse_address,
     parse_guid,
     run_node,
@@ -44,7 +49,9 @@ class Receiver:
         payload_bytes: int,
         keeps: bool,
         volume_bytes: int = 0,
+        restore: Callable[[memoryview], memoryview] | None = None,
     ) -> None:
+        self._restore = restore
         self._window: ArrivalWindow | None = window
         self._volume_bytes = volume_bytes or math.inf
         self._check = check
@@ -76,7 +83,8 @@ class Receiver:
         if self._payload_bytes and payload_bytes != self._payload_bytes:
             self.wrong_length += 1
         elif self._check is not None and self._check.is_due():
-            self._check.compare(body.contiguous()[header_bytes:])
+            payload = body.contiguous()[header_bytes:]
+            self._check.compare(self._restore(payload) if self._restore else payload)
         body.release()
         if self.arrivals is not None:
             self.arrivals.append((int.from_bytes(head[_CHUNK_ID], "big"), moment_s))
@@ -111,19 +119,36 @@ class Receiver:
         }
 
 
+def decrypting(key_file: Path) -> Callable[[memoryview], memoryview]:
+    """Return what undoes our secure communication service, suite AES-128-CBC."""
+    from packetcloud.services.secure_communication.keys import load_key_file
+    from packetcloud.services.secure_communication.suites import SUITES
+
+    suite = SUITES["aes-128-cbc"]
+    key = load_key_file(key_file)[-1].derive(suite.name, suite.key_bytes)
+
+    def restore(payload: memoryview) -> memoryview:
+        output = memoryview(bytearray(len(payload)))
+        return output[: suite.decrypt(key, payload, b"", output)]
+
+    return restore
+
+
 async def receive(reactor: Any, options: argparse.Namespace) -> None:
     """Receive until SIGTERM."""
     stop = terminated(reactor)
     check = SampleCheck(options.payload_bytes) if options.check else None
     window = ArrivalWindow(options.warmup, options.seconds)
-    expected_bytes = options.payload_bytes if options.check else 0
+    restore = decrypting(options.key_file) if options.key_file else None
+    expected_bytes = options.payload_bytes if options.check and restore is None else 0
     keeps = options.arrivals is not None
-    receiver = Receiver(window, check, expected_bytes, keeps, options.volume)
+    receiver = Receiver(window, check, expected_bytes, keeps, options.volume, restore)
     identity = Identity.generate()
     node = HopNode(reactor, identity, Role.HOST, hop_config(options.payload_bytes), receiver)
     address = node.listen(*options.listen)
     if options.connect is not None:
         await node.connect(options.connect, options.expect)
+    on_signal(reactor, signal.SIGUSR1, lambda: emit_event("progress", bodies=receiver.bodies))
     emit_event("ready", address=address, guid=identity.guid.hex)
     await stop
     report = receiver.report() | {"hop": node.stats()}
@@ -143,6 +168,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--warmup", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--volume", type=int, default=0, help="say when so many bytes came")
+    parser.add_argument("--key-file", type=Path, help="decrypt before comparing")
     parser.add_argument("--arrivals", type=Path, help="write [chunk id, time] pairs here")
     options = parser.parse_args(arguments)
     reactor = install_reactor()

@@ -76,11 +76,13 @@ def test_a_failed_run_is_kept_in_the_report() -> None:
     assert failures_of(records) == ["ours: it fell over"]
 
 
-def test_nothing_is_reported_when_ours_never_works() -> None:
-    """A report without our own figure would be none."""
-    ours = Scripted("ours", [ChildError("no")] * 3)
-    with pytest.raises(TestbedError, match="no run of ours worked: no"):
-        run_rounds([ours], TIMING, _quiet)
+def test_nothing_else_is_measured_when_ours_does_not_work_at_all() -> None:
+    """Whoever broke us learns it at once, not after an hour of peers."""
+    order: list[str] = []
+    ours = Scripted("ours", [ChildError("no")], order)
+    with pytest.raises(TestbedError, match="the first run of ours failed: no"):
+        run_rounds([ours, Scripted("peer", [1.0], order)], TIMING, _quiet)
+    assert order == ["ours"]
 
 
 def test_ratios_of_missing_figures_are_missing() -> None:

@@ -1,0 +1,191 @@
+"""`packetcloud bench service`: what a visit to a service costs, and how much one node carries.
+
+Source: MobiArch'13 paper, section 4.2; docs/reference/bench.md, "service".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from packetcloud.testbed.bench.report import Document, begin_document, failures_of, runs_of
+from packetcloud.testbed.bench.rounds import (
+    Contender,
+    Progress,
+    Record,
+    Timing,
+    ratio,
+    run_rounds,
+)
+from packetcloud.testbed.bench.scene import Scene, service_scene
+from packetcloud.testbed.bench.service_ours import OurService
+from packetcloud.testbed.bench.service_peers import CipherAlone, ServicePeer
+from packetcloud.testbed.errors import ChildError
+from packetcloud.testbed.links import LinkMode
+
+SIZES = (64 << 10, 256 << 10, 1 << 20)
+FULL_SIZE = 1 << 20
+SLOW_RATE = 20.0
+"""Chunks per second at which delays are taken: nothing waits for anything. The paper took 1."""
+STEPS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1)
+"""Offered rates, as shares of what the node carries at full rate."""
+KNEE_DELIVERED = 0.95
+KNEE_DELAY_FACTOR = 3.0
+"""The knee: the largest step that delivers 95 % of what is offered, with a median delay penalty of
+at most three times that at the slow rate."""
+
+Records = Mapping[str, Record]
+
+
+def bench_service(modes: Sequence[LinkMode | None], timing: Timing, progress: Progress) -> Document:
+    """Measure every size in the mode that counts, and 1 MiB without steps in the others."""
+    document = begin_document("service", timing, modes[0] is None, ("nginx",))
+    counted = LinkMode.WIRE if LinkMode.WIRE in modes else modes[0]
+    document["slow_rate_chunks_per_s"] = SLOW_RATE
+    document["failures"] = []
+    document["modes"] = {}
+    for mode in modes:
+        with service_scene(mode) as scene:
+            bench = _ServiceBench(scene, timing, progress, document["failures"])
+            sizes = SIZES if mode is counted else (FULL_SIZE,)
+            figures = {str(size): bench.measure(size, steps=mode is counted) for size in sizes}
+            document["modes"][scene.name] = {"sizes": figures, "links": scene.settings_in_force()}
+            if mode is counted:
+                document["sizes"] = figures
+                document["mode"] = scene.name
+    full = document["sizes"][str(FULL_SIZE)]
+    document |= {key: full[key] for key in PROMISED}
+    return document
+
+
+PROMISED = (
+    "delivery_over_processing",
+    "node_goodput_gbps",
+    "aes_limit_gbps",
+    "ratio_aes_limit",
+    "speedup_http",
+    "speedup_grpc",
+)
+"""Figures for 1 MiB that also stand at the top of the report."""
+
+
+class _ServiceBench:
+    """The measurements on one scene."""
+
+    def __init__(
+        self, scene: Scene, timing: Timing, progress: Progress, failures: list[str]
+    ) -> None:
+        self._scene = scene
+        self._timing = timing
+        self._progress = progress
+        self._failures = failures
+
+    def measure(self, payload_bytes: int, steps: bool) -> Document:
+        full = self._rounds(payload_bytes, 0.0, [CipherAlone(payload_bytes)])
+        slow = self._rounds(payload_bytes, SLOW_RATE, [])
+        figures = size_figures(full, slow)
+        figures["steps"] = []
+        figures["knee_gbps"] = None
+        if steps:
+            rate = figures["node_goodput_gbps"] * 1e9 / 8 / payload_bytes
+            figures["steps"] = self._steps(payload_bytes, rate)
+            figures["knee_gbps"] = knee_gbps(figures["steps"], figures["delay_penalty_p50_ms"])
+        return figures
+
+    def _rounds(self, payload_bytes: int, rate: float, more: list[Contender]) -> Records:
+        scene = self._scene
+        contenders: list[Contender] = [OurService(scene, payload_bytes, "ours", rate)]
+        if not scene.is_loopback:
+            contenders.append(
+                OurService(scene, payload_bytes, "ours, VI on loopback", rate, scene.centre)
+            )
+        contenders += [ServicePeer(kind, scene, payload_bytes, rate) for kind in ("http", "grpc")]
+        what = f"{payload_bytes >> 10} KiB, {'slow' if rate else 'full'} rate"
+        records = run_rounds([*contenders, *more], self._timing, self._within(what))
+        self._failures += [f"{self._scene.name}, {what}: {one}" for one in failures_of(records)]
+        return records
+
+    def _steps(self, payload_bytes: int, full_rate: float) -> list[Document]:
+        steps: list[Document] = []
+        for share in STEPS:
+            rate = share * full_rate
+            what = f"{payload_bytes >> 10} KiB, {share:.0%} of full rate"
+            self._within(what)("ours")
+            try:
+                trial = OurService(self._scene, payload_bytes, "ours", rate).run(self._timing)
+            except ChildError as error:
+                self._failures.append(f"{self._scene.name}, {what}: {error}")
+                continue
+            offered_gbps = rate * payload_bytes * 8 / 1e9
+            step = {"offered_gbps": offered_gbps, "goodput_gbps": trial.goodput_gbps}
+            steps.append({**step, **trial.details})
+        return steps
+
+    def _within(self, what: str) -> Progress:
+        return lambda text: self._progress(f"{self._scene.name}: {what}: {text}")
+
+
+def size_figures(full: Records, slow: Records) -> Document:
+    """Make the figures of one chunk size from the runs at full and at slow rate."""
+    ours, limit = full["ours"].goodput_gbps, full["aes_limit"].goodput_gbps
+    at_rest = _medians(slow["ours"])
+    delivery, processing = at_rest.get("delivery_p50_ms"), at_rest.get("processing_p50_ms")
+    figures: Document = {
+        **{key: at_rest.get(key) for key in _OUR_DELAYS},
+        "delivery_over_processing": ratio(delivery, processing),
+        "node_goodput_gbps": ours,
+        "aes_limit_gbps": limit,
+        "ratio_aes_limit": ratio(ours, limit),
+    }
+    for kind in ("http", "grpc"):
+        peer, delays = full[kind].goodput_gbps, _medians(slow[kind])
+        figures[f"{kind}_gbps"] = peer
+        figures[f"speedup_{kind}"] = ratio(ours, peer)
+        figures[f"{kind}_delay_p50_ms"] = delays.get("delay_p50_ms")
+        figures[f"{kind}_delay_p99_ms"] = delays.get("delay_p99_ms")
+        # From A to the end of the journey, the same for both: B for us, back at A for the peers.
+        figures[f"delay_speedup_{kind}"] = ratio(
+            delays.get("delay_p50_ms"), at_rest.get("delay_p50_ms")
+        )
+    if "ours, VI on loopback" in full:
+        near = _medians(slow["ours, VI on loopback"])
+        figures["vi_on_loopback"] = {
+            "node_goodput_gbps": full["ours, VI on loopback"].goodput_gbps,
+            **{key: near.get(key) for key in _OUR_DELAYS},
+        }
+    return {**figures, **runs_of(full), "slow_runs": runs_of(slow)["runs"]}
+
+
+_OUR_DELAYS = (
+    "delay_penalty_p50_ms",
+    "delay_penalty_p99_ms",
+    "processing_p50_ms",
+    "processing_p99_ms",
+    "delivery_p50_ms",
+    "delivery_p99_ms",
+    "delay_p50_ms",
+    "delay_p99_ms",
+)
+
+
+def knee_gbps(steps: Sequence[Mapping[str, Any]], slow_penalty_ms: float | None) -> float | None:
+    """Return the goodput of the last step before the node falls behind; None if it always does."""
+    knee = None
+    for step in steps:
+        delivers = step["goodput_gbps"] >= KNEE_DELIVERED * step["offered_gbps"]
+        penalty_ms = step["delay_penalty_p50_ms"]
+        if not delivers or (slow_penalty_ms and penalty_ms > KNEE_DELAY_FACTOR * slow_penalty_ms):
+            break
+        knee = step["goodput_gbps"]
+    return knee
+
+
+def _medians(record: Record) -> dict[str, float]:
+    """Medians of every numeric detail over the runs."""
+    found: dict[str, list[float]] = {}
+    for trial in record.trials:
+        for name, value in trial.details.items():
+            if isinstance(value, int | float):
+                found.setdefault(name, []).append(value)
+    return {name: median(values) for name, values in found.items()}

@@ -1,0 +1,112 @@
+"""Our contender in `bench service`: A -> R -> VI -> R -> B with AES-128-CBC in the VI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from packetcloud.chunk.identity import create_identity_file
+from packetcloud.services.secure_communication.keys import create_key_file
+from packetcloud.testbed.bench.ours import Ends, Load
+from packetcloud.testbed.bench.path import attach_ends, check_conservation, router_on_centre
+from packetcloud.testbed.bench.rounds import Timing
+from packetcloud.testbed.bench.scene import Scene
+from packetcloud.testbed.bench.trial import Trial, Window, make_trial
+from packetcloud.testbed.daemons import (
+    Router,
+    ServiceEntry,
+    start_service,
+    wait_attached,
+)
+from packetcloud.testbed.processes import Child, Children, Meter
+
+SERVICE = "secure-communication"
+SUITE = "aes-128-cbc"
+OUTSTANDING_BYTES = 16 << 20
+MOST_OUTSTANDING = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceNode:
+    """A router with the encrypting service attached to it."""
+
+    router: Router
+    service: Child
+    sid: str
+    key_file: Path
+
+    def durations(self) -> dict[str, float]:
+        """The router's own figures for this service, in ms."""
+        (found,) = (one for one in self.router.get_json("/services") if one["sid"] == self.sid)
+        figures = {}
+        for name in ("delay_penalty", "processing", "delivery"):
+            figures[f"{name}_p50_ms"] = found[name]["p50_s"] * 1e3
+            figures[f"{name}_p99_ms"] = found[name]["p99_s"] * 1e3
+            count = found[name]["count"]
+            figures[f"{name}_mean_ms"] = found[name]["sum_s"] * 1e3 / count if count else 0.0
+        return figures
+
+
+def start_service_node(children: Children, scene: Scene, vi_role: str) -> ServiceNode:
+    """Start the router on the centre and the service's VI at `vi_role`; wait until it attached.
+
+    With `vi_role` the centre itself, the VI reaches the router over loopback.
+    """
+    identity_file, key_file = children.directory / "vi.key", children.directory / "aes.key"
+    sid = create_identity_file(identity_file).guid.hex
+    create_key_file(key_file)
+    router = router_on_centre(children, scene, [ServiceEntry(sid, "encrypt")])
+    towards = "127.0.0.1" if vi_role == scene.centre else scene.address(scene.centre, vi_role)
+    settings = {"direction": "encrypt", "suite": SUITE, "key_file": key_file}
+    address = towards, router.address[1]
+    place = scene.place(vi_role)
+    service = start_service(children, "vi", SERVICE, address, identity_file, settings, place)
+    wait_attached(router, service, sid)
+    return ServiceNode(router, service, sid, key_file)
+
+
+@dataclass(frozen=True, slots=True)
+class OurService:
+    """Chunks of one size through the service; at full rate, or at `rate` chunks per second."""
+
+    scene: Scene
+    payload_bytes: int
+    name: str = "ours"
+    rate: float = 0.0
+    vi_role: str = "vi"
+
+    def run(self, timing: Timing) -> Trial:
+        outstanding = max(4, min(MOST_OUTSTANDING, OUTSTANDING_BYTES // self.payload_bytes))
+        load = Load(self.payload_bytes, outstanding, self.rate, keeps_times=self.rate > 0)
+        with Children() as children:
+            node = start_service_node(children, self.scene, self.vi_role)
+            load = replace(load, sids=(node.sid,), key_file=node.key_file)
+            ends = attach_ends(children, self.scene, node.router, load, timing)
+            assert ends.sender is not None and ends.receiver is not None
+            processes = [ends.sender, node.router.child, node.service, ends.receiver]
+            with Meter(processes) as meter:
+                arrived, chunks = ends.wait_window()
+            sent, received = ends.finish()
+            check_conservation(sent, received)
+            # What was put in counts, not the little that encryption adds.
+            window = Window(arrived.begin_s, arrived.end_s, chunks * self.payload_bytes)
+            details: dict[str, Any] = node.durations()
+            if self.rate > 0:
+                details |= _end_to_end(ends, window) | {"skipped": sent["skipped"]}
+            return make_trial(window, meter, chunks=chunks, **details)
+
+
+def delay_figures(delays_s: Sequence[float]) -> dict[str, float]:
+    """Median and 99th percentile in ms; empty for fewer than two values."""
+    if len(delays_s) < 2:
+        return {}
+    cuts = quantiles(delays_s, n=100, method="inclusive")
+    return {"delay_p50_ms": cuts[49] * 1e3, "delay_p99_ms": cuts[98] * 1e3}
+
+
+def _end_to_end(ends: Ends, window: Window) -> dict[str, float]:
+    """Delay from A's sending to B's receiving, for what left within the window."""
+    return delay_figures(ends.delays_s(window.begin_s, window.end_s))
