@@ -33,7 +33,8 @@ def run(output: Output, config: Path) -> None:
     stops it at once. SIGHUP: services, names, neighbours and hosts are read again.
     """
     from packetcloud.router.config import RouterConfig
-    from packetcloud.router.daemon import format_address, run_router
+    from packetcloud.router.daemon import run_router
+    from packetcloud.router.state import format_address
 
     logging.basicConfig(
         level=logging.WARNING if output.quiet else logging.INFO,
