@@ -6,6 +6,7 @@
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
 - `doctor`     `packetcloud doctor`
 - `identity`   `packetcloud identity create|show`
+- `router`     `packetcloud router run|check|status`
 - `__main__`   `python -m packetcloud.cli`, the same command without the installed script
 
 What a command does lives in the room it belongs to. Source: docs/reference/cli.md.

@@ -53,6 +53,9 @@ NOUNS = {
     "identity": Noun(
         "packetcloud.cli.identity:identity", "Create and show the keys behind GUIDs and SIDs."
     ),
+    "router": Noun(
+        "packetcloud.cli.router:router", "Run a router, check its config, ask how it is."
+    ),
     "service": Noun(
         "packetcloud.cli.service:service",
         "Run network services, try them, list them, make their keys.",

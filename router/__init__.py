@@ -15,7 +15,23 @@ The core, which knows no socket, clock or loop:
 - `histogram`    durations with quantiles in bounded memory
 - `reports`      what sources are told, batched
 - `settings`     what the core is told to do
+- `redial`       which neighbour routers to call, and when again
 - `errors`       errors of this room
+
+Around it:
+
+- `config`       the TOML file; `sample.toml` is what `config sample` prints
+- `shell`        between hop node and core: time, one timer, ends of turns
+- `hop_service`  the UDP port as a part of the daemon
+- `management`   the HTTP port as a part of the daemon
+- `daemon`       the process: service tree, signals, drain, reload
+- `state`        a running router as the API reads it
+- `view`         the core's state as answers
+- `schemas`      the answers of the management API
+- `api`          its paths
+- `openapi`      its description, in openapi.json
+- `metrics`      counters as Prometheus metrics
+- `status`       asks a running router how it is
 
 Source: design, sections 3 and 6; MobiArch'13 paper, section 3.3.
 """

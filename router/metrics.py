@@ -112,28 +112,29 @@ class RouterCollector(Collector):
 
     def _services(self) -> Iterator[Metric]:
         labels = ["service", "sid"]
-        gauges = {
-            "vis": ("VIs attached.", lambda one: len(one.vis)),
-            "waiting_chunks": ("Chunks that wait for a VI.", lambda one: len(one.waiting)),
-        }
-        counters = {
-            "tasks": ("Tasks given to VIs.", lambda one: one.tasks_count),
-            "retried_tasks": ("Tasks that were a further try.", lambda one: one.retried_count),
-            "missed_deadlines": ("Tasks without verdict in time.", lambda one: one.missed_count),
-            "late_verdicts": ("Verdicts that nobody waited for.", lambda one: one.late_count),
-            "skipped_chunks": ("Chunks past a fail-open service.", lambda one: one.skipped_count),
-            "emitted_chunks": ("Chunks that the service sent.", lambda one: one.emitted_count),
-        }
         services = list(self._core.dispatch.services.values())
-        for name, (text, read) in gauges.items():
-            gauge = GaugeMetricFamily(f"{PREFIX}service_{name}", text, labels=labels)
-            for service in services:
-                gauge.add_metric([service.name, service.sid.hex], read(service))
-            yield gauge
-        for name, (text, read) in counters.items():
+        vis = GaugeMetricFamily(f"{PREFIX}service_vis", "VIs attached.", labels=labels)
+        waiting = GaugeMetricFamily(
+            f"{PREFIX}service_waiting_chunks", "Chunks that wait for a VI.", labels=labels
+        )
+        for service in services:
+            values = [service.name, service.sid.hex]
+            vis.add_metric(values, len(service.vis))
+            waiting.add_metric(values, len(service.waiting))
+        yield vis
+        yield waiting
+        for name, text, attribute in (
+            ("tasks", "Tasks given to VIs.", "tasks_count"),
+            ("retried_tasks", "Tasks that were a further try.", "retried_count"),
+            ("missed_deadlines", "Tasks without verdict in time.", "missed_count"),
+            ("late_verdicts", "Verdicts that nobody waited for.", "late_count"),
+            ("skipped_chunks", "Chunks past a fail-open service.", "skipped_count"),
+            ("emitted_chunks", "Chunks that the service sent.", "emitted_count"),
+        ):
             counter = CounterMetricFamily(f"{PREFIX}service_{name}", text, labels=labels)
             for service in services:
-                counter.add_metric([service.name, service.sid.hex], read(service))
+                count: int = getattr(service, attribute)
+                counter.add_metric([service.name, service.sid.hex], count)
             yield counter
         verdicts = CounterMetricFamily(
             f"{PREFIX}service_verdicts", "Verdicts.", labels=[*labels, "verdict"]

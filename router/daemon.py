@@ -1,0 +1,186 @@
+"""The router as a process: hop node, core and management API on one loop, as a service tree.
+
+A `RouterDaemon` has two parts: `HopService` (the UDP port, calls to neighbour routers) and
+`ManagementService` (HTTP).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.log import PythonLoggingObserver
+
+from packetcloud.chunk.errors import PacketCloudError
+from packetcloud.chunk.hop.api import Role
+from packetcloud.chunk.hop.clock import install_monotonic_clock
+from packetcloud.chunk.hop.udp import HopNode
+from packetcloud.router.config import RouterConfig
+from packetcloud.router.core import RouterCore
+from packetcloud.router.hop_service import HopService
+from packetcloud.router.management import ManagementService
+from packetcloud.router.redial import Redial
+from packetcloud.router.schemas import Reload
+from packetcloud.router.shell import RouterShell
+from packetcloud.router.state import LiveState
+
+DRAIN_CHECK_S = 0.05
+REPORT_LIMIT_S = 1.0
+"""After a drain: how long the last reports may take to leave."""
+_log = logging.getLogger("packetcloud.router")
+
+
+class RouterDaemon(MultiService):
+    """One router.
+
+    Args:
+        reactor: Twisted's asyncio reactor; its clock is made monotonic.
+    """
+
+    def __init__(self, reactor: Any, config: RouterConfig) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
+        install_monotonic_clock(reactor)
+        self._reactor = reactor
+        settings = config.settings
+        # Chunk ids of one run must not meet those of an earlier one: milliseconds since 1970 leave
+        # room for 2^20 ids a millisecond.
+        first_chunk_id = (time.time_ns() // 1_000_000) << 20
+        self.core = RouterCore(settings, reactor.seconds(), first_chunk_id)
+        self.shell = RouterShell(reactor, self.core)
+        node = HopNode(
+            reactor, config.identity, Role.ROUTER, config.hop, self.shell, self.core.admit
+        )
+        self.state = LiveState(self.core, node, config, reactor.seconds)
+        redial = Redial(settings.guid, settings.neighbours, reactor.seconds())
+        self.hop = HopService(reactor, node, config.file.router.listen, redial)
+        self.management = ManagementService(config.file.router.control_listen, self.state)
+        self.hop.setServiceParent(self)  # type: ignore[no-untyped-call]  # Twisted's
+        self.management.setServiceParent(self)  # type: ignore[no-untyped-call]  # Twisted's
+
+    def startService(self) -> None:
+        """Open both ports.
+
+        Raises:
+            RouterConfigError: one of them cannot be bound.
+        """
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's
+        self.state.address = self.hop.address
+
+    def stopService(self) -> Deferred[Any]:
+        self.state.address = None
+        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
+        self.shell.stop()
+        return stopped
+
+    async def drain(self) -> None:
+        """Take nothing more, let what is held leave, tell the sources of the rest."""
+        self.core.start_draining()
+        limit_s = self.state.configuration.file.router.drain_limit_s
+        await self._until_empty(self._reactor.seconds() + limit_s)
+        self.core.give_up_all()
+        self.shell.changed()
+        await self._until_empty(self._reactor.seconds() + REPORT_LIMIT_S)
+
+    def reload(self) -> None:
+        """Read the config again; take services, names, neighbours and hosts from it.
+
+        A mistake in it is logged and changes nothing.
+        """
+        old = self.state.configuration
+        try:
+            new = RouterConfig.load(old.path)
+        except PacketCloudError as error:
+            _log.error("config not read again, the old one stays: %s", error)
+            self.state.last_reload = Reload(succeeded=False, detail=str(error))
+            return
+        detail = "services, names, neighbours and hosts taken over"
+        if new.file.router != old.file.router or new.identity.guid != old.identity.guid:
+            detail += "; changes in [router] need a restart"
+        file = new.file.model_copy(update={"router": old.file.router})
+        self.state.configuration = config = RouterConfig(old.path, file, old.identity)
+        now = self._reactor.seconds()
+        self.core.configure(config.settings, now)
+        self.hop.redial.configure(config.settings.neighbours, now)
+        self.shell.changed()
+        self.state.last_reload = Reload(succeeded=True, detail=detail)
+        _log.info("config read again: %s", detail)
+
+    async def _until_empty(self, limit: float) -> None:
+        core = self.core
+        while (core.book.held_count or core.reports) and self._reactor.seconds() < limit:
+            tick: Deferred[None] = Deferred()
+            self._reactor.callLater(DRAIN_CHECK_S, tick.callback, None)
+            await tick
+
+
+def run_router(config: RouterConfig, started: Callable[[RouterDaemon], None]) -> None:
+    """Run a router in this process until a signal ends it.
+
+    SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reads the config again.
+
+    Args:
+        started: called once when both ports are open.
+
+    Raises:
+        RouterConfigError: a port cannot be bound.
+    """
+    from twisted.internet import asyncioreactor
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    asyncioreactor.install(loop)  # type: ignore[no-untyped-call]  # Twisted's
+    from twisted.internet import reactor as installed_reactor
+
+    reactor: Any = installed_reactor
+    observer = PythonLoggingObserver("packetcloud.twisted")  # type: ignore[no-untyped-call]
+    observer.start()
+    daemon = RouterDaemon(reactor, config)
+    failures: list[PacketCloudError] = []
+    stops = _Stops(reactor, daemon)
+
+    def start() -> None:
+        try:
+            daemon.startService()
+            started(daemon)
+        except PacketCloudError as error:
+            failures.append(error)
+            reactor.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stops.asked)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    reactor.callWhenRunning(start)
+    reactor.run(installSignalHandlers=False)
+    if failures:
+        raise failures[0]
+
+
+class _Stops:
+    """Counts the signals: the first drains, the second does not wait for that."""
+
+    def __init__(self, reactor: Any, daemon: RouterDaemon) -> None:
+        self._reactor = reactor
+        self._daemon = daemon
+        self._count = 0
+
+    def asked(self) -> None:
+        self._count += 1
+        if self._count == 1:
+            _log.info("draining; a second signal stops at once")
+            ensureDeferred(self._drain())
+        elif self._count == 2:
+            self._stop()
+
+    async def _drain(self) -> None:
+        await self._daemon.drain()
+        if self._count == 1:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._daemon.stopService().addBoth(lambda _: self._reactor.stop())

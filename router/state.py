@@ -1,0 +1,94 @@
+"""A running router as the management API reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from packetcloud.chunk.hop.udp import HopNode
+from packetcloud.router import view
+from packetcloud.router.config import ConfigFile, RouterConfig
+from packetcloud.router.core import RouterCore
+from packetcloud.router.metrics import RouterCollector
+from packetcloud.router.schemas import Health, HeldChunks, Info, NeighbourInfo, Reload, ServiceInfo
+
+
+class LiveState:
+    """The `api.RouterState` of one router process.
+
+    Args:
+        seconds: the monotonic clock that the core is driven with.
+    """
+
+    def __init__(
+        self, core: RouterCore, node: HopNode, config: RouterConfig, seconds: Callable[[], float]
+    ) -> None:
+        self.configuration = config
+        self.last_reload: Reload | None = None
+        self.address: tuple[str, int] | None = None
+        """Where the hop node listens; None: it does not."""
+        self._core = core
+        self._node = node
+        self._seconds = seconds
+        self._started_at = seconds()
+        self.registry = CollectorRegistry()
+        self.registry.register(RouterCollector(core, self._hop_stats, self._hop_dropped))
+        ProcessCollector(registry=self.registry)
+
+    def health(self) -> Health:
+        balance = self._core.book.conservation()["balance"]
+        if balance:
+            return Health(status="failing", detail=f"conservation sum is off by {balance} chunks")
+        return Health(status="ok")
+
+    def readiness(self) -> Health:
+        if self._core.is_draining:
+            return Health(status="failing", detail="draining")
+        if self.address is None:
+            return Health(status="failing", detail="not listening")
+        return Health(status="ok")
+
+    def info(self) -> Info:
+        return view.info(
+            self._core,
+            version=_installed_version(),
+            listen=format_address(self.address),
+            uptime_s=self._seconds() - self._started_at,
+            hop=self._hop_stats(),
+            reload=self.last_reload,
+        )
+
+    def neighbours(self) -> list[NeighbourInfo]:
+        return view.neighbours(self._core)
+
+    def services(self) -> list[ServiceInfo]:
+        return view.services(self._core)
+
+    def held_chunks(self, limit: int) -> HeldChunks:
+        return view.held_chunks(self._core, self._seconds(), limit)
+
+    def config(self) -> ConfigFile:
+        return self.configuration.file
+
+    def _hop_stats(self) -> dict[str, int]:
+        return self._node.stats() if self.address is not None else {}
+
+    def _hop_dropped(self) -> dict[str, int]:
+        return self._node.dropped if self.address is not None else {}
+
+
+def format_address(address: tuple[str, int] | None) -> str:
+    """Return HOST:PORT, an IPv6 host in brackets."""
+    if address is None:
+        return ""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _installed_version() -> str:
+    try:
+        return version("packetcloud")
+    except PackageNotFoundError:
+        return "source tree"
