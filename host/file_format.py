@@ -207,6 +207,4 @@ def _decode_answer(transfer_id: bytes, rest: memoryview) -> Answer:
         if not start < end <= MAX_FILE_BYTES:
             raise ProtocolError("bad_file_message", f"range {start}-{end}")
         missing.append((start, end))
-    return Answer(
-        transfer_id, question, AnswerState(state), have, digest, text, tuple(missing)
-    )
+    return Answer(transfer_id, question, AnswerState(state), have, digest, text, tuple(missing))

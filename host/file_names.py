@@ -26,7 +26,7 @@ def stored_name(offered: str) -> str:
             kept.append("_")
         elif not category.startswith("C") and category not in ("Zl", "Zp"):
             kept.append(character)
-    name = "".join(kept).strip()
+    name = unicodedata.normalize("NFC", "".join(kept)).strip()
     stripped = name.lstrip(".")
     if not stripped:
         return "file"

@@ -1,8 +1,8 @@
 """Sending one file, without any I/O: what to ask, which bytes to send, when it is done or hopeless.
 
 OFFERING: asked, no answer yet. SENDING: missing ranges go out, a window at a time. FINISHING: all
-delivered, the digest is with the receiver. Every question is asked again until it is answered; bytes
-that did not arrive are sent again; only when nothing at all moves for `stall_s` it is given up.
+delivered, the digest is with the receiver. Every question is asked again until it is answered, and
+bytes that did not arrive are sent again; when nothing moves for `stall_s`, it is given up.
 Source: docs/protocol/file-transfer.md, "Sender".
 """
 
@@ -217,6 +217,10 @@ class FileSend:
             self._check_complete()
         elif not self.is_over:
             self._go_on(now)
+
+    def is_wanted(self, job: int) -> bool:
+        """Whether `job` belongs to this round: a new answer makes the jobs before it idle."""
+        return job in self._in_flight
 
     def worked(self, now: float) -> None:
         """Reading or hashing goes on here: nothing has stalled."""

@@ -1,8 +1,8 @@
 """A file on its way in: `.NAME.TAG.part` and, beside it, the journal of what is safely there.
 
 The journal is lines of a CRC and JSON. A range stands in it only after its data was fsynced, so
-after a crash or power cut what it says is true, and the rest is asked for again. A torn line ends
-the reading. Used in worker threads; one call at a time per file, but `sync` may run beside `write`.
+after a crash or power cut what it says is true, and the rest is asked for again. A torn line is
+skipped. Used in worker threads; one call at a time per file, but `sync` may run beside `write`.
 Source: docs/protocol/file-transfer.md, "Receiver".
 """
 
@@ -16,9 +16,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packetcloud.host.errors import HostError
-from packetcloud.host.file_names import other_names
+from packetcloud.host.file_names import other_names, stored_name
 from packetcloud.host.ranges import RangeSet
 
 JOURNAL_FORMAT = "packetcloud-part-1"
@@ -82,8 +83,13 @@ class PartFile:
         tag = journal_path.name.rsplit(".", 2)[1]
         part = cls(journal_path.parent, label, tag, sync_disk)
         part.restored = restored
-        part._open(0)
-        if os.fstat(part._data).st_size != label.size_bytes:
+        try:
+            part._open(0)
+            size = os.fstat(part._data).st_size
+        except OSError:
+            part.close()
+            raise
+        if size != label.size_bytes:
             part.close()
             raise HostError(f"{part.part_path} has not the size that its journal says")
         return part
@@ -106,7 +112,7 @@ class PartFile:
         self._hash_towards(min(have_end, self._hashed_bytes + HASH_AHEAD_BYTES))
 
     def sync(self, written: RangeSet) -> None:
-        """Make `written` (all of it written before this call) safe, then note it. Raises: OSError."""
+        """Make `written`, all of it written before, safe, then note it. Raises: OSError."""
         if self._sync_disk:
             os.fdatasync(self._data)
         self._note(have=list(written))
@@ -156,9 +162,12 @@ class PartFile:
         self._data = self._journal = -1
 
     def _open(self, flags: int) -> None:
-        self._data = os.open(self.part_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o666)
-        append = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._data = os.open(
+            self.part_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o666
+        )
+        append = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._journal = os.open(self.journal_path, append | flags, 0o666)
+        end_torn_line(self._journal)
 
     def _note(self, **record: object) -> None:
         os.write(self._journal, journal_line(record))
@@ -203,7 +212,7 @@ def read_journal(path: Path) -> tuple[PartLabel, RangeSet, bytes | None]:
         HostError: the first line is not a journal's.
         OSError: the file cannot be read.
     """
-    records = list(_records(path.read_bytes()))
+    records = parse_lines(path.read_bytes())
     try:
         first = records[0]
         label = PartLabel(
@@ -212,8 +221,10 @@ def read_journal(path: Path) -> tuple[PartLabel, RangeSet, bytes | None]:
             str(first["name"]),
             int(first["size"]),
         )
-        if first["format"] != JOURNAL_FORMAT or label.size_bytes < 0:
+        if first["format"] != JOURNAL_FORMAT:
             raise HostError(f"{path} has format {first['format']!r}, not {JOURNAL_FORMAT}")
+        if label.size_bytes < 0 or stored_name(label.name) != label.name:
+            raise HostError(f"{path} names no file that could be stored here")
         ranges, digest = RangeSet(), None
         for record in records[1:]:
             for start, end in record.get("have", []):
@@ -232,22 +243,22 @@ def journal_line(record: dict[str, object]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _records(data: bytes) -> list[dict[str, object]]:  # type: ignore[misc]
-    return list(parse_lines(data))
-
-
-def parse_lines(data: bytes) -> list[dict]:  # type: ignore[type-arg]
-    """Decode the good lines at the beginning of `data`; the first damaged one ends it."""
+def parse_lines(data: bytes) -> list[dict[str, Any]]:
+    """Decode the lines of `data` whose CRC is right; each stands for itself, damaged ones go."""
     records = []
-    for line in data.split(b"\n")[:-1]:
+    for line in data.split(b"\n"):
         head, _, text = line.partition(b" ")
         try:
-            if int(head, 16) != zlib.crc32(text):
-                break
-            record = json.loads(text)
+            record = json.loads(text) if int(head, 16) == zlib.crc32(text) else None
         except ValueError:
-            break
-        if not isinstance(record, dict):
-            break
-        records.append(record)
+            continue
+        if isinstance(record, dict):
+            records.append(record)
     return records
+
+
+def end_torn_line(descriptor: int) -> None:
+    """Begin a new line when the last one was cut off by a crash. Raises: OSError."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.write(descriptor, b"\n")

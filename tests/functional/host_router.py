@@ -1,4 +1,4 @@
-"""A tiny router for the host's tests: real hop nodes on loopback, forwarding by destination GUID."""
+"""A tiny router for the host's tests: a real hop node on loopback, forwarding by GUID."""
 
 from __future__ import annotations
 
