@@ -5,6 +5,7 @@
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
 - `doctor`     `packetcloud doctor`
 - `identity`   `packetcloud identity create|show`
+- `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `__main__`   `python -m packetcloud.cli`, the same command without the installed script
 
 What a command does lives in the room it belongs to. Source: docs/reference/cli.md.
