@@ -7,6 +7,7 @@
 - `doctor`     `packetcloud doctor`
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`
+- `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `__main__`   `python -m packetcloud.cli`, the same command without the installed script
 
 What a command does lives in the room it belongs to. Source: docs/reference/cli.md.

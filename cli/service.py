@@ -71,6 +71,11 @@ def service() -> None:
     help="Import state from this file at the start, export it there at the end.",
 )
 @click.option(
+    "--execution",
+    type=click.Choice(["auto", "inline", "thread"]),
+    help="Where `process` runs, instead of what the manifest says.",
+)
+@click.option(
     "--standby/--no-standby",
     default=True,
     show_default=True,
@@ -88,6 +93,7 @@ def run(
     isolation: str,
     replicas: int,
     state_file: Path | None,
+    execution: str | None,
     standby: bool,
     state_dir: Path | None,
 ) -> None:
@@ -116,6 +122,7 @@ def run(
         router_guid=router_guid,
         key_file=key_file,
         state_file=state_file,
+        execution=execution,
         log_level=level,
     )
     status_file = StatusFile.create(state_dir or default_state_dir(), plan.spec.name)

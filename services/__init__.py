@@ -1,5 +1,7 @@
 """Network services: the SDK, the runtime that runs one service in a VI, the bundled services.
 
+- `errors`         every error this room raises; who is wrong decides the class
+
 What an author uses
 - `sdk`            NetworkService, ServiceChunk, Verdict, the contexts
 - `testing`        a harness for an author's pytest: a service without any network
@@ -7,7 +9,7 @@ What an author uses
 - `parameters`     typed values from the manifest and `--set`
 
 What runs a service
-- `launch`         everything a child needs to know, as one line of JSON
+- `launch`         everything a child needs to know, as one line of JSON; how it ended
 - `loading`        from an entry point to a NetworkService
 - `plan`           from manifest and wishes to a launch, checked once
 - `event_loop`     asyncio with Twisted's reactor on it

@@ -15,15 +15,11 @@ from typing import Any
 from packetcloud.chunk.errors import IdentityError, LocalMisuseError
 from packetcloud.services.errors import ServiceConfigError
 from packetcloud.services.event_loop import install_reactor, run_reactor
-from packetcloud.services.launch import LaunchSpec
+from packetcloud.services.launch import EXIT_CONFIG, EXIT_CRASH, EXIT_FINE, LaunchSpec
 from packetcloud.services.state_dir import StatusFile
 
 BEAT_INTERVAL_S = 1.0
 """The supervisor hears from a service so often; silence means that it hangs."""
-EXIT_FINE = 0
-EXIT_CRASH = 1
-EXIT_CONFIG = 2
-"""The same configuration would fail again: the supervisor does not restart."""
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -13,10 +13,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from packetcloud.services.launch import LaunchSpec
+from packetcloud.services.launch import ExitCause, LaunchSpec
 
 STANDBY_DELAY_S = 1.0
 """A process is made ready so long after the last start, when the machine has settled."""
@@ -29,19 +28,6 @@ _PASSED_ENVIRONMENT = (
 """All that a service gets of our environment: nothing that may hold a secret."""
 _ONE_CORE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """A VI has one core; idle thread pools only cost address space and start time."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExitCause:
-    """How a VI ended: exactly one of the two is set."""
-
-    code: int | None = None
-    signal: int | None = None
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            return f"killed by {signal.Signals(self.signal).name}"
-        return f"exit code {self.code}"
 
 
 class InstanceWatcher(Protocol):

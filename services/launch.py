@@ -7,6 +7,7 @@ input. The child therefore needs neither TOML nor pydantic, and starts fast.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -18,6 +19,24 @@ from packetcloud.services.parameters import ParameterValue
 
 MAX_SPEC_BYTES = 1 << 20
 """Longest launch line; parameters are words and paths, so anything near it is a mistake."""
+
+EXIT_FINE = 0
+EXIT_CRASH = 1
+EXIT_CONFIG = 2
+"""A VI's exit code: the same configuration would fail again, so it is not started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitCause:
+    """How a VI ended: exactly one of the two is set."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by {signal.Signals(self.signal).name}"
+        return f"exit code {self.code}"
 
 
 class ExecutionMode(StrEnum):

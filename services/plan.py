@@ -15,7 +15,7 @@ from packetcloud.chunk.identity import load_identity_file
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.services.catalogue import FoundService
 from packetcloud.services.errors import ServiceConfigError
-from packetcloud.services.launch import LaunchSpec
+from packetcloud.services.launch import ExecutionMode, LaunchSpec
 from packetcloud.services.supervisor import RestartPolicy
 
 
@@ -48,6 +48,7 @@ def plan_launch(
     key_file: Path,
     router_guid: str | None = None,
     state_file: Path | None = None,
+    execution: str | None = None,
     log_level: str = "INFO",
 ) -> LaunchPlan:
     """Check everything that can be checked without running the service.
@@ -83,7 +84,7 @@ def plan_launch(
         limits=manifest.resources.limits(),
         deadline_ms=behaviour.deadline_ms,
         max_expansion_ratio=behaviour.max_expansion_ratio,
-        execution=behaviour.execution,
+        execution=ExecutionMode(execution) if execution else behaviour.execution,
         concurrency=behaviour.concurrency,
         state_file=None if state_file is None else str(state_file.absolute()),
         log_level=log_level,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from packetcloud.services.event_loop import install_reactor, run_reactor
-from packetcloud.services.isolation import ExitCause, Instance, Isolation
-from packetcloud.services.launch import LaunchSpec
+from packetcloud.services.isolation import Instance, Isolation
+from packetcloud.services.launch import ExitCause, LaunchSpec
 from packetcloud.services.state_dir import StatusFile
 from packetcloud.services.supervisor import (
     Event,

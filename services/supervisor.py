@@ -19,8 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 from packetcloud.services.backoff import Backoff
-from packetcloud.services.hosting import EXIT_CONFIG, EXIT_FINE
-from packetcloud.services.isolation import ExitCause
+from packetcloud.services.launch import EXIT_CONFIG, EXIT_FINE, ExitCause
 
 START_TIMEOUT_S = 30.0
 """A VI that is not ready by then hangs in its imports or its `start`."""

@@ -1,4 +1,4 @@
-"""The router's side of a service, for tests: a real hop node that gives tasks and takes verdicts."""
+"""The router's side of a service, for tests: gives tasks and takes verdicts over a real hop."""
 
 from __future__ import annotations
 

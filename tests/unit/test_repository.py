@@ -47,6 +47,11 @@ CORES = [
     "chunk.messages",
     "chunk.names",
     "chunk.reasons",
+    "services.attachment",
+    "services.backoff",
+    "services.launch",
+    "services.supervisor",
+    "services.tasks",
     "testbed.doctor",
 ]
 """Modules without input and output: time, randomness and bytes come in as arguments."""
