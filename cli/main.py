@@ -47,6 +47,9 @@ NOUNS = {
     "completion": Noun(
         "packetcloud.cli.completion:completion", "Print the completion script for SHELL."
     ),
+    "config": Noun(
+        "packetcloud.cli.config:config", "Print sample config files, and check the ones you wrote."
+    ),
     "doctor": Noun(
         "packetcloud.cli.doctor:doctor", "Say what this machine can do, and how to get the rest."
     ),
