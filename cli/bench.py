@@ -43,7 +43,7 @@ def _options(seconds: int, repeats: int) -> Callable[[F], F]:
             "modes",
             type=click.Choice(MODES),
             multiple=True,
-            help="Link mode; may be given more than once.  [default: see above]",
+            help="Link mode; may be given more than once. [default: all three]",
         ),
         click.option(
             "--json",
@@ -88,6 +88,138 @@ def hop(output: Output, /, **options: Any) -> ExitCode:
     keys = ("goodput_gbps", "cubic_gbps", "bbr_gbps", "ratio")
     rows = [[mode, *(found[key] for key in keys)] for mode, found in document["modes"].items()]
     return _finish(output, options, document, [Table(columns, rows)])
+
+
+@bench.command()
+@_options(seconds=5, repeats=5)
+@click.option(
+    "--memory-gb",
+    type=click.FloatRange(0, 10_000),
+    default=10.0,
+    show_default=True,
+    help="Volume over which the router's memory is watched; 0 leaves that out.",
+)
+@pass_output
+def path(output: Output, /, memory_gb: float, **options: Any) -> ExitCode:
+    """A -> R -> B against IP forwarding, socat and HAProxy, in all three link modes."""
+    from packetcloud.testbed.bench.path import bench_path
+
+    with _run(output, options, MODES) as (modes, timing, progress):
+        document = bench_path(modes, timing, memory_gb, progress)
+    peers = ("ip_forwarding", "socat", "haproxy", "haproxy_tuned")
+    titles = ("IP forwarding", "socat", "HAProxy", "HAProxy tuned")
+    found = document["modes"]
+    goodput = [
+        [mode, figures["goodput_gbps"], *(figures[f"{peer}_gbps"] for peer in peers)]
+        for mode, figures in found.items()
+    ]
+    ratios = [
+        [mode, *(figures[f"ratio_{peer}"] for peer in peers)] for mode, figures in found.items()
+    ]
+    cpu = [
+        [mode, contender, process, seconds]
+        for mode, figures in found.items()
+        for contender, processes in figures["cpu_s_per_gb"].items()
+        for process, seconds in processes.items()
+    ]
+    tables = [
+        Table(("mode", "ours", *titles), goodput, "Goodput, Gbit/s"),
+        Table(("mode", *titles), ratios, "Ours over the peer's"),
+        Table(("mode", "contender", "process", "seconds"), cpu, "CPU seconds per GB"),
+    ]
+    memory = document["memory"]
+    if memory:
+        rows = [(name, memory[f"rss_{name}_bytes"] / (1 << 20)) for name in _MEMORY]
+        title = f"Router memory over {memory['payload_bytes'] / 1e9:.1f} GB"
+        tables.append(Table(("RSS", "MiB"), rows, title))
+    return _finish(output, options, document, tables)
+
+
+@bench.command()
+@_options(seconds=3, repeats=3)
+@pass_output
+def service(output: Output, /, **options: Any) -> ExitCode:
+    """R -> VI -> R with AES-128-CBC against HTTP and gRPC doing the same.
+
+    All sizes and the knee in mode wire (or the first one given), 1 MiB in the others.
+    """
+    from packetcloud.testbed.bench.service import bench_service
+
+    with _run(output, options, MODES) as (modes, timing, progress):
+        document = bench_service(modes, timing, progress)
+    measured = [
+        (mode, f"{int(size) >> 10} KiB", figures)
+        for mode, found in document["modes"].items()
+        for size, figures in found["sizes"].items()
+    ]
+    tables = [
+        Table(
+            ("mode", "chunk", *titles),
+            [(mode, size, *(figures[key] for key in keys)) for mode, size, figures in measured],
+            title,
+        )
+        for title, titles, keys in _SERVICE_TABLES
+    ]
+    return _finish(output, options, document, tables)
+
+
+@bench.command()
+@_options(seconds=5, repeats=3)
+@pass_output
+def chunks(output: Output, /, **options: Any) -> ExitCode:
+    """Small chunks per second through one router process, and its CPU by stage."""
+    from packetcloud.testbed.bench.chunks import bench_chunks
+
+    with _run(output, options, MODES) as (modes, timing, progress):
+        document = bench_chunks(modes, timing, progress)
+    rates, stages = [], []
+    for mode, found in document["modes"].items():
+        for size, figures in found["sizes"].items():
+            cpu = figures.get("cpu_us_per_chunk", {})
+            used = [cpu.get(name) for name in ("sender", "router", "receiver")]
+            rates.append((mode, size, figures["chunks_per_s"], *used, figures.get("limit")))
+            stages += [(mode, size, *stage) for stage in figures["router_stages_us"].items()]
+    tables = [
+        Table(
+            ("mode", "bytes", "chunks/s", "sender µs", "router µs", "receiver µs", "limit"),
+            rates,
+            "Chunks per second, and CPU per chunk",
+        ),
+        Table(("mode", "bytes", "stage", "µs"), stages, "Router CPU per chunk by stage"),
+    ]
+    return _finish(output, options, document, tables)
+
+
+_MEMORY = ("idle", "max", "second_quarter", "last_quarter")
+_SERVICE_TABLES = (
+    (
+        "At a slow rate, ms",
+        ("penalty p50", "p99", "processing", "delivery", "A to B", "HTTP", "gRPC"),
+        (
+            "delay_penalty_p50_ms",
+            "delay_penalty_p99_ms",
+            "processing_p50_ms",
+            "delivery_p50_ms",
+            "delay_p50_ms",
+            "http_delay_p50_ms",
+            "grpc_delay_p50_ms",
+        ),
+    ),
+    (
+        "At full rate, Gbit/s",
+        ("ours", "AES alone", "ratio", "HTTP", "speedup", "gRPC", "speedup ", "knee"),
+        (
+            "node_goodput_gbps",
+            "aes_limit_gbps",
+            "ratio_aes_limit",
+            "http_gbps",
+            "speedup_http",
+            "grpc_gbps",
+            "speedup_grpc",
+            "knee_gbps",
+        ),
+    ),
+)
 
 
 @contextmanager
@@ -142,5 +274,7 @@ def _finish(
 
 def _missing(document: dict[str, Any]) -> list[str]:
     """Why peers were left out, each reason once."""
-    runs = [run for mode in document.get("modes", {}).values() for run in mode["runs"].values()]
+    modes = list(document["modes"].values())
+    groups = [*modes, *(size for mode in modes for size in mode.get("sizes", {}).values())]
+    runs = [run for group in groups for run in group.get("runs", {}).values()]
     return list(dict.fromkeys(run["missing"] for run in runs if run["missing"]))

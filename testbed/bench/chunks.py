@@ -72,14 +72,19 @@ class SmallChunks:
         return python_command(module, self.samples_file, "--", *arguments)
 
 
-def bench_chunks(modes: Sequence[LinkMode | None], timing: Timing, progress: Progress) -> Document:
+def bench_chunks(
+    modes: Sequence[LinkMode | None],
+    timing: Timing,
+    progress: Progress,
+    payload_sizes: Sequence[int] = SIZES,
+) -> Document:
     """Measure every size in each mode; None stands for loopback."""
     document = begin_document("chunks", timing, modes[0] is None, ())
     document["modes"] = {}
     document["failures"] = []
     for mode in modes:
         with path_scene(mode) as scene:
-            sizes = _measure_sizes(scene, timing, progress, document["failures"])
+            sizes = _measure_sizes(scene, timing, progress, payload_sizes, document["failures"])
             document["modes"][scene.name] = {"sizes": sizes, "links": scene.settings_in_force()}
     counted = document["modes"].get(LinkMode.WIRE.value) or next(iter(document["modes"].values()))
     document["sizes"] = counted["sizes"]
@@ -87,12 +92,16 @@ def bench_chunks(modes: Sequence[LinkMode | None], timing: Timing, progress: Pro
 
 
 def _measure_sizes(
-    scene: Scene, timing: Timing, progress: Progress, failures: list[str]
+    scene: Scene,
+    timing: Timing,
+    progress: Progress,
+    payload_sizes: Sequence[int],
+    failures: list[str],
 ) -> dict[str, Document]:
     def within(text: str) -> None:
         progress(f"{scene.name}: {text}")
 
-    contenders = [SmallChunks(scene, size) for size in SIZES]
+    contenders = [SmallChunks(scene, size) for size in payload_sizes]
     records = run_rounds(contenders, timing, within)
     figures = {}
     for contender in contenders:

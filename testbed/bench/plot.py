@@ -118,7 +118,8 @@ def _draw_chunks(document: Document, axes: Any) -> None:
         stages.bar(labels, heights, bottom=bottom, label=name, color=f"C{number}")
         bottom = [low + high for low, high in zip(bottom, heights, strict=True)]
     stages.set_ylabel("router CPU per chunk, µs")
-    stages.legend(fontsize=6)
+    if names:
+        stages.legend(fontsize=6)
 
 
 _DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {

@@ -68,6 +68,7 @@ class Record:
             "min_gbps": min(samples, default=None),
             "max_gbps": max(samples, default=None),
             "samples_gbps": samples,
+            "details": [dict(trial.details) for trial in self.trials],
             "failures": self.failures,
             "missing": self.missing,
         }

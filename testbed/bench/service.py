@@ -25,7 +25,6 @@ from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.links import LinkMode
 
 SIZES = (64 << 10, 256 << 10, 1 << 20)
-FULL_SIZE = 1 << 20
 SLOW_RATE = 20.0
 """Chunks per second at which delays are taken: nothing waits for anything. The paper took 1."""
 STEPS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1)
@@ -38,8 +37,19 @@ at most three times that at the slow rate."""
 Records = Mapping[str, Record]
 
 
-def bench_service(modes: Sequence[LinkMode | None], timing: Timing, progress: Progress) -> Document:
-    """Measure every size in the mode that counts, and 1 MiB without steps in the others."""
+def bench_service(
+    modes: Sequence[LinkMode | None],
+    timing: Timing,
+    progress: Progress,
+    sizes: Sequence[int] = SIZES,
+    shares: Sequence[float] = STEPS,
+) -> Document:
+    """Measure every size in the mode that counts, and the largest without steps in the others.
+
+    Args:
+        sizes: payload bytes, ascending; the figures of the largest stand at the top of the report.
+        shares: offered rates of the steps, as shares of what the node carries at full rate.
+    """
     document = begin_document("service", timing, modes[0] is None, ("nginx",))
     counted = LinkMode.WIRE if LinkMode.WIRE in modes else modes[0]
     document["slow_rate_chunks_per_s"] = SLOW_RATE
@@ -48,13 +58,13 @@ def bench_service(modes: Sequence[LinkMode | None], timing: Timing, progress: Pr
     for mode in modes:
         with service_scene(mode) as scene:
             bench = _ServiceBench(scene, timing, progress, document["failures"])
-            sizes = SIZES if mode is counted else (FULL_SIZE,)
-            figures = {str(size): bench.measure(size, steps=mode is counted) for size in sizes}
+            chosen, steps = (sizes, shares) if mode is counted else (sizes[-1:], ())
+            figures = {str(size): bench.measure(size, steps) for size in chosen}
             document["modes"][scene.name] = {"sizes": figures, "links": scene.settings_in_force()}
             if mode is counted:
                 document["sizes"] = figures
                 document["mode"] = scene.name
-    full = document["sizes"][str(FULL_SIZE)]
+    full = document["sizes"][str(sizes[-1])]
     document |= {key: full[key] for key in PROMISED}
     return document
 
@@ -67,7 +77,7 @@ PROMISED = (
     "speedup_http",
     "speedup_grpc",
 )
-"""Figures for 1 MiB that also stand at the top of the report."""
+"""Figures for the largest size, 1 MiB, that also stand at the top of the report."""
 
 
 class _ServiceBench:
@@ -81,16 +91,13 @@ class _ServiceBench:
         self._progress = progress
         self._failures = failures
 
-    def measure(self, payload_bytes: int, steps: bool) -> Document:
+    def measure(self, payload_bytes: int, shares: Sequence[float]) -> Document:
         full = self._rounds(payload_bytes, 0.0, [CipherAlone(payload_bytes)])
         slow = self._rounds(payload_bytes, SLOW_RATE, [])
         figures = size_figures(full, slow)
-        figures["steps"] = []
-        figures["knee_gbps"] = None
-        if steps:
-            rate = figures["node_goodput_gbps"] * 1e9 / 8 / payload_bytes
-            figures["steps"] = self._steps(payload_bytes, rate)
-            figures["knee_gbps"] = knee_gbps(figures["steps"], figures["delay_penalty_p50_ms"])
+        rate = figures["node_goodput_gbps"] * 1e9 / 8 / payload_bytes
+        figures["steps"] = self._steps(payload_bytes, rate, shares)
+        figures["knee_gbps"] = knee_gbps(figures["steps"], figures["delay_penalty_p50_ms"])
         return figures
 
     def _rounds(self, payload_bytes: int, rate: float, more: list[Contender]) -> Records:
@@ -106,9 +113,11 @@ class _ServiceBench:
         self._failures += [f"{self._scene.name}, {what}: {one}" for one in failures_of(records)]
         return records
 
-    def _steps(self, payload_bytes: int, full_rate: float) -> list[Document]:
+    def _steps(
+        self, payload_bytes: int, full_rate: float, shares: Sequence[float]
+    ) -> list[Document]:
         steps: list[Document] = []
-        for share in STEPS:
+        for share in shares:
             rate = share * full_rate
             what = f"{payload_bytes >> 10} KiB, {share:.0%} of full rate"
             self._within(what)("ours")
@@ -119,7 +128,8 @@ class _ServiceBench:
                 continue
             offered_gbps = rate * payload_bytes * 8 / 1e9
             step = {"offered_gbps": offered_gbps, "goodput_gbps": trial.goodput_gbps}
-            steps.append({**step, **trial.details})
+            numbers = {k: v for k, v in trial.details.items() if isinstance(v, int | float)}
+            steps.append({**step, **numbers})
         return steps
 
     def _within(self, what: str) -> Progress:

@@ -96,7 +96,8 @@ class OurService:
             details: dict[str, Any] = node.durations()
             if self.rate > 0:
                 details |= _end_to_end(ends, window) | {"skipped": sent["skipped"]}
-            return make_trial(window, meter, chunks=chunks, **details)
+            details |= {"chunks": chunks, "sender": sent, "receiver": received}
+            return make_trial(window, meter, **details)
 
 
 def delay_figures(delays_s: Sequence[float]) -> dict[str, float]:

@@ -1,0 +1,171 @@
+"""The benchmarks in miniature: every promised key is there, and nothing is left behind.
+
+What the figures are is not looked at: this machine may be doing anything else meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import netns
+
+from packetcloud.testbed.bench.chunks import bench_chunks
+from packetcloud.testbed.bench.hop import bench_hop
+from packetcloud.testbed.bench.path import bench_path
+from packetcloud.testbed.bench.plot import plot_document
+from packetcloud.testbed.bench.report import Document, write_document
+from packetcloud.testbed.bench.rounds import Timing
+from packetcloud.testbed.bench.service import PROMISED, bench_service
+from packetcloud.testbed.links import LinkMode
+from packetcloud.testbed.processes import packetcloud_command
+
+BRIEF = Timing(seconds=1, warmup=1, repeats=1)
+HEAD = (
+    "format",
+    "benchmark",
+    "kernel",
+    "python",
+    "packages",
+    "commit",
+    "time",
+    "machine",
+    "peers",
+    "topology",
+    "seconds",
+    "repeats",
+    "notes",
+    "failures",
+)
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+def _check_head(document: Document, benchmark: str, folder: Path) -> Any:
+    """Check what all reports have in common, through the file; return what the file holds."""
+    file, picture = folder / "report.json", folder / "report.png"
+    write_document(document, file)
+    found = json.loads(file.read_text())
+    assert set(HEAD) <= set(found)
+    assert found["benchmark"] == benchmark
+    assert found["failures"] == []
+    assert {"cpu", "cores", "memory_bytes"} <= set(found["machine"])
+    plot_document(document, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    return found
+
+
+@pytest.mark.root
+@pytest.mark.needs("iperf3")
+def test_bench_hop_has_every_key(tmp_path: Path) -> None:
+    """Goodput, both congestion controls and the ratio, and the link mode that was in force."""
+    document = bench_hop([LinkMode.WIRE], BRIEF, _quiet)
+    wire = _check_head(document, "hop", tmp_path)["modes"]["wire"]
+    for key in ("goodput_gbps", "cubic_gbps", "bbr_gbps", "ratio"):
+        assert wire[key] is None or wire[key] > 0
+    assert wire["goodput_gbps"] > 0
+    assert len(wire["links"]) == 2
+    assert all(end["features"] == LinkMode.WIRE.features for end in wire["links"])
+    assert {"sender", "receiver"} <= set(wire["cpu_s_per_gb"]["ours"])
+
+
+@pytest.mark.root
+@pytest.mark.needs("iperf3", "socat", "haproxy")
+def test_bench_path_has_every_key(tmp_path: Path) -> None:
+    """Goodput, the ratios to every peer, CPU of every process, the router's memory."""
+    document = bench_path([LinkMode.WIRE], BRIEF, 0.3, _quiet)
+    found = _check_head(document, "path", tmp_path)
+    wire = found["modes"]["wire"]
+    for key in ("goodput_gbps", "ratio_ip_forwarding", "ratio_socat", "ratio_haproxy"):
+        assert wire[key] > 0
+    assert {"sender", "router", "receiver"} <= set(wire["cpu_s_per_gb"]["ours"])
+    assert {"sender", "relay", "receiver"} <= set(wire["cpu_s_per_gb"]["socat"])
+    assert found["memory"]["payload_bytes"] >= 0.3e9
+    assert found["memory"]["rss_max_bytes"] > 0
+
+
+@pytest.mark.root
+@pytest.mark.needs("nginx")
+def test_bench_service_has_every_key(tmp_path: Path) -> None:
+    """Delays, sustained goodput, the steps to the knee, and both peers."""
+    document = bench_service([LinkMode.WIRE], BRIEF, _quiet, sizes=(1 << 20,), shares=(0.3,))
+    found = _check_head(document, "service", tmp_path)
+    for key in PROMISED:
+        assert found[key] > 0
+    size = found["sizes"][str(1 << 20)]
+    for key in ("delay_penalty_p50_ms", "delay_penalty_p99_ms", "processing_p50_ms"):
+        assert size[key] > 0
+    assert "delivery_p50_ms" in size
+    (step,) = size["steps"]
+    assert {"offered_gbps", "goodput_gbps", "delay_p50_ms", "delay_penalty_p50_ms"} <= set(step)
+
+
+@pytest.mark.root
+def test_bench_chunks_has_every_key(tmp_path: Path) -> None:
+    """Chunks per second, CPU per chunk by process and by stage of the router."""
+    document = bench_chunks([LinkMode.WIRE], BRIEF, _quiet, payload_sizes=(1024,))
+    figures = _check_head(document, "chunks", tmp_path)["sizes"]["1024"]
+    assert figures["chunks_per_s"] > 0
+    assert {"sender", "router", "receiver"} <= set(figures["cpu_us_per_chunk"])
+    assert {"receive call", "send call", "hop"} <= set(figures["router_stages_us"])
+    assert figures["limit"]
+
+
+@pytest.mark.needs("iperf3")
+def test_without_root_loopback_is_measured_and_said(tmp_path: Path) -> None:
+    """No namespaces: the report says so, and names its mode loopback."""
+    found = _check_head(bench_hop([None], BRIEF, _quiet), "hop", tmp_path)
+    assert found["topology"] == "loopback"
+    assert found["notes"]
+    assert found["modes"]["loopback"]["goodput_gbps"] > 0
+
+
+@pytest.mark.root
+@pytest.mark.needs("iperf3")
+def test_the_command_writes_json_and_plot_and_prints_a_table(tmp_path: Path) -> None:
+    """`packetcloud bench hop` as people call it."""
+    options = ["--seconds", "1", "--repeats", "1", "--mode", "bare", "--json", "out/hop.json"]
+    command = packetcloud_command("bench", "hop", *options, "--plot", "out/hop.png")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "CUBIC" in done.stdout
+    assert json.loads((tmp_path / "out/hop.json").read_text())["modes"]["bare"]
+    assert (tmp_path / "out/hop.png").exists()
+
+
+@pytest.mark.root
+@pytest.mark.needs("iperf3")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bench_leaves_nothing_behind(number: signal.Signals) -> None:
+    """Processes and namespaces go at Ctrl-C; the exit code says that it was interrupted."""
+    command = packetcloud_command("bench", "hop", "--seconds", "60", "--mode", "wire")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        children = _wait_children(process.pid)
+        process.send_signal(number)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert not [name for name in netns.listnetns() if name.startswith(f"pctb-{process.pid}-")]
+
+
+def _wait_children(pid: int) -> list[str]:
+    """Wait until the bench has started both ends of a run."""
+    file = Path(f"/proc/{pid}/task/{pid}/children")
+    for _ in range(600):
+        children = file.read_text().split()
+        if len(children) >= 2:
+            return children
+        time.sleep(0.05)
+    raise AssertionError("the bench started nothing")
