@@ -84,7 +84,7 @@ def make_app(state: RouterState) -> FastAPI:
     async def held_chunks(
         limit: Annotated[int, Query(ge=1, le=MAX_HELD_SAMPLE_COUNT)] = 100,
     ) -> HeldChunks:
-        """Return a sample of the chunks in custody, those that end soonest first."""
+        """Return some of the chunks in custody, those with the least time left at the top."""
         return state.held_chunks(limit)
 
     @app.get("/config")

@@ -38,6 +38,7 @@ class ManagementService(Service):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen()
         except OSError as error:
             listener.close()
             raise RouterConfigError(

@@ -11,7 +11,7 @@ from packetcloud.router.settings import RouterNeighbour
 FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 8.0
 """A neighbour that comes back is found again within so long."""
-YIELD_S = 2.0
+YIELD_S = 1.0
 """Where both sides have an address, the one with the larger GUID waits so long for the other's
 call, so that two sessions do not replace each other in turn."""
 

@@ -136,7 +136,7 @@ class HeldChunk(BaseModel):
 
 
 class HeldChunks(BaseModel):
-    """A sample of the chunks in custody, those that end soonest first."""
+    """Some of the chunks in custody, those with the least time left at the top."""
 
     total: int
     chunks: list[HeldChunk]
