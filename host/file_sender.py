@@ -28,6 +28,8 @@ ASK_AGAIN_CAP_S = 10.0
 PAUSE_FIRST_S = 0.5
 PAUSE_CAP_S = 5.0
 """Back-off while the receiver, a service or a router is away."""
+OFFER_PATIENCE_S = 2.0
+"""A receiver that is just finding its router again is found; a wrong GUID is told soon."""
 UNKNOWN_TRANSFER = "unknown_transfer"
 """The receiver's word for "I do not know this transfer (any more)": offer it again."""
 DIGEST_MISMATCH = "digest_mismatch"
@@ -145,6 +147,7 @@ class FileSend:
         self._ask_s = ASK_AGAIN_FIRST_S
         self._pause_until_s: float | None = None
         self._pause_s = PAUSE_FIRST_S
+        self._started_s = 0.0
         self._progress_s = 0.0
         self._digest: bytes | None = None
         self._digest_wanted = False
@@ -157,7 +160,7 @@ class FileSend:
 
     def start(self, now: float) -> None:
         """Offer the file."""
-        self._progress_s = now
+        self._started_s = self._progress_s = now
         self._offer(now)
 
     def message_ended(self, result: SendResult, now: float) -> None:
@@ -338,15 +341,20 @@ class FileSend:
             self._fail(f"the receiver refused: {words}", resumable=self._was_accepted)
         elif result.reason == Reason.CANCELLED:
             self.abort("cancelled")
-        elif self._was_accepted and (
-            result.reason in AWAY_REASONS or result.outcome is SendOutcome.EXPIRED
-        ):
+        elif self._may_pass(result, now):
             self._last_trouble = result.explain()
             if self._pause_until_s is None:
                 self._pause_until_s = now + self._pause_s
                 self._pause_s = min(PAUSE_CAP_S, self._pause_s * 2)
+            if self._ask_at_s is not None:
+                self._ask_at_s = self._pause_until_s
         else:
             self._fail(result.explain(), resumable=self._was_accepted)
+
+    def _may_pass(self, result: SendResult, now: float) -> bool:
+        """Whether somebody is only away for now, so that waiting makes sense."""
+        is_away = result.reason in AWAY_REASONS or result.outcome is SendOutcome.EXPIRED
+        return is_away and (self._was_accepted or now - self._started_s < OFFER_PATIENCE_S)
 
     def _receiver_failed(self, text: str, now: float) -> None:
         if text.startswith(DIGEST_MISMATCH) and self._resume:

@@ -296,7 +296,7 @@ def test_sender_stops_at_once_where_trying_again_is_no_use() -> None:
         (refused(Reason.PAYLOAD_TOO_LARGE), "payload_too_large"),
     ]:
         sending = Sending(100)
-        sending.core.message_ended(result, 1.0)
+        sending.core.message_ended(result, 2.5)
         sending.take()
         assert isinstance(sending.end, GivenUp)
         assert words in sending.end.text
