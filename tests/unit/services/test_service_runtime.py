@@ -437,4 +437,3 @@ def test_kinds_of_failure_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes_of(make, 10)
     assert len(calls.failures) == 4
     assert calls.failures[("other", "")] == 7
-
