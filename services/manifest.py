@@ -77,9 +77,8 @@ class ParameterTable(_Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        values = [*self.allowed, *([] if self.default is None else [self.default])]
-        for value in values:
-            self.check("default or allowed", value)
+        if self.default is not None:
+            self.check("default", self.default)
         return self
 
     def parse(self, name: str, text: str) -> ParameterValue:
@@ -250,7 +249,8 @@ def _problems(error: ValidationError) -> list[str]:
 
 
 def _problem(item: dict[str, Any]) -> str:
-    *table, key = [str(part) for part in item["loc"]] or ["manifest"]
+    path = [str(part) for part in item["loc"]]
+    *table, key = path or ["manifest"]
     place = f"[{'.'.join(table)}] {key}" if table else key
     match item["type"]:
         case "extra_forbidden":
@@ -258,6 +258,9 @@ def _problem(item: dict[str, Any]) -> str:
             return f"{place}: unknown key; allowed keys: {known}"
         case "missing":
             return f"{place}: missing"
+        case "value_error" if isinstance(item["input"], dict):  # two keys of a table do not fit
+            table_name = f"[{'.'.join(path)}] " if path else ""
+            return f"{table_name}{item['ctx']['error']}"
         case _:
             given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
             return f"{place}: {item['msg']}{given}"

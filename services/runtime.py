@@ -111,7 +111,6 @@ class ServiceRuntime:
         """Finish the tasks in hand, send their verdicts, stop the service, close the node."""
         self.tasks.is_draining = True
         self._cancel_retry()
-        self._execution.wake()
         if not self.tasks.is_idle:
             self._idle_waiter = Deferred()
             timer = self._reactor.callLater(DRAIN_TIMEOUT_S, self._drained)
@@ -181,7 +180,8 @@ class ServiceRuntime:
     ) -> None:
         if isinstance(token, Answer):
             self.tasks.settle(token)
-            self._execution.wake()
+            if self.tasks.waiting_count:  # a full window of verdicts may have held them up
+                self._execution.wake()
             self._check_idle()
 
     # Tasks
