@@ -82,6 +82,7 @@ def _bad_headers() -> BadBytes:
         "unknown with a reserved flag": (_tlv(8, flags=0x01), "bad_extension"),
         "known with a reserved flag": (_tlv(3, flags=0x40), "bad_extension"),
         "known, marked critical": (_tlv(3, flags=0x80), "bad_extension"),
+        "parameters, marked critical": (_tlv(7, bytes(20), 0x80), "bad_extension"),
         "sequence not marked critical": (_tlv(1, b"\x00\x01" + SIDS[0].value), "bad_extension"),
         "empty sequence": (_tlv(1, b"\x00\x00", 0x80), "bad_sequence"),
         "sequence without a count": (_tlv(1, b"\x00", 0x80), "bad_sequence"),

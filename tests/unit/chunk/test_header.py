@@ -254,6 +254,13 @@ def test_a_whole_chunk_is_header_and_payload() -> None:
     assert buffer.endswith(b"Abc")
 
 
+@pytest.mark.parametrize("name", good_headers())
+def test_the_payload_begins_where_the_header_ends(name: str) -> None:
+    """Also behind headers so long that their length takes both of its bytes."""
+    header = replace(good_headers()[name], payload_bytes=3)
+    assert decode_chunk(header.to_bytes() + b"abc") == (header, b"abc")
+
+
 @pytest.mark.parametrize("payload", [b"", b"ab", b"abcd"])
 def test_a_chunk_has_the_payload_it_states(payload: bytes) -> None:
     """Fewer or more bytes than the header says are refused."""
