@@ -2,10 +2,15 @@
 
 - `main`       the root group, its table of nouns, and how errors become exit codes
 - `output`     tables, JSON, notes and progress bars; the exit codes
+- `bench`      `packetcloud bench hop|path|service|chunks`
+- `chunk`      `packetcloud chunk decode`
+- `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
+- `config`     `packetcloud config sample|check`
+- `doctor`     `packetcloud doctor`
+- `identity`   `packetcloud identity create|show`
+- `router`     `packetcloud router run|check|status`
+- `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `__main__`   `python -m packetcloud.cli`, the same command without the installed script
-
-One module for each noun: `bench`, `chunk`, `completion`, `config`, `doctor`, `identity`, `router`,
-`service`.
 
 What a command does lives in the room it belongs to. Source: docs/reference/cli.md.
 """
