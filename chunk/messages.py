@@ -3,7 +3,7 @@
 A hop carries bodies: one kind byte and bytes. `CHUNK`: header ‖ payload. `TASK`: what a router
 gives to a VI. `VERDICT`: what the VI answers. A delivery report is the payload of a small chunk.
 
-Source: docs/protocol/hop.md, "Bodies"; docs/protocol/chunk.md, "Delivery reports".
+Source: docs/protocol/chunk.md, "Between router and VI" and "Delivery reports".
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 - `main`       the root group, its table of nouns, and how errors become exit codes
 - `output`     tables, JSON, notes and progress bars; the exit codes
+- `bench`      `packetcloud bench hop|path|service|chunks`
 - `chunk`      `packetcloud chunk decode`
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
+- `config`     `packetcloud config sample|check`
 - `doctor`     `packetcloud doctor`
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`

@@ -1,7 +1,7 @@
 """What other rooms program against: bodies in, bodies out, neighbours up and down.
 
 Everything here is called and calls back on the reactor's thread. The shell that implements it is
-`hop.udp.HopNode`. Source: docs/protocol/hop.md, "Service to the layer above".
+`hop.udp.HopNode`. Source: docs/protocol/hop.md, "The promise".
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A fenced block marked `console` holds commands (lines that begin with `$ `, continued by `> `) and,
 where it matters, what they print; `...` in a printed line stands for anything. All blocks of a file
 run in order in one shell and one temporary folder; background jobs are ended with it. A block that
-cannot run there is marked `console no-test: why`.
+cannot run there is marked `console no-test: why`. The ports that the pages name are replaced by
+free ones, so that a router that runs on the machine is left alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 NO_TEST = re.compile(r"console no-test: \S.*")
 TIMEOUT_S = 300.0
+PAGE_PORTS = ("4700", "4701")
+"""A router's defaults: chunks over UDP, management over TCP."""
 
 
 @dataclass
@@ -82,7 +86,7 @@ def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if _commands(page)], ids=_page_name)
 def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
     """The page's commands succeed one after the other and print what the page shows."""
-    commands = _commands(page)
+    commands = _with_free_ports(_commands(page))
     status = _run([command.text for command in commands], tmp_path)
     for number, command in enumerate(commands):
         file = tmp_path / f".out.{number}"
@@ -91,6 +95,26 @@ def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
         is_last = not (tmp_path / f".out.{number + 1}").exists()
         assert status == 0 or not is_last, f"exit code {status}: {command.text}\n{printed}"
         assert command.matches(printed), f"{command.text}\nprinted:\n{printed}"
+
+
+def _with_free_ports(commands: list[Command]) -> list[Command]:
+    ports = {port: _free_port() for port in PAGE_PORTS}
+    return [
+        Command(_replaced(command.text, ports), [_replaced(line, ports) for line in command.shown])
+        for command in commands
+    ]
+
+
+def _replaced(text: str, ports: dict[str, str]) -> str:
+    return re.sub("|".join(rf"\b{port}\b" for port in ports), lambda hit: ports[hit[0]], text)
+
+
+def _free_port() -> str:
+    """Return a port that is free for UDP and TCP just now."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        return str(tcp.getsockname()[1])
 
 
 def _run(commands: list[str], folder: Path) -> int:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAMED_PAGE = re.compile(r'\b(docs/[\w/-]+(?:\.md\b)?)(?:, "([^"]+)")?')
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -44,3 +45,16 @@ def test_every_page_can_be_found() -> None:
     }
     lost = [page for page in PAGES if "docs" in page.parts and page.resolve() not in linked]
     assert lost == []
+
+
+def test_pages_that_the_code_names_are_there() -> None:
+    """A docstring or comment that points to docs/ points to a page, and to a heading in it."""
+    rooms = [path for path in ROOT.iterdir() if (path / "__init__.py").is_file()]
+    broken = []
+    for file in [file for room in rooms for file in room.rglob("*.py")]:
+        for name, heading in NAMED_PAGE.findall(file.read_text()):
+            page = ROOT / name
+            is_there = page.is_file() or any(page.parent.glob(f"{page.name}-*.md"))
+            if not is_there or (heading and f"# {heading}\n" not in page.read_text()):
+                broken.append(f"{file.relative_to(ROOT)}: {name} {heading}")
+    assert broken == []
