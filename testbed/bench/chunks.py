@@ -22,11 +22,14 @@ from packetcloud.testbed.bench.trial import Trial, make_trial
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.links import LinkMode
 from packetcloud.testbed.processes import WHOLE_MACHINE, Children, Meter, python_command
+from packetcloud.testbed.sampled import BEGIN_SAMPLING
 
 SIZES = (64, 1024, 16384)
 OUTSTANDING_BYTES = 2 << 20
 """Chunks in flight: 2 MiB of them, so that a turn of any event loop finds work."""
 MOST_OUTSTANDING = 1024
+SHOWN_FUNCTIONS = 40
+"""Of the router's functions, the most expensive ones."""
 BUSY_CORE = 0.9
 """A process that uses so much of one core is the limit: Python has one thread for this."""
 
@@ -52,6 +55,7 @@ class SmallChunks:
                 router = router_on_centre(children, self.scene)
             else:
                 router = router_on_centre(children, self.scene, command=self._sampled)
+                router.child.signal(BEGIN_SAMPLING)
             ends = attach_ends(children, self.scene, router, load, timing)
             assert ends.sender is not None and ends.receiver is not None
             with Meter([ends.sender, router.child, ends.receiver]) as meter:
@@ -109,16 +113,20 @@ def _measure_sizes(
         failures += [f"{scene.name}, {contender.name}: {text}" for text in record.failures]
         within(f"{contender.name}, stages of the router")
         try:
-            shares = _sample_stages(scene, contender.payload_bytes, timing)
+            samples = _sample_router(scene, contender.payload_bytes, timing)
         except ChildError as error:
             failures.append(f"{scene.name}, {contender.name}, stages: {error}")
-            shares = {}
-        figures[str(contender.payload_bytes)] = size_figures(record, shares)
+            samples = {}
+        figures[str(contender.payload_bytes)] = size_figures(record, samples)
     return figures
 
 
-def size_figures(record: Record, shares: dict[str, float]) -> Document:
-    """Put the medians of one size together with the stages of the router's time."""
+def size_figures(record: Record, samples: dict[str, int]) -> Document:
+    """Put the medians of one size together with where the router's time goes.
+
+    Args:
+        samples: of the router, by function.
+    """
     if not record.trials:
         return {"chunks_per_s": None, "router_stages_us": {}, "failures": record.failures}
     details: list[Any] = [trial.details for trial in record.trials]
@@ -133,7 +141,13 @@ def size_figures(record: Record, shares: dict[str, float]) -> Document:
         "goodput_gbps": record.goodput_gbps,
         "cpu_us_per_chunk": cpu_us,
         "busy_cores": busy,
-        "router_stages_us": {name: share * cpu_us["router"] for name, share in shares.items()},
+        "router_stages_us": {
+            name: share * cpu_us["router"] for name, share in stage_shares(samples).items()
+        },
+        "router_functions_us": {
+            name: count / sum(samples.values()) * cpu_us["router"]
+            for name, count in list(samples.items())[:SHOWN_FUNCTIONS]
+        },
         "limit": limit_of(busy),
         "failures": record.failures,
     }
@@ -151,16 +165,16 @@ def limit_of(busy_cores: dict[str, float]) -> str:
     )
 
 
-def _sample_stages(scene: Scene, payload_bytes: int, timing: Timing) -> dict[str, float]:
+def _sample_router(scene: Scene, payload_bytes: int, timing: Timing) -> dict[str, int]:
     """Run once more with the sampler in the router: the timed runs go without it."""
     with Children() as scratch:
         file = scratch.directory / "samples.json"
         SmallChunks(scene, payload_bytes, file).run(timing)
         try:
-            samples = json.loads(file.read_text())
+            samples: dict[str, int] = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise ChildError(f"the router left no samples: {error}") from error
-    return stage_shares(samples)
+    return samples
 
 
 def _medians(values: list[dict[str, float]]) -> dict[str, float]:

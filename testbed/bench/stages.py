@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 STAGES = (
     # First match wins; a call into the kernel counts for the function that makes it.
-    ("receive call", "packetcloud.chunk.hop.udp:HopNode.doRead"),
+    ("receive call", "packetcloud.chunk.hop.udp:HopNode._receive"),
+    ("receive call", "packetcloud.chunk.hop.batch"),
     ("send call", "packetcloud.chunk.hop.udp:HopNode._send"),
     ("hop", "packetcloud.chunk.hop."),
     ("header", "packetcloud.chunk."),

@@ -1,0 +1,106 @@
+"""What the benchmarks make of their measurements."""
+
+from __future__ import annotations
+
+import pytest
+
+from packetcloud.testbed.bench.chunks import limit_of
+from packetcloud.testbed.bench.rounds import Record
+from packetcloud.testbed.bench.service import knee_gbps, size_figures
+from packetcloud.testbed.bench.service_ours import delay_figures
+from packetcloud.testbed.bench.stages import stage_of, stage_shares
+from packetcloud.testbed.bench.trial import Trial
+
+
+def _step(offered: float, delivered: float, penalty_ms: float) -> dict[str, float]:
+    return {
+        "offered_gbps": offered,
+        "goodput_gbps": delivered,
+        "delay_penalty_p50_ms": penalty_ms,
+    }
+
+
+def test_the_knee_is_the_last_step_that_keeps_up() -> None:
+    """A step that delivers too little ends it, even if a later one does better."""
+    steps = [_step(1, 1.0, 2), _step(2, 1.96, 3), _step(3, 2.5, 4), _step(4, 3.99, 4)]
+    assert knee_gbps(steps, 2.0) == 1.96
+
+
+def test_the_knee_is_before_the_delay_explodes() -> None:
+    """Everything delivered, but three times as late, is behind the knee."""
+    assert knee_gbps([_step(1, 1.0, 2), _step(2, 2.0, 6), _step(3, 3.0, 6.1)], 2.0) == 2.0
+
+
+def test_a_node_that_never_keeps_up_has_no_knee() -> None:
+    """None is not zero."""
+    assert knee_gbps([_step(1, 0.5, 2)], 2.0) is None
+    assert knee_gbps([], 2.0) is None
+
+
+def test_the_figures_of_a_size() -> None:
+    """Ratios come from medians; a peer that is missing leaves a gap."""
+    full = {
+        "ours": Record([Trial(4.0, 1.0), Trial(5.0, 1.0), Trial(6.0, 1.0)]),
+        "aes_limit": Record([Trial(6.25, 1.0)]),
+        "http": Record([Trial(2.0, 1.0)]),
+        "grpc": Record(missing="grpcio is not installed"),
+    }
+    delays = {"processing_p50_ms": 2.0, "delivery_p50_ms": 1.0, "delay_p50_ms": 5.0}
+    slow = {
+        "ours": Record([Trial(0.1, 1.0, {}, delays)]),
+        "http": Record([Trial(0.1, 1.0, {}, {"delay_p50_ms": 10.0})]),
+        "grpc": Record(missing="grpcio is not installed"),
+    }
+    figures = size_figures(full, slow)
+    assert figures["node_goodput_gbps"] == 5.0
+    assert figures["ratio_aes_limit"] == pytest.approx(0.8)
+    assert figures["delivery_over_processing"] == pytest.approx(0.5)
+    assert figures["speedup_http"] == pytest.approx(2.5)
+    assert figures["delay_speedup_http"] == pytest.approx(2.0)
+    assert figures["speedup_grpc"] is None
+
+
+def test_delay_figures() -> None:
+    """Median and 99th percentile, in ms."""
+    figures = delay_figures([number / 1000 for number in range(1, 102)])
+    assert figures == {"delay_p50_ms": pytest.approx(51.0), "delay_p99_ms": pytest.approx(100.0)}
+    assert delay_figures([1.0]) == {}
+
+
+def test_samples_are_added_up_by_stage() -> None:
+    """Shares add up to one; system calls are told from the hop around them."""
+    samples = {
+        "packetcloud.chunk.hop.udp:HopNode._send": 2,
+        "packetcloud.chunk.hop.udp:HopNode._receive_train": 3,
+        "packetcloud.chunk.hop.core:HopCore.receive": 4,
+        "somewhere:else": 1,
+    }
+    assert stage_shares(samples) == {
+        "hop": 0.4,
+        "receive call": 0.3,
+        "send call": 0.2,
+        "other": 0.1,
+    }
+    assert stage_shares({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("function", "stage"),
+    [
+        ("packetcloud.router.custody:CustodyBook.take", "custody"),
+        ("packetcloud.router.core:RouterCore.body_received", "router, rest"),
+        ("packetcloud.chunk.header:decode_header", "header"),
+        ("asyncio.base_events:BaseEventLoop._run_once", "event loop"),
+    ],
+)
+def test_a_function_belongs_to_its_stage(function: str, stage: str) -> None:
+    """The most specific name wins."""
+    assert stage_of(function) == stage
+
+
+def test_the_limit_is_the_process_that_fills_a_core() -> None:
+    """Else it is the machine."""
+    busy = {"sender": 0.4, "router": 0.97, "whole_machine": 1.6}
+    assert limit_of(busy).startswith("the router: 0.97")
+    busy = {"sender": 0.6, "router": 0.7, "whole_machine": 2.0}
+    assert limit_of(busy).startswith("the machine")
