@@ -13,18 +13,16 @@ class ReportBatch:
 
     def __init__(self) -> None:
         self.sent_count = 0
-        self._pending: dict[tuple[bytes, int], list[DeliveryReport]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._pending)
+        self.pending: dict[tuple[bytes, int], list[DeliveryReport]] = {}
+        """By source GUID and NA; empty when there is nothing to send."""
 
     def add(self, source: bytes, source_na: int, report: DeliveryReport) -> None:
         """Keep `report` for the source (20-byte GUID and its NA) until `take`."""
-        self._pending.setdefault((source, source_na), []).append(report)
+        self.pending.setdefault((source, source_na), []).append(report)
 
     def take(self) -> list[tuple[bytes, int, bytes]]:
         """Return and forget everything as (source GUID, source NA, payload of a report chunk)."""
-        pending, self._pending = self._pending, {}
+        pending, self.pending = self.pending, {}
         payloads: list[tuple[bytes, int, bytes]] = []
         for (source, source_na), reports in pending.items():
             self.sent_count += len(reports)

@@ -203,11 +203,11 @@ def test_reports_are_split_at_the_cap_and_by_source() -> None:
     for number in range(MAX_BATCH_COUNT + 1):
         batch.add(A.value, 1, DeliveryReport(ChunkId(number), Outcome.REFUSED, 3))
     batch.add(B.value, 1, DeliveryReport(ChunkId(1), Outcome.EXPIRED, 5))
-    assert batch
+    assert batch.pending
     taken = batch.take()
     sizes = [(source, len(decode_reports(payload))) for source, _, payload in taken]
     assert sizes == [(A.value, MAX_BATCH_COUNT), (A.value, 1), (B.value, 1)]
-    assert not batch and not batch.take()
+    assert not batch.pending and not batch.take()
 
 
 def test_redial_calls_until_it_is_up_with_growing_delay() -> None:
