@@ -5,6 +5,7 @@
 - `chunk`      `packetcloud chunk decode`
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
 - `doctor`     `packetcloud doctor`
+- `host`       `packetcloud host send|receive|ping`
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`

@@ -8,8 +8,9 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogBeginner
 from twisted.python.failure import Failure
+from zope.interface import provider
 
 from packetcloud.host.errors import HostError
 from packetcloud.host.reactor import Reactor, new_reactor
@@ -33,7 +34,8 @@ def warnings_to(tell: Callable[[str], None]) -> None:
             text = formatEvent(event)
             tell(f"{text}: {failure.getErrorMessage()}" if failure is not None else text)
 
-    globalLogBeginner.beginLoggingTo([observe], discardBuffer=True, redirectStandardIO=False)
+    observers: Any = [provider(ILogObserver)(observe)]
+    globalLogBeginner.beginLoggingTo(observers, discardBuffer=True, redirectStandardIO=False)
 
 
 def run_session(main: Callable[[Reactor], Coroutine[Deferred[Any], Any, T]]) -> T:
