@@ -7,6 +7,7 @@
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
 - `config`     `packetcloud config sample|check`
 - `doctor`     `packetcloud doctor`
+- `host`       `packetcloud host send|receive|ping`
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`

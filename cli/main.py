@@ -53,6 +53,9 @@ NOUNS = {
     "doctor": Noun(
         "packetcloud.cli.doctor:doctor", "Say what this machine can do, and how to get the rest."
     ),
+    "host": Noun(
+        "packetcloud.cli.host:host", "Send and receive files, and see whether a host answers."
+    ),
     "identity": Noun(
         "packetcloud.cli.identity:identity", "Create and show the keys behind GUIDs and SIDs."
     ),

@@ -1,20 +1,42 @@
 """What an end host runs: the endpoint that sends and receives chunks, and file transfer over it.
 
-- `errors`          every error this room raises
-- `results`         how a send ended, as its caller is told
+For applications:
 - `endpoint`        `Endpoint`: open, attach, send, receive, close
 - `blocking`        the same for scripts, with a reactor in its own thread
-- `file_transfer`   files of any size over chunks, checked and resumable
-- `endpoint_core`   the endpoint without I/O, made of:
-  - `outstanding`     sends until their end; `report_timer` says when to try again
-  - `duplicates`      what arrived before; `window_store` keeps it on disk
-  - `reports`         delivery reports to send, in batches
-  - `chunk_ids`       ids, unique without any state on disk
-  - `header_template` headers encoded once per kind of send
-- `received`        a chunk for the application; `stream` hands them out one at a time
-- `router_link`     the session with the router, found again when lost
+- `file_transfer`   `FileTransfers`: files of any size over chunks, checked and resumable
+- `received`        a chunk for the application
+- `stream`          `async for` over received chunks
+- `results`         how a send ended, as its caller is told
+- `errors`          every error this room raises
 - `promise`         awaitable by asyncio and by Twisted coroutines
+
+The endpoint without I/O:
+- `endpoint_core`   sends, duplicates and reports of one GUID put together
+- `outstanding`     every send until its end
+- `report_timer`    when to try again
+- `duplicates`      what arrived before
+- `reports`         delivery reports to send, in batches
+- `chunk_ids`       ids, unique without any state on disk
+- `header_template` headers encoded once per kind of send
+
+Files without I/O:
+- `file_format`     the messages of a transfer
+- `file_sender`     sending one file
+- `incoming`        receiving one file
+- `file_names`      names that are safe to store under
+- `ranges`          sets of byte ranges
+
+Disk, network and programs:
+- `router_link`     the session with the router, found again when it is lost
+- `window_store`    the duplicate window on disk
+- `source_file`     the file that is sent
+- `part_file`       the file on its way in, and its journal
+- `inbox_folder`    the folder that files are received into
+- `outgoing_file`   the shell of `file_sender`
+- `file_receiver`   the shell of `incoming`
 - `reactor`         what we need of a reactor, and a private one
+- `session`         one coroutine on a reactor, stopped cleanly by Ctrl-C
+- `programs`        what `packetcloud host send|receive|ping` do
 
 Imports `chunk` only. Source: docs/reference/host.md.
 """

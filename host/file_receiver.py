@@ -130,8 +130,12 @@ class FileReceiver:
         """Handle one message; answers and releases `chunk`, now or later."""
         source = chunk.header.source
         words = self._check_source(source)
-        if words is not None or self._is_closing:
-            self._refuse(chunk, words or "closing: this host stops receiving; try again later")
+        if self._is_closing:
+            chunk.defer()  # no answer: the sender tries again, and may find our successor
+            chunk.drop()
+            return
+        if words is not None:
+            self._refuse(chunk, words)
             return
         match message:
             case Data():
