@@ -6,6 +6,7 @@
 - `chunk`      `packetcloud chunk decode`
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
 - `config`     `packetcloud config sample|check`
+- `demo`       `packetcloud demo`
 - `doctor`     `packetcloud doctor`
 - `host`       `packetcloud host send|receive|ping`
 - `identity`   `packetcloud identity create|show`

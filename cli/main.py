@@ -50,6 +50,10 @@ NOUNS = {
     "config": Noun(
         "packetcloud.cli.config:config", "Print sample config files, and check the ones you wrote."
     ),
+    "demo": Noun(
+        "packetcloud.cli.demo:demo",
+        "Send a file through a router and services, all on this machine, and check it.",
+    ),
     "doctor": Noun(
         "packetcloud.cli.doctor:doctor", "Say what this machine can do, and how to get the rest."
     ),

@@ -9,6 +9,8 @@
 - `links`           veth pairs and the three link modes
 - `in_namespace`    the launcher that runs one command inside a namespace
 - `processes`       child processes: start, read their events, stop, count CPU and memory
+- `daemons`         our own daemons, as an experiment runs them
+- `sampled`         where a program spends its CPU time
 - `machine`         what the figures were measured on
 - `peers`           the programs we compare with
 - `traffic`         our own senders and receivers, one process each

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.testbed.errors import ChildError
@@ -36,7 +37,7 @@ class ServiceEntry:
 
 @dataclass(frozen=True, slots=True)
 class RouterPlan:
-    """What goes into a router's config file."""
+    """What goes into a router's config file. Port 0: the system chooses one."""
 
     listen: Address
     control: Address
@@ -52,14 +53,17 @@ class Router:
     child: Child
     place: Namespace | None
     guid: str
-    plan: RouterPlan
-
-    @property
-    def address(self) -> Address:
-        return self.plan.listen
+    address: Address
+    """Where it listens for neighbours."""
+    control: Address
+    """Where its management API is."""
 
     def get_json(self, path: str) -> Any:
-        """Fetch a document of the management API."""
+        """Fetch a document of the management API.
+
+        Raises:
+            ChildError: it does not answer, or not with 200.
+        """
         return json.loads(self.get(path))
 
     def get(self, path: str) -> bytes:
@@ -68,18 +72,16 @@ class Router:
         Raises:
             ChildError: it does not answer, or not with 200.
         """
-        function = http_get if self.place is None else self._get_inside
         try:
-            status, body = function(self.plan.control, path)
+            if self.place is None:
+                status, body = http_get(self.control, path)
+            else:
+                status, body = self.place.run(http_get, self.control, path)
         except OSError as error:
-            raise ChildError(f"router: no answer on {path}: {error}") from error
+            raise ChildError(f"{self.child.name}: no answer on {path}: {error}") from error
         if status != 200:
-            raise ChildError(f"router: {status} on {path}: {body[:200]!r}")
+            raise ChildError(f"{self.child.name}: {status} on {path}: {body[:200]!r}")
         return body
-
-    def _get_inside(self, address: Address, path: str) -> tuple[int, bytes]:
-        assert self.place is not None
-        return self.place.run(http_get, address, path)
 
 
 def start_router(
@@ -89,21 +91,22 @@ def start_router(
     command: Command = packetcloud_command,
     name: str = "router",
 ) -> Router:
-    """Start `packetcloud router run`; return once it answers on its management API.
+    """Start `packetcloud router run`; return once it listens.
 
     Raises:
-        ChildError: it ended, or did not answer in time.
+        ChildError: it ended, or did not start in time.
     """
-    folder = children.directory / f"{name}-{plan.listen[1]}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=children.directory))
     key_file = folder / "router.key"
-    guid = create_identity_file(key_file).guid.hex
+    create_identity_file(key_file)
     config = folder / "router.toml"
     config.write_text(router_config(plan, name, key_file))
-    child = children.start(name, command("router", "run", config), place)
-    router = Router(child, place, guid, plan)
-    _wait_answer(router)
-    return router
+    child = children.start(name, command("router", "run", config, "--format", "json"), place)
+    facts = child.wait_document(START_TIMEOUT_S)
+    control = urlsplit(facts["control"])
+    assert control.hostname is not None and control.port is not None
+    host, _, port = facts["listen"].rpartition(":")
+    return Router(child, place, facts["guid"], (host, int(port)), (control.hostname, control.port))
 
 
 def router_config(plan: RouterPlan, name: str, key_file: Path) -> str:
@@ -157,6 +160,22 @@ def wait_attached(router: Router, service: Child, sid: str) -> None:
     wait_until(is_attached, START_TIMEOUT_S, f"{service.name} attaches to the router")
 
 
+def wait_host(router: Router, child: Child, guid: str) -> None:
+    """Wait until the host with this GUID is attached to the router.
+
+    Raises:
+        ChildError: its process ended, or did not attach in time.
+    """
+
+    def is_attached() -> bool:
+        if not child.is_running:
+            raise ChildError(f"{child.name} ended: {child.last_words()}")
+        hosts = router.get_json("/neighbours")
+        return any(found["is_up"] for found in hosts if found["guid"] == guid)
+
+    wait_until(is_attached, START_TIMEOUT_S, f"{child.name} attaches to the router")
+
+
 def http_get(address: Address, path: str) -> tuple[int, bytes]:
     """One GET; status and body."""
     connection = http.client.HTTPConnection(*address, timeout=_HTTP_TIMEOUT_S)
@@ -166,18 +185,3 @@ def http_get(address: Address, path: str) -> tuple[int, bytes]:
         return response.status, response.read()
     finally:
         connection.close()
-
-
-def _wait_answer(router: Router) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        if not router.child.is_running:
-            router.child.wait_event("ready", 1.0)  # raises with its last words
-        try:
-            router.get("/healthz")
-            return
-        except ChildError:
-            if time.monotonic() > deadline:
-                words = router.child.last_words()
-                raise ChildError(f"router: no answer on its API: {words}") from None
-        time.sleep(0.05)

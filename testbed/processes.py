@@ -54,6 +54,7 @@ class Child:
         self._events: queue.Queue[Event] = queue.Queue()
         self._cpu_s = 0.0
         self._rss_bytes = 0
+        self._is_asked = False
         launcher = [
             sys.executable,
             "-m",
@@ -123,6 +124,22 @@ class Child:
             raise ChildError(f"{self.name} failed ({code}): {self.last_words()}")
         return "".join(self.output)
 
+    def wait_document(self, timeout_s: float) -> Any:
+        """Return the JSON document that the child prints, as soon as it is whole.
+
+        Raises:
+            ChildError: the child ended without one, or the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            has_ended = not self._reader.is_alive()
+            with contextlib.suppress(ValueError):
+                return json.loads("".join(self.output))
+            if has_ended or time.monotonic() > deadline:
+                what = f"ended ({self._process.poll()})" if has_ended else "said nothing"
+                raise ChildError(f"{self.name} {what}: {self.last_words()}")
+            time.sleep(0.02)
+
     def poll_exit(self) -> int | None:
         """Return the exit code, None while the child runs."""
         return self._process.poll()
@@ -132,12 +149,19 @@ class Child:
         if self.is_running:
             self._process.send_signal(number)
 
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, once."""
+        if not self._is_asked:
+            self._is_asked = True
+            self.cpu_seconds()
+            self.signal(signal.SIGTERM)
+
     def stop(self, grace_s: float = STOP_GRACE_S) -> int:
         """End the child and its descendants; return its exit code. A second call does nothing."""
         if self.is_running:
-            self.cpu_seconds()
-            # The leader alone: a supervisor ends its own children in order.
-            self._process.send_signal(signal.SIGTERM)
+            # The leader alone: a supervisor ends its own children in order. Twice is once too
+            # often for a router that drains, so nobody is asked again.
+            self.ask_to_stop()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)
         # Also when the leader ended by itself: a relay may have left children in its session.
@@ -192,9 +216,14 @@ class Child:
 class Children:
     """The processes of one experiment and their scratch folder; use it in a `with` statement."""
 
-    def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="packetcloud-testbed-")
-        self.directory = Path(self._directory.name)
+    def __init__(self, directory: Path | None = None) -> None:
+        """Keep logs and scratch files in `directory`; None: in one that is removed at the end."""
+        self._scratch = (
+            tempfile.TemporaryDirectory(prefix="packetcloud-testbed-")
+            if directory is None
+            else None
+        )
+        self.directory = directory or Path(self._scratch.name if self._scratch else "")
         self._children: list[Child] = []
 
     def __enter__(self) -> Self:
@@ -221,11 +250,14 @@ class Children:
         return child
 
     def close(self) -> None:
-        """End every child, last started first, and remove the folder."""
+        """End every child: all are asked first, last started first, then waited for."""
+        for child in reversed(self._children):
+            child.ask_to_stop()
         for child in reversed(self._children):
             child.stop()
         self._children.clear()
-        self._directory.cleanup()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Run `packetcloud ARGUMENTS` and sample where its main thread spends CPU time.
+"""Run a module as a program and sample where its main thread spends CPU time.
 
-`python -m packetcloud.testbed.sampled FILE -- ARGUMENTS`. A timer of CPU time interrupts it
+`python -m packetcloud.testbed.sampled FILE -- MODULE ARGUMENTS`. A timer of CPU time interrupts it
 every few milliseconds and notes the function that is running; a call into C counts for the function
 that made it. Costs under one per cent, where a tracing profiler would double the time per chunk.
 SIGUSR2 begins the sampling, so that starting up does not count; at the end FILE holds
@@ -10,6 +10,7 @@ SIGUSR2 begins the sampling, so that starting up does not count; at the end FILE
 from __future__ import annotations
 
 import json
+import runpy
 import signal
 import sys
 from collections import Counter
@@ -46,17 +47,19 @@ class Sampler:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) < 2 or arguments[1] != "--":
-        print("usage: sampled FILE -- ARGUMENTS...", file=sys.stderr)
+    """Run the module; its own exit code is ours."""
+    if len(arguments) < 3 or arguments[1] != "--":
+        print("usage: sampled FILE -- MODULE ARGUMENTS...", file=sys.stderr)
         return 2
-    from packetcloud.cli.main import main as packetcloud
-
+    file, _, module, *rest = arguments
+    sys.argv = [module, *rest]
     sampler = Sampler()
     sampler.prepare()
     try:
-        return packetcloud(arguments[2:])
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
-        Path(arguments[0]).write_text(json.dumps(sampler.stop()))
+        Path(file).write_text(json.dumps(sampler.stop()))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,21 @@
 """The benchmarks behind `packetcloud bench`.
 
-- `trial`    one timed run of one contender
-- `rounds`   interleaved repeats, medians, ratios
-- `report`   what every benchmark's JSON starts with
-- `plot`     the PNG
-- `scene`    where a benchmark runs: namespaces in a link mode, or loopback
-- `hop`, `path`, `service`, `chunks`  the four benchmarks
+- `hop`            one hop against one TCP flow
+- `path`           A - R - B against IP forwarding and TCP relays
+- `service`        R - VI - R against HTTP and gRPC
+- `chunks`         small chunks through one router process
+- `trial`          one timed run of one contender
+- `rounds`         interleaved repeats, medians, ratios
+- `modes`          the same in every link mode
+- `scene`          where a run happens: namespaces in a link mode, or loopback
+- `ours`           our sender and receiver in a run
+- `flows`          one iperf3 flow, straight or through a relay
+- `service_ours`   our contender in `service`
+- `service_peers`  its peers
+- `memory`         a router's memory while a lot passes through it
+- `stages`         where a router's CPU time goes
+- `report`         what every report starts with
+- `plot`           the PNG
 
 Source: docs/reference/bench.md.
 """

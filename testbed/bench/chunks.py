@@ -73,7 +73,7 @@ class SmallChunks:
 
     def _sampled(self, *arguments: object) -> list[str]:
         module = "packetcloud.testbed.sampled"
-        return python_command(module, self.samples_file, "--", *arguments)
+        return python_command(module, self.samples_file, "--", "packetcloud.cli", *arguments)
 
 
 def bench_chunks(
