@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.hop.api import Role, Settlement
-from packetcloud.chunk.messages import VerdictCode
+from packetcloud.chunk.messages import BodyKind, VerdictCode
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.settings import FailPolicy
@@ -190,3 +190,40 @@ def test_no_chunk_is_lost_or_doubled_whatever_happens(
     for payload in run.payloads.values():
         assert all(payload.count(letter) <= 1 for letter in b"st"), payload
     assert run.net.core.settings.na == ROUTER_NA
+
+
+@given(st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=4), st.binary())
+def test_any_bytes_are_refused_or_taken_and_nothing_else(
+    changes: list[tuple[int, int]], tail: bytes
+) -> None:
+    """Whatever a host sends as a chunk: a refusal with a reason or custody, never an exception."""
+    run = Run(FailPolicy.OPEN)
+    valid = chunk(A, B, b"payload", (S, T), lifetime_ms=5000)
+    changed = bytearray(valid)
+    for offset, value in changes:
+        changed[offset] = value
+    for data in (tail, valid, bytes(changed), bytes(changed) + tail, bytes(changed[:-1]), valid):
+        run.a.chunk(data)
+    run.heal()
+    run.net.pass_time(200.0)
+    run.take_reports()
+    run.net.check_idle()
+
+
+@given(st.binary(max_size=60), st.integers(0, 3), st.integers(1, 6))
+def test_any_bytes_as_a_verdict_change_nothing_but_their_own_task(
+    tail: bytes, task_offset: int, code: int
+) -> None:
+    """A VI may answer anything: its chunk ends or goes on, the others are untouched."""
+    run = Run(FailPolicy.CLOSED)
+    run.send((S,), B)
+    run.send((T,), B)
+    vis = [vi for vi in run.neighbours["S"] if vi.unsettled]
+    (task,) = vis[0].accept_all()
+    vis[0].accepted.clear()
+    number = (task.task.task_id + task_offset).to_bytes(8, "big")
+    vis[0].body(BodyKind.VERDICT, tail)
+    vis[0].body(BodyKind.VERDICT, number + bytes([code, 0, 0, 0]) + bytes(12) + tail)
+    run.net.pass_time(60.0)
+    run.heal()
+    run.net.check_idle()

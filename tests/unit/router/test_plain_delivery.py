@@ -121,6 +121,10 @@ def test_router_neighbour_brings_chunks_of_any_source() -> None:
         (chunk()[:-1], Reason.MALFORMED),
         (chunk() + b"!", Reason.MALFORMED),
         (b"\x02" + chunk()[1:], Reason.UNSUPPORTED),
+        (
+            chunk(lifetime_ms=None).replace(b"\x03\x00\x00\x00", b"\x63\x80\x00\x00"),
+            Reason.UNSUPPORTED,
+        ),
         (chunk(delivery_mode=DeliveryMode.MULTICAST), Reason.UNSUPPORTED),
         (chunk(destination=guid("x")), Reason.UNRESOLVABLE_GUID),
         (chunk(destination=guid("x"), destination_na=ROUTER_NA), Reason.UNRESOLVABLE_GUID),
