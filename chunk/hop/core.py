@@ -19,7 +19,7 @@ import numpy as np
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Role
-from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store
+from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, RowBuffer, Store
 from packetcloud.chunk.hop.handshake import (
     ClientHandshake,
     ClientState,
@@ -139,6 +139,31 @@ class HopCore:
                 self._landing = place
                 return [*place[0].landing(place[1]), self._scratch.data]
         return [self._scratch.data]
+
+    def landing_run(self) -> tuple[RowBuffer, int, int, Any] | None:
+        """Return where the trains that end the transfer in hand belong, and who sends them.
+
+        The shell may receive several trains into these rows, one behind the other, as long as each
+        is full, and hand them over as one by `receive_run`.
+        """
+        last = self._last
+        place = last.receiver.landing_run() if last is not None else None
+        if last is None or place is None:
+            return None
+        return *place, last.peer_address
+
+    @property
+    def scratch(self) -> memoryview:
+        """Space behind a landing place, for what turns out longer."""
+        return self._scratch.data
+
+    def receive_run(self, rows: RowBuffer, row: int, length: int, address: Any, now: float) -> None:
+        """Take in `length` bytes of full datagrams that landed in `rows` from `row` on."""
+        array = rows.bytes[row * rows.stride :]
+        try:
+            self._receive(array, length, min(rows.stride, length), (rows, row), address, now)
+        except ProtocolError as error:
+            self.dropped[error.reason] += 1
 
     def landing_rows(self) -> tuple[ByteArray, int] | None:
         """Return a place for a batch of datagrams, as an array and the bytes of each row."""

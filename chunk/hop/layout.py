@@ -54,7 +54,7 @@ class TrainLayout:
             start = index * stride
             return [body.rows.memory[start : start + size]], size
         if stride >= JUMBO_BYTES:
-            return self._jumbo(outgoing, index, burst), size
+            return self._jumbo(outgoing, index, end, burst), size
         headers = self._headers
         if self._transfer != outgoing.transfer:
             self._transfer = outgoing.transfer
@@ -93,22 +93,21 @@ class TrainLayout:
             rest = len(payload) - start
             rows[row, :rest] = payload[start:]
 
-    def _jumbo(self, outgoing: Outgoing, index: int, burst: int) -> list[Buffer]:
-        header = wire.DATA_HEADER.pack(
-            wire.DATA_BYTE,
-            outgoing.kind,
-            0,
-            self._session,
-            outgoing.transfer & 0xFFFF_FFFF,
-            outgoing.body_bytes,
-            index,
-            burst & 0xFFFF_FFFF,
-        )
-        share, skip = self._share, len(outgoing.prefix)
-        start = index * share - skip
-        if index == 0:
-            return [header + outgoing.prefix, outgoing.payload[: share - skip]]
-        return [header, outgoing.payload[start : start + share]]
+    def _jumbo(self, outgoing: Outgoing, index: int, end: int, burst: int) -> list[Buffer]:
+        """Return header and share of each datagram, one after the other; nothing is copied."""
+        pack = wire.DATA_HEADER.pack
+        share, skip, payload = self._share, len(outgoing.prefix), outgoing.payload
+        low, kind, size = outgoing.transfer & 0xFFFF_FFFF, outgoing.kind, outgoing.body_bytes
+        burst &= 0xFFFF_FFFF
+        pieces: list[Buffer] = []
+        for number in range(index, end):
+            header = pack(wire.DATA_BYTE, kind, 0, self._session, low, size, number, burst)
+            start = number * share - skip
+            if number:
+                pieces += (header, payload[start : start + share])
+            else:
+                pieces += (header + outgoing.prefix, payload[: share - skip])
+        return pieces
 
     def bundles(
         self, datagrams: list[list[Buffer]], sizes: list[int], counts: list[int], burst: int

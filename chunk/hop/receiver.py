@@ -30,8 +30,8 @@ from packetcloud.chunk.hop.buffers import (
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 
-MAX_TRAIN_ROWS = 128
-"""More datagrams than the kernel ever hands over in one piece (64 KiB / 1200, or 64 by count)."""
+MAX_TRAIN_ROWS = 1024
+"""Datagrams looked at in one piece: trains that follow each other into one body are joined."""
 ACK_BYTES = 256 << 10
 """An ACK is due after so many bytes at the latest."""
 
@@ -39,16 +39,11 @@ _TRANSFER = struct.Struct(">III")
 """transfer, body bytes and segment index of a segment header, from its byte 12 on."""
 _BODY_KINDS = frozenset(int(kind) for kind in BodyKind)
 _INDEX_WORD = 5
-
-
-def _steps(count: int) -> bytes:
-    """What a train's headers less its first one are when only the index counts up."""
-    steps = np.zeros((count, 7), np.uint32)
-    steps[:, _INDEX_WORD] = np.arange(count)
-    return steps.tobytes()
-
-
-_STEPS = [_steps(count) for count in range(MAX_TRAIN_ROWS + 1)]
+_BURST_WORD = 6
+_steps = np.zeros((MAX_TRAIN_ROWS, 7), np.uint32)
+_steps[:, _INDEX_WORD] = np.arange(MAX_TRAIN_ROWS)
+_STEPS = memoryview(_steps.tobytes())
+"""What the headers of a train less its first one are when only the index counts up."""
 
 DeliverBody = Callable[[BodyKind, Body], Refusal | None]
 
@@ -131,6 +126,13 @@ class Receiver:
             return self._spare, 0
         return None
 
+    def landing_run(self) -> tuple[RowBuffer, int, int] | None:
+        """Return the rows that the transfer in hand still lacks at its end: buffer, first, end."""
+        current = self._current
+        if current is None or not isinstance(current.store, RowBuffer):
+            return None
+        return current.store, current.high, current.segments
+
     # --- data -----------------------------------------------------------------------------------
 
     def receive_rows(
@@ -167,8 +169,12 @@ class Receiver:
             self._place(array, 0, 1, row_bytes, last_bytes, placed, now)
             return others
         words = np.ndarray((count, 7), ">u4", array.data, 0, (row_bytes, 4)).astype(np.uint32)
-        if (words - words[0]).tobytes() == _STEPS[count]:
+        last_burst = int(words[-1, _BURST_WORD])
+        steps = words - words[0]
+        steps[:, _BURST_WORD] = 0
+        if steps.tobytes() == _STEPS[: count * 28]:
             self._count(length)
+            self._note_burst(wire.expand(last_burst, self._largest_burst), now)
             self._place(array, 0, count, row_bytes, last_bytes, placed, now)
             return others
         if placed is not None:
@@ -181,7 +187,9 @@ class Receiver:
                 others += [rows[at : at + row_bytes] for at in range(0, len(rows), row_bytes)]
                 continue
             self._count((last - first - 1) * row_bytes + end_bytes)
-            self._note_burst(wire.expand(int(words[last - 1, 6]), self._largest_burst), now)
+            self._note_burst(
+                wire.expand(int(words[last - 1, _BURST_WORD]), self._largest_burst), now
+            )
             self._place(array, first, last - first, row_bytes, end_bytes, placed, now)
         return others
 

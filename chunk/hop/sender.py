@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Buffer, Settlement
-from packetcloud.chunk.hop.buffers import StoredBody
+from packetcloud.chunk.hop.buffers import JUMBO_BYTES, StoredBody
 from packetcloud.chunk.hop.congestion import DeliveryRateWindow
 from packetcloud.chunk.hop.layout import TrainLayout
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
@@ -27,12 +27,19 @@ from packetcloud.chunk.reasons import Reason
 
 REORDER_BURSTS = 3
 """Bursts that may overtake one before it counts as lost: RFC 9002's packet threshold."""
-MAX_TRAIN_BYTES = 65_000
-"""One segmentation-offload call takes at most 65 507 bytes of payload."""
-MAX_TRAIN_ROWS = 64
-"""UDP_MAX_SEGMENTS of kernels before 6.9."""
+MAX_BURST_BYTES = 256 << 10
+"""Laid and counted in one piece: small enough to stay in the cache until it is sent."""
 TIMER_SLACK_S = 1e-6
 """A timer set for t + d and read as t <= now - d may miss by a rounding error and fire for ever."""
+
+
+def burst_rows(stride: int) -> int:
+    """Datagrams of one burst: whole system calls of segmentation offload, 256 KiB at most."""
+    if stride >= JUMBO_BYTES:
+        return max(1, MAX_BURST_BYTES // stride)
+    rows = wire.train_rows(stride)
+    return rows * max(1, MAX_BURST_BYTES // (rows * stride))
+
 
 SettleBody = Callable[[object, Settlement, int], None]
 
@@ -69,7 +76,7 @@ class Sender:
         self.stride = stride
         self._share = stride - wire.DATA_HEADER_BYTES
         self._small_bytes = stride - wire.BUNDLE_HEADER_BYTES - wire.RECORD_BYTES
-        self._rows_per_train = max(1, min(MAX_TRAIN_ROWS, MAX_TRAIN_BYTES // stride))
+        self._rows_per_burst = burst_rows(stride)
         self._peer_max_body_bytes = peer_max_body_bytes
         self._credit_limit = peer_credit_bytes
         self._peer_window = peer_window_bytes
@@ -103,7 +110,7 @@ class Sender:
         self.retransmitted_segments = 0
         self.sent_bytes = 0
         self.probes = 0
-        self._layout = TrainLayout(session, stride, self._rows_per_train)
+        self._layout = TrainLayout(session, stride, self._rows_per_burst)
 
     # --- the layer above ------------------------------------------------------------------------
 
@@ -179,7 +186,7 @@ class Sender:
             self._limited = False
             return None
         rows = max(2, int(self.congestion.train_bytes) // self.stride)
-        rows = min(rows, self._rows_per_train)
+        rows = min(rows, self._rows_per_burst)
         if self._resend_small:
             return self._send_bundles(self._resend_small, rows, now, again=True)
         while self._resend:

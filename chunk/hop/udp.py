@@ -12,12 +12,14 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python import log
 from zope.interface import implementer
 
 from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
+from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Neighbour, Role
 from packetcloud.chunk.hop.batch import BatchReceiver, load_recvmmsg
 from packetcloud.chunk.hop.buffers import JUMBO_BYTES
@@ -86,7 +88,7 @@ class HopNode:
         self._batch: BatchReceiver | None = None
         self._batches_left = 0
         self._singles = 0
-        self._stalled: tuple[Any, bytes, int] | None = None
+        self._stalled: tuple[Any, list[bytes], int] | None = None
         self._has_segmentation = False
         self.receive_buffer_bytes = 0
         """What the kernel granted."""
@@ -209,7 +211,7 @@ class HopNode:
             try:
                 received = self._receive_batch(core) if self._batches_left else None
                 if received is None:
-                    received = self._receive_train(core, sock)
+                    received = self._receive_run(core, sock) or self._receive_train(core, sock)
             except BlockingIOError:
                 break
             except OSError:
@@ -219,6 +221,60 @@ class HopNode:
                 core.dropped["internal_error"] += 1
                 log.err(None, "hop: fault while taking in a train")  # type: ignore[no-untyped-call]
         self._flush()
+
+    def _receive_run(self, core: HopCore, sock: socket.socket) -> bool:
+        """Receive trains that follow each other into the body in hand, and look at them at once.
+
+        False when there is no body in hand. The run ends with the body, with whatever does not
+        fit in, and when nothing more is there.
+
+        Raises:
+            BlockingIOError: there is nothing.
+        """
+        place = core.landing_run()
+        if place is None:
+            return False
+        rows, first, end, expected = place
+        stride, memory, scratch = rows.stride, rows.memory, core.scratch
+        receive = sock.recvmsg_into
+        row, length = first, 0
+        misfit: tuple[bytes, int, Any] | None = None
+        while row < end:
+            region = memory[row * stride :]
+            try:
+                size, ancillary, _, address = receive((region, scratch), _ANCILLARY_BYTES)
+            except OSError as error:
+                if not length:
+                    raise
+                if not isinstance(error, BlockingIOError):
+                    self._read_errors()
+                break
+            row_bytes = int.from_bytes(ancillary[0][2][:2], sys.byteorder) if ancillary else size
+            if address != expected or row_bytes != stride or size > len(region):
+                misfit = (b"".join((region, scratch))[:size], row_bytes, address)
+                break
+            if ancillary:
+                self._singles = 0
+            else:
+                self._note_single(sock)
+            length += size
+            row += size // stride
+            if size % stride or self._batches_left:
+                break
+        now = time.monotonic()
+        if length:
+            core.receive_run(rows, first, length, expected, now)
+        if misfit is not None and misfit[0]:
+            data, row_bytes, address = misfit
+            array = np.frombuffer(bytearray(data), np.uint8)
+            core.receive_elsewhere(array, len(data), row_bytes, address, now)
+        return True
+
+    def _note_single(self, sock: socket.socket) -> None:
+        """Count full datagrams that came alone; after many, take them by batches."""
+        self._singles += 1
+        if self._singles >= SINGLES_BEFORE_BATCH:
+            self._begin_batches(sock)
 
     def _receive_train(self, core: HopCore, sock: socket.socket) -> bool:
         """Receive what the kernel has in one piece.
@@ -234,11 +290,9 @@ class HopNode:
                 row_bytes = int.from_bytes(data[:2], sys.byteorder)
         if not length:
             return True
-        if row_bytes == length and len(buffers) > 1 and length >= _FULL_BYTES:
-            self._singles += 1
-            if self._singles == SINGLES_BEFORE_BATCH:
-                self._begin_batches(sock)
-        else:
+        if row_bytes == length and len(buffers) == 2 and length >= _FULL_BYTES:
+            self._note_single(sock)
+        elif row_bytes < length:
             self._singles = 0
         core.receive_train(length, row_bytes, address, time.monotonic())
         return True
@@ -279,9 +333,9 @@ class HopNode:
         """The socket takes datagrams again."""
         self._reactor.removeWriter(self)
         if self._stalled is not None:
-            address, train, row_bytes = self._stalled
+            address, buffers, row_bytes = self._stalled
             self._stalled = None
-            self._send(address, [train], row_bytes)
+            self._send(address, buffers, row_bytes)
         self._flush()
 
     # --- inside ---------------------------------------------------------------------------------
@@ -308,20 +362,31 @@ class HopNode:
         self._arm(core.next_timeout())
 
     def _send(self, address: Any, buffers: list[Any], row_bytes: int) -> None:
+        """Send a burst: a call for each 64 KiB of equal datagrams, or for each jumbo datagram."""
         assert self._socket is not None
-        size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        sendmsg = self._socket.sendmsg
+        sent = 0
         try:
+            if len(buffers) > 1:
+                for sent in range(0, len(buffers), 2):
+                    sendmsg(buffers[sent : sent + 2], (), 0, address)
+                return
+            burst = buffers[0]
+            size = len(burst)
             if size <= row_bytes:
-                self._socket.sendmsg(buffers, (), 0, address)
-            elif self._has_segmentation:
-                option = (SOL_UDP, UDP_SEGMENT, struct.pack("=H", row_bytes))
-                self._socket.sendmsg(buffers, (option,), 0, address)
-            else:
-                train = memoryview(b"".join(buffers))
-                for start in range(0, size, row_bytes):
-                    self._socket.sendto(train[start : start + row_bytes], address)
+                sendmsg(buffers, (), 0, address)
+                return
+            per_call = row_bytes * (wire.train_rows(row_bytes) if self._has_segmentation else 1)
+            option = ((SOL_UDP, UDP_SEGMENT, struct.pack("=H", row_bytes)),)
+            for sent in range(0, size, per_call):
+                part = burst[sent : sent + per_call]
+                sendmsg((part,), option if len(part) > row_bytes else (), 0, address)
         except BlockingIOError:
-            self._stalled = (address, b"".join(buffers), row_bytes)
+            if len(buffers) > 1:
+                left = [bytes(piece) for piece in buffers[sent:]]
+            else:
+                left = [bytes(memoryview(buffers[0])[sent:])]
+            self._stalled = (address, left, row_bytes)
             self._reactor.addWriter(self)
         except OSError:
             # An ICMP error that came in earlier, or no route: the datagram counts as lost.

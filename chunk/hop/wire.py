@@ -27,6 +27,17 @@ MAX_DATAGRAM_BYTES = 65_507
 """Largest UDP payload over IPv4."""
 
 
+_TRAIN_BYTES = 65_000
+"""One segmentation-offload call takes at most 65 507 bytes of payload."""
+_TRAIN_ROWS = 64
+"""UDP_MAX_SEGMENTS of kernels before 6.9."""
+
+
+def train_rows(stride: int) -> int:
+    """Return how many datagrams of `stride` bytes one system call takes."""
+    return max(1, min(_TRAIN_ROWS, _TRAIN_BYTES // stride))
+
+
 class DatagramType(IntEnum):
     """Low four bits of the first byte; the high four are the version."""
 
