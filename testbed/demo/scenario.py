@@ -64,8 +64,8 @@ class Scenario:
 
 SCENARIOS = (
     Scenario("plain"),
-    Scenario("encrypted", (ENCRYPT, DECRYPT)),
-    Scenario("compressed and encrypted", (COMPRESS, ENCRYPT, DECRYPT, DECOMPRESS)),
+    Scenario("encrypt", (ENCRYPT, DECRYPT)),
+    Scenario("compress, encrypt", (COMPRESS, ENCRYPT, DECRYPT, DECOMPRESS)),
 )
 
 
