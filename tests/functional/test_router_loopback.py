@@ -14,6 +14,9 @@ from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import Outcome
 from packetcloud.chunk.reasons import Reason
+from packetcloud.host.endpoint import Endpoint
+from packetcloud.host.received import ReceivedChunk
+from packetcloud.host.results import SendOutcome
 from packetcloud.router.errors import RouterConfigError
 from packetcloud.router.status import fetch_status
 from tests.functional.router_network import Network, kill, run
@@ -317,6 +320,41 @@ def test_taken_port_is_a_config_error(tmp_path: Path) -> None:
         path.write_text(path.read_text().replace('control_listen = "127.0.0.1:0"', control))
         with pytest.raises(RouterConfigError, match=r"control_listen = .*allowed: a free TCP"):
             net.start(path)
+        await net.close()
+
+    run(test)
+
+
+def test_real_endpoints_hear_how_their_chunks_ended(tmp_path: Path) -> None:
+    """The host's own endpoint through a router: delivered, refused at the door, refused later."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        key = Identity.generate()
+        router = net.router(f'[[service]]\nsid = "{key.sid}"\nname = "s"\ndeadline_ms = 100\n')
+        assert router.hop.address is not None
+        vi = await net.vi(router, key, b"!")
+        a = await Endpoint.open(reactor, router.hop.address, Identity.generate())
+        b = await Endpoint.open(reactor, router.hop.address, Identity.generate())
+        taken: list[bytes] = []
+
+        def take(chunks: list[ReceivedChunk]) -> None:
+            for chunk in chunks:
+                taken.append(bytes(chunk.payload))
+                chunk.release()
+
+        b.on_chunks(take)
+        plain = await a.send(b.guid, b"x" * 500_000)
+        served = await a.send(b.guid, b"x", sid=key.sid)
+        assert (plain.outcome, served.outcome) == (SendOutcome.DELIVERED, SendOutcome.DELIVERED)
+        unknown = await a.send(b.guid, b"x", sid=sid("x"))
+        assert (unknown.outcome, unknown.reason_word) == (SendOutcome.REFUSED, "unknown_sid")
+        vi.is_hung = True
+        failed = await a.send(b.guid, b"x", sid=key.sid)
+        assert (failed.outcome, failed.reason_word) == (SendOutcome.REFUSED, "service_failed")
+        assert taken == [b"x" * 500_000, b"x!"]
+        await a.close()
+        await b.close()
         await net.close()
 
     run(test)

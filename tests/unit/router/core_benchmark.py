@@ -4,6 +4,7 @@
 
 Counted is everything between the hop's two calls (a body came, a body is settled), and about
 0.6 microseconds for the stand-ins of bodies and neighbours. CPU time, the best of five runs.
+After a MiB of payload the caches are cold, as they are in a real router.
 """
 
 from __future__ import annotations
