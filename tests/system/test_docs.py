@@ -61,7 +61,7 @@ def _commands(page: Path) -> list[Command]:
         for line in body.splitlines():
             if line.startswith("$ "):
                 commands.append(Command(line[2:]))
-            elif line.startswith("> ") and commands and not commands[-1].shown:
+            elif re.match(r">( |$)", line) and commands and not commands[-1].shown:
                 commands[-1].text += "\n" + line[2:]
             elif line.strip():
                 commands[-1].shown.append(line)
