@@ -14,7 +14,7 @@ from packetcloud.testbed.bench.modes import Plan, Records, measure_modes
 from packetcloud.testbed.bench.ours import Ends, Load
 from packetcloud.testbed.bench.report import Document, begin_document
 from packetcloud.testbed.bench.rounds import Contender, Progress, Timing, best, ratio
-from packetcloud.testbed.bench.scene import Scene, path_scene
+from packetcloud.testbed.bench.scene import LOOPBACK_ADDRESS, Scene, path_scene
 from packetcloud.testbed.bench.trial import Trial, make_trial
 from packetcloud.testbed.daemons import Command, Router, RouterPlan, ServiceEntry, start_router
 from packetcloud.testbed.errors import ChildError
@@ -90,7 +90,8 @@ def router_on_centre(
     command: Command = packetcloud_command,
 ) -> Router:
     """Start the router on the scene's centre, listening on every link."""
-    plan = RouterPlan((ANY_ADDRESS, scene.port()), ("127.0.0.1", scene.port()), services)
+    host = LOOPBACK_ADDRESS if scene.is_loopback else ANY_ADDRESS
+    plan = RouterPlan((host, scene.port()), (LOOPBACK_ADDRESS, 0), services)
     return start_router(children, plan, scene.place(scene.centre), command)
 
 

@@ -78,7 +78,10 @@ class Scene:
         return self._addresses.get((role, towards), LOOPBACK_ADDRESS)
 
     def port(self) -> int:
-        """A port that no earlier run of this scene has used."""
+        """A port that no earlier run of this scene has used.
+
+        On loopback it is one that nobody uses for TCP; for UDP the chance of a clash is small.
+        """
         return free_port() if self.is_loopback else next(self._ports)
 
     def run_in(self, role: str, function: Callable[..., T], *arguments: object) -> T:

@@ -77,6 +77,11 @@ def fire(waited: Deferred[None]) -> None:
         waited.callback(None)
 
 
+def own_address(towards: Address) -> Address:
+    """Where to bind a node that only calls out: on loopback, nobody outside can reach it."""
+    return ("127.0.0.1" if towards[0].startswith("127.") else "0.0.0.0"), 0
+
+
 def parse_address(text: str) -> Address:
     host, _, port = text.rpartition(":")
     return host, int(port)

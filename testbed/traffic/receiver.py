@@ -27,6 +27,7 @@ from packetcloud.testbed.traffic.node import (
     install_reactor,
     now_s,
     on_signal,
+    own_address,
     parse_address,
     parse_guid,
     run_node,
@@ -145,7 +146,7 @@ async def receive(reactor: Any, options: argparse.Namespace) -> None:
     receiver = Receiver(window, check, expected_bytes, keeps, options.volume, restore)
     identity = Identity.generate()
     node = HopNode(reactor, identity, Role.HOST, hop_config(options.payload_bytes), receiver)
-    address = node.listen(*options.listen)
+    address = node.listen(*(options.listen or own_address(options.connect)))
     if options.connect is not None:
         await node.connect(options.connect, options.expect)
     on_signal(reactor, signal.SIGUSR1, lambda: emit_event("progress", bodies=receiver.bodies))
@@ -160,8 +161,9 @@ async def receive(reactor: Any, options: argparse.Namespace) -> None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen", type=parse_address, default=("0.0.0.0", 0))
-    parser.add_argument("--connect", type=parse_address, help="the router to attach to")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--listen", type=parse_address, help="where to wait for the sender")
+    where.add_argument("--connect", type=parse_address, help="the router to attach to")
     parser.add_argument("--expect", type=parse_guid, help="the router's GUID")
     parser.add_argument("--payload-bytes", type=int, default=1 << 20)
     parser.add_argument("--check", action="store_true", help="compare with the pattern")

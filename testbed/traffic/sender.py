@@ -28,6 +28,7 @@ from packetcloud.testbed.traffic.node import (
     hop_config,
     install_reactor,
     now_s,
+    own_address,
     parse_address,
     parse_guid,
     run_node,
@@ -151,7 +152,7 @@ async def send(reactor: Any, options: argparse.Namespace) -> None:
     if options.departures is not None:
         sender.departures = []
     node = HopNode(reactor, identity, Role.HOST, hop_config(len(payload)), sender)
-    node.listen("0.0.0.0", 0)
+    node.listen(*own_address(options.connect))
     neighbour = await node.connect(options.connect, options.expect)
     emit_event("ready", guid=identity.guid.hex)
     if options.seconds > 0:
