@@ -275,8 +275,14 @@ such as receiving frames on behalf of a NIC."""
 class Meter:
     """Samples CPU and memory of children while an experiment runs, on a thread of its own."""
 
-    def __init__(self, children: Iterable[Child], interval_s: float = SAMPLE_INTERVAL_S) -> None:
+    def __init__(
+        self,
+        children: Iterable[Child],
+        interval_s: float = SAMPLE_INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._children = tuple(children)
+        self._clock = clock
         self._interval_s = interval_s
         self._samples: list[_Sample] = []
         self._stopping = threading.Event()
@@ -328,7 +334,7 @@ class Meter:
         cpu_s = {child.name: child.cpu_seconds() for child in self._children}
         cpu_s[WHOLE_MACHINE] = _machine_busy_s()
         rss_bytes = {child.name: child.rss_bytes() for child in self._children}
-        self._samples.append(_Sample(time.monotonic(), cpu_s, rss_bytes))
+        self._samples.append(_Sample(self._clock(), cpu_s, rss_bytes))
 
 
 def python_command(module: str, *arguments: object) -> list[str]:

@@ -23,7 +23,10 @@ from packetcloud.testbed.bench.report import Document, write_document
 from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.bench.service import PROMISED, bench_service
 from packetcloud.testbed.links import LinkMode
+from packetcloud.testbed.namespaces import NetworkLab
 from packetcloud.testbed.processes import packetcloud_command
+
+pytestmark = pytest.mark.timeout(300)
 
 BRIEF = Timing(seconds=1, warmup=1, repeats=1)
 HEAD = (
@@ -156,8 +159,36 @@ def test_an_interrupted_bench_leaves_nothing_behind(number: signal.Signals) -> N
         process.wait()
         assert process.stderr is not None
         process.stderr.close()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
-    assert not [name for name in netns.listnetns() if name.startswith(f"pctb-{process.pid}-")]
+    _assert_all_ended(children)
+    assert _namespaces_of(process.pid) == []
+
+
+@pytest.mark.root
+@pytest.mark.needs("iperf3")
+def test_what_a_killed_bench_leaves_is_gone_with_the_next() -> None:
+    """Its children end at once, its namespaces with the next experiment."""
+    command = packetcloud_command("bench", "hop", "--seconds", "60", "--mode", "wire")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = _wait_children(process.pid)
+    process.kill()
+    process.wait()
+    _assert_all_ended(children)
+    assert len(_namespaces_of(process.pid)) == 2
+    with NetworkLab():
+        assert _namespaces_of(process.pid) == []
+
+
+def _namespaces_of(pid: int) -> list[str]:
+    return [name for name in netns.listnetns() if name.startswith(f"pctb-{pid}-")]
+
+
+def _assert_all_ended(pids: list[str]) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"still there: {pids}")
 
 
 def _wait_children(pid: int) -> list[str]:

@@ -18,6 +18,8 @@ from packetcloud.testbed.processes import packetcloud_command
 
 END_S = 20.0
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def _run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = packetcloud_command("demo", *arguments)
@@ -81,9 +83,14 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert file.read_bytes() == bytes(range(256)) * 4099
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
-    """Router, services and hosts end with it; the exit code says that it was interrupted."""
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_an_interrupted_demo_stops_everything(
+    tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    """Router, services and hosts end with it, even if it is killed."""
     command = packetcloud_command("demo", "--bytes", "64MiB")
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -95,7 +102,7 @@ def test_an_interrupted_demo_stops_everything(tmp_path: Path, number: signal.Sig
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)
-        assert process.wait(30) == 130
+        assert process.wait(30) == exit_code
     finally:
         process.kill()
         process.wait()
