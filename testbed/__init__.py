@@ -8,7 +8,8 @@
 - `kernel`          moving threads between namespaces
 - `links`           veth pairs and the three link modes
 - `in_namespace`    the launcher that runs one command inside a namespace
-- `processes`       child processes: start, read their events, stop, count CPU and memory
+- `processes`       child processes: start, read their events, stop
+- `meter`           CPU and memory of those over time
 - `daemons`         our own daemons, as an experiment runs them
 - `sampled`         where a program spends its CPU time
 - `machine`         what the figures were measured on

@@ -17,8 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,8 +29,7 @@ from packetcloud.testbed.namespaces import Namespace
 STOP_GRACE_S = 5.0
 """How long a child may take to end after SIGTERM, before SIGKILL."""
 LAST_WORDS_BYTES = 2000
-SAMPLE_INTERVAL_S = 0.2
-_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 Event = dict[str, Any]
@@ -260,83 +258,6 @@ class Children:
             self._scratch.cleanup()
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    time_s: float
-    cpu_s: dict[str, float]
-    rss_bytes: dict[str, int]
-
-
-WHOLE_MACHINE = "whole_machine"
-"""All CPU time that the machine was not idle: also what the kernel does for nobody in particular,
-such as receiving frames on behalf of a NIC."""
-
-
-class Meter:
-    """Samples CPU and memory of children while an experiment runs, on a thread of its own."""
-
-    def __init__(
-        self,
-        children: Iterable[Child],
-        interval_s: float = SAMPLE_INTERVAL_S,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._children = tuple(children)
-        self._clock = clock
-        self._interval_s = interval_s
-        self._samples: list[_Sample] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._take()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def cpu_seconds(self, begin_s: float, end_s: float) -> dict[str, float]:
-        """CPU seconds by process name between two moments (CLOCK_MONOTONIC)."""
-        return {
-            name: self._cpu_at(name, end_s) - self._cpu_at(name, begin_s)
-            for name in self._samples[0].cpu_s
-        }
-
-    def rss_series(self, name: str) -> list[tuple[float, int]]:
-        """Resident bytes of one process over time."""
-        return [(sample.time_s, sample.rss_bytes[name]) for sample in self._samples]
-
-    def _cpu_at(self, name: str, moment_s: float) -> float:
-        samples = list(self._samples)
-        before = samples[0]
-        for sample in samples:
-            if sample.time_s >= moment_s:
-                span_s = sample.time_s - before.time_s
-                share = (moment_s - before.time_s) / span_s if span_s > 0 else 1.0
-                gained_s = sample.cpu_s[name] - before.cpu_s[name]
-                return before.cpu_s[name] + gained_s * max(0.0, share)
-            before = sample
-        return before.cpu_s[name]
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
-            self._take()
-        self._take()
-
-    def _take(self) -> None:
-        cpu_s = {child.name: child.cpu_seconds() for child in self._children}
-        cpu_s[WHOLE_MACHINE] = _machine_busy_s()
-        rss_bytes = {child.name: child.rss_bytes() for child in self._children}
-        self._samples.append(_Sample(self._clock(), cpu_s, rss_bytes))
-
-
 def python_command(module: str, *arguments: object) -> list[str]:
     """The command line that runs one of our modules as a process."""
     return [sys.executable, "-m", module, *map(str, arguments)]
@@ -381,7 +302,7 @@ def _cpu_seconds(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return sum(int(word) for word in fields[11:15]) * _TICK_S
+    return sum(int(word) for word in fields[11:15]) * TICK_S
 
 
 def _rss_bytes(pid: int) -> int:
@@ -389,9 +310,3 @@ def _rss_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):
         return 0
-
-
-def _machine_busy_s() -> float:
-    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    idle, waiting = fields[3], fields[4]
-    return (sum(fields) - idle - waiting) * _TICK_S

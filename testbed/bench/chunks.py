@@ -21,7 +21,8 @@ from packetcloud.testbed.bench.stages import stage_shares
 from packetcloud.testbed.bench.trial import Trial, make_trial
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.links import LinkMode
-from packetcloud.testbed.processes import WHOLE_MACHINE, Children, Meter, python_command
+from packetcloud.testbed.meter import WHOLE_MACHINE, Meter
+from packetcloud.testbed.processes import Children, python_command
 from packetcloud.testbed.sampled import BEGIN_SAMPLING
 
 SIZES = (64, 1024, 16384)

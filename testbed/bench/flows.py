@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.bench.scene import Scene
 from packetcloud.testbed.bench.trial import Trial, make_trial
+from packetcloud.testbed.meter import Meter
 from packetcloud.testbed.peers import iperf3
 from packetcloud.testbed.peers.relays import Endpoints
-from packetcloud.testbed.processes import Child, Children, Meter
+from packetcloud.testbed.processes import Child, Children
 
 StartRelay = Callable[[Children, Endpoints], Child]
 

@@ -17,7 +17,8 @@ from packetcloud.testbed.bench.scene import Scene, hop_scene
 from packetcloud.testbed.bench.trial import Trial, make_trial
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.links import LinkMode
-from packetcloud.testbed.processes import Children, Meter
+from packetcloud.testbed.meter import Meter
+from packetcloud.testbed.processes import Children
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from packetcloud.testbed.bench.report import Document
 from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.bench.scene import Scene
 from packetcloud.testbed.errors import ChildError
-from packetcloud.testbed.processes import Children, Meter
+from packetcloud.testbed.meter import Meter
+from packetcloud.testbed.processes import Children
 
 LIMIT_S = 300.0
 """A path so slow that the volume takes longer is measured over what it managed."""

@@ -19,13 +19,14 @@ from packetcloud.testbed.bench.trial import Trial, make_trial
 from packetcloud.testbed.daemons import Command, Router, RouterPlan, ServiceEntry, start_router
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.links import LinkMode
+from packetcloud.testbed.meter import Meter
 from packetcloud.testbed.peers.relays import (
     DEFAULT_HAPROXY,
     TUNED_HAPROXY,
     start_haproxy,
     start_socat,
 )
-from packetcloud.testbed.processes import Children, Meter, packetcloud_command
+from packetcloud.testbed.processes import Children, packetcloud_command
 
 ANY_ADDRESS = "0.0.0.0"
 

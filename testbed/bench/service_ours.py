@@ -21,7 +21,8 @@ from packetcloud.testbed.daemons import (
     start_service,
     wait_attached,
 )
-from packetcloud.testbed.processes import Child, Children, Meter
+from packetcloud.testbed.meter import Meter
+from packetcloud.testbed.processes import Child, Children
 
 SERVICE = "secure-communication"
 SUITE = "aes-128-cbc"

@@ -19,9 +19,10 @@ from packetcloud.testbed.bench.scene import Scene
 from packetcloud.testbed.bench.service_ours import delay_figures
 from packetcloud.testbed.bench.trial import Trial, Window, make_trial
 from packetcloud.testbed.errors import ChildError, MissingToolError
+from packetcloud.testbed.meter import Meter
 from packetcloud.testbed.peers.aes_job import KEY_BYTES
 from packetcloud.testbed.peers.nginx import start_nginx
-from packetcloud.testbed.processes import Child, Children, Event, Meter, python_command
+from packetcloud.testbed.processes import Child, Children, Event, python_command
 
 Address = tuple[str, int]
 

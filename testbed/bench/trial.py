@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from packetcloud.testbed.processes import Meter
+from packetcloud.testbed.meter import Meter
 
 GIGA = 1e9
 

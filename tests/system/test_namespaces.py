@@ -14,6 +14,7 @@ from pyroute2 import netns
 
 from packetcloud.testbed import links
 from packetcloud.testbed.links import LinkMode
+from packetcloud.testbed.meter import Meter
 from packetcloud.testbed.namespaces import (
     CONGESTION_CONTROL,
     LARGEST_MTU,
@@ -21,7 +22,7 @@ from packetcloud.testbed.namespaces import (
     NetworkLab,
     sweep_stale,
 )
-from packetcloud.testbed.processes import Child, Children, Meter, python_command, wait_until
+from packetcloud.testbed.processes import Child, Children, python_command, wait_until
 
 pytestmark = pytest.mark.root
 

@@ -10,7 +10,7 @@ from packetcloud.router.config import parse_config
 from packetcloud.testbed.bench.scene import LOOPBACK_ADDRESS, hop_scene, service_scene
 from packetcloud.testbed.daemons import RouterPlan, ServiceEntry, router_config
 from packetcloud.testbed.in_namespace import main as in_namespace
-from packetcloud.testbed.processes import WHOLE_MACHINE, Meter
+from packetcloud.testbed.meter import WHOLE_MACHINE, Meter
 
 
 class Counting:
