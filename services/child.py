@@ -9,6 +9,7 @@ no FastAPI, pydantic, click, rich or scapy (a test looks).
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import logging
 import os
@@ -76,8 +77,17 @@ def apply_limits(limits: ResourceLimits) -> None:
 
 
 def _import_early() -> None:
-    """Load what every service needs. Not the reactor: that is installed with its loop later."""
-    import twisted.internet.asyncioreactor  # noqa: F401
+    """Load what every service needs, before the limits count: numpy alone maps 100 MiB.
+
+    Not the reactor: that is installed with its loop later.
+    """
+    for name in (
+        "packetcloud.chunk.hop.udp",
+        "packetcloud.services.hosting",
+        "packetcloud.services.runtime",
+        "twisted.internet.asyncioreactor",
+    ):
+        importlib.import_module(name)
 
 
 def _take_over_standard_output() -> Any:
