@@ -303,6 +303,8 @@ class Endpoint:
     def body_settled(
         self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
     ) -> None:
+        if isinstance(token, Send) and neighbour is not self._link.neighbour:
+            return  # of a session that was replaced: it counted as lost then
         self._core.settled(token, settlement, reason, self._reactor.seconds())
         self._pump_soon()
 

@@ -19,6 +19,7 @@ from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.endpoint_core import EndpointLimits
 from packetcloud.host.errors import EndpointClosedError, RouterUnreachableError
 from packetcloud.host.outstanding import SendLimits
+from packetcloud.host.promise import Promise
 from packetcloud.host.received import ReceivedChunk
 from packetcloud.host.results import SendOutcome, SendResult
 from tests.unit.host.host_fakes import World, identity_of
@@ -192,6 +193,29 @@ def test_router_restart_is_survived() -> None:
     assert a.stats()["sessions_total"] == 2
 
 
+def test_a_second_session_takes_over_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The router forgot us and we connected twice: what the first session held goes on the new
+    one, and the late settlements of the first change nothing."""
+    world = World()
+    a, b = world.endpoint(1), world.endpoint(2)
+    receiver = Receiver(b)
+    node = world.nodes[0]
+    old = node.neighbour
+    assert old is not None
+    promises = [a.send(b.guid, bytes([i])) for i in range(10)]
+    world.advance(0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(old, "close", lambda reason="": None)
+        world.run(Promise.from_coroutine(node.connect(world.router.address, None)))
+    assert node.neighbour is not old
+    old.close("late")
+    for promise in promises:
+        assert world.run(promise).ok
+    assert len(receiver.journal) == 10
+    assert a.stats()["sessions_total"] == 2
+    assert a.is_connected
+
+
 def test_no_router_is_said_with_the_next_step() -> None:
     """Opening without a router fails with what to look at, not with a traceback of the hop."""
     world = World()
@@ -256,8 +280,6 @@ def test_stream_takes_a_chunk_when_the_next_is_asked_for() -> None:
 
 def test_async_for_ends_at_close() -> None:
     """`async for` over `receive()` ends without an error when the endpoint closes."""
-    from packetcloud.host.promise import Promise
-
     world = World()
     a, b = world.endpoint(1), world.endpoint(2)
     got: list[bytes] = []
