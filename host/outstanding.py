@@ -450,6 +450,8 @@ class OutstandingSends:
             self.counters["reports_delivered_after_failure_total"] += 1
         else:
             self.counters["reports_late_total"] += 1
+            if report.outcome is Outcome.DELIVERED and outcome is SendOutcome.DELIVERED:
+                self._timer.sent_too_early()
 
     def _back_off_s(self, send: Send) -> float:
         return self._timer.interval_s(max(0, send.attempts_count - 1))

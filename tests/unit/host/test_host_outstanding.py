@@ -373,6 +373,33 @@ def test_report_timer_learns_and_backs_off() -> None:
     assert 3.0 <= timer.interval_s(0) < 6.0
 
 
+def test_reports_slower_than_the_first_interval_are_learned() -> None:
+    """Where every report takes longer than the first guess, the interval grows until chunks are
+    sent once again, and is then measured."""
+    timer, twice = ReportTimer(), 0
+    sends = OutstandingSends(SendLimits(), timer)
+    sends.link_up(0.0)
+    rtt_s, now = 7.0, 0.0
+    for chunk_id in range(20):
+        template = HeaderTemplate(SendOptions(DESTINATION), SOURCE)
+        send = Send(chunk_id, template, b"x", b"", now, now + 60)
+        sends.submit(send, now)
+        sends.settled(send, Settlement.ACCEPTED, 0, now)
+        end = now + rtt_s
+        copies = 1
+        while (due := sends.next_timeout()) is not None and due < end:
+            sends.handle_timeout(due)
+            sends.settled(send, Settlement.ACCEPTED, 0, due)
+            copies += 1
+        for _ in range(copies):
+            report = DeliveryReport(ChunkId(chunk_id), Outcome.DELIVERED)
+            sends.reported(report, end)
+        twice += copies > 1
+        now = end
+    assert twice <= 4
+    assert timer.smoothed_s == pytest.approx(rtt_s)
+
+
 def test_wake_heap_stays_bounded() -> None:
     """Many short sends leave no growing trail of stale timers."""
     bench = Bench()
