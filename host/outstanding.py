@@ -434,6 +434,7 @@ class OutstandingSends:
         self._recent[send.chunk_id] = result.outcome
         if len(self._recent) > RECENT_COUNT:
             self._recent.popitem(last=False)
+        send.payload = b""  # a timer may name this send for a minute; its memory goes now
         self.counters[f"{result.outcome.value}_total"] += 1
         if result.indeterminate:
             self.counters["indeterminate_total"] += 1

@@ -441,6 +441,31 @@ def test_services_stand_in_the_header() -> None:
         a.send(b.guid, b"x", lifetime_s=0)
 
 
+def test_payloads_of_any_buffer() -> None:
+    """bytes, bytearray, memoryviews of any item size, a numpy array; not memory with gaps."""
+    import array
+
+    world = World()
+    a, b = world.endpoint(1), world.endpoint(2)
+    got: list[bytes] = []
+
+    def take(batch: list[ReceivedChunk]) -> None:
+        for chunk in batch:
+            got.append(bytes(chunk.payload))
+            chunk.release()
+
+    b.on_chunks(take)
+    numbers = array.array("I", [1, 2, 3])
+    for payload in (b"abc", bytearray(b"abc"), memoryview(b"xabc")[1:], memoryview(numbers)):
+        assert world.run(a.send(b.guid, payload)).ok
+    assert got == [b"abc", b"abc", b"abc", numbers.tobytes()]
+    with pytest.raises(LocalMisuseError, match="contiguous"):
+        a.send(b.guid, memoryview(b"abcdef")[::2])
+    with pytest.raises(LocalMisuseError, match="payload prefix"):
+        a.send(b.guid, b"", payload_prefix=bytes(1013))
+    assert world.run(a.send(b.guid, b"", payload_prefix=bytes(1000))).ok
+
+
 def test_cancelling_a_send_gives_it_up() -> None:
     """Cancel on the promise ends the send with the truth."""
     world = World()
@@ -450,6 +475,30 @@ def test_cancelling_a_send_gives_it_up() -> None:
     world.advance(0.0)
     result = promise.value_now()
     assert result.reason == Reason.CANCELLED
+
+
+def test_cancelling_sends_when_another_ends() -> None:
+    """A callback that cancels the other sends, in the middle of handing them to the hop, is fine:
+    each ends once, and nothing is handed over after its end."""
+    world = World()
+    limits = EndpointLimits(SendLimits(max_outstanding_count=1))
+    a, b = world.endpoint(1, limits=limits), world.endpoint(2)
+    receiver = Receiver(b)
+    promises = [a.send(b.guid, bytes([i])) for i in range(10)]
+    for promise in promises[1:]:
+        promise.addErrback(lambda _: None)
+
+    def cancel_others(result: SendResult) -> SendResult:
+        for promise in promises[1:]:
+            promise.cancel()
+        return result
+
+    promises[0].addCallback(cancel_others)
+    assert world.run(promises[0]).ok
+    world.advance(10.0)
+    assert all(promise.called for promise in promises)
+    assert len(receiver.journal) <= 2
+    assert a.stats()["send_outstanding_count"] == 0
 
 
 def test_close_ends_what_is_outstanding_and_flushes_reports() -> None:

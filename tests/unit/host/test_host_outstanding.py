@@ -400,6 +400,18 @@ def test_reports_slower_than_the_first_interval_are_learned() -> None:
     assert timer.smoothed_s == pytest.approx(rtt_s)
 
 
+def test_an_ended_send_lets_go_of_its_payload() -> None:
+    """Timers that still name the send must not keep a MiB each alive.
+
+    Regression: payloads stayed in memory for the rest of their lifetime."""
+    bench = Bench()
+    send = bench.submit(1, size=1000)
+    bench.settled(send, Settlement.ACCEPTED, 0.0)
+    bench.reported(1, Outcome.DELIVERED, 0.1)
+    assert len(send.payload) == 0
+    assert bench.sends.outstanding_bytes == 0
+
+
 def test_wake_heap_stays_bounded() -> None:
     """Many short sends leave no growing trail of stale timers."""
     bench = Bench()
