@@ -45,7 +45,7 @@ from packetcloud.host.endpoint_core import (
 )
 from packetcloud.host.errors import EndpointClosedError, HostError, RouterUnreachableError
 from packetcloud.host.header_template import SendOptions
-from packetcloud.host.outstanding import CancelAtHop, HandToHop, Resolve, Send
+from packetcloud.host.outstanding import CancelAtHop, HandToHop, Resolve, Send, SendState
 from packetcloud.host.promise import Promise
 from packetcloud.host.reactor import DelayedCall, Reactor
 from packetcloud.host.received import ReceivedChunk
@@ -109,6 +109,7 @@ class Endpoint:
         self._timer_due_s = 0.0
         self._pump_call: DelayedCall | None = None
         self._is_closing = False
+        self._is_pumping = False
         self._counters: Counter[str] = Counter()
 
     @classmethod
@@ -303,6 +304,8 @@ class Endpoint:
     def body_settled(
         self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
     ) -> None:
+        if isinstance(token, Send) and neighbour is not self._link.neighbour:
+            return  # of a session that was replaced: it counted as lost then
         self._core.settled(token, settlement, reason, self._reactor.seconds())
         self._pump_soon()
 
@@ -418,10 +421,16 @@ class Endpoint:
         call, self._pump_call = self._pump_call, None
         if call is not None and call.active():
             call.cancel()
+        if self._is_pumping:
+            return  # called back by what we carry out: the loop below goes on with it
         core, reactor = self._core, self._reactor
-        while commands := core.take_commands(reactor.seconds()):
-            for command in commands:
-                self._carry_out(command)
+        self._is_pumping = True
+        try:
+            while commands := core.take_commands(reactor.seconds()):
+                for command in commands:
+                    self._carry_out(command)
+        finally:
+            self._is_pumping = False
         while self._room_waiters and core.sends.has_room:
             self._room_waiters.popleft().callback(None)
         if self._drain_waiter is not None and not core.reports_pending_count:
@@ -432,12 +441,13 @@ class Endpoint:
         neighbour = self._link.neighbour
         match command:
             case Resolve(send, result):
-                promise = send.context
+                promise, send.context = send.context, None
                 assert isinstance(promise, Promise)
                 if not promise.called:  # called already: cancelled while the hop still had it
                     promise.callback(result)
             case HandToHop(send, prefix):
-                if neighbour is not None and neighbour.is_up:
+                is_wanted = send.state is not SendState.RELEASING
+                if neighbour is not None and neighbour.is_up and is_wanted:
                     neighbour.send(BodyKind.CHUNK, prefix, send.payload, send)
                 elif send.in_flight:
                     now = self._reactor.seconds()

@@ -38,6 +38,8 @@ REPORT_LIFETIME_MS = 60_000
 """A report later than this finds nobody who still waits for it."""
 MAX_REPORT_CHUNKS_IN_FLIGHT_COUNT = 64
 """Report chunks handed to the router and not settled; above, reports wait and batch up."""
+MAX_PREFIX_BYTES = 1100
+"""What the hop takes as a prefix: it must fit the first segment. Source: hop/api.py, `send`."""
 MAX_TEMPLATES_COUNT = 1024
 """Encoded headers kept, under 1 MiB; beyond, all are encoded anew."""
 WINDOW_EXPIRY_PERIOD_S = 10.0
@@ -114,12 +116,20 @@ class EndpointCore:
         """Take over one chunk; `Resolve` comes exactly once.
 
         Raises:
-            LocalMisuseError: a zero destination, a reserved SID, a lifetime that is not positive.
+            LocalMisuseError: a zero destination, a reserved SID, a lifetime that is not positive,
+                too long a prefix, a payload that is not one piece of memory.
             SendQueueFullError: too many sends wait already.
         """
         if not lifetime_s > 0:
             raise LocalMisuseError(f"a lifetime of {lifetime_s} s: give a positive number")
         template = self._template(options)
+        prefix_bytes = template.header_bytes + len(payload_prefix)
+        if prefix_bytes > MAX_PREFIX_BYTES:
+            raise LocalMisuseError(
+                f"header and payload prefix have {prefix_bytes} bytes, at most {MAX_PREFIX_BYTES}"
+            )
+        if type(payload) is not bytes:
+            payload = _as_bytes_view(payload)
         chunk_id = self._ids.take(options.destination.value, self.sends)
         send = Send(
             chunk_id=chunk_id,
@@ -311,6 +321,13 @@ class EndpointCore:
     def _refuse(self, reason: Reason, why: str) -> Refusal:
         self.counters[f"hop_refused_{reason.word}_{why}_total"] += 1
         return Refusal(reason)
+
+
+def _as_bytes_view(payload: Buffer) -> memoryview:
+    view = memoryview(payload)
+    if not view.c_contiguous:
+        raise LocalMisuseError("a payload must be one contiguous piece of memory")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
 def _lifetime_s(header: ChunkHeader) -> float | None:

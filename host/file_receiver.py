@@ -284,12 +284,11 @@ class FileReceiver:
             while incoming.state is IncomingState.RECEIVING:
                 if active.pieces:
                     await self._write_some(active)
+                    self._sync_if_due(active)
                 elif incoming.digest is not None and incoming.is_whole:
                     await self._finish(active)
                 else:
                     break
-                if incoming.sync_due(self._reactor.seconds()) and active.syncing is None:
-                    active.syncing = Promise.from_coroutine(self._sync(active))
             if incoming.digest is not None and incoming.has_questions and not active.pieces:
                 self._answer(active, AnswerState.WANTED)
         finally:
@@ -318,6 +317,12 @@ class FileReceiver:
             chunk.accept()
             chunk.release()
         self._tell_progress(incoming)
+
+    def _sync_if_due(self, active: _Active) -> None:
+        """Begin to make safe what was written; writing goes on meanwhile."""
+        if active.syncing is None and active.incoming.sync_due(self._reactor.seconds()):
+            syncing = Promise.from_coroutine(self._sync(active))
+            active.syncing = None if syncing.is_kept else syncing
 
     async def _sync(self, active: _Active) -> None:
         part = active.part

@@ -143,6 +143,9 @@ class FileSend:
         self._in_flight: dict[int, tuple[int, int]] = {}
         self._job = 0
         self._question = 0
+        self._round_question = 1
+        """The first question since the last answer: an answer to it or any later one will do, so
+        that a way there and back longer than the asking interval still gets us on."""
         self._ask_at_s: float | None = None
         self._ask_s = ASK_AGAIN_FIRST_S
         self._pause_until_s: float | None = None
@@ -191,14 +194,16 @@ class FileSend:
         """The receiver said something."""
         if self.is_over:
             return
-        if answer.state is AnswerState.FAILED and answer.question in (0, self._question):
+        is_of_round = self._round_question <= answer.question <= self._question
+        if answer.state is AnswerState.FAILED and (is_of_round or not answer.question):
             self._receiver_failed(answer.text, now)
             return
-        if answer.question != self._question or self._ask_at_s is None:
+        if not is_of_round or self._ask_at_s is None:
             return  # about an earlier question, or a repetition
         self._progress(now)
         self._ask_at_s = None
         self._ask_s = ASK_AGAIN_FIRST_S
+        self._round_question = self._question + 1
         self._was_accepted = True
         if answer.state is AnswerState.COMPLETE:
             self._complete = answer
@@ -277,6 +282,7 @@ class FileSend:
 
     def _offer(self, now: float) -> None:
         if self.state is not SenderState.OFFERING:
+            self._round_question = self._question + 1
             self._move(SenderState.OFFERING)
         plan = self.plan
         self._ask(now)
@@ -292,6 +298,7 @@ class FileSend:
 
     def _finish(self, now: float) -> None:
         if self.state is not SenderState.FINISHING:
+            self._round_question = self._question + 1
             self._move(SenderState.FINISHING)
         assert self._digest is not None, "finishing begins with the digest"
         self._ask(now)

@@ -84,11 +84,12 @@ class SendOptions:
 class HeaderTemplate:
     """One encoded header, ready to be filled."""
 
-    __slots__ = ("_encoded", "_lifetime_offset", "options")
+    __slots__ = ("_encoded", "_lifetime_offset", "header_bytes", "options")
 
     def __init__(self, options: SendOptions, source: GUID) -> None:
         self.options = options
         self._encoded = options.header(source).to_bytes()
+        self.header_bytes = len(self._encoded)
         offset = extension_value_offset(self._encoded, ExtensionType.LIFETIME)
         assert offset is not None, "header() always writes a lifetime"
         self._lifetime_offset = offset

@@ -35,6 +35,10 @@ RESETTLING_REASONS = frozenset(
 services again only once they have found it, as we just did."""
 RESETTLING_S = 10.0
 """A host looks for its router every 5 s at the latest, and a service is restarted in about that."""
+REFUSED_FIRST_S = 0.25
+REFUSED_CAP_S = 2.0
+"""Back-off of these: a refusal is an answer, so there is no report to wait for, and what was away
+(a host, a service, room) is used within 2 s of its return."""
 RECENT_COUNT = 8192
 """Ended sends remembered to tell a late report from one that we never asked for: about 1 MiB."""
 _HEAP_SLACK_COUNT = 4096
@@ -96,6 +100,7 @@ class Send:
     custody_s: float = 0.0
     wake_s: float = 0.0
     last_refusal: tuple[int, str] | None = None
+    refusals_count: int = 0
     result: SendResult | None = None
 
     @property
@@ -361,10 +366,12 @@ class OutstandingSends:
             self._end(send, SendOutcome.REFUSED, now, reason, detail)
             return
         send.last_refusal = (reason, detail)
+        wait_s = min(REFUSED_CAP_S, REFUSED_FIRST_S * (1 << min(send.refusals_count, 10)))
+        send.refusals_count += 1
         if send.state is SendState.IN_CUSTODY and send.copies_count == 0:
             self._move(send, SendState.QUEUED)
         if not send.in_flight:
-            self._schedule(send, min(send.deadline_s, now + self._back_off_s(send)))
+            self._schedule(send, min(send.deadline_s, now + wait_s))
 
     def _woken(self, send: Send, now: float) -> None:
         if now >= send.deadline_s:
@@ -427,6 +434,7 @@ class OutstandingSends:
         self._recent[send.chunk_id] = result.outcome
         if len(self._recent) > RECENT_COUNT:
             self._recent.popitem(last=False)
+        send.payload = b""  # a timer may name this send for a minute; its memory goes now
         self.counters[f"{result.outcome.value}_total"] += 1
         if result.indeterminate:
             self.counters["indeterminate_total"] += 1
@@ -443,6 +451,8 @@ class OutstandingSends:
             self.counters["reports_delivered_after_failure_total"] += 1
         else:
             self.counters["reports_late_total"] += 1
+            if report.outcome is Outcome.DELIVERED and outcome is SendOutcome.DELIVERED:
+                self._timer.sent_too_early()
 
     def _back_off_s(self, send: Send) -> float:
         return self._timer.interval_s(max(0, send.attempts_count - 1))

@@ -106,7 +106,10 @@ class RouterLink:
         if neighbour.role is not Role.ROUTER or self._is_closing:
             neighbour.close("a host talks to a router only")
             return
-        self.neighbour = neighbour
+        before, self.neighbour = self.neighbour, neighbour
+        if before is not None:
+            before.close("replaced by a newer session")
+            self._on_down()
         self._retry_s = RECONNECT_FIRST_S
         self.counters["sessions_total"] += 1
         self._on_up()
@@ -150,15 +153,20 @@ class RouterLink:
 
     def _retry(self) -> None:
         self._retry_call = None
+        if self.neighbour is not None:
+            return
         self.counters["reconnects_tried_total"] += 1
         Deferred.fromCoroutine(self._connect_once())
 
     async def _connect_once(self) -> None:
         try:
-            await self._node.connect(self._address, self._router_guid)
+            neighbour = await self._node.connect(self._address, self._router_guid)
         except (PacketCloudError, OSError) as error:
             _log.debug("the router is still away: {error}", error=str(error))
-        if self.neighbour is None:
+            self._connect_again()
+            return
+        # `neighbour_up` may come just before or just after this, and `neighbour_down` any time.
+        if not neighbour.is_up and self.neighbour is None:
             self._connect_again()
 
 

@@ -19,6 +19,7 @@ from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.endpoint_core import EndpointLimits
 from packetcloud.host.errors import EndpointClosedError, RouterUnreachableError
 from packetcloud.host.outstanding import SendLimits
+from packetcloud.host.promise import Promise
 from packetcloud.host.received import ReceivedChunk
 from packetcloud.host.results import SendOutcome, SendResult
 from tests.unit.host.host_fakes import World, identity_of
@@ -192,6 +193,29 @@ def test_router_restart_is_survived() -> None:
     assert a.stats()["sessions_total"] == 2
 
 
+def test_a_second_session_takes_over_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The router forgot us and we connected twice: what the first session held goes on the new
+    one, and the late settlements of the first change nothing."""
+    world = World()
+    a, b = world.endpoint(1), world.endpoint(2)
+    receiver = Receiver(b)
+    node = world.nodes[0]
+    old = node.neighbour
+    assert old is not None
+    promises = [a.send(b.guid, bytes([i])) for i in range(10)]
+    world.advance(0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(old, "close", lambda reason="": None)
+        world.run(Promise.from_coroutine(node.connect(world.router.address, None)))
+    assert node.neighbour is not old
+    old.close("late")
+    for promise in promises:
+        assert world.run(promise).ok
+    assert len(receiver.journal) == 10
+    assert a.stats()["sessions_total"] == 2
+    assert a.is_connected
+
+
 def test_no_router_is_said_with_the_next_step() -> None:
     """Opening without a router fails with what to look at, not with a traceback of the hop."""
     world = World()
@@ -256,8 +280,6 @@ def test_stream_takes_a_chunk_when_the_next_is_asked_for() -> None:
 
 def test_async_for_ends_at_close() -> None:
     """`async for` over `receive()` ends without an error when the endpoint closes."""
-    from packetcloud.host.promise import Promise
-
     world = World()
     a, b = world.endpoint(1), world.endpoint(2)
     got: list[bytes] = []
@@ -419,6 +441,31 @@ def test_services_stand_in_the_header() -> None:
         a.send(b.guid, b"x", lifetime_s=0)
 
 
+def test_payloads_of_any_buffer() -> None:
+    """bytes, bytearray, memoryviews of any item size, a numpy array; not memory with gaps."""
+    import array
+
+    world = World()
+    a, b = world.endpoint(1), world.endpoint(2)
+    got: list[bytes] = []
+
+    def take(batch: list[ReceivedChunk]) -> None:
+        for chunk in batch:
+            got.append(bytes(chunk.payload))
+            chunk.release()
+
+    b.on_chunks(take)
+    numbers = array.array("I", [1, 2, 3])
+    for payload in (b"abc", bytearray(b"abc"), memoryview(b"xabc")[1:], memoryview(numbers)):
+        assert world.run(a.send(b.guid, payload)).ok
+    assert got == [b"abc", b"abc", b"abc", numbers.tobytes()]
+    with pytest.raises(LocalMisuseError, match="contiguous"):
+        a.send(b.guid, memoryview(b"abcdef")[::2])
+    with pytest.raises(LocalMisuseError, match="payload prefix"):
+        a.send(b.guid, b"", payload_prefix=bytes(1013))
+    assert world.run(a.send(b.guid, b"", payload_prefix=bytes(1000))).ok
+
+
 def test_cancelling_a_send_gives_it_up() -> None:
     """Cancel on the promise ends the send with the truth."""
     world = World()
@@ -428,6 +475,30 @@ def test_cancelling_a_send_gives_it_up() -> None:
     world.advance(0.0)
     result = promise.value_now()
     assert result.reason == Reason.CANCELLED
+
+
+def test_cancelling_sends_when_another_ends() -> None:
+    """A callback that cancels the other sends, in the middle of handing them to the hop, is fine:
+    each ends once, and nothing is handed over after its end."""
+    world = World()
+    limits = EndpointLimits(SendLimits(max_outstanding_count=1))
+    a, b = world.endpoint(1, limits=limits), world.endpoint(2)
+    receiver = Receiver(b)
+    promises = [a.send(b.guid, bytes([i])) for i in range(10)]
+    for promise in promises[1:]:
+        promise.addErrback(lambda _: None)
+
+    def cancel_others(result: SendResult) -> SendResult:
+        for promise in promises[1:]:
+            promise.cancel()
+        return result
+
+    promises[0].addCallback(cancel_others)
+    assert world.run(promises[0]).ok
+    world.advance(10.0)
+    assert all(promise.called for promise in promises)
+    assert len(receiver.journal) <= 2
+    assert a.stats()["send_outstanding_count"] == 0
 
 
 def test_close_ends_what_is_outstanding_and_flushes_reports() -> None:

@@ -322,13 +322,29 @@ def test_sender_ignores_answers_to_earlier_questions() -> None:
     """A late answer, which may list what is there by now, does not send it all again."""
     sending = Sending(100)
     old = sending.question
-    sending.core.handle_timeout(3.0)
+    sending.answer(AnswerState.WANTED, (0, 100))
+    sending.answer(AnswerState.WANTED, (0, 100))
+    sending.core.data_ended(sending.jobs()[0].job, OK, 1.0)
+    sending.core.hashed(b"d" * 32, 1.0)
     sending.take()
+    assert sending.core.state is SenderState.FINISHING
     sending.core.answered(Answer(ID, old, AnswerState.WANTED, 0, missing=((0, 100),)), 3.1)
-    assert sending.core.state is SenderState.OFFERING
-    sending.answer(AnswerState.WANTED, (0, 100))
-    sending.answer(AnswerState.WANTED, (0, 100))
+    assert sending.core.state is SenderState.FINISHING
     assert len(sending.jobs()) == 1
+
+
+def test_answers_slower_than_the_questions_still_count() -> None:
+    """Each answer is to an earlier question than the last: the transfer goes on all the same.
+
+    Regression: with a way there and back over 10 s the sender only ever asked."""
+    sending = Sending(100)
+    first = sending.question
+    for now in (3.0, 9.0):
+        sending.core.handle_timeout(now)
+        sending.take()
+    assert sending.question == first + 2
+    sending.core.answered(Answer(ID, first, AnswerState.WANTED, 0, missing=((0, 100),)), 12.0)
+    assert sending.core.state is SenderState.SENDING
 
 
 def test_sender_gives_up_only_when_nothing_moves() -> None:

@@ -18,7 +18,7 @@ from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.errors import HostError, TransferError
 from packetcloud.host.file_receiver import IDLE_S, FileReceiver
 from packetcloud.host.file_transfer import FileTransfers, ReceivedFile, SentFile
-from packetcloud.host.part_file import PartFile
+from packetcloud.host.part_file import PartFile, read_journal
 from tests.unit.host.host_fakes import World, identity_of
 
 CHUNK = 4096
@@ -104,6 +104,8 @@ def test_checker_for_files_under_faults(tmp_path: Path, seed: int) -> None:
         assert (tmp_path / "in" / path.name).read_bytes() == path.read_bytes()
     assert visible(tmp_path / "in") == ["f0", "f1", "f2"]
     assert len(b.files) == 3
+    assert b.receiver is not None
+    assert b.receiver.counters["bugs_total"] == 0
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -145,6 +147,29 @@ def _sync(receiver: FileReceiver, active: Any) -> Any:
     from packetcloud.host.promise import Promise
 
     return Promise.from_coroutine(receiver._sync(active))
+
+
+def test_what_arrives_slowly_is_made_safe_meanwhile(tmp_path: Path) -> None:
+    """A transfer of many seconds is noted in the journal on the way, and its end closes it once.
+
+    Regression: a sync was begun on the file that had just been finished and closed."""
+    world = World()
+    a, b = Side(world, 1), Side(world, 2, tmp_path / "in")
+    world.router.faults.delay_s = (2.0, 4.0)
+    path = make_file(tmp_path / "out", 3000 * CHUNK)
+    promise = a.transfers.send(path, b.guid, chunk_bytes=CHUNK)
+    ranges: list[int] = []
+
+    def noted() -> bool:
+        for journal in (tmp_path / "in").glob(".*.journal"):
+            ranges.append(read_journal(journal)[1].total_bytes)
+        return promise.is_kept
+
+    world.until(noted)
+    assert 0 < max(ranges) < 3000 * CHUNK
+    assert b.receiver is not None
+    assert b.receiver.counters["bugs_total"] == 0
+    assert b.receiver.counters["sync_failures_total"] == 0
 
 
 def test_resume_sends_only_what_is_missing(tmp_path: Path) -> None:
