@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packetcloud.chunk.capture import (
+    MAX_BLOCK_BYTES,
     MAX_INTERFACES_COUNT,
     MAX_PACKET_BYTES,
     CapturedPacket,
@@ -61,6 +62,7 @@ def test_pcapng_sections_and_interfaces() -> None:
         + interface(link_type=101, options=binary)
         + enhanced(b"a", 5)
         + enhanced(b"b", 2048, index=1)
+        + enhanced(b"late", 1 << 40, index=1)
         + section(">")
         + interface(">", 113)
         + enhanced(b"c", 1, ">")
@@ -68,6 +70,7 @@ def test_pcapng_sections_and_interfaces() -> None:
     assert [(packet.time_ns, packet.link_type) for packet in read(data)] == [
         (100_000_000_005, 1),
         (2_000_000_000, 101),
+        ((1 << 30) * 1_000_000_000, 101),
         (1000, 113),
     ]
 
@@ -144,6 +147,14 @@ def test_damage_is_told(damaged: bytes) -> None:
     """Lengths that contradict each other or are over their cap are a CaptureError, no more."""
     with pytest.raises(CaptureError, match="after packet 0"):
         list(read(damaged))
+
+
+def test_caps_come_before_reading() -> None:
+    """A packet or block over its cap is refused for its size, although all of it is there."""
+    with pytest.raises(CaptureError, match=f"a packet of {MAX_PACKET_BYTES + 1} bytes"):
+        list(read(pcap([bytes(MAX_PACKET_BYTES + 1)], snap_bytes=1 << 20)))
+    with pytest.raises(CaptureError, match=f"a block of {MAX_BLOCK_BYTES + 12} bytes"):
+        list(read(section() + block("<", 5, bytes(MAX_BLOCK_BYTES))))
 
 
 def test_caps_are_not_too_low() -> None:

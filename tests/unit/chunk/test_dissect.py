@@ -22,7 +22,13 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.messages import BodyKind, VerdictCode, VerdictHeader, encode_reports
 from packetcloud.chunk.names import GUID
 from tests.vectors import chunk_v1, hop_v1
-from tests.vectors.chunk_v1_valid import good_headers, good_reports, make_header
+from tests.vectors.chunk_v1_valid import (
+    DESTINATION,
+    good_headers,
+    good_reports,
+    good_verdicts,
+    make_header,
+)
 from tests.vectors.hop_v1_valid import (
     KEY,
     OTHER_SESSION,
@@ -149,6 +155,56 @@ def test_emitted_chunks_are_read() -> None:
     assert [entry["payload_bytes"] for entry in body.fields["emitted"]] == [5, 5]
     [body] = segment(BodyKind.VERDICT, head + SMALL_CHUNK + SMALL_CHUNK[:-1]).bodies
     assert body.error is not None and "bad_payload_length" in body.error
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [
+        (2, 1, "reserved_bits"),
+        (3, 1, "reserved_bits"),
+        (19, 1, "bad_segment"),
+        (19, 0, "bad_segment"),
+    ],
+)
+def test_a_bad_segment_has_its_reason(offset: int, value: int, reason: str) -> None:
+    """Reserved bits, and more bytes than the body has."""
+    data = bytearray(replace(WHOLE, body_bytes=len(WHOLE.data)).to_bytes())
+    data[offset] = value
+    assert str(dissect(bytes(data)).error).startswith(reason)
+
+
+def test_an_empty_segment_is_an_error() -> None:
+    """A segment carries at least one byte."""
+    assert str(dissect(replace(WHOLE, data=b"").to_bytes()).error).startswith("bad_segment")
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3, 18, 19])
+def test_reserved_bits_of_a_bundle(offset: int) -> None:
+    """Each reserved field alone is enough."""
+    data = bytearray(good_bundles()["one body"].to_bytes())
+    data[offset] = 1
+    assert str(dissect(bytes(data)).error).startswith("reserved_bits")
+
+
+def test_what_verdicts_say() -> None:
+    """A word where there is one, the target of a redirect, the number of emitted chunks."""
+    said = {
+        name: segment(BodyKind.VERDICT, verdict.to_bytes()).bodies[0].fields["verdict"]
+        for name, verdict in good_verdicts().items()
+        if verdict.emit_count < 10
+    }
+    assert said["drop"]["detail"] == "no such key"
+    assert "detail" not in said["drop without a word"] and "emit_count" not in said["drop"]
+    assert said["redirect"]["destination"] == DESTINATION.hex
+    assert said["redirect"]["destination_na"] == 7
+    assert (said["emit as well"]["emit_count"], said["emit as well"]["keep"]) == (1, True)
+
+
+def test_a_cookie_is_shown_where_there_is_one() -> None:
+    """A HELLO under load carries one, the first does not."""
+    assert "cookie" not in dissect(good_handshakes()["hello"].to_bytes()).fields
+    fields = dissect(good_handshakes()["hello with a cookie"].to_bytes()).fields
+    assert fields["cookie"] == bytes(range(16)).hex()
 
 
 def test_an_unknown_body_kind_is_shown() -> None:

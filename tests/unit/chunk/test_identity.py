@@ -262,6 +262,23 @@ def test_other_files_are_no_key_files(tmp_path: Path, text: str) -> None:
         load_identity_file(path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("format", "packetcloud-identity-2", "format 'packetcloud-identity-2', expected"),
+        ("suite", 2, "suite 2, known: 1"),
+        ("suite", "1", "suite '1', known: 1"),
+    ],
+)
+def test_a_newer_file_is_told_as_such(tmp_path: Path, field: str, value: object, text: str) -> None:
+    """A file that is whole but of another format or suite: what it is and what is known."""
+    path = tmp_path / "host.key"
+    create_identity_file(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(IdentityError, match=text):
+        load_identity_file(path)
+
+
 def test_other_things_are_no_key_files(tmp_path: Path) -> None:
     """Bytes that are no text, a folder, a pipe without a writer: refused at once, no waiting."""
     data, folder, pipe = tmp_path / "data.key", tmp_path / "folder.key", tmp_path / "pipe.key"
@@ -269,14 +286,21 @@ def test_other_things_are_no_key_files(tmp_path: Path) -> None:
     data.write_bytes(b"\xff\xfe")
     folder.mkdir(0o700)
     os.mkfifo(pipe, 0o600)
-    for path in (data, folder, pipe):
-        with pytest.raises(IdentityError, match=path.name):
+    for path, text in (
+        (data, "not text"),
+        (folder, "not a plain file"),
+        (pipe, "not a plain file"),
+    ):
+        with pytest.raises(IdentityError, match=f"{path.name}.*{text}"):
             load_identity_file(path)
 
 
 def test_a_file_of_just_the_largest_size_is_read(tmp_path: Path) -> None:
-    """4096 bytes are read, 4097 are not a key file (see above)."""
+    """4096 bytes are read, 4097 are not a key file, even if blanks are what is too much."""
     path = tmp_path / "host.key"
     created = create_identity_file(path)
     path.write_bytes(path.read_bytes().ljust(MAX_KEY_FILE_BYTES))
     assert load_identity_file(path) == created
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(IdentityError, match=f"over {MAX_KEY_FILE_BYTES} bytes"):
+        load_identity_file(path)
