@@ -96,7 +96,8 @@ class Receiver:
         self._done_below = 0
         self._done: set[int] = set()
         self._refused: dict[int, int] = {}
-        self._largest_burst = -1
+        self._largest_burst = 0
+        """Bursts count from 1; 0 means that none arrived."""
         self._largest_at = 0.0
         self._received_bytes = 0
         self._unacked_bytes = 0
@@ -478,7 +479,7 @@ class Receiver:
     def take_ack(self, now: float) -> list[bytes]:
         """Return the frames that acknowledge everything so far, and start counting anew."""
         limit = self._released_bytes + self._credit_bytes
-        delay_us = min(int((now - self._largest_at) * 1e6), 0xFFFF_FFFF)
+        delay_us = int((now - self._largest_at) * 1e6) if self._largest_burst else 0
         done = b""
         if self._done:
             bits = 0
@@ -492,8 +493,8 @@ class Receiver:
             partials, more = self._partials(room)
         frames = [
             wire.AckFrame(
-                max(self._largest_burst, 0) & 0xFFFF_FFFF,
-                max(delay_us, 0),
+                self._largest_burst & 0xFFFF_FFFF,
+                max(0, min(delay_us, 0xFFFF_FFFF)),
                 self._received_bytes,
                 limit,
                 self.window_bytes,

@@ -91,14 +91,14 @@ class Sender:
         self._resend_small: deque[Outgoing] = deque()
         self._forget: deque[tuple[int, int]] = deque()
         self._next_transfer = 0
-        self._next_burst = 0
+        self._next_burst = 1
         self._done_below = 0
         self._started_bytes = 0
         self._in_flight: deque[_Train] = deque()
         self._history: deque[_Train] = deque()
         """Bursts that an ACK has passed but that are too recent to call lost by time."""
-        self._loss_floor = -1
-        self._largest_acked = -1
+        self._loss_floor = 0
+        self._largest_acked = 0
         self.in_flight_bytes = 0
         self.queued_bytes = 0
         self._probe_wanted = False
@@ -319,9 +319,9 @@ class Sender:
         Raises:
             ProtocolError: it acknowledges what was never sent.
         """
-        largest = wire.expand(ack.largest_burst, max(self._largest_acked, 0))
+        largest = wire.expand(ack.largest_burst, self._largest_acked)
         below = wire.expand(ack.done_below, self._done_below)
-        if largest >= max(self._next_burst, 1) or below > self._next_transfer:
+        if largest >= self._next_burst or below > self._next_transfer:
             raise ProtocolError("optimistic_ack", f"burst {largest}, transfer {below}")
         if ack.credit_limit_bytes > self._credit_limit:
             self._credit_limit = ack.credit_limit_bytes

@@ -366,3 +366,15 @@ def test_a_control_datagram_joined_to_a_train_of_data_counts() -> None:
     assert not link.cores[B].dropped
     answers = list(link.cores[B].datagrams_to_send(link.now))
     assert any(bytes(buffers[0])[0] == wire.CONTROL_BYTE for _, buffers, _ in answers)
+
+
+def test_a_single_small_body_needs_no_probe() -> None:
+    """The very first burst is acknowledged as such: a round-trip sample, and nothing in flight."""
+    link = Link()
+    neighbour = link.connect()
+    neighbour.send(BodyKind.CHUNK, b"", b"hello", "x")
+    link.run(lambda: bool(link.uppers[A].settled))
+    end = link.now + 1
+    link.run(lambda: link.now > end)
+    assert neighbour.sender.probes == 0 and neighbour.sender.in_flight_bytes == 0
+    assert neighbour.rtt.smoothed_s == pytest.approx(2 * link.delay_s, abs=0.006)
