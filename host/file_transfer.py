@@ -26,6 +26,9 @@ from packetcloud.host.file_format import (
     DATA_HEADER_BYTES,
     TRANSFER_ID_BYTES,
     Answer,
+    Data,
+    Finish,
+    Offer,
     decode_message,
 )
 from packetcloud.host.file_receiver import (
@@ -75,6 +78,9 @@ class FileTransfers:
         self._endpoint = endpoint
         self._outgoing: dict[tuple[bytes, bytes], OutgoingFile] = {}
         self._receiver: FileReceiver | None = None
+        self._early: list[tuple[ReceivedChunk, Offer | Data | Finish]] | None = None
+        """What came while a receiver opens its folder; bounded by the hop's credit, which chunks
+        that are not released use up. None while no receiver is being opened."""
         endpoint.on_chunks(self._take, PayloadType.FILE)
 
     def send(
@@ -151,6 +157,8 @@ class FileTransfers:
         sources = None if allowed is None else frozenset(allowed)
         rules = ReceiveRules(sources, max_bytes, overwrite, sync_disk)
         inbox = InboxFolder(folder, sync_disk=sync_disk)
+        if self._early is None:
+            self._early = []
         return Promise.from_coroutine(self._receive(inbox, rules, on_file, on_progress))
 
     async def _receive(
@@ -161,10 +169,16 @@ class FileTransfers:
         on_progress: Callable[[ReceiveProgress], None] | None,
     ) -> FileReceiver:
         reactor: Any = self._reactor
-        await deferToThreadPool(reactor, reactor.getThreadPool(), inbox.open)
-        receiver = FileReceiver(self._reactor, self._endpoint, inbox, rules, on_file, on_progress)
-        self._receiver = receiver
-        return receiver
+        try:
+            await deferToThreadPool(reactor, reactor.getThreadPool(), inbox.open)
+            self._receiver = FileReceiver(
+                self._reactor, self._endpoint, inbox, rules, on_file, on_progress
+            )
+        finally:
+            early, self._early = self._early or [], None
+            for chunk, message in early:
+                self._take_for_receiver(chunk, message)
+        return self._receiver
 
     def _take(self, batch: list[ReceivedChunk]) -> None:
         for chunk in batch:
@@ -180,11 +194,17 @@ class FileTransfers:
                 continue
             if isinstance(message, Answer):
                 self._take_answer(chunk, message)
-            elif self._receiver is None:
-                chunk.refuse("no_receiver: this host receives no files")
-                chunk.release()
+            elif self._early is not None:
+                self._early.append((chunk, message))
             else:
-                self._receiver.take(chunk, message)
+                self._take_for_receiver(chunk, message)
+
+    def _take_for_receiver(self, chunk: ReceivedChunk, message: Offer | Data | Finish) -> None:
+        if self._receiver is None:
+            chunk.refuse("no_receiver: this host receives no files")
+            chunk.release()
+        else:
+            self._receiver.take(chunk, message)
 
     def _take_answer(self, chunk: ReceivedChunk, answer: Answer) -> None:
         outgoing = self._outgoing.get((chunk.header.source.value, answer.transfer_id))

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import mmap
 import random
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from packetcloud.host.blocking import BlockingEndpoint, ReactorThread
 from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.errors import EndpointClosedError, RouterUnreachableError, TransferError
 from packetcloud.host.file_transfer import FileTransfers, ReceivedFile, ReceiveProgress
+from packetcloud.host.inbox_folder import InboxFolder
 from packetcloud.host.promise import Promise
 from packetcloud.host.reactor import Reactor
 from packetcloud.host.received import ReceivedChunk
@@ -251,6 +253,41 @@ def test_receiver_restart_in_the_middle_of_a_file(
         await b.close()
         b = await Endpoint.open(reactor, router.address, identity)
         receiver = await FileTransfers(reactor, b).receive(tmp_path / "in")
+        await promise
+        assert (tmp_path / "in" / "f.bin").read_bytes() == source.read_bytes()
+        await receiver.close()
+        await a.close()
+        await b.close()
+
+    play(thread, router, scenario)
+
+
+def test_an_offer_that_comes_while_the_receiver_opens_its_folder_is_not_refused(
+    thread: ReactorThread, router: TinyRouter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that is slow to open its folder still takes what was offered meanwhile."""
+    source = tmp_path / "f.bin"
+    source.write_bytes(bytes(200_000))
+    opens = threading.Event()
+    really_open = InboxFolder.open
+
+    def open_late(self: InboxFolder) -> None:
+        opens.wait(10)
+        really_open(self)
+
+    monkeypatch.setattr(InboxFolder, "open", open_late)
+
+    async def scenario(reactor: Reactor, router: TinyRouter) -> None:
+        a = await Endpoint.open(reactor, router.address, Identity.generate())
+        b = await Endpoint.open(reactor, router.address, Identity.generate())
+        transfers = FileTransfers(reactor, b)
+        receiving = transfers.receive(tmp_path / "in")
+        promise = FileTransfers(reactor, a).send(source, b.guid)
+        pause: Promise[None] = Promise()
+        reactor.callLater(0.3, pause.callback, None)
+        await pause
+        opens.set()
+        receiver = await receiving
         await promise
         assert (tmp_path / "in" / "f.bin").read_bytes() == source.read_bytes()
         await receiver.close()
