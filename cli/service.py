@@ -76,6 +76,13 @@ def service() -> None:
     help="Where `process` runs, instead of what the manifest says.",
 )
 @click.option(
+    "--max-payload-bytes",
+    type=click.IntRange(1, 64 << 20),
+    default=1 << 20,
+    show_default=True,
+    help="Largest payload taken; as in the router's configuration.",
+)
+@click.option(
     "--standby/--no-standby",
     default=True,
     show_default=True,
@@ -94,6 +101,7 @@ def run(
     replicas: int,
     state_file: Path | None,
     execution: str | None,
+    max_payload_bytes: int,
     standby: bool,
     state_dir: Path | None,
 ) -> None:
@@ -123,6 +131,7 @@ def run(
         key_file=key_file,
         state_file=state_file,
         execution=execution,
+        max_payload_bytes=max_payload_bytes,
         log_level=level,
     )
     status_file = StatusFile.create(state_dir or default_state_dir(), plan.spec.name)

@@ -5,6 +5,7 @@ Used by `child` inside a VI, and by `service run --isolation none` in the comman
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.errors import IdentityError, LocalMisuseError
+from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
+from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
 from packetcloud.services.errors import ServiceConfigError
 from packetcloud.services.event_loop import install_reactor, run_reactor
 from packetcloud.services.launch import EXIT_CONFIG, EXIT_CRASH, EXIT_FINE, LaunchSpec
@@ -66,12 +69,22 @@ def host_with_status(
         status_file.remove()
 
 
+def _hop_config(spec: LaunchSpec) -> HopConfig:
+    """Return the hop's settings: room for the largest payload, what services add to it, headers."""
+    default = HopConfig()
+    body_bytes = spec.max_payload_bytes + default.max_body_bytes - DEFAULT_MAX_PAYLOAD_BYTES
+    return HopConfig(
+        max_body_bytes=body_bytes,
+        credit_bytes=max(default.credit_bytes, 4 * body_bytes),
+        instance=spec.instance,
+    )
+
+
 class _Host:
     """The reactor around one ServiceRuntime."""
 
     def __init__(self, spec: LaunchSpec, report: Report) -> None:
         self._loop, self._reactor = install_reactor()
-        from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
         from packetcloud.chunk.hop.udp import HopNode
         from packetcloud.chunk.identity import load_identity_file
         from packetcloud.services.loading import load_service
@@ -87,7 +100,7 @@ class _Host:
                 self._reactor,
                 identity,
                 Role.SERVICE,
-                HopConfig(instance=spec.instance),
+                _hop_config(spec),
                 receiver,
                 lambda guid, role: "a service takes no inbound neighbours",
             )
@@ -129,6 +142,10 @@ class _Host:
             self._failure = error
             self._reactor.stop()
             return
+        # What is loaded by now stays: the collector need not look at it again. A full collection
+        # took 39 ms, as long as thirty chunks of 1 MiB through AES; afterwards it takes none.
+        gc.collect()
+        gc.freeze()
         self._report({"event": "ready"})
         self._beat_again()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
 from packetcloud.chunk.identity import load_identity_file
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.services.catalogue import FoundService
@@ -49,6 +50,7 @@ def plan_launch(
     router_guid: str | None = None,
     state_file: Path | None = None,
     execution: str | None = None,
+    max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES,
     log_level: str = "INFO",
 ) -> LaunchPlan:
     """Check everything that can be checked without running the service.
@@ -83,6 +85,7 @@ def plan_launch(
         parameters=dict(manifest.resolve(settings)),
         limits=manifest.resources.limits(),
         deadline_ms=behaviour.deadline_ms,
+        max_payload_bytes=max_payload_bytes,
         max_expansion_ratio=behaviour.max_expansion_ratio,
         execution=ExecutionMode(execution) if execution else behaviour.execution,
         concurrency=behaviour.concurrency,

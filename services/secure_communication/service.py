@@ -14,9 +14,9 @@ from packetcloud.services.sdk import (
 )
 from packetcloud.services.secure_communication.keys import KeyRing
 from packetcloud.services.secure_communication.suites import (
-    SUITES,
     DamagedPayloadError,
     decode_head,
+    find_suite,
 )
 
 
@@ -26,7 +26,7 @@ class SecureCommunication(NetworkService):
     def start(self, context: ServiceContext) -> None:
         parameters = context.parameters
         self._encrypts = parameters.text("direction") == "encrypt"
-        self._suite = SUITES[parameters.text("suite")]
+        self._suite = find_suite(parameters.text("suite"), parameters.text("library"))
         self._keys = KeyRing(parameters.path("key_file"), self._suite.name, self._suite.key_bytes)
         if self._suite.name == "aes-128-cbc":
             context.log.warning("aes-128-cbc does not detect tampering; aes-256-gcm does")

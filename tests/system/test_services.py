@@ -63,6 +63,10 @@ class Probe(NetworkService):
         self.seen += 1
         return Verdict.update(repr(eval(bytes(chunk.payload).decode())).encode())
 
+    def hang(self):
+        while True:
+            pass
+
     def export_state(self):
         return str(self.seen).encode()
 
@@ -196,6 +200,23 @@ def test_a_vi_that_keeps_crashing_is_quarantined_until_released(run: Any) -> Non
         process.send_signal(signal.SIGHUP)
         await probe.attached(4)
         assert await probe.ask("6 * 7") == 42
+        process.terminate()
+        assert await probe.ended(process) == 0
+
+    run(test)
+
+
+def test_a_vi_that_hangs_is_killed_and_replaced(run: Any) -> None:
+    """A `process` that never returns: no sign of life for ten seconds, then a new VI."""
+
+    async def test(probe: Probe) -> None:
+        process = probe.start("--execution", "inline")
+        await probe.attached()
+        probe.router.give(b"self.hang()")
+        await probe.attached(2)
+        replica = await probe.until_listed(lambda replica: replica["state"] == "running")
+        assert (replica["restarts"], replica["last_exit"]) == (1, "killed by SIGKILL")
+        assert "no sign of life" in probe.log.read_text()
         process.terminate()
         assert await probe.ended(process) == 0
 

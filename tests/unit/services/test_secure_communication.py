@@ -23,10 +23,11 @@ from packetcloud.services.secure_communication.keys import (
     load_key_file,
     rotate_key_file,
 )
-from packetcloud.services.secure_communication.suites import HEAD_BYTES, SUITES, decode_head
+from packetcloud.services.secure_communication.suites import HEAD_BYTES, decode_head
 from packetcloud.services.testing import HARNESS_SOURCE, ProcessResult, ServiceHarness
 
 Open = Callable[..., ServiceHarness]
+SUITES = ["aes-256-gcm", "aes-128-cbc"]
 SIZES = [0, 1, 15, 16, 17, 4095, 4096, 1 << 20, (1 << 20) + 900]
 
 
@@ -42,8 +43,11 @@ def opened(key_file: Path) -> Iterator[Open]:
     """Return a function that starts the service with the test's key file."""
     with ExitStack() as stack:
 
-        def start(direction: str, suite: str, file: Path = key_file) -> ServiceHarness:
+        def start(
+            direction: str, suite: str, file: Path = key_file, library: str = "pycryptodome"
+        ) -> ServiceHarness:
             settings = {"direction": direction, "suite": suite, "key_file": str(file)}
+            settings["library"] = library
             return stack.enter_context(ServiceHarness("secure-communication", settings))
 
         yield start
@@ -54,7 +58,7 @@ def updated(result: ProcessResult) -> bytes:
     return result.payload
 
 
-@pytest.mark.parametrize("suite", list(SUITES))
+@pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("size", SIZES)
 def test_what_was_encrypted_comes_back(opened: Open, suite: str, size: int) -> None:
     """For every size around a block, none, the largest, and one that another service enlarged."""
@@ -62,6 +66,17 @@ def test_what_was_encrypted_comes_back(opened: Open, suite: str, size: int) -> N
     secret = updated(opened("encrypt", suite).process(payload, chunk_id=5))
     assert secret != payload
     assert updated(opened("decrypt", suite).process(secret, chunk_id=5)) == payload
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("there", "back"), [("openssl", "pycryptodome"), ("pycryptodome", "openssl")]
+)
+def test_both_libraries_speak_the_same_cbc(opened: Open, there: str, back: str, size: int) -> None:
+    """One direction may run on either, without the other knowing."""
+    payload = os.urandom(size)
+    secret = updated(opened("encrypt", "aes-128-cbc", library=there).process(payload))
+    assert updated(opened("decrypt", "aes-128-cbc", library=back).process(secret)) == payload
 
 
 def test_cbc_is_what_any_other_implementation_reads(opened: Open, key_file: Path) -> None:
@@ -84,7 +99,7 @@ def test_gcm_is_what_any_other_implementation_reads(opened: Open, key_file: Path
     assert AESGCM(key.derive("aes-256-gcm", 32)).decrypt(nonce, rest, bound) == payload
 
 
-@pytest.mark.parametrize("suite", list(SUITES))
+@pytest.mark.parametrize("suite", SUITES)
 def test_equal_payloads_do_not_look_equal(opened: Open, suite: str) -> None:
     """A fresh IV or nonce for every chunk."""
     service = opened("encrypt", suite)
@@ -93,7 +108,7 @@ def test_equal_payloads_do_not_look_equal(opened: Open, suite: str) -> None:
     )
 
 
-@pytest.mark.parametrize("suite", list(SUITES))
+@pytest.mark.parametrize("suite", SUITES)
 def test_no_output_buffer_is_allocated_per_chunk(opened: Open, suite: str) -> None:
     """The one buffer of the first chunk serves all others."""
     ahead, behind = opened("encrypt", suite), opened("decrypt", suite)
@@ -125,7 +140,7 @@ def test_gcm_detects_a_payload_moved_to_another_chunk(opened: Open) -> None:
     assert service.process(secret, chunk_id=1, source=other).reason == "authentication failed"
 
 
-@pytest.mark.parametrize("suite", list(SUITES))
+@pytest.mark.parametrize("suite", SUITES)
 def test_every_truncation_is_dropped(opened: Open, suite: str) -> None:
     """No length of a cut payload raises or passes."""
     secret = updated(opened("encrypt", suite).process(b"0123456789" * 3, chunk_id=1))
