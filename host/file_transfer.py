@@ -75,6 +75,8 @@ class FileTransfers:
         self._endpoint = endpoint
         self._outgoing: dict[tuple[bytes, bytes], OutgoingFile] = {}
         self._receiver: FileReceiver | None = None
+        self._early: list[ReceivedChunk] | None = None
+        """What arrives while the folder is being opened: a running sender does not wait."""
         endpoint.on_chunks(self._take, PayloadType.FILE)
 
     def send(
@@ -146,11 +148,12 @@ class FileTransfers:
         Raises (when awaited):
             HostError: the folder cannot be used, or another receiver uses it.
         """
-        if self._receiver is not None:
+        if self._receiver is not None or self._early is not None:
             raise LocalMisuseError("these transfers have a receiver already")
         sources = None if allowed is None else frozenset(allowed)
         rules = ReceiveRules(sources, max_bytes, overwrite, sync_disk)
         inbox = InboxFolder(folder, sync_disk=sync_disk)
+        self._early = []
         return Promise.from_coroutine(self._receive(inbox, rules, on_file, on_progress))
 
     async def _receive(
@@ -161,9 +164,15 @@ class FileTransfers:
         on_progress: Callable[[ReceiveProgress], None] | None,
     ) -> FileReceiver:
         reactor: Any = self._reactor
-        await deferToThreadPool(reactor, reactor.getThreadPool(), inbox.open)
-        receiver = FileReceiver(self._reactor, self._endpoint, inbox, rules, on_file, on_progress)
-        self._receiver = receiver
+        try:
+            await deferToThreadPool(reactor, reactor.getThreadPool(), inbox.open)
+            receiver = FileReceiver(
+                self._reactor, self._endpoint, inbox, rules, on_file, on_progress
+            )
+            self._receiver = receiver
+        finally:
+            early, self._early = self._early or [], None
+            self._take(early)
         return receiver
 
     def _take(self, batch: list[ReceivedChunk]) -> None:
@@ -180,6 +189,9 @@ class FileTransfers:
                 continue
             if isinstance(message, Answer):
                 self._take_answer(chunk, message)
+            elif self._early is not None:
+                chunk.defer()
+                self._early.append(chunk)
             elif self._receiver is None:
                 chunk.refuse("no_receiver: this host receives no files")
                 chunk.release()
