@@ -63,10 +63,9 @@ class Stage:
             *("host", "receive", str(self.inbox), "--router", self.address),
             *("--key", str(self.folder / "b.key"), "--format", "json", *words),
         )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, process.communicate()
-        assert json.loads(line)["ready"]
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("receiving into"), (line, process.communicate())
         return process
 
     def start_sender(self, path: Path, *words: str) -> subprocess.Popen[str]:
