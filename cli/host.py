@@ -249,9 +249,9 @@ def receive(
 ) -> None:
     """Receive files into DIR, until stopped by Ctrl-C or by --once or --count.
 
-    One line is printed for every file that arrived whole; with --format json one object on a line,
-    after a first one that says that the receiver is ready. Unfinished files are kept, hidden, and
-    can be resumed by their sender.
+    One line (with --format json: one JSON object on a line) is printed for every file that arrived
+    whole; that it is ready is said on standard error. Unfinished files are kept, hidden, and can be
+    resumed by their sender.
     """
     from packetcloud.host.programs import Attachment, ReceiveOrder, receive_files
     from packetcloud.host.session import InterruptedSessionError, run_session, warnings_to
@@ -264,10 +264,7 @@ def receive(
     warnings_to(output.warn)
 
     def ready(guid: GUID) -> None:
-        if output.is_json:
-            output.text(json.dumps({"ready": True, "guid": guid.hex, "folder": str(folder)}))
-        else:
-            output.note(f"receiving into {folder} as {guid}")
+        output.note(f"receiving into {folder} as {guid}")
 
     with ReceiveBars(output) as bars:
 

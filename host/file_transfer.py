@@ -26,9 +26,6 @@ from packetcloud.host.file_format import (
     DATA_HEADER_BYTES,
     TRANSFER_ID_BYTES,
     Answer,
-    Data,
-    Finish,
-    Offer,
     decode_message,
 )
 from packetcloud.host.file_receiver import (
@@ -78,9 +75,8 @@ class FileTransfers:
         self._endpoint = endpoint
         self._outgoing: dict[tuple[bytes, bytes], OutgoingFile] = {}
         self._receiver: FileReceiver | None = None
-        self._early: list[tuple[ReceivedChunk, Offer | Data | Finish]] | None = None
-        """What came while a receiver opens its folder; bounded by the hop's credit, which chunks
-        that are not released use up. None while no receiver is being opened."""
+        self._early: list[ReceivedChunk] | None = None
+        """What arrives while the folder is being opened: a running sender does not wait."""
         endpoint.on_chunks(self._take, PayloadType.FILE)
 
     def send(
@@ -152,13 +148,12 @@ class FileTransfers:
         Raises (when awaited):
             HostError: the folder cannot be used, or another receiver uses it.
         """
-        if self._receiver is not None:
+        if self._receiver is not None or self._early is not None:
             raise LocalMisuseError("these transfers have a receiver already")
         sources = None if allowed is None else frozenset(allowed)
         rules = ReceiveRules(sources, max_bytes, overwrite, sync_disk)
         inbox = InboxFolder(folder, sync_disk=sync_disk)
-        if self._early is None:
-            self._early = []
+        self._early = []
         return Promise.from_coroutine(self._receive(inbox, rules, on_file, on_progress))
 
     async def _receive(
@@ -171,14 +166,14 @@ class FileTransfers:
         reactor: Any = self._reactor
         try:
             await deferToThreadPool(reactor, reactor.getThreadPool(), inbox.open)
-            self._receiver = FileReceiver(
+            receiver = FileReceiver(
                 self._reactor, self._endpoint, inbox, rules, on_file, on_progress
             )
+            self._receiver = receiver
         finally:
             early, self._early = self._early or [], None
-            for chunk, message in early:
-                self._take_for_receiver(chunk, message)
-        return self._receiver
+            self._take(early)
+        return receiver
 
     def _take(self, batch: list[ReceivedChunk]) -> None:
         for chunk in batch:
@@ -195,16 +190,13 @@ class FileTransfers:
             if isinstance(message, Answer):
                 self._take_answer(chunk, message)
             elif self._early is not None:
-                self._early.append((chunk, message))
+                chunk.defer()
+                self._early.append(chunk)
+            elif self._receiver is None:
+                chunk.refuse("no_receiver: this host receives no files")
+                chunk.release()
             else:
-                self._take_for_receiver(chunk, message)
-
-    def _take_for_receiver(self, chunk: ReceivedChunk, message: Offer | Data | Finish) -> None:
-        if self._receiver is None:
-            chunk.refuse("no_receiver: this host receives no files")
-            chunk.release()
-        else:
-            self._receiver.take(chunk, message)
+                self._receiver.take(chunk, message)
 
     def _take_answer(self, chunk: ReceivedChunk, answer: Answer) -> None:
         outgoing = self._outgoing.get((chunk.header.source.value, answer.transfer_id))
