@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from hypothesis import settings
 # Two cores shared by all workers: a slow example says nothing about our code.
 settings.register_profile("packetcloud", deadline=None)
 settings.load_profile("packetcloud")
+
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and every child with them;
+# tests that interrupt a child need it to listen.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SYSTEM_TESTS = Path(__file__).parent / "system"
 DAEMON_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
