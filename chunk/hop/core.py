@@ -32,8 +32,13 @@ from packetcloud.chunk.hop.session import TRAINS_PER_TURN, Datagram, Session, ch
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
+RESETS_PER_S = 50
+"""Answers to datagrams of unknown sessions: enough for a restart, useless for a flood."""
 SCRATCH_BYTES = 65_536
 """More than the kernel ever hands over in one piece."""
+
+
+_SESSION_BYTES = frozenset({wire.DATA_BYTE, wire.BUNDLE_BYTE, wire.CONTROL_BYTE})
 
 
 class HopCore:
@@ -78,6 +83,9 @@ class HopCore:
         """Datagrams or trains that were dropped, by reason."""
         self._servers = ServerHandshakes(identity, random_bytes, self._admit_with_cap)
         self._clients: dict[int, ClientHandshake] = {}
+        self._by_remote: dict[int, Session] = {}
+        self._reset_second = 0
+        self._resets_left = RESETS_PER_S
         self._client_done: dict[int, Callable[[Session | str], None]] = {}
         self._active: dict[Session, None] = {}
         self._out: deque[Datagram] = deque()
@@ -286,6 +294,9 @@ class HopCore:
             return
         if first >> 4 != wire.HOP_VERSION:
             raise ProtocolError("bad_version", f"{first >> 4}")
+        if first in _SESSION_BYTES and local_id not in self._clients:
+            self._reset(local_id, address, now)
+            raise ProtocolError("unknown_session")
         if len(datagram) > wire.MIN_DATAGRAM_BYTES:
             raise ProtocolError("unknown_session")
         self._receive_handshake(first & 15, local_id, bytes(datagram), address, now)
@@ -307,6 +318,8 @@ class HopCore:
             return
         client = self._clients.get(local_id)
         if client is None or client.address != address:
+            if kind == wire.DatagramType.REJECT:
+                self._take_reset(local_id, address, now)
             raise ProtocolError("unknown_session")
         match kind:
             case wire.DatagramType.RETRY:
@@ -323,6 +336,23 @@ class HopCore:
         session = self.sessions.get(local_id)
         if session is not None and kind == wire.DatagramType.CONTROL:
             session.receive_control(datagram, now)
+
+    def _reset(self, local_id: int, address: Any, now: float) -> None:
+        """Tell a neighbour of an earlier life that its session is not known here."""
+        second = int(now)
+        if second != self._reset_second:
+            self._reset_second, self._resets_left = second, RESETS_PER_S
+        if self._resets_left:
+            self._resets_left -= 1
+            reset = wire.Reject(local_id, "").to_bytes()
+            self._out.append((address, [reset], len(reset)))
+
+    def _take_reset(self, remote_id: int, address: Any, now: float) -> None:
+        """End the session that the neighbour does not know (any more): it was restarted."""
+        session = self._by_remote.get(remote_id)
+        if session is not None and session.peer_address == address:
+            session.close("the neighbour was restarted")
+            self._end(session, now, tell=False)
 
     def _after_client(self, local_id: int, now: float) -> None:
         """Send what a client handshake wants sent, and finish it when it is over."""
@@ -399,6 +429,7 @@ class HopCore:
             now,
         )
         self.sessions[local_id] = session
+        self._by_remote[remote_id] = session
         self._active[session] = None
         return session
 
@@ -407,6 +438,7 @@ class HopCore:
         if self.sessions.pop(session.local_id, None) is None:
             return
         self._active.pop(session, None)
+        self._by_remote.pop(session.remote_id, None)
         self._timer_of.pop(session.local_id, None)
         if self._last is session:
             self._last = None
@@ -429,6 +461,10 @@ class HopCore:
             if session.peer_address == address:
                 session.suspect(now)
                 self._arm(session.local_id, now)
+        for local_id, client in self._clients.items():
+            if client.address == address:
+                client.suspect(now)
+                self._arm(local_id, client.next_timeout())
 
     def close(self, reason: str, now: float) -> None:
         """End every session; `datagrams_to_send` then holds the farewells."""

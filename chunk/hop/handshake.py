@@ -29,6 +29,8 @@ CONNECT_TIMEOUT_S = 10.0
 FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 0.5
 """At 30 % loss each way half of all tries fail: about 20 tries leave one failure in a million."""
+SUSPECT_TIMEOUT_S = 0.5
+"""How long to try on after word that the port is closed; longer than two retries."""
 HALF_OPEN_COUNT = 256
 """Half-open handshakes kept, about 2 KiB each; the oldest makes room."""
 HALF_OPEN_TIMEOUT_S = 15.0
@@ -76,6 +78,7 @@ class ClientHandshake:
         self.state = ClientState.HELLO_SENT
         self.welcome: wire.Welcome | None = None
         self.failure = ""
+        self._is_suspect = False
         self.rtt_s: float | None = None
 
     @property
@@ -135,13 +138,19 @@ class ClientHandshake:
             raise ProtocolError("unexpected_control")
         self.state = ClientState.UP
 
+    def suspect(self, now: float) -> None:
+        """The network says that nobody listens there: a hint, so one more try, then give up."""
+        if not self._is_suspect:
+            self._is_suspect = True
+            self._give_up_at = min(self._give_up_at, now + SUSPECT_TIMEOUT_S)
+
     def next_timeout(self) -> float:
         return min(self._retry_at, self._give_up_at)
 
     def handle_timeout(self, now: float) -> None:
         """Say it again, or give up."""
         if now >= self._give_up_at:
-            self._fail("no answer")
+            self._fail("nobody listens there" if self._is_suspect else "no answer")
         elif now >= self._retry_at:
             self._wait_s = min(self._wait_s * 1.5, LONGEST_RETRY_S)
             self._send(self._current, now)

@@ -378,3 +378,44 @@ def test_a_single_small_body_needs_no_probe() -> None:
     link.run(lambda: link.now > end)
     assert neighbour.sender.probes == 0 and neighbour.sender.in_flight_bytes == 0
     assert neighbour.rtt.smoothed_s == pytest.approx(2 * link.delay_s, abs=0.006)
+
+
+def test_a_restarted_neighbour_ends_the_old_session_at_the_first_datagram() -> None:
+    """Who lost its sessions says so, and the other side need not wait for the idle time-out."""
+    link = Link()
+    neighbour = link.connect()
+    identity = link.cores[B].identity
+    link.cores[B] = HopCore(
+        identity, Role.ROUTER, HopConfig(), link.uppers[B], link.random.randbytes,
+        lambda _: 1472, 1 << 20, None, lambda: None,
+    )  # fmt: skip
+    neighbour.send(BodyKind.CHUNK, b"", bytes(100), "x")
+    began = link.now
+    link.run(lambda: bool(link.uppers[A].down))
+    assert link.uppers[A].down == ["the neighbour was restarted"]
+    assert link.uppers[A].settled == [("x", Settlement.LOST, 0)]
+    assert link.now - began < 0.1
+
+
+def test_a_forged_reset_ends_nothing() -> None:
+    """A REJECT with a guessed id, or from another address, leaves the session alone."""
+    link = Link()
+    neighbour = link.connect()
+    right = wire.Reject(neighbour.remote_id, "").to_bytes()
+    wrong = wire.Reject(neighbour.remote_id ^ 2, "").to_bytes()
+    link.receive(A, ("198.51.100.1", 4000), [right])
+    link.receive(A, B, [wrong])
+    assert neighbour.is_up and not link.uppers[A].down
+
+
+def test_resets_are_few_and_never_answer_resets() -> None:
+    """A flood of datagrams for unknown sessions draws at most 50 short answers a second."""
+    link = Link()
+    core = link.cores[B]
+    for number in range(500):
+        control = wire.encode_control(number + 1, [wire.ProbeFrame(1).to_bytes()])
+        link.receive(B, ("198.51.100.1", 9), [control])
+        link.receive(B, ("198.51.100.1", 9), [wire.Reject(number + 1, "").to_bytes()])
+    answers = list(core.datagrams_to_send(link.now))
+    assert len(answers) == 50
+    assert all(len(buffers[0]) == 12 for _, buffers, _ in answers)
