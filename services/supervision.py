@@ -11,7 +11,7 @@ from typing import Any
 
 from packetcloud.services.event_loop import install_reactor, run_reactor
 from packetcloud.services.isolation import Instance, Isolation
-from packetcloud.services.launch import ExitCause, LaunchSpec
+from packetcloud.services.launch import EXIT_CRASH, ExitCause, LaunchSpec
 from packetcloud.services.state_dir import StatusFile
 from packetcloud.services.supervisor import (
     Event,
@@ -106,17 +106,26 @@ class Supervision:
         for command in commands:
             match command:
                 case Launch(index):
-                    watcher = _Watcher(self, index)
-                    self._instances[index] = self._isolation.start(self._spec_of(index), watcher)
+                    self._launch(index)
                 case Terminate(index):
-                    self._instances[index].terminate()
+                    if index in self._instances:
+                        self._instances[index].terminate()
                 case Kill(index, why):
                     _log.error("%s/%d: killed: %s", self._spec.name, index, why)
-                    self._instances[index].kill()
+                    if index in self._instances:
+                        self._instances[index].kill()
                 case Finish(exit_code, text):
                     self._finish(exit_code, text)
                     return
         self._set_timer()
+
+    def _launch(self, index: int) -> None:
+        watcher = _Watcher(self, index)
+        try:
+            self._instances[index] = self._isolation.start(self._spec_of(index), watcher)
+        except OSError as error:  # no process or descriptor left: as if it had crashed at once
+            _log.error("%s/%d: cannot be started: %s", self._spec.name, index, error)
+            self._reactor.callLater(0, watcher.exited, ExitCause(code=EXIT_CRASH))
 
     def _spec_of(self, index: int) -> LaunchSpec:
         spec = self._spec
@@ -146,7 +155,10 @@ class Supervision:
     def _write_status(self) -> None:
         if self._status_timer is not None and self._status_timer.active():
             self._status_timer.cancel()
-        self._status_file.write(self.status())
+        try:
+            self._status_file.write(self.status())
+        except OSError as error:  # a full disk must not end a service that works
+            _log.warning("cannot write %s: %s", self._status_file.path, error.strerror)
         self._status_timer = self._reactor.callLater(STATUS_INTERVAL_S, self._write_status)
 
     def _log_change(self, index: int) -> None:
