@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 from twisted.internet import asyncioreactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.log import PythonLoggingObserver
 
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.chunk.hop.api import HopConfig
@@ -27,6 +29,10 @@ def install_reactor() -> Any:
     asyncioreactor.install()  # type: ignore[no-untyped-call]
     from twisted.internet import reactor
 
+    # What the hop logs, unhandled errors above all, is a child's last words.
+    observe: Callable[[str], Any] = PythonLoggingObserver
+    observe("packetcloud.twisted").start()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     return reactor
 
 
