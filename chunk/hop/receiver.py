@@ -128,9 +128,17 @@ class Receiver:
         return None
 
     def landing_run(self) -> tuple[RowBuffer, int, int] | None:
-        """Return the rows that the transfer in hand still lacks at its end: buffer, first, end."""
+        """Return the rows that the transfer in hand still lacks at its end: buffer, first, end.
+
+        None when its end is there and only a hole before it is not: nothing can be received into
+        no rows, and whoever tried would never come to the repeats.
+        """
         current = self._current
-        if current is None or not isinstance(current.store, RowBuffer):
+        if (
+            current is None
+            or current.high >= current.segments
+            or not isinstance(current.store, RowBuffer)
+        ):
             return None
         return current.store, current.high, current.segments
 
