@@ -182,10 +182,19 @@ def _namespaces_of(pid: int) -> list[str]:
     return [name for name in netns.listnetns() if name.startswith(f"pctb-{pid}-")]
 
 
+def _is_running(pid: str) -> bool:
+    """Whether the process has not ended; one that nobody has waited for yet has."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
 def _assert_all_ended(pids: list[str]) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+        if not any(_is_running(pid) for pid in pids):
             return
         time.sleep(0.05)
     raise AssertionError(f"still there: {pids}")
