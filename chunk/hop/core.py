@@ -28,7 +28,7 @@ from packetcloud.chunk.hop.handshake import (
     ServerHandshakes,
     new_session_id,
 )
-from packetcloud.chunk.hop.session import TRAINS_PER_TURN, Datagram, Session, check_address
+from packetcloud.chunk.hop.session import BURSTS_PER_TURN, Datagram, Session, check_address
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
@@ -494,7 +494,7 @@ class HopCore:
             for datagram in session.datagrams_to_send(now):
                 trains += 1
                 yield datagram
-            if trains < TRAINS_PER_TURN:
+            if trains < BURSTS_PER_TURN:
                 self._active.pop(session, None)
             self._arm(session.local_id, session.next_timeout())
         while self._out:

@@ -42,7 +42,7 @@ _INDEX_WORD = 5
 _BURST_WORD = 6
 _steps = np.zeros((MAX_TRAIN_ROWS, 7), np.uint32)
 _steps[:, _INDEX_WORD] = np.arange(MAX_TRAIN_ROWS)
-_STEPS = memoryview(_steps.tobytes())
+_STEPS = _steps.tobytes()
 """What the headers of a train less its first one are when only the index counts up."""
 
 DeliverBody = Callable[[BodyKind, Body], Refusal | None]

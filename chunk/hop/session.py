@@ -27,8 +27,8 @@ from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.reasons import Reason
 
-TRAINS_PER_TURN = 8
-"""Trains that one session sends before the next session has its turn."""
+BURSTS_PER_TURN = 4
+"""Bursts that one session sends before the next session has its turn: 1 MiB."""
 REFUSAL_REPEAT_S = 0.05
 """Refusals are repeated this often until the sender has confirmed them."""
 SUSPECT_TIMEOUT_S = 0.25
@@ -203,7 +203,7 @@ class Session:
     # --- sending --------------------------------------------------------------------------------
 
     def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
-        """Yield control datagrams first, then up to `TRAINS_PER_TURN` trains."""
+        """Yield control datagrams first, then up to `BURSTS_PER_TURN` bursts."""
         frames = []
         receiver = self.receiver
         if receiver.wants_ack():
@@ -220,7 +220,7 @@ class Session:
             frames.append(forget)
         if frames:
             yield self._control(frames)
-        for _ in range(TRAINS_PER_TURN):
+        for _ in range(BURSTS_PER_TURN):
             train = self.sender.next_train(now)
             if train is None:
                 return

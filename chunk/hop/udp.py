@@ -40,8 +40,10 @@ from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
-TRAINS_PER_READ = 8
-"""Trains taken in before answers go out: half a MiB."""
+RECEIVES_PER_TURN = 16
+BYTES_PER_TURN = 512 << 10
+"""Taken in before answers and what is to be passed on go out: reading and sending take turns often
+enough that neither side of a router waits for the other."""
 SINGLES_BEFORE_BATCH = 64
 """So many full datagrams that came alone, one after the other: nothing joins them on this path."""
 BATCHES_IN_A_ROW = 4096
@@ -203,15 +205,18 @@ class HopNode:
         """Called by the reactor when it drops the descriptor; the socket is closed by `close`."""
 
     def doRead(self) -> None:
-        """Take in what has arrived, up to `TRAINS_PER_READ` trains, then answer."""
+        """Take in what has arrived, up to `BYTES_PER_TURN`, then answer."""
         core, sock = self._core, self._socket
         if core is None or sock is None:
             return
-        for _ in range(TRAINS_PER_READ):
+        left = BYTES_PER_TURN
+        for _ in range(RECEIVES_PER_TURN):
+            if left <= 0:
+                break
             try:
-                received = self._receive_batch(core) if self._batches_left else None
-                if received is None:
-                    received = self._receive_run(core, sock) or self._receive_train(core, sock)
+                received = self._receive_batch(core) if self._batches_left else 0
+                received = received or self._receive_run(core, sock, left)
+                left -= received or self._receive_train(core, sock)
             except BlockingIOError:
                 break
             except OSError:
@@ -222,18 +227,18 @@ class HopNode:
                 log.err(None, "hop: fault while taking in a train")  # type: ignore[no-untyped-call]
         self._flush()
 
-    def _receive_run(self, core: HopCore, sock: socket.socket) -> bool:
+    def _receive_run(self, core: HopCore, sock: socket.socket, limit_bytes: int) -> int:
         """Receive trains that follow each other into the body in hand, and look at them at once.
 
-        False when there is no body in hand. The run ends with the body, with whatever does not
-        fit in, and when nothing more is there.
+        Returns the bytes taken in, 0 when there is no body in hand. The run ends with the body,
+        with the limit, with whatever does not fit in, and when nothing more is there.
 
         Raises:
             BlockingIOError: there is nothing.
         """
         place = core.landing_run()
         if place is None:
-            return False
+            return 0
         rows, first, end, expected = place
         stride, memory, scratch = rows.stride, rows.memory, core.scratch
         receive = sock.recvmsg_into
@@ -259,7 +264,7 @@ class HopNode:
                 self._note_single(sock)
             length += size
             row += size // stride
-            if size % stride or self._batches_left:
+            if size % stride or self._batches_left or length >= limit_bytes:
                 break
         now = time.monotonic()
         if length:
@@ -268,7 +273,8 @@ class HopNode:
             data, row_bytes, address = misfit
             array = np.frombuffer(bytearray(data), np.uint8)
             core.receive_elsewhere(array, len(data), row_bytes, address, now)
-        return True
+            length += len(data)
+        return length or 1
 
     def _note_single(self, sock: socket.socket) -> None:
         """Count full datagrams that came alone; after many, take them by batches."""
@@ -276,8 +282,8 @@ class HopNode:
         if self._singles >= SINGLES_BEFORE_BATCH:
             self._begin_batches(sock)
 
-    def _receive_train(self, core: HopCore, sock: socket.socket) -> bool:
-        """Receive what the kernel has in one piece.
+    def _receive_train(self, core: HopCore, sock: socket.socket) -> int:
+        """Receive what the kernel has in one piece, and return its bytes.
 
         Raises:
             BlockingIOError: there is nothing.
@@ -289,19 +295,19 @@ class HopNode:
             if level == SOL_UDP and kind == UDP_GRO:
                 row_bytes = int.from_bytes(data[:2], sys.byteorder)
         if not length:
-            return True
+            return 0
         if row_bytes == length and len(buffers) == 2 and length >= _FULL_BYTES:
             self._note_single(sock)
         elif row_bytes < length:
             self._singles = 0
         core.receive_train(length, row_bytes, address, time.monotonic())
-        return True
+        return length
 
-    def _receive_batch(self, core: HopCore) -> bool | None:
-        """Receive many single datagrams; None when there is no place for a batch."""
+    def _receive_batch(self, core: HopCore) -> int:
+        """Receive many single datagrams; returns their bytes, 0 when there is no place for them."""
         place = core.landing_rows()
         if place is None or self._batch is None or place[1] > JUMBO_BYTES:
-            return None
+            return 0
         self._batches_left -= 1
         if not self._batches_left:
             assert self._socket is not None
@@ -312,12 +318,14 @@ class HopNode:
             raise BlockingIOError
         now = time.monotonic()
         in_place, groups = received
+        total = 0
         for array, start, length, row_bytes, address in groups:
+            total += length
             if in_place:
                 core.receive_train(length, row_bytes, address, now)
             else:
                 core.receive_elsewhere(array[start:], length, row_bytes, address, now)
-        return True
+        return total
 
     def _begin_batches(self, sock: socket.socket) -> None:
         """The path does not join datagrams: take many per call, and look again after a while."""
