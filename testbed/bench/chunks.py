@@ -61,7 +61,7 @@ class SmallChunks:
             assert ends.sender is not None and ends.receiver is not None
             with Meter([ends.sender, router.child, ends.receiver]) as meter:
                 window, chunks = ends.wait_window()
-            check_conservation(*ends.finish())
+            check_conservation(*ends.finish(), router)
             used = meter.cpu_seconds(window.begin_s, window.end_s)
             router.child.stop()
             return make_trial(

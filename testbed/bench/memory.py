@@ -39,7 +39,7 @@ def measure_router_memory(scene: Scene, gigabytes: float) -> Document:
                 if not ends.receiver.is_running:
                     raise
         sent, received = ends.finish()
-        check_conservation(sent, received)
+        check_conservation(sent, received, router)
         series = [rss_bytes for _, rss_bytes in meter.rss_series(router.child.name)]
     if len(series) < 4:
         raise ChildError("too little was sent to say anything about memory")

@@ -47,7 +47,7 @@ class OurPath:
             with Meter([ends.sender, router.child, ends.receiver]) as meter:
                 window, chunks = ends.wait_window()
             sent, received = ends.finish()
-            check_conservation(sent, received)
+            check_conservation(sent, received, router)
             rss = [rss_bytes for _, rss_bytes in meter.rss_series(router.child.name)]
             return make_trial(
                 window,
@@ -110,7 +110,7 @@ def attach_ends(
     return ends
 
 
-def check_conservation(sent: Document, received: Document) -> None:
+def check_conservation(sent: Document, received: Document, router: Router) -> None:
     """What the router took, it delivered: neither lost nor doubled.
 
     Raises:
@@ -118,9 +118,12 @@ def check_conservation(sent: Document, received: Document) -> None:
     """
     taken = sent["settled"].get("accepted", 0)
     if taken != received["bodies"] or sent["refusals"]:
+        info = router.get_json("/info")
         raise ChildError(
             f"the router took {taken} chunks, {received['bodies']} arrived; "
-            f"settled {sent['settled']}, refused {sent['refusals']}"
+            f"settled {sent['settled']}, refused {sent['refusals']}; "
+            f"the router's sums {info['conservation']}, its hop {info['hop']}, "
+            f"the receiver's {received['hop']}"
         )
 
 

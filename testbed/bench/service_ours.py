@@ -26,6 +26,8 @@ from packetcloud.testbed.processes import Child, Children
 
 SERVICE = "secure-communication"
 SUITE = "aes-128-cbc"
+LIBRARY = "pycryptodome"
+"""As in the paper; the peers and the measured limit of the cipher use it too."""
 OUTSTANDING_BYTES = 16 << 20
 MOST_OUTSTANDING = 256
 
@@ -61,7 +63,7 @@ def start_service_node(children: Children, scene: Scene, vi_role: str) -> Servic
     create_key_file(key_file)
     router = router_on_centre(children, scene, [ServiceEntry(sid, "encrypt")])
     towards = "127.0.0.1" if vi_role == scene.centre else scene.address(scene.centre, vi_role)
-    settings = {"direction": "encrypt", "suite": SUITE, "key_file": key_file}
+    settings = {"direction": "encrypt", "suite": SUITE, "library": LIBRARY, "key_file": key_file}
     address = towards, router.address[1]
     place = scene.place(vi_role)
     service = start_service(children, "vi", SERVICE, address, identity_file, settings, place)
@@ -91,7 +93,7 @@ class OurService:
             with Meter(processes) as meter:
                 arrived, chunks = ends.wait_window()
             sent, received = ends.finish()
-            check_conservation(sent, received)
+            check_conservation(sent, received, node.router)
             # What was put in counts, not the little that encryption adds.
             window = Window(arrived.begin_s, arrived.end_s, chunks * self.payload_bytes)
             details: dict[str, Any] = node.durations()

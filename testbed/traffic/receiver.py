@@ -125,7 +125,7 @@ def decrypting(key_file: Path) -> Callable[[memoryview], memoryview]:
     from packetcloud.services.secure_communication.keys import load_key_file
     from packetcloud.services.secure_communication.suites import find_suite
 
-    suite = find_suite("aes-128-cbc", "pycryptodome")
+    suite = find_suite("aes-128-cbc", "openssl")
     key = load_key_file(key_file)[-1].derive(suite.name, suite.key_bytes)
 
     def restore(payload: memoryview) -> memoryview:
