@@ -58,6 +58,7 @@ class Child:
             "-m",
             "packetcloud.testbed.in_namespace",
             namespace.name if namespace else HERE,
+            str(os.getpid()),
             "--",
         ]
         with log.open("wb") as errors:

@@ -165,10 +165,22 @@ def _start_maker() -> tuple[subprocess.Popen[str], set[str]]:
 
 def test_a_missing_namespace_is_an_error_of_the_launcher() -> None:
     """Nothing runs in the wrong place: the launcher fails instead."""
-    command = python_command("packetcloud.testbed.in_namespace", "no-such-namespace", "--", "true")
+    module = "packetcloud.testbed.in_namespace"
+    command = python_command(module, "no-such-namespace", os.getpid(), "--", "true")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "no-such-namespace" in done.stderr
+
+
+def test_the_launcher_starts_nothing_for_a_dead_parent() -> None:
+    """Whoever was killed while starting a child leaves no child: its pid is no longer our parent's.
+
+    Seen as a sender that outlived its benchmark.
+    """
+    module = "packetcloud.testbed.in_namespace"
+    command = python_command(module, "-", 999_999_999, "--", "echo", "started")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def _is_gone(pid: int) -> bool:

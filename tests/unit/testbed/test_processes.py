@@ -82,7 +82,9 @@ def test_ports_of_a_scene_differ() -> None:
         assert len({scene.port() for _ in range(4)}) > 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["-"], ["-", "--"], ["-", "true", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["-"], ["-", "1", "--"], ["-", "--", "true"], ["-", "1", "true", "x"]]
+)
 def test_the_launcher_says_how_it_is_called(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
