@@ -270,8 +270,11 @@ def packetcloud_command(*arguments: object) -> list[str]:
 
 
 def emit_event(kind: str, **fields: object) -> None:
-    """Print an event; called in a child."""
-    print(json.dumps({"event": kind, **fields}), flush=True)
+    """Print an event; called in a child. Nobody there to read it: the child has no purpose left."""
+    try:
+        print(json.dumps({"event": kind, **fields}), flush=True)
+    except BrokenPipeError:
+        os._exit(1)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -48,15 +48,16 @@ def run_node(reactor: Any, main: Callable[[], Coroutine[Any, Any, None]]) -> int
 
     def finished(result: object) -> None:
         nonlocal code
+        reactor.stop()
         error = getattr(result, "value", None)
+        if error is None:
+            return
+        code = 2
         if isinstance(error, PacketCloudError | OSError):
             emit_event("error", text=str(error))
-            code = 2
-        elif error is not None:
-            emit_event("error", text=f"{type(error).__name__}: {error}")
+        else:
             result.printTraceback(sys.stderr)  # type: ignore[attr-defined]  # a Failure
-            code = 2
-        reactor.stop()
+            emit_event("error", text=f"{type(error).__name__}: {error}")
 
     reactor.callWhenRunning(lambda: ensureDeferred(main()).addBoth(finished))
     reactor.run(installSignalHandlers=False)

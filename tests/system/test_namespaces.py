@@ -183,6 +183,16 @@ def test_the_launcher_starts_nothing_for_a_dead_parent() -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+def test_a_child_that_nobody_listens_to_ends() -> None:
+    """An event that cannot be printed ends the process: who would stop it later?"""
+    code = "from packetcloud.testbed.processes import emit_event\nwhile True: emit_event('x')"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(20) == 1
+
+
 def _is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
