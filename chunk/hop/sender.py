@@ -177,9 +177,9 @@ class Sender:
     # --- sending --------------------------------------------------------------------------------
 
     def next_train(self, now: float) -> tuple[list[Buffer], int] | None:
-        """Return the buffers of the next train and its datagram size, or None.
+        """Return the buffers of the next burst and its datagram size, or None.
 
-        The buffers hold until the next call; the train counts as sent at `now`.
+        The buffers hold until the next call; the burst counts as sent at `now`.
         """
         window = min(self.congestion.window_bytes, self._peer_window)
         if self.in_flight_bytes >= window:
@@ -188,7 +188,9 @@ class Sender:
         rows = max(2, int(self.congestion.train_bytes) // self.stride)
         rows = min(rows, self._rows_per_burst)
         if self._resend_small:
-            return self._send_bundles(self._resend_small, rows, now, again=True)
+            train = self._send_bundles(self._resend_small, rows, now, again=True)
+            if train is not None:
+                return train
         while self._resend:
             outgoing = self._resend[0]
             if outgoing.lost:
@@ -196,10 +198,7 @@ class Sender:
             self._resend.popleft()
         current = self._current
         if current is None:
-            if not self._queue:
-                self._limited = True
-                return None
-            if not self._may_start(self._queue[0], now):
+            if not self._queue or not self._may_start(self._queue[0], now):
                 self._limited = True
                 return None
             if self._queue[0].is_small:
