@@ -390,9 +390,11 @@ class Sender:
     def _find_lost(self, horizon: int, now: float) -> None:
         """Queue again what an ACK should have named by now. Cost: one look per open transfer."""
         history = self._history
-        floor = max(self._loss_floor, self._largest_acked - REORDER_BURSTS)
-        oldest_sent_at = now - self._rtt.loss_delay_s + TIMER_SLACK_S
-        while history and (history[0].burst <= floor or history[0].sent_at <= oldest_sent_at):
+        largest = self._largest_acked
+        floor = max(self._loss_floor, largest - REORDER_BURSTS)
+        while history and (
+            history[0].burst <= floor or self._loss_time(history[0]) <= now + TIMER_SLACK_S
+        ):
             floor = max(floor, history.popleft().burst)
         self._loss_floor = floor
         self._loss_at = None
@@ -401,11 +403,21 @@ class Sender:
             if outgoing.transfer > horizon:
                 break
             if outgoing.first_burst > floor:
-                waiting = waiting or outgoing.first_burst <= self._largest_acked
+                waiting = waiting or outgoing.first_burst <= largest
                 break
             waiting = self._find_lost_in(outgoing, floor) or waiting
         if waiting and history:
-            self._loss_at = history[0].sent_at + self._rtt.loss_delay_s
+            self._loss_at = self._loss_time(history[0])
+
+    def _loss_time(self, burst: _Train) -> float:
+        """Return when what is missing of a burst that an ACK has passed counts as lost.
+
+        The neighbour may have acknowledged the last burst it knows of while the rest of it still
+        lay in its socket: such a burst has as long as an answer may take.
+        """
+        if burst.burst < self._largest_acked:
+            return burst.sent_at + self._rtt.loss_delay_s
+        return burst.sent_at + self._rtt.probe_timeout_s(0)
 
     def _find_lost_in(self, outgoing: Outgoing, floor: int) -> bool:
         """Queue lost segments of one transfer; tell whether some may turn out lost later."""
