@@ -10,7 +10,7 @@ Source: design, section 5; docs/decisions/0005.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -255,3 +255,11 @@ def gather(rows: RowBuffer, size: int, out: ByteArray) -> None:
         out[: whole * share].reshape(whole, share)[:] = rows.payload[:whole]
     if rest:
         out[whole * share : size] = rows.payload[whole, :rest]
+
+
+def join_front(pieces: Iterable[memoryview], size: int) -> bytearray:
+    """Copy the first `size` bytes of `pieces`, one behind the other, and nothing beyond them."""
+    joined = bytearray()
+    for piece in pieces:
+        joined += piece[: size - len(joined)]
+    return joined

@@ -19,7 +19,14 @@ import numpy as np
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Role
-from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, RowBuffer, Store
+from packetcloud.chunk.hop.buffers import (
+    BufferPool,
+    ByteArray,
+    FlatBuffer,
+    RowBuffer,
+    Store,
+    join_front,
+)
 from packetcloud.chunk.hop.handshake import (
     ClientHandshake,
     ClientState,
@@ -216,8 +223,7 @@ class HopCore:
 
     def _join(self, pieces: list[memoryview], length: int) -> ByteArray:
         """Copy a train that lies in `pieces` and behind them in the scratch into one array."""
-        joined = b"".join([*pieces, self._scratch.data])
-        return np.frombuffer(bytearray(joined[:length]), np.uint8)
+        return np.frombuffer(join_front([*pieces, self._scratch.data], length), np.uint8)
 
     def _receive_split(
         self, store: FlatBuffer, row: int, length: int, row_bytes: int, address: Any, now: float

@@ -32,7 +32,7 @@ from packetcloud.chunk.reasons import Reason
 
 MAX_TRAIN_ROWS = 1024
 """Datagrams looked at in one piece: trains that follow each other into one body are joined."""
-ACK_BYTES = 256 << 10
+ACK_BYTES = 512 << 10
 """An ACK is due after so many bytes at the latest."""
 
 _TRANSFER = struct.Struct(">III")

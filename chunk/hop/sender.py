@@ -27,7 +27,7 @@ from packetcloud.chunk.reasons import Reason
 
 REORDER_BURSTS = 3
 """Bursts that may overtake one before it counts as lost: RFC 9002's packet threshold."""
-MAX_BURST_BYTES = 256 << 10
+MAX_BURST_BYTES = 512 << 10
 """Laid and counted in one piece: small enough to stay in the cache until it is sent."""
 TIMER_SLACK_S = 1e-6
 """A timer set for t + d and read as t <= now - d may miss by a rounding error and fire for ever."""

@@ -6,6 +6,7 @@ Source: design, sections 3 and 5.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.python import log
 from zope.interface import implementer
 
@@ -22,7 +23,7 @@ from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Neighbour, Role
 from packetcloud.chunk.hop.batch import BatchReceiver, load_recvmmsg
-from packetcloud.chunk.hop.buffers import JUMBO_BYTES
+from packetcloud.chunk.hop.buffers import JUMBO_BYTES, join_front
 from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.offload import (
@@ -41,9 +42,11 @@ from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
 RECEIVES_PER_TURN = 16
-BYTES_PER_TURN = 512 << 10
+BYTES_PER_TURN = 1024 << 10
 """Taken in before answers and what is to be passed on go out: reading and sending take turns often
 enough that neither side of a router waits for the other."""
+TURNS_IN_A_ROW = 4
+"""Before whatever else the reactor has to do; each is about a millisecond at 10 Gbit/s."""
 SINGLES_BEFORE_BATCH = 64
 """So many full datagrams that came alone, one after the other: nothing joins them on this path."""
 BATCHES_IN_A_ROW = 4096
@@ -58,7 +61,7 @@ class HopConnectError(PacketCloudError):
     """No session with the neighbour came about; the text says why and what to check."""
 
 
-@implementer(IReadWriteDescriptor)
+@implementer(IReadDescriptor)
 class HopNode:
     """One UDP socket with all its neighbours; see `hop.api` for what it does for the layer above.
 
@@ -90,6 +93,9 @@ class HopNode:
         self._batch: BatchReceiver | None = None
         self._batches_left = 0
         self._singles = 0
+        self._poll: select.epoll | None = None
+        """Watches the socket, and is itself what the reactor watches."""
+        self._is_watched = False
         self._stalled: tuple[Any, list[bytes], int] | None = None
         self._has_segmentation = False
         self.receive_buffer_bytes = 0
@@ -121,6 +127,7 @@ class HopNode:
         enable_errors(sock)
         self.receive_buffer_bytes = enlarge_buffers(sock, self._config.receive_buffer_bytes)
         self._socket = sock
+        self._poll = select.epoll()
         self._core = HopCore(
             self._identity,
             self._role,
@@ -133,6 +140,7 @@ class HopNode:
             self._wake,
             lambda: log.err(None, "hop: fault of the layer above"),  # type: ignore[no-untyped-call]
         )
+        self._watch()
         self._reactor.addReader(self)
         address = sock.getsockname()
         return address[0], address[1]
@@ -182,21 +190,22 @@ class HopNode:
         if self._core is None or self._socket is None:
             return
         self._core.close(reason, time.monotonic())
-        self._flush()
+        self._send_out(self._core)
         self._reactor.removeReader(self)
-        self._reactor.removeWriter(self)
         for call in (self._timer, self._flush_call):
             if call is not None and call.active():
                 call.cancel()
         self._timer = self._flush_call = None
         self._socket.close()
-        self._socket = None
-        self._core = None
+        assert self._poll is not None
+        self._poll.close()
+        self._socket = self._poll = self._core = None
+        self._is_watched = False
 
-    # --- IReadWriteDescriptor -------------------------------------------------------------------
+    # --- IReadDescriptor ------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        return self._socket.fileno() if self._socket is not None else -1
+        return self._poll.fileno() if self._poll is not None else -1
 
     def logPrefix(self) -> str:
         return "hop"
@@ -205,16 +214,40 @@ class HopNode:
         """Called by the reactor when it drops the descriptor; the socket is closed by `close`."""
 
     def doRead(self) -> None:
-        """Take in what has arrived, up to `BYTES_PER_TURN`, then answer."""
+        """Something has arrived, or the socket takes datagrams again."""
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Take in and send out in turns, until there is nothing to do or others must have a go.
+
+        Nobody watches the socket meanwhile. Else the kernel would wake the reactor's poll for
+        every datagram whose memory it frees: 3 % of a busy machine.
+        """
         core, sock = self._core, self._socket
         if core is None or sock is None:
             return
+        self._unwatch()
+        for _ in range(TURNS_IN_A_ROW):
+            self._resume()
+            taken = self._take_in(core, sock)
+            if self._core is not core:
+                return
+            self._send_out(core)
+            if not taken and (self._stalled is not None or not core.has_more):
+                break
+        self._watch()
+        if core.has_more and self._stalled is None:
+            self._wake()
+        self._arm(core.next_timeout())
+
+    def _take_in(self, core: HopCore, sock: socket.socket) -> bool:
+        """Take in what has arrived, up to `BYTES_PER_TURN`; tell whether anything had."""
         left = BYTES_PER_TURN
         for _ in range(RECEIVES_PER_TURN):
-            if left <= 0:
+            if left <= 0 or self._core is not core:
                 break
             try:
-                received = self._receive_batch(core) if self._batches_left else 0
+                received = self._receive_batch(core, sock) if self._batches_left else 0
                 received = received or self._receive_run(core, sock, left)
                 left -= received or self._receive_train(core, sock)
             except BlockingIOError:
@@ -225,7 +258,7 @@ class HopNode:
                 # A fault of ours in one chunk must not close the port for all neighbours.
                 core.dropped["internal_error"] += 1
                 log.err(None, "hop: fault while taking in a train")  # type: ignore[no-untyped-call]
-        self._flush()
+        return left < BYTES_PER_TURN
 
     def _receive_run(self, core: HopCore, sock: socket.socket, limit_bytes: int) -> int:
         """Receive trains that follow each other into the body in hand, and look at them at once.
@@ -243,7 +276,7 @@ class HopNode:
         stride, memory, scratch = rows.stride, rows.memory, core.scratch
         receive = sock.recvmsg_into
         row, length = first, 0
-        misfit: tuple[bytes, int, Any] | None = None
+        misfit: tuple[bytearray, int, Any] | None = None
         while row < end:
             region = memory[row * stride :]
             try:
@@ -256,7 +289,7 @@ class HopNode:
                 break
             row_bytes = int.from_bytes(ancillary[0][2][:2], sys.byteorder) if ancillary else size
             if address != expected or row_bytes != stride or size > len(region):
-                misfit = (b"".join((region, scratch))[:size], row_bytes, address)
+                misfit = (join_front((region, scratch), size), row_bytes, address)
                 break
             if ancillary:
                 self._singles = 0
@@ -271,7 +304,7 @@ class HopNode:
             core.receive_run(rows, first, length, expected, now)
         if misfit is not None and misfit[0]:
             data, row_bytes, address = misfit
-            array = np.frombuffer(bytearray(data), np.uint8)
+            array = np.frombuffer(data, np.uint8)
             core.receive_elsewhere(array, len(data), row_bytes, address, now)
             length += len(data)
         return length or 1
@@ -303,17 +336,16 @@ class HopNode:
         core.receive_train(length, row_bytes, address, time.monotonic())
         return length
 
-    def _receive_batch(self, core: HopCore) -> int:
+    def _receive_batch(self, core: HopCore, sock: socket.socket) -> int:
         """Receive many single datagrams; returns their bytes, 0 when there is no place for them."""
         place = core.landing_rows()
         if place is None or self._batch is None or place[1] > JUMBO_BYTES:
             return 0
         self._batches_left -= 1
         if not self._batches_left:
-            assert self._socket is not None
-            enable_coalescing(self._socket)
+            enable_coalescing(sock)
             self._singles = 0
-        received = self._batch.receive(self.fileno(), *place)
+        received = self._batch.receive(sock.fileno(), *place)
         if received is None:
             raise BlockingIOError
         now = time.monotonic()
@@ -337,16 +369,18 @@ class HopNode:
         disable_coalescing(sock)
         self._batches_left = BATCHES_IN_A_ROW
 
-    def doWrite(self) -> None:
-        """The socket takes datagrams again."""
-        self._reactor.removeWriter(self)
-        if self._stalled is not None:
-            address, buffers, row_bytes = self._stalled
-            self._stalled = None
-            self._send(address, buffers, row_bytes)
-        self._flush()
-
     # --- inside ---------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if self._poll is not None and self._socket is not None and not self._is_watched:
+            events = select.EPOLLIN if self._stalled is None else select.EPOLLIN | select.EPOLLOUT
+            self._poll.register(self._socket, events)
+            self._is_watched = True
+
+    def _unwatch(self) -> None:
+        if self._poll is not None and self._socket is not None and self._is_watched:
+            self._poll.unregister(self._socket)
+            self._is_watched = False
 
     def _wake(self) -> None:
         if self._flush_call is None:
@@ -354,20 +388,23 @@ class HopNode:
 
     def _flush_later(self) -> None:
         self._flush_call = None
-        self._flush()
+        self._take_turns()
 
-    def _flush(self) -> None:
-        core = self._core
-        if core is None or self._stalled is not None:
+    def _resume(self) -> None:
+        """Send what the socket did not take the last time."""
+        if self._stalled is not None:
+            address, buffers, row_bytes = self._stalled
+            self._stalled = None
+            self._send(address, buffers, row_bytes)
+
+    def _send_out(self, core: HopCore) -> None:
+        """Send what is due, until the socket takes no more."""
+        if self._stalled is not None:
             return
-        now = time.monotonic()
-        for address, buffers, row_bytes in core.datagrams_to_send(now):
+        for address, buffers, row_bytes in core.datagrams_to_send(time.monotonic()):
             self._send(address, buffers, row_bytes)
             if self._stalled is not None:
                 return
-        if core.has_more:
-            self._wake()
-        self._arm(core.next_timeout())
 
     def _send(self, address: Any, buffers: list[Any], row_bytes: int) -> None:
         """Send a burst: a call for each 64 KiB of equal datagrams, or for each jumbo datagram."""
@@ -395,7 +432,6 @@ class HopNode:
             else:
                 left = [bytes(memoryview(buffers[0])[sent:])]
             self._stalled = (address, left, row_bytes)
-            self._reactor.addWriter(self)
         except OSError:
             # An ICMP error that came in earlier, or no route: the datagram counts as lost.
             self._read_errors()
@@ -427,4 +463,4 @@ class HopNode:
         self._timer = None
         if self._core is not None:
             self._core.handle_timeout(time.monotonic())
-            self._flush()
+            self._take_turns()
