@@ -21,6 +21,8 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `core`        all sessions of one node
 
 - `batch`       many datagrams per system call where the kernel does not join them
+- `intake`      what the socket received, to the core in the largest pieces there are
+- `outlet`      how datagrams leave
 - `offload`     what the kernel does for UDP, found out by trying
 
 Source: docs/protocol/hop.md.

@@ -29,9 +29,9 @@ MIN_CLASS_ROWS = 8
 class RowBuffer:
     """Rows of `stride` bytes: a segment header and its share of the body in each.
 
-    `array`: (capacity, stride) uint8. `bytes`, `memory`: the same, flat, as an
-    array and as a memoryview. `headers`: (capacity,) view
-    as segment headers. `payload`: (capacity, stride - 28) view of the rest.
+    `array`: (capacity, stride) uint8. `bytes`, `memory`: the same, flat, as an array and as a
+    memoryview. `headers`: (capacity,) view as segment headers. `payload`: (capacity, stride - 28)
+    view of the rest.
     """
 
     __slots__ = ("array", "bytes", "capacity", "headers", "memory", "payload", "stride")

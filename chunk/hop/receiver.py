@@ -130,17 +130,18 @@ class Receiver:
     def landing_run(self) -> tuple[RowBuffer, int, int] | None:
         """Return the rows that the transfer in hand still lacks at its end: buffer, first, end.
 
-        None when its end is there and only a hole before it is not: nothing can be received into
-        no rows, and whoever tried would never come to the repeats.
+        With nothing in hand, all rows of the buffer that the next transfer will most likely get.
+        None when the end of the transfer is there and only a hole before it is not: nothing can be
+        received into no rows, and whoever tried would never come to the repeats.
         """
         current = self._current
-        if (
-            current is None
-            or current.high >= current.segments
-            or not isinstance(current.store, RowBuffer)
-        ):
+        if current is None:
+            spare = self._spare
+            return (spare, 0, spare.capacity) if isinstance(spare, RowBuffer) else None
+        store = current.store
+        if current.high >= current.segments or not isinstance(store, RowBuffer):
             return None
-        return current.store, current.high, current.segments
+        return store, current.high, current.segments
 
     # --- data -----------------------------------------------------------------------------------
 

@@ -227,10 +227,4 @@ class Network:
 
 def kill(end: Host) -> None:
     """End a node as SIGKILL would: its socket is gone, nobody hears a farewell."""
-    node: Any = end.node
-    node._reactor.removeReader(node)
-    node._socket.close()
-    for call in (node._timer, node._flush_call):
-        if call is not None and call.active():
-            call.cancel()
-    node._socket = node._core = None
+    end.node.abandon()

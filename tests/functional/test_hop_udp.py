@@ -100,9 +100,7 @@ def test_a_neighbour_whose_port_closed_is_down_soon() -> None:
         a, _ = node(reactor, upper)
         b, address = node(reactor, Upper())
         neighbour = await a.connect(address)
-        assert b._socket is not None
-        reactor.removeReader(b)
-        b._socket.close()
+        b.abandon()
         began = time.monotonic()
         neighbour.send(BodyKind.CHUNK, b"", bytes(100), "x")
         await wait_for(reactor, lambda: bool(upper.down))
