@@ -59,10 +59,14 @@ class RowBuffer:
 class FlatBuffer:
     """The body in one piece, for datagrams so large that each is received by a call of its own.
 
-    The kernel splits the datagram: its header lands in `header` (28 bytes), its share in place.
+    The kernel splits the datagram: its header lands in a row of `headers`, its share in place.
+
+    `headers`: (capacity, 28) uint8; `header_rows`: each of its rows as a memoryview.
     """
 
-    __slots__ = ("array", "capacity", "header", "memory", "share", "stride")
+    __slots__ = (
+        "array", "capacity", "header_rows", "headers", "memory", "share", "stride",
+    )  # fmt: skip
 
     def __init__(self, array: ByteArray, stride: int) -> None:
         self.array = array
@@ -70,11 +74,17 @@ class FlatBuffer:
         self.stride = stride
         self.share = stride - DATA_HEADER_BYTES
         self.capacity = len(array) // self.share
-        self.header = memoryview(bytearray(DATA_HEADER_BYTES))
+        self.headers: ByteArray = np.empty((self.capacity, DATA_HEADER_BYTES), np.uint8)
+        flat = self.headers.reshape(-1).data
+        self.header_rows = [
+            flat[start : start + DATA_HEADER_BYTES]
+            for start in range(0, len(flat), DATA_HEADER_BYTES)
+        ]
 
     def landing(self, row: int) -> list[memoryview]:
         """Return where a datagram lands whose share belongs in `row`."""
-        return [self.header, self.memory[row * self.share :]]
+        start = row * self.share
+        return [self.header_rows[row], self.memory[start : start + self.share]]
 
     def fits(self, segments: int) -> bool:
         """Tell whether this is the size class that `segments` get."""

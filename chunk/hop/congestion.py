@@ -42,12 +42,22 @@ class DeliveryRateWindow:
         self._rounds_without_growth = 0
         self._round_began_at: float | None = None
         self._round_delivered = 0
+        self._delivered = 0
         self._round_lost = 0
         self._ceiling = float("inf")
 
     def on_loss(self, lost_bytes: int) -> None:
         """Count what was found lost in the present round."""
         self._round_lost += lost_bytes
+
+    def on_restart(self, now: float) -> None:
+        """Begin a new round: something is sent and nothing was in flight.
+
+        A round that held the pause would say how fast the source is, not the path; the window of a
+        source of one chunk now and then would shrink to what it sends, and its chunks to a crawl.
+        """
+        if self._round_began_at is not None:
+            self._round_began_at, self._round_delivered = now, self._delivered
 
     def on_ack(self, delivered_bytes: int, minimum_rtt_s: float, limited: bool, now: float) -> None:
         """Take in the receiver's count of arrived bytes.
@@ -56,6 +66,7 @@ class DeliveryRateWindow:
             delivered_bytes: total since the session began.
             limited: the sender had nothing more to send; such a round says little of the path.
         """
+        self._delivered = delivered_bytes
         if self._round_began_at is None:
             self._round_began_at, self._round_delivered = now, delivered_bytes
             return

@@ -167,6 +167,14 @@ class HopCore:
             return None
         return *place, last.peer_address
 
+    def landing_split(self) -> tuple[FlatBuffer, int, int, Any] | None:
+        """The same for a session of jumbo datagrams, whose headers land apart."""
+        last = self._last
+        place = last.receiver.landing_split() if last is not None else None
+        if last is None or place is None:
+            return None
+        return *place, last.peer_address
+
     @property
     def scratch(self) -> memoryview:
         """Space behind a landing place, for what turns out longer."""
@@ -209,8 +217,6 @@ class HopCore:
         if rows is None:
             array = self._scratch
         elif isinstance(rows, FlatBuffer):
-            if self._receive_split(rows, row, length, row_bytes, address, now):
-                return
             array, placed = self._join(rows.landing(row), length), None
         else:
             array = rows.bytes[row * rows.stride :]
@@ -225,25 +231,30 @@ class HopCore:
         """Copy a train that lies in `pieces` and behind them in the scratch into one array."""
         return np.frombuffer(join_front([*pieces, self._scratch.data], length), np.uint8)
 
-    def _receive_split(
-        self, store: FlatBuffer, row: int, length: int, row_bytes: int, address: Any, now: float
-    ) -> bool:
-        """Take in a jumbo DATA datagram that landed split; False when it is something else."""
-        if store.header[0] != wire.DATA_BYTE or not (
-            wire.DATA_HEADER_BYTES < length <= min(row_bytes, store.stride)
-        ):
-            return False
-        session = self.sessions.get(wire.PREFIX.unpack_from(store.header)[3])
-        if session is None or session.stride != store.stride:
-            return False
+    def receive_split(
+        self, store: FlatBuffer, row: int, count: int, last_bytes: int, address: Any, now: float
+    ) -> None:
+        """Take in `count` datagrams that landed split in `store` from `row` on.
+
+        Each but the last has the full size of the session that `landing_split` was about.
+        """
+        head = store.header_rows[row]
+        session = self.sessions.get(wire.PREFIX.unpack_from(head)[3])
         try:
-            check_address(session, address)
-            self._active[session] = None
-            self._last = session
-            session.receive_split(store, row, length, now)
+            if session is not None and head[0] == wire.DATA_BYTE and session.stride == store.stride:
+                check_address(session, address)
+                self._active[session] = None
+                self._last = session
+                if session.receive_split(store, row, count, last_bytes, now):
+                    return
         except ProtocolError as error:
             self.dropped[error.reason] += 1
-        return True
+            return
+        # They lie where others may be placed: take all of them out before looking at the first.
+        sizes = [store.stride] * (count - 1) + [last_bytes]
+        wholes = [self._join(store.landing(row + at), size) for at, size in enumerate(sizes)]
+        for whole in wholes:
+            self.receive_elsewhere(whole, len(whole), len(whole), address, now)
 
     def _receive(
         self,

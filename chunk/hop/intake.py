@@ -26,6 +26,7 @@ from packetcloud.chunk.hop.offload import (
     disable_coalescing,
     enable_coalescing,
 )
+from packetcloud.chunk.hop.wire import DATA_BYTE, DATA_HEADER_BYTES
 
 RECEIVES_PER_TURN = 16
 BYTES_PER_TURN = 1 << 20
@@ -68,7 +69,8 @@ class Intake:
                 break
             try:
                 received = self._receive_batch() if self._batches_left else 0
-                left -= received or self._receive_run(left) or self._receive_train()
+                received = received or self._receive_run(left) or self._receive_split(left)
+                left -= received or self._receive_train()
             except BlockingIOError:
                 break
             except OSError:
@@ -122,12 +124,59 @@ class Intake:
         now = time.monotonic()
         if length:
             core.receive_run(rows, first, length, expected, now)
-        if other is not None and other[0]:
-            data, row_bytes, address = other
-            array = np.frombuffer(data, np.uint8)
-            core.receive_elsewhere(array, len(data), row_bytes, address, now)
-            length += len(data)
+        if other is not None:
+            length += self._take_other(*other, now)
         return length or 1
+
+    def _receive_split(self, limit_bytes: int) -> int:
+        """Receive jumbo datagrams, their headers apart and their shares into the body in hand.
+
+        Returns and raises like `_receive_run`.
+        """
+        core = self._core
+        place = core.landing_split()
+        if place is None:
+            return 0
+        store, first, end, expected = place
+        stride, scratch = store.stride, core.scratch
+        receive = self._socket.recvmsg_into
+        row, length, last_bytes = first, 0, 0
+        other: tuple[bytearray, int, Any] | None = None
+        while row < end and length < limit_bytes:
+            pieces = [*store.landing(row), scratch]
+            try:
+                size, ancillary, _, address = receive(pieces, _ANCILLARY_BYTES)
+            except OSError as error:
+                if not length:
+                    raise
+                if not isinstance(error, BlockingIOError):
+                    self._read_errors()
+                break
+            is_data = DATA_HEADER_BYTES < size <= stride and pieces[0][0] == DATA_BYTE
+            if address != expected or ancillary or not is_data:
+                row_bytes = (
+                    int.from_bytes(ancillary[0][2][:2], sys.byteorder) if ancillary else size
+                )
+                other = (join_front(pieces, size), row_bytes, address)
+                break
+            length += size
+            last_bytes = size
+            row += 1
+            if size < stride:
+                break
+        now = time.monotonic()
+        if length:
+            core.receive_split(store, first, row - first, last_bytes, expected, now)
+        if other is not None:
+            length += self._take_other(*other, now)
+        return length or 1
+
+    def _take_other(self, data: bytearray, row_bytes: int, address: Any, now: float) -> int:
+        """Take in what ended a run; return its bytes."""
+        if data:
+            array = np.frombuffer(data, np.uint8)
+            self._core.receive_elsewhere(array, len(data), row_bytes, address, now)
+        return len(data)
 
     def _receive_train(self) -> int:
         """Receive what the kernel has in one piece, and return its bytes.

@@ -179,12 +179,9 @@ class Receiver:
             self._place(array, 0, 1, row_bytes, last_bytes, placed, now)
             return others
         words = np.ndarray((count, 7), ">u4", array.data, 0, (row_bytes, 4)).astype(np.uint32)
-        last_burst = int(words[-1, _BURST_WORD])
-        steps = words - words[0]
-        steps[:, _BURST_WORD] = 0
-        if steps.tobytes() == _STEPS[: count * 28]:
+        if _is_one_run(words):
             self._count(length)
-            self._note_burst(wire.expand(last_burst, self._largest_burst), now)
+            self._note_burst(wire.expand(int(words[-1, _BURST_WORD]), self._largest_burst), now)
             self._place(array, 0, count, row_bytes, last_bytes, placed, now)
             return others
         if placed is not None:
@@ -203,28 +200,51 @@ class Receiver:
             self._place(array, first, last - first, row_bytes, end_bytes, placed, now)
         return others
 
-    def receive_split(self, store: FlatBuffer, row: int, length: int, now: float) -> None:
-        """Take in one DATA datagram whose header landed apart and whose share landed in `row`.
+    def landing_split(self) -> tuple[FlatBuffer, int, int] | None:
+        """Return the rows that jumbo datagrams most likely belong in: buffer, first, end."""
+        current = self._current
+        if current is None:
+            spare = self._spare
+            return (spare, 0, spare.capacity) if isinstance(spare, FlatBuffer) else None
+        store = current.store
+        if current.high >= current.segments or not isinstance(store, FlatBuffer):
+            return None
+        return store, current.high, current.segments
+
+    def receive_split(
+        self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
+    ) -> bool:
+        """Take in datagrams whose headers landed apart and whose shares landed from `row` on.
+
+        Args:
+            count: datagrams, the first of them DATA of this session, each of the session's full
+                size but for the last.
+            last_bytes: bytes of the last one, its header included.
+
+        Returns:
+            False, and nothing was changed, when that is not where all of them belong.
 
         Raises:
             ProtocolError: a header or a length breaks the format; nothing was changed by it.
         """
-        self._count(length)
-        start = row * self._share
-        share = store.array[start : start + length - wire.DATA_HEADER_BYTES]
-        header = np.frombuffer(store.header, np.uint8)
-        low, body_bytes, index = _TRANSFER.unpack_from(store.header, 12)
+        headers = store.headers[row : row + count]
+        words = headers.reshape(-1).view(">u4").reshape(count, 7).astype(np.uint32)
+        if count > 1 and not _is_one_run(words):
+            return False
+        low, body_bytes, index = _TRANSFER.unpack_from(headers.data, 12)
         incoming = self._incoming.get(wire.expand(low, self._done_below))
         if incoming is not None:
             is_in_place = incoming.store is store
         else:
             segments = (body_bytes + self._share - 1) // self._share
             is_in_place = store is self._spare and store.fits(segments)
-        if is_in_place and index == row:
-            self._place(header, 0, 1, self.stride, length, (store, row), now)
-        else:
-            whole = np.concatenate((header, share))
-            self._place(whole, 0, 1, self.stride, length, None, now)
+        if not is_in_place or index != row:
+            return False
+        self._count((count - 1) * self.stride + last_bytes)
+        self._note_burst(wire.expand(int(words[-1, _BURST_WORD]), self._largest_burst), now)
+        flat = headers.reshape(-1)
+        self._place(flat, 0, count, self.stride, last_bytes, (store, row), now)
+        return True
 
     def _count(self, size: int) -> None:
         self._received_bytes += size
@@ -546,6 +566,13 @@ class Receiver:
                 return tuple(found), True
             found.append(wire.Partial(transfer & 0xFFFF_FFFF, base, bitmap))
         return tuple(found), False
+
+
+def _is_one_run(words: npt.NDArray[np.uint32]) -> bool:
+    """Tell whether the headers are of consecutive segments of one transfer, whatever the bursts."""
+    steps = words - words[0]
+    steps[:, _BURST_WORD] = 0
+    return bool(steps.tobytes() == _STEPS[: len(words) * 28])
 
 
 def _runs(words: npt.NDArray[np.uint32]) -> list[tuple[int, int]]:

@@ -304,6 +304,8 @@ class Sender:
         return [train], longest
 
     def _note_sent(self, burst: int, size: int, now: float) -> None:
+        if not self.in_flight_bytes:
+            self.congestion.on_restart(now)
         self._in_flight.append(_Train(burst, now, size))
         self.in_flight_bytes += size
         self.sent_bytes += size

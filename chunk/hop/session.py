@@ -149,10 +149,12 @@ class Session:
         self._last_heard = now
         return self.receiver.receive_rows(array, length, row_bytes, placed, now)
 
-    def receive_split(self, store: FlatBuffer, row: int, length: int, now: float) -> None:
-        """Take in a jumbo datagram; see `Receiver.receive_split`."""
+    def receive_split(
+        self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
+    ) -> bool:
+        """Take in jumbo datagrams; see `Receiver.receive_split`."""
         self._last_heard = now
-        self.receiver.receive_split(store, row, length, now)
+        return self.receiver.receive_split(store, row, count, last_bytes, now)
 
     def receive_bundle(self, data: memoryview, now: float) -> None:
         self._last_heard = now
