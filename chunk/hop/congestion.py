@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections import deque
 
 INITIAL_WINDOW_BYTES = 16 * 1472
-MIN_WINDOW_BYTES = 4 * 1472
+MIN_WINDOW_DATAGRAMS = 4
+"""Never less in flight, also where a datagram is as large as the initial window."""
 STEADY_GAIN = 2.0
 HOST_SLACK_S = 0.002
 """Two hosts answer each other in batches of up to about this long. At 10 Gbit/s the slack adds
@@ -31,10 +32,15 @@ TRAIN_DURATION_S = 0.001
 
 
 class DeliveryRateWindow:
-    """The window of one session's sending direction."""
+    """The window of one session's sending direction.
 
-    def __init__(self) -> None:
-        self.window_bytes = float(INITIAL_WINDOW_BYTES)
+    Args:
+        datagram_bytes: of a full datagram in this session.
+    """
+
+    def __init__(self, datagram_bytes: int) -> None:
+        self._least_bytes = MIN_WINDOW_DATAGRAMS * datagram_bytes
+        self.window_bytes = float(max(INITIAL_WINDOW_BYTES, self._least_bytes))
         self.rate_bytes_per_s = 0.0
         self._samples: deque[float] = deque(maxlen=RATE_WINDOW_ROUNDS)
         self._is_starting = True
@@ -91,7 +97,7 @@ class DeliveryRateWindow:
             self._continue_start(sample)
         if not self._is_starting:
             wanted = min(STEADY_GAIN * product, self._ceiling)
-            self.window_bytes = max(wanted, MIN_WINDOW_BYTES)
+            self.window_bytes = max(wanted, self._least_bytes)
 
     def _continue_start(self, sample: float) -> None:
         self.window_bytes *= 2
@@ -101,6 +107,11 @@ class DeliveryRateWindow:
             return
         self._rounds_without_growth += 1
         self._is_starting = self._rounds_without_growth < ROUNDS_WITHOUT_GROWTH
+
+    @property
+    def is_starting(self) -> bool:
+        """The window doubles each round trip: every ACK that waits costs as long."""
+        return self._is_starting
 
     @property
     def train_bytes(self) -> float:

@@ -48,6 +48,10 @@ SCRATCH_BYTES = 65_536
 _SESSION_BYTES = frozenset({wire.DATA_BYTE, wire.BUNDLE_BYTE, wire.CONTROL_BYTE})
 
 
+def _has_nothing_queued(session: Session) -> bool:
+    return not session.queued_bytes
+
+
 class HopCore:
     """All sessions of one node.
 
@@ -502,7 +506,8 @@ class HopCore:
 
     def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
         """Yield what is to be sent now; the buffers of each hold until the next is asked for."""
-        for session in list(self._active):
+        # Whoever waits for a body waits longer than whoever waits for an ACK.
+        for session in sorted(self._active, key=_has_nothing_queued):
             if not session.is_up:
                 # Either the neighbour closed it or the layer above did; tell him in both cases.
                 self._end(session, now, tell=True)

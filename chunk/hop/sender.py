@@ -82,7 +82,7 @@ class Sender:
         self._peer_window = peer_window_bytes
         self._rtt = rtt
         self._settle = settle
-        self.congestion = DeliveryRateWindow()
+        self.congestion = DeliveryRateWindow(stride)
         self._queue: deque[Outgoing] = deque()
         self._outstanding: dict[int, Outgoing] = {}
         self._by_token: dict[int, Outgoing] = {}
@@ -101,7 +101,8 @@ class Sender:
         self._largest_acked = 0
         self.in_flight_bytes = 0
         self.queued_bytes = 0
-        self._probe_wanted = False
+        self._asked_burst = 0
+        """The last burst before which an ACK was asked for while the window grows."""
         self._backoff = 0
         self._waiting_since: float | None = None
         self._blocked_at: float | None = None
@@ -475,6 +476,19 @@ class Sender:
         if self._waiting_since is None:
             self._waiting_since = now
         return wire.ProbeFrame(burst & 0xFFFF_FFFF).to_bytes()
+
+    def take_question(self, now: float) -> bytes | None:
+        """Return a probe when nothing more may leave and the window would grow with an ACK."""
+        if (
+            not self._limited
+            and self.congestion.is_starting
+            and self.in_flight_bytes
+            and self._asked_burst != self._next_burst
+        ):
+            question = self.probe(now)
+            self._asked_burst = self._next_burst
+            return question
+        return None
 
     def take_forgets(self) -> bytes | None:
         """Return a FORGET frame for transfers settled by refusal or cancelled, or None."""

@@ -225,6 +225,9 @@ class Session:
         for _ in range(BURSTS_PER_TURN):
             train = self.sender.next_train(now)
             if train is None:
+                question = self.sender.take_question(now)
+                if question is not None:
+                    yield self._control([question])
                 return
             yield self.peer_address, train[0], train[1]
 

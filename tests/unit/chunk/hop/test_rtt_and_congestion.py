@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packetcloud.chunk.hop.congestion import MIN_WINDOW_BYTES, DeliveryRateWindow
+from packetcloud.chunk.hop.congestion import MIN_WINDOW_DATAGRAMS, DeliveryRateWindow
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 
 
@@ -48,7 +48,7 @@ def test_the_probe_timeout_doubles_and_stops_doubling() -> None:
 
 def grown(rate: float, rtt_s: float, rounds: int = 60) -> tuple[DeliveryRateWindow, float, int]:
     """Drive a window over a path of `rate` bytes/s with no queue; return it, time and total."""
-    window, now, delivered = DeliveryRateWindow(), 0.0, 0
+    window, now, delivered = DeliveryRateWindow(1472), 0.0, 0
     window.on_ack(0, rtt_s, False, now)
     for _ in range(rounds):
         now += rtt_s
@@ -63,7 +63,9 @@ def test_the_window_finds_the_rate_and_stays_near_twice_the_product(mbits: int) 
     rate, rtt_s = mbits * 125_000.0, 0.020
     window, _, _ = grown(rate, rtt_s)
     assert window.rate_bytes_per_s == pytest.approx(rate, rel=0.01)
-    assert rate * rtt_s <= window.window_bytes <= max(2.3 * rate * rtt_s, MIN_WINDOW_BYTES)
+    assert (
+        rate * rtt_s <= window.window_bytes <= max(2.3 * rate * rtt_s, MIN_WINDOW_DATAGRAMS * 1472)
+    )
 
 
 def test_random_loss_costs_no_more_than_the_headroom() -> None:
@@ -88,3 +90,29 @@ def test_rounds_with_nothing_to_send_do_not_lower_the_rate() -> None:
         delivered += 100
         window.on_ack(delivered, 0.020, True, now)
     assert window.window_bytes == before
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_pauses_of_the_source_do_not_shrink_the_window(says_so: bool) -> None:
+    """A chunk now and then goes out at the path's rate; it would crawl if pauses were counted."""
+    rate, rtt_s, chunk_bytes = 125_000_000.0, 0.001, 1 << 20
+    window, now, delivered = grown(rate, rtt_s)
+    for _ in range(20):
+        now += 1.0
+        if says_so:
+            window.on_restart(now)
+        for _ in range(8):
+            now += rtt_s
+            delivered += chunk_bytes // 8
+            window.on_ack(delivered, rtt_s, False, now)
+    if says_so:
+        assert window.window_bytes >= rate * rtt_s
+        assert window.rate_bytes_per_s == pytest.approx(rate, rel=0.1)
+    else:
+        # The burden of proof: without the word of the sender some rounds hold the whole pause.
+        assert min(window._samples) < rate / 100
+
+
+def test_the_least_window_is_some_datagrams_however_large_they_are() -> None:
+    """A jumbo datagram is larger than the usual first window, and one in flight is none."""
+    assert DeliveryRateWindow(65_507).window_bytes >= MIN_WINDOW_DATAGRAMS * 65_507
