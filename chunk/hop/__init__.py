@@ -14,8 +14,8 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `congestion`  how much may be in flight
 - `receiver`    segments in, bodies up, ACKs out
 - `outgoing`    one body on its way: sent, arrived, lost
-- `layout`      how a train is laid
-- `sender`      bodies in, trains out, settlements up
+- `layout`      how a burst is laid
+- `sender`      bodies in, bursts out, settlements up
 - `session`     one sender, one receiver, keep-alive
 - `handshake`   HELLO, WELCOME, CONFIRM
 - `core`        all sessions of one node

@@ -27,7 +27,7 @@ LOSS_RATIO = 0.02
 """A round that lost more than this lowers the ceiling; the figure is that of BBRv2."""
 CEILING_CUT = 0.85
 CEILING_GROWTH = 1.05
-TRAIN_DURATION_S = 0.001
+BURST_DURATION_S = 0.001
 """One burst is about this long at the estimated rate."""
 
 
@@ -114,8 +114,8 @@ class DeliveryRateWindow:
         return self._is_starting
 
     @property
-    def train_bytes(self) -> float:
+    def burst_bytes(self) -> float:
         """How many bytes to send in one burst at most."""
         if self._is_starting:
             return max(self.window_bytes / 4, 2 * 1472)
-        return max(self.rate_bytes_per_s * TRAIN_DURATION_S, 2 * 1472)
+        return max(self.rate_bytes_per_s * BURST_DURATION_S, 2 * 1472)

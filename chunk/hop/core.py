@@ -512,11 +512,11 @@ class HopCore:
                 # Either the neighbour closed it or the layer above did; tell him in both cases.
                 self._end(session, now, tell=True)
                 continue
-            trains = 0
+            count = 0
             for datagram in session.datagrams_to_send(now):
-                trains += 1
+                count += 1
                 yield datagram
-            if trains < BURSTS_PER_TURN:
+            if count < BURSTS_PER_TURN:
                 self._active.pop(session, None)
             self._arm(session.local_id, session.next_timeout())
         while self._out:

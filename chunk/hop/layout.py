@@ -1,4 +1,4 @@
-"""How a train is laid: headers and shares of many segments at once, by strided copies.
+"""How a burst is laid: headers and shares of many segments at once, by strided copies.
 
 Source: docs/protocol/hop.md, "DATA" and "BUNDLE"; design, section 5.
 """
@@ -19,8 +19,8 @@ _INDICES = np.arange(1 << 16, dtype=">u4")
 """Segment indices as they travel; a body beyond 65 536 segments counts on from them."""
 
 
-class TrainLayout:
-    """Lays the trains of one session into a scratch that each new train overwrites."""
+class BurstLayout:
+    """Lays the bursts of one session into a scratch that each new burst overwrites."""
 
     def __init__(self, session: int, stride: int, rows: int) -> None:
         self._session = session
@@ -112,7 +112,7 @@ class TrainLayout:
     def bundles(
         self, datagrams: list[list[Buffer]], sizes: list[int], counts: list[int], burst: int
     ) -> tuple[bytes, int]:
-        """Return a train of BUNDLE datagrams, padded to one size, and that size.
+        """Return a burst of BUNDLE datagrams, padded to one size, and that size.
 
         Args:
             datagrams: the pieces of each datagram's records.

@@ -1,6 +1,6 @@
-"""The sending half of a session: bodies in, trains of datagrams out, settlements up.
+"""The sending half of a session: bodies in, bursts of datagrams out, settlements up.
 
-Trains carry ascending burst numbers, and an ACK names the largest that arrived. What was sent three
+Bursts carry ascending numbers, and an ACK names the largest that arrived. What was sent three
 bursts or 9/8 round trips before that and is not in the ACK is lost and goes out again; nothing is
 lost for having waited alone. Loss is looked for only in transfers that an ACK leaves unfinished, so
 the clean path does no work per segment.
@@ -19,7 +19,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Buffer, Settlement
 from packetcloud.chunk.hop.buffers import JUMBO_BYTES, StoredBody
 from packetcloud.chunk.hop.congestion import DeliveryRateWindow
-from packetcloud.chunk.hop.layout import TrainLayout
+from packetcloud.chunk.hop.layout import BurstLayout
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.messages import BodyKind
@@ -45,10 +45,10 @@ SettleBody = Callable[[object, Settlement, int], None]
 
 
 @dataclass(slots=True)
-class _Train:
+class _Burst:
     """A burst on its way: number, when it left, its bytes."""
 
-    burst: int
+    number: int
     sent_at: float
     size: int
 
@@ -94,8 +94,8 @@ class Sender:
         self._next_burst = 1
         self._done_below = 0
         self._started_bytes = 0
-        self._in_flight: deque[_Train] = deque()
-        self._history: deque[_Train] = deque()
+        self._in_flight: deque[_Burst] = deque()
+        self._history: deque[_Burst] = deque()
         """Bursts that an ACK has passed but that are too recent to call lost by time."""
         self._loss_floor = 0
         self._largest_acked = 0
@@ -111,7 +111,7 @@ class Sender:
         self.retransmitted_segments = 0
         self.sent_bytes = 0
         self.probes = 0
-        self._layout = TrainLayout(session, stride, self._rows_per_burst)
+        self._layout = BurstLayout(session, stride, self._rows_per_burst)
 
     # --- the layer above ------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class Sender:
 
     # --- sending --------------------------------------------------------------------------------
 
-    def next_train(self, now: float) -> tuple[list[Buffer], int] | None:
+    def next_burst(self, now: float) -> tuple[list[Buffer], int] | None:
         """Return the buffers of the next burst and its datagram size, or None.
 
         The buffers hold until the next call; the burst counts as sent at `now`.
@@ -186,12 +186,12 @@ class Sender:
         if self.in_flight_bytes >= window:
             self._limited = False
             return None
-        rows = max(2, int(self.congestion.train_bytes) // self.stride)
+        rows = max(2, int(self.congestion.burst_bytes) // self.stride)
         rows = min(rows, self._rows_per_burst)
         if self._resend_small:
-            train = self._send_bundles(self._resend_small, rows, now, again=True)
-            if train is not None:
-                return train
+            laid = self._send_bundles(self._resend_small, rows, now, again=True)
+            if laid is not None:
+                return laid
         while self._resend:
             outgoing = self._resend[0]
             if outgoing.lost:
@@ -207,11 +207,11 @@ class Sender:
             current = self._current = self._queue.popleft()
             self._start(current)
         count = min(rows, current.segments - current.next_index)
-        train = self._send_rows(current, current.next_index, count, now)
+        laid = self._send_rows(current, current.next_index, count, now)
         current.next_index += count
         if current.next_index >= current.segments:
             self._current = None
-        return train
+        return laid
 
     def _may_start(self, outgoing: Outgoing, now: float) -> bool:
         if self._next_transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
@@ -300,14 +300,14 @@ class Sender:
         if not counts:
             return None
         self._next_burst += 1
-        train, longest = self._layout.bundles(datagrams, sizes, counts, burst)
-        self._note_sent(burst, len(train), now)
-        return [train], longest
+        laid, longest = self._layout.bundles(datagrams, sizes, counts, burst)
+        self._note_sent(burst, len(laid), now)
+        return [laid], longest
 
     def _note_sent(self, burst: int, size: int, now: float) -> None:
         if not self.in_flight_bytes:
             self.congestion.on_restart(now)
-        self._in_flight.append(_Train(burst, now, size))
+        self._in_flight.append(_Burst(burst, now, size))
         self.in_flight_bytes += size
         self.sent_bytes += size
         if self._waiting_since is None:
@@ -370,13 +370,13 @@ class Sender:
         self._end(outgoing, Settlement.ACCEPTED, 0)
 
     def _pass_bursts(self, largest: int, delay_s: float, now: float) -> None:
-        trains = self._in_flight
-        while trains and trains[0].burst <= largest:
-            train = trains.popleft()
-            self.in_flight_bytes -= train.size
-            self._history.append(train)
-            if train.burst == largest:
-                self._rtt.add_sample(now - train.sent_at, delay_s, now)
+        in_flight = self._in_flight
+        while in_flight and in_flight[0].number <= largest:
+            burst = in_flight.popleft()
+            self.in_flight_bytes -= burst.size
+            self._history.append(burst)
+            if burst.number == largest:
+                self._rtt.add_sample(now - burst.sent_at, delay_s, now)
         self._largest_acked = largest
 
     def _take_bitmap(self, below: int, bitmap: bytes) -> None:
@@ -396,9 +396,9 @@ class Sender:
         largest = self._largest_acked
         floor = max(self._loss_floor, largest - REORDER_BURSTS)
         while history and (
-            history[0].burst <= floor or self._loss_time(history[0]) <= now + TIMER_SLACK_S
+            history[0].number <= floor or self._loss_time(history[0]) <= now + TIMER_SLACK_S
         ):
-            floor = max(floor, history.popleft().burst)
+            floor = max(floor, history.popleft().number)
         self._loss_floor = floor
         self._loss_at = None
         waiting = False
@@ -412,13 +412,13 @@ class Sender:
         if waiting and history:
             self._loss_at = self._loss_time(history[0])
 
-    def _loss_time(self, burst: _Train) -> float:
+    def _loss_time(self, burst: _Burst) -> float:
         """Return when what is missing of a burst that an ACK has passed counts as lost.
 
         The neighbour may have acknowledged the last burst it knows of while the rest of it still
         lay in its socket: such a burst has as long as an answer may take.
         """
-        if burst.burst < self._largest_acked:
+        if burst.number < self._largest_acked:
             return burst.sent_at + self._rtt.loss_delay_s
         return burst.sent_at + self._rtt.probe_timeout_s(0)
 
@@ -472,7 +472,7 @@ class Sender:
         burst = self._next_burst
         self._next_burst += 1
         self.probes += 1
-        self._in_flight.append(_Train(burst, now, 0))
+        self._in_flight.append(_Burst(burst, now, 0))
         if self._waiting_since is None:
             self._waiting_since = now
         return wire.ProbeFrame(burst & 0xFFFF_FFFF).to_bytes()

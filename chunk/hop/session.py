@@ -35,7 +35,7 @@ SUSPECT_TIMEOUT_S = 0.25
 """A neighbour whose host says that its port is closed has this long to answer a probe."""
 
 Datagram = tuple[Any, list[Buffer], int]
-"""Address, buffers of a train, bytes of each of its datagrams."""
+"""Address, buffers of a burst, bytes of each of its datagrams."""
 
 
 class Session:
@@ -223,13 +223,13 @@ class Session:
         if frames:
             yield self._control(frames)
         for _ in range(BURSTS_PER_TURN):
-            train = self.sender.next_train(now)
-            if train is None:
+            burst = self.sender.next_burst(now)
+            if burst is None:
                 question = self.sender.take_question(now)
                 if question is not None:
                     yield self._control([question])
                 return
-            yield self.peer_address, train[0], train[1]
+            yield self.peer_address, burst[0], burst[1]
 
     def _control(self, frames: list[bytes]) -> Datagram:
         datagram = wire.encode_control(self.remote_id, frames)

@@ -26,7 +26,7 @@ class Bench:
     def send(self, now: float) -> list[int]:
         """Send all that may leave; return the datagrams in each burst."""
         counts = []
-        while (burst := self.sender.next_train(now)) is not None:
+        while (burst := self.sender.next_burst(now)) is not None:
             counts.append(-(-sum(map(len, burst[0])) // STRIDE))
         return counts
 
