@@ -193,13 +193,14 @@ def chunks(output: Output, /, **options: Any) -> ExitCode:
 _MEMORY = ("idle", "max", "second_quarter", "last_quarter")
 _SERVICE_TABLES = (
     (
-        "At a slow rate, ms",
-        ("penalty p50", "p99", "processing", "delivery", "A to B", "HTTP", "gRPC"),
+        "At a steady rate, a quarter of the full one, ms",
+        ("penalty p50", "p99", "processing", "delivery", "ratio", "A to B", "HTTP", "gRPC"),
         (
             "delay_penalty_p50_ms",
             "delay_penalty_p99_ms",
             "processing_p50_ms",
             "delivery_p50_ms",
+            "delivery_over_processing",
             "delay_p50_ms",
             "http_delay_p50_ms",
             "grpc_delay_p50_ms",

@@ -82,7 +82,7 @@ def _draw_service(document: Document, axes: Any) -> None:
     delivery = [size["delivery_p50_ms"] or 0.0 for size in sizes.values()]
     by_size.bar(labels, processing, label="processing", color=_PEERS[0])
     by_size.bar(labels, delivery, bottom=processing, label="delivery", color=_OURS)
-    by_size.set_ylabel("delay penalty, ms (p50, slow rate)")
+    by_size.set_ylabel("delay penalty, ms (p50, steady rate)")
     by_size.legend(fontsize=7)
     for number, (size, figures) in enumerate(sizes.items()):
         steps = figures["steps"]

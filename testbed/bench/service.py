@@ -24,15 +24,19 @@ from packetcloud.testbed.bench.service_peers import CipherAlone, ServicePeer
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.links import LinkMode
 
+PEERS = ("http", "grpc")
 SIZES = (64 << 10, 256 << 10, 1 << 20)
-SLOW_RATE = 20.0
-"""Chunks per second at which delays are taken: nothing waits for anything. The paper took 1."""
+STEADY_SHARE = 0.25
+"""Of the full rate: delays are taken there, where no chunk waits for another and processors and
+caches stay warm."""
+REST_RATE = 20.0
+"""Chunks per second: the machine falls asleep between two of them. The paper took 1."""
 STEPS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1)
 """Offered rates, as shares of what the node carries at full rate."""
 KNEE_DELIVERED = 0.95
 KNEE_DELAY_FACTOR = 3.0
 """The knee: the largest step that delivers 95 % of what is offered, with a median delay penalty of
-at most three times that at the slow rate."""
+at most three times that at the steady rate."""
 
 Records = Mapping[str, Record]
 
@@ -52,7 +56,8 @@ def bench_service(
     """
     document = begin_document("service", timing, modes[0] is None, ("nginx",))
     counted = LinkMode.WIRE if LinkMode.WIRE in modes else modes[0]
-    document["slow_rate_chunks_per_s"] = SLOW_RATE
+    document["steady_share"] = STEADY_SHARE
+    document["rest_rate_chunks_per_s"] = REST_RATE
     document["failures"] = []
     document["modes"] = {}
     for mode in modes:
@@ -92,23 +97,29 @@ class _ServiceBench:
         self._failures = failures
 
     def measure(self, payload_bytes: int, shares: Sequence[float]) -> Document:
-        full = self._rounds(payload_bytes, 0.0, [CipherAlone(payload_bytes)])
-        slow = self._rounds(payload_bytes, SLOW_RATE, [])
-        figures = size_figures(full, slow)
-        rate = figures["node_goodput_gbps"] * 1e9 / 8 / payload_bytes
+        full = self._rounds(payload_bytes, "full rate", 0.0, [CipherAlone(payload_bytes)])
+        goodput_gbps = full["ours"].goodput_gbps
+        if goodput_gbps is None:
+            raise ChildError(f"ours at full rate failed: {'; '.join(full['ours'].failures)}")
+        rate = goodput_gbps * 1e9 / 8 / payload_bytes
+        steady = self._rounds(payload_bytes, "steady rate", STEADY_SHARE * rate, [])
+        rest = self._rounds(payload_bytes, "at rest", REST_RATE, [])
+        figures = size_figures(full, steady)
+        figures["steady_rate_chunks_per_s"] = STEADY_SHARE * rate
+        figures["at_rest"] = delay_figures_of(rest) | {"runs": runs_of(rest)["runs"]}
         figures["steps"] = self._steps(payload_bytes, rate, shares)
         figures["knee_gbps"] = knee_gbps(figures["steps"], figures["delay_penalty_p50_ms"])
         return figures
 
-    def _rounds(self, payload_bytes: int, rate: float, more: list[Contender]) -> Records:
+    def _rounds(self, payload_bytes: int, what: str, rate: float, more: list[Contender]) -> Records:
         scene = self._scene
         contenders: list[Contender] = [OurService(scene, payload_bytes, "ours", rate)]
         if not scene.is_loopback:
             contenders.append(
                 OurService(scene, payload_bytes, "ours, VI on loopback", rate, scene.centre)
             )
-        contenders += [ServicePeer(kind, scene, payload_bytes, rate) for kind in ("http", "grpc")]
-        what = f"{payload_bytes >> 10} KiB, {'slow' if rate else 'full'} rate"
+        contenders += [ServicePeer(kind, scene, payload_bytes, rate) for kind in PEERS]
+        what = f"{payload_bytes >> 10} KiB, {what}"
         records = run_rounds([*contenders, *more], self._timing, self._within(what))
         self._failures += [f"{self._scene.name}, {what}: {one}" for one in failures_of(records)]
         return records
@@ -136,35 +147,42 @@ class _ServiceBench:
         return lambda text: self._progress(f"{self._scene.name}: {what}: {text}")
 
 
-def size_figures(full: Records, slow: Records) -> Document:
-    """Make the figures of one chunk size from the runs at full and at slow rate."""
+def size_figures(full: Records, steady: Records) -> Document:
+    """Make the figures of one chunk size from the runs at full and at steady rate."""
     ours, limit = full["ours"].goodput_gbps, full["aes_limit"].goodput_gbps
-    at_rest = _medians(slow["ours"])
-    delivery, processing = at_rest.get("delivery_p50_ms"), at_rest.get("processing_p50_ms")
     figures: Document = {
-        **{key: at_rest.get(key) for key in _OUR_DELAYS},
-        "delivery_over_processing": ratio(delivery, processing),
+        **delay_figures_of(steady),
         "node_goodput_gbps": ours,
         "aes_limit_gbps": limit,
         "ratio_aes_limit": ratio(ours, limit),
     }
-    for kind in ("http", "grpc"):
-        peer, delays = full[kind].goodput_gbps, _medians(slow[kind])
+    for kind in PEERS:
+        peer = full[kind].goodput_gbps
         figures[f"{kind}_gbps"] = peer
         figures[f"speedup_{kind}"] = ratio(ours, peer)
-        figures[f"{kind}_delay_p50_ms"] = delays.get("delay_p50_ms")
-        figures[f"{kind}_delay_p99_ms"] = delays.get("delay_p99_ms")
-        # From A to the end of the journey, the same for both: B for us, back at A for the peers.
-        figures[f"delay_speedup_{kind}"] = ratio(
-            delays.get("delay_p50_ms"), at_rest.get("delay_p50_ms")
-        )
     if "ours, VI on loopback" in full:
-        near = _medians(slow["ours, VI on loopback"])
+        near = _medians(steady["ours, VI on loopback"])
         figures["vi_on_loopback"] = {
             "node_goodput_gbps": full["ours, VI on loopback"].goodput_gbps,
             **{key: near.get(key) for key in _OUR_DELAYS},
         }
-    return {**figures, **runs_of(full), "slow_runs": runs_of(slow)["runs"]}
+    return {**figures, **runs_of(full), "steady_runs": runs_of(steady)["runs"]}
+
+
+def delay_figures_of(records: Records) -> Document:
+    """Make the delays, ours and the peers', of the runs at one set rate."""
+    ours = _medians(records["ours"])
+    figures: Document = {key: ours.get(key) for key in _OUR_DELAYS}
+    figures["delivery_over_processing"] = ratio(
+        ours.get("delivery_p50_ms"), ours.get("processing_p50_ms")
+    )
+    for kind in PEERS:
+        peer = _medians(records[kind])
+        figures[f"{kind}_delay_p50_ms"] = peer.get("delay_p50_ms")
+        figures[f"{kind}_delay_p99_ms"] = peer.get("delay_p99_ms")
+        # From A to the end of the journey, the same for both: B for us, back at A for the peers.
+        figures[f"delay_speedup_{kind}"] = ratio(peer.get("delay_p50_ms"), ours.get("delay_p50_ms"))
+    return figures
 
 
 _OUR_DELAYS = (
@@ -179,13 +197,15 @@ _OUR_DELAYS = (
 )
 
 
-def knee_gbps(steps: Sequence[Mapping[str, Any]], slow_penalty_ms: float | None) -> float | None:
+def knee_gbps(steps: Sequence[Mapping[str, Any]], steady_penalty_ms: float | None) -> float | None:
     """Return the goodput of the last step before the node falls behind; None if it always does."""
     knee = None
     for step in steps:
         delivers = step["goodput_gbps"] >= KNEE_DELIVERED * step["offered_gbps"]
         penalty_ms = step["delay_penalty_p50_ms"]
-        if not delivers or (slow_penalty_ms and penalty_ms > KNEE_DELAY_FACTOR * slow_penalty_ms):
+        if not delivers or (
+            steady_penalty_ms and penalty_ms > KNEE_DELAY_FACTOR * steady_penalty_ms
+        ):
             break
         knee = step["goodput_gbps"]
     return knee

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 STAGES = (
     # First match wins; a call into the kernel counts for the function that makes it.
-    ("receive call", "packetcloud.chunk.hop.udp:HopNode._receive"),
+    ("receive call", "packetcloud.chunk.hop.intake"),
     ("receive call", "packetcloud.chunk.hop.batch"),
-    ("send call", "packetcloud.chunk.hop.udp:HopNode._send"),
+    ("send call", "packetcloud.chunk.hop.outlet"),
     ("hop", "packetcloud.chunk.hop."),
     ("header", "packetcloud.chunk."),
     ("header", "packetcloud.router.layout"),

@@ -106,6 +106,7 @@ def test_bench_service_has_every_key(tmp_path: Path) -> None:
     for key in ("delay_penalty_p50_ms", "delay_penalty_p99_ms", "processing_p50_ms"):
         assert size[key] > 0
     assert "delivery_p50_ms" in size
+    assert size["at_rest"]["delay_penalty_p50_ms"] > 0
     (step,) = size["steps"]
     assert {"offered_gbps", "goodput_gbps", "delay_p50_ms", "delay_penalty_p50_ms"} <= set(step)
 

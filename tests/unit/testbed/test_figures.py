@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from packetcloud.testbed.bench.chunks import limit_of
 from packetcloud.testbed.bench.rounds import Record
 from packetcloud.testbed.bench.service import knee_gbps, size_figures
 from packetcloud.testbed.bench.service_ours import delay_figures
-from packetcloud.testbed.bench.stages import stage_of, stage_shares
+from packetcloud.testbed.bench.stages import STAGES, stage_of, stage_shares
 from packetcloud.testbed.bench.trial import Trial
 
 
@@ -46,12 +48,12 @@ def test_the_figures_of_a_size() -> None:
         "grpc": Record(missing="grpcio is not installed"),
     }
     delays = {"processing_p50_ms": 2.0, "delivery_p50_ms": 1.0, "delay_p50_ms": 5.0}
-    slow = {
+    steady = {
         "ours": Record([Trial(0.1, 1.0, {}, delays)]),
         "http": Record([Trial(0.1, 1.0, {}, {"delay_p50_ms": 10.0})]),
         "grpc": Record(missing="grpcio is not installed"),
     }
-    figures = size_figures(full, slow)
+    figures = size_figures(full, steady)
     assert figures["node_goodput_gbps"] == 5.0
     assert figures["ratio_aes_limit"] == pytest.approx(0.8)
     assert figures["delivery_over_processing"] == pytest.approx(0.5)
@@ -70,8 +72,8 @@ def test_delay_figures() -> None:
 def test_samples_are_added_up_by_stage() -> None:
     """Shares add up to one; system calls are told from the hop around them."""
     samples = {
-        "packetcloud.chunk.hop.udp:HopNode._send": 2,
-        "packetcloud.chunk.hop.udp:HopNode._receive_train": 3,
+        "packetcloud.chunk.hop.outlet:Outlet._send": 2,
+        "packetcloud.chunk.hop.intake:Intake._receive_train": 3,
         "packetcloud.chunk.hop.core:HopCore.receive": 4,
         "somewhere:else": 1,
     }
@@ -104,3 +106,10 @@ def test_the_limit_is_the_process_that_fills_a_core() -> None:
     assert limit_of(busy).startswith("the router: 0.97")
     busy = {"sender": 0.6, "router": 0.7, "whole_machine": 2.0}
     assert limit_of(busy).startswith("the machine")
+
+
+def test_every_stage_is_of_code_that_exists() -> None:
+    """A module that was renamed would else count as its surroundings, without a word."""
+    for _, start in STAGES:
+        module = start.partition(":")[0].rstrip(".")
+        assert importlib.util.find_spec(module) is not None, start
