@@ -60,9 +60,12 @@ class HopService(Service):
     async def _dial(self, guid: GUID, address: tuple[str, int]) -> None:
         try:
             await self.node.connect(address, guid)
-        except HopConnectError as error:
+        except Exception as error:
+            # Whatever it was, the neighbour must be called again.
             if self.redial.failed(guid, self._reactor.seconds()):
-                _log.warning("neighbour %s: %s; trying on", guid.short, error)
+                expected = isinstance(error, HopConnectError)
+                text = "neighbour %s: %s; trying on"
+                _log.warning(text, guid.short, error, exc_info=None if expected else error)
         else:
             _log.info("neighbour %s at %s:%d is up", guid.short, *address)
             self.redial.succeeded(guid)

@@ -129,6 +129,8 @@ class HopConfig:
     """Kernel socket buffer to ask for, each direction; what is granted bounds the window."""
     credit_bytes: int = 24 << 20
     """Bytes of bodies that one neighbour may have unsettled or unreleased here."""
+    max_held_bytes: int = 1 << 30
+    """The same for all neighbours together; beyond it bodies are refused `store_full`, unread."""
     max_neighbours_count: int = 1024
     idle_timeout_s: float = 15.0
     """A neighbour that answers nothing for so long is down."""

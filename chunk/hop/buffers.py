@@ -10,6 +10,7 @@ Source: design, section 5; docs/decisions/0005.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,7 @@ ByteArray = npt.NDArray[np.uint8]
 
 KEPT_FREE_BYTES = 32 << 20
 """Free buffers kept for reuse per node; what is over goes back to the system."""
-MIN_CLASS_ROWS = 8
+MIN_CLASS_ROWS = 2
 
 
 class RowBuffer:
@@ -99,11 +100,20 @@ JUMBO_BYTES = 16_384
 class BufferPool:
     """Hands out row buffers and flat buffers by size class, and takes them back."""
 
-    def __init__(self, kept_free_bytes: int = KEPT_FREE_BYTES) -> None:
+    def __init__(
+        self, max_held_bytes: int = sys.maxsize, kept_free_bytes: int = KEPT_FREE_BYTES
+    ) -> None:
         self._rows: dict[tuple[int, int], list[RowBuffer]] = {}
         self._flat: dict[int, list[ByteArray]] = {}
         self._kept_free_bytes = kept_free_bytes
         self.free_bytes = 0
+        self.held_bytes = 0
+        """Bodies of all neighbours that began here and are not released."""
+        self._max_held_bytes = max_held_bytes
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether one more body of `size` bytes may be held."""
+        return self.held_bytes + size <= self._max_held_bytes
 
     def take_store(self, segments: int, stride: int) -> Store:
         """Return a buffer for a transfer of `segments` datagrams of `stride` bytes."""
@@ -149,7 +159,7 @@ class BufferPool:
 
 
 def rows_class(segments: int) -> int:
-    """Round up to 8, 16, 24, 32, 48, 64, 96 ...: at most half as much again is wasted."""
+    """Round up to 2, 3, 4, 6, 8, 12, 16, 24 ...: at most half as much again is wasted."""
     capacity = MIN_CLASS_ROWS
     while capacity < segments:
         step = capacity + (capacity >> 1)

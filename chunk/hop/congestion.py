@@ -16,6 +16,8 @@ from collections import deque
 INITIAL_WINDOW_BYTES = 16 * 1472
 MIN_WINDOW_DATAGRAMS = 4
 """Never less in flight, also where a datagram is as large as the initial window."""
+MAX_WINDOW_BYTES = 1 << 30
+"""Far beyond what any receive buffer takes."""
 STEADY_GAIN = 2.0
 HOST_SLACK_S = 0.002
 """Two hosts answer each other in batches of up to about this long. At 10 Gbit/s the slack adds
@@ -72,6 +74,8 @@ class DeliveryRateWindow:
             delivered_bytes: total since the session began.
             limited: the sender had nothing more to send; such a round says little of the path.
         """
+        if delivered_bytes < self._delivered:
+            return  # overtaken by a later ACK
         self._delivered = delivered_bytes
         if self._round_began_at is None:
             self._round_began_at, self._round_delivered = now, delivered_bytes
@@ -83,7 +87,7 @@ class DeliveryRateWindow:
         sample = delivered / elapsed
         is_lossy = self._round_lost > LOSS_RATIO * (delivered + self._round_lost)
         self._round_began_at, self._round_delivered, self._round_lost = now, delivered_bytes, 0
-        if limited and sample < self.rate_bytes_per_s:
+        if not delivered or (limited and sample < self.rate_bytes_per_s):
             return
         self._samples.append(sample)
         self.rate_bytes_per_s = max(self._samples)
@@ -97,10 +101,10 @@ class DeliveryRateWindow:
             self._continue_start(sample)
         if not self._is_starting:
             wanted = min(STEADY_GAIN * product, self._ceiling)
-            self.window_bytes = max(wanted, self._least_bytes)
+            self.window_bytes = min(max(wanted, self._least_bytes), MAX_WINDOW_BYTES)
 
     def _continue_start(self, sample: float) -> None:
-        self.window_bytes *= 2
+        self.window_bytes = min(2 * self.window_bytes, MAX_WINDOW_BYTES)
         if sample >= self._best * GROWTH_FACTOR:
             self._best = sample
             self._rounds_without_growth = 0

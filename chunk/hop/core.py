@@ -41,15 +41,13 @@ from packetcloud.chunk.names import GUID
 
 RESETS_PER_S = 50
 """Answers to datagrams of unknown sessions: enough for a restart, useless for a flood."""
+MAX_REPLIES_COUNT = 1024
+"""Handshakes, probes and farewells that wait for the socket; whoever wants one asks again."""
 SCRATCH_BYTES = 65_536
 """More than the kernel ever hands over in one piece."""
 
 
 _SESSION_BYTES = frozenset({wire.DATA_BYTE, wire.BUNDLE_BYTE, wire.CONTROL_BYTE})
-
-
-def _has_nothing_queued(session: Session) -> bool:
-    return not session.queued_bytes
 
 
 class HopCore:
@@ -88,7 +86,7 @@ class HopCore:
         self._on_wake = on_wake
         self._on_fault = on_fault
         self._admit = admit
-        self.pool = BufferPool()
+        self.pool = BufferPool(config.max_held_bytes)
         self.sessions: dict[int, Session] = {}
         self.dropped: Counter[str] = Counter()
         """Datagrams or trains that were dropped, by reason."""
@@ -142,8 +140,10 @@ class HopCore:
         )
 
     def _admit_with_cap(self, guid: GUID, role: Role) -> str | None:
-        if len(self.sessions) >= self.config.max_neighbours_count:
-            return f"this node has {len(self.sessions)} neighbours, as many as it may"
+        # A restarted neighbour replaces its own session, also in a full house.
+        others = sum(session.guid != guid for session in self.sessions.values())
+        if others >= self.config.max_neighbours_count:
+            return f"this node has {others} neighbours, as many as it may"
         return self._admit(guid, role) if self._admit is not None else None
 
     # --- receiving ------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ class HopCore:
                 array = np.frombuffer(datagram, np.uint8)
                 session.receive_rows(array, len(datagram), len(datagram), None, now)
             elif first == wire.type_byte(wire.DatagramType.CONFIRM):
-                self._out.append(session.ack_datagram(now))
+                self._reply(session.ack_datagram(now))
             else:
                 raise ProtocolError("unexpected_type", f"{first:#04x}")
             return
@@ -328,12 +328,12 @@ class HopCore:
         if kind == wire.DatagramType.HELLO:
             parameters = self._parameters(address)
             answer = self._servers.receive_hello(datagram, address, parameters, now)
-            self._out.append((address, [answer], len(answer)))
+            self._reply((address, [answer], len(answer)))
             return
         if kind == wire.DatagramType.CONFIRM:
             proven = self._servers.receive_confirm(datagram, address)
             if isinstance(proven, bytes):
-                self._out.append((address, [proven], len(proven)))
+                self._reply((address, [proven], len(proven)))
             else:
                 self._begin_inbound(proven, now)
             return
@@ -366,7 +366,7 @@ class HopCore:
         if self._resets_left:
             self._resets_left -= 1
             reset = wire.Reject(local_id, "").to_bytes()
-            self._out.append((address, [reset], len(reset)))
+            self._reply((address, [reset], len(reset)))
 
     def _take_reset(self, remote_id: int, address: Any, now: float) -> None:
         """End the session that the neighbour does not know (any more): it was restarted."""
@@ -380,7 +380,7 @@ class HopCore:
         client = self._clients[local_id]
         datagram = client.take_datagram()
         if datagram is not None:
-            self._out.append((client.address, [datagram], len(datagram)))
+            self._reply((client.address, [datagram], len(datagram)))
         if client.state is ClientState.UP:
             assert client.welcome is not None
             del self._clients[local_id]
@@ -396,7 +396,7 @@ class HopCore:
             if client.rtt_s is not None:
                 session.rtt.add_sample(client.rtt_s, 0.0, now)
             self._client_done.pop(local_id)(session)
-            self._upper.neighbour_up(session)
+            self._tell(self._upper.neighbour_up, session)
         elif client.state is ClientState.FAILED:
             del self._clients[local_id]
             self._client_done.pop(local_id)(client.failure)
@@ -422,7 +422,7 @@ class HopCore:
         )
         session.rtt.add_sample(now - half.begun_at, 0.0, now)
         session.receiver.ack_now = True
-        self._upper.neighbour_up(session)
+        self._tell(self._upper.neighbour_up, session)
 
     def _begin(
         self,
@@ -464,13 +464,27 @@ class HopCore:
         if self._last is session:
             self._last = None
         if tell:
-            self._out.append(session.close_datagram())
+            self._reply(session.close_datagram())
         session.end()
-        self._upper.neighbour_down(session, session.close_reason)
+        self._tell(self._upper.neighbour_down, session, session.close_reason)
 
     def _wake(self, session: Session) -> None:
         self._active[session] = None
         self._on_wake()
+
+    def _reply(self, datagram: Datagram) -> None:
+        """Have a single datagram sent, unless so many wait that the socket must be stuck."""
+        if len(self._out) < MAX_REPLIES_COUNT:
+            self._out.append(datagram)
+        else:
+            self.dropped["replies_full"] += 1
+
+    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call the layer above; a fault of its own costs nobody else anything."""
+        try:
+            call(*arguments)
+        except Exception:
+            self._note_fault()
 
     def _note_fault(self) -> None:
         self.dropped["internal_error"] += 1
@@ -505,22 +519,48 @@ class HopCore:
         return bool(self._active or self._out)
 
     def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
-        """Yield what is to be sent now; the buffers of each hold until the next is asked for."""
-        # Whoever waits for a body waits longer than whoever waits for an ACK.
-        for session in sorted(self._active, key=_has_nothing_queued):
-            if not session.is_up:
+        """Yield what is to be sent now; the buffers of each hold until the next is asked for.
+
+        Control of all sessions comes first, then a turn of bursts of each. Who stops asking, as the
+        socket is full, loses nothing: the session that had its turn is the last one the next time.
+        """
+        turns = list(self._active)
+        for session in turns:
+            if session.is_up:
+                yield from self._guarded(session, session.control_to_send(now), now)
+            else:
                 # Either the neighbour closed it or the layer above did; tell him in both cases.
                 self._end(session, now, tell=True)
+        yield from self._take_replies()
+        for session in turns:
+            if session not in self._active:
                 continue
+            del self._active[session]
+            self._active[session] = None
             count = 0
-            for datagram in session.datagrams_to_send(now):
+            for datagram in self._guarded(session, session.bursts_to_send(now), now):
                 count += 1
                 yield datagram
             if count < BURSTS_PER_TURN:
                 self._active.pop(session, None)
-            self._arm(session.local_id, session.next_timeout())
+            if session.is_up:
+                self._arm(session.local_id, session.next_timeout())
+        yield from self._take_replies()
+
+    def _take_replies(self) -> Iterator[Datagram]:
         while self._out:
             yield self._out.popleft()
+
+    def _guarded(
+        self, session: Session, datagrams: Iterator[Datagram], now: float
+    ) -> Iterator[Datagram]:
+        """Pass datagrams on; a fault of ours ends this session, not the port."""
+        try:
+            yield from datagrams
+        except Exception:
+            self._note_fault()
+            session.close("internal error")
+            self._end(session, now, tell=True)
 
     # --- timers ---------------------------------------------------------------------------------
 
@@ -548,8 +588,10 @@ class HopCore:
             self._timer_of.pop(local_id, None)
             session = self.sessions.get(local_id)
             if session is not None:
-                self._out.extend(session.handle_timeout(now))
-                self._active[session] = None
+                for datagram in self._guarded(session, session.handle_timeout(now), now):
+                    self._reply(datagram)
+                if local_id in self.sessions:
+                    self._active[session] = None
             elif local_id in self._clients:
                 self._clients[local_id].handle_timeout(now)
                 self._after_client(local_id, now)

@@ -321,7 +321,10 @@ class Receiver:
         if body_bytes > self._max_body_bytes:
             self._refuse(transfer, body_bytes, Reason.PAYLOAD_TOO_LARGE)
             return None
-        self._used_bytes += body_bytes
+        if not self._pool.has_room(body_bytes):
+            self._refuse(transfer, body_bytes, Reason.STORE_FULL)
+            return None
+        self._hold(body_bytes)
         spare = self._spare
         if spare is not None and spare.fits(segments):
             store, self._spare = spare, None
@@ -401,9 +404,12 @@ class Receiver:
                 self.duplicate_segments += 1
                 self.ack_now = True
             elif self._has_room(transfer, body_bytes):
-                self._used_bytes += body_bytes
-                body = SmallBody(bytearray(data[offset:end]), self._release)
-                self._settle(transfer, BodyKind(kind), body)
+                if self._pool.has_room(body_bytes):
+                    self._hold(body_bytes)
+                    body = SmallBody(bytearray(data[offset:end]), self._release)
+                    self._settle(transfer, BodyKind(kind), body)
+                else:
+                    self._refuse(transfer, body_bytes, Reason.STORE_FULL)
             offset = end
 
     # --- settling -------------------------------------------------------------------------------
@@ -423,7 +429,7 @@ class Receiver:
 
     def _refuse(self, transfer: int, body_bytes: int, reason: Reason) -> None:
         """Refuse a transfer whose bytes were never stored."""
-        self._used_bytes += body_bytes
+        self._hold(body_bytes)
         self._release(body_bytes)
         self._refused[transfer] = reason
         self.ack_now = True
@@ -446,7 +452,7 @@ class Receiver:
                 self._current = None
             body_bytes = incoming.body_bytes
         else:
-            self._used_bytes += min(body_bytes, self._max_body_bytes)
+            self._hold(min(body_bytes, self._max_body_bytes))
         self._release(min(body_bytes, self._max_body_bytes))
         self._note_done(transfer)
 
@@ -464,8 +470,13 @@ class Receiver:
                 below += 1
         self._done_below = below
 
+    def _hold(self, size: int) -> None:
+        self._used_bytes += size
+        self._pool.held_bytes += size
+
     def _release(self, size: int) -> None:
         self._released_bytes += size
+        self._pool.held_bytes -= size
         limit = self._released_bytes + self._credit_bytes
         if self.is_starved or limit - self._advertised_limit > self._credit_bytes // 4:
             self.ack_now = True
@@ -485,6 +496,7 @@ class Receiver:
         """Give the buffers of everything unfinished back."""
         for incoming in self._incoming.values():
             self._pool.give_store(incoming.store)
+            self._pool.held_bytes -= incoming.body_bytes
         self._incoming.clear()
         self._current = None
         if self._spare is not None:

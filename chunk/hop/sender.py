@@ -34,7 +34,7 @@ TIMER_SLACK_S = 1e-6
 
 
 def burst_rows(stride: int) -> int:
-    """Datagrams of one burst: whole system calls of segmentation offload, 256 KiB at most."""
+    """Datagrams of one burst: whole system calls of segmentation offload, 512 KiB at most."""
     if stride >= JUMBO_BYTES:
         return max(1, MAX_BURST_BYTES // stride)
     rows = wire.train_rows(stride)
@@ -89,7 +89,11 @@ class Sender:
         self._current: Outgoing | None = None
         self._resend: deque[Outgoing] = deque()
         self._resend_small: deque[Outgoing] = deque()
-        self._forget: deque[tuple[int, int]] = deque()
+        self._forgotten: dict[int, int] = {}
+        """Bytes of transfers given up or refused that the neighbour has not settled yet."""
+        self._forget: dict[int, None] = {}
+        """Those of them that it is to be told of now."""
+        self._forgot_at = 0.0
         self._next_transfer = 0
         self._next_burst = 1
         self._done_below = 0
@@ -143,7 +147,7 @@ class Sender:
             return
         if outgoing.transfer >= 0:
             self._outstanding.pop(outgoing.transfer, None)
-            self._forget.append((outgoing.transfer, outgoing.body_bytes))
+            self._give_up(outgoing.transfer, outgoing.body_bytes)
             self._drop_from_queues(outgoing)
         else:
             self._queue.remove(outgoing)
@@ -334,13 +338,13 @@ class Sender:
             self._pass_bursts(largest, ack.delay_us / 1e6, now)
             self._backoff = 0
             self._waiting_since = now if self._in_flight else None
-        self.congestion.on_ack(ack.received_bytes, self._rtt.minimum_s, self._limited, now)
+        # A network may double datagrams, but not for ever.
+        received_bytes = min(ack.received_bytes, 2 * self.sent_bytes)
+        self.congestion.on_ack(received_bytes, self._rtt.minimum_s, self._limited, now)
         outstanding = self._outstanding
         if below > self._done_below:
             for transfer in range(self._done_below, below):
-                outgoing = outstanding.pop(transfer, None)
-                if outgoing is not None:
-                    self._accepted(outgoing)
+                self._take_done(transfer)
             self._done_below = below
         if ack.done_bitmap:
             self._take_bitmap(below, ack.done_bitmap)
@@ -359,10 +363,20 @@ class Sender:
         for low, reason in frame.entries:
             transfer = wire.expand(low, self._done_below)
             outgoing = self._outstanding.pop(transfer, None)
-            self._forget.append((transfer, outgoing.body_bytes if outgoing else 0))
             if outgoing is not None:
+                self._give_up(transfer, outgoing.body_bytes)
                 self._drop_from_queues(outgoing)
                 self._end(outgoing, Settlement.REFUSED, reason)
+            elif transfer in self._forgotten:
+                self._forget[transfer] = None
+
+    def _give_up(self, transfer: int, body_bytes: int) -> None:
+        """Have the neighbour told, until it says that it has settled this transfer.
+
+        Else neither its memory nor its credit nor its place in the window would ever come free.
+        """
+        self._forgotten[transfer] = body_bytes
+        self._forget[transfer] = None
 
     def _accepted(self, outgoing: Outgoing) -> None:
         if outgoing.next_index < outgoing.segments or outgoing.lost:
@@ -384,9 +398,15 @@ class Sender:
         while bits:
             low = bits & -bits
             bits ^= low
-            outgoing = self._outstanding.pop(below + low.bit_length() - 1, None)
-            if outgoing is not None:
-                self._accepted(outgoing)
+            self._take_done(below + low.bit_length() - 1)
+
+    def _take_done(self, transfer: int) -> None:
+        outgoing = self._outstanding.pop(transfer, None)
+        if outgoing is not None:
+            self._accepted(outgoing)
+        elif self._forgotten:
+            self._forgotten.pop(transfer, None)
+            self._forget.pop(transfer, None)
 
     # --- loss -----------------------------------------------------------------------------------
 
@@ -446,6 +466,9 @@ class Sender:
         if self._blocked_at is not None:
             ask_at = self._blocked_at + self._rtt.probe_timeout_s(self._backoff)
             deadline = ask_at if deadline is None else min(deadline, ask_at)
+        if self._forgotten and not self._forget:
+            repeat_at = self._forgot_at + self._rtt.probe_timeout_s(self._backoff)
+            deadline = repeat_at if deadline is None else min(deadline, repeat_at)
         return deadline
 
     def handle_timeout(self, now: float) -> Iterator[bytes]:
@@ -466,6 +489,8 @@ class Sender:
             self._blocked_at = now
             wanted = self._queue[0].body_bytes if self._queue else 0
             yield wire.BlockedFrame(wanted).to_bytes()
+        if self._forgotten and now >= self._forgot_at + timeout:
+            self._forget = dict.fromkeys(self._forgotten)
 
     def probe(self, now: float) -> bytes:
         """Return a frame that asks for an ACK at once and counts as a burst of no bytes."""
@@ -490,10 +515,13 @@ class Sender:
             return question
         return None
 
-    def take_forgets(self) -> bytes | None:
+    def take_forgets(self, now: float) -> bytes | None:
         """Return a FORGET frame for transfers settled by refusal or cancelled, or None."""
         if not self._forget:
             return None
-        count = min(len(self._forget), 32)
-        entries = [self._forget.popleft() for _ in range(count)]
-        return wire.ForgetFrame(tuple((t & 0xFFFF_FFFF, size) for t, size in entries)).to_bytes()
+        transfers = list(self._forget)[: wire.MAX_ENTRIES_COUNT]
+        for transfer in transfers:
+            del self._forget[transfer]
+        self._forgot_at = now
+        entries = tuple((t & 0xFFFF_FFFF, self._forgotten[t]) for t in transfers)
+        return wire.ForgetFrame(entries).to_bytes()

@@ -28,11 +28,12 @@ from packetcloud.chunk.names import GUID
 from packetcloud.chunk.reasons import Reason
 
 BURSTS_PER_TURN = 4
-"""Bursts that one session sends before the next session has its turn: 1 MiB."""
+"""Bursts that one session sends before the next session has its turn: 2 MiB."""
 REFUSAL_REPEAT_S = 0.05
 """Refusals are repeated this often until the sender has confirmed them."""
 SUSPECT_TIMEOUT_S = 0.25
-"""A neighbour whose host says that its port is closed has this long to answer a probe."""
+"""A neighbour whose host says that its port is closed has this long to answer a probe, or twice as
+long as an answer may take on the path, whichever is more."""
 
 Datagram = tuple[Any, list[Buffer], int]
 """Address, buffers of a burst, bytes of each of its datagrams."""
@@ -146,24 +147,23 @@ class Session:
         now: float,
     ) -> list[memoryview]:
         """Take in a train of DATA; see `Receiver.receive_rows`."""
-        self._last_heard = now
+        self._heard(now)
         return self.receiver.receive_rows(array, length, row_bytes, placed, now)
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
     ) -> bool:
         """Take in jumbo datagrams; see `Receiver.receive_split`."""
-        self._last_heard = now
+        self._heard(now)
         return self.receiver.receive_split(store, row, count, last_bytes, now)
 
     def receive_bundle(self, data: memoryview, now: float) -> None:
-        self._last_heard = now
+        self._heard(now)
         self.receiver.receive_bundle(data, now)
 
     def receive_control(self, datagram: bytes, now: float) -> None:
         """Take in a CONTROL datagram. Raises: ProtocolError."""
-        self._last_heard = now
-        self._is_suspect = False
+        self._heard(now)
         for frame in wire.decode_control(datagram):
             match frame:
                 case wire.AckFrame():
@@ -182,14 +182,17 @@ class Session:
                     self.is_up = False
                     self.close_reason = reason or "closed by the neighbour"
 
+    def _heard(self, now: float) -> None:
+        self._last_heard = now
+        self._is_suspect = False
+
     def suspect(self, now: float) -> None:
         """The neighbour's host says that nobody listens: believe it unless it answers soon."""
         if not self._is_suspect:
             self._is_suspect = True
             self._last_probe = float("-inf")
-            self._last_heard = min(
-                self._last_heard, now - self._config.idle_timeout_s + SUSPECT_TIMEOUT_S
-            )
+            patience_s = max(SUSPECT_TIMEOUT_S, 2 * self.rtt.probe_timeout_s(0))
+            self._last_heard = min(self._last_heard, now - self._config.idle_timeout_s + patience_s)
 
     def _deliver(self, kind: BodyKind, body: Body) -> Refusal | None:
         try:
@@ -200,12 +203,16 @@ class Session:
             return Refusal(Reason.INTERNAL_ERROR)
 
     def _settle(self, token: object, settlement: Settlement, reason: int) -> None:
-        self._upper.body_settled(self, token, settlement, reason)
+        try:
+            self._upper.body_settled(self, token, settlement, reason)
+        except Exception:
+            # The body is settled whatever the layer above makes of it, and so are those behind it.
+            self._on_fault()
 
     # --- sending --------------------------------------------------------------------------------
 
-    def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
-        """Yield control datagrams first, then up to `BURSTS_PER_TURN` bursts."""
+    def control_to_send(self, now: float) -> Iterator[Datagram]:
+        """Yield the control datagrams that are due."""
         frames = []
         receiver = self.receiver
         if receiver.wants_ack():
@@ -214,14 +221,16 @@ class Session:
                 receiver.ack_due_at = now + max(REFUSAL_REPEAT_S, 2 * self.rtt.smoothed_s)
         elif receiver.ack_due_at is None and receiver.has_unacked:
             receiver.ack_due_at = now + min(MAX_ACK_DELAY_S, self.rtt.smoothed_s / 4 + 0.0005)
-        forget = self.sender.take_forgets()
-        if forget is not None:
+        while (forget := self.sender.take_forgets(now)) is not None:
             if sum(map(len, frames)) + len(forget) > wire.MAX_CONTROL_BYTES - wire.PREFIX.size:
                 yield self._control(frames)
                 frames = []
             frames.append(forget)
         if frames:
             yield self._control(frames)
+
+    def bursts_to_send(self, now: float) -> Iterator[Datagram]:
+        """Yield up to `BURSTS_PER_TURN` bursts, or what asks for leave to send more."""
         for _ in range(BURSTS_PER_TURN):
             burst = self.sender.next_burst(now)
             if burst is None:

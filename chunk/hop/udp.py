@@ -9,11 +9,13 @@ import os
 import select
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.threads import deferToThreadPool
 from twisted.python import log
 from zope.interface import implementer
 
@@ -42,6 +44,10 @@ WINDOW_SHARE = 0.35
 
 class HopConnectError(PacketCloudError):
     """No session with the neighbour came about; the text says why and what to check."""
+
+
+def _first_address(address: tuple[str, int], family: int, flags: int) -> Any:
+    return socket.getaddrinfo(*address, family, socket.SOCK_DGRAM, 0, flags)[0][4]
 
 
 @dataclass(slots=True)
@@ -154,7 +160,7 @@ class HopNode:
             select.epoll(),
             core,
             Intake(core, sock, self._read_errors),
-            Outlet(sock, offload.segmentation, self._read_errors),
+            Outlet(sock, offload.segmentation, self._read_errors, core.dropped),
         )
         opened.watch()
         self._reactor.addReader(self)
@@ -194,18 +200,39 @@ class HopNode:
         Raises:
             HopConnectError: no answer, another node than `expected`, or it does not admit us.
         """
+        core = self.core
+        assert self._opened is not None
+        peer = await self._resolve(address, self._opened.sock.family)
+        if self._opened is None or self._opened.core is not core:
+            raise HopConnectError(f"no session with {address[0]}:{address[1]}: the node was closed")
         result: Deferred[Session | str] = Deferred()
-        self.core.connect(address, expected, result.callback, time.monotonic())
+        core.connect(peer, expected, result.callback, time.monotonic())
         session = await result
         if isinstance(session, str):
             raise HopConnectError(f"no session with {address[0]}:{address[1]}: {session}")
         return session
+
+    async def _resolve(self, address: tuple[str, int], family: int) -> Any:
+        """Return the address as the socket reports it for what comes from there."""
+        with suppress(OSError):
+            # No name, so nothing is asked of anybody.
+            return _first_address(address, family, socket.AI_NUMERICHOST)
+        try:
+            pool = self._reactor.getThreadPool()
+            return await deferToThreadPool(self._reactor, pool, _first_address, address, family, 0)
+        except OSError as error:
+            wanted = "IPv6" if family == socket.AF_INET6 else "IPv4"
+            raise HopConnectError(
+                f"no session with {address[0]}:{address[1]}: {error.strerror or error}; allowed: "
+                f"an {wanted} address, or a name of one, as this node listens on such"
+            ) from None
 
     async def close(self, reason: str = "shutting down") -> None:
         """Say farewell to every neighbour and close the socket. Calling it again does nothing."""
         opened = self._opened
         if opened is not None:
             opened.core.close(reason, time.monotonic())
+            opened.outlet.give_up()
             opened.send_out()
             self.abandon()
 
@@ -247,17 +274,23 @@ class HopNode:
             return
         core, outlet = opened.core, opened.outlet
         opened.unwatch()
-        for _ in range(TURNS_IN_A_ROW):
-            outlet.resume()
-            taken = opened.intake.take_turn()
-            if self._opened is not opened:
-                return
-            opened.send_out()
-            if self._opened is not opened:
-                return
-            if not taken and not (core.has_more and outlet.is_open):
-                break
-        opened.watch()
+        try:
+            for _ in range(TURNS_IN_A_ROW):
+                outlet.resume()
+                taken = opened.intake.take_turn()
+                if self._opened is opened:
+                    opened.send_out()
+                if self._opened is not opened:
+                    return
+                if not taken and not (core.has_more and outlet.is_open):
+                    break
+        except Exception:
+            # Raised through the reactor it would close the port, and nobody would notice.
+            core.dropped["internal_error"] += 1
+            log.err(None, "hop: fault while sending")  # type: ignore[no-untyped-call]
+        finally:
+            if self._opened is opened:
+                opened.watch()
         if core.has_more and outlet.is_open:
             self._wake()
         self._arm(core.next_timeout())

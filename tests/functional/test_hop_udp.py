@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from packetcloud.chunk.hop.api import HopConfig, Refusal, Role, Settlement
 from packetcloud.chunk.hop.batch import BATCH_COUNT, BatchReceiver, load_recvmmsg
+from packetcloud.chunk.hop.outlet import Outlet
 from packetcloud.chunk.hop.udp import HopConnectError, HopNode
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
@@ -29,9 +32,11 @@ def run(test: Callable[[Any], Awaitable[None]]) -> None:
     loop = asyncio.new_event_loop()
     try:
         reactor = AsyncioSelectorReactor(loop)
+        reactor.getThreadPool().start()  # as reactor.run() would
         deferred = ensureDeferred(test(reactor))  # type: ignore[arg-type]
         loop.run_until_complete(asyncio.wait_for(deferred.asFuture(loop), LIMIT_S))
     finally:
+        reactor.getThreadPool().stop()
         loop.close()
 
 
@@ -201,3 +206,104 @@ def test_a_batch_of_single_datagrams_is_received_in_place_and_in_groups() -> Non
         assert receiver.receive(target.fileno(), rows, 1000) is not None
         assert receiver.receive(target.fileno(), rows, 1000) is not None
         assert receiver.receive(target.fileno(), rows, 1000) is None
+
+
+@pytest.mark.parametrize(("own", "called"), [("::1", "::1"), ("127.0.0.1", "localhost")])
+def test_a_neighbour_is_reached_by_ipv6_and_by_name(own: str, called: str) -> None:
+    """What the socket reports is not what was called; it is the same neighbour."""
+
+    async def test(reactor: Any) -> None:
+        upper = Upper()
+        a = HopNode(reactor, Identity.generate(), Role.HOST, HopConfig(), Upper())
+        a.listen(own, 0)
+        b = HopNode(reactor, Identity.generate(), Role.ROUTER, HopConfig(), upper)
+        _, port = b.listen(own, 0)
+        neighbour = await a.connect((called, port), b.guid)
+        neighbour.send(BodyKind.CHUNK, b"", bytes(300_000), 1)
+        await wait_for(reactor, lambda: len(upper.bodies) == 1)
+        await a.close()
+        await b.close()
+
+    run(test)
+
+
+def test_a_name_that_nobody_has_is_an_error_with_the_name() -> None:
+    """Said at once, and what is allowed with it."""
+
+    async def test(reactor: Any) -> None:
+        a, _ = node(reactor, Upper())
+        with pytest.raises(HopConnectError, match=r"nobody\.invalid.*allowed: an IPv4 address"):
+            await a.connect(("nobody.invalid", 4700))
+        await a.close()
+
+    run(test)
+
+
+def test_a_fault_while_sending_does_not_close_the_port() -> None:
+    """An exception on the way out costs one turn; the node goes on to hear and to speak."""
+
+    async def test(reactor: Any) -> None:
+        upper = Upper()
+        a, _ = node(reactor, Upper())
+        b, address = node(reactor, upper)
+        neighbour = await a.connect(address)
+        assert a._opened is not None
+        good, faults = a._opened.outlet.send, [1, 2]
+
+        def send(*arguments: Any) -> bool:
+            if faults:
+                faults.pop()
+                raise RuntimeError("a fault of ours")
+            return good(*arguments)
+
+        a._opened.outlet.send = send  # type: ignore[method-assign]
+        neighbour.send(BodyKind.CHUNK, b"", bytes(300_000), 1)
+        await wait_for(reactor, lambda: len(upper.bodies) == 1)
+        assert a.dropped["internal_error"] == 2
+        await a.close()
+        await b.close()
+
+    run(test)
+
+
+def test_what_cannot_be_sent_is_counted_and_hurts_no_other_neighbour() -> None:
+    """A datagram too large for any link is an error each time; the next one goes out."""
+    dropped: Counter[str] = Counter()
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target,
+    ):
+        target.bind(("127.0.0.1", 0))
+        target.settimeout(5)
+        outlet = Outlet(sender, True, lambda: None, dropped)
+        assert outlet.send(target.getsockname(), [bytes(70_000), b""], 70_000)
+        assert dropped["send_failed"] == 1
+        assert outlet.send(target.getsockname(), [b"small"], 5)
+        assert target.recv(100) == b"small"
+
+
+def test_a_device_that_cannot_cut_trains_gets_datagrams() -> None:
+    """The kernel offers segmentation, the driver refuses: plain datagrams from then on."""
+
+    class Refusing:
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def sendmsg(self, buffers: Any, option: Any, flags: int, address: Any) -> int:
+            if option:
+                raise OSError(errno.EIO, "Input/output error")
+            return self.sock.sendmsg(buffers, option, flags, address)
+
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target,
+    ):
+        target.bind(("127.0.0.1", 0))
+        target.settimeout(5)
+        dropped: Counter[str] = Counter()
+        refusing: Any = Refusing(sender)
+        outlet = Outlet(refusing, True, lambda: None, dropped)
+        burst = bytearray(b"a" * 1000 + b"b" * 1000 + b"c" * 10)
+        assert outlet.send(target.getsockname(), [memoryview(burst)], 1000)
+        assert [target.recv(2000)[:1] for _ in range(3)] == [b"a", b"b", b"c"]
+        assert not dropped

@@ -10,7 +10,7 @@ import pytest
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig, Neighbour, Refusal, Role, Settlement
-from packetcloud.chunk.hop.core import HopCore
+from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, HopCore
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
@@ -419,3 +419,146 @@ def test_resets_are_few_and_never_answer_resets() -> None:
     answers = list(core.datagrams_to_send(link.now))
     assert len(answers) == 50
     assert all(len(buffers[0]) == 12 for _, buffers, _ in answers)
+
+
+def test_a_session_that_idles_for_hours_still_carries_a_body() -> None:
+    """Only keep-alives for three hours, then a chunk in each direction."""
+    link = Link(config=HopConfig())
+    there = link.connect()
+    (back,) = link.uppers[B].up
+    end = link.now + 3 * 3600
+    link.run(lambda: link.now >= end, 4 * 3600)
+    there.send(BodyKind.CHUNK, b"", bytes(100_000), 1)
+    back.send(BodyKind.CHUNK, b"", bytes(100_000), 2)
+    link.run(lambda: bool(link.uppers[A].bodies and link.uppers[B].bodies))
+    assert not any(core.dropped["internal_error"] for core in link.cores.values())
+
+
+@pytest.mark.parametrize("body_bytes", [300, 30_000, 1 << 20])
+def test_a_lost_word_about_a_cancelled_body_is_said_again(body_bytes: int) -> None:
+    """Else its place in the window is taken for ever, and after 4096 more bodies nothing moves."""
+    link = Link()
+    neighbour = link.connect()
+    neighbour.send(BodyKind.CHUNK, b"", bytes(body_bytes), "given up")
+    lost: list[bytes] = []
+
+    def is_lost(source: Any, datagram: bytes) -> bool:
+        if source == A:
+            lost.append(datagram)
+        return source != A
+
+    link.on_datagram = is_lost
+    link.pump()
+    neighbour.cancel("given up")
+    link.pump()
+    assert lost
+    link.on_datagram = lambda source, datagram: True
+    for number in range(5000):
+        neighbour.send(BodyKind.CHUNK, b"", b"x" * 50, number)
+    link.run(lambda: len(link.uppers[B].bodies) == 5000)
+    link.run(lambda: not neighbour.sender._forgotten)
+    receiver = next(iter(link.cores[B].sessions.values())).receiver
+    assert receiver.held_bytes == 0
+
+
+def test_a_fault_above_at_a_settlement_costs_no_other_settlement() -> None:
+    """Each body is told of once, whatever the layer above makes of the first."""
+    link = Link()
+    neighbour = link.connect()
+    told: list[object] = []
+
+    def settled(_: Neighbour, token: object, __: Settlement, ___: int) -> None:
+        told.append(token)
+        if token == 0:
+            raise RuntimeError("a fault of the layer above")
+
+    link.uppers[A].body_settled = settled  # type: ignore[method-assign]
+    for number in range(3):
+        neighbour.send(BodyKind.CHUNK, b"", bytes(50_000), number)
+    link.run(lambda: len(told) == 3)
+    assert sorted(told) == [0, 1, 2]  # type: ignore[type-var]
+    assert link.cores[A].dropped["internal_error"] == 1
+
+
+def test_a_fault_of_ours_while_sending_ends_one_session_only() -> None:
+    """The neighbour whose session is broken is told, the others go on."""
+    link = Link()
+    neighbour = link.connect()
+
+    def fault(now: float) -> None:
+        raise RuntimeError("a fault of ours")
+
+    neighbour.sender.next_burst = fault  # type: ignore[method-assign]
+    neighbour.send(BodyKind.CHUNK, b"", bytes(50_000), 1)
+    link.run(lambda: bool(link.uppers[B].down))
+    assert link.uppers[A].settled == [(1, Settlement.LOST, 0)]
+    assert link.uppers[A].down == link.uppers[B].down == ["internal error"]
+    again = link.connect()
+    again.send(BodyKind.CHUNK, b"", bytes(50_000), 2)
+    link.run(lambda: len(link.uppers[B].bodies) == 1)
+
+
+def test_beyond_what_all_neighbours_may_hold_a_body_is_refused_unread() -> None:
+    """One over the cap is refused, and taken once something is released."""
+    link = Link(config=HopConfig(max_held_bytes=250_000))
+    neighbour = link.connect()
+    upper = link.uppers[B]
+    upper.keeps = True
+    for number in range(3):
+        neighbour.send(BodyKind.CHUNK, b"", bytes(100_000), number)
+    link.run(lambda: len(link.uppers[A].settled) == 3)
+    assert [how for _, how, _ in sorted(link.uppers[A].settled, key=lambda one: str(one[0]))] == [
+        Settlement.ACCEPTED,
+        Settlement.ACCEPTED,
+        Settlement.REFUSED,
+    ]
+    assert link.uppers[A].settled[-1][2] == Reason.STORE_FULL or any(
+        reason == Reason.STORE_FULL for _, _, reason in link.uppers[A].settled
+    )
+    upper.keep.pop().release()
+    neighbour.send(BodyKind.CHUNK, b"", bytes(100_000), 3)
+    link.run(lambda: len(link.uppers[A].settled) == 4)
+    assert link.uppers[A].settled[-1][1] is Settlement.ACCEPTED
+
+
+def test_replies_to_strangers_are_capped_while_the_socket_is_stuck() -> None:
+    """Whoever asks again is answered later; memory stays what it is."""
+    link = Link()
+    core = link.cores[B]
+    for number in range(MAX_REPLIES_COUNT + 1):
+        core._reply((("198.51.100.7", number), [b"x"], 1))
+    assert core.dropped["replies_full"] == 1
+    assert len(list(core.datagrams_to_send(link.now))) == MAX_REPLIES_COUNT
+
+
+def test_control_of_one_session_goes_before_the_bursts_of_another() -> None:
+    """An ACK never waits behind chunks."""
+    link = Link()
+    busy = link.connect()
+    core = link.cores[A]
+    idle = next(iter(link.cores[B].sessions.values()))
+    busy.send(BodyKind.CHUNK, b"", bytes(500_000), 1)
+    other = Link(seed=2).connect()
+    core.sessions[1] = other
+    other.receiver.ack_now = True
+    core._active[other] = None
+    kinds = [buffers[0][0] & 15 for _, buffers, _ in core.datagrams_to_send(link.now)]
+    assert kinds.index(wire.DatagramType.CONTROL) < kinds.index(wire.DatagramType.DATA)
+    assert idle.is_up
+
+
+def test_who_was_cut_short_by_a_full_socket_is_last_the_next_time() -> None:
+    """Else the first session would have the socket for itself."""
+    link = Link()
+    first = link.connect()
+    second = Link(seed=2).connect()
+    core = link.cores[A]
+    core.sessions[1] = second
+    first.send(BodyKind.CHUNK, b"", bytes(500_000), 1)
+    second.send(BodyKind.CHUNK, b"", bytes(500_000), 2)
+    core._active[second] = None
+    sent = core.datagrams_to_send(link.now)
+    while next(sent)[1][0][0] & 15 != wire.DatagramType.DATA:
+        pass
+    sent.close()  # the socket is full
+    assert list(core._active) == [second, first]

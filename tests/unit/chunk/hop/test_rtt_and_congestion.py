@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from packetcloud.chunk.hop.congestion import MIN_WINDOW_DATAGRAMS, DeliveryRateWindow
+from packetcloud.chunk.hop.congestion import (
+    MAX_WINDOW_BYTES,
+    MIN_WINDOW_DATAGRAMS,
+    DeliveryRateWindow,
+)
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 
 
@@ -116,3 +120,30 @@ def test_pauses_of_the_source_do_not_shrink_the_window(says_so: bool) -> None:
 def test_the_least_window_is_some_datagrams_however_large_they_are() -> None:
     """A jumbo datagram is larger than the usual first window, and one in flight is none."""
     assert DeliveryRateWindow(65_507).window_bytes >= MIN_WINDOW_DATAGRAMS * 65_507
+
+
+def test_acks_that_bring_nothing_teach_nothing() -> None:
+    """A keep-alive's ACK, or an attacker's, neither widens the window nor ends the start."""
+    window = DeliveryRateWindow(1472)
+    first = window.window_bytes
+    for number in range(2000):
+        window.on_ack(0, 0.001, False, float(number))
+    assert window.window_bytes == first
+
+
+def test_the_window_has_an_end_whatever_is_claimed() -> None:
+    """Bytes that double with every ACK for ever."""
+    window, claimed = DeliveryRateWindow(1472), 1000
+    for number in range(200):
+        claimed *= 2
+        window.on_ack(claimed, 0.001, False, float(number))
+    assert window.window_bytes <= MAX_WINDOW_BYTES
+
+
+def test_an_ack_that_was_overtaken_changes_nothing() -> None:
+    """A reordered ACK claims less than a later one did."""
+    window, now, delivered = grown(1_250_000.0, 0.020)
+    before = window.rate_bytes_per_s
+    window.on_ack(delivered // 2, 0.020, False, now + 0.02)
+    window.on_ack(delivered + 25_000, 0.020, False, now + 0.04)
+    assert window.rate_bytes_per_s == pytest.approx(before, rel=0.05)
