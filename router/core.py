@@ -29,7 +29,8 @@ from packetcloud.chunk.names import GUID, NA, SID, ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
-from packetcloud.router.dispatch import Emitted, ServiceDispatch
+from packetcloud.router.dispatch import ServiceDispatch
+from packetcloud.router.emitted import Emitted, header_from_router
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Classifier, Flow, NoRules, Patch, is_report, plan_visit
 from packetcloud.router.forward import Forwarder
@@ -354,20 +355,7 @@ class RouterCore:
         ran = (step.service.sid.value for step in parent.flow.steps[: visit.step_index + 1])
         executed = visit.emitted_by.union(ran)
         for made, payload in emitted:
-            header = ChunkHeader(
-                source=GUID(sid.value),
-                destination=made.destination,
-                chunk_id=made.chunk_id,
-                payload_bytes=made.payload_bytes,
-                sid=made.sid,
-                source_na=self.settings.na,
-                destination_na=made.destination_na,
-                hop_limit=min(made.hop_limit, parent.head[1]),
-                payload_type=made.payload_type,
-                sequence=made.sequence,
-                lifetime_ms=made.lifetime_ms,
-                parameters=made.parameters,
-            )
+            header = header_from_router(made, sid, self.settings.na, parent.head[1])
             head = header.to_bytes()
             try:
                 flow = self._plan(
