@@ -337,13 +337,8 @@ def _handshake(kind: wire.DatagramType, data: bytes, session: int) -> Datagram:
     message = _HANDSHAKE[kind].from_bytes(data)
     match message:
         case wire.Hello():
-            guid = GUID.from_public_key(message.public_key)
-            keys[message.session] = guid
-            described = {
-                "guid": guid.hex,
-                "own_session": f"{message.session:016x}",
-                **_parameter_fields(message.parameters),
-            }
+            keys[message.session] = guid = GUID.from_public_key(message.public_key)
+            described = _side_fields(guid, message.session, message.parameters)
             if message.cookie:
                 described["cookie"] = message.cookie.hex()
             # The id in a HELLO is the one that its sender chose for itself.
@@ -351,20 +346,17 @@ def _handshake(kind: wire.DatagramType, data: bytes, session: int) -> Datagram:
         case wire.Retry():
             described = {"cookie": message.cookie.hex()}
         case wire.Welcome():
-            guid = GUID.from_public_key(message.public_key)
-            keys[message.own_session] = guid
-            described = {
-                "guid": guid.hex,
-                "own_session": f"{message.own_session:016x}",
-                **_parameter_fields(message.parameters),
-            }
+            keys[message.own_session] = guid = GUID.from_public_key(message.public_key)
+            described = _side_fields(guid, message.own_session, message.parameters)
         case wire.Reject():
             described = {"reason": message.reason}
     return Datagram(kind.name.lower(), len(data), session, described, keys=keys)
 
 
-def _parameter_fields(parameters: wire.Parameters) -> Fields:
-    found: Fields = {entry.name: getattr(parameters, entry.name) for entry in fields(parameters)}
+def _side_fields(guid: GUID, session: int, parameters: wire.Parameters) -> Fields:
+    """What one side of a handshake says of itself."""
+    found: Fields = {"guid": guid.hex, "own_session": f"{session:016x}"}
+    found |= {entry.name: getattr(parameters, entry.name) for entry in fields(parameters)}
     return found | {"role": Role(parameters.role).name.lower()}
 
 

@@ -38,12 +38,9 @@ from scapy.packet import Packet, Padding, Raw, bind_layers
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.messages import BodyKind
-from packetcloud.chunk.scapy_layers import BODY_LAYERS, HexField, Part, patch, words
+from packetcloud.chunk.scapy_layers import BODY_LAYERS, HexField, Part, counted_bytes, patch, words
 
 _FRAME_HEAD = struct.Struct(">BBH")
-
-
-# --- hop: data ------------------------------------------------------------------------------------
 
 
 def _hop_head(kind: wire.DatagramType) -> list[Any]:
@@ -51,6 +48,19 @@ def _hop_head(kind: wire.DatagramType) -> list[Any]:
         BitField("version", wire.HOP_VERSION, 4),
         BitEnumField("type", kind, 4, words(wire.DatagramType)),
     ]
+
+
+def _session_head(kind: wire.DatagramType) -> list[Any]:
+    """The head of a datagram that carries no body."""
+    return [
+        *_hop_head(kind),
+        ByteField("kind", 0),
+        ShortField("reserved", 0),
+        XLongField("session", 0),
+    ]
+
+
+# --- hop: data ------------------------------------------------------------------------------------
 
 
 class HopData(Packet):
@@ -128,12 +138,22 @@ class HopBundle(Packet):
 # --- hop: control ---------------------------------------------------------------------------------
 
 
-def _frame_head(kind: int, length: int | None) -> list[Any]:
+def _frame_head(kind: int) -> list[Any]:
     return [
         ByteEnumField("type", kind, words(wire.FrameType)),
         ByteField("flags", 0),
-        ShortField("length", length),
+        ShortField("length", None),
     ]
+
+
+def _rest(name: str) -> Any:
+    """The bytes of a frame that is nothing else."""
+    return StrLenField(name, b"", length_from=lambda packet: packet.length)
+
+
+def _entries(layer: type[Packet]) -> Any:
+    """The members of a frame that is a list."""
+    return PacketListField("entries", [], layer, length_from=lambda packet: packet.length)
 
 
 class _Frame(Part):
@@ -152,8 +172,7 @@ class PartialTransfer(Part):
     fields_desc = [
         IntField("transfer", 0),
         IntField("base", 0),
-        FieldLenField("bitmap_bytes", None, length_of="bitmap"),
-        StrLenField("bitmap", b"", length_from=lambda packet: packet.bitmap_bytes),
+        *counted_bytes("bitmap_bytes", "bitmap"),
     ]
 
 
@@ -162,7 +181,7 @@ class Ack(_Frame):
 
     name = "ACK"
     fields_desc = [
-        *_frame_head(wire.FrameType.ACK, None),
+        *_frame_head(wire.FrameType.ACK),
         IntField("largest_burst", 0),
         IntField("delay_us", 0),
         LongField("received_bytes", 0),
@@ -171,8 +190,7 @@ class Ack(_Frame):
         IntField("done_below", 0),
         FlagsField("ack_flags", 0, 8, ["busy", "more", *(f"reserved{bit}" for bit in range(2, 8))]),
         FieldLenField("partial_count", None, count_of="partials", fmt="B"),
-        FieldLenField("bitmap_bytes", None, length_of="done_bitmap"),
-        StrLenField("done_bitmap", b"", length_from=lambda packet: packet.bitmap_bytes),
+        *counted_bytes("bitmap_bytes", "done_bitmap"),
         PacketListField(
             "partials", [], PartialTransfer, count_from=lambda packet: packet.partial_count
         ),
@@ -197,10 +215,7 @@ class Refused(_Frame):
     """Transfers that arrived whole and are refused."""
 
     name = "REFUSED"
-    fields_desc = [
-        *_frame_head(wire.FrameType.REFUSED, None),
-        PacketListField("entries", [], RefusedEntry, length_from=lambda packet: packet.length),
-    ]
+    fields_desc = [*_frame_head(wire.FrameType.REFUSED), _entries(RefusedEntry)]
 
 
 class ForgetEntry(Part):
@@ -214,44 +229,35 @@ class Forget(_Frame):
     """Transfers that their sender has settled or given up."""
 
     name = "FORGET"
-    fields_desc = [
-        *_frame_head(wire.FrameType.FORGET, None),
-        PacketListField("entries", [], ForgetEntry, length_from=lambda packet: packet.length),
-    ]
+    fields_desc = [*_frame_head(wire.FrameType.FORGET), _entries(ForgetEntry)]
 
 
 class Probe(_Frame):
     """Asks for an ACK at once."""
 
     name = "PROBE"
-    fields_desc = [*_frame_head(wire.FrameType.PROBE, None), IntField("burst", 0)]
+    fields_desc = [*_frame_head(wire.FrameType.PROBE), IntField("burst", 0)]
 
 
 class Blocked(_Frame):
     """The sender has no credit."""
 
     name = "BLOCKED"
-    fields_desc = [*_frame_head(wire.FrameType.BLOCKED, None), IntField("wanted_bytes", 0)]
+    fields_desc = [*_frame_head(wire.FrameType.BLOCKED), IntField("wanted_bytes", 0)]
 
 
 class Close(_Frame):
     """The session ends."""
 
     name = "CLOSE"
-    fields_desc = [
-        *_frame_head(wire.FrameType.CLOSE, None),
-        StrLenField("reason", b"", length_from=lambda packet: packet.length),
-    ]
+    fields_desc = [*_frame_head(wire.FrameType.CLOSE), _rest("reason")]
 
 
 class UnknownFrame(_Frame):
     """A frame of a type that we do not know, or one whose length is wrong for its type."""
 
     name = "unknown frame"
-    fields_desc = [
-        *_frame_head(255, None),
-        StrLenField("data", b"", length_from=lambda packet: packet.length),
-    ]
+    fields_desc = [*_frame_head(255), _rest("data")]
 
 
 _FRAME_LAYERS: dict[int, tuple[type[Packet], Callable[[int], bool]]] = {
@@ -285,10 +291,7 @@ class HopControl(Packet):
 
     name = "hop control"
     fields_desc = [
-        *_hop_head(wire.DatagramType.CONTROL),
-        ByteField("kind", 0),
-        ShortField("reserved", 0),
-        XLongField("session", 0),
+        *_session_head(wire.DatagramType.CONTROL),
         PacketListField(
             "frames",
             [],
@@ -301,17 +304,11 @@ class HopControl(Packet):
 # --- hop: handshake -------------------------------------------------------------------------------
 
 
-def _handshake_head(kind: wire.DatagramType) -> list[Any]:
+def _side_fields() -> list[Any]:
+    """What each side says of itself: its keys and what it can do."""
     return [
-        *_hop_head(kind),
-        ByteField("kind", 0),
-        ShortField("reserved", 0),
-        XLongField("session", 0),
-    ]
-
-
-def _parameter_fields() -> list[Any]:
-    return [
+        HexField("public_key", 32),
+        HexField("share", 32),
         ByteField("suite", wire.SUITE_ED25519),
         ByteEnumField("role", Role.HOST, words(Role)),
         ShortField("max_datagram_bytes", wire.MIN_DATAGRAM_BYTES),
@@ -327,12 +324,9 @@ class HopHello(Packet):
 
     name = "hop HELLO"
     fields_desc = [
-        *_handshake_head(wire.DatagramType.HELLO),
-        HexField("public_key", 32),
-        HexField("share", 32),
-        *_parameter_fields(),
-        FieldLenField("cookie_bytes", None, length_of="cookie", fmt="B"),
-        StrLenField("cookie", b"", length_from=lambda packet: packet.cookie_bytes),
+        *_session_head(wire.DatagramType.HELLO),
+        *_side_fields(),
+        *counted_bytes("cookie_bytes", "cookie", fmt="B"),
     ]
 
     def post_build(self, pkt: bytes, pay: bytes) -> bytes:
@@ -347,9 +341,8 @@ class HopRetry(Packet):
 
     name = "hop RETRY"
     fields_desc = [
-        *_handshake_head(wire.DatagramType.RETRY),
-        FieldLenField("cookie_bytes", None, length_of="cookie", fmt="B"),
-        StrLenField("cookie", b"", length_from=lambda packet: packet.cookie_bytes),
+        *_session_head(wire.DatagramType.RETRY),
+        *counted_bytes("cookie_bytes", "cookie", fmt="B"),
     ]
 
 
@@ -358,11 +351,9 @@ class HopWelcome(Packet):
 
     name = "hop WELCOME"
     fields_desc = [
-        *_handshake_head(wire.DatagramType.WELCOME),
+        *_session_head(wire.DatagramType.WELCOME),
         XLongField("own_session", 0),
-        HexField("public_key", 32),
-        HexField("share", 32),
-        *_parameter_fields(),
+        *_side_fields(),
         HexField("signature", 64),
     ]
 
@@ -371,7 +362,7 @@ class HopConfirm(Packet):
     """Last message of a handshake."""
 
     name = "hop CONFIRM"
-    fields_desc = [*_handshake_head(wire.DatagramType.CONFIRM), HexField("signature", 64)]
+    fields_desc = [*_session_head(wire.DatagramType.CONFIRM), HexField("signature", 64)]
 
 
 class HopReject(Packet):
@@ -379,7 +370,7 @@ class HopReject(Packet):
 
     name = "hop REJECT"
     fields_desc = [
-        *_handshake_head(wire.DatagramType.REJECT),
+        *_session_head(wire.DatagramType.REJECT),
         StrLenField("reason", b"", length_from=lambda packet: wire.MAX_REJECT_BYTES),
     ]
 

@@ -87,6 +87,14 @@ class HexField(StrFixedLenField):
         return bytes(x).hex()
 
 
+def counted_bytes(count: str, name: str, fmt: str = "H") -> list[Any]:
+    """Return two fields: how many bytes `name` has, and then these bytes."""
+    return [
+        FieldLenField(count, None, length_of=name, fmt=fmt),
+        StrLenField(name, b"", length_from=lambda packet: getattr(packet, count)),
+    ]
+
+
 class Part(Packet):
     """A member of a list: what follows it belongs to the next member."""
 
@@ -180,8 +188,7 @@ class UnknownExtension(Part):
     name = "unknown extension"
     fields_desc = [
         *_extension_head(255, None)[:2],
-        FieldLenField("length", None, length_of="data"),
-        StrLenField("data", b"", length_from=lambda packet: packet.length),
+        *counted_bytes("length", "data"),
     ]
 
 
@@ -264,8 +271,7 @@ class ReportEntry(Part):
         XLongField("chunk_id", 0),
         ByteEnumField("outcome", Outcome.DELIVERED, words(Outcome)),
         ByteEnumField("reason", 0, words(Reason)),
-        FieldLenField("detail_bytes", None, length_of="detail"),
-        StrLenField("detail", b"", length_from=lambda packet: packet.detail_bytes),
+        *counted_bytes("detail_bytes", "detail"),
     ]
 
 

@@ -2,6 +2,8 @@
 
 - `main`       the root group, its table of nouns, and how errors become exit codes
 - `output`     tables, JSON, notes and progress bars; the exit codes
+- `params`     types of values on the command line, and options as a group
+- `bars`       progress bars of files on their way
 - `bench`      `packetcloud bench hop|path|service|chunks`
 - `chunk`      `packetcloud chunk decode`
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish

@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.params import FILE, F, group
 
 if TYPE_CHECKING:
     from packetcloud.testbed.bench.rounds import Progress, Timing
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 MODES = ("superframe", "wire", "bare")
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 def _options(seconds: int, repeats: int) -> Callable[[F], F]:
     """The options that all benchmarks share."""
-    options = (
+    return group(
         click.option(
             "--seconds",
             type=click.IntRange(1, 600),
@@ -48,23 +46,16 @@ def _options(seconds: int, repeats: int) -> Callable[[F], F]:
         click.option(
             "--json",
             "json_file",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=FILE,
             help="Write the whole report to this file.",
         ),
         click.option(
             "--plot",
             "plot_file",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=FILE,
             help="Draw the figures into this PNG file.",
         ),
     )
-
-    def decorate(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 @click.group()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from packetcloud.cli.output import Output, pass_output
+from packetcloud.cli.params import FILE
 
 # Kind of file -> "module:function" in the room that reads it, the function maybe in a class.
 SAMPLES = {"router": "packetcloud.router.config:sample_config"}
@@ -37,7 +38,7 @@ def sample(output: Output, kind: str) -> None:
 
 @config.command()
 @click.argument("kind", type=click.Choice(sorted(CHECKS)))
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @pass_output
 def check(output: Output, kind: str, file: Path) -> None:
     """Read FILE as a config file of KIND; a mistake is named with its table and key.

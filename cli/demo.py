@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.params import FOLDER
 
 _COLUMNS = (
     *("scenario", "step", "Gbit/s", "processing ms", "delivery ms", "penalty ms", "p99 ms"),
@@ -29,7 +30,7 @@ _COLUMNS = (
 @click.option(
     "--dir",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Where report.json goes, and data while it runs.  [default: build/demo]",
 )
 @pass_output

@@ -2,97 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.names import GUID, SID
+from packetcloud.cli.bars import ReceiveBars, SendBar
 from packetcloud.cli.output import ExitCode, Output, pass_output
+from packetcloud.cli.params import FILE, FOLDER, AddressType, F, NameType, SizeType, group
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from twisted.internet.defer import Deferred
 
-    from packetcloud.host.file_receiver import ReceivedFile, ReceiveProgress
-    from packetcloud.host.outgoing_file import SendProgress, SentFile
+    from packetcloud.host.file_receiver import ReceivedFile
+    from packetcloud.host.outgoing_file import SentFile
     from packetcloud.host.programs import Attachment, PingResult
+    from packetcloud.host.reactor import Reactor
 
-F = TypeVar("F", bound=Callable[..., Any])
-_REDRAW_S = 0.1
-"""A progress bar is moved ten times a second, however many chunks end in between."""
-_BYTE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BYTE_UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+T = TypeVar("T")
 
 
-class NameType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
-    """A GUID or SID, typed as 40 hexadecimal digits."""
+def _attached(command: Callable[..., T]) -> Callable[..., T]:
+    """Give the options of every command that attaches a host to a router; it gets `attachment`."""
 
-    def __init__(self, kind: type[GUID]) -> None:
-        self.name = kind.__name__
-        self._kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> GUID:
-        if isinstance(value, GUID):
-            return value
-        try:
-            return self._kind.from_hex(value)
-        except ProtocolError:
-            self.fail(
-                f"{value!r} is no {self.name}: expected 40 hexadecimal digits, as printed by "
-                "packetcloud identity show",
-                param,
-                ctx,
-            )
-
-
-class AddressType(click.ParamType):  # type: ignore[type-arg]
-    """HOST:PORT; an IPv6 address stands in brackets."""
-
-    name = "HOST:PORT"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        if isinstance(value, tuple):
-            return value
-        host, colon, port = str(value).rpartition(":")
-        bare = host.removeprefix("[").removesuffix("]")
-        in_range = port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535
-        if not colon or not bare or not in_range or (":" in bare and bare == host):
-            self.fail(
-                f"{value!r}: expected HOST:PORT with a port from 1 to 65535, like 127.0.0.1:4700 "
-                "or [::1]:4700",
-                param,
-                ctx,
-            )
-        return bare, int(port)
-
-
-class SizeType(click.ParamType):  # type: ignore[type-arg]
-    """A number of bytes, with a unit if wanted: 4096, 10M, 2GiB."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        text = str(value).strip().lower().removesuffix("b")
-        digits = text.rstrip("kmgti")
-        unit = _BYTE_UNITS.get(text[len(digits) :])
-        if not digits.isascii() or not digits.isdecimal() or unit is None:
-            self.fail(f"{value!r}: expected bytes like 4096, 10M or 2GiB", param, ctx)
-        return int(digits) * unit
-
-
-def _attachment_options(function: F) -> F:
-    """The options of every command that attaches a host to a router."""
-    options = (
+    @group(
         click.option(
             "--router", type=AddressType(), required=True, help="Where the router listens."
         ),
@@ -101,23 +39,46 @@ def _attachment_options(function: F) -> F:
             "--key",
             "key_file",
             required=True,
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=FILE,
             help="This host's identity. See: packetcloud identity create",
         ),
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    @functools.wraps(command)
+    def attached(
+        *args: Any,
+        router: tuple[str, int],
+        router_guid: GUID | None,
+        key_file: Path,
+        **options: Any,
+    ) -> T:
+        from packetcloud.host.programs import Attachment
+
+        return command(*args, attachment=Attachment(router, key_file, router_guid), **options)
+
+    return attached
 
 
-def _service_option(function: F) -> F:
+_services = click.option(
+    "--service",
+    "services",
+    type=NameType(SID),
+    multiple=True,
+    help="Let this service see every chunk; several are visited in the order given.",
+)
+
+
+def _seconds(
+    flag: str, least_s: float, most_s: float, *, default: int, help: str
+) -> Callable[[F], F]:
+    """Return an option `--NAME`; the command gets it as `NAME_s`."""
     return click.option(
-        "--service",
-        "services",
-        type=NameType(SID),
-        multiple=True,
-        help="Let this service see every chunk; several are visited in the order given.",
-    )(function)
+        flag,
+        f"{flag.removeprefix('--')}_s",
+        type=click.FloatRange(least_s, most_s),
+        default=default,
+        show_default=True,
+        help=help,
+    )
 
 
 @click.group()
@@ -128,8 +89,8 @@ def host() -> None:
 @host.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--to", "destination", type=NameType(GUID), required=True, help="The receiver.")
-@_attachment_options
-@_service_option
+@_attached
+@_services
 @click.option("--name", help="The name offered to the receiver.  [default: the file's]")
 @click.option(
     "--chunk-bytes",
@@ -138,21 +99,9 @@ def host() -> None:
     show_default=True,
     help="Bytes of the file per chunk.",
 )
-@click.option(
-    "--lifetime",
-    "lifetime_s",
-    type=click.FloatRange(0.1, 86_400),
-    default=60,
-    show_default=True,
-    help="Seconds that a chunk may be on its way.",
-)
-@click.option(
-    "--stall",
-    "stall_s",
-    type=click.FloatRange(1, 86_400),
-    default=60,
-    show_default=True,
-    help="Give up when nothing has moved for so many seconds.",
+@_seconds("--lifetime", 0.1, 86_400, default=60, help="Seconds that a chunk may be on its way.")
+@_seconds(
+    "--stall", 1, 86_400, default=60, help="Give up when nothing has moved for so many seconds."
 )
 @click.option("--resume", is_flag=True, help="Go on where an earlier run of this file ended.")
 @pass_output
@@ -160,9 +109,7 @@ def send(
     output: Output,
     file: Path,
     destination: GUID,
-    router: tuple[str, int],
-    router_guid: GUID | None,
-    key_file: Path,
+    attachment: Attachment,
     services: tuple[SID, ...],
     name: str | None,
     chunk_bytes: int,
@@ -176,20 +123,18 @@ def send(
     """
     from packetcloud.host.errors import TransferError
     from packetcloud.host.file_transfer import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
-    from packetcloud.host.programs import Attachment, SendOrder, send_file
-    from packetcloud.host.session import InterruptedSessionError, run_session, warnings_to
+    from packetcloud.host.programs import SendOrder, send_file
+    from packetcloud.host.session import InterruptedSessionError
 
     if not MIN_CHUNK_BYTES <= chunk_bytes <= MAX_CHUNK_BYTES:
         raise click.BadParameter(
             f"{chunk_bytes}: allowed {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES}",
             param_hint="--chunk-bytes",
         )
-    attachment = Attachment(router, key_file, router_guid)
     order = SendOrder(file, destination, name, services, chunk_bytes, lifetime_s, stall_s, resume)
-    warnings_to(output.warn)
     with SendBar(output, file.name) as bar:
         try:
-            sent = run_session(lambda reactor: send_file(reactor, attachment, order, bar.moved))
+            sent = _run(output, lambda reactor: send_file(reactor, attachment, order, bar.moved))
         except TransferError as error:
             bar.stop()
             output.warn(f"{file} was not sent: {error}")
@@ -204,8 +149,8 @@ def send(
 
 
 @host.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@_attachment_options
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@_attached
 @click.option(
     "--from",
     "allowed",
@@ -229,16 +174,14 @@ def send(
 @click.option(
     "--state",
     "state_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Remember here which chunks were taken, so that a restart takes none twice.",
 )
 @pass_output
 def receive(
     output: Output,
     folder: Path,
-    router: tuple[str, int],
-    router_guid: GUID | None,
-    key_file: Path,
+    attachment: Attachment,
     allowed: tuple[GUID, ...],
     once: bool,
     count: int | None,
@@ -253,15 +196,13 @@ def receive(
     whole; that it is ready is said on standard error. Unfinished files are kept, hidden, and can be
     resumed by their sender.
     """
-    from packetcloud.host.programs import Attachment, ReceiveOrder, receive_files
-    from packetcloud.host.session import InterruptedSessionError, run_session, warnings_to
+    from packetcloud.host.programs import ReceiveOrder, receive_files
+    from packetcloud.host.session import InterruptedSessionError
 
     if once and count not in (None, 1):
         raise click.UsageError("--once and --count do not go together")
     count = 1 if once else count
-    attachment = Attachment(router, key_file, router_guid)
     order = ReceiveOrder(folder, allowed, count, max_bytes, overwrite, not no_sync, state_file)
-    warnings_to(output.warn)
 
     def ready(guid: GUID) -> None:
         output.note(f"receiving into {folder} as {guid}")
@@ -273,8 +214,9 @@ def receive(
             _print_received(output, file)
 
         try:
-            run_session(
-                lambda reactor: receive_files(reactor, attachment, order, ready, came, bars.moved)
+            _run(
+                output,
+                lambda reactor: receive_files(reactor, attachment, order, ready, came, bars.moved),
             )
         except InterruptedSessionError:
             bars.stop()
@@ -285,35 +227,19 @@ def receive(
 
 @host.command()
 @click.argument("destination", metavar="GUID", type=NameType(GUID))
-@_attachment_options
-@_service_option
+@_attached
+@_services
 @click.option(
     "--count", type=click.IntRange(1), default=4, show_default=True, help="Chunks to send."
 )
-@click.option(
-    "--interval",
-    "interval_s",
-    type=click.FloatRange(0, 3600),
-    default=1,
-    show_default=True,
-    help="Seconds between them.",
-)
+@_seconds("--interval", 0, 3600, default=1, help="Seconds between them.")
 @click.option("--bytes", "payload_bytes", type=SizeType(), default="0", help="Payload of each.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(0.1, 3600),
-    default=5,
-    show_default=True,
-    help="Seconds to wait for each answer.",
-)
+@_seconds("--timeout", 0.1, 3600, default=5, help="Seconds to wait for each answer.")
 @pass_output
 def ping(
     output: Output,
     destination: GUID,
-    router: tuple[str, int],
-    router_guid: GUID | None,
-    key_file: Path,
+    attachment: Attachment,
     services: tuple[SID, ...],
     count: int,
     interval_s: float,
@@ -324,12 +250,9 @@ def ping(
 
     Exit code 1: not every chunk was answered by the host itself.
     """
-    from packetcloud.host.programs import Attachment
     from packetcloud.host.programs import ping as run_ping
-    from packetcloud.host.session import InterruptedSessionError, run_session, warnings_to
+    from packetcloud.host.session import InterruptedSessionError
 
-    attachment = Attachment(router, key_file, router_guid)
-    warnings_to(output.warn)
     results: list[PingResult] = []
 
     def came(result: PingResult) -> None:
@@ -338,7 +261,8 @@ def ping(
             output.text(_ping_line(destination, result))
 
     try:
-        run_session(
+        _run(
+            output,
             lambda reactor: run_ping(
                 reactor,
                 attachment,
@@ -349,7 +273,7 @@ def ping(
                 payload_bytes=payload_bytes,
                 lifetime_s=timeout_s,
                 on_result=came,
-            )
+            ),
         )
     except InterruptedSessionError:
         if not results:
@@ -359,75 +283,12 @@ def ping(
         click.get_current_context().exit(ExitCode.NEGATIVE)
 
 
-class SendBar(AbstractContextManager["SendBar"]):
-    """The progress bar of one file on its way out."""
+def _run(output: Output, main: Callable[[Reactor], Coroutine[Deferred[Any], Any, T]]) -> T:
+    """Run one coroutine on a reactor; what the host logs as a warning is told to people."""
+    from packetcloud.host.session import run_session, warnings_to
 
-    def __init__(self, output: Output, title: str) -> None:
-        self._progress = _progress(output)
-        self._task = self._progress.add_task(title, total=None)
-        self._drawn_s = 0.0
-
-    def moved(self, progress: SendProgress) -> None:
-        now = time.monotonic()
-        if now - self._drawn_s >= _REDRAW_S or progress.delivered_bytes == progress.size_bytes:
-            self._drawn_s = now
-            self._progress.update(
-                self._task, completed=progress.delivered_bytes, total=progress.size_bytes
-            )
-
-    def stop(self) -> None:
-        self._progress.stop()
-
-    def __enter__(self) -> SendBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-class ReceiveBars(AbstractContextManager["ReceiveBars"]):
-    """A progress bar for every file that is coming in."""
-
-    def __init__(self, output: Output) -> None:
-        self._progress = _progress(output)
-        self._tasks: dict[tuple[GUID, str], Any] = {}
-        self._drawn_s = 0.0
-
-    def moved(self, progress: ReceiveProgress) -> None:
-        now = time.monotonic()
-        key = (progress.source, progress.name)
-        task = self._tasks.get(key)
-        if task is None:
-            self._tasks[key] = task = self._progress.add_task(progress.name, total=None)
-        elif now - self._drawn_s < _REDRAW_S:
-            return
-        self._drawn_s = now
-        self._progress.update(task, completed=progress.have_bytes, total=progress.size_bytes)
-
-    def done(self, file: ReceivedFile) -> None:
-        for key, task in list(self._tasks.items()):
-            if key[0] == file.source and self._progress.tasks:
-                self._progress.remove_task(task)
-                del self._tasks[key]
-
-    def stop(self) -> None:
-        self._progress.stop()
-
-    def __enter__(self) -> ReceiveBars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-def _progress(output: Output) -> Progress:
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import TransferSpeedColumn as Speed
-
-    name = TextColumn("{task.description}", markup=False)
-    return output.progress(name, BarColumn(), DownloadColumn(), Speed(), TimeRemainingColumn())
+    warnings_to(output.warn)
+    return run_session(main)
 
 
 def _print_sent(output: Output, sent: SentFile) -> None:

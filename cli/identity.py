@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from packetcloud.cli.output import Output, pass_output
+from packetcloud.cli.params import FILE
 
-_key_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_key_file = click.argument("file", type=FILE)
 
 
 @click.group()

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.params import FILE
 
 if TYPE_CHECKING:
     from packetcloud.router.daemon import RouterDaemon
     from packetcloud.router.status import RouterStatus
 
 DEFAULT_URL = "http://127.0.0.1:4701"
-_config_file = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+_config_file = click.argument("config", type=FILE)
 
 
 @click.group()

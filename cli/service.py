@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.params import FILE, FOLDER
 
 if TYPE_CHECKING:
     from packetcloud.services.plan import LaunchPlan
+    from packetcloud.services.secure_communication.keys import ServiceKey
     from packetcloud.services.state_dir import StatusFile
     from packetcloud.services.trial import TrialReport
 
@@ -26,11 +28,11 @@ _settings = click.option(
 )
 _state_dir = click.option(
     "--state-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Where running services leave their status. "
     "[default: ${XDG_RUNTIME_DIR:-/tmp}/packetcloud-UID]",
 )
-_key_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_key_file = click.argument("file", type=FILE)
 
 
 @click.group()
@@ -46,7 +48,7 @@ def service() -> None:
     "--key",
     "key_file",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="The service's identity; its name is the SID. See: packetcloud identity create",
 )
 @_settings
@@ -67,7 +69,7 @@ def service() -> None:
 @click.option(
     "--state",
     "state_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Import state from this file at the start, export it there at the end.",
 )
 @click.option(
@@ -282,8 +284,7 @@ def create(output: Output, file: Path) -> None:
     """Write FILE with one new key (mode 0600); both directions need a copy of it."""
     from packetcloud.services.secure_communication.keys import create_key_file
 
-    created = create_key_file(file)
-    output.record({"key id": f"{created.key_id:08x}", "file": str(file)})
+    _print_key(output, file, create_key_file(file))
 
 
 @key.command()
@@ -297,8 +298,7 @@ def rotate(output: Output, file: Path) -> None:
     """
     from packetcloud.services.secure_communication.keys import rotate_key_file
 
-    created = rotate_key_file(file)
-    output.record({"key id": f"{created.key_id:08x}", "file": str(file)})
+    _print_key(output, file, rotate_key_file(file))
 
 
 @key.command()
@@ -310,6 +310,10 @@ def show(output: Output, file: Path) -> None:
 
     keys = load_key_file(file)
     output.table(("Key ID", "Created"), [(f"{item.key_id:08x}", item.created) for item in keys])
+
+
+def _print_key(output: Output, file: Path, created: ServiceKey) -> None:
+    output.record({"key id": f"{created.key_id:08x}", "file": str(file)})
 
 
 def _supervise(

@@ -45,12 +45,12 @@ from packetcloud.host.endpoint_core import (
 )
 from packetcloud.host.errors import EndpointClosedError, HostError, RouterUnreachableError
 from packetcloud.host.header_template import SendOptions
-from packetcloud.host.outstanding import CancelAtHop, HandToHop, Resolve, Send, SendState
 from packetcloud.host.promise import Promise
 from packetcloud.host.reactor import DelayedCall, Reactor
 from packetcloud.host.received import ReceivedChunk
 from packetcloud.host.results import SendResult
 from packetcloud.host.router_link import NodeFactory, RouterLink, admit_nobody, udp_node
+from packetcloud.host.send import CancelAtHop, HandToHop, Resolve, Send, SendState
 from packetcloud.host.stream import ChunkStream
 from packetcloud.host.window_store import WindowStore
 

@@ -28,10 +28,11 @@ from packetcloud.chunk.reasons import Reason, reason_word
 from packetcloud.host.chunk_ids import ChunkIds
 from packetcloud.host.duplicates import DuplicateWindow, Seen, retention_s
 from packetcloud.host.header_template import HeaderTemplate, SendOptions
-from packetcloud.host.outstanding import OutstandingSends, Send, SendCommand, SendLimits
+from packetcloud.host.outstanding import OutstandingSends, SendLimits
 from packetcloud.host.received import Answer, ReceivedChunk
 from packetcloud.host.report_timer import ReportTimer
 from packetcloud.host.reports import PendingReports, ReportBatch
+from packetcloud.host.send import Send, SendCommand
 
 DEFAULT_LIFETIME_S = 60.0
 REPORT_LIFETIME_MS = 60_000

@@ -1,9 +1,8 @@
 """The sending half of an endpoint: every chunk from `submit` until its caller knows how it ended.
 
-States: waiting (over the caps) -> queued (for the router) -> in custody -> ended, and between the
-last two `releasing` while the hop still reads the payload. A chunk that was reported lost, or whose
-report is late, is sent again under the same id while its lifetime lasts; the receiver drops what it
-has. Events in, commands out, `now` in seconds passed in. Source: design, section 6, "Custody".
+A chunk that was reported lost, or whose report is late, is sent again under the same id while its
+lifetime lasts; the receiver drops what it has. Events in, commands out, `now` in seconds passed in.
+Source: design, section 6, "Custody".
 """
 
 from __future__ import annotations
@@ -12,16 +11,22 @@ import heapq
 import itertools
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from packetcloud.chunk.errors import LocalMisuseError
-from packetcloud.chunk.hop.api import Buffer, Settlement
+from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.messages import DeliveryReport, Outcome
 from packetcloud.chunk.reasons import Reason, reason_word
 from packetcloud.host.errors import SendQueueFullError
-from packetcloud.host.header_template import HeaderTemplate
 from packetcloud.host.report_timer import ReportTimer
 from packetcloud.host.results import SendOutcome, SendResult
+from packetcloud.host.send import (
+    CancelAtHop,
+    HandToHop,
+    Resolve,
+    Send,
+    SendCommand,
+    SendState,
+)
 
 RETRYABLE_REASONS = frozenset(
     {Reason.STORE_FULL, Reason.NEIGHBOUR_LOST, Reason.SHUTTING_DOWN},
@@ -44,25 +49,6 @@ RECENT_COUNT = 8192
 _HEAP_SLACK_COUNT = 4096
 
 
-class SendState(Enum):
-    """Where one chunk stands."""
-
-    WAITING = "waiting"
-    QUEUED = "queued"
-    IN_CUSTODY = "in_custody"
-    RELEASING = "releasing"
-    ENDED = "ended"
-
-
-_TRANSITIONS = {
-    SendState.WAITING: {SendState.QUEUED, SendState.ENDED},
-    SendState.QUEUED: {SendState.IN_CUSTODY, SendState.RELEASING, SendState.ENDED},
-    SendState.IN_CUSTODY: {SendState.QUEUED, SendState.ENDED},
-    SendState.RELEASING: {SendState.ENDED},
-    SendState.ENDED: set(),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class SendLimits:
     """Caps and times of the sending half."""
@@ -77,66 +63,6 @@ class SendLimits:
     """Larger payloads are refused here, with the reason a router would give."""
     report_grace_s: float = 1.0
     """How long a report may still come in after the lifetime ended: the way back takes time too."""
-
-
-@dataclass(slots=True, eq=False)
-class Send:
-    """One chunk on its way. `context` belongs to the shell."""
-
-    chunk_id: int
-    template: HeaderTemplate
-    payload: Buffer
-    payload_prefix: bytes
-    submitted_s: float
-    deadline_s: float
-    context: object = None
-    state: SendState = SendState.WAITING
-    in_flight: bool = False
-    """The hop holds it: `settled` will come exactly once."""
-    attempts_count: int = 0
-    copies_count: int = 0
-    """Copies that somebody may hold besides the one in flight: accepted or lost, not given up."""
-    first_custody_s: float | None = None
-    custody_s: float = 0.0
-    wake_s: float = 0.0
-    last_refusal: tuple[int, str] | None = None
-    refusals_count: int = 0
-    result: SendResult | None = None
-
-    @property
-    def payload_bytes(self) -> int:
-        return len(self.payload_prefix) + len(self.payload)
-
-    def prefix(self, now: float) -> bytes:
-        """Return chunk header ‖ payload prefix with the lifetime that is left at `now`."""
-        left_ms = max(1, int((self.deadline_s - now) * 1000))
-        return self.template.fill(self.chunk_id, self.payload_bytes, left_ms) + self.payload_prefix
-
-
-@dataclass(frozen=True, slots=True)
-class HandToHop:
-    """Give the chunk to the router's session: `prefix` ‖ `send.payload`."""
-
-    send: Send
-    prefix: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CancelAtHop:
-    """Take the chunk back from the session; a settlement follows in any case."""
-
-    send: Send
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """Tell the caller; nobody reads the payload any more."""
-
-    send: Send
-    result: SendResult
-
-
-SendCommand = HandToHop | CancelAtHop | Resolve
 
 
 class OutstandingSends:
@@ -277,7 +203,7 @@ class OutstandingSends:
 
     def abandon(self, send: Send, now: float) -> None:
         """The caller does not want `send` any more; no effect once it ended."""
-        if send.state not in (SendState.RELEASING, SendState.ENDED):
+        if not send.is_over:
             self._end(send, SendOutcome.REFUSED, now, Reason.CANCELLED, "by the caller")
 
     def abandon_all(self, now: float) -> None:
@@ -290,7 +216,7 @@ class OutstandingSends:
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` is due, None if never."""
         wakes = self._wakes
-        while wakes and (wakes[0][2].wake_s != wakes[0][0] or _is_over(wakes[0][2])):
+        while wakes and (wakes[0][2].wake_s != wakes[0][0] or wakes[0][2].is_over):
             heapq.heappop(wakes)
         return wakes[0][0] if wakes else None
 
@@ -337,7 +263,7 @@ class OutstandingSends:
             self._waiting_count -= 1
             self._admitted_bytes = total
             self._admitted_count += 1
-            self._move(send, SendState.QUEUED)
+            send.move(SendState.QUEUED)
             self._hand(send, now)
 
     def _hand(self, send: Send, now: float) -> None:
@@ -351,7 +277,7 @@ class OutstandingSends:
         self._commands.append(HandToHop(send, send.prefix(now)))
 
     def _accepted(self, send: Send, now: float) -> None:
-        self._move(send, SendState.IN_CUSTODY)
+        send.move(SendState.IN_CUSTODY)
         if not send.template.options.wants_report:
             self._end(send, SendOutcome.IN_CUSTODY, now)
             return
@@ -369,7 +295,7 @@ class OutstandingSends:
         wait_s = min(REFUSED_CAP_S, REFUSED_FIRST_S * (1 << min(send.refusals_count, 10)))
         send.refusals_count += 1
         if send.state is SendState.IN_CUSTODY and send.copies_count == 0:
-            self._move(send, SendState.QUEUED)
+            send.move(SendState.QUEUED)
         if not send.in_flight:
             self._schedule(send, min(send.deadline_s, now + wait_s))
 
@@ -378,7 +304,7 @@ class OutstandingSends:
             self._lifetime_over(send, now)
             return
         if send.state is SendState.IN_CUSTODY:
-            self._move(send, SendState.QUEUED)
+            send.move(SendState.QUEUED)
         if send.state is SendState.QUEUED and not send.in_flight:
             self._hand(send, now)
         if send.wake_s < 0:
@@ -408,7 +334,7 @@ class OutstandingSends:
             indeterminate=failed and send.copies_count > 0,
         )
         if send.in_flight:
-            self._move(send, SendState.RELEASING)
+            send.move(SendState.RELEASING)
             self._commands.append(CancelAtHop(send))
             return
         self._resolve(send, send.result)
@@ -429,7 +355,7 @@ class OutstandingSends:
         else:
             self._admitted_bytes -= send.payload_bytes
             self._admitted_count -= 1
-        self._move(send, SendState.ENDED)
+        send.move(SendState.ENDED)
         del self._sends[send.chunk_id]
         self._recent[send.chunk_id] = result.outcome
         if len(self._recent) > RECENT_COUNT:
@@ -457,19 +383,10 @@ class OutstandingSends:
     def _back_off_s(self, send: Send) -> float:
         return self._timer.interval_s(max(0, send.attempts_count - 1))
 
-    def _move(self, send: Send, state: SendState) -> None:
-        if state not in _TRANSITIONS[send.state]:
-            raise LocalMisuseError(f"a send cannot go from {send.state.value} to {state.value}")
-        send.state = state
-
     def _schedule(self, send: Send, when_s: float) -> None:
         send.wake_s = when_s
         heapq.heappush(self._wakes, (when_s, next(self._serial), send))
         if len(self._wakes) > 4 * len(self._sends) + _HEAP_SLACK_COUNT:
-            live = (send for send in self._sends.values() if not _is_over(send))
+            live = (send for send in self._sends.values() if not send.is_over)
             self._wakes = [(send.wake_s, next(self._serial), send) for send in live]
             heapq.heapify(self._wakes)
-
-
-def _is_over(send: Send) -> bool:
-    return send.state in (SendState.RELEASING, SendState.ENDED)

@@ -12,16 +12,12 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 
-from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import (
     CHUNK_VERSION,
     FIXED_BYTES,
     MAX_HEADER_BYTES,
-    SOURCE_NA_OFFSET,
     ChunkHeader,
-    DeliveryMode,
     PayloadType,
-    decode_header,
 )
 from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind
@@ -29,11 +25,13 @@ from packetcloud.chunk.names import GUID, NA, SID, ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
-from packetcloud.router.dispatch import Emitted, ServiceDispatch
+from packetcloud.router.dispatch import ServiceDispatch
+from packetcloud.router.emitted import Emitted, header_from_router
 from packetcloud.router.errors import ChunkRefusedError
-from packetcloud.router.flow import Classifier, Flow, NoRules, Patch, is_report, plan_visit
+from packetcloud.router.flow import Classifier, Flow
 from packetcloud.router.forward import Forwarder
 from packetcloud.router.layout import HeaderLayout
+from packetcloud.router.planner import FlowPlanner
 from packetcloud.router.reports import ReportBatch
 from packetcloud.router.routes import Routes
 from packetcloud.router.service_pool import Service, Visit
@@ -44,7 +42,6 @@ _HEAD_BYTES = 256
 _REPORT_LIFETIME_MS = 30_000
 _ENDING_CHECK_S = 1.0
 _REFUSALS = {reason: Refusal(int(reason)) for reason in Reason}
-_UNSUPPORTED_ERRORS = frozenset({"bad_version", "unknown_critical_extension"})
 _U64 = (1 << 64) - 1
 
 
@@ -77,7 +74,7 @@ class RouterCore:
         """Chunks that were not taken, by reason: outside the conservation sum."""
         self.flow_misses_count = 0
         self.is_draining = False
-        self._classifier = classifier if classifier is not None else NoRules()
+        self._planner = FlowPlanner(settings, self.forwarder, self.dispatch.hosted, classifier)
         self._attachments: dict[int, Attachment] = {}
         self._next_chunk_id = first_chunk_id & _U64
 
@@ -110,6 +107,7 @@ class RouterCore:
         self.settings = settings
         self.book.store_bytes = settings.store_bytes
         self.forwarder.configure(settings)
+        self._planner.configure(settings)
         removed = self.routes.configure(settings, now)
         self.dispatch.configure(settings, now)
         self._forget_flows()
@@ -230,7 +228,8 @@ class RouterCore:
         head = body.head(_HEAD_BYTES)
         if head[2:3] > b"\x00":
             head = body.head(MAX_HEADER_BYTES)
-        flow = attachment.flows.get(head[2:8] + head[20:FIXED_BYTES])
+        key = head[2:8] + head[20:FIXED_BYTES]
+        flow = attachment.flows.get(key)
         hop = flow.next_hop if flow is not None else None
         if (
             flow is None
@@ -238,7 +237,7 @@ class RouterCore:
             or (hop is not None and hop.attachment is None)
         ):
             try:
-                flow = self._decide(attachment, head, now)
+                flow = self._decide(attachment, key, head, now)
             except ChunkRefusedError as error:
                 return self._at_door(error.reason)
             hop = flow.next_hop
@@ -281,71 +280,12 @@ class RouterCore:
             self.forwarder.leave(entry, now)
         return None
 
-    def _decide(self, attachment: Attachment, head: bytes, now: float) -> Flow:
-        """Decode a header and decide for it and all that look like it."""
+    def _decide(self, attachment: Attachment, key: bytes, head: bytes, now: float) -> Flow:
+        """Decide for a header and all that look like it."""
         attachment.flow_misses += 1
         self.flow_misses_count += 1
-        try:
-            header = decode_header(head)
-        except ProtocolError as error:
-            is_newer = error.reason in _UNSUPPORTED_ERRORS
-            reason = Reason.UNSUPPORTED if is_newer else Reason.MALFORMED
-            raise ChunkRefusedError(reason, str(error)) from None
-        patches: list[Patch] = []
-        source_na = header.source_na
-        if attachment.role is Role.HOST:
-            if header.source != attachment.guid:
-                raise ChunkRefusedError(Reason.NOT_AUTHORISED, "a source GUID that it does not own")
-            if source_na != self.settings.na:
-                source_na = self.settings.na
-                patches.append((SOURCE_NA_OFFSET, source_na.to_bytes()))
-        key = head[2:8] + head[20:FIXED_BYTES]
-        wants_report = header.wants_report and not is_report(header)
-        flow = self._plan(
-            header,
-            head,
-            now,
-            flow_hash=zlib.crc32(key),
-            patches=tuple(patches),
-            reports_to=source_na.value if wants_report else None,
-        )
+        flow = self._planner.decide(attachment, key, head, now)
         attachment.remember(key, flow)
-        return flow
-
-    def _plan(
-        self,
-        header: ChunkHeader,
-        head: bytes,
-        now: float,
-        *,
-        flow_hash: int = 0,
-        patches: tuple[Patch, ...] = (),
-        reports_to: int | None = None,
-        executed: frozenset[bytes] = frozenset(),
-    ) -> Flow:
-        if header.delivery_mode is not DeliveryMode.UNICAST:
-            mode = header.delivery_mode.name.lower()
-            raise ChunkRefusedError(Reason.UNSUPPORTED, f"delivery mode {mode}")
-        layout = HeaderLayout.of(head)
-        matched = self._classifier.transparent_services(header)
-        hosted = self.dispatch.hosted
-        transparent = {service.sid: service for service in map(hosted, matched) if service}
-        steps, beyond = plan_visit(header, layout, list(transparent.values()), hosted, executed)
-        flow = Flow(
-            layout,
-            steps=steps,
-            beyond=beyond,
-            flow_hash=flow_hash,
-            patches=patches,
-            reports_to=reports_to,
-            is_report=is_report(header),
-        )
-        try:
-            flow.next_hop, flow.destination_na = self.forwarder.find(head, beyond, now)
-        except ChunkRefusedError as error:
-            # A service may redirect to a destination that can be found, or emit an answer.
-            if not steps or error.reason is not Reason.UNRESOLVABLE_GUID:
-                raise
         return flow
 
     def _emit(self, parent: Custody, sid: SID, emitted: list[Emitted], now: float) -> None:
@@ -354,23 +294,10 @@ class RouterCore:
         ran = (step.service.sid.value for step in parent.flow.steps[: visit.step_index + 1])
         executed = visit.emitted_by.union(ran)
         for made, payload in emitted:
-            header = ChunkHeader(
-                source=GUID(sid.value),
-                destination=made.destination,
-                chunk_id=made.chunk_id,
-                payload_bytes=made.payload_bytes,
-                sid=made.sid,
-                source_na=self.settings.na,
-                destination_na=made.destination_na,
-                hop_limit=min(made.hop_limit, parent.head[1]),
-                payload_type=made.payload_type,
-                sequence=made.sequence,
-                lifetime_ms=made.lifetime_ms,
-                parameters=made.parameters,
-            )
+            header = header_from_router(made, sid, self.settings.na, parent.head[1])
             head = header.to_bytes()
             try:
-                flow = self._plan(
+                flow = self._planner.plan(
                     header, head, now, flow_hash=zlib.crc32(head[20:FIXED_BYTES]), executed=executed
                 )
             except ChunkRefusedError as error:

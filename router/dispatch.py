@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from packetcloud.chunk.errors import ProtocolError
-from packetcloud.chunk.header import MAX_HEADER_BYTES, ChunkHeader, decode_header
 from packetcloud.chunk.hop.api import Body, Refusal, Settlement
 from packetcloud.chunk.messages import (
     MAX_DETAIL_BYTES,
@@ -25,16 +24,12 @@ from packetcloud.chunk.names import GUID_BYTES, SID
 from packetcloud.chunk.reasons import Reason, reason_word
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.emitted import Emitted, split_emitted
 from packetcloud.router.service_pool import VI, Service, Visit
 from packetcloud.router.settings import FailPolicy, RouterSettings
 
-MAX_EMIT_COUNT = 1024
-"""Chunks of one EMIT verdict, as in the SDK; more is a failed verdict."""
 _DESTINATION_OFFSET = 44
 _VERDICT_HEAD_BYTES = VERDICT_BYTES + MAX_DETAIL_BYTES
-
-Emitted = tuple[ChunkHeader, bytes]
-"""A chunk that a service made: its decoded header and its payload."""
 
 
 class ServiceDispatch:
@@ -367,7 +362,7 @@ class ServiceDispatch:
         now: float,
     ) -> None:
         try:
-            emitted = _split_emitted(
+            emitted = split_emitted(
                 bytes(body.contiguous()[verdict.encoded_bytes :]), verdict.emit_count
             )
         except ProtocolError as error:
@@ -479,28 +474,3 @@ class ServiceDispatch:
 
 
 _MISSED = "no verdict within the deadline"
-
-
-def _split_emitted(data: bytes, count: int) -> list[Emitted]:
-    """Split the payload of an EMIT verdict into its chunks.
-
-    Raises:
-        ProtocolError: cut off, bytes left over, or a source other than zero, which is the router's
-            to fill in.
-    """
-    if not 1 <= count <= MAX_EMIT_COUNT:
-        raise ProtocolError("bad_emit", f"{count} chunks, allowed 1..{MAX_EMIT_COUNT}")
-    emitted: list[Emitted] = []
-    offset = 0
-    for _ in range(count):
-        header = decode_header(data[offset : offset + MAX_HEADER_BYTES])
-        start = offset + int.from_bytes(data[offset + 2 : offset + 4], "big")
-        offset = start + header.payload_bytes
-        if not header.source.is_zero:
-            raise ProtocolError("bad_emit", "a source other than zero")
-        if offset > len(data):
-            raise ProtocolError("bad_emit", "cut off")
-        emitted.append((header, data[start:offset]))
-    if offset != len(data):
-        raise ProtocolError("bad_emit", f"{len(data) - offset} bytes left over")
-    return emitted

@@ -150,14 +150,7 @@ def wait_attached(router: Router, service: Child, sid: str) -> None:
     Raises:
         ChildError: the service ended, or did not attach in time.
     """
-
-    def is_attached() -> bool:
-        if not service.is_running:
-            raise ChildError(f"{service.name} ended: {service.last_words()}")
-        services = router.get_json("/services")
-        return any(found["vis"] for found in services if found["sid"] == sid)
-
-    wait_until(is_attached, START_TIMEOUT_S, f"{service.name} attaches to the router")
+    _wait_listed(router, service, "/services", lambda found: found["sid"] == sid and found["vis"])
 
 
 def wait_host(router: Router, child: Child, guid: str) -> None:
@@ -166,14 +159,9 @@ def wait_host(router: Router, child: Child, guid: str) -> None:
     Raises:
         ChildError: its process ended, or did not attach in time.
     """
-
-    def is_attached() -> bool:
-        if not child.is_running:
-            raise ChildError(f"{child.name} ended: {child.last_words()}")
-        hosts = router.get_json("/neighbours")
-        return any(found["is_up"] for found in hosts if found["guid"] == guid)
-
-    wait_until(is_attached, START_TIMEOUT_S, f"{child.name} attaches to the router")
+    _wait_listed(
+        router, child, "/neighbours", lambda found: found["guid"] == guid and found["is_up"]
+    )
 
 
 def http_get(address: Address, path: str) -> tuple[int, bytes]:
@@ -185,3 +173,12 @@ def http_get(address: Address, path: str) -> tuple[int, bytes]:
         return response.status, response.read()
     finally:
         connection.close()
+
+
+def _wait_listed(router: Router, child: Child, path: str, is_it: Callable[[Any], object]) -> None:
+    def is_attached() -> bool:
+        if not child.is_running:
+            raise ChildError(f"{child.name} ended: {child.last_words()}")
+        return any(map(is_it, router.get_json(path)))
+
+    wait_until(is_attached, START_TIMEOUT_S, f"{child.name} attaches to the router")

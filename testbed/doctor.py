@@ -63,16 +63,18 @@ def can_run(findings: list[Finding]) -> bool:
 def _finding(
     name: str,
     is_ok: bool,
-    found: str,
+    found: str = "works",
     *,
+    lacking: str | None = None,
     cost: str,
     remedy: str,
     otherwise: State = State.MISSING,
     is_mandatory: bool = False,
 ) -> Finding:
+    """`lacking`: said instead of `found` when it is not ok."""
     if is_ok:
         return Finding(name, State.OK, found, "", "", is_mandatory)
-    return Finding(name, otherwise, found, cost, remedy, is_mandatory)
+    return Finding(name, otherwise, lacking or found, cost, remedy, is_mandatory)
 
 
 def _base(facts: Capabilities) -> Iterator[Finding]:
@@ -95,7 +97,7 @@ def _base(facts: Capabilities) -> Iterator[Finding]:
     yield _finding(
         "UDP on loopback",
         facts.can_use_loopback,
-        "works" if facts.can_use_loopback else "a datagram to 127.0.0.1 does not arrive",
+        lacking="a datagram to 127.0.0.1 does not arrive",
         cost="router, services and hosts cannot meet on this machine",
         remedy="ip link set lo up; look for a firewall on loopback",
         is_mandatory=True,
@@ -111,7 +113,8 @@ def _base(facts: Capabilities) -> Iterator[Finding]:
     yield _finding(
         "AES instructions",
         facts.has_aes_instructions,
-        "yes" if facts.has_aes_instructions else "no",
+        "yes",
+        lacking="no",
         cost="the secure communication service encrypts several times slower",
         remedy="choose a CPU with AES instructions, or let the hypervisor pass them on",
         otherwise=State.LIMITED,
@@ -122,14 +125,14 @@ def _offloads(facts: Capabilities) -> Iterator[Finding]:
     yield _finding(
         "UDP_SEGMENT",
         facts.has_udp_segment,
-        "works" if facts.has_udp_segment else "refused by the kernel",
+        lacking="refused by the kernel",
         cost="one system call per datagram sent: a fraction of the rate",
         remedy="Linux 4.18 or newer; some sandboxes filter it",
     )
     yield _finding(
         "UDP_GRO",
         facts.has_udp_gro,
-        "works" if facts.has_udp_gro else "datagrams arrive one by one",
+        lacking="datagrams arrive one by one",
         cost="one system call per datagram received: a fraction of the rate",
         remedy="Linux 5.0 or newer; some sandboxes filter it",
     )
@@ -173,7 +176,7 @@ def _links(facts: Capabilities) -> Iterator[Finding]:
     yield _finding(
         "netem",
         facts.can_emulate_links,
-        "works" if facts.can_emulate_links else "cannot be set on a link",
+        lacking="cannot be set on a link",
         cost="no links with delay and loss made by the kernel",
         remedy="as root: modprobe sch_netem (Debian's cloud kernels lack it: "
         "linux-image-amd64; Ubuntu: linux-modules-extra-$(uname -r))",
@@ -204,7 +207,8 @@ def _isolation(facts: Capabilities) -> Iterator[Finding]:
     yield _finding(
         "AppArmor",
         facts.has_apparmor,
-        "enabled" if facts.has_apparmor else "not enabled",
+        "enabled",
+        lacking="not enabled",
         cost="containers run without a security profile of the kernel",
         remedy="boot a kernel that has it with: apparmor=1 security=apparmor",
     )
@@ -215,7 +219,8 @@ def _peers(facts: Capabilities) -> Iterator[Finding]:
         yield _finding(
             command,
             path is not None,
-            path or "not installed",
+            path or "",
+            lacking="not installed",
             cost=f"benchmarks and tests that use {command} are left out",
             remedy=f"apt-get install {_PACKAGES.get(command, command)}",
         )
@@ -223,7 +228,8 @@ def _peers(facts: Capabilities) -> Iterator[Finding]:
         yield _finding(
             f"Python module {module}",
             is_there,
-            "installed" if is_there else "not installed",
+            "installed",
+            lacking="not installed",
             cost=_MODULE_COSTS[module],
             remedy="pip install 'packetcloud[bench]'",
         )

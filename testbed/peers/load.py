@@ -202,13 +202,7 @@ def run_closed_loop(
         tally.add(answer)
         closed = window.arrived(time.monotonic(), len(tally.payload))
         if closed is not None:
-            emit_event(
-                "window",
-                begin_s=closed.begin_s,
-                end_s=closed.end_s,
-                payload_bytes=closed.payload_bytes,
-                bodies=window.bodies,
-            )
+            emit_event("window", **window.event(closed))
             return
         client.submit()
 

@@ -97,16 +97,10 @@ class Receiver:
         return None
 
     def _count(self, counted: ArrivalWindow, moment_s: float, payload_bytes: int) -> None:
-        window = counted.arrived(moment_s, payload_bytes)
-        if window is not None:
+        closed = counted.arrived(moment_s, payload_bytes)
+        if closed is not None:
             self._window = None
-            emit_event(
-                "window",
-                begin_s=window.begin_s,
-                end_s=window.end_s,
-                payload_bytes=window.payload_bytes,
-                bodies=counted.bodies,
-            )
+            emit_event("window", **counted.event(closed))
 
     def report(self) -> dict[str, object]:
         check = self._check

@@ -34,3 +34,12 @@ class ArrivalWindow:
         if now_s - self._begin_s < self._seconds:
             return None
         return Window(self._begin_s, now_s, self._bytes)
+
+    def event(self, closed: Window) -> dict[str, object]:
+        """Return the fields of the event `window`, for the window that `arrived` returned."""
+        return {
+            "begin_s": closed.begin_s,
+            "end_s": closed.end_s,
+            "payload_bytes": closed.payload_bytes,
+            "bodies": self.bodies,
+        }

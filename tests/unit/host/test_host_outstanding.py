@@ -16,16 +16,12 @@ from packetcloud.host.header_template import HeaderTemplate, SendOptions
 from packetcloud.host.outstanding import (
     REFUSED_CAP_S,
     REFUSED_FIRST_S,
-    CancelAtHop,
-    HandToHop,
     OutstandingSends,
-    Resolve,
-    Send,
     SendLimits,
-    SendState,
 )
 from packetcloud.host.report_timer import CAP_S, FIRST_S, FLOOR_S, ReportTimer
 from packetcloud.host.results import SendOutcome, SendResult
+from packetcloud.host.send import CancelAtHop, HandToHop, Resolve, Send, SendState
 
 SOURCE = Identity(b"\x01" * 32).guid
 DESTINATION = Identity(b"\x02" * 32).guid

@@ -1,0 +1,92 @@
+"""What commands take on their command line: the types of values, and options as a group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.names import GUID
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+"""A file, there or not."""
+FOLDER = click.Path(path_type=Path, file_okay=False)
+"""A folder, there or not."""
+_BYTE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BYTE_UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+
+
+class NameType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
+    """A GUID or SID, typed as 40 hexadecimal digits."""
+
+    def __init__(self, kind: type[GUID]) -> None:
+        self.name = kind.__name__
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> GUID:
+        if isinstance(value, GUID):
+            return value
+        try:
+            return self._kind.from_hex(value)
+        except ProtocolError:
+            self.fail(
+                f"{value!r} is no {self.name}: expected 40 hexadecimal digits, as printed by "
+                "packetcloud identity show",
+                param,
+                ctx,
+            )
+
+
+class AddressType(click.ParamType):  # type: ignore[type-arg]
+    """HOST:PORT; an IPv6 address stands in brackets."""
+
+    name = "HOST:PORT"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, colon, port = str(value).rpartition(":")
+        bare = host.removeprefix("[").removesuffix("]")
+        in_range = port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535
+        if not colon or not bare or not in_range or (":" in bare and bare == host):
+            self.fail(
+                f"{value!r}: expected HOST:PORT with a port from 1 to 65535, like 127.0.0.1:4700 "
+                "or [::1]:4700",
+                param,
+                ctx,
+            )
+        return bare, int(port)
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes, with a unit if wanted: 4096, 10M, 2GiB."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower().removesuffix("b")
+        digits = text.rstrip("kmgti")
+        unit = _BYTE_UNITS.get(text[len(digits) :])
+        if not digits.isascii() or not digits.isdecimal() or unit is None:
+            self.fail(f"{value!r}: expected bytes like 4096, 10M or 2GiB", param, ctx)
+        return int(digits) * unit
+
+
+def group(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator for all `options`; help lists them in this order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
