@@ -33,7 +33,7 @@ class Reason(IntEnum):
     NOT_AUTHORISED = 10
     """The neighbour may not send this chunk, for example under a source GUID it does not own."""
     STORE_FULL = 11
-    """The custodian had no room that would be free before the deadline."""
+    """The custodian had no room when the chunk came."""
     NEIGHBOUR_LOST = 12
     """The next hop went away and no other was found."""
     SHUTTING_DOWN = 13

@@ -257,6 +257,11 @@ class FileReceiver:
             self._forget(active)
             self._refuse(chunk, str(error))
             return
+        except Exception as error:
+            # Its place must come free, and the source must hear something, whatever it was.
+            self._forget(active)
+            self._refuse(chunk, f"internal_error: {type(error).__name__}")
+            raise
         finally:
             self._folder_lock.release()
         chunk.accept()

@@ -120,8 +120,8 @@ class InboxFolder:
             FolderError: no room on the disk, or too many unfinished files.
         """
         key = (label.source, label.file_key)
+        left = self._parts.pop(key, [])
         try:
-            left = self._parts.pop(key, [])
             if resume:
                 part = self._adopt(left, label)
                 if part is not None:
@@ -133,6 +133,9 @@ class InboxFolder:
             self.check_room(label.size_bytes)
             return PartFile.create(self.path, label, secrets.token_hex(6), self.sync_disk)
         except OSError as error:
+            kept = [path for path in left if path.exists()]
+            if kept:
+                self._parts[key] = kept  # to be gone on with at the next offer
             raise FolderError(words_for(error)) from error
 
     def leave(self, part: PartFile) -> None:
@@ -156,7 +159,8 @@ class InboxFolder:
         for path in left:
             try:
                 part = PartFile.adopt(path, self.sync_disk)
-            except (OSError, HostError):
+            except (FileNotFoundError, HostError):
+                # Nothing to go on with. Any other error may pass, and the part must outlast it.
                 _remove_part(path)
                 continue
             if part.label.size_bytes != label.size_bytes:

@@ -9,6 +9,7 @@ Source: design, section 6.
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections import Counter
 
@@ -36,6 +37,8 @@ from packetcloud.router.reports import ReportBatch
 from packetcloud.router.routes import Routes
 from packetcloud.router.service_pool import Service, Visit
 from packetcloud.router.settings import FailPolicy, RouterSettings
+
+_log = logging.getLogger(__name__)
 
 _HEAD_BYTES = 256
 """Copied from every chunk; the rare longer header is copied once more, whole."""
@@ -272,12 +275,18 @@ class RouterCore:
             return self._at_door(Reason.STORE_FULL)
         entry = Custody(body, head, flow, size_bytes, now, expires_at)
         book.take(entry)
-        for patch_offset, data in flow.patches:
-            body.patch(patch_offset, data)
-        if steps:
-            self.dispatch.run_step(entry, now)
-        else:
-            self.forwarder.leave(entry, now)
+        try:
+            for patch_offset, data in flow.patches:
+                body.patch(patch_offset, data)
+            if steps:
+                self.dispatch.run_step(entry, now)
+            else:
+                self.forwarder.leave(entry, now)
+        except Exception:
+            # Raised on, the hop would refuse the body and reuse its memory while the books hold it.
+            _log.exception("fault of the router with chunk %s", entry.chunk_id)
+            if entry.phase is not Phase.GONE:
+                self._end(entry, Leaving.REFUSED, Reason.INTERNAL_ERROR, "fault of the router")
         return None
 
     def _decide(self, attachment: Attachment, key: bytes, head: bytes, now: float) -> Flow:

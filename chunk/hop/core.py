@@ -35,7 +35,13 @@ from packetcloud.chunk.hop.handshake import (
     ServerHandshakes,
     new_session_id,
 )
-from packetcloud.chunk.hop.session import BURSTS_PER_TURN, Datagram, Session, check_address
+from packetcloud.chunk.hop.session import (
+    BURSTS_PER_TURN,
+    COUNTERS,
+    Datagram,
+    Session,
+    check_address,
+)
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
@@ -95,6 +101,8 @@ class HopCore:
         self._by_remote: dict[int, Session] = {}
         self._reset_second = 0
         self._resets_left = RESETS_PER_S
+        self._ended: Counter[str] = Counter()
+        """What the sessions that ended had counted."""
         self._client_done: dict[int, Callable[[Session | str], None]] = {}
         self._active: dict[Session, None] = {}
         self._out: deque[Datagram] = deque()
@@ -466,6 +474,7 @@ class HopCore:
         if tell:
             self._reply(session.close_datagram())
         session.end()
+        self._ended.update(session.counters())
         self._tell(self._upper.neighbour_down, session, session.close_reason)
 
     def _wake(self, session: Session) -> None:
@@ -596,19 +605,23 @@ class HopCore:
                 self._clients[local_id].handle_timeout(now)
                 self._after_client(local_id, now)
 
+    def counters(self) -> dict[str, int]:
+        """Return what only ever grows, of this node's sessions past and present, for metrics."""
+        total = Counter(dict.fromkeys(COUNTERS, 0))
+        total.update(self._ended)
+        for session in self.sessions.values():
+            total.update(session.counters())
+        return dict(total)
+
     def stats(self) -> dict[str, int]:
-        """Return counters and sizes of the whole node, for metrics."""
+        """Return the present sizes of the whole node and its counters."""
         sessions = self.sessions.values()
         return {
             "neighbours": len(self.sessions),
             "half_open": len(self._servers),
-            "dropped": sum(self.dropped.values()),
             "held_bytes": sum(s.receiver.held_bytes for s in sessions),
             "queued_bytes": sum(s.sender.queued_bytes for s in sessions),
             "in_flight_bytes": sum(s.sender.in_flight_bytes for s in sessions),
-            "retransmitted_segments": sum(s.sender.retransmitted_segments for s in sessions),
-            "duplicate_segments": sum(s.receiver.duplicate_segments for s in sessions),
-            "probes": sum(s.sender.probes for s in sessions),
-            "received_bodies": sum(s.receiver.received_bodies for s in sessions),
             "free_buffer_bytes": self.pool.free_bytes,
+            **self.counters(),
         }

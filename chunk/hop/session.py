@@ -35,6 +35,9 @@ SUSPECT_TIMEOUT_S = 0.25
 """A neighbour whose host says that its port is closed has this long to answer a probe, or twice as
 long as an answer may take on the path, whichever is more."""
 
+COUNTERS = ("retransmitted_segments", "duplicate_segments", "probes", "received_bodies")
+"""What a session counts, by name."""
+
 Datagram = tuple[Any, list[Buffer], int]
 """Address, buffers of a burst, bytes of each of its datagrams."""
 
@@ -281,6 +284,16 @@ class Session:
             self._last_probe = now
         if frames:
             yield self._control(frames)
+
+    def counters(self) -> dict[str, int]:
+        """Return what this session has counted so far: `COUNTERS`."""
+        sender, receiver = self.sender, self.receiver
+        return {
+            "retransmitted_segments": sender.retransmitted_segments,
+            "duplicate_segments": receiver.duplicate_segments,
+            "probes": sender.probes,
+            "received_bodies": receiver.received_bodies,
+        }
 
     def end(self) -> None:
         """Release every buffer and settle what is left as LOST."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import random
@@ -554,6 +555,30 @@ def test_folder_resumes_only_the_same_content_of_the_same_source(tmp_path: Path)
         other.discard()
     same = again.begin(PartLabel(SOURCE, KEY, "f", 10), resume=True)
     assert list(same.restored) == [(0, 5)]
+
+
+def test_an_error_that_may_pass_keeps_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files for a moment must not cost what has arrived so far."""
+    folder = InboxFolder(tmp_path)
+    folder.open()
+    label = PartLabel(SOURCE, KEY, "name", 1000)
+    part = folder.begin(label, resume=True)
+    part.sync(RangeSet([(0, 600)]))
+    folder.leave(part)
+
+    def fail(*_: object) -> PartFile:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFile, "adopt", fail)
+        with pytest.raises(FolderError):
+            folder.begin(label, resume=True)
+    again = folder.begin(label, resume=True)
+    assert list(again.restored) == [(0, 600)]
+    folder.leave(again)
+    folder.close()
 
 
 def test_crash_between_moving_and_noting_is_completed_at_the_next_start(tmp_path: Path) -> None:

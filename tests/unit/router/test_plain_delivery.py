@@ -468,3 +468,20 @@ def test_reconfiguring_moves_names_and_drops_neighbours() -> None:
     assert a.chunk(chunk(destination=C)) is None
     assert len(p.accept_all()) == 1
     net.check_idle()
+
+
+def test_a_fault_after_custody_was_taken_ends_the_chunk_in_the_books_only() -> None:
+    """Refused by the hop as well, its memory would be reused while the router still holds it."""
+    net = FakeNetwork()
+    a, b = net.host(A), net.host(B)
+
+    def fault(*_: object) -> None:
+        raise RuntimeError("a fault of the router")
+
+    good, net.core.forwarder.leave = net.core.forwarder.leave, fault  # type: ignore[method-assign]
+    assert a.chunk(chunk()) is None, "custody was taken: the hop must not give the body back"
+    net.core.forwarder.leave = good  # type: ignore[method-assign]
+    assert net.core.book.refused[Reason.INTERNAL_ERROR] == 1
+    assert a.chunk(chunk(chunk_id=2)) is None
+    assert [sent.header.chunk_id.value for sent in b.accept_all()] == [2]
+    net.check_idle()

@@ -283,7 +283,7 @@ def test_metrics_carry_reasons_and_the_sum() -> None:
         "packetcloud_router_conservation_balance 0.0",
         'packetcloud_router_chunks_refused_at_door_total{reason="unresolvable_guid"} 1.0',
         f'packetcloud_router_service_verdicts_total{{service="s",sid="{S}",verdict="forward"}} 1.0',
-        "packetcloud_hop_probes 2.0",
+        "packetcloud_hop_probes_total 2.0",
         'packetcloud_hop_datagrams_dropped_total{reason="bad_tag"} 3.0',
     ):
         assert line in text.splitlines(), line

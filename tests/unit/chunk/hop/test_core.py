@@ -562,3 +562,15 @@ def test_who_was_cut_short_by_a_full_socket_is_last_the_next_time() -> None:
         pass
     sent.close()  # the socket is full
     assert list(core._active) == [second, first]
+
+
+def test_what_was_counted_outlives_its_session() -> None:
+    """A counter never falls: whoever takes its rate would see a jump at every new session."""
+    link = Link()
+    neighbour = link.connect()
+    neighbour.send(BodyKind.CHUNK, b"", bytes(50_000), 1)
+    link.run(lambda: bool(link.uppers[B].bodies))
+    assert link.cores[B].stats()["received_bodies"] == 1
+    neighbour.close("over")
+    link.run(lambda: bool(link.uppers[B].down))
+    assert link.cores[B].stats()["received_bodies"] == 1
