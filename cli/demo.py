@@ -78,6 +78,9 @@ def demo(output: Output, file: Path | None, size: str | None, folder: Path | Non
     if not report["ok"]:
         output.warn(f"logs are in {folder / 'run'}")
         return ExitCode.NEGATIVE
+    output.note(
+        "delivery is the way to a service and back, and at full rate most of it is waiting in line"
+    )
     output.note(f"nothing lost, doubled or altered; the report is {folder / REPORT}")
     return ExitCode.FINE
 

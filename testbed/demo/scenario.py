@@ -65,7 +65,7 @@ class Scenario:
 SCENARIOS = (
     Scenario("plain"),
     Scenario("encrypt", (ENCRYPT, DECRYPT)),
-    Scenario("compress, encrypt", (COMPRESS, ENCRYPT, DECRYPT, DECOMPRESS)),
+    Scenario("compress, encrypt, decrypt, decompress", (COMPRESS, ENCRYPT, DECRYPT, DECOMPRESS)),
 )
 
 
