@@ -28,6 +28,7 @@ Files without I/O:
 - `ranges`          sets of byte ranges
 
 Disk, network and programs:
+- `delivery`        arrived chunks to the callbacks of the application
 - `router_link`     the session with the router, found again when it is lost
 - `window_store`    the duplicate window on disk
 - `source_file`     the file that is sent
