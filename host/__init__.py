@@ -35,6 +35,7 @@ Disk, network and programs:
 - `part_file`       the file on its way in, and its journal
 - `inbox_folder`    the folder that files are received into
 - `outgoing_file`   the shell of `file_sender`
+- `file_answers`    what `file_receiver` answers, and what became of it
 - `file_receiver`   the shell of `incoming`
 - `reactor`         what we need of a reactor, and a private one
 - `session`         one coroutine on a reactor, stopped cleanly by Ctrl-C
