@@ -28,12 +28,14 @@ Files without I/O:
 - `ranges`          sets of byte ranges
 
 Disk, network and programs:
+- `delivery`        arrived chunks to the callbacks of the application
 - `router_link`     the session with the router, found again when it is lost
 - `window_store`    the duplicate window on disk
 - `source_file`     the file that is sent
 - `part_file`       the file on its way in, and its journal
 - `inbox_folder`    the folder that files are received into
 - `outgoing_file`   the shell of `file_sender`
+- `file_answers`    what `file_receiver` answers, and what became of it
 - `file_receiver`   the shell of `incoming`
 - `reactor`         what we need of a reactor, and a private one
 - `session`         one coroutine on a reactor, stopped cleanly by Ctrl-C

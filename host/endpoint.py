@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from packetcloud.chunk.hop.api import (
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID, NA, NA_UNBOUND, SID
+from packetcloud.host.delivery import ChunksCallback, Delivery
 from packetcloud.host.endpoint_core import (
     DEFAULT_LIFETIME_S,
     Command,
@@ -53,8 +54,6 @@ from packetcloud.host.router_link import NodeFactory, RouterLink, admit_nobody, 
 from packetcloud.host.send import CancelAtHop, HandToHop, Resolve, Send, SendState
 from packetcloud.host.stream import ChunkStream
 from packetcloud.host.window_store import WindowStore
-
-ChunksCallback = Callable[[list[ReceivedChunk]], None]
 
 CLOSE_DRAIN_S = 1.0
 """How long `close()` waits for the router to take the last delivery reports."""
@@ -99,10 +98,7 @@ class Endpoint:
             reactor, self._node, router, router_guid, self._link_up, self._link_down
         )
         self._children: list[Endpoint] = []
-        self._callbacks: dict[int | None, ChunksCallback] = {}
-        self._inbox: list[ReceivedChunk] = []
-        self._unclaimed: deque[ReceivedChunk] = deque()
-        self._streams: list[ChunkStream] = []
+        self._delivery = Delivery(reactor, self._pump)
         self._room_waiters: deque[Promise[None]] = deque()
         self._drain_waiter: Promise[None] | None = None
         self._timer: DelayedCall | None = None
@@ -244,30 +240,26 @@ class Endpoint:
         `payload_type`: only such chunks; None takes those that no other callback takes.
         The callback releases each chunk when it has read it, then or later.
         """
-        if payload_type in self._callbacks:
-            raise LocalMisuseError(f"payload type {payload_type} has a callback already")
-        self._callbacks[payload_type] = callback
-        if self._unclaimed:
-            self._inbox[:0] = self._unclaimed
-            self._unclaimed.clear()
-            self._reactor.callLater(0, self._deliver)
+        self._delivery.on_chunks(callback, payload_type)
 
     def receive(self, payload_type: int | None = None) -> ChunkStream:
         """Return an async iterator over arriving chunks: `async for chunk in endpoint.receive()`.
 
         A chunk counts as taken when it is released or the next one is asked for.
         """
-        stream = ChunkStream()
-        self.on_chunks(stream.put, payload_type)
-        self._streams.append(stream)
-        return stream
+        return self._delivery.stream(payload_type)
 
     # the rest
 
     def stats(self) -> dict[str, float | int]:
         """Return all counters and gauges of this endpoint and its hop node."""
         hop = {f"hop_{name}": value for name, value in self._node.stats().items()}
-        own = {**self._counters, **self._link.counters, "is_connected": int(self.is_connected)}
+        own = {
+            **self._counters,
+            **self._delivery.counters,
+            **self._link.counters,
+            "is_connected": int(self.is_connected),
+        }
         return {**self._core.stats(), **own, **hop}
 
     def close(self, drain_s: float = CLOSE_DRAIN_S) -> Promise[None]:
@@ -294,9 +286,7 @@ class Endpoint:
         if isinstance(outcome, Refusal):
             return outcome
         if outcome is not None:
-            if not self._inbox:
-                self._reactor.callLater(0, self._deliver)
-            self._inbox.append(outcome)
+            self._delivery.put(outcome)
         else:
             self._pump_soon()
         return None
@@ -338,7 +328,7 @@ class Endpoint:
     async def _close(self, drain_s: float) -> None:
         for child in self._children:
             await child.close(drain_s)
-        self._deliver()
+        self._delivery.deliver()
         self._core.sends.abandon_all(self._reactor.seconds())
         self._pump()
         if self._link.neighbour is not None and self._core.reports_pending_count and drain_s > 0:
@@ -347,11 +337,7 @@ class Endpoint:
             await self._drain_waiter
             if limit.active():
                 limit.cancel()
-        for stream in self._streams:
-            stream.finish()
-        for chunk in self._unclaimed:
-            chunk.drop()
-        self._unclaimed.clear()
+        self._delivery.finish()
         for call in (self._timer, self._pump_call):
             if call is not None and call.active():
                 call.cancel()
@@ -377,36 +363,6 @@ class Endpoint:
         send: Send = promise.send  # type: ignore[attr-defined]
         self._core.sends.abandon(send, self._reactor.seconds())
         self._pump()
-
-    def _deliver(self) -> None:
-        inbox, self._inbox = self._inbox, []
-        if not inbox:
-            return
-        batches: dict[int | None, list[ReceivedChunk]] = {}
-        for chunk in inbox:
-            kind = chunk.header.payload_type
-            batches.setdefault(kind if kind in self._callbacks else None, []).append(chunk)
-        for key, batch in batches.items():
-            callback = self._callbacks.get(key)
-            if callback is None:
-                self._unclaimed.extend(batch)
-            else:
-                self._deliver_batch(callback, batch)
-        self._pump()
-
-    def _deliver_batch(self, callback: ChunksCallback, batch: list[ReceivedChunk]) -> None:
-        try:
-            callback(batch)
-        except Exception:
-            _log.failure("the receiver of chunks failed; {count} refused", count=len(batch))
-            self._counters["callback_failures_total"] += 1
-            for chunk in batch:
-                chunk.refuse("the receiving application failed")
-                chunk.release()
-            return
-        for chunk in batch:
-            if not (chunk.is_deferred or chunk.is_held):
-                chunk.accept()
 
     def _answered(self, chunk: ReceivedChunk, words: str | None) -> None:
         self._core.answered(chunk, words, self._reactor.seconds())

@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.names import GUID
 from packetcloud.host.endpoint import Endpoint
-from packetcloud.host.file_format import Answer, AnswerState, Data, Finish, Offer
+from packetcloud.host.file_answers import FileAnswers
+from packetcloud.host.file_format import AnswerState, Data, Finish, Offer
 from packetcloud.host.file_names import stored_name
 from packetcloud.host.file_sender import DIGEST_MISMATCH, UNKNOWN_TRANSFER
 from packetcloud.host.inbox_folder import CompletedFile, FolderError, InboxFolder, words_for
@@ -28,7 +28,6 @@ from packetcloud.host.part_file import DigestMismatchError, PartFile, PartLabel
 from packetcloud.host.promise import Promise
 from packetcloud.host.reactor import DelayedCall, Reactor
 from packetcloud.host.received import ReceivedChunk
-from packetcloud.host.results import SendResult
 
 MAX_ACTIVE_COUNT = 64
 """Files open at the same time: two descriptors each."""
@@ -39,8 +38,6 @@ WRITE_BATCH_COUNT = 8
 IDLE_S = 300.0
 """A file that nothing arrives for is closed after 5 minutes; its part stays and can be resumed."""
 IDLE_CHECK_S = 30.0
-ANSWER_LIFETIME_S = 30.0
-"""A later answer finds nobody: the sender asks again every 10 s at the latest."""
 _log = Logger(namespace="packetcloud.host")
 T = TypeVar("T")
 
@@ -109,7 +106,6 @@ class FileReceiver:
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._reactor = reactor
-        self._endpoint = endpoint
         self._folder = folder
         self._rules = rules
         self._on_file = on_file
@@ -119,7 +115,7 @@ class FileReceiver:
         self._all: list[_Active] = []
         self._folder_lock = DeferredLock()
         self._idle_call: DelayedCall | None = None
-        self._pending_answers: set[Promise[SendResult]] = set()
+        self._answers = FileAnswers(endpoint, self.counters)
         self._is_closing = False
 
     @property
@@ -147,7 +143,7 @@ class FileReceiver:
 
     def answers_delivered(self) -> Promise[None]:
         """Return a promise that is kept when every answer sent so far has ended."""
-        return Promise.from_coroutine(_all_ended(list(self._pending_answers)))
+        return self._answers.all_ended()
 
     def close(self) -> Promise[None]:
         """Make safe what is there and close all files; unfinished ones can be resumed."""
@@ -268,7 +264,7 @@ class FileReceiver:
         chunk.release()
         if done is not None:
             self._forget(active)
-            self._send(incoming.source, _complete_answer(offer, done))
+            self._answers.complete(incoming.source, offer, done)
             return
         assert active.part is not None
         incoming.opened(active.part.restored)
@@ -360,19 +356,19 @@ class FileReceiver:
             self._forget(active)
             self.counters["digest_mismatches_total"] += 1
             for answer in incoming.answers(AnswerState.FAILED, text=f"{DIGEST_MISMATCH}: {error}"):
-                self._send(incoming.source, answer)
+                self._answers.send(incoming.source, answer)
             return
         except OSError as error:
             incoming.digest = None
             incoming.move(IncomingState.RECEIVING)
             for answer in incoming.answers(AnswerState.FAILED, text=words_for(error)):
-                self._send(incoming.source, answer)
+                self._answers.send(incoming.source, answer)
             return
         self.counters["files_total"] += 1
         self.counters["file_bytes_total"] += incoming.size_bytes
         self._forget(active)
         for answer in incoming.answers(AnswerState.COMPLETE, digest, name):
-            self._send(incoming.source, answer)
+            self._answers.send(incoming.source, answer)
         if self._on_file is not None:
             seconds = self._reactor.seconds() - incoming.started_s
             path = self._folder.path / name
@@ -393,27 +389,11 @@ class FileReceiver:
             return
         chunk.accept()
         chunk.release()
-        self._send(source, _complete_answer(finish, done))
+        self._answers.complete(source, finish, done)
 
     def _answer(self, active: _Active, state: AnswerState) -> None:
         for answer in active.incoming.answers(state):
-            self._send(active.incoming.source, answer)
-
-    def _send(self, source: bytes, answer: Answer) -> None:
-        promise = self._endpoint.send(
-            GUID(source),
-            answer.to_bytes(),
-            payload_type=PayloadType.FILE,
-            lifetime_s=ANSWER_LIFETIME_S,
-        )
-        self._pending_answers.add(promise)
-        promise.addBoth(self._answer_ended, promise)
-
-    def _answer_ended(self, result: Any, promise: Promise[SendResult]) -> Any:
-        self._pending_answers.discard(promise)
-        if not (isinstance(result, SendResult) and result.ok):
-            self.counters["answers_undelivered_total"] += 1
-        return result
+            self._answers.send(active.incoming.source, answer)
 
     # the rest
 
@@ -473,22 +453,6 @@ class FileReceiver:
     def _bug(self, failure: Any) -> None:
         self.counters["bugs_total"] += 1
         _log.failure("receiving a file failed", failure=failure)
-
-
-def _complete_answer(asked: Offer | Finish, done: CompletedFile) -> Answer:
-    return Answer(
-        asked.transfer_id,
-        asked.question,
-        AnswerState.COMPLETE,
-        done.size_bytes,
-        done.digest,
-        done.name,
-    )
-
-
-async def _all_ended(promises: list[Promise[SendResult]]) -> None:
-    for promise in promises:
-        await promise
 
 
 def _later(reactor: Reactor, delay_s: float) -> Deferred[None]:

@@ -36,6 +36,7 @@ from packetcloud.router.planner import FlowPlanner
 from packetcloud.router.reports import ReportBatch
 from packetcloud.router.routes import Routes
 from packetcloud.router.service_pool import Service, Visit
+from packetcloud.router.service_table import ServiceTable
 from packetcloud.router.settings import FailPolicy, RouterSettings
 
 _log = logging.getLogger(__name__)
@@ -70,21 +71,26 @@ class RouterCore:
         self.book = CustodyBook(settings.store_bytes, self.reports)
         self.routes = Routes(settings, now)
         self.forwarder = Forwarder(settings, self.book, self.routes)
+        self.service_table = ServiceTable(settings, now)
         self.dispatch = ServiceDispatch(
-            settings, self.book, now, self.forwarder.leave, self._emit, self._forget_flows
+            self.book,
+            self.service_table,
+            self.forwarder.leave,
+            self._emit,
+            self._forget_flows,
         )
         self.door_refusals: Counter[Reason] = Counter()
         """Chunks that were not taken, by reason: outside the conservation sum."""
         self.flow_misses_count = 0
         self.is_draining = False
-        self._planner = FlowPlanner(settings, self.forwarder, self.dispatch.hosted, classifier)
+        self._planner = FlowPlanner(settings, self.forwarder, self.service_table.hosted, classifier)
         self._attachments: dict[int, Attachment] = {}
         self._next_chunk_id = first_chunk_id & _U64
 
     @property
     def next_timeout(self) -> float:
         """When `handle_timeout` should be called; infinity for never."""
-        return min(self.book.wheel.next_due_s, self.dispatch.next_due_s)
+        return min(self.book.wheel.next_due_s, self.service_table.next_due_s)
 
     @property
     def attachments(self) -> list[Attachment]:
@@ -96,7 +102,7 @@ class RouterCore:
         if self.is_draining:
             return "this router is shutting down"
         if role is Role.SERVICE:
-            return self.dispatch.reason_to_refuse(SID(guid.value))
+            return self.service_table.reason_to_refuse(SID(guid.value))
         if role is Role.ROUTER:
             if any(neighbour.guid == guid for neighbour in settings.neighbours):
                 return None
@@ -112,7 +118,7 @@ class RouterCore:
         self.forwarder.configure(settings)
         self._planner.configure(settings)
         removed = self.routes.configure(settings, now)
-        self.dispatch.configure(settings, now)
+        self.service_table.configure(settings, now)
         self._forget_flows()
         for hop in removed:
             if hop.attachment is not None:

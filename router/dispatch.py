@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop.api import Body, Refusal, Settlement
@@ -26,16 +25,19 @@ from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
 from packetcloud.router.emitted import Emitted, split_emitted
 from packetcloud.router.service_pool import VI, Service, Visit
-from packetcloud.router.settings import FailPolicy, RouterSettings
+from packetcloud.router.service_table import ServiceTable
+from packetcloud.router.settings import FailPolicy
 
 _DESTINATION_OFFSET = 44
 _VERDICT_HEAD_BYTES = VERDICT_BYTES + MAX_DETAIL_BYTES
+_MISSED = "no verdict within the deadline"
 
 
 class ServiceDispatch:
     """Runs the steps of a visit.
 
     Args:
+        table: the services of this cloudlet, and the settings.
         leave: called with a chunk whose services are done.
         emit: called with a chunk, the SID that emitted, and the emitted chunks.
         services_changed: called when cached flows may name services that are gone.
@@ -43,87 +45,29 @@ class ServiceDispatch:
 
     def __init__(
         self,
-        settings: RouterSettings,
         book: CustodyBook,
-        now: float,
+        table: ServiceTable,
         leave: Callable[[Custody, float], None],
         emit: Callable[[Custody, SID, list[Emitted], float], None],
         services_changed: Callable[[], None],
     ) -> None:
-        self.services: dict[bytes, Service] = {}
+        self.services = table.by_sid
         self.bad_verdicts_count = 0
-        self.next_due_s = math.inf
-        """When the next grace time ends."""
         self._book = book
         self._wheel = book.wheel
+        self._table = table
         self._leave = leave
         self._emit = emit
         self._services_changed = services_changed
-        self._without_vi: dict[Service, None] = {}
         self._last_task_id = 0
-        self._vi_count = 0
-        self._settings = settings
-        self.configure(settings, now)
-
-    def configure(self, settings: RouterSettings, now: float) -> None:
-        """Take new service settings; the VIs of a service that is no longer allowed are sent away.
-
-        Chunks that have a task with such a VI, or wait for one, end by the fail policy.
-        """
-        self._settings = settings
-        listed = {one.sid.value: one for one in settings.services}
-        for sid, one in listed.items():
-            service = self.services.get(sid)
-            if service is None:
-                service = self.services[sid] = Service(one, True, now)
-                self._await_vi(service)
-            service.is_listed = True
-            service.configure(one)
-        for sid, service in list(self.services.items()):
-            if sid in listed:
-                continue
-            service.is_listed = False
-            if settings.unlisted_services is not None:
-                service.configure(settings.unlisted_services.for_unlisted(service.sid))
-                continue
-            service.configure(replace(service.settings, grace_s=0.0))
-            service.grace_ends_at = now
-            for vi in service.vis:
-                vi.is_draining = True
-                vi.neighbour.close("the service is no longer configured here")
-            self._await_vi(service)
-
-    def hosted(self, sid: SID) -> Service | None:
-        """Return the service if it belongs to this cloudlet, whether or not a VI is attached."""
-        return self.services.get(sid.value)
 
     def vi_up(self, attachment: Attachment, now: float) -> bool:
         """Note a new VI and give it what waits; False: it may not serve here."""
-        sid = SID(attachment.guid.value)
-        refusal = self.reason_to_refuse(sid)
-        if refusal is not None:
-            attachment.neighbour.close(refusal)
-            return False
-        service = self.services.get(sid.value)
+        service = self._table.attach(attachment, now)
         if service is None:
-            template = self._settings.unlisted_services
-            assert template is not None, "reason_to_refuse lets no other service pass"
-            service = self.services[sid.value] = Service(template.for_unlisted(sid), False, now)
-        self._vi_count += 1
-        attachment.vi = service.attach(attachment, self._vi_count)
-        if self._without_vi.pop(service, 0) is None:
-            self._set_next_due()
+            return False
         self._pump(service, now)
         return True
-
-    def reason_to_refuse(self, sid: SID) -> str | None:
-        """Return why no further VI of `sid` may attach, None if it may."""
-        service = self.services.get(sid.value)
-        if (service is None or not service.is_listed) and self._settings.unlisted_services is None:
-            return f"service {sid} is not configured at this router"
-        if service is not None and len(service.vis) >= service.settings.max_replicas:
-            return f"service {service.name} has its {service.settings.max_replicas} VIs already"
-        return None
 
     def vi_down(self, attachment: Attachment, now: float) -> None:
         """Take back every task of a VI that is gone, the oldest first in line again."""
@@ -131,9 +75,7 @@ class ServiceDispatch:
         if vi is None:
             return
         service = vi.service
-        service.detach(vi, now)
-        if not service.has_vi:
-            self._await_vi(service)
+        self._table.detach(vi, now)
         orphans, vi.tasks, vi.tasks_bytes = list(vi.tasks.values()), {}, 0
         # The oldest task is the one that it was most likely working on when it died.
         for suspect in orphans[:1]:
@@ -155,7 +97,7 @@ class ServiceDispatch:
             return
         service = steps[visit.step_index].service
         if not service.waiting:
-            settings = self._settings
+            settings = self._table.settings
             vi = service.choose(
                 entry.flow.hash,
                 visit.failed_vis,
@@ -206,11 +148,11 @@ class ServiceDispatch:
             self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, _MISSED, now)
         elif settlement is Settlement.LOST:
             # `neighbour_down` follows at once and takes all tasks back together, in their order.
-            self._vi_drains(vi, now)
+            self._table.drain(vi, now)
         elif settlement is Settlement.REFUSED:
             self._take_task_back(vi, entry)
             if reason == Reason.SHUTTING_DOWN:
-                self._vi_drains(vi, now)
+                self._table.drain(vi, now)
                 self._enqueue(vi.service, entry, first=True)
             else:
                 word = f"a VI refused the task: {reason_word(reason)}"
@@ -251,17 +193,12 @@ class ServiceDispatch:
 
     def handle_timeout(self, now: float) -> None:
         """End the grace times that are over."""
-        for service in list(self._without_vi):
-            if now < service.grace_ends_at:
-                continue
-            del self._without_vi[service]
+        for service in self._table.graces_over(now):
             while service.waiting:
                 entry, _ = service.waiting.popitem(last=False)
                 self._follow_policy(service, entry, "no VI came back in time", now)
-            if not service.is_listed and not service.vis:
-                del self.services[service.sid.value]
+            if self._table.drop_unused(service):
                 self._services_changed()
-        self._set_next_due()
 
     def _give(self, service: Service, vi: VI, visit: Visit, entry: Custody, now: float) -> None:
         self._last_task_id = task_id = self._last_task_id + 1
@@ -434,7 +371,7 @@ class ServiceDispatch:
 
     def _pump(self, service: Service, now: float) -> None:
         """Give waiting chunks to VIs with room, the oldest first."""
-        settings = self._settings
+        settings = self._table.settings
         while service.waiting:
             entry = next(iter(service.waiting))
             visit = entry.visit
@@ -458,19 +395,3 @@ class ServiceDispatch:
         visit = entry.visit
         if visit is not None and vi.tasks.pop(visit.task_id, None) is not None:
             vi.tasks_bytes -= entry.size_bytes
-
-    def _vi_drains(self, vi: VI, now: float) -> None:
-        vi.service.drain(vi, now)
-        if not vi.service.has_vi:
-            self._await_vi(vi.service)
-
-    def _await_vi(self, service: Service) -> None:
-        self._without_vi[service] = None
-        self._set_next_due()
-
-    def _set_next_due(self) -> None:
-        ends = (service.grace_ends_at for service in self._without_vi)
-        self.next_due_s = min(ends, default=math.inf)
-
-
-_MISSED = "no verdict within the deadline"

@@ -24,7 +24,7 @@ class RouterShell:
         # At hand for the two calls per chunk, which spare themselves `_after` when it has no work.
         self._reports = core.reports
         self._wheel = core.book.wheel
-        self._dispatch = core.dispatch
+        self._services = core.service_table
         self._timer: Any = None
         self._timer_at = math.inf
         self._flush_call: Any = None
@@ -41,7 +41,7 @@ class RouterShell:
         refusal = self.core.body_received(neighbour, kind, body, self._seconds())
         if (
             self._wheel.next_due_s < self._timer_at
-            or self._dispatch.next_due_s < self._timer_at
+            or self._services.next_due_s < self._timer_at
             or self._reports.pending
         ):
             self._after()
@@ -53,7 +53,7 @@ class RouterShell:
         self.core.body_settled(neighbour, token, settlement, reason, self._seconds())
         if (
             self._wheel.next_due_s < self._timer_at
-            or self._dispatch.next_due_s < self._timer_at
+            or self._services.next_due_s < self._timer_at
             or self._reports.pending
         ):
             self._after()

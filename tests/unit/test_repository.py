@@ -37,6 +37,7 @@ SHELLS = {
     "chunk": {"identity"},
     "host": {
         "blocking",
+        "delivery",
         "endpoint",
         "file_receiver",
         "file_transfer",

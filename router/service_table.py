@@ -1,0 +1,124 @@
+"""Which services this cloudlet has, which VIs may join them, and how long to wait for one.
+
+Settings list services; where they allow it, a VI of another may come too, and its service stays as
+long as it has one. A service without a VI has a grace time. Source: design, section 6, step 4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from packetcloud.chunk.names import SID
+from packetcloud.router.attachment import Attachment
+from packetcloud.router.service_pool import VI, Service
+from packetcloud.router.settings import RouterSettings
+
+
+class ServiceTable:
+    """The services of this cloudlet by SID."""
+
+    def __init__(self, settings: RouterSettings, now: float) -> None:
+        self.by_sid: dict[bytes, Service] = {}
+        self.next_due_s = math.inf
+        """When the next grace time ends."""
+        self._without_vi: dict[Service, None] = {}
+        self._vi_count = 0
+        self.settings = settings
+        self.configure(settings, now)
+
+    def configure(self, settings: RouterSettings, now: float) -> None:
+        """Take new settings; the VIs of a service that is no longer allowed are sent away.
+
+        Chunks that have a task with such a VI, or wait for one, end by the fail policy.
+        """
+        self.settings = settings
+        listed = {one.sid.value: one for one in settings.services}
+        for sid, one in listed.items():
+            service = self.by_sid.get(sid)
+            if service is None:
+                service = self.by_sid[sid] = Service(one, True, now)
+                self._await_vi(service)
+            service.is_listed = True
+            service.configure(one)
+        for sid, service in list(self.by_sid.items()):
+            if sid in listed:
+                continue
+            service.is_listed = False
+            if settings.unlisted_services is not None:
+                service.configure(settings.unlisted_services.for_unlisted(service.sid))
+                continue
+            service.configure(replace(service.settings, grace_s=0.0))
+            service.grace_ends_at = now
+            for vi in service.vis:
+                vi.is_draining = True
+                vi.neighbour.close("the service is no longer configured here")
+            self._await_vi(service)
+
+    def hosted(self, sid: SID) -> Service | None:
+        """Return the service if it belongs to this cloudlet, whether or not a VI is attached."""
+        return self.by_sid.get(sid.value)
+
+    def reason_to_refuse(self, sid: SID) -> str | None:
+        """Return why no further VI of `sid` may attach, None if it may."""
+        service = self.by_sid.get(sid.value)
+        if (service is None or not service.is_listed) and self.settings.unlisted_services is None:
+            return f"service {sid} is not configured at this router"
+        if service is not None and len(service.vis) >= service.settings.max_replicas:
+            return f"service {service.name} has its {service.settings.max_replicas} VIs already"
+        return None
+
+    def attach(self, attachment: Attachment, now: float) -> Service | None:
+        """Take in a new VI and return its service; None, and sent away: it may not serve here."""
+        sid = SID(attachment.guid.value)
+        refusal = self.reason_to_refuse(sid)
+        if refusal is not None:
+            attachment.neighbour.close(refusal)
+            return None
+        service = self.by_sid.get(sid.value)
+        if service is None:
+            template = self.settings.unlisted_services
+            assert template is not None, "reason_to_refuse lets no other service pass"
+            service = self.by_sid[sid.value] = Service(template.for_unlisted(sid), False, now)
+        self._vi_count += 1
+        attachment.vi = service.attach(attachment, self._vi_count)
+        if self._without_vi.pop(service, 0) is None:
+            self._set_next_due()
+        return service
+
+    def detach(self, vi: VI, now: float) -> None:
+        """A VI is gone; the last one leaves its service a grace time."""
+        vi.service.detach(vi, now)
+        self._await_if_none(vi.service)
+
+    def drain(self, vi: VI, now: float) -> None:
+        """A VI takes no more tasks; the last one leaves its service a grace time."""
+        vi.service.drain(vi, now)
+        self._await_if_none(vi.service)
+
+    def graces_over(self, now: float) -> list[Service]:
+        """Return the services whose grace time has ended since the last call."""
+        over = [service for service in self._without_vi if now >= service.grace_ends_at]
+        for service in over:
+            del self._without_vi[service]
+        self._set_next_due()
+        return over
+
+    def drop_unused(self, service: Service) -> bool:
+        """Forget a service that neither the settings nor a VI keep; tell whether that was so."""
+        if service.is_listed or service.vis:
+            return False
+        del self.by_sid[service.sid.value]
+        return True
+
+    def _await_if_none(self, service: Service) -> None:
+        if not service.has_vi:
+            self._await_vi(service)
+
+    def _await_vi(self, service: Service) -> None:
+        self._without_vi[service] = None
+        self._set_next_due()
+
+    def _set_next_due(self) -> None:
+        ends = (service.grace_ends_at for service in self._without_vi)
+        self.next_due_s = min(ends, default=math.inf)
