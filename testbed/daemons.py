@@ -33,6 +33,8 @@ class ServiceEntry:
     sid: str
     name: str
     fail_policy: str = "closed"
+    settings: Mapping[str, int | float] = field(default_factory=dict)
+    """More keys of its [[service]] table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def router_config(plan: RouterPlan, name: str, key_file: Path) -> str:
     for entry in plan.services:
         lines += ["", "[[service]]", f'sid = "{entry.sid}"', f'name = "{entry.name}"']
         lines += [f'fail_policy = "{entry.fail_policy}"']
+        lines += [f"{key} = {value}" for key, value in entry.settings.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -57,13 +57,14 @@ def test_a_router_takes_the_config_that_we_write() -> None:
     plan = RouterPlan(
         ("0.0.0.0", 4700),
         ("127.0.0.1", 0),
-        [ServiceEntry(sid, "encrypt")],
+        [ServiceEntry(sid, "encrypt", settings={"max_attempts": 7})],
         {"store_bytes": 1 << 26},
     )
     file = parse_config(router_config(plan, "r", Path("/keys/r.key")), "router.toml")
     assert file.router.listen == "0.0.0.0:4700"
     assert file.router.store_bytes == 1 << 26
-    assert [(one.sid, one.name) for one in file.service] == [(sid, "encrypt")]
+    found = [(one.sid, one.name, one.max_attempts) for one in file.service]
+    assert found == [(sid, "encrypt", 7)]
 
 
 def test_on_loopback_every_place_is_here() -> None:
