@@ -69,6 +69,9 @@ def demo(output: Output, file: Path | None, size: str | None, folder: Path | Non
                     shown.update(task, completed=done, total=total, description=words)
 
             report = show_demo(file, size_bytes, folder, tell)
+    except KeyboardInterrupt:
+        output.warn("stopped; all processes ended, their keys and data are removed")
+        raise
     finally:
         signal.signal(signal.SIGTERM, previous)
     output.report(report, [Table(_COLUMNS, _rows(report), _title(report))])

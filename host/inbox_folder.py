@@ -148,7 +148,10 @@ class InboxFolder:
         """Raises: FolderError, unless `needed_bytes` and some more are free."""
         free = self._free_bytes(self.path)
         if needed_bytes + FREE_MARGIN_BYTES > free:
-            raise FolderError(f"disk_full: {needed_bytes} bytes are needed, {free} are free")
+            raise FolderError(
+                f"disk_full: {needed_bytes} bytes, and {FREE_MARGIN_BYTES} that stay free, "
+                f"are more than the {free} that are free"
+            )
 
     def complete(self, part: PartFile, done: CompletedFile) -> None:
         """Remember `done`, then remove what is left of its part. Raises: OSError."""

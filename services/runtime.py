@@ -161,7 +161,10 @@ class ServiceRuntime:
             return
         self._neighbour = None
         self.tasks.abandon(neighbour)
-        self._log.warning("router %s is gone: %s", neighbour.guid.short, reason)
+        if self.tasks.is_draining:
+            self._log.info("detached from router %s", neighbour.guid.short)
+        else:
+            self._log.warning("router %s is gone: %s", neighbour.guid.short, reason)
         self._follow(self.attachment.lost(self._reactor.seconds(), self._random()))
         self._on_change()
         self._check_idle()

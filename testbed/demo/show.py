@@ -116,7 +116,11 @@ def _own_folder(folder: Path) -> Iterator[Path]:
         scratch = folder.resolve() / "run"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)
-        yield scratch
+        try:
+            yield scratch
+        except KeyboardInterrupt:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
 
 
 def _check_room(folder: Path, size_bytes: int) -> None:

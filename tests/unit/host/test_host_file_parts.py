@@ -534,7 +534,7 @@ def test_folder_refuses_what_does_not_fit(tmp_path: Path) -> None:
     """A file larger than the free space is refused before a byte is sent."""
     folder = InboxFolder(tmp_path, free_bytes=lambda _: 100 << 20)
     folder.open()
-    with pytest.raises(FolderError, match=r"disk_full: .* bytes are needed"):
+    with pytest.raises(FolderError, match=r"disk_full: .* bytes, and \d+ that stay free"):
         folder.begin(PartLabel(SOURCE, KEY, "f", 100 << 20), resume=False)
     folder.begin(PartLabel(SOURCE, KEY, "f", 50 << 20), resume=False)
 
