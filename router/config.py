@@ -132,7 +132,7 @@ class ServiceTable(_Table):
     deadline_ms: Annotated[int, Field(ge=50, le=3_600_000, strict=True)] = 10_000
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 10.0
     max_replicas: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
-    max_attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = 3
+    max_attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = 5
 
     def settings(self) -> ServiceSettings:
         return ServiceSettings(**(self.model_dump() | {"sid": SID.from_hex(self.sid)}))

@@ -36,7 +36,7 @@ class ServiceSettings:
     grace_s: float = 10.0
     """How long chunks wait for a VI to come back when none is attached."""
     max_replicas: int = 16
-    max_attempts: int = 3
+    max_attempts: int = 5
     """VIs that may fail over one chunk (an error, a missed deadline, a crash while it was the
     oldest task) before the fail policy applies: a chunk that kills VIs must not kill them all."""
 

@@ -166,7 +166,7 @@ class SupervisionTable(_Table):
     longest_delay_s: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
     stable_s: Annotated[float, Field(gt=0, le=86400)] = 30.0
     """A VI that ran for so long starts again with the first delay."""
-    quarantine_crashes: Annotated[int, Field(ge=0, le=1000)] = 5
+    quarantine_crashes: Annotated[int, Field(ge=0, le=1000)] = 8
     """Crashes within the window after which it is not started again; 0 = never."""
     quarantine_window_s: Annotated[float, Field(gt=0, le=86400)] = 60.0
 

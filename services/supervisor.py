@@ -52,7 +52,7 @@ class RestartPolicy:
     first_delay_s: float = 0.1
     longest_delay_s: float = 30.0
     stable_s: float = 30.0
-    quarantine_crashes: int = 5
+    quarantine_crashes: int = 8
     quarantine_window_s: float = 60.0
     deadline_ms: int = 5000
 

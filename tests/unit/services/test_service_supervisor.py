@@ -112,11 +112,11 @@ def test_an_orderly_end_that_nobody_here_asked_for_is_no_crash() -> None:
     assert made.handle(ReplicaExited(0, ExitCause(code=EXIT_FINE)), 1.0) == [Launch(0)]
 
 
-def test_quarantine_after_five_crashes_in_a_minute() -> None:
-    """The fifth crash in the window ends the restarts; the status says so; nothing is due."""
+def test_quarantine_after_eight_crashes_in_a_minute() -> None:
+    """The eighth crash in the window ends the restarts; the status says so; nothing is due."""
     made = supervisor()
     now = 0.0
-    for _ in range(4):
+    for _ in range(7):
         run(made, now)
         now = crash(made, now)
         assert made.handle(Tick(), now) == [Launch(0)]
