@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.router.core import RouterCore
+
+_log = logging.getLogger(__name__)
 
 
 class RouterShell:
@@ -30,10 +33,12 @@ class RouterShell:
         self._flush_call: Any = None
 
     def neighbour_up(self, neighbour: Neighbour) -> None:
+        _log.info("%s attached", _described(neighbour))
         self.core.neighbour_up(neighbour, self._seconds())
         self._after()
 
     def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
+        _log.info("%s left: %s", _described(neighbour), reason)
         self.core.neighbour_down(neighbour, self._seconds())
         self._after()
 
@@ -91,3 +96,8 @@ class RouterShell:
         self._flush_call = None
         self.core.flush_reports(self._seconds())
         self._after()
+
+
+def _described(neighbour: Neighbour) -> str:
+    host, port = neighbour.address
+    return f"{neighbour.role.name.lower()} {neighbour.guid.short} at {host}:{port}"

@@ -47,6 +47,7 @@ from packetcloud.chunk.names import GUID
 
 RESETS_PER_S = 50
 """Answers to datagrams of unknown sessions: enough for a restart, useless for a flood."""
+SAME_KEY = "another process attached with the same key"
 MAX_REPLIES_COUNT = 1024
 """Handshakes, probes and farewells that wait for the socket; whoever wants one asks again."""
 SCRATCH_BYTES = 65_536
@@ -417,8 +418,10 @@ class HopCore:
         guid = GUID.from_public_key(half.public_key)
         for old in list(self.sessions.values()):
             if old.guid == guid and old.instance == half.parameters.instance:
-                old.close("replaced by a new session")
-                self._end(old, now, tell=False)
+                is_elsewhere = old.peer_address != half.address
+                old.close(SAME_KEY if is_elsewhere else "replaced by a new session")
+                # Where the old one still runs it must not take this for a restart of ours.
+                self._end(old, now, tell=is_elsewhere)
         session = self._begin(
             guid,
             half.parameters,

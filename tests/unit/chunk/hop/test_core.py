@@ -352,6 +352,22 @@ def test_a_new_session_of_the_same_instance_replaces_the_old_one() -> None:
     assert len(link.cores[B].sessions) == 1
 
 
+def test_a_second_process_with_the_same_key_takes_the_place_and_the_first_is_told() -> None:
+    """It would else believe that its neighbour was restarted, and come back at once."""
+    link = Link()
+    link.connect()
+    elsewhere = ("192.0.2.3", 4000)
+    link.uppers[elsewhere] = Upper()
+    link.cores[elsewhere] = HopCore(
+        link.cores[A].identity, Role.HOST, HopConfig(), link.uppers[elsewhere],
+        link.random.randbytes, lambda _: 1472, 1 << 20, None, lambda: None,
+    )  # fmt: skip
+    link.cores[elsewhere].connect(B, None, lambda _: None, link.now)
+    link.run(lambda: bool(link.uppers[A].down))
+    assert link.uppers[A].down == ["another process attached with the same key"]
+    assert len(link.cores[B].sessions) == 1
+
+
 def test_a_control_datagram_joined_to_a_train_of_data_counts() -> None:
     """The kernel may hand over segments and a short PROBE behind them as one train."""
     link = Link()
