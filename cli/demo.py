@@ -81,6 +81,7 @@ def demo(output: Output, file: Path | None, size: str | None, folder: Path | Non
     if not report["ok"]:
         output.warn(f"logs are in {folder / 'run'}")
         return ExitCode.NEGATIVE
+    output.note("sent are all chunks: the file's, and the questions and answers about it")
     output.note(
         "delivery is the way to a service and back, and at full rate most of it is waiting in line"
     )

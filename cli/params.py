@@ -42,7 +42,7 @@ class NameType(click.ParamType):  # type: ignore[type-arg]  # generic in new cli
             )
 
 
-class AddressType(click.ParamType):  # type: ignore[type-arg]
+class AddressType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
     """HOST:PORT; an IPv6 address stands in brackets."""
 
     name = "HOST:PORT"
@@ -65,7 +65,7 @@ class AddressType(click.ParamType):  # type: ignore[type-arg]
         return bare, int(port)
 
 
-class SizeType(click.ParamType):  # type: ignore[type-arg]
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
     """A number of bytes, with a unit if wanted: 4096, 10M, 2GiB."""
 
     name = "SIZE"

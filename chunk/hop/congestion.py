@@ -45,7 +45,8 @@ class DeliveryRateWindow:
         self.window_bytes = float(max(INITIAL_WINDOW_BYTES, self._least_bytes))
         self.rate_bytes_per_s = 0.0
         self._samples: deque[float] = deque(maxlen=RATE_WINDOW_ROUNDS)
-        self._is_starting = True
+        self.is_starting = True
+        """The window doubles each round trip: every ACK that waits costs as long."""
         self._best = 0.0
         self._rounds_without_growth = 0
         self._round_began_at: float | None = None
@@ -93,13 +94,13 @@ class DeliveryRateWindow:
         self.rate_bytes_per_s = max(self._samples)
         product = self.rate_bytes_per_s * (minimum_rtt_s + HOST_SLACK_S)
         if is_lossy:
-            self._is_starting = False
+            self.is_starting = False
             self._ceiling = max(CEILING_CUT * self.window_bytes, product)
         else:
             self._ceiling *= CEILING_GROWTH
-        if self._is_starting:
+        if self.is_starting:
             self._continue_start(sample)
-        if not self._is_starting:
+        if not self.is_starting:
             wanted = min(STEADY_GAIN * product, self._ceiling)
             self.window_bytes = min(max(wanted, self._least_bytes), MAX_WINDOW_BYTES)
 
@@ -110,16 +111,11 @@ class DeliveryRateWindow:
             self._rounds_without_growth = 0
             return
         self._rounds_without_growth += 1
-        self._is_starting = self._rounds_without_growth < ROUNDS_WITHOUT_GROWTH
-
-    @property
-    def is_starting(self) -> bool:
-        """The window doubles each round trip: every ACK that waits costs as long."""
-        return self._is_starting
+        self.is_starting = self._rounds_without_growth < ROUNDS_WITHOUT_GROWTH
 
     @property
     def burst_bytes(self) -> float:
         """How many bytes to send in one burst at most."""
-        if self._is_starting:
+        if self.is_starting:
             return max(self.window_bytes / 4, 2 * 1472)
         return max(self.rate_bytes_per_s * BURST_DURATION_S, 2 * 1472)

@@ -168,22 +168,15 @@ class HopCore:
                 return [*place[0].landing(place[1]), self._scratch.data]
         return [self._scratch.data]
 
-    def landing_run(self) -> tuple[RowBuffer, int, int, Any] | None:
+    def landing_run(self) -> tuple[Store, int, int, Any] | None:
         """Return where the trains that end the transfer in hand belong, and who sends them.
 
         The shell may receive several trains into these rows, one behind the other, as long as each
-        is full, and hand them over as one by `receive_run`.
+        is full, and hand them over as one by `receive_run`; jumbo datagrams, whose headers land
+        apart, by `receive_split`.
         """
         last = self._last
         place = last.receiver.landing_run() if last is not None else None
-        if last is None or place is None:
-            return None
-        return *place, last.peer_address
-
-    def landing_split(self) -> tuple[FlatBuffer, int, int, Any] | None:
-        """The same for a session of jumbo datagrams, whose headers land apart."""
-        last = self._last
-        place = last.receiver.landing_split() if last is not None else None
         if last is None or place is None:
             return None
         return *place, last.peer_address
@@ -249,7 +242,7 @@ class HopCore:
     ) -> None:
         """Take in `count` datagrams that landed split in `store` from `row` on.
 
-        Each but the last has the full size of the session that `landing_split` was about.
+        Each but the last has the full size of the session that `landing_run` was about.
         """
         head = store.header_rows[row]
         session = self.sessions.get(wire.PREFIX.unpack_from(head)[3])

@@ -8,6 +8,7 @@ Source: docs/decisions/0006.
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 import time
@@ -15,17 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from twisted.python import log
 
 from packetcloud.chunk.hop.batch import BatchReceiver, load_recvmmsg
-from packetcloud.chunk.hop.buffers import JUMBO_BYTES, join_front
+from packetcloud.chunk.hop.buffers import JUMBO_BYTES, FlatBuffer, RowBuffer, join_front
 from packetcloud.chunk.hop.core import HopCore
-from packetcloud.chunk.hop.offload import (
-    SOL_UDP,
-    UDP_GRO,
-    disable_coalescing,
-    enable_coalescing,
-)
+from packetcloud.chunk.hop.offload import disable_coalescing, enable_coalescing
 from packetcloud.chunk.hop.wire import DATA_BYTE, DATA_HEADER_BYTES
 
 RECEIVES_PER_TURN = 16
@@ -38,6 +33,8 @@ BATCHES_IN_A_ROW = 4096
 """Then coalescing is tried again."""
 _FULL_BYTES = 1200
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
+
+_log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -69,8 +66,7 @@ class Intake:
                 break
             try:
                 received = self._receive_batch() if self._batches_left else 0
-                received = received or self._receive_run(left) or self._receive_split(left)
-                left -= received or self._receive_train()
+                left -= received or self._receive_run(left) or self._receive_train()
             except BlockingIOError:
                 break
             except OSError:
@@ -78,7 +74,7 @@ class Intake:
             except Exception:
                 # A fault of ours in one chunk must not close the port for all neighbours.
                 self._core.dropped["internal_error"] += 1
-                log.err(None, "hop: fault while taking in a train")  # type: ignore[no-untyped-call]
+                _log.exception("hop: fault while taking in a train")
         return left < BYTES_PER_TURN
 
     def _receive_run(self, limit_bytes: int) -> int:
@@ -90,11 +86,19 @@ class Intake:
         Raises:
             BlockingIOError: there is nothing.
         """
-        core = self._core
-        place = core.landing_run()
+        place = self._core.landing_run()
         if place is None:
             return 0
-        rows, first, end, expected = place
+        store, first, end, expected = place
+        if isinstance(store, FlatBuffer):
+            return self._receive_split(store, first, end, expected, limit_bytes)
+        return self._receive_rows(store, first, end, expected, limit_bytes)
+
+    def _receive_rows(
+        self, rows: RowBuffer, first: int, end: int, expected: Any, limit_bytes: int
+    ) -> int:
+        """Receive full trains of `expected` into rows [first, end)."""
+        core = self._core
         stride, memory, scratch = rows.stride, rows.memory, core.scratch
         receive = self._socket.recvmsg_into
         row, length = first, 0
@@ -109,7 +113,7 @@ class Intake:
                 if not isinstance(error, BlockingIOError):
                     self._read_errors()
                 break
-            row_bytes = int.from_bytes(ancillary[0][2][:2], sys.byteorder) if ancillary else size
+            row_bytes = _row_bytes(ancillary, size)
             if address != expected or row_bytes != stride or size > len(region):
                 other = (join_front((region, scratch), size), row_bytes, address)
                 break
@@ -128,16 +132,11 @@ class Intake:
             length += self._take_other(*other, now)
         return length or 1
 
-    def _receive_split(self, limit_bytes: int) -> int:
-        """Receive jumbo datagrams, their headers apart and their shares into the body in hand.
-
-        Returns and raises like `_receive_run`.
-        """
+    def _receive_split(
+        self, store: FlatBuffer, first: int, end: int, expected: Any, limit_bytes: int
+    ) -> int:
+        """Receive jumbo datagrams of `expected`, their headers apart and their shares in place."""
         core = self._core
-        place = core.landing_split()
-        if place is None:
-            return 0
-        store, first, end, expected = place
         stride, scratch = store.stride, core.scratch
         receive = self._socket.recvmsg_into
         row, length, last_bytes = first, 0, 0
@@ -154,10 +153,7 @@ class Intake:
                 break
             is_data = DATA_HEADER_BYTES < size <= stride and pieces[0][0] == DATA_BYTE
             if address != expected or ancillary or not is_data:
-                row_bytes = (
-                    int.from_bytes(ancillary[0][2][:2], sys.byteorder) if ancillary else size
-                )
-                other = (join_front(pieces, size), row_bytes, address)
+                other = (join_front(pieces, size), _row_bytes(ancillary, size), address)
                 break
             length += size
             last_bytes = size
@@ -186,10 +182,7 @@ class Intake:
         """
         buffers = self._core.landing()
         length, ancillary, _, address = self._socket.recvmsg_into(buffers, _ANCILLARY_BYTES)
-        row_bytes = length
-        for level, kind, data in ancillary:
-            if level == SOL_UDP and kind == UDP_GRO:
-                row_bytes = int.from_bytes(data[:2], sys.byteorder)
+        row_bytes = _row_bytes(ancillary, length)
         if not length:
             return 1
         if row_bytes == length and len(buffers) == 2 and length >= _FULL_BYTES:
@@ -229,3 +222,8 @@ class Intake:
         if self._singles >= SINGLES_BEFORE_BATCH and self._batch is not None:
             disable_coalescing(self._socket)
             self._batches_left = BATCHES_IN_A_ROW
+
+
+def _row_bytes(ancillary: list[tuple[int, int, bytes]], size: int) -> int:
+    """Return the bytes of each datagram of a train; the kernel tells of nothing but UDP_GRO."""
+    return int.from_bytes(ancillary[0][2][:2], sys.byteorder) if ancillary else size

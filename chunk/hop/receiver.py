@@ -127,7 +127,7 @@ class Receiver:
             return self._spare, 0
         return None
 
-    def landing_run(self) -> tuple[RowBuffer, int, int] | None:
+    def landing_run(self) -> tuple[Store, int, int] | None:
         """Return the rows that the transfer in hand still lacks at its end: buffer, first, end.
 
         With nothing in hand, all rows of the buffer that the next transfer will most likely get.
@@ -137,11 +137,10 @@ class Receiver:
         current = self._current
         if current is None:
             spare = self._spare
-            return (spare, 0, spare.capacity) if isinstance(spare, RowBuffer) else None
-        store = current.store
-        if current.high >= current.segments or not isinstance(store, RowBuffer):
+            return (spare, 0, spare.capacity) if spare is not None else None
+        if current.high >= current.segments:
             return None
-        return store, current.high, current.segments
+        return current.store, current.high, current.segments
 
     # --- data -----------------------------------------------------------------------------------
 
@@ -199,17 +198,6 @@ class Receiver:
             )
             self._place(array, first, last - first, row_bytes, end_bytes, placed, now)
         return others
-
-    def landing_split(self) -> tuple[FlatBuffer, int, int] | None:
-        """Return the rows that jumbo datagrams most likely belong in: buffer, first, end."""
-        current = self._current
-        if current is None:
-            spare = self._spare
-            return (spare, 0, spare.capacity) if isinstance(spare, FlatBuffer) else None
-        store = current.store
-        if current.high >= current.segments or not isinstance(store, FlatBuffer):
-            return None
-        return store, current.high, current.segments
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float

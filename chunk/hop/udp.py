@@ -5,6 +5,7 @@ Source: design, sections 3 and 5.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -16,7 +17,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.threads import deferToThreadPool
-from twisted.python import log
 from zope.interface import implementer
 
 from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
@@ -40,6 +40,9 @@ TURNS_IN_A_ROW = 4
 """Before whatever else the reactor has to do; each is about a millisecond at 10 Gbit/s."""
 WINDOW_SHARE = 0.35
 """Of the kernel's receive buffer: the rest is the kernel's bookkeeping for small frames."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class HopConnectError(PacketCloudError):
@@ -140,7 +143,7 @@ class HopNode:
         if offload.coalescing:
             enable_coalescing(sock)
         if not (offload.segmentation and offload.coalescing):
-            log.msg(f"hop: kernel offload missing, slower: {offload}; see packetcloud doctor")
+            _log.warning("hop: kernel offload missing, slower: %s; see packetcloud doctor", offload)
         enable_errors(sock)
         self.receive_buffer_bytes = enlarge_buffers(sock, self._config.receive_buffer_bytes)
         core = HopCore(
@@ -153,7 +156,7 @@ class HopNode:
             int(self.receive_buffer_bytes * WINDOW_SHARE),
             self._admit,
             self._wake,
-            lambda: log.err(None, "hop: fault of the layer above"),  # type: ignore[no-untyped-call]
+            lambda: _log.exception("hop: fault of the layer above"),
         )
         opened = self._opened = _Open(
             sock,
@@ -287,7 +290,7 @@ class HopNode:
         except Exception:
             # Raised through the reactor it would close the port, and nobody would notice.
             core.dropped["internal_error"] += 1
-            log.err(None, "hop: fault while sending")  # type: ignore[no-untyped-call]
+            _log.exception("hop: fault while sending")
         finally:
             if self._opened is opened:
                 opened.watch()
