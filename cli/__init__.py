@@ -14,6 +14,7 @@
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
+- `testbed`    `packetcloud testbed link`
 - `__main__`   `python -m packetcloud.cli`, the same command without the installed script
 
 What a command does lives in the room it belongs to. Source: docs/reference/cli.md.

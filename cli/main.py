@@ -70,6 +70,9 @@ NOUNS = {
         "packetcloud.cli.service:service",
         "Run network services, try them, list them, make their keys.",
     ),
+    "testbed": Noun(
+        "packetcloud.cli.testbed:testbed", "Emulate networks, and try the hop on them."
+    ),
 }
 
 

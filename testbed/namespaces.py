@@ -189,6 +189,23 @@ class Namespace:
 
         return self._netlink(read)
 
+    def set_queue(self, device: str, mtu: int, packets: int) -> None:
+        """Set the MTU of `device` and how many packets it keeps for who reads it."""
+
+        def change(netlink: Any) -> None:
+            netlink.link("set", index=_index(netlink, device), mtu=mtu, txqlen=packets)
+
+        self._netlink(change)
+
+    def dropped_packets(self, device: str) -> int:
+        """Packets that the kernel dropped on their way out of `device`."""
+
+        def read(netlink: Any) -> int:
+            (link,) = netlink.get_links(_index(netlink, device))
+            return int(link.get_attr("IFLA_STATS64")["tx_dropped"])
+
+        return self._netlink(read)
+
     def attach(self, device: str, address: str) -> None:
         """Give `device` its address (/24) and put it up."""
 
@@ -219,6 +236,7 @@ class NetworkLab:
     def __init__(self) -> None:
         self._suffix = secrets.token_hex(3)
         self._namespaces: list[Namespace] = []
+        self._last_subnet = 0
         self.links: list[Link] = []
 
     def __enter__(self) -> Self:
@@ -252,18 +270,23 @@ class NetworkLab:
         self, left: Namespace, right: Namespace, mode: LinkMode, mtu: int = DEFAULT_MTU
     ) -> Link:
         """Join two namespaces; link number n has the addresses 198.18.n.1 and 198.18.n.2."""
-        number = len(self.links) + 1
         devices = f"to-{right.role}"[:15], f"to-{left.role}"[:15]
         left.add_pair(devices[0], mtu, right, devices[1])
         ends = []
-        for host, (namespace, device) in enumerate(zip((left, right), devices, strict=True), 1):
+        addresses = self.next_addresses()
+        for namespace, device, address in zip((left, right), devices, addresses, strict=True):
             namespace.run(links.set_features, device, mode.features)
-            address = f"{BENCHMARK_NETWORK}.{number}.{host}"
             namespace.attach(device, address)
             ends.append(End(namespace, device, address))
         link = Link(ends[0], ends[1], mode, mtu)
         self.links.append(link)
         return link
+
+    def next_addresses(self) -> tuple[str, str]:
+        """Return the addresses of the ends of the next link."""
+        self._last_subnet += 1
+        network = f"{BENCHMARK_NETWORK}.{self._last_subnet}"
+        return f"{network}.1", f"{network}.2"
 
     def settings_in_force(self) -> list[dict[str, object]]:
         """Read back the settings of every link end."""

@@ -45,6 +45,7 @@ class Child:
         namespace: Namespace | None,
         log: Path,
         environment: Mapping[str, str] | None,
+        takes_orders: bool = False,
     ) -> None:
         self.name = name
         self.log = log
@@ -66,7 +67,7 @@ class Child:
             # start children on the main thread.
             self._process = subprocess.Popen(
                 launcher + self._command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if takes_orders else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
@@ -83,6 +84,20 @@ class Child:
     @property
     def is_running(self) -> bool:
         return self._process.poll() is None
+
+    def tell(self, **order: object) -> None:
+        """Write one JSON object to the standard input of a child that takes orders.
+
+        Raises:
+            ChildError: it has ended.
+        """
+        stream = self._process.stdin
+        assert stream is not None
+        try:
+            stream.write(json.dumps(order).encode() + b"\n")
+            stream.flush()
+        except OSError as error:
+            raise ChildError(f"{self.name} takes no orders: {self.last_words()}") from error
 
     def wait_event(self, kind: str, timeout_s: float) -> Event:
         """Return the next event of `kind`; events of other kinds before it are dropped.
@@ -169,6 +184,9 @@ class Child:
         self._reader.join(STOP_GRACE_S)
         if self._process.stdout is not None and not self._reader.is_alive():
             self._process.stdout.close()
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
         return code
 
     def cpu_seconds(self) -> float:
@@ -242,9 +260,11 @@ class Children:
         command: Sequence[str],
         namespace: Namespace | None = None,
         environment: Mapping[str, str] | None = None,
+        takes_orders: bool = False,
     ) -> Child:
+        """Start a child; one that takes orders has a standard input, for `Child.tell`."""
         log = self.directory / f"{len(self._children)}-{name.replace('/', '-')}.log"
-        child = Child(name, command, namespace, log, environment)
+        child = Child(name, command, namespace, log, environment, takes_orders)
         self._children.append(child)
         return child
 

@@ -14,6 +14,7 @@
 - `service_peers`  its peers
 - `memory`         a router's memory while a lot passes through it
 - `stages`         where a router's CPU time goes
+- `link_trial`     one sender over one emulated link, second by second
 - `report`         what every report starts with
 - `plot`           the PNG
 

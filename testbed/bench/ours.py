@@ -36,6 +36,8 @@ class Load:
     """The receiver says `volume` when so much has arrived; 0: never."""
     key_file: Path | None = None
     """The payload arrives encrypted with this service key."""
+    tick_s: float = 0.0
+    """Both ends say how far they are every so often; 0: never."""
     keeps_times: bool = False
     """Both ends keep when each chunk went and came."""
 
@@ -56,7 +58,7 @@ class Ends:
         options: list[object] = [*where, "--payload-bytes", self.load.payload_bytes]
         options += ["--warmup", self.timing.warmup, "--seconds", self.timing.seconds]
         options += ["--volume", self.load.volume_bytes]
-        options.append("--check")
+        options += ["--check", "--tick", self.load.tick_s]
         if self.load.key_file is not None:
             options += ["--key-file", self.load.key_file]
         if self.load.keeps_times:
@@ -73,6 +75,7 @@ class Ends:
         options: list[object] = ["--connect", f"{to[0]}:{to[1]}", "--expect", expect]
         options += ["--destination", self.guid, "--payload-bytes", load.payload_bytes]
         options += ["--outstanding", load.outstanding, "--rate", load.rate]
+        options += ["--tick", load.tick_s]
         if load.keeps_times:
             options += ["--departures", self._times("departures")]
         for sid in load.sids:

@@ -3,6 +3,7 @@
 - `pattern`   the payload that both ends know
 - `window`    which arrivals count
 - `schedule`  when the next body is due: a full window, or a set rate
+- `ticks`     how far each end is, every so often
 - `node`      the hop node of such a process, its events and its end
 - `sender`    `python -m packetcloud.testbed.traffic.sender`
 - `receiver`  `python -m packetcloud.testbed.traffic.receiver`

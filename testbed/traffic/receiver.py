@@ -34,6 +34,7 @@ from packetcloud.testbed.traffic.node import (
     terminated,
 )
 from packetcloud.testbed.traffic.pattern import SampleCheck
+from packetcloud.testbed.traffic.ticks import start_ticks
 from packetcloud.testbed.traffic.window import ArrivalWindow
 
 _HEADER_BYTES = slice(2, 4)
@@ -144,6 +145,8 @@ async def receive(reactor: Any, options: argparse.Namespace) -> None:
     if options.connect is not None:
         await node.connect(options.connect, options.expect)
     on_signal(reactor, signal.SIGUSR1, lambda: emit_event("progress", bodies=receiver.bodies))
+    if options.tick > 0:
+        start_ticks(reactor, options.tick, lambda: {"payload_bytes": receiver.payload_total})
     emit_event("ready", address=address, guid=identity.guid.hex)
     await stop
     report = receiver.report() | {"hop": node.stats()}
@@ -164,6 +167,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--warmup", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--volume", type=int, default=0, help="say when so many bytes came")
+    parser.add_argument("--tick", type=float, default=0.0, help="say `tick` every so many seconds")
     parser.add_argument("--key-file", type=Path, help="decrypt before comparing")
     parser.add_argument("--arrivals", type=Path, help="write [chunk id, time] pairs here")
     options = parser.parse_args(arguments)

@@ -36,6 +36,7 @@ from packetcloud.testbed.traffic.node import (
 )
 from packetcloud.testbed.traffic.pattern import make_payload
 from packetcloud.testbed.traffic.schedule import FullWindow, SetRate
+from packetcloud.testbed.traffic.ticks import path_of, start_ticks
 
 LIFETIME_MS = 60_000
 MOST_OUTSTANDING = 4096
@@ -157,6 +158,8 @@ async def send(reactor: Any, options: argparse.Namespace) -> None:
     emit_event("ready", guid=identity.guid.hex)
     if options.seconds > 0:
         reactor.callLater(options.seconds, fire, stop)
+    if options.tick > 0:
+        start_ticks(reactor, options.tick, lambda: path_of(neighbour))
     sender.begin(neighbour)
     await stop
     drained = sender.drain()
@@ -186,6 +189,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--outstanding", type=int, default=16)
     parser.add_argument("--rate", type=float, default=0.0, help="chunks per second; 0: all it can")
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until SIGTERM")
+    parser.add_argument("--tick", type=float, default=0.0, help="say `tick` every so many seconds")
     parser.add_argument("--departures", type=Path, help="write [chunk id, time] pairs here")
     options = parser.parse_args(arguments)
     reactor = install_reactor()

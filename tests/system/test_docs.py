@@ -3,8 +3,9 @@
 A fenced block marked `console` holds commands (lines that begin with `$ `, continued by `> `) and,
 where it matters, what they print; `...` in a printed line stands for anything. All blocks of a file
 run in order in one shell and one temporary folder; background jobs are ended with it. A block that
-cannot run there is marked `console no-test: why`. The ports that the pages name are replaced by
-free ones, so that a router that runs on the machine is left alone.
+cannot run there is marked `console no-test: why`; one marked `console root` runs where we are root.
+The ports that the pages name are replaced by free ones, so that a router that runs on the machine is
+left alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 NO_TEST = re.compile(r"console no-test: \S.*")
+RUN_HERE = ("console", "console root") if os.geteuid() == 0 else ("console",)
 TIMEOUT_S = 300.0
 PAGE_PORTS = ("4700", "4701")
 """A router's defaults: chunks over UDP, management over TCP."""
@@ -56,7 +58,7 @@ def _fences(page: Path) -> Iterator[tuple[str, str]]:
 def _commands(page: Path) -> list[Command]:
     commands: list[Command] = []
     for info, body in _fences(page):
-        if info != "console":
+        if info not in RUN_HERE:
             continue
         for line in body.splitlines():
             if line.startswith("$ "):
@@ -77,7 +79,7 @@ def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
     """A command hides in no other kind of block, and a block left out says why."""
     for info, body in _fences(page):
         if info.startswith("console"):
-            assert info == "console" or NO_TEST.fullmatch(info), info
+            assert info in ("console", "console root") or NO_TEST.fullmatch(info), info
         else:
             assert not re.search(r"^\$ ", body, re.MULTILINE), f"```{info}: use ```console"
 

@@ -1,0 +1,180 @@
+"""`packetcloud testbed`: emulated networks, to try the real thing on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.params import SizeType, group
+
+_RATE_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+class RateType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
+    """Bits per second with a unit: 10mbit."""
+
+    name = "RATE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)(?:bit)?", str(value).strip().lower())
+        if found is None:
+            self.fail(f"{value!r}: expected bits per second like 500kbit or 50mbit", param, ctx)
+        return float(found[1]) * _RATE_UNITS[found[2]]
+
+
+class TimeType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
+    """A time with a unit: 15ms, 2s."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|ms|us)", str(value).strip().lower())
+        if found is None:
+            self.fail(f"{value!r}: expected a time like 15ms or 2s", param, ctx)
+        return float(found[1]) * _TIME_UNITS[found[2]]
+
+
+class ShareType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
+    """A share of packets: 2% or 0.02."""
+
+    name = "SHARE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", str(value).strip())
+        share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r}: expected a share of packets like 2% or 0.02", param, ctx)
+        return share
+
+
+_SHAPE = group(
+    click.option("--rate", type=RateType(), default="50mbit", show_default=True, help="Of IP."),
+    click.option("--delay", type=TimeType(), default="15ms", show_default=True, help="One way."),
+    click.option("--jitter", type=TimeType(), default="0ms", help="Delay differs by so much."),
+    click.option(
+        "--queue",
+        type=click.IntRange(1),
+        default=125,
+        show_default=True,
+        help="Packets that wait at most.",
+    ),
+    click.option("--loss", type=ShareType(), default="0%", help="Of packets lost."),
+    click.option("--loss-burst", type=click.FloatRange(1), default=1.0, help="Mean in a row."),
+    click.option("--duplication", type=ShareType(), default="0%", help="Of packets doubled."),
+    click.option("--reordering", type=ShareType(), default="0%", help="Of packets held back."),
+    click.option("--reordering-time", type=TimeType(), default="5ms", help="For how long."),
+    click.option("--corruption", type=ShareType(), default="0%", help="Of packets altered."),
+    click.option("--largest", type=click.IntRange(0), default=0, help="Larger packets vanish."),
+    click.option("--up", type=TimeType(), default="0s", help="With --down: carries so long,"),
+    click.option("--down", type=TimeType(), default="0s", help="then nothing for so long."),
+)
+
+
+@click.group()
+def testbed() -> None:
+    """Emulate networks, and try the hop on them."""
+
+
+@testbed.command()
+@_SHAPE
+@click.option("--one-way", is_flag=True, help="Faults only where the chunks go, not on answers.")
+@click.option("--seconds", type=click.IntRange(1, 600), default=5, show_default=True)
+@click.option("--tick", type=click.FloatRange(0.1), default=1.0, help="Seconds of one row.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of every chance.")
+@click.option("--chunk", type=SizeType(), default="1MiB", show_default=True, help="Payload.")
+@click.option("--outstanding", type=click.IntRange(1), default=16, show_default=True)
+@pass_output
+def link(
+    output: Output,
+    /,
+    one_way: bool,
+    seconds: int,
+    tick: float,
+    seed: int,
+    chunk: int,
+    outstanding: int,
+    **shape: Any,
+) -> ExitCode:
+    """Send chunks over one emulated link and show what happens, second by second (root)."""
+    from packetcloud.testbed.bench.link_trial import LinkPlan, try_link
+
+    to_right, to_left = _shapes(shape, one_way)
+    plan = LinkPlan(to_right, to_left, seconds, seed, chunk, outstanding, tick)
+    show = (lambda row: None) if output.is_json else (lambda row: output.note(_line(row)))
+    output.note("  ".join(title.rjust(width) for _, title, width, _ in _COLUMNS))
+    document = try_link(plan, show)
+    rows = [row["goodput_mbps"] for row in document["rows"]]
+    report = document["link"]
+    sums = [
+        ("goodput, Mbit/s", sum(rows) / len(rows)),
+        ("packets lost, by reason", report["to_right"]["dropped"]),
+        ("longest queue, packets", report["to_right"]["longest_queue_packets"]),
+        ("emulator late, p99", f"{report['lateness']['p99_s'] * 1e3:.2f} ms"),
+        ("emulator's cores", report["busy_cores"]),
+    ]
+    output.report(document, [Table(("", ""), sums)])
+    for text in report["objections"]:
+        output.warn(f"these figures say nothing about the link: {text}")
+    return ExitCode.FINE if report["is_valid"] else ExitCode.NEGATIVE
+
+
+_COLUMNS = (
+    ("at_s", "s", 4, "{:.1f}"),
+    ("goodput_mbps", "goodput Mbit/s", 14, "{:.2f}"),
+    ("link_mbps", "link Mbit/s", 11, "{:.2f}"),
+    ("rate_mbps", "believed", 8, "{:.2f}"),
+    ("retransmitted", "sent again", 10, "{}"),
+    ("lost", "lost", 5, "{}"),
+    ("queue_full", "queue full", 10, "{}"),
+    ("mean_queue_ms", "queue ms", 8, "{:.1f}"),
+    ("smoothed_rtt_ms", "RTT ms", 7, "{:.1f}"),
+    ("minimum_rtt_ms", "least", 6, "{:.1f}"),
+    ("window_bytes", "window", 8, "{:.0f}"),
+    ("in_flight_bytes", "in flight", 9, "{}"),
+    ("probes", "probes", 6, "{}"),
+)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return "  ".join(shape.format(row[key]).rjust(width) for key, _, width, shape in _COLUMNS)
+
+
+def _shapes(values: dict[str, Any], one_way: bool) -> tuple[Any, Any]:
+    """Return what happens to the chunks, and what to the answers."""
+    from packetcloud.testbed.emulator.shape import Shape
+
+    plain = Shape(
+        rate_bps=values["rate"],
+        delay_s=values["delay"],
+        jitter_s=values["jitter"],
+        queue_packets=values["queue"],
+    )
+    faults = {
+        "loss": values["loss"],
+        "loss_burst": values["loss_burst"],
+        "duplication": values["duplication"],
+        "reordering": values["reordering"],
+        "reordering_s": values["reordering_time"],
+        "corruption": values["corruption"],
+        "largest_bytes": values["largest"],
+        "up_s": values["up"],
+        "down_s": values["down"],
+    }
+    faulty = Shape.from_json(plain.to_json() | faults)
+    return faulty, plain if one_way else faulty

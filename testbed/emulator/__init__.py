@@ -1,0 +1,14 @@
+"""A link with rate, delay, queue and faults, between two namespaces, for real sockets.
+
+- `shape`     what one direction of a link does to packets
+- `faults`    which packets a seeded chance picks, alone and in runs
+- `channel`   one direction on virtual time: queue, serialisation, propagation, faults
+- `packets`   a bit flipped so that it reaches the application
+- `honesty`   whether the emulator kept its own schedule
+- `tun`       TUN devices
+- `process`   `python -m packetcloud.testbed.emulator.process`: both directions of one link
+- `link`      such a link in a lab: start, change, report
+
+`shape`, `faults`, `channel`, `packets` and `honesty` do no I/O and read no clock.
+Source: docs/how-to/emulate-a-link.md.
+"""
