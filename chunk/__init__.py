@@ -6,7 +6,7 @@
 - `header`      the chunk header: fields, extensions, encode and decode
 - `reasons`     why a chunk was not delivered: one number and one word each
 - `messages`    what else a hop carries: service tasks, verdicts, delivery reports
-- `reasons`     why a chunk was not delivered: a number and a word for each
+- `caps`        what a remote byte can make grow: how a room says where it stops
 - `hop`         the hop protocol: sans-I/O core and its UDP shell
 
 To look into captures; nothing above imports these:

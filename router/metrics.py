@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from packetcloud.chunk.hop.session import COUNTERS
+from packetcloud.chunk.hop.core import COUNTER_NAMES
 from packetcloud.router.core import RouterCore
 from packetcloud.router.histogram import LogHistogram
 from packetcloud.router.view import by_word, verdict_words
@@ -171,7 +171,7 @@ class RouterCollector(Collector):
 
     def _hop(self) -> Iterator[Metric]:
         for name, value in self._hop_stats().items():
-            kind = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
+            kind = CounterMetricFamily if name in COUNTER_NAMES else GaugeMetricFamily
             yield kind(f"packetcloud_hop_{name}", "See docs/protocol/hop.md.", value)
         dropped = CounterMetricFamily(
             "packetcloud_hop_datagrams_dropped", "Datagrams dropped.", labels=["reason"]

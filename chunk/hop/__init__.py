@@ -19,6 +19,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `session`     one sender, one receiver, keep-alive
 - `handshake`   HELLO, WELCOME, CONFIRM
 - `core`        all sessions of one node
+- `caps`        what a neighbour can make grow, and where it stops
 
 - `batch`       many datagrams per system call where the kernel does not join them
 - `intake`      what the socket received, to the core in the largest pieces there are

@@ -35,7 +35,8 @@ _MMSGHDR = np.dtype(
 )  # fmt: skip
 _IOVEC = np.dtype([("base", "u8"), ("length", "u8")])
 _MSG_DONTWAIT = 0x40
-_ADDRESSES_KEPT_COUNT = 1024
+ADDRESSES_KEPT_COUNT = 1024
+"""Decoded addresses of senders: as many as neighbours."""
 
 Group = tuple[ByteArray, int, int, int, Any]
 """Array, first byte, length, bytes of each datagram, address."""
@@ -74,6 +75,8 @@ class BatchReceiver:
         self._headers["iov_count"] = 2
         self._count = count
         self._addresses: dict[bytes, Any] = {}
+        self.forgotten_count = 0
+        """Decoded addresses that made room for others."""
 
     def receive(
         self, fileno: int, array: ByteArray, row_bytes: int
@@ -141,7 +144,8 @@ class BatchReceiver:
         key = name.tobytes()
         address = self._addresses.get(key)
         if address is None:
-            if len(self._addresses) >= _ADDRESSES_KEPT_COUNT:
+            if len(self._addresses) >= ADDRESSES_KEPT_COUNT:
+                self.forgotten_count += len(self._addresses)
                 self._addresses.clear()
             address = self._addresses[key] = _decode_address(key)
         return address

@@ -11,6 +11,7 @@ Source: design, section 5; docs/decisions/0005.
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,7 @@ from packetcloud.chunk.hop.wire import DATA_DTYPE, DATA_HEADER_BYTES
 ByteArray = npt.NDArray[np.uint8]
 
 KEPT_FREE_BYTES = 32 << 20
-"""Free buffers kept for reuse per node; what is over goes back to the system."""
+"""Free buffers kept for reuse per node; beyond it those longest in no use go to the system."""
 MIN_CLASS_ROWS = 2
 
 
@@ -98,15 +99,21 @@ JUMBO_BYTES = 16_384
 
 
 class BufferPool:
-    """Hands out row buffers and flat buffers by size class, and takes them back."""
+    """Hands out row buffers and flat buffers by size class, and takes them back.
+
+    Neighbours choose the datagram size, so there may be any number of classes: the one that was
+    longest in no use gives way first.
+    """
 
     def __init__(
         self, max_held_bytes: int = sys.maxsize, kept_free_bytes: int = KEPT_FREE_BYTES
     ) -> None:
-        self._rows: dict[tuple[int, int], list[RowBuffer]] = {}
-        self._flat: dict[int, list[ByteArray]] = {}
+        self._free: OrderedDict[tuple[int, int], list[RowBuffer | ByteArray]] = OrderedDict()
+        """By rows and bytes of each; a flat buffer is one row. Only classes that have some."""
         self._kept_free_bytes = kept_free_bytes
         self.free_bytes = 0
+        self.freed_count = 0
+        """Buffers that went back to the system."""
         self.held_bytes = 0
         """Bodies of all neighbours that began here and are not released."""
         self._max_held_bytes = max_held_bytes
@@ -130,32 +137,44 @@ class BufferPool:
     def take_rows(self, segments: int, stride: int) -> RowBuffer:
         """Return a buffer of at least `segments` rows; its content is whatever it was."""
         capacity = rows_class(segments)
-        free = self._rows.get((capacity, stride))
-        if free:
-            self.free_bytes -= capacity * stride
-            return free.pop()
-        return RowBuffer(capacity, stride)
+        free = self._take((capacity, stride))
+        return free if isinstance(free, RowBuffer) else RowBuffer(capacity, stride)
 
     def give_rows(self, buffer: RowBuffer) -> None:
-        size = buffer.capacity * buffer.stride
-        if self.free_bytes + size <= self._kept_free_bytes:
-            self.free_bytes += size
-            self._rows.setdefault((buffer.capacity, buffer.stride), []).append(buffer)
+        self._give((buffer.capacity, buffer.stride), buffer)
 
     def take_flat(self, size: int) -> ByteArray:
         """Return a uint8 array of at least `size` bytes."""
         capacity = flat_class(size)
-        free = self._flat.get(capacity)
-        if free:
-            self.free_bytes -= capacity
-            return free.pop()
-        return np.empty(capacity, np.uint8)
+        free = self._take((1, capacity))
+        return free if isinstance(free, np.ndarray) else np.empty(capacity, np.uint8)
 
     def give_flat(self, array: ByteArray) -> None:
-        size = len(array)
-        if self.free_bytes + size <= self._kept_free_bytes:
-            self.free_bytes += size
-            self._flat.setdefault(size, []).append(array)
+        self._give((1, len(array)), array)
+
+    def _take(self, kind: tuple[int, int]) -> RowBuffer | ByteArray | None:
+        free = self._free.get(kind)
+        if free is None:
+            return None
+        self.free_bytes -= kind[0] * kind[1]
+        buffer = free.pop()
+        if free:
+            self._free.move_to_end(kind)
+        else:
+            del self._free[kind]
+        return buffer
+
+    def _give(self, kind: tuple[int, int], buffer: RowBuffer | ByteArray) -> None:
+        size = kind[0] * kind[1]
+        while self._free and self.free_bytes + size > self._kept_free_bytes:
+            self._take(next(iter(self._free)))
+            self.freed_count += 1
+        if size > self._kept_free_bytes:
+            self.freed_count += 1
+            return
+        self.free_bytes += size
+        self._free.setdefault(kind, []).append(buffer)
+        self._free.move_to_end(kind)
 
 
 def rows_class(segments: int) -> int:

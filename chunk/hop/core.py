@@ -50,10 +50,15 @@ RESETS_PER_S = 50
 SAME_KEY = "another process attached with the same key"
 MAX_REPLIES_COUNT = 1024
 """Handshakes, probes and farewells that wait for the socket; whoever wants one asks again."""
+TIMER_SLACK_COUNT = 4096
+"""Timers that were replaced by earlier ones lie in the heap until their time; so many may, besides
+one for each live timer. A timer is 100 bytes."""
 SCRATCH_BYTES = 65_536
 """More than the kernel ever hands over in one piece."""
 
 
+COUNTER_NAMES = frozenset({*COUNTERS, "half_open_forgotten", "dead_timers", "buffers_freed"})
+"""What `HopCore.counters` has: of `stats()`, what only ever grows."""
 _SESSION_BYTES = frozenset({wire.DATA_BYTE, wire.BUNDLE_BYTE, wire.CONTROL_BYTE})
 
 
@@ -109,6 +114,8 @@ class HopCore:
         self._out: deque[Datagram] = deque()
         self._timers: list[tuple[float, int]] = []
         self._timer_of: dict[int, float] = {}
+        self._dead_timers = 0
+        """Replaced timers that were taken out before their time."""
         self._scratch: ByteArray = np.empty(SCRATCH_BYTES, np.uint8)
         self._landing: tuple[Store, int] | None = None
         self._last: Session | None = None
@@ -148,12 +155,17 @@ class HopCore:
             self.config.instance,
         )
 
-    def _admit_with_cap(self, guid: GUID, role: Role) -> str | None:
-        # A restarted neighbour replaces its own session, also in a full house.
-        others = sum(session.guid != guid for session in self.sessions.values())
+    def _admit_with_cap(self, guid: GUID, theirs: wire.Parameters) -> str | None:
+        # A restarted neighbour replaces its own session, also in a full house; the other instances
+        # of its key stay, and count.
+        others = sum(
+            (session.guid, session.instance) != (guid, theirs.instance)
+            for session in self.sessions.values()
+        )
         if others >= self.config.max_neighbours_count:
+            self.dropped["neighbours_full"] += 1
             return f"this node has {others} neighbours, as many as it may"
-        return self._admit(guid, role) if self._admit is not None else None
+        return self._admit(guid, Role(theirs.role)) if self._admit is not None else None
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -575,6 +587,10 @@ class HopCore:
         if known is None or deadline < known:
             self._timer_of[local_id] = deadline
             heapq.heappush(self._timers, (deadline, local_id))
+            if len(self._timers) > len(self._timer_of) + TIMER_SLACK_COUNT:
+                self._dead_timers += len(self._timers) - len(self._timer_of)
+                self._timers = [(at, number) for number, at in self._timer_of.items()]
+                heapq.heapify(self._timers)
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` must be called, or None."""
@@ -607,7 +623,12 @@ class HopCore:
         total.update(self._ended)
         for session in self.sessions.values():
             total.update(session.counters())
-        return dict(total)
+        return {
+            **total,
+            "half_open_forgotten": self._servers.forgotten_count,
+            "dead_timers": self._dead_timers,
+            "buffers_freed": self.pool.freed_count,
+        }
 
     def stats(self) -> dict[str, int]:
         """Return the present sizes of the whole node and its counters."""

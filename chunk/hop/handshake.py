@@ -19,7 +19,6 @@ from typing import Any
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.api import AdmitNeighbour, Role
 from packetcloud.chunk.identity import Identity, verify
 from packetcloud.chunk.names import GUID
 
@@ -40,6 +39,8 @@ COOKIE_FROM_COUNT = 64
 COOKIE_PERIOD_S = 60.0
 
 RandomBytes = Callable[[int], bytes]
+AdmitStranger = Callable[[GUID, wire.Parameters], str | None]
+"""Asked about a stranger who proved his key: None admits him, a text refuses him."""
 
 
 class ClientState(Enum):
@@ -183,15 +184,15 @@ class HalfOpen:
 class ServerHandshakes:
     """The side that answers HELLOs: a bounded table of half-open handshakes."""
 
-    def __init__(
-        self, identity: Identity, random_bytes: RandomBytes, admit: AdmitNeighbour | None
-    ) -> None:
+    def __init__(self, identity: Identity, random_bytes: RandomBytes, admit: AdmitStranger) -> None:
         self._identity = identity
         self._random_bytes = random_bytes
         self._admit = admit
         self._by_remote: OrderedDict[tuple[Any, int], HalfOpen] = OrderedDict()
         self._by_local: dict[int, HalfOpen] = {}
         self._cookie_key = random_bytes(32)
+        self.forgotten_count = 0
+        """Half-open handshakes that made room for others."""
 
     def __len__(self) -> int:
         return len(self._by_remote)
@@ -229,6 +230,7 @@ class ServerHandshakes:
         while len(self._by_remote) >= HALF_OPEN_COUNT:
             _, oldest = self._by_remote.popitem(last=False)
             self._by_local.pop(oldest.local_id, None)
+            self.forgotten_count += 1
         self._by_remote[address, hello.session] = half
         self._by_local[local_id] = half
         return welcome
@@ -248,11 +250,9 @@ class ServerHandshakes:
             raise ProtocolError("bad_signature", "CONFIRM")
         del self._by_local[half.local_id]
         del self._by_remote[half.address, half.remote_id]
-        if self._admit is not None:
-            guid = GUID.from_public_key(half.public_key)
-            refusal = self._admit(guid, Role(half.parameters.role))
-            if refusal is not None:
-                return wire.Reject(half.remote_id, refusal).to_bytes()
+        refusal = self._admit(GUID.from_public_key(half.public_key), half.parameters)
+        if refusal is not None:
+            return wire.Reject(half.remote_id, refusal).to_bytes()
         return half
 
     def _expire(self, now: float) -> None:

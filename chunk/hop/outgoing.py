@@ -98,6 +98,15 @@ class Outgoing:
         Returns:
             How many are newly lost; None when none is and nothing of it is on its way.
         """
+        if self.segments == 1:
+            # An ACK may call thousands of these lost at once.
+            if not self.sends:
+                return None
+            if self.sends[-1][2] > floor:
+                return 0
+            self.sends.clear()
+            self.lost.append((0, 1))
+            return 1
         if self.last_burst is None:
             sends = self.sends
             if self.acked is None:

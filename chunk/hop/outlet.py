@@ -20,7 +20,8 @@ from packetcloud.chunk.hop.offload import SOL_UDP, UDP_SEGMENT
 Ancillary = tuple[tuple[int, int, bytes], ...]
 _NO_SEGMENTATION = frozenset({errno.EIO, errno.EINVAL, errno.EOPNOTSUPP})
 """What a device answers whose driver cannot cut a train, whatever the kernel offered."""
-_FAILURES_LOGGED_COUNT = 64
+FAILURES_LOGGED_COUNT = 64
+"""Kinds of failure told in the log; a neighbour can make up any number of addresses."""
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Outlet:
             return True
         self._dropped["send_failed"] += 1
         kind = address, failure.errno
-        if kind not in self._logged and len(self._logged) < _FAILURES_LOGGED_COUNT:
+        if kind not in self._logged and len(self._logged) < FAILURES_LOGGED_COUNT:
             self._logged.add(kind)
             _log.warning("hop: cannot send to %s:%d: %s", address[0], address[1], failure)
         return True

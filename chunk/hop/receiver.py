@@ -10,6 +10,7 @@ Source: docs/protocol/hop.md, "Receiving".
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -115,6 +116,8 @@ class Receiver:
         self.duplicate_segments = 0
         self.received_bodies = 0
         self.received_body_bytes = 0
+        self.refused_unread: Counter[Reason] = Counter()
+        """Transfers that were refused before their bytes were stored."""
 
     # --- landing --------------------------------------------------------------------------------
 
@@ -272,6 +275,11 @@ class Receiver:
             self.ack_now = True
             return
         incoming = self._incoming.get(transfer)
+        if segments == 1 and incoming is None:
+            # Its row would take up a datagram's room, or 64 KiB, for perhaps one byte of credit.
+            first_byte = start + wire.DATA_HEADER_BYTES
+            self._take_small(transfer, kind, array.data[first_byte : first_byte + body_bytes])
+            return
         if incoming is None:
             incoming = self._begin(transfer, kind, body_bytes, segments, index, placed)
             if incoming is None:
@@ -304,8 +312,7 @@ class Receiver:
         placed: tuple[Store, int] | None,
     ) -> _Incoming | None:
         """Admit a new transfer and give it its buffer; None when it is not admitted."""
-        if not self._has_room(transfer, body_bytes):
-            return None
+        self._check_room(transfer, body_bytes)
         if body_bytes > self._max_body_bytes:
             self._refuse(transfer, body_bytes, Reason.PAYLOAD_TOO_LARGE)
             return None
@@ -322,7 +329,8 @@ class Receiver:
         self._incoming[transfer] = incoming
         return incoming
 
-    def _has_room(self, transfer: int, body_bytes: int) -> bool:
+    def _check_room(self, transfer: int, body_bytes: int) -> None:
+        """Raises: ProtocolError, beyond the window or without credit."""
         if transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
             raise ProtocolError("beyond_window", f"transfer {transfer}")
         if (
@@ -332,7 +340,6 @@ class Receiver:
             self.is_starved = True
             self.ack_now = True
             raise ProtocolError("over_credit", f"{body_bytes} bytes")
-        return True
 
     def _mark(self, incoming: _Incoming, index: int, end: int) -> bool:
         """Note segments [index, end) as here; tell whether the transfer is whole."""
@@ -391,14 +398,19 @@ class Receiver:
             if self._is_settled(transfer) or transfer in self._incoming:
                 self.duplicate_segments += 1
                 self.ack_now = True
-            elif self._has_room(transfer, body_bytes):
-                if self._pool.has_room(body_bytes):
-                    self._hold(body_bytes)
-                    body = SmallBody(bytearray(data[offset:end]), self._release)
-                    self._settle(transfer, BodyKind(kind), body)
-                else:
-                    self._refuse(transfer, body_bytes, Reason.STORE_FULL)
+            else:
+                self._take_small(transfer, kind, data[offset:end])
             offset = end
+
+    def _take_small(self, transfer: int, kind: int, data: memoryview) -> None:
+        """Take in a body that came whole in one datagram. Raises: ProtocolError, not admitted."""
+        size = len(data)
+        self._check_room(transfer, size)
+        if not self._pool.has_room(size):
+            self._refuse(transfer, size, Reason.STORE_FULL)
+            return
+        self._hold(size)
+        self._settle(transfer, BodyKind(kind), SmallBody(bytearray(data), self._release))
 
     # --- settling -------------------------------------------------------------------------------
 
@@ -417,6 +429,7 @@ class Receiver:
 
     def _refuse(self, transfer: int, body_bytes: int, reason: Reason) -> None:
         """Refuse a transfer whose bytes were never stored."""
+        self.refused_unread[reason] += 1
         self._hold(body_bytes)
         self._release(body_bytes)
         self._refused[transfer] = reason

@@ -115,6 +115,8 @@ class Sender:
         self.retransmitted_segments = 0
         self.sent_bytes = 0
         self.probes = 0
+        self.window_full_count = 0
+        """How often a body had to wait for the neighbour to settle older ones."""
         self._layout = BurstLayout(session, stride, self._rows_per_burst)
 
     # --- the layer above ------------------------------------------------------------------------
@@ -219,6 +221,7 @@ class Sender:
 
     def _may_start(self, outgoing: Outgoing, now: float) -> bool:
         if self._next_transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
+            self.window_full_count += 1
             return False
         if self._started_bytes + outgoing.body_bytes > self._credit_limit:
             if self._blocked_at is None:
@@ -456,6 +459,11 @@ class Sender:
         return lost is not None
 
     # --- timers and control ---------------------------------------------------------------------
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the oldest burst left that no ACK has passed; None when each was answered."""
+        return self._in_flight[0].sent_at if self._in_flight else None
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` must be called, or None."""

@@ -35,7 +35,16 @@ SUSPECT_TIMEOUT_S = 0.25
 """A neighbour whose host says that its port is closed has this long to answer a probe, or twice as
 long as an answer may take on the path, whichever is more."""
 
-COUNTERS = ("retransmitted_segments", "duplicate_segments", "probes", "received_bodies")
+COUNTERS = (
+    "retransmitted_segments",
+    "duplicate_segments",
+    "probes",
+    "received_bodies",
+    "refused_too_large",
+    "refused_store_full",
+    "window_full",
+    "withheld_acks",
+)
 """What a session counts, by name."""
 
 Datagram = tuple[Any, list[Buffer], int]
@@ -78,6 +87,8 @@ class Session:
         self._last_heard = now
         self._last_probe = now
         self._is_suspect = False
+        self._withheld_acks = False
+        """It sent, but acknowledged nothing for so long that the session ended."""
         self.receiver = Receiver(
             pool,
             stride,
@@ -264,6 +275,9 @@ class Session:
             heard + self._config.idle_timeout_s,
             max(heard, self._last_probe) + self._config.keepalive_s,
         )
+        waiting_since = self.sender.unanswered_since
+        if waiting_since is not None:
+            deadline = min(deadline, waiting_since + self._config.idle_timeout_s)
         if self.receiver.ack_due_at is not None:
             deadline = min(deadline, self.receiver.ack_due_at)
         sender_deadline = self.sender.next_timeout()
@@ -274,6 +288,12 @@ class Session:
         if now >= self._last_heard + self._config.idle_timeout_s:
             self.is_up = False
             self.close_reason = "port closed" if self._is_suspect else "no answer"
+            return
+        waiting_since = self.sender.unanswered_since
+        if waiting_since is not None and now >= waiting_since + self._config.idle_timeout_s:
+            # It hears nothing of us, or keeps us waiting on purpose: what is on its way would grow.
+            self._withheld_acks = True
+            self.close("it acknowledges nothing")
             return
         receiver = self.receiver
         if receiver.ack_due_at is not None and now >= receiver.ack_due_at:
@@ -293,6 +313,10 @@ class Session:
             "duplicate_segments": receiver.duplicate_segments,
             "probes": sender.probes,
             "received_bodies": receiver.received_bodies,
+            "refused_too_large": receiver.refused_unread[Reason.PAYLOAD_TOO_LARGE],
+            "refused_store_full": receiver.refused_unread[Reason.STORE_FULL],
+            "window_full": sender.window_full_count,
+            "withheld_acks": int(self._withheld_acks),
         }
 
     def end(self) -> None:

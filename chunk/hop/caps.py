@@ -1,0 +1,191 @@
+"""The caps of the hop protocol: what a neighbour, or anybody who can send to the port, can grow.
+
+Source: docs/protocol/hop.md, "Caps", which is checked against this list.
+"""
+
+from __future__ import annotations
+
+from packetcloud.chunk.caps import Cap, Room
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
+from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
+from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, TIMER_SLACK_COUNT
+from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
+from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
+from packetcloud.chunk.hop.receiver import MAX_TRAIN_ROWS
+
+_DEFAULTS = HopConfig()
+
+
+def _dropped(reason: str) -> str:
+    return f'packetcloud_hop_datagrams_dropped_total{{reason="{reason}"}}'
+
+
+CAPS = (
+    Cap(
+        "neighbours",
+        _DEFAULTS.max_neighbours_count,
+        "sessions",
+        "about 20 KiB each without bodies; every instance of a key counts",
+        "REJECT with the reason",
+        _dropped("neighbours_full"),
+        ("core:HopCore.sessions", "core:HopCore._by_remote", "core:HopCore._active"),
+        "max_neighbours_count",
+    ),
+    Cap(
+        "half-open handshakes",
+        HALF_OPEN_COUNT,
+        "handshakes",
+        "about 2 KiB each; half a second of handshakes at the rate that one core can sign",
+        "the oldest makes room",
+        "packetcloud_hop_half_open_forgotten_total",
+        ("handshake:ServerHandshakes._by_remote", "handshake:ServerHandshakes._by_local"),
+    ),
+    Cap(
+        "answers waiting for a full socket",
+        MAX_REPLIES_COUNT,
+        "datagrams",
+        "1.2 MiB; whoever wants one asks again",
+        "dropped",
+        _dropped("replies_full"),
+        ("core:HopCore._out",),
+    ),
+    Cap(
+        "replaced timers",
+        TIMER_SLACK_COUNT,
+        "timers",
+        "400 KiB; a timer that was replaced by an earlier one lies in the heap until its time",
+        "taken out before their time",
+        "packetcloud_hop_dead_timers_total",
+        ("core:HopCore._timers", "core:HopCore._timer_of"),
+    ),
+    Cap(
+        "body",
+        _DEFAULTS.max_body_bytes,
+        "bytes",
+        "1 MiB of payload and its headers",
+        "refused unread, nothing stored",
+        "packetcloud_hop_refused_too_large_total",
+        ("outgoing:Outgoing.sends", "outgoing:Outgoing.lost"),
+        "max_body_bytes",
+    ),
+    Cap(
+        "bodies held for one neighbour",
+        _DEFAULTS.credit_bytes,
+        "bytes",
+        "10 Gbit/s times 20 ms",
+        "dropped, and BUSY is said",
+        _dropped("over_credit"),
+        ("receiver:Receiver._incoming",),
+        "credit_bytes",
+    ),
+    Cap(
+        "bodies held for all neighbours",
+        _DEFAULTS.max_held_bytes,
+        "bytes",
+        "43 neighbours that use up their credit",
+        "refused `store_full`, nothing stored",
+        "packetcloud_hop_refused_store_full_total",
+        ("receiver:Receiver._incoming",),
+        "max_held_bytes",
+    ),
+    Cap(
+        "open transfers of one neighbour",
+        wire.TRANSFER_WINDOW_COUNT,
+        "transfers",
+        "a bitmap of 512 bytes in every ACK; 10 Gbit/s of 1500-byte bodies times 5 ms",
+        "dropped",
+        _dropped("beyond_window"),
+        (
+            "receiver:Receiver._incoming",
+            "receiver:Receiver._done",
+            "receiver:Receiver._refused",
+        ),
+    ),
+    Cap(
+        "open transfers to one neighbour",
+        wire.TRANSFER_WINDOW_COUNT,
+        "transfers",
+        "the same window, seen by the sender: a neighbour that settles nothing gets no more",
+        "the next body waits",
+        "packetcloud_hop_window_full_total",
+        (
+            "sender:Sender._outstanding",
+            "sender:Sender._resend",
+            "sender:Sender._resend_small",
+            "sender:Sender._forgotten",
+            "sender:Sender._forget",
+        ),
+    ),
+    Cap(
+        "time without any ACK",
+        int(_DEFAULTS.idle_timeout_s),
+        "seconds",
+        "bursts and probes on their way are remembered until an ACK passes them",
+        "the session ends",
+        "packetcloud_hop_withheld_acks_total",
+        ("sender:Sender._in_flight", "sender:Sender._history"),
+        "idle_timeout_s",
+    ),
+    Cap(
+        "free buffers kept",
+        KEPT_FREE_BYTES,
+        "bytes",
+        "what a core's cache and a few chunks in hand need; more would only be memory",
+        "those longest in no use go back to the system",
+        "packetcloud_hop_buffers_freed_total",
+        ("buffers:BufferPool._free",),
+    ),
+    Cap(
+        "datagrams looked at in one piece",
+        MAX_TRAIN_ROWS,
+        "datagrams",
+        "the trains of one turn, joined",
+        "dropped",
+        _dropped("short_segment"),
+        ("buffers:FlatBuffer.header_rows",),
+    ),
+    Cap(
+        "CONTROL datagram",
+        wire.MAX_CONTROL_BYTES,
+        "bytes",
+        "every path carries it in one piece",
+        "dropped",
+        _dropped("long_control"),
+    ),
+    Cap(
+        "addresses decoded",
+        ADDRESSES_KEPT_COUNT,
+        "addresses",
+        "as many as neighbours; decoding one anew costs a microsecond",
+        "all are forgotten",
+        "`BatchReceiver.forgotten_count`",
+        ("batch:BatchReceiver._addresses",),
+    ),
+    Cap(
+        "failures to send in the log",
+        FAILURES_LOGGED_COUNT,
+        "lines",
+        "enough to see what is wrong",
+        "counted and not logged",
+        _dropped("send_failed"),
+        ("outlet:Outlet._logged",),
+    ),
+)
+
+ROOM = Room(
+    "hop",
+    "packetcloud.chunk.hop",
+    CAPS,
+    {
+        "congestion:DeliveryRateWindow._samples": "a ring of fixed length",
+        "core:HopCore.dropped": "its keys are reasons of ours",
+        "core:HopCore._ended": "its keys are names of counters",
+        "core:HopCore._clients": "handshakes that this node began: its config says with whom",
+        "core:HopCore._client_done": "one for each handshake that this node began",
+        "sender:Sender._queue": "bodies of the layer above, which has caps of its own",
+        "sender:Sender._by_token": "the queue and the open transfers together",
+        "receiver:Receiver.refused_unread": "its keys are reasons",
+    },
+)
