@@ -4,7 +4,7 @@ A fenced block marked `console` holds commands (lines that begin with `$ `, cont
 where it matters, what they print; `...` in a printed line stands for anything. All blocks of a file
 run in order in one shell and one temporary folder; background jobs are ended with it. A block that
 cannot run there is marked `console no-test: why`; one marked `console root` runs where we are root.
-The ports that the pages name are replaced by free ones, so that a router that runs on the machine is
+The ports that the pages name are replaced by free ones, so that a router that runs here already is
 left alone.
 """
 
