@@ -19,8 +19,17 @@ if TYPE_CHECKING:
 MODES = ("superframe", "wire", "bare")
 
 
-def _options(seconds: int, repeats: int) -> Callable[[F], F]:
-    """The options that all benchmarks share."""
+_MODE = click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(MODES),
+    multiple=True,
+    help="Link mode; may be given more than once. [default: all three]",
+)
+
+
+def _options(seconds: int, repeats: int, *others: Callable[[Any], Any]) -> Callable[[F], F]:
+    """The options that all benchmarks share, and `others` of this one."""
     return group(
         click.option(
             "--seconds",
@@ -36,13 +45,7 @@ def _options(seconds: int, repeats: int) -> Callable[[F], F]:
             show_default=True,
             help="Runs of each contender, in turn; medians are shown.",
         ),
-        click.option(
-            "--mode",
-            "modes",
-            type=click.Choice(MODES),
-            multiple=True,
-            help="Link mode; may be given more than once. [default: all three]",
-        ),
+        *others,
         click.option(
             "--json",
             "json_file",
@@ -60,14 +63,14 @@ def _options(seconds: int, repeats: int) -> Callable[[F], F]:
 
 @click.group()
 def bench() -> None:
-    """Measure hop, path, service and small chunks against their peers.
+    """Measure hop, path, service, small chunks and bad links against their peers.
 
     Root: network namespaces and veth pairs of our own, removed afterwards. Without root: loopback.
     """
 
 
 @bench.command()
-@_options(seconds=5, repeats=5)
+@_options(5, 5, _MODE)
 @pass_output
 def hop(output: Output, /, **options: Any) -> ExitCode:
     """One hop against one TCP flow (CUBIC, BBR), in all three link modes."""
@@ -82,7 +85,7 @@ def hop(output: Output, /, **options: Any) -> ExitCode:
 
 
 @bench.command()
-@_options(seconds=5, repeats=5)
+@_options(5, 5, _MODE)
 @click.option(
     "--memory-gb",
     type=click.FloatRange(0, 10_000),
@@ -127,7 +130,7 @@ def path(output: Output, /, memory_gb: float, **options: Any) -> ExitCode:
 
 
 @bench.command()
-@_options(seconds=3, repeats=3)
+@_options(3, 3, _MODE)
 @pass_output
 def service(output: Output, /, **options: Any) -> ExitCode:
     """R -> VI -> R with AES-128-CBC against HTTP and gRPC doing the same.
@@ -155,7 +158,7 @@ def service(output: Output, /, **options: Any) -> ExitCode:
 
 
 @bench.command()
-@_options(seconds=5, repeats=3)
+@_options(5, 3, _MODE)
 @pass_output
 def chunks(output: Output, /, **options: Any) -> ExitCode:
     """Small chunks per second through one router process, and its CPU by stage."""
@@ -179,6 +182,64 @@ def chunks(output: Output, /, **options: Any) -> ExitCode:
         Table(("mode", "bytes", "stage", "µs"), stages, "Router CPU per chunk by stage"),
     ]
     return _finish(output, options, document, tables)
+
+
+@bench.command()
+@_options(10, 3)
+@click.option(
+    "--cells",
+    "losses_percent",
+    type=click.FloatRange(0, 50),
+    multiple=True,
+    help="Loss in per cent; may be given more than once. [default: 0 1 2 5 10 20 30]",
+)
+@click.option(
+    "--only",
+    "contenders",
+    type=click.Choice(("ours", "cubic", "bbr")),
+    multiple=True,
+    help="Contender; may be given more than once. [default: all three]",
+)
+@click.option("--router", "through_router", is_flag=True, help="Also with a router in between.")
+@click.option("--interop/--no-interop", default=True, help="The QUIC interop runner's link.")
+@pass_output
+def loss(
+    output: Output,
+    /,
+    losses_percent: tuple[float, ...],
+    contenders: tuple[str, ...],
+    through_router: bool,
+    interop: bool,
+    **options: Any,
+) -> ExitCode:
+    """Links that lose packets: ours against TCP CUBIC and BBR (root)."""
+    from packetcloud.testbed.bench.loss import CONTENDERS, LOSSES_PERCENT, LossPlan, bench_loss
+
+    plan = LossPlan(
+        losses_percent or LOSSES_PERCENT, contenders or CONTENDERS, interop, through_router
+    )
+    with _running(output, options, warmup=2) as (timing, progress):
+        document = bench_loss(plan, timing, progress)
+    cells = [(f"{percent} %", cell) for percent, cell in document["cells"].items()]
+    cells += [("interop", document["interop"])] if "interop" in document else []
+    through = document.get("through_router", {})
+    cells += [(f"{percent} %, router", cell) for percent, cell in through.items()]
+    columns = ("loss", "left Mbit/s", "ours", "CUBIC", "BBR", "share", "times CUBIC", "times BBR")
+    keys = ("left_gbps", "ours_gbps", "cubic_gbps", "bbr_gbps")
+    rows = [
+        [
+            name,
+            *(_mbps(cell.get(key)) for key in keys),
+            *(cell.get(key) for key in ("ours_share", "times_cubic", "times_bbr")),
+        ]
+        for name, cell in cells
+    ]
+    table = Table(columns, rows, "Goodput, Mbit/s, and our share of what the loss leaves")
+    return _finish(output, options, document, [table])
+
+
+def _mbps(gbps: float | None) -> float | None:
+    return None if gbps is None else gbps * 1000
 
 
 _MEMORY = ("idle", "max", "second_quarter", "last_quarter")
@@ -219,9 +280,6 @@ def _run(
     output: Output, options: dict[str, Any], default_modes: tuple[str, ...]
 ) -> Iterator[tuple[list[LinkMode | None], Timing, Progress]]:
     """Settle where to measure; show what runs; end cleanly on SIGTERM too."""
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from packetcloud.testbed.bench.rounds import Timing
     from packetcloud.testbed.links import LinkMode
     from packetcloud.testbed.namespaces import can_make_namespaces
 
@@ -229,13 +287,26 @@ def _run(
     if not can_make_namespaces():
         output.warn("no network namespaces here (not root?): measuring on loopback, without modes")
         modes = [None]
-    timing = Timing(seconds=options["seconds"], repeats=options["repeats"])
+    with _running(output, options) as (timing, progress):
+        yield modes, timing, progress
+
+
+@contextmanager
+def _running(
+    output: Output, options: dict[str, Any], warmup: int = 1
+) -> Iterator[tuple[Timing, Progress]]:
+    """Show what runs; end cleanly on SIGTERM too."""
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from packetcloud.testbed.bench.rounds import Timing
+
+    timing = Timing(options["seconds"], warmup, options["repeats"])
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with output.progress(*columns) as shown:
             task = shown.add_task("starting", total=None)
-            yield modes, timing, lambda text: shown.update(task, description=text)
+            yield timing, lambda text: shown.update(task, description=text)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -266,7 +337,8 @@ def _finish(
 
 def _missing(document: dict[str, Any]) -> list[str]:
     """Why peers were left out, each reason once."""
-    modes = list(document["modes"].values())
+    modes = list(document.get("modes", {}).values())
     groups = [*modes, *(size for mode in modes for size in mode.get("sizes", {}).values())]
+    groups += document.get("cells", {}).values()
     runs = [run for group in groups for run in group.get("runs", {}).values()]
     return list(dict.fromkeys(run["missing"] for run in runs if run["missing"]))

@@ -41,7 +41,7 @@ class Noun:
 NOUNS = {
     "bench": Noun(
         "packetcloud.cli.bench:bench",
-        "Measure hop, path, service and small chunks against their peers.",
+        "Measure hop, path, service, small chunks and bad links against their peers.",
     ),
     "chunk": Noun("packetcloud.cli.chunk:chunk", "Look at chunks on the wire."),
     "completion": Noun(

@@ -57,6 +57,11 @@ class Meter:
         self._stopping.set()
         self._thread.join()
 
+    @property
+    def end_s(self) -> float:
+        """When the last sample was taken."""
+        return self._samples[-1].time_s
+
     def cpu_seconds(self, begin_s: float, end_s: float) -> dict[str, float]:
         """CPU seconds by process name between two moments (CLOCK_MONOTONIC)."""
         return {

@@ -4,6 +4,7 @@
 - `path`           A - R - B against IP forwarding and TCP relays
 - `service`        R - VI - R against HTTP and gRPC
 - `chunks`         small chunks through one router process
+- `loss`           links that lose packets, against TCP
 - `trial`          one timed run of one contender
 - `rounds`         interleaved repeats, medians, ratios
 - `modes`          the same in every link mode
@@ -14,6 +15,8 @@
 - `service_peers`  its peers
 - `memory`         a router's memory while a lot passes through it
 - `stages`         where a router's CPU time goes
+- `emulated`       scenes of emulated links; runs that the emulator vouches for
+- `lossy`          contenders on bad links
 - `link_trial`     one sender over one emulated link, second by second
 - `report`         what every report starts with
 - `plot`           the PNG

@@ -122,9 +122,32 @@ def _draw_chunks(document: Document, axes: Any) -> None:
         stages.legend(fontsize=6)
 
 
+def _draw_loss(document: Document, axes: Any) -> None:
+    """Goodput over loss beside what the loss leaves, and the shares."""
+    goodput, shares = axes
+    cells = list(document["cells"].values())
+    losses = [cell["loss"] * 100 for cell in cells]
+    left = [cell["left_gbps"] * 1000 for cell in cells]
+    goodput.plot(losses, left, "k--", label="what the loss leaves", linewidth=1)
+    for number, name in enumerate(("ours", "cubic", "bbr")):
+        known = [cell for cell in cells if cell.get(f"{name}_gbps") is not None]
+        where = [cell["loss"] * 100 for cell in known]
+        colour = _OURS if name == "ours" else _PEERS[number - 1]
+        heights = [cell[f"{name}_gbps"] * 1000 for cell in known]
+        goodput.plot(where, heights, "o-", color=colour, label=name)
+        shares.plot(where, [c[f"{name}_share"] for c in known], "o-", color=colour, label=name)
+    goodput.set_ylabel("goodput, Mbit/s")
+    shares.set_ylabel("share of what the loss leaves")
+    shares.set_ylim(0, 1)
+    for panel in axes:
+        panel.set_xlabel("packets lost, each way, %")
+        panel.legend(fontsize=7)
+
+
 _DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {
     "hop": (_draw_modes, 1),
     "path": (_draw_modes, 1),
     "service": (_draw_service, 2),
     "chunks": (_draw_chunks, 2),
+    "loss": (_draw_loss, 2),
 }

@@ -75,14 +75,18 @@ class Record:
 
 
 def run_rounds(
-    contenders: Sequence[Contender], timing: Timing, progress: Progress
+    contenders: Sequence[Contender],
+    timing: Timing,
+    progress: Progress,
+    first_must_work: bool = True,
 ) -> dict[str, Record]:
     """Run every contender `timing.repeats` times, in turn.
 
     A peer that is not installed is left out; a run that fails is recorded and the others go on.
 
     Raises:
-        TestbedError: the very first run failed. It is ours, and without it there is no report.
+        TestbedError: the very first run failed and `first_must_work`. It is ours, and without it
+            there is no report.
     """
     records = {contender.name: Record() for contender in contenders}
     for number in range(1, timing.repeats + 1):
@@ -96,7 +100,7 @@ def run_rounds(
             except MissingToolError as error:
                 record.missing = str(error)
             except ChildError as error:
-                if contender is contenders[0] and number == 1:
+                if first_must_work and contender is contenders[0] and number == 1:
                     raise TestbedError(
                         f"the first run of {contender.name} failed: {error}"
                     ) from error

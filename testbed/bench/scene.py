@@ -99,12 +99,19 @@ class Scene:
         centre.set_sysctl("net.ipv4.ip_forward", "1")
         for number, (role, mtu) in enumerate(self.leaves.items(), 1):
             leaf = self._places[role] = lab.namespace(role)
-            link = lab.link(leaf, centre, self.mode, mtu)
-            self._addresses[role, self.centre] = link.left.address
-            self._addresses[self.centre, role] = link.right.address
+            ends = self._join(lab, leaf, centre, mtu)
+            self._addresses[role, self.centre], self._addresses[self.centre, role] = ends
             for other in range(1, len(self.leaves) + 1):
                 if other != number:
-                    leaf.add_route(f"{BENCHMARK_NETWORK}.{other}.0/24", link.right.address)
+                    leaf.add_route(f"{BENCHMARK_NETWORK}.{other}.0/24", ends[1])
+
+    def _join(
+        self, lab: NetworkLab, leaf: Namespace, centre: Namespace, mtu: int
+    ) -> tuple[str, str]:
+        """Make the link between a leaf and the centre; return their addresses on it."""
+        assert self.mode is not None
+        link = lab.link(leaf, centre, self.mode, mtu)
+        return link.left.address, link.right.address
 
 
 def hop_scene(mode: LinkMode | None) -> Scene:

@@ -17,6 +17,7 @@ from pyroute2 import netns
 
 from packetcloud.testbed.bench.chunks import bench_chunks
 from packetcloud.testbed.bench.hop import bench_hop
+from packetcloud.testbed.bench.loss import LossPlan, bench_loss
 from packetcloud.testbed.bench.path import bench_path
 from packetcloud.testbed.bench.plot import plot_document
 from packetcloud.testbed.bench.report import Document, write_document
@@ -120,6 +121,26 @@ def test_bench_chunks_has_every_key(tmp_path: Path) -> None:
     assert {"sender", "router", "receiver"} <= set(figures["cpu_us_per_chunk"])
     assert {"receive call", "send call", "hop"} <= set(figures["router_stages_us"])
     assert figures["limit"]
+
+
+@pytest.mark.root
+@pytest.mark.needs("iperf3")
+def test_bench_loss_has_every_key(tmp_path: Path) -> None:
+    """Goodput and share of every contender, on every link, from runs that the emulator vouches
+    for."""
+    plan = LossPlan(losses_percent=(1.0,), through_router=True)
+    found = _check_head(bench_loss(plan, BRIEF, _quiet), "loss", tmp_path)
+    for cell in (found["cells"]["1"], found["interop"], found["through_router"]["1"]):
+        assert 0 < cell["ours_share"] < 1
+        assert {"cubic_share", "bbr_share", "times_cubic", "times_bbr"} <= set(cell)
+        for name in ("ours", "cubic", "bbr"):
+            (details,) = cell["runs"][name]["details"]
+            assert details["emulator"]["is_valid"]
+    lost = found["cells"]["1"]["runs"]["ours"]["details"][0]["emulator"]["links"]["a"]["to_right"]
+    assert lost["dropped"]["lost"] > 0
+    assert found["times_cubic_1_percent"] > 0
+    assert found["interop_share"] == found["interop"]["ours_share"]
+    assert found["share_30_percent"] is None
 
 
 @pytest.mark.needs("iperf3")

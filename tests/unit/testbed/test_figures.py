@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 
 from packetcloud.testbed.bench.chunks import limit_of
+from packetcloud.testbed.bench.loss import LINK, cell_figures, loss_keys
 from packetcloud.testbed.bench.rounds import Record
 from packetcloud.testbed.bench.service import knee_gbps, size_figures
 from packetcloud.testbed.bench.service_ours import delay_figures
@@ -113,3 +114,39 @@ def test_every_stage_is_of_code_that_exists() -> None:
     for _, start in STAGES:
         module = start.partition(":")[0].rstrip(".")
         assert importlib.util.find_spec(module) is not None, start
+
+
+def _cell(ours: float, cubic: float, loss: float) -> dict[str, object]:
+    records = {"ours": Record([Trial(ours, 1.0)]), "cubic": Record([Trial(cubic, 1.0)])}
+    return cell_figures(records, LINK, loss, 1)
+
+
+def test_a_share_is_of_what_the_loss_leaves() -> None:
+    """Payload over (rate of the link x (1 - loss)): headers count against who sends them."""
+    cell = _cell(ours=0.036, cubic=0.004, loss=0.2)
+    assert cell["left_gbps"] == pytest.approx(0.04)
+    assert cell["ours_share"] == pytest.approx(0.9)
+    assert cell["times_cubic"] == pytest.approx(9.0)
+    assert cell["times_bbr"] is None
+
+
+def test_a_peer_that_gets_nothing_through_has_no_ratio() -> None:
+    """Infinity is no figure."""
+    cell = _cell(ours=0.036, cubic=0.0, loss=0.3)
+    assert cell["cubic_gbps"] == 0.0
+    assert cell["times_cubic"] is None
+
+
+def test_the_keys_of_bench_loss() -> None:
+    """The worst share up to 2 % counts, and only when all three were measured."""
+    shares = {"0": 0.04, "1": 0.03, "2": 0.045, "10": 0.036, "30": 0.02}
+    cells = {name: _cell(gbps, 0.01, int(name) / 100) for name, gbps in shares.items()}
+    keys = loss_keys({"cells": cells, "interop": {"ours_share": 0.93}})
+    assert keys["min_share_to_2_percent"] == pytest.approx(0.03 / (0.05 * 0.99))
+    assert keys["share_10_percent"] == pytest.approx(0.036 / 0.045)
+    assert keys["share_30_percent"] == pytest.approx(0.02 / 0.035)
+    assert keys["times_cubic_1_percent"] == pytest.approx(3.0)
+    assert keys["times_bbr_1_percent"] is None
+    assert keys["interop_share"] == 0.93
+    del cells["2"]
+    assert loss_keys({"cells": cells})["min_share_to_2_percent"] is None

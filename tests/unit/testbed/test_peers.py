@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from packetcloud.testbed.peers import iperf3
 from packetcloud.testbed.peers.aes_job import AesJob, decrypt
 from packetcloud.testbed.peers.http_server import (
     MAX_BODY_BYTES,
@@ -117,3 +118,18 @@ def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) ->
     for name, package in PACKAGES.items():
         with pytest.raises(Exception, match=f"apt-get install {package}"):
             find_tool(name)
+
+
+def test_seconds_of_an_iperf3_server_are_read() -> None:
+    """One line a second; the summary and the remainder at the end are none."""
+    lines = """
+[ ID] Interval           Transfer     Bitrate
+[  5]   0.00-1.00   sec  3.62 MBytes  30406 Kbits/sec
+[  5]   1.00-2.00   sec  0.00 Bytes  0.00 Kbits/sec
+[  5]   2.00-2.03   sec   128 KBytes  30000 Kbits/sec
+[  5]   0.00-2.03   sec  7.25 MBytes  30399 Kbits/sec                  receiver
+""".splitlines(keepends=True)
+    assert iperf3.parse_intervals(lines) == [
+        iperf3.Interval(0.0, 1.0, 30_406_000.0),
+        iperf3.Interval(1.0, 2.0, 0.0),
+    ]
