@@ -10,10 +10,10 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
-from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, TIMER_SLACK_COUNT
+from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SLACK_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
-from packetcloud.chunk.hop.receiver import MAX_TRAIN_ROWS
+from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT, MAX_TRAIN_ROWS
 
 _DEFAULTS = HopConfig()
 
@@ -50,6 +50,15 @@ CAPS = (
         "dropped",
         _dropped("replies_full"),
         ("core:HopCore._out",),
+    ),
+    Cap(
+        "answers to datagrams of unknown sessions",
+        RESETS_PER_S,
+        "a second",
+        "enough to tell neighbours of an earlier life of a restart; 5 of them to one address",
+        "silence",
+        _dropped("resets_full"),
+        ("core:HopCore._resets_to",),
     ),
     Cap(
         "replaced timers",
@@ -102,6 +111,15 @@ CAPS = (
             "receiver:Receiver._done",
             "receiver:Receiver._refused",
         ),
+    ),
+    Cap(
+        "unfinished transfers of one neighbour",
+        MAX_PARTIALS_COUNT,
+        "transfers",
+        "1 Gbit/s times 100 ms of small bodies of which a quarter lost a datagram",
+        "a slow one (5 s old, below 16 KiB/s) is refused `store_full`; none is: dropped",
+        _dropped("partials_full"),
+        ("receiver:Receiver._incoming",),
     ),
     Cap(
         "open transfers to one neighbour",

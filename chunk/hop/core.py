@@ -35,6 +35,7 @@ from packetcloud.chunk.hop.handshake import (
     ServerHandshakes,
     new_session_id,
 )
+from packetcloud.chunk.hop.receiver import EVICTION_PAUSE_S
 from packetcloud.chunk.hop.session import (
     BURSTS_PER_TURN,
     COUNTERS,
@@ -47,6 +48,8 @@ from packetcloud.chunk.names import GUID
 
 RESETS_PER_S = 50
 """Answers to datagrams of unknown sessions: enough for a restart, useless for a flood."""
+RESETS_PER_ADDRESS = 5
+"""Of them to one address: a neighbour of an earlier life sends once in 3 s at least."""
 SAME_KEY = "another process attached with the same key"
 MAX_REPLIES_COUNT = 1024
 """Handshakes, probes and farewells that wait for the socket; whoever wants one asks again."""
@@ -106,7 +109,8 @@ class HopCore:
         self._clients: dict[int, ClientHandshake] = {}
         self._by_remote: dict[int, Session] = {}
         self._reset_second = 0
-        self._resets_left = RESETS_PER_S
+        self._resets_to: Counter[Any] = Counter()
+        """Resets of this second, by address."""
         self._ended: Counter[str] = Counter()
         """What the sessions that ended had counted."""
         self._client_done: dict[int, Callable[[Session | str], None]] = {}
@@ -114,6 +118,7 @@ class HopCore:
         self._out: deque[Datagram] = deque()
         self._timers: list[tuple[float, int]] = []
         self._timer_of: dict[int, float] = {}
+        self._make_room_at = float("-inf")
         self._dead_timers = 0
         """Replaced timers that were taken out before their time."""
         self._scratch: ByteArray = np.empty(SCRATCH_BYTES, np.uint8)
@@ -376,11 +381,15 @@ class HopCore:
         """Tell a neighbour of an earlier life that its session is not known here."""
         second = int(now)
         if second != self._reset_second:
-            self._reset_second, self._resets_left = second, RESETS_PER_S
-        if self._resets_left:
-            self._resets_left -= 1
-            reset = wire.Reject(local_id, "").to_bytes()
-            self._reply((address, [reset], len(reset)))
+            self._reset_second = second
+            self._resets_to.clear()
+        resets_to = self._resets_to
+        if resets_to[address] >= RESETS_PER_ADDRESS or resets_to.total() >= RESETS_PER_S:
+            self.dropped["resets_full"] += 1
+            return
+        resets_to[address] += 1
+        reset = wire.Reject(local_id, "").to_bytes()
+        self._reply((address, [reset], len(reset)))
 
     def _take_reset(self, remote_id: int, address: Any, now: float) -> None:
         """End the session that the neighbour does not know (any more): it was restarted."""
@@ -463,12 +472,32 @@ class HopCore:
             self._upper,
             self._wake,
             self._note_fault,
+            self._make_room,
             now,
         )
         self.sessions[local_id] = session
         self._by_remote[remote_id] = session
         self._active[session] = None
         return session
+
+    def _make_room(self, size: int, now: float) -> None:
+        """Have unfinished transfers refused, so that one more body of `size` bytes can be held.
+
+        Whoever holds most of them gives way, down to what all neighbours could hold alike: one that
+        begins bodies and finishes none must not keep a new body of somebody else out.
+        """
+        if now < self._make_room_at:
+            return
+        fair_bytes = self.config.max_held_bytes // len(self.sessions)
+        while not self.pool.has_room(size):
+            greedy = max(self.sessions.values(), key=lambda one: one.receiver.partial_bytes)
+            surplus = greedy.receiver.partial_bytes - fair_bytes
+            if surplus <= 0 or not greedy.receiver.evict_slow(
+                min(size, surplus), now, slow_only=False
+            ):
+                self._make_room_at = now + EVICTION_PAUSE_S
+                return
+            self._wake(greedy)
 
     def _end(self, session: Session, now: float, *, tell: bool) -> None:
         """Take a session out and tell both neighbours of it: the one below and the one above."""

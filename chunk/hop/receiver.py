@@ -33,6 +33,15 @@ from packetcloud.chunk.reasons import Reason
 
 MAX_TRAIN_ROWS = 1024
 """Datagrams looked at in one piece: trains that follow each other into one body are joined."""
+MAX_PARTIALS_COUNT = 1024
+"""Unfinished transfers of one neighbour, about 2 KiB each without their bytes: 1 Gbit/s times
+100 ms of two-datagram bodies of which a quarter lost a datagram."""
+SLOW_AFTER_S = 5.0
+EVICTION_PAUSE_S = 0.1
+"""After a look that found nothing slow; a look at all unfinished transfers costs half a ms."""
+SLOW_BYTES_PER_S = 16 << 10
+"""An unfinished transfer this old that came in slower than this gives way where its room is needed:
+1 MiB would take a minute. No path that carries a chunk before its deadline is as slow."""
 ACK_BYTES = 512 << 10
 """An ACK is due after so many bytes at the latest."""
 
@@ -52,9 +61,12 @@ DeliverBody = Callable[[BodyKind, Body], Refusal | None]
 class _Incoming:
     """A transfer that is not whole yet."""
 
-    __slots__ = ("body_bytes", "count", "got", "high", "kind", "segments", "store")
+    __slots__ = ("begun_at", "body_bytes", "count", "got", "high", "kind", "segments", "store")
 
-    def __init__(self, kind: int, body_bytes: int, segments: int, store: Store) -> None:
+    def __init__(
+        self, kind: int, body_bytes: int, segments: int, store: Store, begun_at: float
+    ) -> None:
+        self.begun_at = begun_at
         self.kind = kind
         self.body_bytes = body_bytes
         self.segments = segments
@@ -73,6 +85,8 @@ class Receiver:
         stride: bytes of a full datagram in this session, segment header included.
         deliver: called with each whole body; returns None to take custody, or a refusal.
         on_room: called when a release makes an ACK due, so that the sender learns of the room.
+        make_room: called with bytes and the time when all neighbours together hold too much for
+            them: whoever holds most of unfinished transfers may have to give way.
     """
 
     def __init__(
@@ -84,6 +98,7 @@ class Receiver:
         window_bytes: int,
         deliver: DeliverBody,
         on_room: Callable[[], None],
+        make_room: Callable[[int, float], None] = lambda size, now: None,
     ) -> None:
         self._pool = pool
         self.stride = stride
@@ -93,6 +108,7 @@ class Receiver:
         self.window_bytes = window_bytes
         self._deliver = deliver
         self._on_room = on_room
+        self._make_room = make_room
         self._incoming: dict[int, _Incoming] = {}
         self._done_below = 0
         self._done: set[int] = set()
@@ -118,6 +134,11 @@ class Receiver:
         self.received_body_bytes = 0
         self.refused_unread: Counter[Reason] = Counter()
         """Transfers that were refused before their bytes were stored."""
+        self.partial_bytes = 0
+        """Bodies of unfinished transfers."""
+        self.evicted_transfers = 0
+        """Unfinished transfers that gave way."""
+        self._look_for_slow_at = float("-inf")
 
     # --- landing --------------------------------------------------------------------------------
 
@@ -278,10 +299,10 @@ class Receiver:
         if segments == 1 and incoming is None:
             # Its row would take up a datagram's room, or 64 KiB, for perhaps one byte of credit.
             first_byte = start + wire.DATA_HEADER_BYTES
-            self._take_small(transfer, kind, array.data[first_byte : first_byte + body_bytes])
+            self._take_small(transfer, kind, array.data[first_byte : first_byte + body_bytes], now)
             return
         if incoming is None:
-            incoming = self._begin(transfer, kind, body_bytes, segments, index, placed)
+            incoming = self._begin(transfer, kind, body_bytes, segments, now)
             if incoming is None:
                 return
         elif incoming.body_bytes != body_bytes or incoming.kind != kind:
@@ -308,38 +329,94 @@ class Receiver:
         kind: int,
         body_bytes: int,
         segments: int,
-        index: int,
-        placed: tuple[Store, int] | None,
+        now: float,
     ) -> _Incoming | None:
-        """Admit a new transfer and give it its buffer; None when it is not admitted."""
-        self._check_room(transfer, body_bytes)
+        """Admit a new transfer and give it its buffer; None when it is not admitted.
+
+        Raises:
+            ProtocolError: beyond the window, without credit, or one unfinished transfer too many.
+        """
+        self._check_room(transfer, body_bytes, now)
+        if len(self._incoming) >= MAX_PARTIALS_COUNT and not self.evict_slow(1, now):
+            raise ProtocolError("partials_full", f"transfer {transfer}")
         if body_bytes > self._max_body_bytes:
             self._refuse(transfer, body_bytes, Reason.PAYLOAD_TOO_LARGE)
             return None
-        if not self._pool.has_room(body_bytes):
+        if not self._is_room_for_all(body_bytes, now):
             self._refuse(transfer, body_bytes, Reason.STORE_FULL)
             return None
         self._hold(body_bytes)
+        self.partial_bytes += body_bytes
         spare = self._spare
         if spare is not None and spare.fits(segments):
             store, self._spare = spare, None
         else:
             store = self._pool.take_store(segments, self.stride)
-        incoming = _Incoming(kind, body_bytes, segments, store)
+        incoming = _Incoming(kind, body_bytes, segments, store, now)
         self._incoming[transfer] = incoming
         return incoming
 
-    def _check_room(self, transfer: int, body_bytes: int) -> None:
+    def _check_room(self, transfer: int, body_bytes: int, now: float) -> None:
         """Raises: ProtocolError, beyond the window or without credit."""
         if transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
             raise ProtocolError("beyond_window", f"transfer {transfer}")
+        lacking = self._used_bytes + body_bytes - self._released_bytes - self._credit_bytes
         if (
-            self._used_bytes + body_bytes > self._released_bytes + self._credit_bytes
+            lacking > 0
             and body_bytes <= self._max_body_bytes
+            and self.evict_slow(lacking, now) < lacking
         ):
             self.is_starved = True
             self.ack_now = True
             raise ProtocolError("over_credit", f"{body_bytes} bytes")
+
+    def _is_room_for_all(self, body_bytes: int, now: float) -> bool:
+        """Tell whether all neighbours together may hold one more body, after making room for it."""
+        if not self._pool.has_room(body_bytes):
+            self._make_room(body_bytes, now)
+        return self._pool.has_room(body_bytes)
+
+    def evict_slow(self, wanted_bytes: int, now: float, *, slow_only: bool = True) -> int:
+        """Refuse unfinished transfers, the slowest first, until their bodies are `wanted_bytes`.
+
+        The sender is told, as if the store were full: whoever has the chunk sends it again later.
+
+        Args:
+            slow_only: spare those that are young or come in at a fair rate.
+
+        Returns:
+            Bytes of what was refused; perhaps fewer than wanted.
+        """
+        if slow_only and now < self._look_for_slow_at:
+            return 0
+        share = self._share
+        rates = sorted(
+            (incoming.count * share / max(now - incoming.begun_at, 1e-3), transfer)
+            for transfer, incoming in self._incoming.items()
+            if not slow_only or now - incoming.begun_at >= SLOW_AFTER_S
+        )
+        freed = 0
+        for rate, transfer in rates:
+            if freed >= wanted_bytes or (slow_only and rate >= SLOW_BYTES_PER_S):
+                break
+            incoming = self._drop_partial(transfer)
+            self._release(incoming.body_bytes)
+            self._refused[transfer] = Reason.STORE_FULL
+            self.evicted_transfers += 1
+            self.ack_now = True
+            freed += incoming.body_bytes
+        if slow_only and not freed:
+            self._look_for_slow_at = now + EVICTION_PAUSE_S
+        return freed
+
+    def _drop_partial(self, transfer: int) -> _Incoming:
+        """Forget what came of an unfinished transfer; the caller releases its credit."""
+        incoming = self._incoming.pop(transfer)
+        self.partial_bytes -= incoming.body_bytes
+        self._pool.give_store(incoming.store)
+        if self._current is incoming:
+            self._current = None
+        return incoming
 
     def _mark(self, incoming: _Incoming, index: int, end: int) -> bool:
         """Note segments [index, end) as here; tell whether the transfer is whole."""
@@ -362,6 +439,7 @@ class Receiver:
 
     def _complete(self, transfer: int, incoming: _Incoming) -> None:
         del self._incoming[transfer]
+        self.partial_bytes -= incoming.body_bytes
         if self._current is incoming or self._current is None:
             self._current = next(iter(self._incoming.values()), None)
         body = StoredBody(incoming.store, incoming.body_bytes, self._pool, self._release)
@@ -399,14 +477,14 @@ class Receiver:
                 self.duplicate_segments += 1
                 self.ack_now = True
             else:
-                self._take_small(transfer, kind, data[offset:end])
+                self._take_small(transfer, kind, data[offset:end], now)
             offset = end
 
-    def _take_small(self, transfer: int, kind: int, data: memoryview) -> None:
+    def _take_small(self, transfer: int, kind: int, data: memoryview, now: float) -> None:
         """Take in a body that came whole in one datagram. Raises: ProtocolError, not admitted."""
         size = len(data)
-        self._check_room(transfer, size)
-        if not self._pool.has_room(size):
+        self._check_room(transfer, size, now)
+        if not self._is_room_for_all(size, now):
             self._refuse(transfer, size, Reason.STORE_FULL)
             return
         self._hold(size)
@@ -446,12 +524,8 @@ class Receiver:
             return
         if self._is_settled(transfer):
             return
-        incoming = self._incoming.pop(transfer, None)
-        if incoming is not None:
-            self._pool.give_store(incoming.store)
-            if self._current is incoming:
-                self._current = None
-            body_bytes = incoming.body_bytes
+        if transfer in self._incoming:
+            body_bytes = self._drop_partial(transfer).body_bytes
         else:
             self._hold(min(body_bytes, self._max_body_bytes))
         self._release(min(body_bytes, self._max_body_bytes))
@@ -488,6 +562,14 @@ class Receiver:
             self._largest_burst = burst
             self._largest_at = now
 
+    def note_blocked(self, wanted_bytes: int, now: float) -> None:
+        """The sender has a body of `wanted_bytes` to start and no credit."""
+        lacking = self._used_bytes + wanted_bytes - self._released_bytes - self._credit_bytes
+        if lacking > 0 and wanted_bytes <= self._max_body_bytes:
+            self.evict_slow(lacking, now)
+        self.is_starved = True
+        self.ack_now = True
+
     def note_probe(self, burst_low: int, now: float) -> None:
         """The sender asks for an ACK at once."""
         self._note_burst(wire.expand(burst_low, self._largest_burst), now)
@@ -499,6 +581,7 @@ class Receiver:
             self._pool.give_store(incoming.store)
             self._pool.held_bytes -= incoming.body_bytes
         self._incoming.clear()
+        self.partial_bytes = 0
         self._current = None
         if self._spare is not None:
             self._pool.give_store(self._spare)

@@ -44,6 +44,7 @@ COUNTERS = (
     "refused_store_full",
     "window_full",
     "withheld_acks",
+    "evicted_transfers",
 )
 """What a session counts, by name."""
 
@@ -68,6 +69,7 @@ class Session:
         upper: HopReceiver,
         wake: Callable[[Session], None],
         on_fault: Callable[[], None],
+        make_room: Callable[[int, float], None],
         now: float,
     ) -> None:
         self.guid = guid
@@ -97,6 +99,7 @@ class Session:
             window_bytes,
             self._deliver,
             lambda: wake(self),
+            make_room,
         )
         self.sender = Sender(
             remote_id,
@@ -184,9 +187,8 @@ class Session:
                     self.sender.receive_ack(frame, now)
                 case wire.ProbeFrame(burst):
                     self.receiver.note_probe(burst, now)
-                case wire.BlockedFrame():
-                    self.receiver.is_starved = True
-                    self.receiver.ack_now = True
+                case wire.BlockedFrame(wanted_bytes):
+                    self.receiver.note_blocked(wanted_bytes, now)
                 case wire.RefusedFrame():
                     self.sender.receive_refusals(frame)
                 case wire.ForgetFrame(entries):
@@ -317,6 +319,7 @@ class Session:
             "refused_store_full": receiver.refused_unread[Reason.STORE_FULL],
             "window_full": sender.window_full_count,
             "withheld_acks": int(self._withheld_acks),
+            "evicted_transfers": receiver.evicted_transfers,
         }
 
     def end(self) -> None:

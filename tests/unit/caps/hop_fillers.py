@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from collections import Counter
 from dataclasses import replace
@@ -14,14 +15,14 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig, Role
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT, BatchReceiver
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, rows_class
-from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, TIMER_SLACK_COUNT
+from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SLACK_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT, Outlet
-from packetcloud.chunk.hop.receiver import MAX_TRAIN_ROWS
+from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT, MAX_TRAIN_ROWS
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.messages import BodyKind
 from tests.unit.caps.filled import Filled, fills
-from tests.unit.caps.hostile import TWO_SEGMENTS, VICTIM, Scene
+from tests.unit.caps.hostile import TWO_SEGMENTS, VICTIM, Hostile, Scene
 
 MIB = 1 << 20
 
@@ -123,6 +124,29 @@ def replies() -> Filled:
     return Filled(MAX_REPLIES_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
+@fills("hop", "answers to datagrams of unknown sessions")
+def resets() -> Filled:
+    """Datagrams of sessions that are not there, from many addresses in one second."""
+    scene = Scene()
+    assert scene.honest_goes_on()
+    scene.now = math.ceil(scene.now)
+    victim = scene.victim
+
+    def stray(first: int, end: int) -> tuple[int, int]:
+        for number in range(first, end):
+            prefix = wire.PREFIX.pack(wire.CONTROL_BYTE, 0, 0, number)
+            scene.receive(VICTIM, (f"203.0.113.{number % 200}", 4000), [prefix])
+        return victim._resets_to.total(), victim.dropped["resets_full"]
+
+    at_cap, counted = stray(1, RESETS_PER_S + 1)
+    beyond, counted_beyond = stray(RESETS_PER_S + 1, 5000)
+    assert len(victim._resets_to) <= RESETS_PER_S
+    goes_on = scene.honest_goes_on()
+    scene.step(2.0)
+    left = stray(1, 2)[0] - 1
+    return Filled(RESETS_PER_S, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
 @fills("hop", "replaced timers")
 def timers() -> Filled:
     """Neighbours send so that a timer is set, fires, and is set late and then early again."""
@@ -203,26 +227,47 @@ def credit() -> Filled:
 
 @fills("hop", "bodies held for all neighbours")
 def held_for_all() -> Filled:
-    """Many neighbours begin chunks and finish none."""
+    """The layer above keeps what many neighbours send."""
     limit = 48 * MIB
     scene = Scene(config=HopConfig(max_held_bytes=limit))
-    hostile = [scene.hostile(number) for number in range(1, 4)]
-    pool = scene.victim.pool
-    for neighbour in hostile[:2]:
-        for number in range(24):
-            neighbour.data(number, MIB)
+    hostile = [scene.hostile(number, 65_507) for number in range(1, 4)]
+    pool, upper = scene.victim.pool, scene.uppers[VICTIM]
+    upper.keeps = True
 
-    def counted() -> int:
-        return scene.victim.counters()["refused_store_full"]
+    def send(neighbour: Hostile, count: int) -> tuple[int, int]:
+        for transfer in range(count):
+            for index in range(17):
+                neighbour.data(transfer, MIB, index)
+        return pool.held_bytes, scene.victim.counters()["refused_store_full"]
 
-    at_cap, counted_at_cap = pool.held_bytes, counted()
-    for number in range(8):
-        hostile[2].data(number, MIB)
-    beyond, counted_beyond = pool.held_bytes, counted()
-    for neighbour in hostile:
-        neighbour.forget(dict.fromkeys(range(24), MIB))
+    send(hostile[0], 24)
+    at_cap, counted = send(hostile[1], 24)
+    beyond, counted_beyond = send(hostile[2], 8)
+    upper.keeps = False
+    for body in upper.keep:
+        body.release()
     goes_on = scene.honest_goes_on()
-    return Filled(limit, at_cap, counted_at_cap, beyond, counted_beyond, goes_on, pool.held_bytes)
+    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, pool.held_bytes)
+
+
+@fills("hop", "unfinished transfers of one neighbour")
+def partials() -> Filled:
+    """A neighbour sends the first half of small bodies and never the second."""
+    scene = Scene()
+    hostile = scene.hostile()
+    receiver = hostile.theirs.receiver
+
+    def send(first: int, end: int) -> tuple[int, int]:
+        for transfer in range(first, end):
+            hostile.data(transfer, TWO_SEGMENTS)
+        return len(receiver._incoming), scene.victim.dropped["partials_full"]
+
+    at_cap, counted = send(0, MAX_PARTIALS_COUNT)
+    beyond, counted_beyond = send(MAX_PARTIALS_COUNT, MAX_PARTIALS_COUNT + 200)
+    goes_on = scene.honest_goes_on()
+    hostile.forget(dict.fromkeys(range(MAX_PARTIALS_COUNT + 200), TWO_SEGMENTS))
+    left = len(receiver._incoming) + receiver.held_bytes + receiver.partial_bytes
+    return Filled(MAX_PARTIALS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
 @fills("hop", "open transfers of one neighbour")

@@ -29,7 +29,8 @@ class Scene(Link):
     """The victim, the honest neighbour, and hostile neighbours that only this class speaks for."""
 
     def __init__(self, *, config: HopConfig | None = None, seed: int = 1) -> None:
-        super().__init__(seed, config=config)
+        # The victim takes any size: the neighbours choose.
+        super().__init__(seed, config=config, datagram_bytes=wire.MAX_DATAGRAM_BYTES)
         self.uppers[HONEST] = type(self.uppers[A])()
         self.cores[HONEST] = self.core(HONEST, Role.HOST, None, DATAGRAM_BYTES)
         self.heard: list[tuple[Any, bytes]] = []

@@ -10,17 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from packetcloud.chunk.caps import Cap, Room, limit_text
-from packetcloud.chunk.hop.caps import ROOM as HOP
+from packetcloud.chunk.caps import Cap, Room
 from tests.unit.caps import hop_fillers  # noqa: F401  # fills the table
 from tests.unit.caps.containers import containers_of
 from tests.unit.caps.filled import FILLERS
+from tests.unit.caps.tables import ROOMS, table_in, table_of
 
-ROOT = Path(__file__).parents[3]
-ROOMS = {
-    HOP: (ROOT / "chunk" / "hop", ROOT / "docs" / "protocol" / "hop.md"),
-}
-"""Where the code of each room is, and the page with the table of its caps."""
 EVERY_CAP = [(room, cap) for room in ROOMS for cap in room.caps]
 
 
@@ -62,15 +57,7 @@ def test_no_container_is_without_a_cap(room: Room) -> None:
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
 def test_the_page_lists_the_caps(room: Room) -> None:
     """The table of the page is the registry: name, number, what happens beyond it, counter."""
-    rows = []
-    for cap in room.caps:
-        limit = f"{limit_text(cap)} (`{cap.setting}`)" if cap.setting else limit_text(cap)
-        counter = cap.counter if cap.counter.startswith("`") else f"`{cap.counter}`"
-        rows.append(f"| {cap.name} | {limit} | {cap.reason} | {cap.beyond} | {counter} |")
-    table = "\n".join(
-        ["| what | cap | why | beyond it | counter |", "|---|---|---|---|---|", *rows]
-    )
-    assert table in ROOMS[room][1].read_text(), f"the table should be:\n{table}"
+    assert table_in(ROOMS[room][1]) == table_of(room), "write it: python -m tests.unit.caps.tables"
 
 
 def test_a_container_without_a_cap_is_found(tmp_path: Path) -> None:

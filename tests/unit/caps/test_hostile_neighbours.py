@@ -6,8 +6,12 @@ import tracemalloc
 
 import pytest
 
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.caps.hostile import TWO_SEGMENTS, VICTIM, Scene
+from packetcloud.chunk.reasons import Reason
+from tests.unit.caps.hostile import SHARE_BYTES, TWO_SEGMENTS, VICTIM, Hostile, Scene
 
 
 @pytest.mark.parametrize("datagram_bytes", [1472, 9000, 65_507])
@@ -56,3 +60,122 @@ def test_half_of_a_chunk_that_is_given_up_leaves_nothing() -> None:
     assert receiver.held_bytes == 0
     assert not receiver._incoming and not receiver._done and not receiver._refused
     assert scene.honest_goes_on()
+
+
+def half_of_many(scene: Scene, count: int, body_bytes: int) -> Hostile:
+    """Return a neighbour that sent the first datagram of `count` bodies."""
+    hostile = scene.hostile()
+    for transfer in range(count):
+        hostile.data(transfer, body_bytes)
+    return hostile
+
+
+def test_ten_thousand_half_chunks_of_one_neighbour_block_nobody() -> None:
+    """T-17: memory stays at the cap, others are served at once, and after the time of grace a whole
+    chunk of the same neighbour is taken; what gave way is told to it."""
+    scene = Scene()
+    tracemalloc.start()
+    hostile = half_of_many(scene, 10_000, TWO_SEGMENTS)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    receiver = hostile.theirs.receiver
+    assert len(receiver._incoming) == MAX_PARTIALS_COUNT
+    assert grown < 16 << 20
+    assert scene.honest_goes_on()
+    for _ in range(6):
+        scene.step(1.0)
+        hostile.control(wire.ProbeFrame(0).to_bytes())  # it is there, it only sends no more
+    began = scene.now
+    bodies = len(scene.uppers[VICTIM].bodies)
+    for index in range(2):
+        hostile.data(MAX_PARTIALS_COUNT, TWO_SEGMENTS, index)
+    assert len(scene.uppers[VICTIM].bodies) == bodies + 1 and scene.now - began < 1.0
+    scene.heard.clear()
+    scene.step(0.1)
+    told = [
+        entry
+        for address, datagram in scene.heard
+        if address == hostile.address and datagram[0] == wire.CONTROL_BYTE
+        for frame in wire.decode_control(datagram)
+        if isinstance(frame, wire.RefusedFrame)
+        for entry in frame.entries
+    ]
+    assert (0, Reason.STORE_FULL) in told
+    assert hostile.theirs.counters()["evicted_transfers"] == 1
+
+
+def test_half_chunks_that_use_up_the_credit_give_way_to_whole_ones() -> None:
+    """24 half chunks of 1 MiB are all the credit; after the time of grace the slowest give way."""
+    scene = Scene()
+    hostile = half_of_many(scene, 23, 1 << 20)
+    for index in range(400):  # this one comes in well
+        hostile.data(23, 1 << 20, index)
+    receiver = hostile.theirs.receiver
+    hostile.data(24, TWO_SEGMENTS)
+    assert scene.victim.dropped["over_credit"] == 1 and not receiver.evicted_transfers
+    scene.step(6.0)
+    hostile.control(wire.BlockedFrame(TWO_SEGMENTS).to_bytes())
+    assert receiver.evicted_transfers == 1 and 23 in receiver._incoming
+    for index in range(2):
+        hostile.data(24, TWO_SEGMENTS, index)
+    assert scene.uppers[VICTIM].bodies[-1] == bytes(TWO_SEGMENTS)
+
+
+def test_a_look_for_slow_transfers_is_not_to_be_had_for_each_frame() -> None:
+    """1000 BLOCKED frames in a moment make the node look once."""
+    scene = Scene()
+    hostile = half_of_many(scene, 1000, TWO_SEGMENTS)
+    hostile.data(1000, 1 << 20)
+    receiver = hostile.theirs.receiver
+    looks = []
+    receiver._incoming = _Watched(receiver._incoming, looks)
+    for _ in range(10):
+        hostile.control(*[wire.BlockedFrame(24 << 20).to_bytes()] * 100)
+        hostile.control(*[wire.BlockedFrame(1 << 20).to_bytes()] * 100)
+    for transfer in range(1001, 1100):
+        hostile.data(transfer, 1 << 20)
+    assert scene.victim.dropped["over_credit"] > 70
+    assert len(looks) <= 1
+
+
+class _Watched(dict):  # type: ignore[type-arg]
+    """Notes each look at all that it holds."""
+
+    def __init__(self, content: dict[int, object], looks: list[int]) -> None:
+        super().__init__(content)
+        self.looks = looks
+
+    def items(self):  # type: ignore[no-untyped-def]
+        self.looks.append(len(self))
+        return super().items()
+
+
+@pytest.mark.parametrize("greedy_count", [1, 2, 6])
+def test_half_chunks_of_a_few_keep_nobody_else_out_of_the_memory_for_all(greedy_count: int) -> None:
+    """Whoever holds most of unfinished transfers gives way at once to a neighbour below its share,
+    and begins again in vain: it is served after the others, not before them."""
+    scene = Scene(config=HopConfig(max_held_bytes=24 << 20))
+    assert scene.honest_goes_on()
+    hostile = [scene.hostile(number + 1) for number in range(greedy_count)]
+    for transfer in range(24):
+        for neighbour in hostile:
+            neighbour.data(transfer, 1 << 20)
+    for turn in range(5):
+        assert scene.honest_goes_on()
+        for neighbour in hostile:
+            neighbour.data(100 + turn, 1 << 20)
+    assert scene.victim.pool.held_bytes <= 24 << 20
+    assert sum(one.theirs.receiver.evicted_transfers for one in hostile) > 0
+
+
+def test_a_slow_transfer_goes_on_while_nobody_needs_its_room() -> None:
+    """A datagram now and then for minutes: slow, but in nobody's way."""
+    scene = Scene()
+    hostile = scene.hostile()
+    body_bytes = 60 * SHARE_BYTES
+    for index in range(60):
+        hostile.data(0, body_bytes, index)
+        hostile.ack(hostile.theirs.sender._next_burst - 1)
+        scene.step(5.0)
+    assert scene.uppers[VICTIM].bodies[-1] == bytes(body_bytes)
+    assert not hostile.theirs.receiver.evicted_transfers

@@ -430,8 +430,9 @@ def test_resets_are_few_and_never_answer_resets() -> None:
     core = link.cores[B]
     for number in range(500):
         control = wire.encode_control(number + 1, [wire.ProbeFrame(1).to_bytes()])
-        link.receive(B, ("198.51.100.1", 9), [control])
-        link.receive(B, ("198.51.100.1", 9), [wire.Reject(number + 1, "").to_bytes()])
+        address = (f"198.51.100.{number % 200}", 9)
+        link.receive(B, address, [control])
+        link.receive(B, address, [wire.Reject(number + 1, "").to_bytes()])
     answers = list(core.datagrams_to_send(link.now))
     assert len(answers) == 50
     assert all(len(buffers[0]) == 12 for _, buffers, _ in answers)
