@@ -1,121 +1,328 @@
-"""How much may be in flight: a window from measured delivery rate and round-trip time.
+"""How much may be in flight and how fast it leaves: from measured delivery rate and round trip.
 
-Loss by itself is not congestion: what counts is the rate at which the receiver says bytes arrive.
-The window starts small and doubles each round trip while that rate still grows by a quarter; then
-it is twice the rate times the minimum round trip, plus a slack for hosts that work in batches.
-A round with much loss puts a ceiling on it, never below that product itself, so that a short queue
-is not overrun for ever. A later version paces and competes fairly; its place is this class.
+Loss by itself is not congestion. What counts is the rate at which bytes arrive, and whether they
+wait in a queue. Alone on its path a session probes for more each eighth round, drains what that
+queued, and sends a little more than arrives where the path loses some anyway. When no round finds
+the queue empty any more, somebody else fills it: then the window is CUBIC's, which shares fairly
+with TCP and with its own kind; an empty queue ends that.
 
-Source: the idea of BBR (draft-ietf-ccwg-bbr), reduced to its window; docs/protocol/hop.md.
+Source: BBR (draft-ietf-ccwg-bbr) for the model and its states; Copa (NSDI 2018) for telling
+competition by queues that never empty; RFC 9438 for the window then. docs/decisions/0011.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from packetcloud.chunk.hop.cubic import CubicWindow
+from packetcloud.chunk.hop.path_model import PathModel
+from packetcloud.chunk.hop.rtt import RttEstimator
 
 INITIAL_WINDOW_BYTES = 16 * 1472
 MIN_WINDOW_DATAGRAMS = 4
 """Never less in flight, also where a datagram is as large as the initial window."""
 MAX_WINDOW_BYTES = 1 << 30
 """Far beyond what any receive buffer takes."""
-STEADY_GAIN = 2.0
-HOST_SLACK_S = 0.002
-"""Two hosts answer each other in batches of up to about this long. At 10 Gbit/s the slack adds
-5 MB to the window, at 10 Mbit/s 5 kB."""
+START_GAIN = 2.89
+"""Doubles what arrives each round trip: BBR's 2/ln 2."""
+STEADY_WINDOW_GAIN = 2.0
 GROWTH_FACTOR = 1.25
 ROUNDS_WITHOUT_GROWTH = 3
-RATE_WINDOW_ROUNDS = 10
+CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+"""Gain of the sending rate, a round each: ask for more, drain the queue of that, cruise."""
+DRAIN_PHASE = 1
+LONGEST_DRAIN_ROUNDS = 3
+DRAIN_GAIN = 0.5
+DRAIN_ROUNDS = 10
+"""Enough for ten times the product; a queue that is longer is not ours."""
+COMPETING_ROUNDS = len(CYCLE) + 2
+"""So many rounds without an empty queue, a whole cycle among them: somebody else fills it."""
+COMPETING_PACE = 1.2
+EMPTY_ROUNDS = 3
+"""So many rounds with an empty queue, one after the other, end a competition."""
 LOSS_RATIO = 0.02
-"""A round that lost more than this lowers the ceiling; the figure is that of BBRv2."""
-CEILING_CUT = 0.85
-CEILING_GROWTH = 1.05
+"""A first rush that loses more than this into a queue is over; the figure is BBRv2's."""
+PROBE_RTT_GAIN = 0.5
+PROBE_RTT_S = 0.2
 BURST_DURATION_S = 0.001
-"""One burst is about this long at the estimated rate."""
+"""One burst is about this long at the sending rate."""
+CATCH_UP_S = 0.002
+"""Who was woken late may send so much more at once: timers are that coarse."""
+SHORTEST_ROUND_S = 0.0005
 
 
-class DeliveryRateWindow:
-    """The window of one session's sending direction.
+class Mode(Enum):
+    """What a session is doing about its path."""
+
+    STARTING = auto()
+    DRAINING = auto()
+    CRUISING = auto()
+    COMPETING = auto()
+    ASKING_RTT = auto()
+
+
+@dataclass(slots=True)
+class _Round:
+    """From when something was sent until the neighbour has heard of it."""
+
+    began_at: float
+    delivered: int
+    end_burst: int
+    lost: int = 0
+    min_rtt_s: float = float("inf")
+
+
+class Congestion:
+    """The window and the pace of one session's sending direction.
 
     Args:
         datagram_bytes: of a full datagram in this session.
+        rtt: the session's round trips, the handshake's among them.
+        max_burst_bytes: beyond it a burst of a millisecond is not cut, and nothing is paced.
     """
 
-    def __init__(self, datagram_bytes: int) -> None:
-        self._least_bytes = MIN_WINDOW_DATAGRAMS * datagram_bytes
+    def __init__(
+        self, datagram_bytes: int, rtt: RttEstimator, max_burst_bytes: int = 512 << 10
+    ) -> None:
+        self._rtt = rtt
+        self._datagram_bytes = datagram_bytes
+        self._max_burst_bytes = max_burst_bytes
+        self._least_bytes = float(MIN_WINDOW_DATAGRAMS * datagram_bytes)
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.path = PathModel()
+        self.mode = Mode.STARTING
         self.window_bytes = float(max(INITIAL_WINDOW_BYTES, self._least_bytes))
-        self.rate_bytes_per_s = 0.0
-        self._samples: deque[float] = deque(maxlen=RATE_WINDOW_ROUNDS)
-        self.is_starting = True
-        """The window doubles each round trip: every ACK that waits costs as long."""
-        self._best = 0.0
-        self._rounds_without_growth = 0
-        self._round_began_at: float | None = None
-        self._round_delivered = 0
+        self._round: _Round | None = None
         self._delivered = 0
-        self._round_lost = 0
-        self._ceiling = float("inf")
+        self._best_rate = 0.0
+        self._rounds_without_growth = 0
+        self._rounds_with_queue = 0
+        self._phase = 0
+        self._drained_rounds = 0
+        self._was_draining = False
+        """The round before this one was sent slowly: what an empty queue loses of it is lost at
+        random."""
+        self._mode_rounds = 0
+        self._mode_since = 0.0
+        self._resume = Mode.CRUISING
+        self._cubic: CubicWindow | None = None
+        self._empty_rounds = 0
+        self._is_recovering = False
+        self._release_at = 0.0
+
+    def reset(self) -> None:
+        """Forget everything: the neighbour is somewhere else now."""
+        delivered = self._delivered
+        self._start_anew()
+        self._delivered = delivered
+
+    @property
+    def is_starting(self) -> bool:
+        """The window grows each round trip: every ACK that waits costs as long."""
+        return self.mode is Mode.STARTING
+
+    # --- pace -----------------------------------------------------------------------------------
+
+    @property
+    def pace_bytes_per_s(self) -> float:
+        """How fast bursts may leave."""
+        match self.mode:
+            case Mode.STARTING:
+                return 2 * self.window_bytes / self._rtt.smoothed_s
+            case Mode.COMPETING:
+                return COMPETING_PACE * self.window_bytes / self._rtt.smoothed_s
+            case Mode.DRAINING:
+                gain = DRAIN_GAIN
+            case Mode.CRUISING:
+                gain = CYCLE[self._phase]
+            case Mode.ASKING_RTT:
+                gain = 1.0
+        least = self._least_bytes / self._rtt.smoothed_s
+        return max(gain * self.path.send_rate_bytes_per_s, least)
+
+    @property
+    def burst_bytes(self) -> float:
+        """How many bytes to send in one burst at most."""
+        if self._round is None:
+            return self.window_bytes / 4
+        return self.pace_bytes_per_s * BURST_DURATION_S
+
+    def release_at(self) -> float:
+        """Return from when on the next burst may leave."""
+        return self._release_at
+
+    def on_sent(self, size: int, now: float) -> None:
+        """A burst of `size` bytes left: when may the next one?
+
+        The first window may leave in one piece: RFC 9002, section 7.7.
+        """
+        pace = self.pace_bytes_per_s
+        if self._round is None or pace * BURST_DURATION_S >= self._max_burst_bytes:
+            self._release_at = now
+        else:
+            self._release_at = max(self._release_at, now - CATCH_UP_S) + size / pace
+
+    # --- what the path says ---------------------------------------------------------------------
 
     def on_loss(self, lost_bytes: int) -> None:
         """Count what was found lost in the present round."""
-        self._round_lost += lost_bytes
+        if self._round is not None:
+            self._round.lost += lost_bytes
 
-    def on_restart(self, now: float) -> None:
+    def on_restart(self, next_burst: int, now: float) -> None:
         """Begin a new round: something is sent and nothing was in flight.
 
         A round that held the pause would say how fast the source is, not the path; the window of a
         source of one chunk now and then would shrink to what it sends, and its chunks to a crawl.
         """
-        if self._round_began_at is not None:
-            self._round_began_at, self._round_delivered = now, self._delivered
+        if self._round is not None:
+            self._round = _Round(now, self._delivered, next_burst)
 
-    def on_ack(self, delivered_bytes: int, minimum_rtt_s: float, limited: bool, now: float) -> None:
-        """Take in the receiver's count of arrived bytes.
+    def on_ack(
+        self,
+        delivered_bytes: int,
+        rtt_s: float | None,
+        largest: int,
+        next_burst: int,
+        in_flight_bytes: int,
+        limited: bool,
+        now: float,
+    ) -> None:
+        """Take in what an ACK says of the path.
 
         Args:
-            delivered_bytes: total since the session began.
+            delivered_bytes: bytes that arrived since the session began.
+            rtt_s: of the burst it names, less the neighbour's delay; None when it names no new one.
+            largest: the burst it names.
+            next_burst: the number of the burst to be sent next.
+            in_flight_bytes: what is sent and not passed by an ACK.
             limited: the sender had nothing more to send; such a round says little of the path.
         """
         if delivered_bytes < self._delivered:
             return  # overtaken by a later ACK
         self._delivered = delivered_bytes
-        if self._round_began_at is None:
-            self._round_began_at, self._round_delivered = now, delivered_bytes
+        if rtt_s is not None:
+            self.path.add_rtt(rtt_s, now)
+        current = self._round
+        if current is None:
+            self._round = _Round(now, delivered_bytes, next_burst)
             return
-        elapsed = now - self._round_began_at
-        if elapsed < max(minimum_rtt_s, 0.0005):
+        if rtt_s is not None:
+            current.min_rtt_s = min(current.min_rtt_s, rtt_s)
+        elapsed = now - current.began_at
+        shortest = max(min(self.path.min_rtt_s, 1.0), SHORTEST_ROUND_S)
+        if largest < current.end_burst or elapsed < shortest:
             return
-        delivered = delivered_bytes - self._round_delivered
+        self._round = _Round(now, delivered_bytes, next_burst)
+        self._end_round(current, delivered_bytes - current.delivered, elapsed, limited, now)
+        if self.mode is Mode.DRAINING and in_flight_bytes <= self.path.product_bytes:
+            self._enter(Mode.CRUISING, now)
+
+    def _end_round(
+        self, ended: _Round, delivered: int, elapsed: float, limited: bool, now: float
+    ) -> None:
+        path = self.path
+        is_empty = path.is_queue_empty(ended.min_rtt_s)
+        if self._was_draining and is_empty:
+            path.add_loss(ended.lost, delivered)
+        elif self._was_draining:
+            path.doubt_loss()
+        self._was_draining = self.mode is Mode.DRAINING or (
+            self.mode is Mode.CRUISING and self._phase == DRAIN_PHASE
+        )
         sample = delivered / elapsed
-        is_lossy = self._round_lost > LOSS_RATIO * (delivered + self._round_lost)
-        self._round_began_at, self._round_delivered, self._round_lost = now, delivered_bytes, 0
-        if not delivered or (limited and sample < self.rate_bytes_per_s):
-            return
-        self._samples.append(sample)
-        self.rate_bytes_per_s = max(self._samples)
-        product = self.rate_bytes_per_s * (minimum_rtt_s + HOST_SLACK_S)
-        if is_lossy:
-            self.is_starting = False
-            self._ceiling = max(CEILING_CUT * self.window_bytes, product)
-        else:
-            self._ceiling *= CEILING_GROWTH
-        if self.is_starting:
-            self._continue_start(sample)
-        if not self.is_starting:
-            wanted = min(STEADY_GAIN * product, self._ceiling)
-            self.window_bytes = min(max(wanted, self._least_bytes), MAX_WINDOW_BYTES)
+        is_telling = delivered > 0 and not (limited and sample < path.rate_bytes_per_s)
+        if is_telling:
+            path.add_rate(sample)
+        self._rounds_with_queue = 0 if is_empty or limited else self._rounds_with_queue + 1
+        is_lossy = ended.lost > LOSS_RATIO * (delivered + ended.lost)
+        self._mode_rounds += 1
+        match self.mode:
+            case Mode.STARTING if is_telling:
+                self._continue_start(sample, is_lossy and not is_empty, now)
+            case Mode.DRAINING if is_empty or self._mode_rounds >= DRAIN_ROUNDS:
+                self._enter(Mode.CRUISING, now)
+            case Mode.CRUISING:
+                self._drained_rounds = self._drained_rounds + 1 if self._phase == DRAIN_PHASE else 0
+                if is_empty or not 0 < self._drained_rounds < LONGEST_DRAIN_ROUNDS:
+                    self._phase = (self._phase + 1) % len(CYCLE)
+                if self._rounds_with_queue >= COMPETING_ROUNDS:
+                    self._enter(Mode.COMPETING, now)
+            case Mode.COMPETING:
+                self._empty_rounds = self._empty_rounds + 1 if is_empty else 0
+                if self._empty_rounds >= EMPTY_ROUNDS:
+                    self._enter(Mode.CRUISING, now)
+                else:
+                    self._compete(ended.lost > 0, limited, now)
+            case Mode.ASKING_RTT:
+                self._end_asking(ended.min_rtt_s, now)
+        if self.mode in (Mode.CRUISING, Mode.COMPETING) and path.is_min_rtt_old(now):
+            self._resume = self.mode
+            self._enter(Mode.ASKING_RTT, now)
+        self._set_window()
 
-    def _continue_start(self, sample: float) -> None:
-        self.window_bytes = min(2 * self.window_bytes, MAX_WINDOW_BYTES)
-        if sample >= self._best * GROWTH_FACTOR:
-            self._best = sample
+    def _enter(self, mode: Mode, now: float) -> None:
+        if mode is Mode.COMPETING and self._cubic is None:
+            in_use = self.path.rate_bytes_per_s * self._rtt.smoothed_s
+            window = min(in_use, self.window_bytes)
+            self._cubic = CubicWindow(window, self._datagram_bytes, now)
+            self._empty_rounds = 0
+            self._is_recovering = False
+        elif mode is Mode.CRUISING:
+            self._cubic = None
+            self._phase = DRAIN_PHASE + 1
+            self._rounds_with_queue = 0
+        self.mode = mode
+        self._mode_rounds = 0
+        self._mode_since = now
+
+    def _continue_start(self, sample: float, is_over: bool, now: float) -> None:
+        if sample >= self._best_rate * GROWTH_FACTOR:
+            self._best_rate = sample
             self._rounds_without_growth = 0
-            return
-        self._rounds_without_growth += 1
-        self.is_starting = self._rounds_without_growth < ROUNDS_WITHOUT_GROWTH
+        else:
+            self._rounds_without_growth += 1
+        if is_over or self._rounds_without_growth >= ROUNDS_WITHOUT_GROWTH:
+            self._enter(Mode.DRAINING, now)
 
-    @property
-    def burst_bytes(self) -> float:
-        """How many bytes to send in one burst at most."""
-        if self.is_starting:
-            return max(self.window_bytes / 4, 2 * 1472)
-        return max(self.rate_bytes_per_s * BURST_DURATION_S, 2 * 1472)
+    def _compete(self, has_lost: bool, limited: bool, now: float) -> None:
+        assert self._cubic is not None
+        if self._is_recovering:
+            # What was sent before the cut and lost by it says nothing new.
+            self._is_recovering = False
+            return
+        if has_lost:
+            self._cubic.on_loss(now)
+            self._is_recovering = True
+            return
+        if not self._cubic.has_lost:
+            self._cubic.grow_to(STEADY_WINDOW_GAIN * self.path.product_bytes, now)
+        if not limited:
+            self._cubic.on_round(self._rtt.smoothed_s, now)
+
+    def _end_asking(self, rtt_s: float, now: float) -> None:
+        """The shortest round trip was asked for with little in flight: take the answer."""
+        if now - self._mode_since < PROBE_RTT_S or self._mode_rounds < 2:
+            return
+        was_own_queue = self.path.is_queue_empty(rtt_s)
+        if rtt_s < float("inf"):
+            self.path.replace_min_rtt(rtt_s, now)
+        self._enter(Mode.CRUISING if was_own_queue else self._resume, now)
+
+    def _set_window(self) -> None:
+        product = self.path.product_bytes
+        match self.mode:
+            case Mode.STARTING:
+                wanted = min(2 * self.window_bytes, START_GAIN * product)
+                wanted = max(wanted, self.window_bytes)
+            case Mode.COMPETING:
+                assert self._cubic is not None
+                wanted = self._cubic.window_bytes
+            case Mode.ASKING_RTT:
+                wanted = PROBE_RTT_GAIN * product
+            case _:
+                wanted = STEADY_WINDOW_GAIN * product
+        self.window_bytes = min(max(wanted, self._least_bytes), MAX_WINDOW_BYTES)

@@ -18,7 +18,7 @@ from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Buffer, Settlement
 from packetcloud.chunk.hop.buffers import JUMBO_BYTES, StoredBody
-from packetcloud.chunk.hop.congestion import DeliveryRateWindow
+from packetcloud.chunk.hop.congestion import Congestion
 from packetcloud.chunk.hop.layout import BurstLayout
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
 from packetcloud.chunk.hop.rtt import RttEstimator
@@ -82,7 +82,7 @@ class Sender:
         self._peer_window = peer_window_bytes
         self._rtt = rtt
         self._settle = settle
-        self.congestion = DeliveryRateWindow(stride)
+        self.congestion = Congestion(stride, rtt, MAX_BURST_BYTES)
         self._queue: deque[Outgoing] = deque()
         self._outstanding: dict[int, Outgoing] = {}
         self._by_token: dict[int, Outgoing] = {}
@@ -111,6 +111,8 @@ class Sender:
         self._waiting_since: float | None = None
         self._blocked_at: float | None = None
         self._loss_at: float | None = None
+        self._paced_until: float | None = None
+        """From when on the next burst may leave; None when it is not the pace that it waits for."""
         self._limited = True
         self.retransmitted_segments = 0
         self.sent_bytes = 0
@@ -188,11 +190,17 @@ class Sender:
 
         The buffers hold until the next call; the burst counts as sent at `now`.
         """
+        self._paced_until = None
         window = min(self.congestion.window_bytes, self._peer_window)
         if self.in_flight_bytes >= window:
             self._limited = False
             return None
-        rows = max(2, int(self.congestion.burst_bytes) // self.stride)
+        release_at = self.congestion.release_at()
+        if now < release_at - TIMER_SLACK_S and self._has_to_send:
+            self._limited = False
+            self._paced_until = release_at
+            return None
+        rows = max(1, int(self.congestion.burst_bytes) // self.stride)
         rows = min(rows, self._rows_per_burst)
         if self._resend_small:
             laid = self._send_bundles(self._resend_small, rows, now, again=True)
@@ -218,6 +226,10 @@ class Sender:
         if current.next_index >= current.segments:
             self._current = None
         return laid
+
+    @property
+    def _has_to_send(self) -> bool:
+        return bool(self._current or self._resend or self._resend_small or self._queue)
 
     def _may_start(self, outgoing: Outgoing, now: float) -> bool:
         if self._next_transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
@@ -313,7 +325,8 @@ class Sender:
 
     def _note_sent(self, burst: int, size: int, now: float) -> None:
         if not self.in_flight_bytes:
-            self.congestion.on_restart(now)
+            self.congestion.on_restart(burst + 1, now)
+        self.congestion.on_sent(size, now)
         self._in_flight.append(_Burst(burst, now, size))
         self.in_flight_bytes += size
         self.sent_bytes += size
@@ -337,13 +350,22 @@ class Sender:
             if self._blocked_at is not None:
                 self._blocked_at, self._backoff = now, 0
         self._peer_window = max(ack.window_bytes, self.stride)
+        rtt_s: float | None = None
         if largest > self._largest_acked:
-            self._pass_bursts(largest, ack.delay_us / 1e6, now)
+            rtt_s = self._pass_bursts(largest, ack.delay_us / 1e6, now)
             self._backoff = 0
             self._waiting_since = now if self._in_flight else None
         # A network may double datagrams, but not for ever.
         received_bytes = min(ack.received_bytes, 2 * self.sent_bytes)
-        self.congestion.on_ack(received_bytes, self._rtt.minimum_s, self._limited, now)
+        self.congestion.on_ack(
+            received_bytes,
+            rtt_s,
+            largest,
+            self._next_burst,
+            self.in_flight_bytes,
+            self._limited,
+            now,
+        )
         outstanding = self._outstanding
         if below > self._done_below:
             for transfer in range(self._done_below, below):
@@ -386,7 +408,9 @@ class Sender:
             self._drop_from_queues(outgoing)
         self._end(outgoing, Settlement.ACCEPTED, 0)
 
-    def _pass_bursts(self, largest: int, delay_s: float, now: float) -> None:
+    def _pass_bursts(self, largest: int, delay_s: float, now: float) -> float | None:
+        """Take bursts out of flight; return the round trip of the largest, less `delay_s`."""
+        rtt_s: float | None = None
         in_flight = self._in_flight
         while in_flight and in_flight[0].number <= largest:
             burst = in_flight.popleft()
@@ -394,7 +418,9 @@ class Sender:
             self._history.append(burst)
             if burst.number == largest:
                 self._rtt.add_sample(now - burst.sent_at, delay_s, now)
+                rtt_s = max(now - burst.sent_at - delay_s, 1e-6)
         self._largest_acked = largest
+        return rtt_s
 
     def _take_bitmap(self, below: int, bitmap: bytes) -> None:
         bits = int.from_bytes(bitmap, "little")
@@ -468,6 +494,8 @@ class Sender:
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` must be called, or None."""
         deadline = self._loss_at
+        if self._paced_until is not None:
+            deadline = self._paced_until if deadline is None else min(deadline, self._paced_until)
         if self._waiting_since is not None and self._in_flight:
             probe_at = self._waiting_since + self._rtt.probe_timeout_s(self._backoff)
             deadline = probe_at if deadline is None else min(deadline, probe_at)
@@ -514,6 +542,7 @@ class Sender:
         """Return a probe when nothing more may leave and the window would grow with an ACK."""
         if (
             not self._limited
+            and self._paced_until is None
             and self.congestion.is_starting
             and self.in_flight_bytes
             and self._asked_burst != self._next_burst

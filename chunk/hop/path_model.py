@@ -1,0 +1,87 @@
+"""What a session knows of its path: how fast it delivers, how long it takes, what it loses anyway.
+
+Source: the filters of BBR (draft-ietf-ccwg-bbr); docs/decisions/0011.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+RATE_WINDOW_ROUNDS = 10
+MIN_RTT_WINDOW_S = 10.0
+"""A minimum that nothing came near for so long is asked for anew: the path may have changed."""
+HOST_SLACK_S = 0.002
+"""Two hosts answer each other in batches of up to about this long. At 10 Gbit/s the slack adds
+2.5 MB to what may be in flight, at 10 Mbit/s 2.5 kB."""
+QUEUE_SHARE = 0.125
+"""A queue is empty when it delays by no more than this share of the shortest round trip..."""
+QUEUE_SLACK_S = 0.002
+"""... or by this: what hosts delay by themselves is no queue."""
+MAX_RANDOM_LOSS = 0.6
+"""More than this is not made up for by sending faster."""
+LOSS_MEMORY = 0.75
+"""Of what was counted before, each time random loss is measured: about four measurements count."""
+
+DOUBTED_SHARE = 0.9
+"""Of the random loss that is believed on when it could not be measured."""
+
+
+class PathModel:
+    """Windowed maximum of the delivery rate, windowed minimum of the round trip, random loss."""
+
+    def __init__(self) -> None:
+        self.rate_bytes_per_s = 0.0
+        """Bytes that arrive each second: the largest of the last rounds."""
+        self.min_rtt_s = float("inf")
+        self.min_rtt_at = float("-inf")
+        self.random_loss = 0.0
+        """Share of datagrams that is lost without any queue, whatever the rate."""
+        self._samples: deque[float] = deque(maxlen=RATE_WINDOW_ROUNDS)
+        self._lost_bytes = 0.0
+        self._counted_bytes = 0.0
+
+    def add_rate(self, sample: float) -> None:
+        """Take in the delivery rate of one round, in bytes per second."""
+        self._samples.append(sample)
+        self.rate_bytes_per_s = max(self._samples)
+
+    def add_rtt(self, rtt_s: float, now: float) -> None:
+        """Take in one round trip, less what the neighbour held its answer back."""
+        if rtt_s <= self.min_rtt_s * (1 + QUEUE_SHARE / 2):
+            self.min_rtt_at = now
+        self.min_rtt_s = min(self.min_rtt_s, rtt_s)
+
+    def replace_min_rtt(self, rtt_s: float, now: float) -> None:
+        """The minimum was asked for anew: this is it."""
+        self.min_rtt_s, self.min_rtt_at = rtt_s, now
+
+    def is_min_rtt_old(self, now: float) -> bool:
+        return now - self.min_rtt_at > MIN_RTT_WINDOW_S
+
+    def add_loss(self, lost_bytes: int, delivered_bytes: int) -> None:
+        """Take in what was lost of what was sent too slowly to fill any queue."""
+        self._lost_bytes = LOSS_MEMORY * self._lost_bytes + lost_bytes
+        self._counted_bytes = LOSS_MEMORY * self._counted_bytes + lost_bytes + delivered_bytes
+        if self._counted_bytes:
+            self.random_loss = min(self._lost_bytes / self._counted_bytes, MAX_RANDOM_LOSS)
+
+    def doubt_loss(self) -> None:
+        """Sent slowly, and there is a queue all the same: what is made up for may be too much."""
+        self._lost_bytes *= DOUBTED_SHARE
+        self.random_loss *= DOUBTED_SHARE
+
+    def is_queue_empty(self, rtt_s: float) -> bool:
+        """Tell whether a round whose shortest round trip was `rtt_s` met no queue to speak of."""
+        return rtt_s - self.min_rtt_s <= max(QUEUE_SHARE * self.min_rtt_s, QUEUE_SLACK_S)
+
+    @property
+    def send_rate_bytes_per_s(self) -> float:
+        """What must be sent each second for `rate_bytes_per_s` to arrive."""
+        return self.rate_bytes_per_s / (1 - self.random_loss)
+
+    @property
+    def product_bytes(self) -> float:
+        """Bytes in flight that keep the path busy."""
+        if self.min_rtt_s == float("inf"):
+            return 0.0
+        return self.send_rate_bytes_per_s * (self.min_rtt_s + HOST_SLACK_S)
