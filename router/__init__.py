@@ -19,6 +19,7 @@ The core, which knows no socket, clock or loop:
 - `reports`      what sources are told, batched
 - `settings`     what the core is told to do
 - `redial`       which neighbour routers to call, and when again
+- `caps`         what neighbours can make grow, and where it stops
 - `errors`       errors of this room
 
 Around it:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from packetcloud.router.routes import NextHop
     from packetcloud.router.service_pool import VI
 
-_MAX_FLOWS_COUNT = {Role.HOST: 256, Role.SERVICE: 0, Role.ROUTER: 65_536}
+MAX_FLOWS_COUNT = {Role.HOST: 256, Role.SERVICE: 0, Role.ROUTER: 65_536}
 """Cached flows of one neighbour, about 400 bytes each. A host that invents flows empties its own
 cache and nobody else's; a router carries the flows of many hosts, and is trusted by config."""
 
@@ -27,7 +27,7 @@ class Attachment:
         self.guid: GUID = neighbour.guid
         self.role = neighbour.role
         self.flows: dict[bytes, Flow] = {}
-        self.max_flows = _MAX_FLOWS_COUNT[neighbour.role]
+        self.max_flows = MAX_FLOWS_COUNT[neighbour.role]
         self.flow_misses = 0
         self.next_hop: NextHop | None = None
         self.vi: VI | None = None

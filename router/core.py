@@ -81,6 +81,8 @@ class RouterCore:
         )
         self.door_refusals: Counter[Reason] = Counter()
         """Chunks that were not taken, by reason: outside the conservation sum."""
+        self.refused_attachments: Counter[Role] = Counter()
+        """Neighbours that were not admitted, by what they said they are."""
         self.flow_misses_count = 0
         self.is_draining = False
         self._planner = FlowPlanner(settings, self.forwarder, self.service_table.hosted, classifier)
@@ -98,6 +100,11 @@ class RouterCore:
 
     def admit(self, guid: GUID, role: Role) -> str | None:
         """Say why a neighbour may not attach, None if it may."""
+        refusal = self._reason_to_refuse(guid, role)
+        self.refused_attachments[role] += refusal is not None
+        return refusal
+
+    def _reason_to_refuse(self, guid: GUID, role: Role) -> str | None:
         settings = self.settings
         if self.is_draining:
             return "this router is shutting down"
@@ -270,7 +277,7 @@ class RouterCore:
         if hop is not None and hop.is_router and not head[1]:
             return self._at_door(Reason.HOP_LIMIT)
         book = self.book
-        if book.held_bytes + size_bytes > book.store_bytes:
+        if book.is_full(size_bytes):
             return self._at_door(Reason.STORE_FULL)
         steps = flow.steps
         if steps:
@@ -331,8 +338,9 @@ class RouterCore:
         size_bytes = len(header) + len(payload)
         entry = Custody(None, header, flow, size_bytes, now, expires_at)
         entry.header, entry.payload, entry.visit = bytearray(header), payload, visit
+        is_full = self.book.is_full(size_bytes)
         self.book.originate(entry)
-        if self.book.held_bytes > self.book.store_bytes:
+        if is_full:
             self.book.give_up(entry, Leaving.REFUSED, Reason.STORE_FULL, "")
         else:
             self.dispatch.run_step(entry, now)

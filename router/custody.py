@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from packetcloud.router.service_pool import Visit
 
 
+MAX_HELD_COUNT = 262_144
+"""Chunks in custody, beside the cap on their bytes: each costs, the hop included, 1.5 KiB whatever its
+size, so small chunks reach this at 400 MB and large ones never."""
+MAX_DROPPING_NAMES_COUNT = 1024
+"""Services whose drops are counted by name; those of others are counted together. Where services
+that no list names may attach, strangers choose the names."""
+OTHER_NAME = "other"
+
+
 class Phase(Enum):
     """Where a chunk in custody stands."""
 
@@ -187,6 +196,8 @@ class CustodyBook:
         self.store_bytes = store_bytes
         self.wheel: DeadlineWheel[Custody] = DeadlineWheel()
         self.held_bytes = 0
+        self._entry_count = 0
+        """The entries as they came and went, for `is_full`; `held_count` looks at them."""
         self.taken_in_count = 0
         self.taken_in_bytes = 0
         self.originated_count = 0
@@ -205,6 +216,12 @@ class CustodyBook:
     @property
     def held_count(self) -> int:
         return len(self.wheel)
+
+    def is_full(self, size_bytes: int) -> bool:
+        """Tell whether a chunk of `size_bytes` is one too many."""
+        return (
+            self.held_bytes + size_bytes > self.store_bytes or self._entry_count >= MAX_HELD_COUNT
+        )
 
     def conservation(self) -> dict[str, int]:
         """Return the terms of the sum; `balance` is zero when nothing was lost or doubled."""
@@ -228,6 +245,7 @@ class CustodyBook:
         self.taken_in_count += 1
         self.taken_in_bytes += entry.size_bytes
         self.held_bytes += entry.size_bytes
+        self._entry_count += 1
         self.wheel.add(entry, entry.expires_at)
 
     def originate(self, entry: Custody) -> None:
@@ -235,6 +253,7 @@ class CustodyBook:
         entry.is_originated = True
         self.originated_count += 1
         self.held_bytes += entry.size_bytes
+        self._entry_count += 1
         self.wheel.add(entry, entry.expires_at)
 
     def passed_on(self, entry: Custody, to_router: bool) -> None:
@@ -255,7 +274,10 @@ class CustodyBook:
             self.expired[reason] += 1
         elif how is Leaving.DROPPED:
             assert entry.visit is not None, "only a service drops"
-            self.dropped[entry.visit.service_name] += 1
+            name = entry.visit.service_name
+            if name not in self.dropped and len(self.dropped) >= MAX_DROPPING_NAMES_COUNT:
+                name = OTHER_NAME
+            self.dropped[name] += 1
         else:
             self.replaced_count += 1
         if entry.flow.reports_to is not None:
@@ -274,6 +296,7 @@ class CustodyBook:
             del bucket[entry]
             entry.bucket = None
         self.held_bytes -= entry.size_bytes
+        self._entry_count -= 1
         entry.release()
 
 

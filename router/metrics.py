@@ -16,6 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.hop.core import COUNTER_NAMES
 from packetcloud.router.core import RouterCore
 from packetcloud.router.histogram import LogHistogram
@@ -109,6 +110,13 @@ class RouterCollector(Collector):
         for role, count in counts.items():
             neighbours.add_metric([role], count)
         yield neighbours
+        refused = {role.name.lower(): core.refused_attachments[role] for role in Role}
+        yield _labelled("attachments_refused", "Neighbours not admitted.", "role", refused)
+        yield _counter(
+            "hosts_forgotten",
+            "Absent hosts that made room for others.",
+            core.routes.forgotten_count,
+        )
         yield _gauge("draining", "1 while the router takes no more chunks.", core.is_draining)
 
     def _services(self) -> Iterator[Metric]:

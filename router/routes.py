@@ -60,6 +60,8 @@ class Routes:
         self._routers: dict[bytes, NextHop] = {}
         self._by_na: dict[int, NextHop] = {}
         self._names: dict[bytes, int] = {}
+        self.forgotten_count = 0
+        """Absent hosts that made room for others."""
         self._na = 0
         self._known_for_s = 0.0
         self.configure(settings, now)
@@ -112,6 +114,7 @@ class Routes:
         while len(self._detached) > MAX_DETACHED_HOSTS_COUNT:
             guid, _ = self._detached.popitem(last=False)
             forgotten.append(self._hosts.pop(guid))
+            self.forgotten_count += 1
         return forgotten
 
     def resolve(self, destination: bytes, na: int, now: float) -> tuple[NextHop, int] | None:

@@ -14,6 +14,10 @@ from packetcloud.router.attachment import Attachment
 from packetcloud.router.service_pool import VI, Service
 from packetcloud.router.settings import RouterSettings
 
+MAX_UNLISTED_COUNT = 1024
+"""Services that no list names, with a VI or in their grace time: as many as neighbours. Each is
+about 10 KiB, most of it histograms."""
+
 
 class ServiceTable:
     """The services of this cloudlet by SID."""
@@ -64,6 +68,8 @@ class ServiceTable:
         service = self.by_sid.get(sid.value)
         if (service is None or not service.is_listed) and self.settings.unlisted_services is None:
             return f"service {sid} is not configured at this router"
+        if service is None and len(self.by_sid) >= len(self.settings.services) + MAX_UNLISTED_COUNT:
+            return f"this router has {MAX_UNLISTED_COUNT} services that no list names already"
         if service is not None and len(service.vis) >= service.settings.max_replicas:
             return f"service {service.name} has its {service.settings.max_replicas} VIs already"
         return None

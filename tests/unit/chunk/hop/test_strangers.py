@@ -106,7 +106,7 @@ def test_what_others_said_changes_nothing_when_a_stranger_repeats_it() -> None:
 
 
 def test_guesses_at_a_live_session_change_nothing() -> None:
-    """T-07: blind guesses, with the neighbour's address and random session ids, are only counted."""
+    """T-07: blind guesses with the neighbour's address and random session ids are counted."""
     link, seen = recorded()
     core = link.cores[B]
     (session,) = core.sessions.values()
@@ -171,7 +171,7 @@ def _run(link: Link, end: float) -> None:
 
 
 def test_one_flooder_leaves_resets_for_others() -> None:
-    """A thousand stray datagrams from one address get few answers, one from another gets its own."""
+    """A thousand stray datagrams of one address get few answers, one of another gets its own."""
     link = Link()
     core: HopCore = link.cores[B]
     for number in range(1000):

@@ -1,0 +1,158 @@
+"""The caps of the router: what hosts, routers and VIs can make grow, and where it stops.
+
+Source: docs/reference/router.md, "Caps", which is checked against this list.
+"""
+
+from __future__ import annotations
+
+from packetcloud.chunk.caps import Cap, Room
+from packetcloud.chunk.hop.api import Role
+from packetcloud.chunk.names import GUID_ZERO, NA, SID_ZERO
+from packetcloud.router.attachment import MAX_FLOWS_COUNT
+from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
+from packetcloud.router.metrics import PREFIX
+from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
+from packetcloud.router.service_table import MAX_UNLISTED_COUNT
+from packetcloud.router.settings import RouterSettings, ServiceSettings
+
+_DEFAULTS = RouterSettings(GUID_ZERO, NA(1))
+_SERVICE = ServiceSettings(SID_ZERO, "")
+_STORE_FULL = f'{PREFIX}chunks_refused_at_door_total{{reason="store_full"}}'
+_MISSES = f"{PREFIX}flow_cache_misses_total"
+_WAITING = f"{PREFIX}service_waiting_chunks"
+_NOT_ADMITTED = f'{PREFIX}attachments_refused_total{{role="service"}}'
+
+CAPS = (
+    Cap(
+        "bytes in custody",
+        _DEFAULTS.store_bytes,
+        "bytes",
+        "0.2 s of 10 Gbit/s",
+        "refused `store_full` at the door",
+        _STORE_FULL,
+        ("custody:Custody.header", "service_pool:Service.waiting"),
+        "store_bytes",
+    ),
+    Cap(
+        "chunks in custody",
+        MAX_HELD_COUNT,
+        "chunks",
+        "about 1.5 KiB each whatever their size: 400 MB",
+        "refused `store_full` at the door",
+        _STORE_FULL,
+        (
+            "custody:Custody.bucket",
+            "deadlines:Timed.bucket",
+            "deadlines:DeadlineWheel._buckets",
+            "deadlines:DeadlineWheel._ticks",
+            "reports:ReportBatch.pending",
+            "service_pool:Service.waiting",
+        ),
+    ),
+    Cap(
+        "bytes that wait for one absent neighbour",
+        _DEFAULTS.detached_hold_bytes,
+        "bytes",
+        "sixteen full chunks, so that no absent host takes the store",
+        "refused `store_full` at the door",
+        _STORE_FULL,
+        ("routes:NextHop.waiting",),
+        "detached_hold_bytes",
+    ),
+    Cap(
+        "absent hosts",
+        MAX_DETACHED_HOSTS_COUNT,
+        "hosts",
+        "about 2 MiB",
+        "the one longest away is forgotten, with what waits for it",
+        f"{PREFIX}hosts_forgotten_total",
+        ("routes:Routes._hosts", "routes:Routes._detached"),
+    ),
+    Cap(
+        "flows of one host",
+        MAX_FLOWS_COUNT[Role.HOST],
+        "flows",
+        "about 400 bytes each",
+        "the host's flows are forgotten and decided anew",
+        _MISSES,
+        ("attachment:Attachment.flows",),
+    ),
+    Cap(
+        "flows of one router",
+        MAX_FLOWS_COUNT[Role.ROUTER],
+        "flows",
+        "about 26 MB; a router carries the flows of many hosts",
+        "the router's flows are forgotten and decided anew",
+        _MISSES,
+        ("attachment:Attachment.flows",),
+    ),
+    Cap(
+        "tasks of one VI",
+        _DEFAULTS.vi_window_count,
+        "tasks",
+        "what is with a VI is done twice after a crash",
+        "the chunk waits here for whichever VI has room",
+        _WAITING,
+        ("service_pool:VI.tasks",),
+        "vi_window_count",
+    ),
+    Cap(
+        "bytes of tasks of one VI",
+        _DEFAULTS.vi_window_bytes,
+        "bytes",
+        "8 chunks of 1 MiB keep the link to a VI busy",
+        "the chunk waits here for whichever VI has room",
+        _WAITING,
+        ("service_pool:VI.tasks",),
+        "vi_window_bytes",
+    ),
+    Cap(
+        "VIs of one service",
+        _SERVICE.max_replicas,
+        "VIs",
+        "an operator says how many a service may have",
+        "not admitted",
+        _NOT_ADMITTED,
+        ("service_pool:Service.slots",),
+        "max_replicas",
+    ),
+    Cap(
+        "services that no list names",
+        MAX_UNLISTED_COUNT,
+        "services",
+        "as many as neighbours, about 10 KiB each",
+        "not admitted",
+        _NOT_ADMITTED,
+        ("service_table:ServiceTable.by_sid", "service_table:ServiceTable._without_vi"),
+    ),
+    Cap(
+        "names of services in the count of drops",
+        MAX_DROPPING_NAMES_COUNT,
+        "names",
+        "each is a label of a metric for ever",
+        "counted together",
+        f'{PREFIX}chunks_dropped_total{{service="other"}}',
+        ("custody:CustodyBook.dropped",),
+    ),
+)
+
+ROOM = Room(
+    "router",
+    "packetcloud.router",
+    CAPS,
+    {
+        "core:RouterCore.door_refusals": "its keys are reasons",
+        "core:RouterCore.refused_attachments": "its keys are roles",
+        "core:RouterCore._attachments": "one for each session: the hop caps neighbours",
+        "custody:CustodyBook.refused": "its keys are reasons",
+        "custody:CustodyBook.expired": "its keys are reasons",
+        "redial:Redial._targets": "the neighbours of the config",
+        "routes:Routes._routers": "the neighbours of the config",
+        "routes:Routes._by_na": "the routes of the config",
+        "routes:Routes._names": "the names of the config",
+        "schemas": "answers of the management API, made for one request",
+        "service_pool:Service.verdicts": "its keys are verdict codes",
+        "settings:RouterSettings.names": "the names of the config",
+        "status": "answers of the management API, as its client sees them",
+    },
+)
