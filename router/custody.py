@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 MAX_HELD_COUNT = 262_144
-"""Chunks in custody, beside the cap on their bytes: each costs, the hop included, 1.5 KiB whatever its
-size, so small chunks reach this at 400 MB and large ones never."""
+"""Chunks in custody, beside the cap on their bytes: with what the hop needs each costs 1.5 KiB or
+so whatever its size: small chunks reach this at 400 MB, large ones never."""
 MAX_DROPPING_NAMES_COUNT = 1024
 """Services whose drops are counted by name; those of others are counted together. Where services
 that no list names may attach, strangers choose the names."""

@@ -11,7 +11,9 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `wire`        datagram layouts, encode and decode
 - `buffers`     row buffers, bodies, the pool
 - `rtt`         round-trip time and the timers that follow
-- `congestion`  how much may be in flight
+- `path_model`  what the path carries, by measured delivery rates
+- `cubic`       the window that TCP would have, for where others fill the queue
+- `congestion`  how much may be in flight, and how fast it leaves
 - `receiver`    segments in, bodies up, ACKs out
 - `outgoing`    one body on its way: sent, arrived, lost
 - `layout`      how a burst is laid

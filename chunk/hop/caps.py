@@ -197,7 +197,6 @@ ROOM = Room(
     "packetcloud.chunk.hop",
     CAPS,
     {
-        "congestion:DeliveryRateWindow._samples": "a ring of fixed length",
         "core:HopCore.dropped": "its keys are reasons of ours",
         "core:HopCore._ended": "its keys are names of counters",
         "core:HopCore._clients": "handshakes that this node began: its config says with whom",

@@ -38,7 +38,7 @@ def _attributes(owner: ast.ClassDef) -> Iterator[str]:
             targets, value = node.targets, node.value
         else:
             continue
-        if not (_is_growing_type(annotation) or _makes_container(value)):
+        if not (_is_growing_type(annotation) or _makes_container(value)) or _is_ring(value):
             continue
         for target in targets:
             name = _attribute_name(target, is_field=node in owner.body)
@@ -59,6 +59,15 @@ def _is_growing_type(annotation: ast.expr | None) -> bool:
     if isinstance(annotation, ast.BinOp):
         return _is_growing_type(annotation.left) or _is_growing_type(annotation.right)
     return _name_of(annotation) in GROWING
+
+
+def _is_ring(value: ast.expr | None) -> bool:
+    """Tell whether it is a deque that forgets its oldest entry by itself."""
+    return (
+        isinstance(value, ast.Call)
+        and _name_of(value.func) == "deque"
+        and any(word.arg == "maxlen" for word in value.keywords)
+    )
 
 
 def _makes_container(value: ast.expr | None) -> bool:

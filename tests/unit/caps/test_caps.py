@@ -74,6 +74,7 @@ def test_a_container_without_a_cap_is_found(tmp_path: Path) -> None:
         "        self.called = collections.OrderedDict()\n"
         "        self.keyed = dict.fromkeys('ab')\n"
         "        self.heap = [0 for _ in range(9)]\n"
+        "        self.ring = deque(maxlen=9)\n"
         "        self.count = 0\n"
         "        other.thing = []\n"
         "        local = []\n"
