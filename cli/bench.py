@@ -200,23 +200,33 @@ def chunks(output: Output, /, **options: Any) -> ExitCode:
     multiple=True,
     help="Contender; may be given more than once. [default: all three]",
 )
-@click.option("--router", "through_router", is_flag=True, help="Also with a router in between.")
-@click.option("--interop/--no-interop", default=True, help="The QUIC interop runner's link.")
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(("cells", "interop", "router", "handshakes", "outages")),
+    multiple=True,
+    help="What to measure; may be given more than once. [default: all but router]",
+)
 @pass_output
 def loss(
     output: Output,
     /,
     losses_percent: tuple[float, ...],
     contenders: tuple[str, ...],
-    through_router: bool,
-    interop: bool,
+    parts: tuple[str, ...],
     **options: Any,
 ) -> ExitCode:
     """Links that lose packets: ours against TCP CUBIC and BBR (root)."""
-    from packetcloud.testbed.bench.loss import CONTENDERS, LOSSES_PERCENT, LossPlan, bench_loss
+    from packetcloud.testbed.bench.loss import (
+        CONTENDERS,
+        DEFAULT_PARTS,
+        LOSSES_PERCENT,
+        LossPlan,
+        bench_loss,
+    )
 
     plan = LossPlan(
-        losses_percent or LOSSES_PERCENT, contenders or CONTENDERS, interop, through_router
+        losses_percent or LOSSES_PERCENT, contenders or CONTENDERS, parts or DEFAULT_PARTS
     )
     with _running(output, options, warmup=2) as (timing, progress):
         document = bench_loss(plan, timing, progress)
@@ -234,8 +244,20 @@ def loss(
         ]
         for name, cell in cells
     ]
-    table = Table(columns, rows, "Goodput, Mbit/s, and our share of what the loss leaves")
-    return _finish(output, options, document, [table])
+    tables = [Table(columns, rows, "Goodput, Mbit/s, and our share of what the loss leaves")]
+    if "handshakes" in document:
+        found = document["handshakes"]
+        title = f"Handshakes of {found['count']}, at 30 % each way"
+        keys = ("succeeded", "seconds", "median_s", "longest_s")
+        rows = [[kind, *(one[key] for key in keys)] for kind, one in found["kinds"].items()]
+        tables.append(Table(("fault", "succeeded", "s", "median s", "longest s"), rows, title))
+    if "outages" in document:
+        keys = ("is_delivered", "seconds", "ideal_s", "seconds_after_healing")
+        outages = document["outages"]["outages"]
+        rows = [[name, *(one[key] for key in keys)] for name, one in outages.items()]
+        titles = ("outage", "delivered", "s", "at least s", "s after healing")
+        tables.append(Table(titles, rows, "10 MB through links that go dark"))
+    return _finish(output, options, document, tables)
 
 
 def _mbps(gbps: float | None) -> float | None:

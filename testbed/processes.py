@@ -123,6 +123,14 @@ class Child:
             if event.get("event") == kind:
                 return event
 
+    def taken_events(self) -> list[Event]:
+        """Return all events that have come and that nobody has waited for, in order."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._events.get_nowait())
+        return found
+
     def wait_exit(self, timeout_s: float) -> str:
         """Wait until the child ends by itself; return what it printed.
 

@@ -18,6 +18,10 @@ from packetcloud.testbed.links import LinkMode
 from packetcloud.testbed.namespaces import DEFAULT_MTU, Namespace, NetworkLab
 from packetcloud.testbed.processes import Children
 
+LINK = Shape(rate_bps=50e6, delay_s=0.015, queue_packets=125)
+"""50 Mbit/s, 30 ms there and back; 125 full packets are one bandwidth-delay product."""
+INTEROP_LINK = Shape(rate_bps=10e6, delay_s=0.015, queue_packets=25)
+"""The base link of the QUIC interop runner: 10 Mbit/s, 15 ms one way, a queue of 25 packets."""
 ATTEMPTS = 3
 """A run in which the emulator was late is done again so often; then it counts as failed."""
 

@@ -9,36 +9,42 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from packetcloud.testbed.bench.emulated import (
+    INTEROP_LINK,
+    LINK,
     Conditions,
     EmulatedScene,
     OnLink,
     emulated_hop,
     emulated_path,
 )
+from packetcloud.testbed.bench.handshakes import COUNT, measure_handshakes
 from packetcloud.testbed.bench.lossy import OurTransfer, TcpTransfer
 from packetcloud.testbed.bench.ours import Load
+from packetcloud.testbed.bench.outages import OUTAGES, Outage, measure_outages
 from packetcloud.testbed.bench.report import Document, begin_document, failures_of, runs_of
 from packetcloud.testbed.bench.rounds import Contender, Progress, Record, Timing, ratio, run_rounds
 from packetcloud.testbed.emulator.shape import Shape
 
 CONTENDERS = ("ours", "cubic", "bbr")
 LOSSES_PERCENT = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-LINK = Shape(rate_bps=50e6, delay_s=0.015, queue_packets=125)
-"""50 Mbit/s, 30 ms there and back; 125 full packets are one bandwidth-delay product."""
-INTEROP_LINK = Shape(rate_bps=10e6, delay_s=0.015, queue_packets=25)
-"""The base link of the QUIC interop runner."""
 GIGA = 1e9
+
+
+PARTS = ("cells", "interop", "router", "handshakes", "outages")
+"""`router`: every cell also as A - R - B with the loss on both links, hop by hop against end to
+end."""
+DEFAULT_PARTS = ("cells", "interop", "handshakes", "outages")
 
 
 @dataclass(frozen=True, slots=True)
 class LossPlan:
-    """Which parts to measure."""
+    """What to measure."""
 
     losses_percent: Sequence[float] = LOSSES_PERCENT
     contenders: Collection[str] = CONTENDERS
-    has_interop: bool = True
-    through_router: bool = False
-    """Also A - R - B with the loss on both links: hop by hop against end to end."""
+    parts: Collection[str] = DEFAULT_PARTS
+    handshakes: int = COUNT
+    outages: Sequence[Outage] = OUTAGES
 
 
 def bench_loss(plan: LossPlan, timing: Timing, progress: Progress) -> Document:
@@ -47,20 +53,42 @@ def bench_loss(plan: LossPlan, timing: Timing, progress: Progress) -> Document:
     document["link"] = LINK.to_json()
     document["chunk_bytes"] = Load().payload_bytes
     document["failures"] = []
+    document["cells"] = {}
     with emulated_hop() as scene:
-        document["cells"] = {
-            f"{percent:g}": _cell(scene, LINK, percent, plan, timing, progress, document)
-            for percent in plan.losses_percent
-        }
-        if plan.has_interop:
+        if "cells" in plan.parts:
+            document["cells"] = _cells(scene, plan, timing, progress, document)
+        if "interop" in plan.parts:
             document["interop"] = _cell(scene, INTEROP_LINK, 0.0, plan, timing, progress, document)
-    if plan.through_router:
+    if "router" in plan.parts:
         with emulated_path() as scene:
-            document["through_router"] = {
-                f"{percent:g}": _cell(scene, LINK, percent, plan, timing, progress, document)
-                for percent in plan.losses_percent
-            }
+            document["through_router"] = _cells(scene, plan, timing, progress, document)
+    if "handshakes" in plan.parts:
+        document["handshakes"] = found = measure_handshakes(progress, count=plan.handshakes)
+        if found["succeeded"] < found["count"]:
+            text = f"{found['succeeded']} of {found['count']} handshakes succeeded"
+            document["failures"].append(text)
+    if "outages" in plan.parts:
+        document["outages"] = found = measure_outages(progress, plan.outages)
+        document["failures"] += [
+            f"outage {name}: {one['problem']}"
+            for name, one in found["outages"].items()
+            if one["problem"]
+        ]
     return {**document, **loss_keys(document)}
+
+
+def _cells(
+    scene: EmulatedScene,
+    plan: LossPlan,
+    timing: Timing,
+    progress: Progress,
+    document: Document,
+) -> Document:
+    """Measure every loss of the plan on the usual link."""
+    return {
+        f"{percent:g}": _cell(scene, LINK, percent, plan, timing, progress, document)
+        for percent in plan.losses_percent
+    }
 
 
 def _cell(
@@ -136,4 +164,13 @@ def loss_keys(document: Document) -> Document:
         "times_cubic_1_percent": figure("1", "times_cubic"),
         "times_bbr_1_percent": figure("1", "times_bbr"),
         "interop_share": document.get("interop", {}).get("ours_share"),
+        "handshakes_of_50": _handshakes_of_50(document.get("handshakes", {})),
+        "worst_seconds_after_healing": document.get("outages", {}).get(
+            "worst_seconds_after_healing"
+        ),
     }
+
+
+def _handshakes_of_50(found: Document) -> int | None:
+    count: int | None = found.get("succeeded")
+    return count if found.get("count") == COUNT else None

@@ -6,5 +6,6 @@
 - `ticks`     how far each end is, every so often
 - `node`      the hop node of such a process, its events and its end
 - `sender`    `python -m packetcloud.testbed.traffic.sender`
+- `connector` `python -m packetcloud.testbed.traffic.connector`: handshakes, one after the other
 - `receiver`  `python -m packetcloud.testbed.traffic.receiver`
 """

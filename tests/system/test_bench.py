@@ -16,8 +16,10 @@ import pytest
 from pyroute2 import netns
 
 from packetcloud.testbed.bench.chunks import bench_chunks
+from packetcloud.testbed.bench.emulated import LINK
 from packetcloud.testbed.bench.hop import bench_hop
-from packetcloud.testbed.bench.loss import LossPlan, bench_loss
+from packetcloud.testbed.bench.loss import PARTS, LossPlan, bench_loss
+from packetcloud.testbed.bench.outages import Outage
 from packetcloud.testbed.bench.path import bench_path
 from packetcloud.testbed.bench.plot import plot_document
 from packetcloud.testbed.bench.report import Document, write_document
@@ -128,7 +130,8 @@ def test_bench_chunks_has_every_key(tmp_path: Path) -> None:
 def test_bench_loss_has_every_key(tmp_path: Path) -> None:
     """Goodput and share of every contender, on every link, from runs that the emulator vouches
     for."""
-    plan = LossPlan(losses_percent=(1.0,), through_router=True)
+    outage = Outage("short", LINK, down_s=0.5)
+    plan = LossPlan(losses_percent=(1.0,), parts=PARTS, handshakes=1, outages=[outage])
     found = _check_head(bench_loss(plan, BRIEF, _quiet), "loss", tmp_path)
     for cell in (found["cells"]["1"], found["interop"], found["through_router"]["1"]):
         assert 0 < cell["ours_share"] < 1
@@ -141,6 +144,13 @@ def test_bench_loss_has_every_key(tmp_path: Path) -> None:
     assert found["times_cubic_1_percent"] > 0
     assert found["interop_share"] == found["interop"]["ours_share"]
     assert found["share_30_percent"] is None
+    for kind in ("loss", "corruption", "both"):
+        assert found["handshakes"]["kinds"][kind]["tried"] == 1
+    assert found["handshakes_of_50"] is None
+    short = found["outages"]["outages"]["short"]
+    assert short["is_delivered"]
+    assert short["dropped_packets"] > 0
+    assert found["worst_seconds_after_healing"] == short["seconds_after_healing"] > 0
 
 
 @pytest.mark.needs("iperf3")

@@ -7,7 +7,10 @@ import importlib.util
 import pytest
 
 from packetcloud.testbed.bench.chunks import limit_of
-from packetcloud.testbed.bench.loss import LINK, cell_figures, loss_keys
+from packetcloud.testbed.bench.emulated import INTEROP_LINK, LINK
+from packetcloud.testbed.bench.handshakes import handshake_figures
+from packetcloud.testbed.bench.loss import cell_figures, loss_keys
+from packetcloud.testbed.bench.outages import Outage, ideal_s, outage_keys
 from packetcloud.testbed.bench.rounds import Record
 from packetcloud.testbed.bench.service import knee_gbps, size_figures
 from packetcloud.testbed.bench.service_ours import delay_figures
@@ -150,3 +153,43 @@ def test_the_keys_of_bench_loss() -> None:
     assert keys["interop_share"] == 0.93
     del cells["2"]
     assert loss_keys({"cells": cells})["min_share_to_2_percent"] is None
+
+
+def test_handshakes_that_failed_say_why() -> None:
+    """Only those with a body that was taken count."""
+    tries = [
+        {"is_up": True, "connect_s": 0.3, "text": ""},
+        {"is_up": False, "connect_s": 0.2, "text": "the body was refused"},
+        {"is_up": True, "connect_s": 0.1, "text": ""},
+    ]
+    figures = handshake_figures(tries, 2.0)
+    assert (figures["succeeded"], figures["tried"]) == (2, 3)
+    assert figures["longest_s"] == 0.3
+    assert figures["failures"] == ["the body was refused"]
+    assert handshake_figures([], 0.0)["median_s"] is None
+
+
+def test_fifty_handshakes_are_fifty() -> None:
+    """A shorter run has no figure of that name."""
+    fifty = {"cells": {}, "handshakes": {"count": 50, "succeeded": 49}}
+    assert loss_keys(fifty)["handshakes_of_50"] == 49
+    fifty["handshakes"]["count"] = 3
+    assert loss_keys(fifty)["handshakes_of_50"] is None
+
+
+def test_the_worst_outage_counts() -> None:
+    """One that never ended leaves no figure."""
+    found = {"a": {"is_delivered": True, "seconds_after_healing": 2.0}}
+    found["b"] = {"is_delivered": True, "seconds_after_healing": 3.0}
+    assert outage_keys(found) == {"all_delivered": True, "worst_seconds_after_healing": 3.0}
+    found["c"] = {"is_delivered": False, "seconds_after_healing": None}
+    assert outage_keys(found) == {"all_delivered": False, "worst_seconds_after_healing": None}
+
+
+def test_the_least_time_under_an_outage() -> None:
+    """9.6 Mbit/s of payload on the interop link, all the time that it carries."""
+    once = Outage("once", LINK, down_s=20.0)
+    assert ideal_s(once, 6_000_000) == pytest.approx(21.0)
+    cycle = Outage("cycle", INTEROP_LINK, down_s=2.0, up_s=5.0)
+    assert ideal_s(cycle, 1_200_000) == pytest.approx(1.0)
+    assert ideal_s(cycle, 7_200_000) == pytest.approx(8.0)
