@@ -139,6 +139,7 @@ _COLUMNS = (
     ("goodput_mbps", "goodput Mbit/s", 14, "{:.2f}"),
     ("link_mbps", "link Mbit/s", 11, "{:.2f}"),
     ("rate_mbps", "believed", 8, "{:.2f}"),
+    ("pace_mbps", "pace", 6, "{:.2f}"),
     ("retransmitted", "sent again", 10, "{}"),
     ("lost", "lost", 5, "{}"),
     ("queue_full", "queue full", 10, "{}"),
@@ -148,6 +149,7 @@ _COLUMNS = (
     ("window_bytes", "window", 8, "{:.0f}"),
     ("in_flight_bytes", "in flight", 9, "{}"),
     ("probes", "probes", 6, "{}"),
+    ("mode", "mode", 10, "{}"),
 )
 
 

@@ -102,6 +102,8 @@ def _row(at_s: float, earlier: tuple[Event, ...], later: tuple[Event, ...]) -> D
         "window_bytes": sent["window_bytes"],
         "in_flight_bytes": sent["in_flight_bytes"],
         "rate_mbps": sent["rate_bytes_per_s"] * 8 / 1e6,
+        "pace_mbps": sent["pace_bytes_per_s"] * 8 / 1e6,
+        "mode": sent["mode"],
     }
 
 

@@ -20,17 +20,20 @@ def start_ticks(reactor: Any, every_s: float, fields: Callable[[], dict[str, Any
     call.start(every_s)
 
 
-def path_of(neighbour: Neighbour) -> dict[str, float]:
+def path_of(neighbour: Neighbour) -> dict[str, float | str]:
     """Return what the sending side believes about the path to a neighbour."""
     assert isinstance(neighbour, Session)
     sender, rtt = neighbour.sender, neighbour.rtt
+    congestion = sender.congestion
     return {
         "sent_bytes": sender.sent_bytes,
         "retransmitted_segments": sender.retransmitted_segments,
         "probes": sender.probes,
         "in_flight_bytes": sender.in_flight_bytes,
-        "window_bytes": sender.congestion.window_bytes,
-        "rate_bytes_per_s": sender.congestion.rate_bytes_per_s,
+        "mode": congestion.mode.name.lower(),
+        "window_bytes": congestion.window_bytes,
+        "rate_bytes_per_s": congestion.path.rate_bytes_per_s,
+        "pace_bytes_per_s": congestion.pace_bytes_per_s,
         "smoothed_rtt_s": rtt.smoothed_s,
         "minimum_rtt_s": rtt.minimum_s,
     }
