@@ -101,7 +101,11 @@ def dissect(data: bytes, cut_bytes: int = 0) -> Datagram:
     size = len(data) + cut_bytes
     kind = _TYPES.get(data[0]) if data else None
     if kind is None:
-        what = f"first byte {data[0]:#04x} is no type of version 1" if data else "no bytes"
+        what = (
+            f"first byte {data[0]:#04x} is no type of version {wire.HOP_VERSION}"
+            if data
+            else "no bytes"
+        )
         return Datagram("unknown", size, fields=_unread(data), error=what)
     word = kind.name.lower()
     if len(data) < wire.PREFIX.size:
@@ -115,8 +119,7 @@ def dissect(data: bytes, cut_bytes: int = 0) -> Datagram:
             case wire.DatagramType.BUNDLE:
                 return _bundle(data, session, cut_bytes)
             case wire.DatagramType.CONTROL:
-                frames = [_frame_fields(frame) for frame in wire.decode_control(data)]
-                return Datagram(word, size, session, {"frames": frames})
+                return Datagram(word, size, session, _control(data))
             case _:
                 return _handshake(kind, data, session)
     except ProtocolError as error:
@@ -173,24 +176,38 @@ def _data(data: bytes, session: int, cut_bytes: int) -> Datagram:
     size = len(data) + cut_bytes
     if len(data) < wire.DATA_HEADER_BYTES:
         raise ProtocolError("short_segment", f"{len(data)} bytes")
-    _, kind, reserved, _, transfer, body_bytes, index, burst = wire.DATA_HEADER.unpack_from(data)
-    if reserved:
+    _, second, flow, _, transfer, body_bytes, index, burst, check = wire.DATA_HEADER.unpack_from(
+        data
+    )
+    kind, epoch = second & 15, second >> 4
+    # An open session has no checks; a sealed one has this one by chance once in 2^32.
+    is_sealed = check != 0
+    if epoch and not is_sealed:
         raise ProtocolError("reserved_bits")
     content = data[wire.DATA_HEADER_BYTES :]
     here_bytes = size - wire.DATA_HEADER_BYTES
-    if not 1 <= here_bytes <= body_bytes:
+    if not 1 <= here_bytes <= body_bytes <= wire.MAX_WIRE_BODY_BYTES:
         raise ProtocolError("bad_segment", f"{here_bytes} bytes of a body of {body_bytes}")
     whole = index == 0 and here_bytes == body_bytes and not cut_bytes
+    described: Fields = {"burst": burst, "flow": flow, "sealed": is_sealed}
+    if is_sealed:
+        body = Body(_kind_word(kind), transfer, body_bytes, index, whole, {"sealed": True})
+        return Datagram("data", size, session, described | {"epoch": epoch}, (body,))
     body = _body(kind, transfer, body_bytes, index, content, whole=whole, cut_bytes=cut_bytes)
-    return Datagram("data", size, session, {"burst": burst}, (body,))
+    return Datagram("data", size, session, described, (body,))
 
 
 def _bundle(data: bytes, session: int, cut_bytes: int) -> Datagram:
     size = len(data) + cut_bytes
     if len(data) < wire.BUNDLE_HEADER_BYTES:
         raise ProtocolError("short_bundle", f"{len(data)} bytes")
-    _, kind, reserved, _, burst, count, reserved_too = wire.BUNDLE_HEADER.unpack_from(data)
-    if kind or reserved or reserved_too:
+    _, second, reserved, _, counter, burst, count, reserved_too = wire.BUNDLE_HEADER.unpack_from(
+        data
+    )
+    described: Fields = {"counter": counter, "burst": burst, "records_count": count}
+    if second & 15 == wire.SEALED and not reserved and not reserved_too:
+        return Datagram("bundle", size, session, described | _sealed(second))
+    if second or reserved or reserved_too:
         raise ProtocolError("reserved_bits")
     bodies: list[Body] = []
     error = None
@@ -199,7 +216,7 @@ def _bundle(data: bytes, session: int, cut_bytes: int) -> Datagram:
         if len(data) - at < wire.RECORD_BYTES:
             error = CUT_OFF if cut_bytes else f"bad_bundle: record {number + 1} is cut off"
             break
-        transfer, body_bytes, kind, reserved = wire.RECORD.unpack_from(data, at)
+        transfer, body_bytes, kind, reserved, _flow = wire.RECORD.unpack_from(data, at)
         at += wire.RECORD_BYTES
         content = data[at : at + body_bytes]
         at += body_bytes
@@ -213,7 +230,7 @@ def _bundle(data: bytes, session: int, cut_bytes: int) -> Datagram:
     else:
         if any(data[at:]):
             error = f"bad_bundle: {len(data) - at} bytes behind the last record are not zero"
-    described: Fields = {"burst": burst, "records_count": count}
+    described["sealed"] = False
     return Datagram("bundle", size, session, described, tuple(bodies), error=error)
 
 
@@ -236,8 +253,7 @@ def _body(
         except ProtocolError as refused:
             error = _error_text(refused, cut_bytes)
             described.update(_unread(content))
-    word = BodyKind(kind).name.lower() if kind in list(BodyKind) else f"kind_{kind}"
-    return Body(word, transfer, body_bytes, index, whole, described, header, error)
+    return Body(_kind_word(kind), transfer, body_bytes, index, whole, described, header, error)
 
 
 def _read_body(kind: int, content: bytes, whole: bool, described: Fields) -> ChunkHeader | None:
@@ -303,6 +319,21 @@ def _read_verdict(content: bytes, whole: bool, described: Fields) -> None:
 # --- control and handshake ------------------------------------------------------------------------
 
 
+def _control(data: bytes) -> Fields:
+    """Return the frames of an open CONTROL datagram; of a sealed one what is outside its seal."""
+    if len(data) < wire.CONTROL_HEADER_BYTES:
+        raise ProtocolError("short_control", f"{len(data)} bytes")
+    _, second, reserved, _, counter = wire.CONTROL_HEADER.unpack_from(data)
+    if second & 15 == wire.SEALED and not reserved:
+        return {"counter": counter} | _sealed(second)
+    frames = [_frame_fields(frame) for frame in wire.decode_control(data)]
+    return {"counter": counter, "sealed": False, "frames": frames}
+
+
+def _sealed(second: int) -> Fields:
+    return {"sealed": True, "epoch": second >> 4}
+
+
 def _frame_fields(frame: wire.Frame) -> Fields:
     word = type(frame).__name__.removesuffix("Frame").lower()
     match frame:
@@ -339,17 +370,21 @@ def _handshake(kind: wire.DatagramType, data: bytes, session: int) -> Datagram:
         case wire.Hello():
             keys[message.session] = guid = GUID.from_public_key(message.public_key)
             described = _side_fields(guid, message.session, message.parameters)
-            if message.cookie:
+            described["stamp"] = str(message.stamp)
+            if any(message.cookie):
                 described["cookie"] = message.cookie.hex()
             # The id in a HELLO is the one that its sender chose for itself.
             return Datagram("hello", len(data), None, described, keys=keys)
         case wire.Retry():
-            described = {"cookie": message.cookie.hex()}
+            described = {
+                "guid": message.guid.hex,
+                "cookie": message.cookie.hex(),
+                "stamp": str(message.stamp),
+            }
         case wire.Welcome():
             keys[message.own_session] = guid = GUID.from_public_key(message.public_key)
             described = _side_fields(guid, message.own_session, message.parameters)
-        case wire.Reject():
-            described = {"reason": message.reason}
+            described["suite"] = wire.Suite(message.suite).name.lower()
     return Datagram(kind.name.lower(), len(data), session, described, keys=keys)
 
 
@@ -357,7 +392,8 @@ def _side_fields(guid: GUID, session: int, parameters: wire.Parameters) -> Field
     """What one side of a handshake says of itself."""
     found: Fields = {"guid": guid.hex, "own_session": f"{session:016x}"}
     found |= {entry.name: getattr(parameters, entry.name) for entry in fields(parameters)}
-    return found | {"role": Role(parameters.role).name.lower()}
+    offered = " ".join(suite.name.lower() for suite in wire.Suite if parameters.suites & suite.bit)
+    return found | {"role": Role(parameters.role).name.lower(), "suites": offered}
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -373,6 +409,10 @@ _HANDSHAKE: dict[
     wire.DatagramType.CONFIRM: wire.Confirm,
     wire.DatagramType.REJECT: wire.Reject,
 }
+
+
+def _kind_word(kind: int) -> str:
+    return BodyKind(kind).name.lower() if kind in list(BodyKind) else f"kind_{kind}"
 
 
 def _payload_type(value: int) -> str:

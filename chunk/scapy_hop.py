@@ -30,6 +30,7 @@ from scapy.fields import (
     PacketListField,
     ShortField,
     StrLenField,
+    XIntField,
     XLongField,
 )
 from scapy.layers.inet import UDP
@@ -41,12 +42,25 @@ from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.scapy_layers import BODY_LAYERS, HexField, Part, counted_bytes, patch, words
 
 _FRAME_HEAD = struct.Struct(">BBH")
+_SUITE_FLAGS = ["reserved", *(suite.name.lower() for suite in wire.Suite), *map(str, range(4, 8))]
+_HELLO_PADDING_BYTES = wire.HELLO_CORE_BYTES - wire.PREFIX.size - 64 - 8 - wire.PARAMETERS_BYTES
 
 
 def _hop_head(kind: wire.DatagramType) -> list[Any]:
     return [
         BitField("version", wire.HOP_VERSION, 4),
         BitEnumField("type", kind, 4, words(wire.DatagramType)),
+    ]
+
+
+def _sealing(is_sealed: int) -> list[Any]:
+    """The second byte of CONTROL and BUNDLE, and what follows it up to the counter."""
+    return [
+        BitField("epoch", 0, 4),
+        BitField("sealed", is_sealed, 4),
+        ShortField("reserved", 0),
+        XLongField("session", 0),
+        LongField("counter", 0),
     ]
 
 
@@ -64,18 +78,20 @@ def _session_head(kind: wire.DatagramType) -> list[Any]:
 
 
 class HopData(Packet):
-    """One segment of a body; the first one shows what the body is."""
+    """One segment of a body; the first one of an open session shows what the body is."""
 
     name = "hop data"
     fields_desc = [
         *_hop_head(wire.DatagramType.DATA),
-        ByteEnumField("kind", BodyKind.CHUNK, words(BodyKind)),
-        ShortField("reserved", 0),
+        BitField("epoch", 0, 4),
+        BitEnumField("kind", BodyKind.CHUNK, 4, words(BodyKind)),
+        ShortField("flow", 0),
         XLongField("session", 0),
         IntField("transfer", 0),
         IntField("body_bytes", None),
         IntField("index", 0),
         IntField("burst", 0),
+        XIntField("check", 0),
     ]
 
     def post_build(self, pkt: bytes, pay: bytes) -> bytes:
@@ -84,7 +100,8 @@ class HopData(Packet):
         return pkt + pay
 
     def guess_payload_class(self, payload: bytes) -> type[Packet]:
-        return BODY_LAYERS.get(self.kind, Raw) if self.index == 0 else Raw
+        is_readable = self.index == 0 and not self.check
+        return BODY_LAYERS.get(self.kind, Raw) if is_readable else Raw
 
 
 class BundleRecord(Packet):
@@ -96,6 +113,7 @@ class BundleRecord(Packet):
         ShortField("body_bytes", None),
         ByteEnumField("kind", BodyKind.CHUNK, words(BodyKind)),
         ByteField("reserved", 0),
+        ShortField("flow", 0),
     ]
 
     def post_build(self, pkt: bytes, pay: bytes) -> bytes:
@@ -116,12 +134,10 @@ class HopBundle(Packet):
     name = "hop bundle"
     fields_desc = [
         *_hop_head(wire.DatagramType.BUNDLE),
-        ByteField("reserved", 0),
-        ShortField("reserved2", 0),
-        XLongField("session", 0),
+        *_sealing(0),
         IntField("burst", 0),
         FieldLenField("count", None, count_of="records"),
-        ShortField("reserved3", 0),
+        ShortField("reserved2", 0),
         PacketListField(
             "records",
             [],
@@ -253,6 +269,13 @@ class Close(_Frame):
     fields_desc = [*_frame_head(wire.FrameType.CLOSE), _rest("reason")]
 
 
+class PaddingFrame(_Frame):
+    """Zeros that make a datagram long enough."""
+
+    name = "PADDING"
+    fields_desc = [*_frame_head(wire.FrameType.PADDING), _rest("zeros")]
+
+
 class UnknownFrame(_Frame):
     """A frame of a type that we do not know, or one whose length is wrong for its type."""
 
@@ -267,6 +290,7 @@ _FRAME_LAYERS: dict[int, tuple[type[Packet], Callable[[int], bool]]] = {
     wire.FrameType.PROBE: (Probe, lambda length: length == 4),
     wire.FrameType.BLOCKED: (Blocked, lambda length: length == 4),
     wire.FrameType.CLOSE: (Close, lambda _: True),
+    wire.FrameType.PADDING: (PaddingFrame, lambda _: True),
 }
 """The layer of each frame type, and whether a length suits it."""
 
@@ -287,11 +311,12 @@ def _frame(data: bytes, _parent: Packet | None = None) -> Packet:
 
 
 class HopControl(Packet):
-    """Control frames of a session."""
+    """Control frames of an open session."""
 
     name = "hop control"
     fields_desc = [
-        *_session_head(wire.DatagramType.CONTROL),
+        *_hop_head(wire.DatagramType.CONTROL),
+        *_sealing(0),
         PacketListField(
             "frames",
             [],
@@ -301,15 +326,28 @@ class HopControl(Packet):
     ]
 
 
+class HopSealed(Packet):
+    """A CONTROL or BUNDLE datagram of a sealed session: only its ends can read on."""
+
+    name = "hop sealed"
+    fields_desc = [*_hop_head(wire.DatagramType.CONTROL), *_sealing(wire.SEALED)]
+
+    def guess_payload_class(self, payload: bytes) -> type[Packet]:
+        return Raw
+
+
 # --- hop: handshake -------------------------------------------------------------------------------
 
 
+def _key_fields() -> list[Any]:
+    """Who this side is, and its half of the key exchange."""
+    return [HexField("public_key", 32), HexField("share", 32)]
+
+
 def _side_fields() -> list[Any]:
-    """What each side says of itself: its keys and what it can do."""
+    """What each side says of itself."""
     return [
-        HexField("public_key", 32),
-        HexField("share", 32),
-        ByteField("suite", wire.SUITE_ED25519),
+        FlagsField("suites", wire.KNOWN_SUITES, 8, _SUITE_FLAGS),
         ByteEnumField("role", Role.HOST, words(Role)),
         ShortField("max_datagram_bytes", wire.MIN_DATAGRAM_BYTES),
         IntField("max_body_bytes", 1),
@@ -320,29 +358,33 @@ def _side_fields() -> list[Any]:
 
 
 class HopHello(Packet):
-    """First message of a handshake, padded to 1200 bytes."""
+    """First message of a handshake, 1200 bytes."""
 
     name = "hop HELLO"
     fields_desc = [
         *_session_head(wire.DatagramType.HELLO),
+        *_key_fields(),
+        LongField("stamp", 0),
         *_side_fields(),
-        *counted_bytes("cookie_bytes", "cookie", fmt="B"),
+        HexField("padding", _HELLO_PADDING_BYTES),
+        HexField("mac", wire.MAC_BYTES),
+        HexField("cookie", wire.COOKIE_BYTES),
     ]
-
-    def post_build(self, pkt: bytes, pay: bytes) -> bytes:
-        return (pkt + pay).ljust(wire.MIN_DATAGRAM_BYTES, b"\0")
 
     def guess_payload_class(self, payload: bytes) -> type[Packet]:
         return Raw
 
 
 class HopRetry(Packet):
-    """Say HELLO again with this cookie."""
+    """Say HELLO again, to this name and with this cookie."""
 
     name = "hop RETRY"
     fields_desc = [
         *_session_head(wire.DatagramType.RETRY),
-        *counted_bytes("cookie_bytes", "cookie", fmt="B"),
+        HexField("guid", 20),
+        HexField("cookie", wire.COOKIE_BYTES),
+        LongField("stamp", 0),
+        HexField("mac", wire.MAC_BYTES),
     ]
 
 
@@ -353,8 +395,11 @@ class HopWelcome(Packet):
     fields_desc = [
         *_session_head(wire.DatagramType.WELCOME),
         XLongField("own_session", 0),
+        *_key_fields(),
         *_side_fields(),
-        HexField("signature", 64),
+        ByteEnumField("suite", wire.Suite.AES_256_GCM, words(wire.Suite)),
+        HexField("reserved2", 3),
+        HexField("signature", wire.SIGNATURE_BYTES),
     ]
 
 
@@ -362,16 +407,20 @@ class HopConfirm(Packet):
     """Last message of a handshake."""
 
     name = "hop CONFIRM"
-    fields_desc = [*_session_head(wire.DatagramType.CONFIRM), HexField("signature", 64)]
+    fields_desc = [
+        *_session_head(wire.DatagramType.CONFIRM),
+        HexField("signature", wire.SIGNATURE_BYTES),
+        HexField("tag", wire.MAC_BYTES),
+    ]
 
 
 class HopReject(Packet):
-    """The answer to a CONFIRM that is not admitted."""
+    """The answer to a datagram of a session that is not known."""
 
     name = "hop REJECT"
     fields_desc = [
         *_session_head(wire.DatagramType.REJECT),
-        StrLenField("reason", b"", length_from=lambda packet: wire.MAX_REJECT_BYTES),
+        HexField("signature", wire.SIGNATURE_BYTES),
     ]
 
 
@@ -388,6 +437,9 @@ HOP_LAYERS: dict[int, type[Packet]] = {
 """The layer for each first byte of a datagram."""
 
 
+_SEALABLE = (wire.CONTROL_BYTE, wire.BUNDLE_BYTE)
+
+
 class Hop(Packet):
     """Any hop datagram: becomes the layer of its type when it is dissected."""
 
@@ -395,7 +447,11 @@ class Hop(Packet):
 
     @classmethod
     def dispatch_hook(cls, _pkt: bytes | None = None, *_: Any, **__: Any) -> type[Packet]:
-        return HOP_LAYERS.get(_pkt[0], Raw) if _pkt else cls
+        if not _pkt:
+            return cls
+        if _pkt[0] in _SEALABLE and len(_pkt) > 1 and _pkt[1] & 15 == wire.SEALED:
+            return HopSealed
+        return HOP_LAYERS.get(_pkt[0], Raw)
 
 
 def hop_datagram(data: bytes) -> Packet:

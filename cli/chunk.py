@@ -184,7 +184,7 @@ def _lines(run: list[Sighting]) -> Iterator[str]:
     if datagram.error is not None:
         yield f"! {datagram.error}: {datagram.fields.get('bytes', '')}"
     elif not said:
-        hidden = ("burst", "frames", "records_count", "bytes")
+        hidden = ("burst", "counter", "frames", "records_count", "bytes")
         yield _words({k: v for k, v in datagram.fields.items() if k not in hidden})
 
 
@@ -201,6 +201,8 @@ def _body_text(body: Body, header: ChunkHeader | None) -> str:
         parts.append(_words(report))
     if body.error is not None:
         parts.append(f"! {body.error}: {body.fields.get('bytes', '')}")
+    if "sealed" in body.fields:
+        parts.append(f"sealed, {body.body_bytes} bytes")
     return "; ".join(parts) or f"part of {body.body_bytes} bytes whose beginning was not seen"
 
 

@@ -78,8 +78,16 @@ def service() -> None:
     help="Where `process` runs, instead of what the manifest says.",
 )
 @click.option(
+    "--private-link",
+    "private_links",
+    metavar="NETWORK",
+    multiple=True,
+    help="Towards a router in this network nothing is sealed, if it says the same. Loopback is "
+    "always one. Repeatable.",
+)
+@click.option(
     "--max-payload-bytes",
-    type=click.IntRange(1, 64 << 20),
+    type=click.IntRange(1, 63 << 20),
     default=1 << 20,
     show_default=True,
     help="Largest payload taken; as in the router's configuration.",
@@ -103,6 +111,7 @@ def run(
     replicas: int,
     state_file: Path | None,
     execution: str | None,
+    private_links: tuple[str, ...],
     max_payload_bytes: int,
     standby: bool,
     state_dir: Path | None,
@@ -133,6 +142,7 @@ def run(
         key_file=key_file,
         state_file=state_file,
         execution=execution,
+        private_links=private_links,
         max_payload_bytes=max_payload_bytes,
         log_level=level,
     )

@@ -25,6 +25,7 @@ from pydantic import (
 
 from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
 from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.hop.suites import parse_networks
 from packetcloud.chunk.identity import Identity, load_identity_file
 from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, SID_ZERO
 from packetcloud.router.errors import RouterConfigError
@@ -60,6 +61,11 @@ def _check_address(text: str) -> str:
     return text
 
 
+def _check_network(text: str) -> str:
+    parse_networks([text])
+    return text
+
+
 def _check_sid(text: str) -> str:
     if SID.from_hex(text) in (SID_ZERO, SID_SEQUENCE):
         raise ValueError("a reserved SID; allowed: the GUID of a service's key")
@@ -67,6 +73,7 @@ def _check_sid(text: str) -> str:
 
 
 _Address = Annotated[str, AfterValidator(_check_address)]
+_Network = Annotated[str, AfterValidator(_check_network)]
 _Name20 = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-fA-F]{40}$"), Field(description="40 hexadecimal digits")
 ]
@@ -94,11 +101,12 @@ class RouterTable(_Table):
     na: _Na
     listen: _Address = "0.0.0.0:4700"
     control_listen: _Address = "127.0.0.1:4701"
-    max_payload_bytes: Annotated[int, Field(ge=1, le=64 * MIB, strict=True)] = (
+    max_payload_bytes: Annotated[int, Field(ge=1, le=63 * MIB, strict=True)] = (
         DEFAULT_MAX_PAYLOAD_BYTES
     )
     store_bytes: _Bytes = 256 * MIB
     credit_bytes: _Bytes = 24 * MIB
+    private_links: tuple[_Network, ...] = ()
     max_neighbours: _Count = 1024
     idle_timeout_s: _Seconds = 15.0
     hold_limit_s: _Seconds = 120.0
@@ -222,6 +230,7 @@ class RouterConfig:
         return HopConfig(
             max_body_bytes=router.max_payload_bytes + BODY_HEADROOM_BYTES,
             credit_bytes=router.credit_bytes,
+            private_links=router.private_links,
             max_neighbours_count=router.max_neighbours,
             idle_timeout_s=router.idle_timeout_s,
             keepalive_s=min(HopConfig().keepalive_s, router.idle_timeout_s / 4),

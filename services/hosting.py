@@ -76,6 +76,7 @@ def _hop_config(spec: LaunchSpec) -> HopConfig:
     return HopConfig(
         max_body_bytes=body_bytes,
         credit_bytes=max(default.credit_bytes, 4 * body_bytes),
+        private_links=spec.private_links,
         instance=spec.instance,
     )
 

@@ -20,6 +20,9 @@ from packetcloud.services.parameters import ParameterValue
 MAX_SPEC_BYTES = 1 << 20
 """Longest launch line; parameters are words and paths, so anything near it is a mistake."""
 
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""What this machine says to itself: only root can read it, and root could as well read the keys."""
+
 EXIT_FINE = 0
 EXIT_CRASH = 1
 EXIT_CONFIG = 2
@@ -84,6 +87,9 @@ class LaunchSpec:
     state_file: str | None = None
     """Imported at the start if it exists, written on an orderly end."""
     log_level: str = "INFO"
+    private_links: tuple[str, ...] = LOOPBACK
+    """Networks whose links nobody else can read or write: towards a router there that says the
+    same, nothing is sealed."""
     instance: int = 0
     """32 bits: which bearer of the key this is. A new session of an instance replaces its old one,
     so a VI that is started again takes its place at the router at once."""
@@ -105,6 +111,7 @@ class LaunchSpec:
             if unknown := set(values) - known:
                 raise LocalMisuseError(f"launch line has unknown keys: {sorted(unknown)}")
             values["limits"] = ResourceLimits(**values["limits"])
+            values["private_links"] = tuple(values["private_links"])
             values["execution"] = ExecutionMode(values["execution"])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:

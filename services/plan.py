@@ -12,11 +12,12 @@ from typing import Any
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
+from packetcloud.chunk.hop.suites import parse_networks
 from packetcloud.chunk.identity import load_identity_file
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.services.catalogue import FoundService
 from packetcloud.services.errors import ServiceConfigError
-from packetcloud.services.launch import ExecutionMode, LaunchSpec
+from packetcloud.services.launch import LOOPBACK, ExecutionMode, LaunchSpec
 from packetcloud.services.supervisor import RestartPolicy
 
 
@@ -51,6 +52,7 @@ def plan_launch(
     state_file: Path | None = None,
     execution: str | None = None,
     max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES,
+    private_links: tuple[str, ...] = (),
     log_level: str = "INFO",
 ) -> LaunchPlan:
     """Check everything that can be checked without running the service.
@@ -89,6 +91,7 @@ def plan_launch(
         max_expansion_ratio=behaviour.max_expansion_ratio,
         execution=ExecutionMode(execution) if execution else behaviour.execution,
         concurrency=behaviour.concurrency,
+        private_links=(*LOOPBACK, *_checked_networks(private_links)),
         state_file=None if state_file is None else str(state_file.absolute()),
         log_level=log_level,
     )
@@ -110,6 +113,16 @@ def parse_router(text: str) -> tuple[str, int]:
             "for example 127.0.0.1:4700 or [::1]:4700"
         )
     return host, int(port)
+
+
+def _checked_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parse_networks(texts)
+    except ValueError as error:
+        raise ServiceConfigError(
+            f"--private-link: {error}; expected a network, for example 192.0.2.0/24"
+        ) from error
+    return texts
 
 
 def _checked_guid(text: str) -> str:

@@ -46,6 +46,8 @@ class RouterPlan:
     services: Sequence[ServiceEntry] = ()
     settings: Mapping[str, int | float] = field(default_factory=dict)
     """More keys of its [router] table."""
+    private_links: Sequence[str] = ("127.0.0.0/8",)
+    """Where its services are; a service says the same, a host does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ def router_config(plan: RouterPlan, name: str, key_file: Path) -> str:
         "na = 1",
         f'listen = "{plan.listen[0]}:{plan.listen[1]}"',
         f'control_listen = "{plan.control[0]}:{plan.control[1]}"',
+        f"private_links = {json.dumps(list(plan.private_links))}",
         *(f"{key} = {value}" for key, value in plan.settings.items()),
     ]
     for entry in plan.services:
@@ -137,12 +140,15 @@ def start_service(
     key_file: Path,
     settings: Mapping[str, object],
     place: Namespace | None = None,
+    private_links: Sequence[str] = (),
 ) -> Child:
     """Start `packetcloud service run MANIFEST`; it attaches to the router by itself."""
     options: list[object] = ["--router", f"{router[0]}:{router[1]}", "--key", key_file]
     options += ["--state-dir", children.directory / "state"]
     for key, value in settings.items():
         options += ["--set", f"{key}={value}"]
+    for network in private_links:
+        options += ["--private-link", network]
     command = packetcloud_command("service", "run", manifest, *options)
     return children.start(name, command, place)
 

@@ -8,7 +8,14 @@ What other rooms program against:
 
 Inside, from the bottom up; none of it does I/O or reads a clock:
 
-- `wire`        datagram layouts, encode and decode
+- `suites`      which cipher a session uses, and who decides
+- `datagrams`   types, layouts and sizes of datagrams
+- `frames`      frames of CONTROL datagrams
+- `greetings`   messages of the handshake
+- `wire`        the three above in one place
+- `header_check`, `keys`, `replay`      checks of DATA headers, keys from an exchange, counters
+- `envelope`    CONTROL and BUNDLE datagrams: numbered, sealed, opened
+- `body_seal`   whole bodies: sealed and opened
 - `buffers`     row buffers, bodies, the pool
 - `rtt`         round-trip time and the timers that follow
 - `path_model`  what the path carries, by measured delivery rates
@@ -19,6 +26,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `layout`      how a burst is laid
 - `sender`      bodies in, bursts out, settlements up
 - `session`     one sender, one receiver, keep-alive
+- `address_rate`        how often one address may begin a handshake
 - `handshake`   HELLO, WELCOME, CONFIRM
 - `core`        all sessions of one node
 - `caps`        what a neighbour can make grow, and where it stops

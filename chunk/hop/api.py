@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
+from packetcloud.chunk.errors import LocalMisuseError
+from packetcloud.chunk.hop.datagrams import MAX_BODY_BYTES
+from packetcloud.chunk.hop.suites import parse_networks
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
 
@@ -135,9 +138,25 @@ class HopConfig:
     idle_timeout_s: float = 15.0
     """A neighbour that answers nothing for so long is down."""
     keepalive_s: float = 3.0
+    private_links: tuple[str, ...] = ()
+    """Networks (`192.0.2.0/24`) whose links are private: nobody else can read or write there.
+    Towards a neighbour in one of them, and that says the same, a session is open: neither sealed
+    nor checked."""
     instance: int = 0
     """Which of several bearers of one key this node is (32 bit). A new session of the same GUID and
     instance replaces the old one, so a restarted VI takes its predecessor's place at once."""
+
+    def __post_init__(self) -> None:
+        """Raises: LocalMisuseError when a body may be larger than a header can say, or a private
+        link is no network."""
+        if not 1 <= self.max_body_bytes <= MAX_BODY_BYTES:
+            raise LocalMisuseError(
+                f"max_body_bytes = {self.max_body_bytes}; allowed: 1 to {MAX_BODY_BYTES}"
+            )
+        try:
+            parse_networks(self.private_links)
+        except ValueError as error:
+            raise LocalMisuseError(f"private_links: {error}") from None
 
 
 AdmitNeighbour = Callable[[GUID, Role], str | None]

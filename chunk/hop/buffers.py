@@ -1,7 +1,7 @@
 """Buffers that bodies live in while they are held: allocated once, reused, never zeroed.
 
 A received body of many segments lies as it came off the wire: one row per segment, the segment's
-28-byte header first. So it can land in its place straight from the kernel and go out again on the
+32-byte header first. So it can land in its place straight from the kernel and go out again on the
 next hop with only its headers rewritten. Whoever wants the bytes in one piece pays one copy.
 
 Measured: a fresh 1 MiB buffer for every chunk costs a quarter of the rate (page faults).
@@ -32,7 +32,7 @@ class RowBuffer:
     """Rows of `stride` bytes: a segment header and its share of the body in each.
 
     `array`: (capacity, stride) uint8. `bytes`, `memory`: the same, flat, as an array and as a
-    memoryview. `headers`: (capacity,) view as segment headers. `payload`: (capacity, stride - 28)
+    memoryview. `headers`: (capacity,) view as segment headers. `payload`: (capacity, stride - 32)
     view of the rest.
     """
 
@@ -63,7 +63,7 @@ class FlatBuffer:
 
     The kernel splits the datagram: its header lands in a row of `headers`, its share in place.
 
-    `headers`: (capacity, 28) uint8; `header_rows`: each of its rows as a memoryview.
+    `headers`: (capacity, 32) uint8; `header_rows`: each of its rows as a memoryview.
     """
 
     __slots__ = (
@@ -195,16 +195,27 @@ def flat_class(size: int) -> int:
 
 
 class StoredBody:
-    """A received body of many segments, as rows or in one piece."""
+    """A received body of many segments, as rows or in one piece.
 
-    __slots__ = ("_flat", "_on_release", "_pool", "_released", "_size", "rows")
+    Args:
+        size: of the body.
+        held_bytes: what it counts for where it was received, tag included.
+    """
+
+    __slots__ = ("_flat", "_held_bytes", "_on_release", "_pool", "_released", "_size", "rows")
 
     def __init__(
-        self, store: Store, size: int, pool: BufferPool, on_release: Callable[[int], None]
+        self,
+        store: Store | ByteArray,
+        size: int,
+        pool: BufferPool,
+        on_release: Callable[[int], None],
+        held_bytes: int,
     ) -> None:
         self.rows: RowBuffer | None = None
         """The rows while the body lies in rows; None once it is in one piece."""
         self._size = size
+        self._held_bytes = held_bytes
         self._pool = pool
         self._on_release = on_release
         self._flat: ByteArray | None = None
@@ -212,7 +223,7 @@ class StoredBody:
         if isinstance(store, RowBuffer):
             self.rows = store
         else:
-            self._flat = store.array
+            self._flat = store.array if isinstance(store, FlatBuffer) else store
 
     def __len__(self) -> int:
         return self._size
@@ -253,18 +264,19 @@ class StoredBody:
         if self._flat is not None:
             self._pool.give_flat(self._flat)
             self._flat = None
-        self._on_release(self._size)
+        self._on_release(self._held_bytes)
 
 
 class SmallBody:
-    """A received body that came whole in one datagram."""
+    """A received body that came whole in one datagram; `held_bytes` as in `StoredBody`."""
 
-    __slots__ = ("_data", "_on_release", "_released")
+    __slots__ = ("_data", "_held_bytes", "_on_release", "_released")
 
     rows = None
 
-    def __init__(self, data: bytearray, on_release: Callable[[int], None]) -> None:
+    def __init__(self, data: bytearray, on_release: Callable[[int], None], held_bytes: int) -> None:
         self._data = data
+        self._held_bytes = held_bytes
         self._on_release = on_release
         self._released = False
 
@@ -283,7 +295,7 @@ class SmallBody:
     def release(self) -> None:
         if not self._released:
             self._released = True
-            self._on_release(len(self._data))
+            self._on_release(self._held_bytes)
 
 
 def gather(rows: RowBuffer, size: int, out: ByteArray) -> None:

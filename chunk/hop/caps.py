@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from packetcloud.chunk.caps import Cap, Room
 from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.address_rate import ADDRESSES_COUNT
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
@@ -37,10 +38,19 @@ CAPS = (
         "half-open handshakes",
         HALF_OPEN_COUNT,
         "handshakes",
-        "about 2 KiB each; half a second of handshakes at the rate that one core can sign",
+        "about 3 KiB each; half a second of handshakes at the rate that one core can sign",
         "the oldest makes room",
         "packetcloud_hop_half_open_forgotten_total",
         ("handshake:ServerHandshakes._by_remote", "handshake:ServerHandshakes._by_local"),
+    ),
+    Cap(
+        "addresses that began handshakes",
+        ADDRESSES_COUNT,
+        "addresses",
+        "800 KiB; one address begins 5 handshakes at once and 20 a second (`handshake_rate`)",
+        "the one unseen for longest makes room; its bucket is full by then",
+        "packetcloud_hop_addresses_forgotten_total",
+        ("address_rate:AddressRate._buckets",),
     ),
     Cap(
         "answers waiting for a full socket",
@@ -197,6 +207,7 @@ ROOM = Room(
     "packetcloud.chunk.hop",
     CAPS,
     {
+        "keys:KeyRing._receive": "one for each of 16 epochs at most",
         "core:HopCore.dropped": "its keys are reasons of ours",
         "core:HopCore._ended": "its keys are names of counters",
         "core:HopCore._clients": "handshakes that this node began: its config says with whom",

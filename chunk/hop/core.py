@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from packetcloud.chunk.hop.buffers import (
     Store,
     join_front,
 )
+from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.handshake import (
     ClientHandshake,
     ClientState,
@@ -35,6 +37,7 @@ from packetcloud.chunk.hop.handshake import (
     ServerHandshakes,
     new_session_id,
 )
+from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.receiver import EVICTION_PAUSE_S
 from packetcloud.chunk.hop.session import (
     BURSTS_PER_TURN,
@@ -43,7 +46,8 @@ from packetcloud.chunk.hop.session import (
     Session,
     check_address,
 )
-from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.hop.suites import offered_suites, parse_networks
+from packetcloud.chunk.identity import Identity, verify
 from packetcloud.chunk.names import GUID
 
 RESETS_PER_S = 50
@@ -60,8 +64,13 @@ SCRATCH_BYTES = 65_536
 """More than the kernel ever hands over in one piece."""
 
 
-COUNTER_NAMES = frozenset({*COUNTERS, "half_open_forgotten", "dead_timers", "buffers_freed"})
+COUNTER_NAMES = frozenset(
+    {*COUNTERS, "half_open_forgotten", "addresses_forgotten", "dead_timers", "buffers_freed"}
+)
 """What `HopCore.counters` has: of `stats()`, what only ever grows."""
+RESET_DOMAIN = b"hop 2 reset"
+
+_CONFIRM_BYTE = wire.type_byte(wire.DatagramType.CONFIRM)
 _SESSION_BYTES = frozenset({wire.DATA_BYTE, wire.BUNDLE_BYTE, wire.CONTROL_BYTE})
 
 
@@ -76,6 +85,9 @@ class HopCore:
         admit: asked before an inbound neighbour is up.
         on_wake: called when there is something to send outside of a receive.
         on_fault: called inside the handler of an exception that the layer above raised.
+        next_stamp: returns a number greater than any before of this key and instance; without it
+            they count from 1, and a neighbour that knows better says so.
+        has_fast_aes: this CPU has instructions for AES.
     """
 
     def __init__(
@@ -90,6 +102,8 @@ class HopCore:
         admit: AdmitNeighbour | None,
         on_wake: Callable[[], None],
         on_fault: Callable[[], None] = lambda: None,
+        next_stamp: Callable[[], int] | None = None,
+        has_fast_aes: bool = True,
     ) -> None:
         self.identity = identity
         self.role = role
@@ -101,6 +115,9 @@ class HopCore:
         self._on_wake = on_wake
         self._on_fault = on_fault
         self._admit = admit
+        self._next_stamp = next_stamp if next_stamp is not None else count(1).__next__
+        self._has_fast_aes = has_fast_aes
+        self._private_links = parse_networks(config.private_links)
         self.pool = BufferPool(config.max_held_bytes)
         self.sessions: dict[int, Session] = {}
         self.dropped: Counter[str] = Counter()
@@ -143,6 +160,7 @@ class HopCore:
             expected,
             local_id,
             self._random_bytes,
+            self._next_stamp(),
             now,
         )
         self._client_done[local_id] = done
@@ -158,6 +176,7 @@ class HopCore:
             self._window_bytes,
             self.config.credit_bytes,
             self.config.instance,
+            offered_suites(address[0], self._private_links, self._has_fast_aes),
         )
 
     def _admit_with_cap(self, guid: GUID, theirs: wire.Parameters) -> str | None:
@@ -327,7 +346,7 @@ class HopCore:
             elif first == wire.DATA_BYTE:
                 array = np.frombuffer(datagram, np.uint8)
                 session.receive_rows(array, len(datagram), len(datagram), None, now)
-            elif first == wire.type_byte(wire.DatagramType.CONFIRM):
+            elif first == _CONFIRM_BYTE and not session.is_confirmed:
                 self._reply(session.ack_datagram(now))
             else:
                 raise ProtocolError("unexpected_type", f"{first:#04x}")
@@ -335,7 +354,7 @@ class HopCore:
         if first >> 4 != wire.HOP_VERSION:
             raise ProtocolError("bad_version", f"{first >> 4}")
         if first in _SESSION_BYTES and local_id not in self._clients:
-            self._reset(local_id, address, now)
+            self._reset(local_id, len(datagram), address, now)
             raise ProtocolError("unknown_session")
         if len(datagram) > wire.MIN_DATAGRAM_BYTES:
             raise ProtocolError("unknown_session")
@@ -359,26 +378,30 @@ class HopCore:
         client = self._clients.get(local_id)
         if client is None or client.address != address:
             if kind == wire.DatagramType.REJECT:
-                self._take_reset(local_id, address, now)
+                self._take_reset(datagram, address, now)
             raise ProtocolError("unknown_session")
+        frames = b""
         match kind:
             case wire.DatagramType.RETRY:
                 client.receive_retry(datagram, now)
             case wire.DatagramType.WELCOME:
                 client.receive_welcome(datagram, now)
-            case wire.DatagramType.REJECT:
-                client.receive_reject(datagram)
             case wire.DatagramType.CONTROL:
-                client.receive_control()
+                frames = client.receive_control(datagram)
             case _:
                 raise ProtocolError("unexpected_type", str(kind))
         self._after_client(local_id, now)
         session = self.sessions.get(local_id)
         if session is not None and kind == wire.DatagramType.CONTROL:
-            session.receive_control(datagram, now)
+            session.receive_frames(frames, now)
 
-    def _reset(self, local_id: int, address: Any, now: float) -> None:
-        """Tell a neighbour of an earlier life that its session is not known here."""
+    def _reset(self, local_id: int, asked_bytes: int, address: Any, now: float) -> None:
+        """Tell a neighbour of an earlier life that its session is not known here.
+
+        Never about a handshake under way: what was signed would end the session once it is up.
+        """
+        if asked_bytes < wire.REJECT_BYTES or local_id in self._servers:
+            return
         second = int(now)
         if second != self._reset_second:
             self._reset_second = second
@@ -388,15 +411,21 @@ class HopCore:
             self.dropped["resets_full"] += 1
             return
         resets_to[address] += 1
-        reset = wire.Reject(local_id, "").to_bytes()
+        signature = self.identity.sign(RESET_DOMAIN, local_id.to_bytes(8, "big"))
+        reset = wire.Reject(local_id, signature).to_bytes()
         self._reply((address, [reset], len(reset)))
 
-    def _take_reset(self, remote_id: int, address: Any, now: float) -> None:
+    def _take_reset(self, datagram: bytes, address: Any, now: float) -> None:
         """End the session that the neighbour does not know (any more): it was restarted."""
-        session = self._by_remote.get(remote_id)
-        if session is not None and session.peer_address == address:
-            session.close("the neighbour was restarted")
-            self._end(session, now, tell=False)
+        reject = wire.Reject.from_bytes(datagram)
+        session = self._by_remote.get(reject.session)
+        if session is None or session.peer_address != address:
+            return
+        signed = reject.session.to_bytes(8, "big")
+        if not verify(session.public_key, RESET_DOMAIN, signed, reject.signature):
+            raise ProtocolError("bad_signature", "REJECT")
+        session.close("the neighbour was restarted")
+        self._end(session, now, tell=False)
 
     def _after_client(self, local_id: int, now: float) -> None:
         """Send what a client handshake wants sent, and finish it when it is over."""
@@ -405,15 +434,17 @@ class HopCore:
         if datagram is not None:
             self._reply((client.address, [datagram], len(datagram)))
         if client.state is ClientState.UP:
-            assert client.welcome is not None
+            assert client.welcome is not None and client.envelope is not None
             del self._clients[local_id]
             session = self._begin(
-                client.peer,
+                client.welcome.public_key,
                 client.welcome.parameters,
-                self._parameters(client.address),
+                client.parameters,
                 client.address,
                 local_id,
                 client.welcome.own_session,
+                client.ring,
+                client.envelope,
                 now,
             )
             if client.rtt_s is not None:
@@ -436,13 +467,16 @@ class HopCore:
                 old.close(SAME_KEY if is_elsewhere else "replaced by a new session")
                 # Where the old one still runs it must not take this for a restart of ours.
                 self._end(old, now, tell=is_elsewhere)
+        ring = half.make_ring()
         session = self._begin(
-            guid,
+            half.public_key,
             half.parameters,
             half.own_parameters,
             half.address,
             half.local_id,
             half.remote_id,
+            ring,
+            Envelope(half.remote_id, ring),
             now,
         )
         session.rtt.add_sample(now - half.begun_at, 0.0, now)
@@ -451,21 +485,26 @@ class HopCore:
 
     def _begin(
         self,
-        guid: GUID,
+        public_key: bytes,
         theirs: wire.Parameters,
         ours: wire.Parameters,
         address: Any,
         local_id: int,
         remote_id: int,
+        ring: KeyRing | None,
+        envelope: Envelope,
         now: float,
     ) -> Session:
         session = Session(
-            guid,
+            GUID.from_public_key(public_key),
+            public_key,
             theirs,
             address,
             local_id,
             remote_id,
             min(theirs.max_datagram_bytes, ours.max_datagram_bytes),
+            ring,
+            envelope,
             self.config,
             self._window_bytes,
             self.pool,
@@ -473,6 +512,7 @@ class HopCore:
             self._wake,
             self._note_fault,
             self._make_room,
+            self.dropped,
             now,
         )
         self.sessions[local_id] = session
@@ -583,11 +623,11 @@ class HopCore:
                 continue
             del self._active[session]
             self._active[session] = None
-            count = 0
+            bursts = 0
             for datagram in self._guarded(session, session.bursts_to_send(now), now):
-                count += 1
+                bursts += 1
                 yield datagram
-            if count < BURSTS_PER_TURN:
+            if bursts < BURSTS_PER_TURN:
                 self._active.pop(session, None)
             if session.is_up:
                 self._arm(session.local_id, session.next_timeout())
@@ -655,6 +695,7 @@ class HopCore:
         return {
             **total,
             "half_open_forgotten": self._servers.forgotten_count,
+            "addresses_forgotten": self._servers.addresses_forgotten_count,
             "dead_timers": self._dead_timers,
             "buffers_freed": self.pool.freed_count,
         }

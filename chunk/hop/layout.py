@@ -13,6 +13,7 @@ import numpy.typing as npt
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Buffer
 from packetcloud.chunk.hop.buffers import JUMBO_BYTES, ByteArray
+from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.outgoing import Outgoing
 
 _INDICES = np.arange(1 << 16, dtype=">u4")
@@ -22,8 +23,9 @@ _INDICES = np.arange(1 << 16, dtype=">u4")
 class BurstLayout:
     """Lays the bursts of one session into a scratch that each new burst overwrites."""
 
-    def __init__(self, session: int, stride: int, rows: int) -> None:
+    def __init__(self, session: int, stride: int, rows: int, envelope: Envelope) -> None:
         self._session = session
+        self._envelope = envelope
         self._stride = stride
         self._share = stride - wire.DATA_HEADER_BYTES
         self._scratch: ByteArray = np.empty((rows, stride), np.uint8)
@@ -61,16 +63,19 @@ class BurstLayout:
             self._fill(headers, outgoing)
         headers["index"][:count] = indices(index, end)
         headers["burst"][:count] = burst & 0xFFFF_FFFF
+        if outgoing.keys is not None:
+            headers["check"][:count] = _checks(outgoing, index, end, burst)
         self._copy(outgoing, index, count)
         return [self._flat[:size]], size
 
     def _fill(self, headers: npt.NDArray[Any], outgoing: Outgoing) -> None:
         headers["type"] = wire.DATA_BYTE
-        headers["kind"] = outgoing.kind
-        headers["reserved"] = 0
+        headers["kind"] = outgoing.second
+        headers["flow"] = outgoing.flow
         headers["session"] = self._session
         headers["transfer"] = outgoing.transfer & 0xFFFF_FFFF
         headers["body_bytes"] = outgoing.body_bytes
+        headers["check"] = 0
 
     def _copy(self, outgoing: Outgoing, index: int, count: int) -> None:
         """Copy segments [index, index + count) of a flat body into the rows of the scratch."""
@@ -97,11 +102,15 @@ class BurstLayout:
         """Return header and share of each datagram, one after the other; nothing is copied."""
         pack = wire.DATA_HEADER.pack
         share, skip, payload = self._share, len(outgoing.prefix), outgoing.payload
-        low, kind, size = outgoing.transfer & 0xFFFF_FFFF, outgoing.kind, outgoing.body_bytes
+        low, second, size = outgoing.transfer & 0xFFFF_FFFF, outgoing.second, outgoing.body_bytes
         burst &= 0xFFFF_FFFF
+        checks = [0] * (end - index)
+        if outgoing.keys is not None:
+            checks = _checks(outgoing, index, end, burst).tolist()
+        flow, session = outgoing.flow, self._session
         pieces: list[Buffer] = []
-        for number in range(index, end):
-            header = pack(wire.DATA_BYTE, kind, 0, self._session, low, size, number, burst)
+        for number, check in zip(range(index, end), checks, strict=True):
+            header = pack(wire.DATA_BYTE, second, flow, session, low, size, number, burst, check)
             start = number * share - skip
             if number:
                 pieces += (header, payload[start : start + share])
@@ -116,19 +125,29 @@ class BurstLayout:
 
         Args:
             datagrams: the pieces of each datagram's records.
-            sizes: bytes of each datagram, its header included.
+            sizes: bytes of each datagram, its header included and its tag not.
             counts: records in each datagram.
         """
         longest = max(sizes)
-        parts: list[Buffer] = []
-        pack = wire.BUNDLE_HEADER.pack
-        low = burst & 0xFFFF_FFFF
+        laid: list[bytes] = []
         for pieces, size, count in zip(datagrams, sizes, counts, strict=True):
-            parts.append(pack(wire.BUNDLE_BYTE, 0, 0, self._session, low, count, 0))
-            parts += pieces
-            if size < longest:
-                parts.append(bytes(longest - size))
-        return b"".join(parts), longest
+            records = b"".join(pieces) + bytes(longest - size)
+            laid.append(self._envelope.bundle(burst, count, records))
+        return b"".join(laid), longest + self._envelope.overhead_bytes
+
+
+def _checks(outgoing: Outgoing, index: int, end: int, burst: int) -> npt.NDArray[Any]:
+    """Return the header checks of segments [index, end) of a sealed body."""
+    assert outgoing.keys is not None
+    return outgoing.keys.check.make(
+        outgoing.kind,
+        outgoing.flow,
+        outgoing.transfer & 0xFFFF_FFFF,
+        outgoing.body_bytes,
+        indices(index, end),
+        burst & 0xFFFF_FFFF,
+        end - index,
+    )
 
 
 def indices(first: int, end: int) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 SOL_UDP = 17
@@ -60,6 +61,18 @@ def enable_coalescing(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+@cache
+def probe_fast_aes() -> bool:
+    """Tell whether this CPU has instructions for AES."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return False
+    return any(
+        line.lower().startswith(("flags", "features")) and "aes" in line.split() for line in lines
+    )
 
 
 def disable_coalescing(sock: socket.socket) -> None:

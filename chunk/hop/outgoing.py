@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.buffers import StoredBody
+from packetcloud.chunk.hop.body_seal import seal_body
+from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, StoredBody
+from packetcloud.chunk.hop.keys import DirectionKeys
 
 NEVER = 1 << 62
 """A burst number that no ACK reaches."""
@@ -25,14 +27,18 @@ class Outgoing:
         "body",
         "body_bytes",
         "first_burst",
+        "flow",
         "is_small",
+        "keys",
         "kind",
         "known_below",
         "last_burst",
         "lost",
         "next_index",
         "payload",
+        "plain_bytes",
         "prefix",
+        "sealed",
         "segments",
         "sends",
         "token",
@@ -48,17 +54,25 @@ class Outgoing:
         token: object,
         share: int,
         small_bytes: int,
+        overhead_bytes: int,
+        flow: int = 0,
     ) -> None:
         self.kind = kind
+        self.flow = flow
         self.prefix = prefix
         self.payload = payload
         self.body = body
         """Set when the rows of a received body go out in place; prefix and payload are empty."""
         self.token = token
-        self.body_bytes = len(prefix) + len(payload) if body is None else len(body)
-        self.segments = (self.body_bytes + share - 1) // share
-        self.is_small = body is None and self.body_bytes <= small_bytes
+        self.plain_bytes = len(prefix) + len(payload) if body is None else len(body)
+        self.is_small = body is None and self.plain_bytes <= small_bytes
         """It travels whole, in a bundle."""
+        self.body_bytes = self.plain_bytes + (0 if self.is_small else overhead_bytes)
+        """As it travels: with its tag, where it is sealed by itself."""
+        self.segments = (self.body_bytes + share - 1) // share
+        self.keys: DirectionKeys | None = None
+        """What it was sealed with."""
+        self.sealed: ByteArray | None = None
         self.transfer = -1
         self.next_index = 0
         self.first_burst = NEVER
@@ -70,6 +84,27 @@ class Outgoing:
         self.last_burst: npt.NDArray[np.int64] | None = None
         """Burst in which each segment was last sent; made at the first sign of loss."""
         self.lost: deque[tuple[int, int]] = deque()
+
+    @property
+    def second(self) -> int:
+        """Second byte of its headers: kind, and the epoch of the key."""
+        return self.kind | (self.keys.epoch % 16 << 4 if self.keys is not None else 0)
+
+    def seal(self, keys: DirectionKeys, pool: BufferPool) -> None:
+        """Seal it as the transfer that it has become; what was handed over stays as it is."""
+        self.keys = keys
+        sealed = seal_body(
+            keys, self.transfer, self.kind, self.flow, self.prefix, self.payload, pool
+        )
+        self.sealed = sealed
+        self.prefix, self.payload = b"", sealed.data[: self.body_bytes]
+
+    def give_back(self, pool: BufferPool) -> None:
+        """Give the buffer of the sealed body back; nothing of it is sent any more."""
+        if self.sealed is not None:
+            pool.give_flat(self.sealed)
+            self.sealed = None
+            self.payload = memoryview(b"")
 
     def note_sent(self, first: int, end: int, burst: int) -> None:
         """Segments [first, end) left in `burst`."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Body, Refusal
+from packetcloud.chunk.hop.body_seal import open_body, open_small_body
 from packetcloud.chunk.hop.buffers import (
     BufferPool,
     ByteArray,
@@ -28,6 +29,8 @@ from packetcloud.chunk.hop.buffers import (
     Store,
     StoredBody,
 )
+from packetcloud.chunk.hop.header_check import Words
+from packetcloud.chunk.hop.keys import DirectionKeys, KeyRing
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 
@@ -48,9 +51,11 @@ ACK_BYTES = 512 << 10
 _TRANSFER = struct.Struct(">III")
 """transfer, body bytes and segment index of a segment header, from its byte 12 on."""
 _BODY_KINDS = frozenset(int(kind) for kind in BodyKind)
+_WORDS = wire.DATA_HEADER_WORDS
 _INDEX_WORD = 5
 _BURST_WORD = 6
-_steps = np.zeros((MAX_TRAIN_ROWS, 7), np.uint32)
+_CHECK_WORD = 7
+_steps = np.zeros((MAX_TRAIN_ROWS, _WORDS), np.uint32)
 _steps[:, _INDEX_WORD] = np.arange(MAX_TRAIN_ROWS)
 _STEPS = _steps.tobytes()
 """What the headers of a train less its first one are when only the index counts up."""
@@ -61,13 +66,28 @@ DeliverBody = Callable[[BodyKind, Body], Refusal | None]
 class _Incoming:
     """A transfer that is not whole yet."""
 
-    __slots__ = ("begun_at", "body_bytes", "count", "got", "high", "kind", "segments", "store")
+    __slots__ = (
+        "begun_at", "body_bytes", "count", "flow", "got", "high", "keys", "kind", "second",
+        "segments", "store",
+    )  # fmt: skip
 
     def __init__(
-        self, kind: int, body_bytes: int, segments: int, store: Store, begun_at: float
+        self,
+        second: int,
+        flow: int,
+        body_bytes: int,
+        segments: int,
+        store: Store,
+        keys: DirectionKeys | None,
+        begun_at: float,
     ) -> None:
         self.begun_at = begun_at
-        self.kind = kind
+        self.second = second
+        """Second byte of its headers: kind and epoch."""
+        self.kind = second & 15
+        self.flow = flow
+        self.keys = keys
+        """What it was sealed with; None in an open session."""
         self.body_bytes = body_bytes
         self.segments = segments
         self.store = store
@@ -83,6 +103,8 @@ class Receiver:
 
     Args:
         stride: bytes of a full datagram in this session, segment header included.
+        ring: the keys; None in an open session.
+        dropped: counts datagrams that are dropped, by reason.
         deliver: called with each whole body; returns None to take custody, or a refusal.
         on_room: called when a release makes an ACK due, so that the sender learns of the room.
         make_room: called with bytes and the time when all neighbours together hold too much for
@@ -96,6 +118,8 @@ class Receiver:
         max_body_bytes: int,
         credit_bytes: int,
         window_bytes: int,
+        ring: KeyRing | None,
+        dropped: Counter[str],
         deliver: DeliverBody,
         on_room: Callable[[], None],
         make_room: Callable[[int, float], None] = lambda size, now: None,
@@ -106,6 +130,9 @@ class Receiver:
         self._max_body_bytes = max_body_bytes
         self._credit_bytes = credit_bytes
         self.window_bytes = window_bytes
+        self._ring = ring
+        self._overhead_bytes = wire.TAG_BYTES if ring is not None else 0
+        self._dropped = dropped
         self._deliver = deliver
         self._on_room = on_room
         self._make_room = make_room
@@ -129,6 +156,8 @@ class Receiver:
         self.ack_due_at: float | None = None
         self.is_starved = False
         """The sender said that it has no credit."""
+        self.fresh_segments = 0
+        """Segments that were not here before: what only a living neighbour can send."""
         self.duplicate_segments = 0
         self.received_bodies = 0
         self.received_body_bytes = 0
@@ -197,12 +226,8 @@ class Receiver:
             count, length, last_bytes = count - 1, length - last_bytes, row_bytes
         if last_bytes < wire.DATA_HEADER_BYTES or count > MAX_TRAIN_ROWS:
             raise ProtocolError("short_segment", f"{last_bytes} bytes")
-        if count == 1:
-            self._count(length)
-            self._place(array, 0, 1, row_bytes, last_bytes, placed, now)
-            return others
-        words = np.ndarray((count, 7), ">u4", array.data, 0, (row_bytes, 4)).astype(np.uint32)
-        if _is_one_run(words):
+        words = np.ndarray((count, _WORDS), ">u4", array.data, 0, (row_bytes, 4)).astype(np.uint32)
+        if _is_one_run(words) and self._are_right(words):
             self._count(length)
             self._note_burst(wire.expand(int(words[-1, _BURST_WORD]), self._largest_burst), now)
             self._place(array, 0, count, row_bytes, last_bytes, placed, now)
@@ -210,11 +235,17 @@ class Receiver:
         if placed is not None:
             # Moving one run to its place could write over another that still waits its turn.
             array, placed = array[:length].copy(), None
-        for first, last in _runs(words):
+        is_ours = (words[:, 0] >> 24 == wire.DATA_BYTE) & (words[:, 1:3] == words[0, 1:3]).all(1)
+        is_right = is_ours.copy()
+        is_right[is_ours] = self._right(words[is_ours])
+        for first, last in _runs(words, is_right):
             end_bytes = last_bytes if last == count else row_bytes
-            if (words[first, :3] != words[0, :3]).any():
+            if not is_ours[first]:
                 rows = array.data[first * row_bytes : (last - 1) * row_bytes + end_bytes]
                 others += [rows[at : at + row_bytes] for at in range(0, len(rows), row_bytes)]
+                continue
+            if not is_right[first]:
+                self._dropped["bad_check"] += last - first
                 continue
             self._count((last - first - 1) * row_bytes + end_bytes)
             self._note_burst(
@@ -240,8 +271,8 @@ class Receiver:
             ProtocolError: a header or a length breaks the format; nothing was changed by it.
         """
         headers = store.headers[row : row + count]
-        words = headers.reshape(-1).view(">u4").reshape(count, 7).astype(np.uint32)
-        if count > 1 and not _is_one_run(words):
+        words = headers.reshape(-1).view(">u4").reshape(count, _WORDS).astype(np.uint32)
+        if not (_is_one_run(words) and self._are_right(words)):
             return False
         low, body_bytes, index = _TRANSFER.unpack_from(headers.data, 12)
         incoming = self._incoming.get(wire.expand(low, self._done_below))
@@ -249,7 +280,7 @@ class Receiver:
             is_in_place = incoming.store is store
         else:
             segments = (body_bytes + self._share - 1) // self._share
-            is_in_place = store is self._spare and store.fits(segments)
+            is_in_place = segments > 1 and store is self._spare and store.fits(segments)
         if not is_in_place or index != row:
             return False
         self._count((count - 1) * self.stride + last_bytes)
@@ -257,6 +288,29 @@ class Receiver:
         flat = headers.reshape(-1)
         self._place(flat, 0, count, self.stride, last_bytes, (store, row), now)
         return True
+
+    def _are_right(self, words: Words) -> bool:
+        """Tell whether all checks are right of headers that have one kind, flow and epoch."""
+        if self._ring is None:
+            return not words[:, _CHECK_WORD].any()
+        keys = self._ring.receive_keys(int(words[0, 0]) >> 20 & 15)
+        return bool(keys.check.is_right(words).all())
+
+    def _right(self, words: Words) -> npt.NDArray[np.bool_]:
+        """Tell for each header whether its check is right."""
+        right: npt.NDArray[np.bool_] = words[:, _CHECK_WORD] == 0
+        if self._ring is None:
+            return right
+        epochs = words[:, 0] >> np.uint32(20) & np.uint32(15)
+        right[:] = False
+        for epoch in set(epochs.tolist()):
+            mine = epochs == epoch
+            try:
+                keys = self._ring.receive_keys(epoch)
+            except ProtocolError:
+                continue
+            right[mine] = keys.check.is_right(words[mine])
+        return right
 
     def _count(self, size: int) -> None:
         self._received_bytes += size
@@ -274,11 +328,17 @@ class Receiver:
     ) -> None:
         """Put `count` consecutive segments of one transfer, from row `first`, in their place."""
         start = first * row_bytes
-        head, kind, reserved, _, low, body_bytes, index, burst_low = wire.DATA_HEADER.unpack_from(
+        head, second, flow, _, low, body_bytes, index, burst_low, _ = wire.DATA_HEADER.unpack_from(
             array.data, start
         )
-        if head != wire.DATA_BYTE or reserved or kind not in _BODY_KINDS or not body_bytes:
-            raise ProtocolError("bad_segment", "type, kind, reserved bits or size")
+        ring, overhead = self._ring, self._overhead_bytes
+        kind = second & 15 if ring is not None else second
+        if (
+            head != wire.DATA_BYTE
+            or kind not in _BODY_KINDS
+            or not overhead < body_bytes <= wire.MAX_WIRE_BODY_BYTES
+        ):
+            raise ProtocolError("bad_segment", "type, kind or size")
         stride = self.stride
         segments = (body_bytes + self._share - 1) // self._share
         end = index + count
@@ -299,14 +359,20 @@ class Receiver:
         if segments == 1 and incoming is None:
             # Its row would take up a datagram's room, or 64 KiB, for perhaps one byte of credit.
             first_byte = start + wire.DATA_HEADER_BYTES
-            self._take_small(transfer, kind, array.data[first_byte : first_byte + body_bytes], now)
+            content = array.data[first_byte : first_byte + body_bytes]
+            if ring is not None:
+                self._take_sealed(
+                    transfer, ring.receive_keys(second >> 4), kind, flow, content, now
+                )
+            else:
+                self._take_small(transfer, kind, content, body_bytes, now)
             return
         if incoming is None:
-            incoming = self._begin(transfer, kind, body_bytes, segments, now)
+            incoming = self._begin(transfer, second, flow, body_bytes, segments, now)
             if incoming is None:
                 return
-        elif incoming.body_bytes != body_bytes or incoming.kind != kind:
-            raise ProtocolError("bad_segment", "a transfer changed its size or kind")
+        elif (incoming.body_bytes, incoming.second, incoming.flow) != (body_bytes, second, flow):
+            raise ProtocolError("bad_segment", "a transfer changed its size, kind, epoch or flow")
         store = incoming.store
         if placed is None or placed[0] is not store or placed[1] + first != index:
             size = (count - 1) * stride + last_bytes
@@ -326,7 +392,8 @@ class Receiver:
     def _begin(
         self,
         transfer: int,
-        kind: int,
+        second: int,
+        flow: int,
         body_bytes: int,
         segments: int,
         now: float,
@@ -339,12 +406,13 @@ class Receiver:
         self._check_room(transfer, body_bytes, now)
         if len(self._incoming) >= MAX_PARTIALS_COUNT and not self.evict_slow(1, now):
             raise ProtocolError("partials_full", f"transfer {transfer}")
-        if body_bytes > self._max_body_bytes:
+        if body_bytes - self._overhead_bytes > self._max_body_bytes:
             self._refuse(transfer, body_bytes, Reason.PAYLOAD_TOO_LARGE)
             return None
         if not self._is_room_for_all(body_bytes, now):
             self._refuse(transfer, body_bytes, Reason.STORE_FULL)
             return None
+        keys = self._ring.receive_keys(second >> 4) if self._ring is not None else None
         self._hold(body_bytes)
         self.partial_bytes += body_bytes
         spare = self._spare
@@ -352,7 +420,7 @@ class Receiver:
             store, self._spare = spare, None
         else:
             store = self._pool.take_store(segments, self.stride)
-        incoming = _Incoming(kind, body_bytes, segments, store, now)
+        incoming = _Incoming(second, flow, body_bytes, segments, store, keys, now)
         self._incoming[transfer] = incoming
         return incoming
 
@@ -363,7 +431,7 @@ class Receiver:
         lacking = self._used_bytes + body_bytes - self._released_bytes - self._credit_bytes
         if (
             lacking > 0
-            and body_bytes <= self._max_body_bytes
+            and body_bytes - self._overhead_bytes <= self._max_body_bytes
             and self.evict_slow(lacking, now) < lacking
         ):
             self.is_starved = True
@@ -424,6 +492,7 @@ class Receiver:
         if got is None:
             if index == incoming.high:
                 incoming.high = incoming.count = end
+                self.fresh_segments += end - index
                 return end == incoming.segments
             got = incoming.got = np.zeros(incoming.segments, np.bool_)
             got[: incoming.high] = True
@@ -433,41 +502,50 @@ class Receiver:
         known = int(np.count_nonzero(part))
         part[:] = True
         self.duplicate_segments += known
+        self.fresh_segments += end - index - known
         incoming.count += end - index - known
         incoming.high = max(incoming.high, end)
         return incoming.count == incoming.segments
 
     def _complete(self, transfer: int, incoming: _Incoming) -> None:
+        body = self._whole_body(transfer, incoming)
         del self._incoming[transfer]
         self.partial_bytes -= incoming.body_bytes
         if self._current is incoming or self._current is None:
             self._current = next(iter(self._incoming.values()), None)
-        body = StoredBody(incoming.store, incoming.body_bytes, self._pool, self._release)
         if self._spare is None and not self._incoming:
             self._spare = self._pool.take_store(incoming.segments, self.stride)
         self._settle(transfer, BodyKind(incoming.kind), body)
 
+    def _whole_body(self, transfer: int, incoming: _Incoming) -> StoredBody:
+        """Return the body of a transfer that is whole. Raises: ProtocolError when it is altered."""
+        pool, size, keys = self._pool, incoming.body_bytes, incoming.keys
+        if keys is None:
+            return StoredBody(incoming.store, size, pool, self._release, size)
+        plain = open_body(keys, transfer, incoming.kind, incoming.flow, size, incoming.store, pool)
+        if plain is None:
+            raise ProtocolError("bad_body", f"transfer {transfer}")
+        pool.give_store(incoming.store)
+        return StoredBody(plain, size - wire.TAG_BYTES, pool, self._release, size)
+
     # --- bundles --------------------------------------------------------------------------------
 
-    def receive_bundle(self, data: memoryview, now: float) -> None:
-        """Take in one BUNDLE datagram: whole small bodies.
+    def receive_bundle(
+        self, burst_low: int, count: int, data: memoryview, datagram_bytes: int, now: float
+    ) -> None:
+        """Take in the records of one BUNDLE datagram: whole small bodies.
 
         Raises:
             ProtocolError: a record breaks the format; records before it were taken.
         """
-        self._count(len(data))
-        if len(data) < wire.BUNDLE_HEADER_BYTES:
-            raise ProtocolError("short_bundle", f"{len(data)} bytes")
-        _, kind, reserved, _, burst_low, count, reserved_too = wire.BUNDLE_HEADER.unpack_from(data)
-        if kind or reserved or reserved_too:
-            raise ProtocolError("reserved_bits")
+        self._count(datagram_bytes)
         self._note_burst(wire.expand(burst_low, self._largest_burst), now)
-        offset, size = wire.BUNDLE_HEADER_BYTES, len(data)
+        offset, size = 0, len(data)
         unpack = wire.RECORD.unpack_from
         for _ in range(count):
             if size - offset < wire.RECORD_BYTES:
                 raise ProtocolError("bad_bundle", "record cut off")
-            low, body_bytes, kind, reserved = unpack(data, offset)
+            low, body_bytes, kind, reserved, _flow = unpack(data, offset)
             offset += wire.RECORD_BYTES
             end = offset + body_bytes
             if end > size or kind not in _BODY_KINDS or reserved or not body_bytes:
@@ -477,18 +555,44 @@ class Receiver:
                 self.duplicate_segments += 1
                 self.ack_now = True
             else:
-                self._take_small(transfer, kind, data[offset:end], now)
+                self._take_small(transfer, kind, data[offset:end], body_bytes, now)
             offset = end
 
-    def _take_small(self, transfer: int, kind: int, data: memoryview, now: float) -> None:
-        """Take in a body that came whole in one datagram. Raises: ProtocolError, not admitted."""
-        size = len(data)
+    def _take_sealed(
+        self,
+        transfer: int,
+        keys: DirectionKeys,
+        kind: int,
+        flow: int,
+        sealed: memoryview,
+        now: float,
+    ) -> None:
+        """Take in a body that came sealed by itself in one datagram; as if lost when altered.
+
+        Raises:
+            ProtocolError: not admitted.
+        """
+        plain = open_small_body(keys, transfer, kind, flow, sealed)
+        if plain is None:
+            self._dropped["bad_body"] += 1
+            return
+        self.fresh_segments += 1
+        self._take_small(transfer, kind, memoryview(plain), len(sealed), now)
+
+    def _take_small(
+        self, transfer: int, kind: int, data: memoryview, size: int, now: float
+    ) -> None:
+        """Take in a body that came whole in one datagram, in `size` bytes.
+
+        Raises:
+            ProtocolError: not admitted.
+        """
         self._check_room(transfer, size, now)
         if not self._is_room_for_all(size, now):
             self._refuse(transfer, size, Reason.STORE_FULL)
             return
         self._hold(size)
-        self._settle(transfer, BodyKind(kind), SmallBody(bytearray(data), self._release))
+        self._settle(transfer, BodyKind(kind), SmallBody(bytearray(data), self._release, size))
 
     # --- settling -------------------------------------------------------------------------------
 
@@ -527,8 +631,9 @@ class Receiver:
         if transfer in self._incoming:
             body_bytes = self._drop_partial(transfer).body_bytes
         else:
-            self._hold(min(body_bytes, self._max_body_bytes))
-        self._release(min(body_bytes, self._max_body_bytes))
+            body_bytes = min(body_bytes, self._max_body_bytes + self._overhead_bytes)
+            self._hold(body_bytes)
+        self._release(body_bytes)
         self._note_done(transfer)
 
     def _is_settled(self, transfer: int) -> bool:
@@ -614,7 +719,7 @@ class Receiver:
         partials: tuple[wire.Partial, ...] = ()
         more = False
         if self._incoming:
-            room = wire.MAX_CONTROL_BYTES - 200 - len(done) - wire.ACK_FIXED_BYTES
+            room = wire.MAX_FRAMES_BYTES - 200 - len(done) - wire.ACK_FIXED_BYTES
             partials, more = self._partials(room)
         frames = [
             wire.AckFrame(
@@ -664,19 +769,23 @@ class Receiver:
         return tuple(found), False
 
 
-def _is_one_run(words: npt.NDArray[np.uint32]) -> bool:
+def _is_one_run(words: Words) -> bool:
     """Tell whether the headers are of consecutive segments of one transfer, whatever the bursts."""
+    if len(words) == 1:
+        return True
     steps = words - words[0]
-    steps[:, _BURST_WORD] = 0
-    return bool(steps.tobytes() == _STEPS[: len(words) * 28])
+    steps[:, _BURST_WORD:] = 0
+    return bool(steps.tobytes() == _STEPS[: len(words) * wire.DATA_HEADER_BYTES])
 
 
-def _runs(words: npt.NDArray[np.uint32]) -> list[tuple[int, int]]:
-    """Split the rows of a train where transfer, type or size change or the index does not go on.
+def _runs(words: Words, is_right: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Split the rows of a train where transfer, type or size change, the index does not go on, or
+    a right header follows a wrong one.
 
-    The burst number (last word) may change inside a run: the kernel joins bursts of a sender.
+    The burst number may change inside a run: the kernel joins bursts of a sender.
     """
-    step = words[1:, :6] - words[:-1, :6]
+    step = words[1:, :_BURST_WORD] - words[:-1, :_BURST_WORD]
     step[:, _INDEX_WORD] -= 1
-    cuts = (np.flatnonzero(step.any(axis=1)) + 1).tolist()
+    cut = step.any(axis=1) | (is_right[1:] != is_right[:-1])
+    cuts = (np.flatnonzero(cut) + 1).tolist()
     return list(zip([0, *cuts], [*cuts, len(words)], strict=True))

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Buffer, Settlement
-from packetcloud.chunk.hop.buffers import JUMBO_BYTES, StoredBody
+from packetcloud.chunk.hop.buffers import JUMBO_BYTES, BufferPool, StoredBody
 from packetcloud.chunk.hop.congestion import Congestion
+from packetcloud.chunk.hop.envelope import Envelope
+from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.layout import BurstLayout
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
 from packetcloud.chunk.hop.rtt import RttEstimator
@@ -59,6 +61,9 @@ class Sender:
     Args:
         session: the session id that the neighbour chose.
         stride: bytes of a full datagram.
+        ring: the keys; None in an open session.
+        envelope: what bundles travel in.
+        pool: where sealed bodies live until they are settled.
         settle: called once for each body with its token, how it ended and the refusal's reason.
     """
 
@@ -69,13 +74,20 @@ class Sender:
         peer_max_body_bytes: int,
         peer_credit_bytes: int,
         peer_window_bytes: int,
+        ring: KeyRing | None,
+        envelope: Envelope,
+        pool: BufferPool,
         rtt: RttEstimator,
         settle: SettleBody,
     ) -> None:
-        self._session = session
         self.stride = stride
+        self._ring = ring
+        self._pool = pool
+        self._overhead_bytes = envelope.overhead_bytes
         self._share = stride - wire.DATA_HEADER_BYTES
-        self._small_bytes = stride - wire.BUNDLE_HEADER_BYTES - wire.RECORD_BYTES
+        self._small_bytes = (
+            stride - wire.BUNDLE_HEADER_BYTES - wire.RECORD_BYTES - self._overhead_bytes
+        )
         self._rows_per_burst = burst_rows(stride)
         self._peer_max_body_bytes = peer_max_body_bytes
         self._credit_limit = peer_credit_bytes
@@ -119,27 +131,39 @@ class Sender:
         self.probes = 0
         self.window_full_count = 0
         """How often a body had to wait for the neighbour to settle older ones."""
-        self._layout = BurstLayout(session, stride, self._rows_per_burst)
+        self._layout = BurstLayout(session, stride, self._rows_per_burst, envelope)
 
     # --- the layer above ------------------------------------------------------------------------
 
-    def queue(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+    def queue(
+        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, flow: int = 0
+    ) -> None:
         """Queue prefix ‖ payload; the memory of `payload` is read until it is settled."""
         view = memoryview(payload)
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")
-        self._append(Outgoing(kind, prefix, view, None, token, self._share, self._small_bytes))
-
-    def queue_rows(self, kind: BodyKind, body: StoredBody, token: object) -> None:
-        """Queue a received body whose rows have this session's stride, to go out in place."""
         self._append(
-            Outgoing(kind, b"", memoryview(b""), body, token, self._share, self._small_bytes)
+            Outgoing(
+                kind, prefix, view, None, token, self._share, self._small_bytes,
+                self._overhead_bytes, flow,
+            )
+        )  # fmt: skip
+
+    def queue_rows(self, kind: BodyKind, body: StoredBody, token: object, flow: int = 0) -> None:
+        """Queue a received body whose rows have this session's stride, to go out in place.
+
+        Only in an open session: sealing would write over what may have to be sent elsewhere.
+        """
+        self._append(
+            Outgoing(
+                kind, b"", memoryview(b""), body, token, self._share, self._small_bytes, 0, flow
+            )
         )
 
     def _append(self, outgoing: Outgoing) -> None:
         self._by_token[id(outgoing.token)] = outgoing
         self.queued_bytes += outgoing.body_bytes
-        if outgoing.body_bytes > self._peer_max_body_bytes or not outgoing.body_bytes:
+        if outgoing.plain_bytes > self._peer_max_body_bytes or not outgoing.plain_bytes:
             self._end(outgoing, Settlement.REFUSED, Reason.PAYLOAD_TOO_LARGE)
             return
         self._queue.append(outgoing)
@@ -181,6 +205,7 @@ class Sender:
         self._by_token.pop(id(outgoing.token), None)
         self.queued_bytes -= outgoing.body_bytes
         outgoing.next_index = outgoing.segments
+        outgoing.give_back(self._pool)
         self._settle(outgoing.token, settlement, int(reason))
 
     # --- sending --------------------------------------------------------------------------------
@@ -247,6 +272,8 @@ class Sender:
         self._next_transfer += 1
         self._started_bytes += outgoing.body_bytes
         self._outstanding[outgoing.transfer] = outgoing
+        if self._ring is not None and not outgoing.is_small:
+            outgoing.seal(self._ring.send, self._pool)
 
     def _send_lost(
         self, outgoing: Outgoing, rows: int, now: float
@@ -275,7 +302,7 @@ class Sender:
     ) -> tuple[list[Buffer], int] | None:
         """Pack small bodies into up to `rows` datagrams of one size, zero padded."""
         burst = self._next_burst
-        limit = self.stride
+        limit = self.stride - self._overhead_bytes
         datagrams: list[list[Buffer]] = []
         sizes: list[int] = []
         counts: list[int] = []
@@ -307,7 +334,9 @@ class Sender:
             sizes[-1] = size
             counts[-1] += 1
             datagrams[-1].append(
-                record.pack(outgoing.transfer & 0xFFFF_FFFF, body_bytes, outgoing.kind, 0)
+                record.pack(
+                    outgoing.transfer & 0xFFFF_FFFF, body_bytes, outgoing.kind, 0, outgoing.flow
+                )
             )
             if outgoing.prefix:
                 datagrams[-1].append(outgoing.prefix)

@@ -5,7 +5,9 @@ Source: docs/protocol/hop.md, "Sessions".
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
@@ -20,9 +22,12 @@ from packetcloud.chunk.hop.api import (
     Settlement,
 )
 from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store, StoredBody
+from packetcloud.chunk.hop.envelope import Envelope
+from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.receiver import Receiver
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
+from packetcloud.chunk.hop.suites import Suite
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.reasons import Reason
@@ -58,11 +63,14 @@ class Session:
     def __init__(
         self,
         guid: GUID,
+        public_key: bytes,
         parameters: wire.Parameters,
         address: Any,
         local_id: int,
         remote_id: int,
         stride: int,
+        ring: KeyRing | None,
+        envelope: Envelope,
         config: HopConfig,
         window_bytes: int,
         pool: BufferPool,
@@ -70,17 +78,23 @@ class Session:
         wake: Callable[[Session], None],
         on_fault: Callable[[], None],
         make_room: Callable[[int, float], None],
+        dropped: Counter[str],
         now: float,
     ) -> None:
         self.guid = guid
+        self.public_key = public_key
         self.role = Role(parameters.role)
         self.instance = parameters.instance
         self.peer_address = address
         self.local_id = local_id
         self.remote_id = remote_id
         self.stride = stride
+        self.suite = ring.suite if ring is not None else Suite.OPEN
         self.is_up = True
+        self.is_confirmed = False
+        """The neighbour has spoken on the session: its handshake is over too."""
         self.close_reason = ""
+        self._envelope = envelope
         self.rtt = RttEstimator()
         self._config = config
         self._upper = upper
@@ -97,6 +111,8 @@ class Session:
             config.max_body_bytes,
             config.credit_bytes,
             window_bytes,
+            ring,
+            dropped,
             self._deliver,
             lambda: wake(self),
             make_room,
@@ -107,6 +123,9 @@ class Session:
             parameters.max_body_bytes,
             parameters.credit_bytes,
             parameters.window_bytes,
+            ring,
+            envelope,
+            pool,
             self.rtt,
             self._settle,
         )
@@ -130,6 +149,7 @@ class Session:
         self._check_up()
         if (
             not prefix
+            and self.suite is Suite.OPEN
             and isinstance(body, StoredBody)
             and body.rows is not None
             and body.rows.stride == self.stride
@@ -164,24 +184,49 @@ class Session:
         now: float,
     ) -> list[memoryview]:
         """Take in a train of DATA; see `Receiver.receive_rows`."""
-        self._heard(now)
-        return self.receiver.receive_rows(array, length, row_bytes, placed, now)
+        with self._hearing(now):
+            return self.receiver.receive_rows(array, length, row_bytes, placed, now)
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
     ) -> bool:
         """Take in jumbo datagrams; see `Receiver.receive_split`."""
-        self._heard(now)
-        return self.receiver.receive_split(store, row, count, last_bytes, now)
+        with self._hearing(now):
+            return self.receiver.receive_split(store, row, count, last_bytes, now)
+
+    @contextmanager
+    def _hearing(self, now: float) -> Iterator[None]:
+        """Note that the neighbour lives, if DATA brings what was not here before.
+
+        In an open session any datagram is taken for a sign of life.
+        """
+        receiver = self.receiver
+        known = receiver.fresh_segments
+        try:
+            yield
+        except ProtocolError as error:
+            if error.reason == "bad_body":
+                self.close("a body was altered on the way")
+            raise
+        finally:
+            if self.suite is Suite.OPEN or receiver.fresh_segments > known:
+                self._heard(now)
 
     def receive_bundle(self, data: memoryview, now: float) -> None:
+        """Take in a BUNDLE datagram. Raises: ProtocolError."""
+        burst, count, records = self._envelope.open_bundle(data)
         self._heard(now)
-        self.receiver.receive_bundle(data, now)
+        self.receiver.receive_bundle(burst, count, records, len(data), now)
 
     def receive_control(self, datagram: bytes, now: float) -> None:
         """Take in a CONTROL datagram. Raises: ProtocolError."""
+        self.receive_frames(self._envelope.open_control(datagram), now)
+
+    def receive_frames(self, frames: bytes, now: float) -> None:
+        """Take in what a CONTROL datagram carried. Raises: ProtocolError."""
         self._heard(now)
-        for frame in wire.decode_control(datagram):
+        self.is_confirmed = True
+        for frame in wire.decode_frames(frames):
             match frame:
                 case wire.AckFrame():
                     self.sender.receive_ack(frame, now)
@@ -238,7 +283,7 @@ class Session:
         elif receiver.ack_due_at is None and receiver.has_unacked:
             receiver.ack_due_at = now + min(MAX_ACK_DELAY_S, self.rtt.smoothed_s / 4 + 0.0005)
         while (forget := self.sender.take_forgets(now)) is not None:
-            if sum(map(len, frames)) + len(forget) > wire.MAX_CONTROL_BYTES - wire.PREFIX.size:
+            if sum(map(len, frames)) + len(forget) > wire.MAX_FRAMES_BYTES:
                 yield self._control(frames)
                 frames = []
             frames.append(forget)
@@ -257,7 +302,7 @@ class Session:
             yield self.peer_address, burst[0], burst[1]
 
     def _control(self, frames: list[bytes]) -> Datagram:
-        datagram = wire.encode_control(self.remote_id, frames)
+        datagram = self._envelope.control(frames)
         return self.peer_address, [datagram], len(datagram)
 
     def close_datagram(self) -> Datagram:

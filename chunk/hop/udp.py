@@ -28,6 +28,7 @@ from packetcloud.chunk.hop.offload import (
     enable_coalescing,
     enable_errors,
     enlarge_buffers,
+    probe_fast_aes,
     probe_offload,
     route_datagram_bytes,
 )
@@ -157,6 +158,8 @@ class HopNode:
             self._admit,
             self._wake,
             lambda: _log.exception("hop: fault of the layer above"),
+            time.time_ns,
+            probe_fast_aes(),
         )
         opened = self._opened = _Open(
             sock,

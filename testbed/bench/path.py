@@ -89,10 +89,11 @@ def router_on_centre(
     scene: Scene,
     services: Sequence[ServiceEntry] = (),
     command: Command = packetcloud_command,
+    private_links: Sequence[str] = (),
 ) -> Router:
     """Start the router on the scene's centre, listening on every link."""
     host = LOOPBACK_ADDRESS if scene.is_loopback else ANY_ADDRESS
-    plan = RouterPlan((host, scene.port()), (LOOPBACK_ADDRESS, 0), services)
+    plan = RouterPlan((host, scene.port()), (LOOPBACK_ADDRESS, 0), services, {}, private_links)
     return start_router(children, plan, scene.place(scene.centre), command)
 
 

@@ -61,12 +61,17 @@ def start_service_node(children: Children, scene: Scene, vi_role: str) -> Servic
     identity_file, key_file = children.directory / "vi.key", children.directory / "aes.key"
     sid = create_identity_file(identity_file).guid.hex
     create_key_file(key_file)
-    router = router_on_centre(children, scene, [ServiceEntry(sid, "encrypt")])
     towards = "127.0.0.1" if vi_role == scene.centre else scene.address(scene.centre, vi_role)
+    # The wire between a router and its cloudlet is ours.
+    private_links = [f"{scene.address(vi_role, scene.centre)}/32", f"{towards}/32"]
+    entries = [ServiceEntry(sid, "encrypt")]
+    router = router_on_centre(children, scene, entries, private_links=private_links)
     settings = {"direction": "encrypt", "suite": SUITE, "library": LIBRARY, "key_file": key_file}
     address = towards, router.address[1]
     place = scene.place(vi_role)
-    service = start_service(children, "vi", SERVICE, address, identity_file, settings, place)
+    service = start_service(
+        children, "vi", SERVICE, address, identity_file, settings, place, private_links
+    )
     wait_attached(router, service, sid)
     return ServiceNode(router, service, sid, key_file)
 

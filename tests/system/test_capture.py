@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.hop.api import HopConfig, Role
+from packetcloud.chunk.hop.datagrams import DATA_HEADER_BYTES
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
@@ -41,7 +42,7 @@ async def until(reactor: Any, condition: Callable[[], bool]) -> None:
 
 async def converse(reactor: Any, path: Path, datagram_bytes: int) -> int:
     """Send chunks of all sizes while tcpdump listens; return the port of the receiving node."""
-    config = HopConfig(max_datagram_bytes=datagram_bytes)
+    config = HopConfig(max_datagram_bytes=datagram_bytes, private_links=("127.0.0.0/8",))
     here, there = Upper(), Upper()
     source, destination = Identity.generate(), Identity.generate()
     client = HopNode(reactor, source, Role.HOST, config, here)
@@ -91,7 +92,7 @@ def test_what_tcpdump_captured_is_understood(
     assert {entry["type"] for entry in datagrams} >= {"hello", "welcome", "confirm", "control"}
     headers = {body["chunk"]["chunk_id"]: body["chunk"] for body in bodies if "chunk" in body}
     assert {header["payload_bytes"] for header in headers.values()} == set(SIZES)
-    share = datagram_bytes - 28
+    share = datagram_bytes - DATA_HEADER_BYTES
     largest = max(bodies, key=lambda body: int(body["body_bytes"]))
     segments = {body["segment"] for body in bodies if body["transfer"] == largest["transfer"]}
     assert segments == set(range(-(-largest["body_bytes"] // share)))

@@ -142,6 +142,8 @@ def plain_fields(value: Any) -> Any:
         return value.hex()
     if isinstance(value, tuple):
         return [plain_fields(member) for member in value]
+    if isinstance(value, GUID):
+        return value.hex
     if isinstance(value, IntEnum):
         return int(value)
     if not is_dataclass(value):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.address_rate import ADDRESSES_COUNT
 from packetcloud.chunk.hop.api import HopConfig, Role
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT, BatchReceiver
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, rows_class
@@ -70,7 +71,7 @@ def half_open() -> Filled:
         address = (f"203.0.{number >> 8}.{number & 255}", 4000)
         stranger = scene.core(VICTIM, Role.HOST, None, 1472)
         stranger.connect(VICTIM, None, lambda _: None, scene.now)
-        for _ in range(2):  # HELLO, and HELLO again with the cookie
+        for _ in range(2):  # HELLO to anybody, and HELLO again with name and cookie
             for _, buffers, _ in list(stranger.datagrams_to_send(scene.now)):
                 hello = bytes(buffers[0])
                 if wire.DatagramType(hello[0] & 15) is wire.DatagramType.HELLO:
@@ -100,6 +101,24 @@ def half_open() -> Filled:
     knock(9999)
     left = half() - 1
     return Filled(HALF_OPEN_COUNT, at_cap, counted_at_cap, beyond, counted_beyond, goes_on, left)
+
+
+@fills("hop", "addresses that began handshakes")
+def addresses_that_began() -> Filled:
+    """HELLOs from ever new addresses, each of which would cost a signature."""
+    scene = Scene()
+    assert scene.honest_goes_on()
+    rate = scene.victim._servers._rate
+
+    def come(first: int, end: int) -> tuple[int, int]:
+        for number in range(first, end):
+            assert rate.take(f"203.{number >> 16}.{number >> 8 & 255}.{number & 255}", scene.now)
+        return len(rate), scene.victim.counters()["addresses_forgotten"]
+
+    at_cap, counted = come(len(rate), ADDRESSES_COUNT)
+    beyond, counted_beyond = come(ADDRESSES_COUNT, 3 * ADDRESSES_COUNT)
+    goes_on = scene.honest_goes_on()
+    return Filled(ADDRESSES_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
 
 
 @fills("hop", "answers waiting for a full socket")
@@ -134,8 +153,8 @@ def resets() -> Filled:
 
     def stray(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
-            prefix = wire.PREFIX.pack(wire.CONTROL_BYTE, 0, 0, number)
-            scene.receive(VICTIM, (f"203.0.113.{number % 200}", 4000), [prefix])
+            stray = wire.encode_control(number, 1, [wire.PaddingFrame(60).to_bytes()])
+            scene.receive(VICTIM, (f"203.0.113.{number % 200}", 4000), [stray])
         return victim._resets_to.total(), victim.dropped["resets_full"]
 
     at_cap, counted = stray(1, RESETS_PER_S + 1)
@@ -198,7 +217,7 @@ def body() -> Filled:
     at_cap = held.held_bytes
     counted = hostile.theirs.counters()["refused_too_large"]
     hostile.forget({0: limit})
-    for number, size in enumerate((limit + 1, 2 * limit, 0xFFFF_FFFF), 1):
+    for number, size in enumerate((limit + 1, 2 * limit, wire.MAX_WIRE_BODY_BYTES), 1):
         hostile.data(number, size)
     beyond = held.held_bytes
     counted_beyond = hostile.theirs.counters()["refused_too_large"]
@@ -405,7 +424,7 @@ def long_trains() -> Filled:
         before = received._received_bytes
         row = np.zeros(1472, np.uint8)
         head = wire.DATA_HEADER.pack(
-            wire.DATA_BYTE, BodyKind.CHUNK, 0, hostile.theirs.local_id, transfer, 2 * MIB, 0, 1
+            wire.DATA_BYTE, BodyKind.CHUNK, 0, hostile.theirs.local_id, transfer, 2 * MIB, 0, 1, 0
         )
         row[: len(head)] = np.frombuffer(head, np.uint8)
         rows = np.tile(row, (count, 1))

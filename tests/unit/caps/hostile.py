@@ -6,6 +6,7 @@ datagrams are made by hand.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from packetcloud.chunk.hop import wire
@@ -36,6 +37,13 @@ class Scene(Link):
         self.heard: list[tuple[Any, bytes]] = []
         """What the victim sent to hostile addresses."""
         del self.cores[A]
+
+    def core(
+        self, address: Any, role: Role, config: HopConfig | None, datagram_bytes: int
+    ) -> HopCore:
+        """Return a node whose links are all private: what is sealed is no less hostile."""
+        config = replace(config or HopConfig(), private_links=("0.0.0.0/0",))
+        return super().core(address, role, config, datagram_bytes)
 
     @property
     def victim(self) -> HopCore:
@@ -132,6 +140,7 @@ class Hostile:
             body_bytes,
             index,
             self.burst,
+            0,
         )
         self.send(head + bytes(size))
 
@@ -139,17 +148,17 @@ class Hostile:
         """Send whole small bodies, by transfer number."""
         self.burst += 1
         head = wire.BUNDLE_HEADER.pack(
-            wire.BUNDLE_BYTE, 0, 0, self.theirs.local_id, self.burst, len(bodies), 0
+            wire.BUNDLE_BYTE, 0, 0, self.theirs.local_id, 0, self.burst, len(bodies), 0
         )
         records = b"".join(
-            wire.RECORD.pack(transfer & 0xFFFF_FFFF, len(body), BodyKind.CHUNK, 0) + body
+            wire.RECORD.pack(transfer & 0xFFFF_FFFF, len(body), BodyKind.CHUNK, 0, 0) + body
             for transfer, body in bodies.items()
         )
         self.send(head + records)
 
     def control(self, *frames: bytes) -> None:
         """Send frames."""
-        self.send(wire.encode_control(self.theirs.local_id, list(frames)))
+        self.send(wire.encode_control(self.theirs.local_id, 0, frames))
 
     def forget(self, transfers: dict[int, int]) -> None:
         """Give transfers up, by number and body bytes."""

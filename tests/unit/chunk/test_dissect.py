@@ -21,7 +21,7 @@ from packetcloud.chunk.dissect import (
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.messages import BodyKind, VerdictCode, VerdictHeader, encode_reports
 from packetcloud.chunk.names import GUID
-from tests.vectors import chunk_v1, hop_v1
+from tests.vectors import chunk_v1, hop_v2
 from tests.vectors.chunk_v1_valid import (
     DESTINATION,
     good_headers,
@@ -29,7 +29,7 @@ from tests.vectors.chunk_v1_valid import (
     good_verdicts,
     make_header,
 )
-from tests.vectors.hop_v1_valid import (
+from tests.vectors.hop_v2_valid import (
     KEY,
     OTHER_SESSION,
     SESSION,
@@ -52,7 +52,7 @@ def segment(kind: BodyKind, data: bytes) -> Datagram:
 WHOLE = good_segments()["whole chunk"]
 
 
-@hop_v1.FILE.each("datagrams")
+@hop_v2.FILE.each("datagrams")
 def test_every_good_datagram_is_read(vector: dict[str, Any]) -> None:
     """Type and session are told, nothing is an error, and all of it is JSON."""
     data = bytes.fromhex(vector["bytes"])
@@ -66,7 +66,7 @@ def test_every_good_datagram_is_read(vector: dict[str, Any]) -> None:
     json.dumps([datagram.fields, [body.fields for body in datagram.bodies]])
 
 
-@hop_v1.FILE.each("invalid")
+@hop_v2.FILE.each("invalid")
 def test_every_bad_datagram_has_its_reason(vector: dict[str, Any]) -> None:
     """The reason is the one that a node counts; the bytes are shown as they are."""
     data = bytes.fromhex(vector["bytes"])
@@ -160,14 +160,14 @@ def test_emitted_chunks_are_read() -> None:
 @pytest.mark.parametrize(
     ("offset", "value", "reason"),
     [
-        (2, 1, "reserved_bits"),
-        (3, 1, "reserved_bits"),
+        (1, 0x11, "reserved_bits"),
+        (16, 4, "bad_segment"),
         (19, 1, "bad_segment"),
         (19, 0, "bad_segment"),
     ],
 )
 def test_a_bad_segment_has_its_reason(offset: int, value: int, reason: str) -> None:
-    """Reserved bits, and more bytes than the body has."""
+    """An epoch where nothing is sealed, more bytes than a body may have, and than this one has."""
     data = bytearray(replace(WHOLE, body_bytes=len(WHOLE.data)).to_bytes())
     data[offset] = value
     assert str(dissect(bytes(data)).error).startswith(reason)
@@ -178,11 +178,11 @@ def test_an_empty_segment_is_an_error() -> None:
     assert str(dissect(replace(WHOLE, data=b"").to_bytes()).error).startswith("bad_segment")
 
 
-@pytest.mark.parametrize("offset", [1, 2, 3, 18, 19])
-def test_reserved_bits_of_a_bundle(offset: int) -> None:
+@pytest.mark.parametrize(("offset", "value"), [(1, 2), (1, 16), (2, 1), (3, 1), (26, 1), (27, 1)])
+def test_reserved_bits_of_a_bundle(offset: int, value: int) -> None:
     """Each reserved field alone is enough."""
     data = bytearray(good_bundles()["one body"].to_bytes())
-    data[offset] = 1
+    data[offset] = value
     assert str(dissect(bytes(data)).error).startswith("reserved_bits")
 
 
@@ -207,6 +207,16 @@ def test_a_cookie_is_shown_where_there_is_one() -> None:
     assert fields["cookie"] == bytes(range(16)).hex()
 
 
+@hop_v2.FILE.each("sealed")
+def test_what_is_sealed_is_told_as_such(vector: dict[str, Any]) -> None:
+    """What stands outside the seal is shown, nothing of its inside is guessed."""
+    for text in vector["datagrams"]:
+        datagram = dissect(bytes.fromhex(text))
+        assert (datagram.type, datagram.error) == (vector["type"], None)
+        assert datagram.fields["sealed"] and "frames" not in datagram.fields
+        assert all(body.header is None and body.error is None for body in datagram.bodies)
+
+
 def test_an_unknown_body_kind_is_shown() -> None:
     """Its number and its reason; nothing is guessed."""
     [body] = segment(cast(BodyKind, 9), b"whatever").bodies
@@ -223,7 +233,7 @@ def test_handshakes_name_their_nodes() -> None:
     assert (welcome.fields["guid"], welcome.fields["role"]) == (guid.hex, "router")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00", b"\x21" + bytes(40), b"\x19" + bytes(40)])
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x11" + bytes(40), b"\x29" + bytes(40)])
 def test_what_is_no_hop_datagram(data: bytes) -> None:
     """Other versions and types are unknown, with the reason."""
     datagram = dissect(data)
@@ -241,7 +251,7 @@ def test_every_cut_is_told_as_such(name: str) -> None:
         assert datagram.datagram_bytes == len(good)
         errors = [datagram.error, *(body.error for body in datagram.bodies)]
         assert all(CUT_OFF in error for error in errors if error)
-    header = 28 + 92
+    header = wire.DATA_HEADER_BYTES + 92
     if name == "whole chunk":
         [body] = dissect(good[:header], len(good) - header).bodies
         assert body.header is not None and not body.is_whole
@@ -250,7 +260,7 @@ def test_every_cut_is_told_as_such(name: str) -> None:
 @given(data=st.binary(max_size=1500), cut_bytes=st.integers(0, 3))
 def test_any_bytes(data: bytes, cut_bytes: int) -> None:
     """Whatever the bytes, also behind each good first byte, something is said about them."""
-    for first in (b"", b"\x11", b"\x12", b"\x13", b"\x14", b"\x15", b"\x16", b"\x17", b"\x18"):
+    for first in (b"", b"\x21", b"\x22", b"\x23", b"\x24", b"\x25", b"\x26", b"\x27", b"\x28"):
         for row in split_train(first + data):
             datagram = dissect(row, cut_bytes)
             json.dumps([datagram.fields, datagram.error, [b.fields for b in datagram.bodies]])
@@ -290,15 +300,15 @@ def test_a_train_that_the_capture_cut_off_is_split() -> None:
     """Wherever the snapshot ends, the whole datagrams before come apart."""
     rows = train(100, 3, 100)
     data = b"".join(rows)
-    for length in range(2 * 128 + 1, len(data)):
-        assert split_train(data[:length]) == [*rows[:2], rows[2][: length - 2 * 128]]
+    for length in range(2 * 132 + 1, len(data)):
+        assert split_train(data[:length]) == [*rows[:2], rows[2][: length - 2 * 132]]
 
 
 def test_a_train_of_several_transfers_is_split() -> None:
     """Transfers may follow each other in one train, and bundles and control frames may join it."""
     first = Segment(BodyKind.CHUNK, 1, 100, 0, 1, bytes(100)).to_bytes()
     second = Segment(BodyKind.TASK, 2, 100, 0, 1, bytes(100)).to_bytes()
-    bundle = Bundle(1, (Record(3, BodyKind.CHUNK, b"x" * 20),), 80).to_bytes()
+    bundle = Bundle(1, 1, (Record(3, BodyKind.CHUNK, b"x" * 20),), 74).to_bytes()
     control = good_controls()["probe"].to_bytes()
     assert len(first) == len(second) == len(bundle)
     for rows in ([first, second, bundle, control], [bundle, first], [first, control]):
@@ -320,5 +330,5 @@ def test_a_handshake_is_never_split() -> None:
 
 def test_splitting_is_cheap_for_any_bytes() -> None:
     """64 KiB of the worst bytes, a session id that is everywhere, take no noticeable time."""
-    data = b"\x11" + bytes(65_000)
+    data = b"\x21" + bytes(65_000)
     assert split_train(data) == [data]

@@ -22,9 +22,9 @@ from packetcloud.chunk.messages import BodyKind, TaskHeader, VerdictCode, Verdic
 from packetcloud.chunk.names import GUID, SID_SEQUENCE, ChunkId
 from packetcloud.chunk.pcap import CaptureDecoder, Filter, Sighting, as_json, place_text
 from tests.unit.chunk.captures import ETHER, HERE, THERE, frame, pcap, read
-from tests.unit.chunk.hop.test_core import A, Link
+from tests.unit.chunk.hop.test_core import OPEN, A, Link
 from tests.vectors.chunk_v1_valid import DESTINATION, SIDS, SOURCE, make_header
-from tests.vectors.hop_v1_valid import (
+from tests.vectors.hop_v2_valid import (
     KEY,
     OTHER_SESSION,
     PARAMETERS,
@@ -134,7 +134,9 @@ def test_a_verdict_knows_the_chunk_of_its_task() -> None:
     task = TaskHeader(7, 1000).to_bytes() + SMALL_CHUNK
     verdict = VerdictHeader(7, VerdictCode.FORWARD, 5).to_bytes()
     asked = Segment(BodyKind.TASK, 1, len(task), 0, 1, task).to_bytes()
-    said = Segment(BodyKind.VERDICT, 1, len(verdict), 0, 1, verdict, OTHER_SESSION).to_bytes()
+    said = Segment(
+        BodyKind.VERDICT, 1, len(verdict), 0, 1, verdict, session=OTHER_SESSION
+    ).to_bytes()
     seen = sightings([frame(said, THERE, HERE), frame(asked), frame(said, THERE, HERE)])
     assert [sighting.headers[0] is not None for sighting in seen] == [False, True, True]
 
@@ -143,7 +145,7 @@ def test_sessions_know_their_nodes() -> None:
     """After a handshake each datagram of the session names who sent it and who gets it."""
     other_key = bytes(range(100, 132))
     hello = good_handshakes()["hello"].to_bytes()
-    welcome = wire.Welcome(SESSION, OTHER_SESSION, other_key, SHARE, PARAMETERS, SIGNATURE)
+    welcome = wire.Welcome(SESSION, OTHER_SESSION, other_key, SHARE, PARAMETERS, 2, SIGNATURE)
     to_client = good_segments()["whole chunk"].to_bytes()
     to_server = replace(good_segments()["whole chunk"], session=OTHER_SESSION).to_bytes()
     seen = sightings(
@@ -176,11 +178,11 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_short_snapshot_is_told() -> None:
     """With tcpdump -s the header of a chunk is still read, and the rest told as cut off."""
     data = frame(good_segments()["first of three"].to_bytes())
-    [sighting] = sightings([data], snap_bytes=42 + 28 + 88)
+    [sighting] = sightings([data], snap_bytes=42 + 32 + 88)
     [body] = sighting.datagram.bodies
     assert sighting.datagram.datagram_bytes == 1200
     assert body.header is not None and body.error is None
-    [sighting] = sightings([data], snap_bytes=42 + 28 + 80)
+    [sighting] = sightings([data], snap_bytes=42 + 32 + 80)
     assert CUT_OFF in str(sighting.datagram.bodies[0].error)
 
 
@@ -238,7 +240,7 @@ def test_any_frame(data: bytes, link_type: int) -> None:
 @pytest.mark.parametrize("loss", [0.0, 0.2])
 def test_a_whole_conversation(loss: float) -> None:
     """All that two nodes say to each other is understood, and every chunk is seen."""
-    link = Link(seed=3, loss=loss)
+    link = Link(seed=3, loss=loss, config=OPEN)
     frames: list[bytes] = []
 
     def capture(source: object, datagram: bytes) -> bool:

@@ -19,7 +19,7 @@ from packetcloud.chunk.names import GUID
 from packetcloud.chunk.scapy_hop import HopBundle, HopControl, HopData, bind_hop_port, hop_datagram
 from packetcloud.chunk.scapy_layers import Chunk, Lifetime, Reports, Task, Verdict
 from tests.unit.chunk.captures import ETHER
-from tests.vectors import chunk_v1, hop_v1
+from tests.vectors import chunk_v1, hop_v2
 from tests.vectors.chunk_v1_valid import DESTINATION, SIDS, SOURCE, make_header
 
 EXTENSION_LAYERS = {
@@ -138,7 +138,7 @@ def test_report_vectors(vector: dict[str, Any]) -> None:
     assert bytes(Reports(entries=entries)) == data
 
 
-@hop_v1.FILE.each("datagrams")
+@hop_v2.FILE.each("datagrams")
 def test_hop_vectors(vector: dict[str, Any]) -> None:
     """Type and numbers are what the vector says; building gives the vector's bytes."""
     data, fields = bytes.fromhex(vector["bytes"]), dict(vector["fields"])
@@ -179,6 +179,8 @@ def _check_frame(frame: Packet, wanted: dict[str, Any]) -> None:
         elif name == "entries":
             seen = [list(entry.fields.values())[:2] for entry in frame.entries]
             assert seen == expected
+        elif name == "value_bytes":
+            assert frame.zeros == bytes(expected)
         elif name == "reason":
             assert frame.reason.decode() == expected
         else:
@@ -196,7 +198,7 @@ def test_invalid_chunk_vectors_do_not_crash(vector: dict[str, Any]) -> None:
     assert bytes(packet) == datagram
 
 
-@hop_v1.FILE.each("invalid")
+@hop_v2.FILE.each("invalid")
 def test_invalid_hop_vectors_do_not_crash(vector: dict[str, Any]) -> None:
     """Datagrams that a node refuses are shown as far as they go, and kept whole."""
     data = bytes.fromhex(vector["bytes"])
@@ -205,9 +207,21 @@ def test_invalid_hop_vectors_do_not_crash(vector: dict[str, Any]) -> None:
     assert bytes(packet)[: len(data)] == data
 
 
+@hop_v2.FILE.each("sealed")
+def test_sealed_datagrams_are_shown_as_such(vector: dict[str, Any]) -> None:
+    """What stands outside the seal is shown, the rest is bytes."""
+    for text in vector["datagrams"]:
+        packet = hop_datagram(bytes.fromhex(text))
+        assert type(packet.payload) is Raw
+        if vector["type"] == "data":
+            assert packet.check and packet.transfer == 2
+        else:
+            assert packet.counter == 1
+
+
 def test_every_truncation_dissects() -> None:
     """A capture with a short snapshot length shows what is there; nothing raises."""
-    for section in (hop_v1.FILE.load()["datagrams"],):
+    for section in (hop_v2.FILE.load()["datagrams"],):
         for vector in section:
             data = bytes.fromhex(vector["bytes"])
             for length in range(0, len(data), 1 if len(data) < 300 else 37):
@@ -258,8 +272,8 @@ def test_a_bundle_and_control_frames_are_crafted() -> None:
     """Counts and lengths are filled in; the codec reads what comes out."""
     record = scapy_hop.BundleRecord(transfer=4) / Chunk() / b"small"
     bundle = bytes(HopBundle(session=7, records=[record]))
-    assert wire.BUNDLE_HEADER.unpack_from(bundle)[5] == 1
-    assert wire.RECORD.unpack_from(bundle, wire.BUNDLE_HEADER_BYTES) == (4, 93, 1, 0)
+    assert wire.BUNDLE_HEADER.unpack_from(bundle)[6] == 1
+    assert wire.RECORD.unpack_from(bundle, wire.BUNDLE_HEADER_BYTES) == (4, 93, 1, 0, 0)
     control = bytes(
         HopControl(session=7, frames=[scapy_hop.Probe(burst=3), scapy_hop.Close(reason=b"bye")])
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.cli.main import main
 from tests.unit.chunk.captures import THERE, frame, pcap, pcapng
 from tests.vectors.chunk_v1_valid import SIDS, SOURCE, make_header
-from tests.vectors.hop_v1_valid import (
+from tests.vectors.hop_v2_valid import (
     Segment,
     good_datagrams,
 )
@@ -114,16 +113,16 @@ def test_bad_bytes_are_shown_with_their_reason(tmp_path: Path, capsys: Streams) 
     path.write_bytes(pcap([frame(b"\xde\xad"), frame(damaged.to_bytes())]))
     assert decode(path, "--port", str(THERE[1])) == 0
     streams = capsys.readouterr()
-    assert "first byte 0xde is no type of version 1: dead" in streams.out
+    assert "first byte 0xde is no type of version 2: dead" in streams.out
     assert "! bad_version: chunk version 7, known: 1: 07" in streams.out
     assert "2 of them malformed" in streams.err
 
 
 def test_text_of_a_neighbour_cannot_control_the_terminal(tmp_path: Path, capsys: Streams) -> None:
     """Escape sequences in a reason are shown as text."""
-    reject = replace(wire.Reject(1, ""), reason="\x1b[2J\r\nroot# ").to_bytes()
+    close = wire.CloseFrame("\x1b[2J\r\nroot# ").to_bytes()
     path = tmp_path / "evil.pcap"
-    path.write_bytes(pcap([frame(reject)]))
+    path.write_bytes(pcap([frame(wire.encode_control(1, 1, [close]))]))
     assert decode(path) == 0
     out = capsys.readouterr().out
     assert "\\x1b[2J\\r\\nroot#" in out

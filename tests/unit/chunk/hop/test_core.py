@@ -10,7 +10,8 @@ import pytest
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig, Neighbour, Refusal, Role, Settlement
-from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, HopCore
+from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESET_DOMAIN, RESETS_PER_S, HopCore
+from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
@@ -18,6 +19,7 @@ from packetcloud.chunk.reasons import Reason
 
 A = ("192.0.2.1", 4000)
 B = ("192.0.2.2", 4000)
+OPEN = HopConfig(private_links=("192.0.2.0/24",))
 
 
 class Upper:
@@ -68,6 +70,7 @@ class Link:
         delay_s: float = 0.005,
         config: HopConfig | None = None,
         datagram_bytes: int = 1472,
+        has_fast_aes: bool = True,
     ) -> None:
         self.random = random.Random(seed)
         self.now = 1000.0
@@ -75,6 +78,7 @@ class Link:
         self.jitter_s, self.delay_s = jitter_s, delay_s
         self.in_flight: list[tuple[float, int, Any, Any, bytes, int]] = []
         self.count = 0
+        self.has_fast_aes = has_fast_aes
         self.uppers = {A: Upper(), B: Upper()}
         self.cores: dict[Any, HopCore] = {}
         for address, role in ((A, Role.HOST), (B, Role.ROUTER)):
@@ -94,6 +98,7 @@ class Link:
             1 << 20,
             None,
             lambda: None,
+            has_fast_aes=self.has_fast_aes,
         )
 
     def connect(self) -> Session:
@@ -172,20 +177,32 @@ def bodies_of(link: Link, sizes: list[int]) -> list[bytes]:
     return [link.random.randbytes(size) for size in sizes]
 
 
-SIZES = [1, 20, 1400, 1436, 1443, 1444, 1445, 2888, 2889, 10_000, 64_000, 300_000, 1_048_576]
+SIZES = [
+    1, 20, 1400, 1418, 1424, 1425, 1433, 1434, 1440, 1441, 2864, 2865, 2880, 2881, 10_000, 64_000,
+    300_000, 1_048_576,
+]  # fmt: skip
+"""Also those that just fill a bundle, one segment and two, of datagrams of 1472 bytes."""
 
 
+@pytest.mark.parametrize("suite", wire.Suite)
 @pytest.mark.parametrize("datagram_bytes", [1200, 1472, 9000, 65_507])
-def test_bodies_of_every_size_arrive_once_in_order_and_intact(datagram_bytes: int) -> None:
+def test_bodies_of_every_size_arrive_once_and_intact(
+    datagram_bytes: int, suite: wire.Suite
+) -> None:
     """On a clean link every body arrives once, unchanged, and is settled as accepted."""
-    link = Link(datagram_bytes=datagram_bytes)
+    link = Link(
+        datagram_bytes=datagram_bytes,
+        config=OPEN if suite is wire.Suite.OPEN else None,
+        has_fast_aes=suite is wire.Suite.AES_256_GCM,
+    )
     neighbour = link.connect()
+    assert neighbour.suite is suite
     bodies = bodies_of(link, SIZES * 2)
     for number, body in enumerate(bodies):
         cut = min(number % 90, len(body))
         neighbour.send(BodyKind.CHUNK, body[:cut], body[cut:], number)
     link.run(lambda: len(link.uppers[A].settled) == len(bodies))
-    assert link.uppers[B].bodies == bodies
+    assert sorted(link.uppers[B].bodies) == sorted(bodies)
     assert {s for _, s, _ in link.uppers[A].settled} == {Settlement.ACCEPTED}
     assert neighbour.sender.retransmitted_segments == 0
     assert neighbour.queued_bytes == 0 and neighbour.sender.in_flight_bytes == 0
@@ -203,6 +220,7 @@ def test_bodies_survive_loss_repetition_and_reordering(seed: int) -> None:
         duplication=chooser.choice([0.0, 0.1]),
         jitter_s=chooser.choice([0.0, 0.004, 0.02]),
         datagram_bytes=chooser.choice([1200, 1472, 1472, 20_000, 65_507]),
+        config=OPEN if chooser.random() < 0.3 else None,
     )
     neighbour = link.connect()
     bodies = bodies_of(link, [chooser.choice(SIZES[:-1]) for _ in range(60)])
@@ -216,7 +234,7 @@ def test_bodies_survive_loss_repetition_and_reordering(seed: int) -> None:
 
 def test_a_received_body_goes_on_in_place() -> None:
     """A body that came in rows and is sent on without a prefix is not copied and stays intact."""
-    link = Link(loss=0.05, seed=5)
+    link = Link(loss=0.05, seed=5, config=OPEN)
     neighbour = link.connect()
     link.uppers[B].keeps = True
     body = link.random.randbytes(500_000)
@@ -264,7 +282,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent() -> None:
 def test_credit_stops_the_sender_and_a_release_lets_it_go_on() -> None:
     """A neighbour that holds its bodies is sent no more than its credit, and more once it lets
     go."""
-    link = Link(config=HopConfig(credit_bytes=300_000))
+    link = Link(config=HopConfig(credit_bytes=300_000 + 3 * wire.TAG_BYTES))
     neighbour = link.connect()
     upper = link.uppers[B]
     upper.keeps = True
@@ -372,12 +390,12 @@ def test_a_control_datagram_joined_to_a_train_of_data_counts() -> None:
     """The kernel may hand over segments and a short PROBE behind them as one train."""
     link = Link()
     neighbour = link.connect()
-    neighbour.send(BodyKind.CHUNK, b"", bytes(1444 * 6), "x")
+    neighbour.send(BodyKind.CHUNK, b"", bytes(1440 * 6 - 16), "x")
     seen: list[bytes] = []
     link.on_datagram = lambda source, datagram: bool(seen.append(datagram)) if source == A else True
     link.pump()
     data = [datagram for datagram in seen if len(datagram) == 1472][:2]
-    probe = wire.encode_control(neighbour.remote_id, [neighbour.sender.probe(link.now)])
+    probe = neighbour._envelope.control([neighbour.sender.probe(link.now)])
     link.receive(B, A, [*data, probe])
     assert not link.cores[B].dropped
     answers = list(link.cores[B].datagrams_to_send(link.now))
@@ -414,14 +432,21 @@ def test_a_restarted_neighbour_ends_the_old_session_at_the_first_datagram() -> N
 
 
 def test_a_forged_reset_ends_nothing() -> None:
-    """A REJECT with a guessed id, or from another address, leaves the session alone."""
+    """A REJECT with a guessed id, from another address or without the signature is dropped."""
     link = Link()
     neighbour = link.connect()
-    right = wire.Reject(neighbour.remote_id, "").to_bytes()
-    wrong = wire.Reject(neighbour.remote_id ^ 2, "").to_bytes()
+    signer = link.cores[B].identity
+    signature = signer.sign(RESET_DOMAIN, neighbour.remote_id.to_bytes(8, "big"))
+    right = wire.Reject(neighbour.remote_id, signature).to_bytes()
+    wrong = wire.Reject(neighbour.remote_id ^ 2, signature).to_bytes()
+    forged = wire.Reject(neighbour.remote_id, bytes(64)).to_bytes()
     link.receive(A, ("198.51.100.1", 4000), [right])
     link.receive(A, B, [wrong])
+    link.receive(A, B, [forged])
     assert neighbour.is_up and not link.uppers[A].down
+    assert link.cores[A].dropped == {"unknown_session": 2, "bad_signature": 1}
+    link.receive(A, B, [right])
+    assert link.uppers[A].down == ["the neighbour was restarted"]
 
 
 def test_resets_are_few_and_never_answer_resets() -> None:
@@ -429,13 +454,13 @@ def test_resets_are_few_and_never_answer_resets() -> None:
     link = Link()
     core = link.cores[B]
     for number in range(500):
-        control = wire.encode_control(number + 1, [wire.ProbeFrame(1).to_bytes()])
+        control = Envelope(number + 1, None).control([wire.ProbeFrame(1).to_bytes()])
         address = (f"198.51.100.{number % 200}", 9)
         link.receive(B, address, [control])
-        link.receive(B, address, [wire.Reject(number + 1, "").to_bytes()])
+        link.receive(B, address, [wire.Reject(number + 1, bytes(64)).to_bytes()])
     answers = list(core.datagrams_to_send(link.now))
-    assert len(answers) == 50
-    assert all(len(buffers[0]) == 12 for _, buffers, _ in answers)
+    assert len(answers) == RESETS_PER_S
+    assert all(len(buffers[0]) == wire.REJECT_BYTES <= len(control) for _, buffers, _ in answers)
 
 
 def test_a_session_that_idles_for_hours_still_carries_a_body() -> None:

@@ -2,6 +2,8 @@
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Settlement
+from packetcloud.chunk.hop.buffers import BufferPool
+from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.messages import BodyKind
@@ -18,8 +20,9 @@ class Bench:
         rtt.add_sample(RTT_S, 0.0, 0.0)
         self.settled: list[Settlement] = []
         self.sender = Sender(
-            7, STRIDE, 1 << 21, 1 << 24, 1 << 24, rtt, lambda _, how, __: self.settled.append(how)
-        )
+            7, STRIDE, 1 << 21, 1 << 24, 1 << 24, None, Envelope(7, None), BufferPool(), rtt,
+            lambda _, how, __: self.settled.append(how),
+        )  # fmt: skip
         self.rtt = rtt
         self.sender.queue(BodyKind.CHUNK, b"", bytes(body_bytes), "x")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Refusal, Role
 from packetcloud.chunk.hop.core import RESETS_PER_ADDRESS, HopCore
+from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 from tests.unit.chunk.hop.test_core import A, B, Link
@@ -175,9 +175,9 @@ def test_one_flooder_leaves_resets_for_others() -> None:
     link = Link()
     core: HopCore = link.cores[B]
     for number in range(1000):
-        stray = wire.PREFIX.pack(wire.CONTROL_BYTE, 0, 0, number + 1)
+        stray = Envelope(number + 1, None).control([])
         link.receive(B, SPOOFED, [stray])
-    stray = wire.PREFIX.pack(wire.CONTROL_BYTE, 0, 0, 4711)
+    stray = Envelope(4711, None).control([])
     link.receive(B, A, [stray])
     told = [to for to, _, _ in core.datagrams_to_send(link.now)]
     assert told.count(SPOOFED) == RESETS_PER_ADDRESS and told.count(A) == 1

@@ -1,6 +1,6 @@
-"""The vectors of hop protocol 1: segments, bundles, control frames, handshake; good and bad ones.
+"""The vectors of hop protocol 2: segments, bundles, control frames, handshake; good and bad ones.
 
-`python -m tests.vectors.hop_v1` tells whether hop-v1.json is what the code encodes (exit code 1 if
+`python -m tests.vectors.hop_v2` tells whether hop-v2.json is what the code encodes (exit code 1 if
 not); with `--write` it writes the file anew. Do that only when the protocol changes on purpose.
 Source: docs/protocol/hop.md.
 """
@@ -14,8 +14,9 @@ from pathlib import Path
 from packetcloud.chunk.hop import wire
 from tests.vectors.fields import Fields, plain_fields
 from tests.vectors.file import VectorFile
-from tests.vectors.hop_v1_invalid import bad_datagrams
-from tests.vectors.hop_v1_valid import (
+from tests.vectors.hop_v2_invalid import bad_datagrams
+from tests.vectors.hop_v2_sealed import replay_tables, sealed_datagrams
+from tests.vectors.hop_v2_valid import (
     good_bundles,
     good_controls,
     good_handshakes,
@@ -38,6 +39,8 @@ def build() -> Fields:
             }
             for name, value in good.items()
         ],
+        "sealed": sealed_datagrams(),
+        "replay": replay_tables(),
         "invalid": [
             {"name": name, "kind": kind, "bytes": data.hex(), "reason": reason}
             for kind, table in bad_datagrams().items()
@@ -56,7 +59,7 @@ DECODERS: Mapping[str, Callable[[bytes], object]] = {
 }
 """The decoder for each `kind` of invalid vector."""
 
-FILE = VectorFile(Path(__file__).with_name("hop-v1.json"), build)
+FILE = VectorFile(Path(__file__).with_name("hop-v2.json"), build)
 
 if __name__ == "__main__":
     sys.exit(FILE.main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Datagrams that hop protocol 1 refuses, each made by hand from a good one, and the reason."""
+"""Datagrams that hop protocol 2 refuses, each made by hand from a good one, and the reason."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import struct
 
 from packetcloud.chunk.hop import wire
 from tests.vectors.chunk_v1_invalid import BadBytes, put
-from tests.vectors.hop_v1_valid import good_controls, good_handshakes
+from tests.vectors.hop_v2_valid import good_controls, good_handshakes
 
 
 def bad_datagrams() -> dict[str, BadBytes]:
-    """Return, for each decoder of `hop_v1.DECODERS`, what it must refuse."""
+    """Return, for each decoder of `hop_v2.DECODERS`, what it must refuse."""
     return {
         "control": _bad_controls(),
         "hello": _bad_hellos(),
@@ -25,7 +25,7 @@ def _bad_controls() -> BadBytes:
     none = good_controls()["no frame"].to_bytes()
     ack = good_controls()["ack"].to_bytes()
     gaps = good_controls()["ack with gaps, busy, more"].to_bytes()
-    value = wire.PREFIX.size + wire.FRAME_HEAD_BYTES
+    value = wire.CONTROL_HEADER_BYTES + wire.FRAME_HEAD_BYTES
     flags, count, bitmap = value + 32, value + 33, value + 34
     over_entries = (wire.MAX_ENTRIES_COUNT + 1) * 8
     long_bitmap = wire.TRANSFER_WINDOW_COUNT // 8 + 1
@@ -36,13 +36,15 @@ def _bad_controls() -> BadBytes:
             none + _frame(wire.FrameType.CLOSE, b"x" * 92) * 13,
             "long_control",
         ),
-        "kind is set": (put(none, 1, b"\x01"), "reserved_bits"),
+        "cut off inside the counter": (none[:-1], "short_control"),
+        "neither open nor sealed": (put(none, 1, b"\x02"), "reserved_bits"),
+        "epoch, where it is open": (put(none, 1, b"\x10"), "reserved_bits"),
         "reserved bits": (put(none, 3, b"\x01"), "reserved_bits"),
         "frame head cut off": (ack + b"\x01\x00\x00", "bad_frame"),
         "frame cut off": (ack[:-1], "bad_frame"),
         "frame flags": (put(ack, value - 3, b"\x01"), "bad_frame"),
         "frame type 0": (none + _frame(0), "unknown_frame"),
-        "frame type 7": (none + _frame(7), "unknown_frame"),
+        "frame type 16": (none + _frame(16), "unknown_frame"),
         "ack cut off": (none + _frame(1, ack[value:-1]), "bad_frame"),
         "ack with trailing bytes": (none + _frame(1, ack[value:] + b"\x00"), "bad_frame"),
         "ack with a reserved flag": (put(ack, flags, b"\x04"), "bad_frame"),
@@ -72,20 +74,19 @@ def _bad_controls() -> BadBytes:
         "forget, 65 entries": (none + _frame(3, bytes(over_entries)), "bad_frame"),
         "probe of 3 bytes": (none + _frame(4, bytes(3)), "bad_frame"),
         "blocked of 5 bytes": (none + _frame(5, bytes(5)), "bad_frame"),
+        "padding that is not zero": (none + _frame(15, b"\x00\x01"), "bad_frame"),
         "close of 257 bytes": (none + _frame(6, b"z" * 257), "bad_frame"),
     }
 
 
 def _bad_hellos() -> BadBytes:
     hello = good_handshakes()["hello"].to_bytes()
-    parameters = 76
+    parameters = 84
     return {
         "empty": (b"", "bad_hello"),
         "1199 bytes": (hello[:-1], "bad_hello"),
         "1201 bytes": (hello + b"\x00", "bad_hello"),
-        "padding is not zero": (hello[:-1] + b"\x01", "bad_hello"),
-        "cookie of 33 bytes": (put(hello, parameters + 24, b"\x21"), "bad_hello"),
-        "cookie length 0 before a cookie": (put(hello, parameters + 25, b"\x01"), "bad_hello"),
+        "padding is not zero": (put(hello, wire.HELLO_CORE_BYTES - 1, b"\x01"), "bad_hello"),
         "kind is set": (put(hello, 1, b"\x01"), "reserved_bits"),
         "reserved bits": (put(hello, 2, b"\x80"), "reserved_bits"),
         **{
@@ -96,13 +97,14 @@ def _bad_hellos() -> BadBytes:
 
 
 _BAD_PARAMETERS = {
-    "suite 0": (0, b"\x00", "unknown_suite"),
-    "suite 2": (0, b"\x02", "unknown_suite"),
+    "no suite": (0, b"\x00", "unknown_suite"),
+    "unknown suites only": (0, b"\xf1", "unknown_suite"),
     "role 0": (1, b"\x00", "bad_role"),
     "role 4": (1, b"\x04", "bad_role"),
     "datagrams of 1199 bytes": (2, b"\x04\xaf", "bad_parameters"),
     "datagrams of 65508 bytes": (2, b"\xff\xe4", "bad_parameters"),
     "bodies of 0 bytes": (4, bytes(4), "bad_parameters"),
+    "bodies larger than a header can say": (4, b"\x04\x00\x00\x00", "bad_parameters"),
     "window of 0 bytes": (8, bytes(4), "bad_parameters"),
     "credit of 0 bytes": (12, bytes(8), "bad_parameters"),
 }
@@ -111,13 +113,10 @@ _BAD_PARAMETERS = {
 def _bad_retries() -> BadBytes:
     retry = good_handshakes()["retry"].to_bytes()
     return {
-        "no cookie length": (retry[:12], "bad_retry"),
-        "empty cookie": (retry[:12] + b"\x00", "bad_retry"),
-        "cookie cut off": (retry[:-1], "bad_retry"),
-        "bytes after the cookie": (retry + b"\x00", "bad_retry"),
-        "cookie of 33 bytes": (retry[:12] + b"\x21" + bytes(33), "bad_retry"),
+        "one byte short": (retry[:-1], "bad_retry"),
+        "one byte too many": (retry + b"\x00", "bad_retry"),
         "reserved bits": (put(retry, 3, b"\x01"), "reserved_bits"),
-        "cut off inside the prefix": (retry[:11], "short_datagram"),
+        "cut off inside the prefix": (retry[:11], "bad_retry"),
     }
 
 
@@ -127,6 +126,9 @@ def _bad_welcomes() -> BadBytes:
         "one byte short": (welcome[:-1], "bad_welcome"),
         "one byte too many": (welcome + b"\x00", "bad_welcome"),
         "kind is set": (put(welcome, 1, b"\x02"), "reserved_bits"),
+        "suite 0": (put(welcome, 108, b"\x00"), "unknown_suite"),
+        "suite 4": (put(welcome, 108, b"\x04"), "unknown_suite"),
+        "reserved bits behind the suite": (put(welcome, 111, b"\x01"), "reserved_bits"),
         **{
             name: (put(welcome, 84 + offset, data), reason)
             for name, (offset, data, reason) in _BAD_PARAMETERS.items()
@@ -144,11 +146,12 @@ def _bad_confirms() -> BadBytes:
 
 
 def _bad_rejects() -> BadBytes:
-    reject = good_handshakes()["reject without a word"].to_bytes()
+    reject = good_handshakes()["reject"].to_bytes()
     return {
-        "reason of 257 bytes": (reject + b"z" * 257, "bad_reject"),
+        "one byte short": (reject[:-1], "bad_reject"),
+        "one byte too many": (reject + b"\x00", "bad_reject"),
         "reserved bits": (put(reject, 2, b"\x01"), "reserved_bits"),
-        "cut off inside the prefix": (reject[:11], "short_datagram"),
+        "cut off inside the prefix": (reject[:11], "bad_reject"),
     }
 
 

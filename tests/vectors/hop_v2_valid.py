@@ -1,4 +1,4 @@
-"""Datagrams of hop protocol 1 by name: each type, each control frame, limits at their ends."""
+"""Datagrams of hop protocol 2 by name: each type, each control frame, limits at their ends."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.messages import BodyKind
-from packetcloud.chunk.names import ChunkId
+from packetcloud.chunk.names import GUID, ChunkId
 from tests.vectors.chunk_v1_valid import good_tasks, good_verdicts, make_header
 
 SESSION = 0x0123_4567_89AB_CDEF
 OTHER_SESSION = 0xFEDC_BA98_7654_3211
 KEY = bytes(range(32))
 SHARE = bytes(range(32, 64))
+NAME = GUID(bytes(range(100, 120)))
 SIGNATURE = bytes(range(64, 128))
 
 
@@ -27,18 +28,22 @@ class Segment:
     index: int
     burst: int
     data: bytes
+    flow: int = 0
+    epoch: int = 0
+    check: int = 0
     session: int = SESSION
 
     def to_bytes(self) -> bytes:
         head = wire.DATA_HEADER.pack(
             wire.DATA_BYTE,
-            self.kind,
-            0,
+            self.epoch << 4 | self.kind,
+            self.flow,
             self.session,
             self.transfer,
             self.body_bytes,
             self.index,
             self.burst,
+            self.check,
         )
         return head + self.data
 
@@ -50,37 +55,45 @@ class Record:
     transfer: int
     kind: BodyKind
     data: bytes
+    flow: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A BUNDLE datagram: small bodies, then as many zeros as its train wants."""
+    """An open BUNDLE datagram: small bodies, then as many zeros as its train wants."""
 
+    counter: int
     burst: int
     records: tuple[Record, ...]
     padding_bytes: int = 0
     session: int = SESSION
 
-    def to_bytes(self) -> bytes:
-        head = wire.BUNDLE_HEADER.pack(
-            wire.BUNDLE_BYTE, 0, 0, self.session, self.burst, len(self.records), 0
-        )
+    def content(self) -> bytes:
         records = [
-            wire.RECORD.pack(record.transfer, len(record.data), record.kind, 0) + record.data
+            wire.RECORD.pack(record.transfer, len(record.data), record.kind, 0, record.flow)
+            + record.data
             for record in self.records
         ]
-        return head + b"".join(records) + bytes(self.padding_bytes)
+        return b"".join(records) + bytes(self.padding_bytes)
+
+    def to_bytes(self) -> bytes:
+        head = wire.BUNDLE_HEADER.pack(
+            wire.BUNDLE_BYTE, 0, 0, self.session, self.counter, self.burst, len(self.records), 0
+        )
+        return head + self.content()
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A CONTROL datagram."""
+    """An open CONTROL datagram."""
 
     frames: tuple[wire.Frame, ...]
+    counter: int = 1
     session: int = SESSION
 
     def to_bytes(self) -> bytes:
-        return wire.encode_control(self.session, [frame.to_bytes() for frame in self.frames])
+        frames = [frame.to_bytes() for frame in self.frames]
+        return wire.encode_control(self.session, self.counter, frames)
 
 
 SMALL_CHUNK = make_header(payload_bytes=5, wants_report=True).to_bytes() + b"hello"
@@ -94,24 +107,28 @@ def good_segments() -> dict[str, Segment]:
     verdict = good_verdicts()["update"].to_bytes() + b"new payload"
     return {
         "whole chunk": Segment(BodyKind.CHUNK, 1, len(SMALL_CHUNK), 0, 3, SMALL_CHUNK),
-        "first of three": Segment(BodyKind.CHUNK, 2, 3000, 0, 4, large.ljust(1172, b"a")),
-        "second of three": Segment(BodyKind.CHUNK, 2, 3000, 1, 4, b"b" * 1172),
-        "last of three": Segment(BodyKind.CHUNK, 2, 3000, 2, 4, b"c" * 656),
+        "first of three": Segment(BodyKind.CHUNK, 2, 3000, 0, 4, large.ljust(1168, b"a")),
+        "second of three": Segment(BodyKind.CHUNK, 2, 3000, 1, 4, b"b" * 1168),
+        "last of three": Segment(BodyKind.CHUNK, 2, 3000, 2, 4, b"c" * 664),
         "task": Segment(BodyKind.TASK, 3, len(task), 0, 5, task),
         "verdict": Segment(BodyKind.VERDICT, 4, len(verdict), 0, 6, verdict),
         "largest fields": Segment(
-            BodyKind.CHUNK, 2**32 - 1, 2**32 - 1, 2**31, 2**32 - 1, b"x", 2**64 - 1
+            BodyKind.CHUNK, 2**32 - 1, wire.MAX_WIRE_BODY_BYTES, 2**16 - 1, 2**32 - 1, b"x",
+            wire.MAX_FLOW, 0, 0, 2**64 - 1,
         ),
-    }
+    }  # fmt: skip
 
 
 def good_bundles() -> dict[str, Bundle]:
     verdict = good_verdicts()["forward"].to_bytes()
-    records = (Record(5, BodyKind.CHUNK, SMALL_CHUNK), Record(6, BodyKind.VERDICT, verdict))
+    records = (
+        Record(5, BodyKind.CHUNK, SMALL_CHUNK, flow=513),
+        Record(6, BodyKind.VERDICT, verdict),
+    )
     return {
-        "one body": Bundle(7, records[:1]),
-        "two bodies": Bundle(8, records),
-        "two bodies, padded": Bundle(9, records, padding_bytes=20),
+        "one body": Bundle(1, 7, records[:1]),
+        "two bodies": Bundle(2, 8, records),
+        "two bodies, padded": Bundle(2**64 - 1, 9, records, padding_bytes=20),
     }
 
 
@@ -153,6 +170,8 @@ def good_controls() -> dict[str, Control]:
         "close": Control((wire.CloseFrame("shutting down"),)),
         "close without a word": Control((wire.CloseFrame(""),)),
         "close, longest": Control((wire.CloseFrame("z" * wire.MAX_CLOSE_BYTES),)),
+        "padding": Control((wire.PaddingFrame(0), wire.PaddingFrame(44))),
+        "largest counter": Control((wire.ProbeFrame(1),), counter=2**64 - 1),
         "several frames": Control((ack, wire.RefusedFrame(((4, 3),)), wire.ProbeFrame(11))),
     }  # fmt: skip
 
@@ -162,17 +181,17 @@ Handshake = wire.Hello | wire.Retry | wire.Welcome | wire.Confirm | wire.Reject
 
 def good_handshakes() -> dict[str, Handshake]:
     cookie = bytes(range(16))
+    hello = wire.Hello(SESSION, KEY, SHARE, 77, PARAMETERS)
     return {
-        "hello": wire.Hello(SESSION, KEY, SHARE, PARAMETERS),
-        "hello with a cookie": wire.Hello(SESSION, KEY, SHARE, PARAMETERS, cookie),
-        "hello with the longest cookie": wire.Hello(
-            SESSION, KEY, SHARE, PARAMETERS, bytes(wire.MAX_COOKIE_BYTES)
+        "hello to a node whose name is not known": hello.towards(wire.UNKNOWN_GUID),
+        "hello": hello.towards(NAME),
+        "hello with a cookie": hello.towards(NAME, cookie),
+        "retry": wire.Retry(SESSION, NAME, cookie, 99).answering(hello.towards(NAME).mac),
+        "welcome": wire.Welcome(
+            SESSION, OTHER_SESSION, KEY, SHARE, PARAMETERS, wire.Suite.AES_256_GCM, SIGNATURE
         ),
-        "retry": wire.Retry(SESSION, cookie),
-        "welcome": wire.Welcome(SESSION, OTHER_SESSION, KEY, SHARE, PARAMETERS, SIGNATURE),
-        "confirm": wire.Confirm(OTHER_SESSION, SIGNATURE),
-        "reject": wire.Reject(SESSION, "this SID is not listed here"),
-        "reject without a word": wire.Reject(SESSION, ""),
+        "confirm": wire.Confirm(OTHER_SESSION, SIGNATURE, bytes(range(16))),
+        "reject": wire.Reject(SESSION, SIGNATURE),
     }
 
 

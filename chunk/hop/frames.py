@@ -1,0 +1,292 @@
+"""Frames of CONTROL datagrams: encode and decode. No state, no I/O.
+
+Source: docs/protocol/hop.md, "CONTROL".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
+
+from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
+from packetcloud.chunk.hop.datagrams import (
+    CONTROL_BYTE,
+    CONTROL_HEADER,
+    CONTROL_HEADER_BYTES,
+    MAX_CONTROL_BYTES,
+    TRANSFER_WINDOW_COUNT,
+)
+
+MAX_PARTIALS_COUNT = 16
+MAX_BITMAP_BYTES = 400
+"""Bitmap bytes of one partial transfer in one ACK: 3200 segments, 4.6 MB of body."""
+
+
+class FrameType(IntEnum):
+    """Frames of a CONTROL datagram."""
+
+    ACK = 1
+    REFUSED = 2
+    FORGET = 3
+    PROBE = 4
+    BLOCKED = 5
+    CLOSE = 6
+    PADDING = 15
+
+
+_FRAME = struct.Struct(">BBH")
+_ACK = struct.Struct(">IIQQIIBBH")
+_PARTIAL = struct.Struct(">IIH")
+_REFUSED = struct.Struct(">IHH")
+_FORGET = struct.Struct(">II")
+_BUSY = 1
+_MORE = 2
+FRAME_HEAD_BYTES = _FRAME.size
+ACK_FIXED_BYTES = _ACK.size
+PARTIAL_FIXED_BYTES = _PARTIAL.size
+MAX_ENTRIES_COUNT = 64
+"""Entries in one REFUSED or FORGET frame."""
+MAX_CLOSE_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A transfer that is not whole: all below `base` is here; `bitmap` bit i = segment base + i."""
+
+    transfer: int
+    base: int
+    bitmap: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AckFrame:
+    """What a receiver has. Transfer and burst numbers are the low 32 bits."""
+
+    largest_burst: int
+    delay_us: int
+    received_bytes: int
+    """Datagram bytes of this session that arrived, duplicates included, since it began."""
+    credit_limit_bytes: int
+    """The sender may start transfers while the sum of their bodies stays at or below this."""
+    window_bytes: int
+    """Bytes in flight that the receiver's socket buffer can take."""
+    done_below: int
+    """Every transfer below this is settled here."""
+    done_bitmap: bytes = b""
+    """bit i = transfer done_below + i is settled."""
+    partials: tuple[Partial, ...] = ()
+    busy: bool = False
+    """The receiver is out of credit: wait for the next ACK, do not retry."""
+    more: bool = False
+    """There are further partial transfers, all of them after the last one listed."""
+
+    def to_bytes(self) -> bytes:
+        parts = [
+            _ACK.pack(
+                self.largest_burst,
+                self.delay_us,
+                self.received_bytes,
+                self.credit_limit_bytes,
+                self.window_bytes,
+                self.done_below,
+                (_BUSY if self.busy else 0) | (_MORE if self.more else 0),
+                len(self.partials),
+                len(self.done_bitmap),
+            ),
+            self.done_bitmap,
+        ]
+        for partial in self.partials:
+            parts.append(_PARTIAL.pack(partial.transfer, partial.base, len(partial.bitmap)))
+            parts.append(partial.bitmap)
+        return _frame(FrameType.ACK, b"".join(parts))
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        if len(value) < _ACK.size:
+            raise ProtocolError("bad_frame", "ACK cut off")
+        (burst, delay, received, credit, window, below, flags, count, bitmap_bytes) = (
+            _ACK.unpack_from(value)
+        )
+        if flags & ~(_BUSY | _MORE) or bitmap_bytes > TRANSFER_WINDOW_COUNT // 8:
+            raise ProtocolError("bad_frame", "ACK flags or bitmap length")
+        offset = _ACK.size + bitmap_bytes
+        bitmap = value[_ACK.size : offset]
+        if len(bitmap) != bitmap_bytes:
+            raise ProtocolError("bad_frame", "ACK bitmap cut off")
+        if not count:
+            if offset != len(value):
+                raise ProtocolError("bad_frame", "ACK with trailing bytes")
+            return cls(
+                burst, delay, received, credit, window, below, bitmap, (),
+                bool(flags & _BUSY), bool(flags & _MORE),
+            )  # fmt: skip
+        if count > MAX_PARTIALS_COUNT:
+            raise ProtocolError("bad_frame", f"ACK with {count} partial transfers")
+        partials = []
+        for _ in range(count):
+            if len(value) - offset < _PARTIAL.size:
+                raise ProtocolError("bad_frame", "ACK partial cut off")
+            transfer, base, length = _PARTIAL.unpack_from(value, offset)
+            offset += _PARTIAL.size
+            bits = value[offset : offset + length]
+            offset += length
+            if len(bits) != length or length > MAX_BITMAP_BYTES:
+                raise ProtocolError("bad_frame", "ACK partial bitmap")
+            partials.append(Partial(transfer, base, bits))
+        if offset != len(value):
+            raise ProtocolError("bad_frame", "ACK with trailing bytes")
+        return cls(
+            burst, delay, received, credit, window, below, bitmap, tuple(partials),
+            bool(flags & _BUSY), bool(flags & _MORE),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFrame:
+    """Transfers that arrived whole and are refused: (transfer, Reason number) each."""
+
+    entries: tuple[tuple[int, int], ...]
+
+    def to_bytes(self) -> bytes:
+        body = b"".join(_REFUSED.pack(transfer, reason, 0) for transfer, reason in self.entries)
+        return _frame(FrameType.REFUSED, body)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetFrame:
+    """Transfers that their sender has settled or given up: (transfer, body bytes) each."""
+
+    entries: tuple[tuple[int, int], ...]
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.FORGET, b"".join(_FORGET.pack(*entry) for entry in self.entries))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFrame:
+    """Asks for an ACK at once; counts as burst number `burst`."""
+
+    burst: int
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.PROBE, self.burst.to_bytes(4, "big"))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedFrame:
+    """The sender has `wanted_bytes` to start and no credit; asks for an ACK."""
+
+    wanted_bytes: int
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.BLOCKED, self.wanted_bytes.to_bytes(4, "big"))
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFrame:
+    """The session ends; `reason` is for people."""
+
+    reason: str
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.CLOSE, self.reason.encode()[:MAX_CLOSE_BYTES])
+
+
+@dataclass(frozen=True, slots=True)
+class PaddingFrame:
+    """Says nothing; makes a datagram as long as it must be."""
+
+    value_bytes: int
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.PADDING, bytes(self.value_bytes))
+
+
+Frame = (
+    AckFrame | RefusedFrame | ForgetFrame | ProbeFrame | BlockedFrame | CloseFrame | PaddingFrame
+)
+
+
+def encode_control(session: int, counter: int, frames: Sequence[bytes]) -> bytes:
+    """Encode an open CONTROL datagram from encoded frames.
+
+    Raises:
+        LocalMisuseError: longer than 1200 bytes.
+    """
+    datagram = CONTROL_HEADER.pack(CONTROL_BYTE, 0, 0, session, counter) + b"".join(frames)
+    if len(datagram) > MAX_CONTROL_BYTES:
+        raise LocalMisuseError(f"control datagram of {len(datagram)} bytes")
+    return datagram
+
+
+def decode_control(datagram: bytes) -> Iterator[Frame]:
+    """Decode the frames of an open CONTROL datagram, whose first byte was looked at before.
+
+    Raises:
+        ProtocolError: and nothing else, whatever the bytes are.
+    """
+    if len(datagram) > MAX_CONTROL_BYTES:
+        raise ProtocolError("long_control", f"{len(datagram)} bytes")
+    if len(datagram) < CONTROL_HEADER_BYTES:
+        raise ProtocolError("short_control", f"{len(datagram)} bytes")
+    if datagram[1:4] != b"\0\0\0":
+        raise ProtocolError("reserved_bits")
+    yield from decode_frames(datagram[CONTROL_HEADER_BYTES:])
+
+
+def decode_frames(data: bytes) -> Iterator[Frame]:
+    """Decode the frames that a CONTROL datagram carries.
+
+    Raises:
+        ProtocolError: and nothing else, whatever the bytes are.
+    """
+    offset = 0
+    while offset < len(data):
+        if len(data) - offset < _FRAME.size:
+            raise ProtocolError("bad_frame", "cut off in its head")
+        kind, flags, length = _FRAME.unpack_from(data, offset)
+        offset += _FRAME.size
+        value = data[offset : offset + length]
+        if len(value) != length or flags:
+            raise ProtocolError("bad_frame", f"type {kind}, {length} bytes, flags {flags:#04x}")
+        offset += length
+        yield _decode_frame(kind, value)
+
+
+def _decode_frame(kind: int, value: bytes) -> Frame:
+    match kind:
+        case FrameType.ACK:
+            return AckFrame.from_bytes(value)
+        case FrameType.REFUSED:
+            if len(value) % _REFUSED.size or len(value) > _REFUSED.size * MAX_ENTRIES_COUNT:
+                raise ProtocolError("bad_frame", "REFUSED length")
+            rows = list(_REFUSED.iter_unpack(value))
+            if any(row[2] for row in rows):
+                raise ProtocolError("reserved_bits")
+            return RefusedFrame(tuple((row[0], row[1]) for row in rows))
+        case FrameType.FORGET:
+            if len(value) % _FORGET.size or len(value) > _FORGET.size * MAX_ENTRIES_COUNT:
+                raise ProtocolError("bad_frame", "FORGET length")
+            return ForgetFrame(tuple(_FORGET.iter_unpack(value)))
+        case FrameType.PROBE | FrameType.BLOCKED:
+            if len(value) != 4:
+                raise ProtocolError("bad_frame", "PROBE or BLOCKED length")
+            number = int.from_bytes(value, "big")
+            return ProbeFrame(number) if kind == FrameType.PROBE else BlockedFrame(number)
+        case FrameType.CLOSE:
+            if len(value) > MAX_CLOSE_BYTES:
+                raise ProtocolError("bad_frame", "CLOSE length")
+            return CloseFrame(value.decode("utf-8", "replace"))
+        case FrameType.PADDING:
+            if any(value):
+                raise ProtocolError("bad_frame", "PADDING that is not zero")
+            return PaddingFrame(len(value))
+        case _:
+            raise ProtocolError("unknown_frame", f"type {kind}")
+
+
+def _frame(kind: FrameType, value: bytes) -> bytes:
+    return _FRAME.pack(kind, 0, len(value)) + value
