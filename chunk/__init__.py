@@ -2,6 +2,7 @@
 
 - `errors`      every error this room raises; who is wrong decides the class
 - `names`       GUID, SID, NA, ChunkId and the self-certifying hash behind them
+- `disk`        what durable state needs of a disk, and the real one
 - `identity`    Ed25519 keys and the files they live in
 - `header`      the chunk header: fields, extensions, encode and decode
 - `reasons`     why a chunk was not delivered: one number and one word each

@@ -30,6 +30,7 @@ Files without I/O:
 Disk, network and programs:
 - `delivery`        arrived chunks to the callbacks of the application
 - `router_link`     the session with the router, found again when it is lost
+- `surroundings`    randomness and disk, so that simulated ones can stand in
 - `window_store`    the duplicate window on disk
 - `source_file`     the file that is sent
 - `part_file`       the file on its way in, and its journal

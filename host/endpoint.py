@@ -7,7 +7,6 @@ Source: docs/reference/host.md; design, section 7 for the rooms' rules.
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +52,7 @@ from packetcloud.host.results import SendResult
 from packetcloud.host.router_link import NodeFactory, RouterLink, admit_nobody, udp_node
 from packetcloud.host.send import CancelAtHop, HandToHop, Resolve, Send, SendState
 from packetcloud.host.stream import ChunkStream
+from packetcloud.host.surroundings import Surroundings
 from packetcloud.host.window_store import WindowStore
 
 CLOSE_DRAIN_S = 1.0
@@ -78,6 +78,7 @@ class Endpoint:
         hop_config: HopConfig | None = None,
         state_file: Path | None = None,
         node_factory: NodeFactory | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.guid = identity.guid
         self.router = router
@@ -86,16 +87,25 @@ class Endpoint:
         self._limits = limits
         self._hop_config = hop_config or HopConfig()
         self._node_factory = node_factory or udp_node
-        self._store = WindowStore(state_file) if state_file is not None else None
+        self._surroundings = around = surroundings or Surroundings()
+        self._store: WindowStore | None = None
+        if state_file is not None:
+            self._store = WindowStore(state_file, around.disk)
         core_limits = limits or EndpointLimits()
         if self._store is not None:
             core_limits = _remembering(core_limits)
-        self._core = EndpointCore(self.guid, lambda: secrets.randbits(64), core_limits)
+        self._core = EndpointCore(self.guid, around.random_u64, core_limits)
         self._node = self._node_factory(
             reactor, identity, Role.HOST, self._hop_config, self, admit_nobody
         )
         self._link = RouterLink(
-            reactor, self._node, router, router_guid, self._link_up, self._link_down
+            reactor,
+            self._node,
+            router,
+            router_guid,
+            self._link_up,
+            self._link_down,
+            around.random_share,
         )
         self._children: list[Endpoint] = []
         self._delivery = Delivery(reactor, self._pump)
@@ -120,6 +130,7 @@ class Endpoint:
         hop_config: HopConfig | None = None,
         state_file: Path | None = None,
         node_factory: NodeFactory | None = None,
+        surroundings: Surroundings | None = None,
     ) -> Promise[Endpoint]:
         """Connect to `router` (host, port) and associate under the identity's GUID.
 
@@ -139,6 +150,7 @@ class Endpoint:
             hop_config=hop_config,
             state_file=state_file,
             node_factory=node_factory,
+            surroundings=surroundings,
         )
         return Promise.from_coroutine(endpoint._open())
 
@@ -321,6 +333,7 @@ class Endpoint:
             limits=self._limits,
             hop_config=self._hop_config,
             node_factory=self._node_factory,
+            surroundings=self._surroundings,
         )
         self._children.append(child)
         return child

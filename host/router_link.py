@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -50,7 +49,10 @@ NodeFactory = Callable[
 
 
 class RouterLink:
-    """Keeps one neighbour, the router, up. `on_up` and `on_down` tell the layer above."""
+    """Keeps one neighbour, the router, up. `on_up` and `on_down` tell the layer above.
+
+    `random_share` returns a number in [0, 1): hosts that lost one router do not return in step.
+    """
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class RouterLink:
         router_guid: GUID | None,
         on_up: Callable[[], None],
         on_down: Callable[[], None],
+        random_share: Callable[[], float],
     ) -> None:
         self.neighbour: Neighbour | None = None
         self.counters: Counter[str] = Counter()
@@ -69,6 +72,7 @@ class RouterLink:
         self._router_guid = router_guid
         self._on_up = on_up
         self._on_down = on_down
+        self._random_share = random_share
         self._address = router
         self._retry_call: DelayedCall | None = None
         self._retry_s = RECONNECT_FIRST_S
@@ -147,7 +151,7 @@ class RouterLink:
     def _connect_again(self) -> None:
         if self._is_closing or self._retry_call is not None:
             return
-        delay_s = self._retry_s * (0.75 + secrets.randbelow(1000) / 2000)
+        delay_s = self._retry_s * (0.75 + self._random_share() / 2)
         self._retry_s = min(RECONNECT_CAP_S, self._retry_s * 2)
         self._retry_call = self._reactor.callLater(delay_s, self._retry)
 

@@ -9,19 +9,20 @@ A damaged or torn record ends the reading; what stands before it counts.
 
 from __future__ import annotations
 
-import os
 import struct
-import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from packetcloud.host.duplicates import DuplicateWindow, TakenPage
+from packetcloud.chunk.disk import AppendFile, Disk, LocalDisk
+from packetcloud.host.duplicates import DuplicateWindow, TakenPage, retention_s
 from packetcloud.host.errors import HostError
 
-_MAGIC = b"packetcloud window 1\n"
+_MAGIC = b"packetcloud window 2\n"
+_OLD_MAGIC = b"packetcloud window 1\n"
+"""Its records said by the wall clock until when they matter."""
 _BODY = struct.Struct(">20sQd32s")
-"""source, first id, keep until (wall clock, s since 1970), bits (bit i = first id + i)."""
+"""source, first id, how long to keep it (s), bits (bit i = first id + i)."""
 _CRC = struct.Struct(">I")
 RECORD_BYTES = _BODY.size + _CRC.size
 COMPACT_AFTER_BYTES = 16 << 20
@@ -29,12 +30,16 @@ COMPACT_AFTER_BYTES = 16 << 20
 
 
 class WindowStore:
-    """The file behind one `DuplicateWindow`. `wall_clock` is `time.time`; tests pass their own."""
+    """The file behind one `DuplicateWindow`.
 
-    def __init__(self, path: Path, wall_clock: Callable[[], float] = time.time) -> None:
+    No clock outlives a process and can be trusted: the wall clock steps, and a record that it made
+    look old would let a chunk in twice. So what is read counts from the reading, in full.
+    """
+
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self._path = path
-        self._wall_clock = wall_clock
-        self._descriptor = -1
+        self._disk = disk or LocalDisk()
+        self._file: AppendFile | None = None
         self._grown_bytes = 0
 
     def load(self, window: DuplicateWindow, now: float) -> int:
@@ -44,17 +49,18 @@ class WindowStore:
             HostError: the file cannot be read or written, or is something else.
         """
         try:
-            data = self._path.read_bytes() if self._path.exists() else _MAGIC
+            found = self._disk.read(self._path)
         except OSError as error:
             raise HostError(f"cannot read state file {self._path}: {error.strerror}") from error
-        if not data.startswith(_MAGIC) and data:
+        data = _MAGIC if found is None else found
+        is_old = data.startswith(_OLD_MAGIC)
+        if not data.startswith(_MAGIC) and not is_old and data:
             raise HostError(f"{self._path} is not a duplicate window; choose another state file")
         count = 0
-        wall_s = self._wall_clock()
-        for source, first_id, keep_until_s, bits in _records(data[len(_MAGIC) :]):
-            if keep_until_s > wall_s:
-                taken = TakenPage(source, first_id, bits, keep_until_s - wall_s)
-                window.restore(taken, now)
+        for source, first_id, keep_s, bits in _records(data[len(_MAGIC) :]):
+            if keep_s > 0:
+                keep_s = retention_s(None) if is_old else keep_s
+                window.restore(TakenPage(source, first_id, bits, keep_s), now)
                 count += 1
         self.compact(window, now)
         return count
@@ -65,12 +71,12 @@ class WindowStore:
         Raises:
             OSError: the disk is full, or worse.
         """
-        wall_s = self._wall_clock()
         data = b"".join(
-            _record(source, chunk_id & ~0xFF, wall_s + keep_s, 1 << (chunk_id & 0xFF))
+            _record(source, chunk_id & ~0xFF, keep_s, 1 << (chunk_id & 0xFF))
             for source, chunk_id, keep_s in entries
         )
-        os.write(self._descriptor, data)
+        assert self._file is not None, "load comes before append"
+        self._file.append(data)
         self._grown_bytes += len(data)
 
     @property
@@ -83,29 +89,24 @@ class WindowStore:
         Raises:
             HostError: the folder cannot be written; the old file is left as it was.
         """
-        wall_s = self._wall_clock()
         pages = window.taken_pages(now)
-        records = [
-            _record(page.source, page.first_id, wall_s + page.keep_s, page.taken) for page in pages
-        ]
-        temporary = self._path.with_name(f".{self._path.name}.new")
+        records = [_record(page.source, page.first_id, page.keep_s, page.taken) for page in pages]
         try:
-            temporary.write_bytes(_MAGIC + b"".join(records))
-            temporary.replace(self._path)
+            self._disk.replace(self._path, _MAGIC + b"".join(records))
             self.close()
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            self._file = self._disk.open_append(self._path)
         except OSError as error:
             raise HostError(f"cannot write state file {self._path}: {error.strerror}") from error
         self._grown_bytes = 0
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
-def _record(source: bytes, first_id: int, keep_until_s: float, bits: int) -> bytes:
-    body = _BODY.pack(source, first_id, keep_until_s, bits.to_bytes(32, "little"))
+def _record(source: bytes, first_id: int, keep_s: float, bits: int) -> bytes:
+    body = _BODY.pack(source, first_id, keep_s, bits.to_bytes(32, "little"))
     return body + _CRC.pack(zlib.crc32(body))
 
 
@@ -115,7 +116,7 @@ def _records(data: bytes) -> Iterable[tuple[bytes, int, float, int]]:
         (crc,) = _CRC.unpack_from(data, offset + _BODY.size)
         if crc != zlib.crc32(body):
             return
-        source, first_id, keep_until_s, bits = _BODY.unpack(body)
-        if first_id & 0xFF or keep_until_s != keep_until_s:
+        source, first_id, keep_s, bits = _BODY.unpack(body)
+        if first_id & 0xFF or keep_s != keep_s:
             return
-        yield source, first_id, keep_until_s, int.from_bytes(bits, "little")
+        yield source, first_id, keep_s, int.from_bytes(bits, "little")

@@ -56,33 +56,39 @@ class Execution(Protocol):
 class ProcessCalls:
     """Calls `process`, times it, and turns whatever it raises into the text of a failure."""
 
-    def __init__(self, service: NetworkService, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        service: NetworkService,
+        log: logging.Logger,
+        nanoseconds: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
         self.service = service
         self.failures: Counter[tuple[str, str]] = Counter()
         self._log = log
+        self._nanoseconds = nanoseconds
 
     def run(self, task: Task) -> tuple[Outcome, int]:
         """Call `process` for a task that was taken."""
         assert task.chunk is not None
-        started = time.perf_counter_ns()
+        started = self._nanoseconds()
         try:
             outcome: object = self.service.process(task.chunk, task.context)
         except (Exception, SystemExit) as error:  # an author's code may raise anything
-            return self._failure(error), time.perf_counter_ns() - started
-        elapsed = time.perf_counter_ns() - started
+            return self._failure(error), self._nanoseconds() - started
+        elapsed = self._nanoseconds() - started
         return self._checked(outcome), elapsed
 
     async def run_coroutine(self, task: Task) -> tuple[Outcome, int]:
         """The same for `async def process`; the time includes what it awaits."""
         assert task.chunk is not None
-        started = time.perf_counter_ns()
+        started = self._nanoseconds()
         try:
             outcome: object = self.service.process(task.chunk, task.context)
             if isinstance(outcome, Awaitable):
                 outcome = await outcome
         except (Exception, SystemExit) as error:  # an author's code may raise anything
-            return self._failure(error), time.perf_counter_ns() - started
-        elapsed = time.perf_counter_ns() - started
+            return self._failure(error), self._nanoseconds() - started
+        elapsed = self._nanoseconds() - started
         return self._checked(outcome), elapsed
 
     def _checked(self, outcome: object) -> Outcome:

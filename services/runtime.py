@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,6 +64,7 @@ class ServiceRuntime:
         make_node: makes the hop node that calls this object back.
         random_bytes: the system's random source, or a seeded one in tests.
         on_change: called when the service is attached or detached.
+        nanoseconds: what `process` is timed with.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ServiceRuntime:
         make_node: MakeNode,
         random_bytes: Callable[[int], bytes] = os.urandom,
         on_change: Callable[[], None] = lambda: None,
+        nanoseconds: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._reactor = reactor
         self._spec = spec
@@ -87,7 +90,7 @@ class ServiceRuntime:
             self._context, self._pool, spec.max_expansion_ratio, self._random_chunk_id
         )
         self.attachment = Attachment()
-        self._calls = ProcessCalls(service, self._log)
+        self._calls = ProcessCalls(service, self._log, nanoseconds)
         self._execution = self._first_execution()
         self._neighbour: Neighbour | None = None
         self._retry: Any = None

@@ -34,7 +34,7 @@ ROOMS_OF_CORES = ("chunk", "host", "services", "router")
 NOT_IN_A_CORE = {"asyncio", "os", "pylxd", "random", "socket", "subprocess", "time", "twisted"}
 SHELLS = {
     "chunk.hop": {"batch", "clock", "intake", "offload", "outlet", "udp"},
-    "chunk": {"identity"},
+    "chunk": {"disk", "identity"},
     "host": {
         "blocking",
         "delivery",
@@ -50,6 +50,7 @@ SHELLS = {
         "router_link",
         "session",
         "source_file",
+        "surroundings",
         "window_store",
     },
     "services": {

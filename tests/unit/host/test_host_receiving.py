@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import struct
+import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -175,23 +178,49 @@ def test_header_template_equals_the_encoder() -> None:
 
 def test_window_survives_a_restart(tmp_path: Path) -> None:
     """What was taken before is known after; what was only pending is new again."""
-    path, wall = tmp_path / "window", [1000.0]
-    store, window = WindowStore(path, lambda: wall[0]), DuplicateWindow()
+    path = tmp_path / "window"
+    store, window = WindowStore(path), DuplicateWindow()
     store.load(window, 0.0)
     for chunk_id in (1, 2, 300):
         window.arrived(A, chunk_id, 60.0, 0.0)
     store.append([(A, 1, 150.0), (A, 300, 150.0)])
     store.close()
-    wall[0] = 1010.0
-    again, restored = WindowStore(path, lambda: wall[0]), DuplicateWindow()
+    again, restored = WindowStore(path), DuplicateWindow()
     assert again.load(restored, 5.0) == 2
     assert restored.arrived(A, 1, 60.0, 5.0) is Seen.TAKEN
     assert restored.arrived(A, 300, 60.0, 5.0) is Seen.TAKEN
     assert restored.arrived(A, 2, 60.0, 5.0) is Seen.NEW
     again.close()
-    wall[0] = 5000.0
-    late = DuplicateWindow()
-    assert WindowStore(path, lambda: wall[0]).load(late, 0.0) == 0
+    restored.expire(5.0 + 151.0)
+    assert restored.arrived(A, 1, 60.0, 156.0) is Seen.NEW
+
+
+def test_window_read_after_a_step_of_the_wall_clock_still_knows_its_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that was set a day forward between two runs let every late copy in again."""
+    path = tmp_path / "window"
+    store, window = WindowStore(path), DuplicateWindow()
+    store.load(window, 0.0)
+    store.append([(A, 7, 150.0)])
+    store.close()
+    later_s = time.time() + 86_400.0
+    monkeypatch.setattr(time, "time", lambda: later_s)
+    restored = DuplicateWindow()
+    assert WindowStore(path).load(restored, 0.0) == 1
+    assert restored.arrived(A, 7, 60.0, 0.0) is Seen.TAKEN
+
+
+def test_window_of_the_first_format_is_still_read(tmp_path: Path) -> None:
+    """Its dates are not believed: each record counts in full from the reading."""
+    path = tmp_path / "window"
+    body = struct.pack(">20sQd32s", A, 0, 1_700_000_000.0, (2).to_bytes(32, "little"))
+    record = body + struct.pack(">I", zlib.crc32(body))
+    path.write_bytes(b"packetcloud window 1\n" + record)
+    restored = DuplicateWindow()
+    assert WindowStore(path).load(restored, 0.0) == 1
+    assert restored.arrived(A, 1, 60.0, 0.0) is Seen.TAKEN
+    assert path.read_bytes().startswith(b"packetcloud window 2\n")
 
 
 def test_compaction_keeps_everything(tmp_path: Path) -> None:
