@@ -46,6 +46,8 @@ class Reason(IntEnum):
     """The destination's application refused the chunk; the detail is its own word."""
     INTERNAL_ERROR = 17
     """A fault of the custodian itself; its log has the details."""
+    OUTCOME_UNKNOWN = 18
+    """A custodian gave its copy up, and the next one may have another; the detail says why."""
 
     @property
     def word(self) -> str:

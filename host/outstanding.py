@@ -29,7 +29,12 @@ from packetcloud.host.send import (
 )
 
 RETRYABLE_REASONS = frozenset(
-    {Reason.STORE_FULL, Reason.NEIGHBOUR_LOST, Reason.SHUTTING_DOWN},
+    {
+        Reason.STORE_FULL,
+        Reason.NEIGHBOUR_LOST,
+        Reason.SHUTTING_DOWN,
+        Reason.OUTCOME_UNKNOWN,
+    },
 )
 """Refusals that time may heal: the chunk is sent again with back-off while its lifetime lasts.
 Every other reason ends the send at once."""
@@ -195,7 +200,8 @@ class OutstandingSends:
                 self._timer.measured(now - send.custody_s)
             self._end(send, SendOutcome.DELIVERED, now)
             return
-        send.copies_count = max(0, send.copies_count - 1)
+        if report.reason != Reason.OUTCOME_UNKNOWN:  # else a copy may still be on its way
+            send.copies_count = max(0, send.copies_count - 1)
         if report.outcome is Outcome.REFUSED:
             self._refused(send, report.reason, report.detail, now)
         elif send.copies_count == 0 and not send.in_flight:

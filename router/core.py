@@ -191,6 +191,8 @@ class RouterCore:
         assert isinstance(token, Custody), "the router's tokens are its custody entries"
         token.is_unsettled = False
         phase = token.phase
+        if settlement is Settlement.LOST and phase is not Phase.TASKED:
+            token.has_left_a_copy |= token.next_hop is not None
         if phase is Phase.LEAVING:
             if settlement is Settlement.ACCEPTED and token.next_hop is not None:
                 self.book.passed_on(token, token.next_hop.is_router)

@@ -78,6 +78,7 @@ class Custody:
         "ending",
         "expires_at",
         "flow",
+        "has_left_a_copy",
         "head",
         "header",
         "is_originated",
@@ -123,6 +124,8 @@ class Custody:
         self.next_hop: NextHop | None = None
         self.visit: Visit | None = None
         self.is_unsettled = False
+        self.has_left_a_copy = False
+        """The next custodian may have taken it without our hearing of that."""
         self.is_originated = False
         self.ending: tuple[Leaving, Reason, str] | None = None
 
@@ -283,6 +286,9 @@ class CustodyBook:
         if entry.flow.reports_to is not None:
             outcome = _OUTCOMES[how]
             report_reason = 0 if outcome is Outcome.DELIVERED else int(reason)
+            if entry.has_left_a_copy and outcome is not Outcome.DELIVERED:
+                report_reason = int(Reason.OUTCOME_UNKNOWN)
+                detail = f"{reason.word}: {detail}" if detail else reason.word
             report = DeliveryReport(entry.chunk_id, outcome, report_reason, detail)
             self._reports.add(entry.head[20:40], entry.flow.reports_to, report)
         elif entry.flow.is_report:

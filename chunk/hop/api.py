@@ -36,7 +36,8 @@ class Settlement(Enum):
     REFUSED = "refused"
     """The neighbour has it whole and refuses it; a reason comes with this."""
     LOST = "lost"
-    """The session ended first: the neighbour may or may not have taken custody."""
+    """The session ended, or the sender cancelled, before the neighbour answered: it may or may not
+    have taken custody."""
     CANCELLED = "cancelled"
     """The sender cancelled it before the neighbour had it whole."""
 
@@ -96,7 +97,8 @@ class Neighbour(Protocol):
         """
 
     def cancel(self, token: object) -> None:
-        """Give up a queued or partly sent body; settles CANCELLED, or ACCEPTED if too late."""
+        """Give up a queued or partly sent body; settles CANCELLED while the neighbour cannot have
+        it whole, else LOST, or ACCEPTED if that is known already."""
 
     def close(self, reason: str = "") -> None: ...
 

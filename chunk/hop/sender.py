@@ -169,17 +169,23 @@ class Sender:
         self._queue.append(outgoing)
 
     def cancel(self, token: object) -> None:
-        """Give a body up; settles CANCELLED at once unless it is settled already."""
+        """Give a body up: CANCELLED at once, or LOST when all of it was sent already.
+
+        The neighbour may then have the whole body and take custody of it before it hears of this.
+        """
         outgoing = self._by_token.get(id(token))
         if outgoing is None:
             return
+        settlement, reason = Settlement.CANCELLED, int(Reason.CANCELLED)
         if outgoing.transfer >= 0:
+            if outgoing.is_small or outgoing.next_index >= outgoing.segments:
+                settlement, reason = Settlement.LOST, 0
             self._outstanding.pop(outgoing.transfer, None)
             self._give_up(outgoing.transfer, outgoing.body_bytes)
             self._drop_from_queues(outgoing)
         else:
             self._queue.remove(outgoing)
-        self._end(outgoing, Settlement.CANCELLED, Reason.CANCELLED)
+        self._end(outgoing, settlement, reason)
 
     def close(self) -> None:
         """Settle everything that is left as LOST."""

@@ -271,6 +271,22 @@ def test_expiry_that_comes_too_late_to_cancel_is_indeterminate() -> None:
     assert bench.results[1].indeterminate
 
 
+def test_report_of_an_unknown_outcome_does_not_count_the_copy_as_gone() -> None:
+    """A custodian that may have left a copy makes no failure certain; the chunk goes again."""
+    bench = Bench()
+    send = bench.submit(1, life=5.0)
+    bench.settled(send, Settlement.ACCEPTED, 0.0)
+    bench.reported(1, Outcome.EXPIRED, 1.0, Reason.OUTCOME_UNKNOWN)
+    assert bench.results == {}
+    bench.timeout(FIRST_S)
+    assert send.in_flight
+    bench.settled(send, Settlement.CANCELLED, 4.0)
+    bench.timeout(5.0)
+    bench.timeout(6.1)
+    assert bench.results[1].outcome is SendOutcome.EXPIRED
+    assert bench.results[1].indeterminate
+
+
 def test_caps_hold_and_the_queue_is_fifo() -> None:
     """At the cap the next waits, and goes when room is made; over the waiting cap it is refused."""
     limits = SendLimits(max_outstanding_count=2, max_waiting_count=2)

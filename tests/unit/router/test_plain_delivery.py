@@ -426,6 +426,31 @@ def test_chunk_that_expires_on_its_way_ends_as_the_hop_says(
     net.check_idle()
 
 
+@pytest.mark.parametrize(
+    ("settlement", "reason"),
+    [
+        (Settlement.CANCELLED, Reason.DEADLINE_PASSED),
+        (Settlement.LOST, Reason.OUTCOME_UNKNOWN),
+    ],
+)
+def test_chunk_given_up_while_the_next_hop_may_have_it_is_not_reported_as_certain(
+    settlement: Settlement, reason: Reason
+) -> None:
+    """A stopped host had all of it in its socket, and its source was told "expired" for certain."""
+    net = FakeNetwork()
+    a, b = net.host(A), net.host(B)
+    assert a.chunk(chunk(lifetime_ms=2_000)) is None
+    (sent,) = b.unsettled
+    b.cancel = lambda token: b.settle(sent, settlement)  # type: ignore[method-assign]
+    net.pass_time(2.2)
+    assert net.sums["expired"] == 1
+    net.end_turn()
+    (report,) = [report for sent in a.unsettled for report in reports_in(sent)]
+    assert report.reason == reason
+    a.accept_all()
+    net.check_idle()
+
+
 def test_drain_refuses_new_chunks_and_finishes_old_ones() -> None:
     """Nothing new is taken; what is in custody is delivered, or refused in the end."""
     net = FakeNetwork()

@@ -348,6 +348,17 @@ def test_cancel_settles_at_once_and_the_rest_goes_on() -> None:
     assert {body[0] for body in link.uppers[B].bodies} == {1, 2, 4, 5}
 
 
+@pytest.mark.parametrize("size", [100, 20_000])
+def test_cancel_of_what_was_sent_whole_is_no_certain_no(size: int) -> None:
+    """The neighbour may have it all in its socket: CANCELLED, "it has it not", would be a lie."""
+    link = Link()
+    neighbour = link.connect()
+    neighbour.send(BodyKind.CHUNK, b"", bytes(size), 7)
+    list(link.cores[A].datagrams_to_send(link.now))
+    neighbour.cancel(7)
+    assert link.uppers[A].settled == [(7, Settlement.LOST, 0)]
+
+
 def test_handshakes_get_through_thirty_percent_loss() -> None:
     """50 of 50 handshakes succeed at 30 % loss each way (the QUIC interop runner's case)."""
     for seed in range(50):
