@@ -15,6 +15,7 @@
 - `router`     `packetcloud router run|check|status`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `testbed`    `packetcloud testbed link`
+- `simulate`   `packetcloud testbed simulate`
 - `__main__`   `python -m packetcloud.cli`, the same command without the installed script
 
 What a command does lives in the room it belongs to. Source: docs/reference/cli.md.

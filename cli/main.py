@@ -71,7 +71,8 @@ NOUNS = {
         "Run network services, try them, list them, make their keys.",
     ),
     "testbed": Noun(
-        "packetcloud.cli.testbed:testbed", "Emulate networks, and try the hop on them."
+        "packetcloud.cli.testbed:testbed",
+        "Emulate and simulate networks, and try the real thing on them.",
     ),
 }
 

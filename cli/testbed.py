@@ -9,6 +9,7 @@ import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import SizeType, group
+from packetcloud.cli.simulate import simulate
 
 _RATE_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -88,7 +89,10 @@ _SHAPE = group(
 
 @click.group()
 def testbed() -> None:
-    """Emulate networks, and try the hop on them."""
+    """Emulate and simulate networks, and try the real thing on them."""
+
+
+testbed.add_command(simulate)
 
 
 @testbed.command()

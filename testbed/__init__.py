@@ -15,6 +15,7 @@
 - `machine`         what the figures were measured on
 - `peers`           the programs we compare with
 - `traffic`         our own senders and receivers, one process each
+- `simulation`      a deterministic network on virtual time, and its judge
 - `emulator`        links with rate, delay and faults, for real sockets
 - `bench`           the four benchmarks
 - `demo`            the demonstration on one machine, without root

@@ -1,0 +1,25 @@
+"""A deterministic network in one process: whole routers, hosts and services on virtual time.
+
+The code of the daemons runs as it is; what is simulated is the world around it. One seed decides
+everything. Layers, each on the one before:
+
+- `virtual_time` the heap of events
+- `disk`         a disk that forgets on a power cut what was not synced
+- `machine`      a computer: clocks, ports, a process that can be killed or stopped
+- `journal`      what senders, receivers and custodians write down
+- `trace`        a hash over all that happened, and the words of it
+- `network`      links: loss, bursts, duplicates, reordering, corruption, delay, rate, MTU, cuts
+- `hop_node`     the real hop core on a simulated port
+- `payload`      payloads that say which operation they belong to
+- `witness`      writes down what is said between a hop node and the layer above
+- `programs`     routers, hosts and services, started again after each end
+- `scenario`     topology, links, load and faults, drawn from the seed
+- `world`        builds the network of a plan, and makes its faults happen
+- `watch`        caps and sums, looked at while a run goes
+- `checker`      judges the journals by the promises
+- `guard`        the real clock and real randomness are out of bounds
+- `run`          one seed
+- `campaign`     many seeds, in several processes
+
+Source: docs/reference/simulate.md.
+"""

@@ -1,0 +1,87 @@
+"""A disk that forgets on a power cut what was not synced, and tears what was being written.
+
+What a killed process wrote stays: the page cache survives it. A power cut keeps a random first
+part of the appends that no sync followed, the last of them perhaps cut in the middle, and of a
+replaced file the old or the new content.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from packetcloud.chunk.disk import AppendFile
+
+
+class _File:
+    """A file: what a power cut keeps of it, and what was written since."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.synced = data
+        self.before: bytes | None = None
+        """What stood here before an unsynced replacement; a power cut may bring it back."""
+        self.appended: list[bytes] = []
+
+    @property
+    def data(self) -> bytes:
+        return self.synced + b"".join(self.appended)
+
+    def sync(self) -> None:
+        self.synced = self.data
+        self.before = None
+        self.appended.clear()
+
+
+class SimulatedDisk:
+    """A `chunk.disk.Disk`. `rng` decides what a power cut keeps."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._files: dict[Path, _File] = {}
+        self.appends_count = 0
+        self.syncs_count = 0
+        self.forgotten_bytes = 0
+
+    def read(self, path: Path) -> bytes | None:
+        file = self._files.get(path)
+        return None if file is None else file.data
+
+    def replace(self, path: Path, data: bytes) -> None:
+        old = self._files.get(path)
+        new = self._files[path] = _File(data)
+        new.before = b"" if old is None else old.synced
+
+    def open_append(self, path: Path) -> AppendFile:
+        return _OpenFile(self, self._files[path])
+
+    def cut_power(self) -> None:
+        """Forget what was not synced."""
+        for file in self._files.values():
+            if file.before is not None and self._rng.random() < 0.5:
+                self.forgotten_bytes += len(file.data)
+                file.synced = file.before
+            elif file.appended:
+                kept = file.appended[: self._rng.randrange(len(file.appended) + 1)]
+                if kept and self._rng.random() < 0.3:
+                    kept[-1] = kept[-1][: self._rng.randrange(len(kept[-1]))]
+                self.forgotten_bytes += sum(map(len, file.appended)) - sum(map(len, kept))
+                file.synced += b"".join(kept)
+            file.before = None
+            file.appended.clear()
+
+
+class _OpenFile:
+    def __init__(self, disk: SimulatedDisk, file: _File) -> None:
+        self._disk = disk
+        self._file = file
+
+    def append(self, data: bytes) -> None:
+        self._disk.appends_count += 1
+        self._file.appended.append(data)
+
+    def sync(self) -> None:
+        self._disk.syncs_count += 1
+        self._file.sync()
+
+    def close(self) -> None:
+        """Closing syncs nothing."""

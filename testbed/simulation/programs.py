@@ -1,0 +1,401 @@
+"""What runs on the machines: whole routers, hosts with an application, and services.
+
+All of it is the code of the real daemons, short of the module that opens the socket: `HopService`,
+`RouterShell` and `RouterCore`; `Endpoint`; `ServiceRuntime`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
+from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.names import GUID, SID
+from packetcloud.host.endpoint import Endpoint
+from packetcloud.host.endpoint_core import EndpointLimits
+from packetcloud.host.errors import SendQueueFullError
+from packetcloud.host.received import ReceivedChunk
+from packetcloud.host.results import SendResult
+from packetcloud.host.surroundings import Surroundings
+from packetcloud.router.core import RouterCore
+from packetcloud.router.hop_service import HopService
+from packetcloud.router.redial import Redial
+from packetcloud.router.settings import RouterSettings
+from packetcloud.router.shell import RouterShell
+from packetcloud.services.launch import ExecutionMode, LaunchSpec
+from packetcloud.services.runtime import ServiceRuntime
+from packetcloud.services.sdk import ChunkContext, NetworkService, ServiceChunk, Verdict
+from packetcloud.testbed.simulation.hop_node import SimulatedHopNode
+from packetcloud.testbed.simulation.journal import Entry, Line
+from packetcloud.testbed.simulation.machine import Address, Machine, Process
+from packetcloud.testbed.simulation.network import Network
+from packetcloud.testbed.simulation.payload import digest_of, make_payload, op_of
+from packetcloud.testbed.simulation.witness import Chunk, Witness
+
+ROUTER_PORT = 4700
+REOPEN_S = 1.0
+"""A host that did not find its router at the start tries again, as its supervisor would."""
+
+WriteLine = Callable[[Line], None]
+
+
+@functools.cache
+def identity_of(name: str) -> Identity:
+    """Return the key of a machine: the same in every run."""
+    return Identity(hashlib.sha256(b"simulated " + name.encode()).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One chunk that an application is to send."""
+
+    op: int
+    at_s: float
+    source: str
+    destination: str
+    size: int
+    services: tuple[str, ...]
+    lifetime_s: float
+    wants_report: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """How fast an application takes what arrives."""
+
+    hold_s: float = 0.0
+    """It keeps each chunk so long before it gives the buffer back."""
+    defers: bool = False
+    """It says "taken" only then, not at once."""
+    refuses_every: int = 0
+    """It refuses operations whose number divides by this; 0 = none."""
+
+
+class Program:
+    """What a machine runs, again and again: `start` after each end."""
+
+    role = Role.HOST
+
+    def __init__(self, machine: Machine, network: Network, config: HopConfig, write: WriteLine):
+        self.machine = machine
+        self.identity = identity_of(machine.name)
+        self.witness: Witness | None = None
+        self.node: SimulatedHopNode | None = None
+        self.joins_datagrams = True
+        self.mtu_bytes = 1500
+        self._network = network
+        self._config = config
+        self._write = write
+
+    @property
+    def guid(self) -> GUID:
+        return self.identity.guid
+
+    def start(self) -> None:
+        """Begin a new process."""
+        raise NotImplementedError
+
+    def killed(self) -> None:
+        """The process died: write down what died with it."""
+        if self.witness is not None:
+            for chunk, copies in self.witness.held.items():
+                for _ in range(copies):
+                    self._note(Entry.FORGOTTEN, chunk, "")
+        self.witness = self.node = None
+
+    def make_node(self, process: Process, upper: Any, admit: Any = None) -> SimulatedHopNode:
+        """Return the hop node of this program, with a witness between it and `upper`."""
+        self.witness = Witness(self.guid, self._note)
+        self.witness.upper = upper
+        self.node = SimulatedHopNode(
+            process,
+            self._network,
+            self.identity,
+            self.role,
+            self._config,
+            self.witness,
+            admit,
+            joins_datagrams=self.joins_datagrams,
+            mtu_bytes=self.mtu_bytes,
+        )
+        return self.node
+
+    def _note(self, entry: Entry, chunk: Chunk, outcome: str) -> None:
+        self._line(entry, chunk.op, chunk.source, chunk.chunk_id, 0, "", outcome)
+
+    def _line(
+        self,
+        entry: Entry,
+        op: int,
+        source: str,
+        chunk_id: int,
+        size: int,
+        digest: str,
+        outcome: str = "",
+        is_indeterminate: bool = False,
+    ) -> None:
+        machine = self.machine
+        self._write(
+            Line(
+                machine.time.now_s, machine.name, machine.epoch, entry, op, source, chunk_id, size,
+                digest, outcome, is_indeterminate,
+            )
+        )  # fmt: skip
+
+
+class RouterProgram(Program):
+    """A router without its management API."""
+
+    role = Role.ROUTER
+
+    def __init__(
+        self,
+        machine: Machine,
+        network: Network,
+        config: HopConfig,
+        write: WriteLine,
+        settings: RouterSettings,
+    ) -> None:
+        super().__init__(machine, network, config, write)
+        self.settings = settings
+        self.core: RouterCore | None = None
+
+    def start(self) -> None:
+        process = self.machine.start()
+        reactor: Any = process.reactor
+        first_chunk_id = int(self.machine.wall_s() * 1000) << 20
+        self.core = RouterCore(self.settings, reactor.seconds(), first_chunk_id)
+        shell = RouterShell(reactor, self.core)
+        node: Any = self.make_node(process, shell, self.core.admit)
+        redial = Redial(self.settings.guid, self.settings.neighbours, reactor.seconds())
+        HopService(reactor, node, f"0.0.0.0:{ROUTER_PORT}", redial).startService()
+
+    def killed(self) -> None:
+        super().killed()
+        self.core = None
+
+
+class HostProgram(Program):
+    """A host: an endpoint, and an application that sends by a list and takes what arrives."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        network: Network,
+        config: HopConfig,
+        write: WriteLine,
+        router: Address,
+        operations: list[Operation],
+        tempo: Tempo,
+        limits: EndpointLimits,
+        seed: str,
+    ) -> None:
+        super().__init__(machine, network, config, write)
+        self.endpoint: Endpoint | None = None
+        self.skipped_count = 0
+        """Operations for which there was no endpoint when their time came."""
+        self.waiting: list[Operation] = []
+        """What is to be sent as soon as there is one."""
+        self._router = router
+        self._operations = operations
+        self._tempo = tempo
+        self._limits = limits
+        self._seed = seed
+        self._open_ops: dict[int, tuple[Operation, int, str]] = {}
+
+    def start(self) -> None:
+        process = self.machine.start()
+        self._open(process)
+        now_s = self.machine.time.now_s
+        for operation in self._operations:
+            if operation.at_s >= now_s:
+                delay_s = operation.at_s - now_s
+                process.later(delay_s, functools.partial(self._submit, operation))
+
+    def killed(self) -> None:
+        super().killed()
+        self.endpoint = None
+        for op, (operation, chunk_id, digest) in self._open_ops.items():
+            source = self.guid.short
+            self._line(Entry.FORGOT, op, source, chunk_id, operation.size, digest)
+        self._open_ops.clear()
+
+    @property
+    def unended_count(self) -> int:
+        return len(self._open_ops) + len(self.waiting)
+
+    def submit(self, operation: Operation) -> None:
+        """Send one more chunk, now or as soon as the endpoint is open."""
+        if self.endpoint is None:
+            self.waiting.append(operation)
+        else:
+            self._submit(operation)
+
+    def _open(self, process: Process) -> None:
+        def make_node(
+            reactor: Any, identity: Any, role: Any, config: Any, upper: HopReceiver, admit: Any
+        ) -> Any:
+            return self.make_node(process, upper, admit)
+
+        machine = self.machine
+        reactor: Any = process.reactor
+        opening = Endpoint.open(
+            reactor,
+            self._router,
+            self.identity,
+            limits=self._limits,
+            hop_config=self._config,
+            state_file=Path("/state/window"),
+            node_factory=make_node,
+            surroundings=Surroundings(machine.rng.randbytes, machine.disk),
+        )
+        opening.addCallbacks(
+            self._opened, lambda _: process.later(REOPEN_S, lambda: self._open(process)) and None
+        )
+
+    def _opened(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        endpoint.on_chunks(self._arrived)
+        waiting, self.waiting = self.waiting, []
+        for operation in waiting:
+            self._submit(operation)
+
+    def _submit(self, operation: Operation) -> None:
+        endpoint = self.endpoint
+        if endpoint is None:
+            self.skipped_count += 1
+            return
+        payload = make_payload(operation.op, operation.size, self._seed)
+        try:
+            promise: Any = endpoint.send(
+                identity_of(operation.destination).guid,
+                payload,
+                services=[identity_of(name).sid for name in operation.services],
+                lifetime_s=operation.lifetime_s,
+                report=operation.wants_report,
+            )
+        except SendQueueFullError:
+            self.skipped_count += 1
+            return
+        chunk_id = promise.send.chunk_id
+        expected = digest_of(payload + b"".join(mark_of(name) for name in operation.services))
+        self._open_ops[operation.op] = operation, chunk_id, expected
+        source = self.guid.short
+        self._line(
+            Entry.SUBMITTED, operation.op, source, chunk_id, operation.size, expected,
+            f"to {operation.destination}, {operation.lifetime_s:g} s"
+            + ("" if operation.wants_report else ", no report"),
+        )  # fmt: skip
+        promise.addCallback(functools.partial(self._ended, operation, chunk_id))
+
+    def _ended(self, operation: Operation, chunk_id: int, result: SendResult) -> None:
+        _, _, digest = self._open_ops.pop(operation.op)
+        self._line(
+            Entry.ENDED, operation.op, self.guid.short, chunk_id, operation.size, digest,
+            f"{result.outcome.value} {result.reason_word}".strip(), result.indeterminate,
+        )  # fmt: skip
+
+    def _arrived(self, chunks: list[ReceivedChunk]) -> None:
+        process = self.machine.process
+        assert process is not None, "nothing arrives at the dead"
+        tempo = self._tempo
+        for chunk in chunks:
+            op = op_of(chunk.payload)
+            if op is None:
+                self.machine.note_fault(f"a chunk of nobody arrived: {chunk.header}")
+                chunk.release()
+                continue
+            if tempo.refuses_every and op % tempo.refuses_every == 0:
+                self._received(Entry.REFUSED, op, chunk)
+                chunk.refuse("not wanted")
+                chunk.release()
+            elif tempo.defers:
+                chunk.defer()
+                process.later(tempo.hold_s, functools.partial(self._take_late, op, chunk))
+            else:
+                self._received(Entry.TAKEN, op, chunk)
+                if tempo.hold_s:
+                    process.later(tempo.hold_s, chunk.release)
+                else:
+                    chunk.release()
+
+    def _take_late(self, op: int, chunk: ReceivedChunk) -> None:
+        self._received(Entry.TAKEN, op, chunk)
+        chunk.accept()
+        chunk.release()
+
+    def _received(self, entry: Entry, op: int, chunk: ReceivedChunk) -> None:
+        header = chunk.header
+        self._line(
+            entry, op, header.source.short, header.chunk_id.value, len(chunk),
+            digest_of(chunk.payload),
+        )  # fmt: skip
+
+
+def mark_of(name: str) -> bytes:
+    """Return what the service of this name appends to each payload."""
+    return f"+{name}".encode()
+
+
+class MarkingService(NetworkService):
+    """Appends its mark to every payload."""
+
+    def __init__(self, mark: bytes) -> None:
+        self._mark = mark
+
+    def process(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        size = len(chunk.payload)
+        output = context.output_buffer(size + len(self._mark))
+        output[:size] = chunk.payload
+        output[size:] = self._mark
+        return Verdict.update(output)
+
+
+class ServiceProgram(Program):
+    """A virtual instance of a service: machines of one service share its key."""
+
+    role = Role.SERVICE
+
+    def __init__(
+        self,
+        machine: Machine,
+        network: Network,
+        config: HopConfig,
+        write: WriteLine,
+        router: Address,
+        service: str,
+    ) -> None:
+        super().__init__(machine, network, config, write)
+        self.identity = identity_of(service)
+        self.runtime: ServiceRuntime | None = None
+        self._router = router
+        self._service = service
+
+    def start(self) -> None:
+        process = self.machine.start()
+        spec = LaunchSpec(self._service, "1", "", "", *self._router, execution=ExecutionMode.INLINE)
+
+        def make_node(upper: HopReceiver) -> Any:
+            return self.make_node(
+                process, upper, lambda guid, role: "a service takes no neighbours"
+            )
+
+        self.runtime = ServiceRuntime(
+            process.reactor,
+            spec,
+            MarkingService(mark_of(self._service)),
+            SID(self.identity.sid.value),
+            make_node,
+            self.machine.rng.randbytes,
+            nanoseconds=lambda: int(self.machine.monotonic_s() * 1e9),
+        )
+        self.runtime.start()
+
+    def killed(self) -> None:
+        super().killed()
+        self.runtime = None

@@ -1,0 +1,371 @@
+"""Scenarios: a topology, its links, the load and the faults, all drawn from one seed.
+
+A `Plan` is the whole of what a run depends on. It prints as a list of options, so that whoever
+looks into a failing seed sees what happens when before running it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from packetcloud.testbed.simulation.network import LinkOptions
+from packetcloud.testbed.simulation.programs import Operation, Tempo
+
+LOAD_BEGINS_S = 1.0
+"""The sessions are up by then on every link that works."""
+LOAD_LASTS_S = 6.0
+SHORTEST_LIFETIME_S = 2.0
+LONGEST_LIFETIME_S = 40.0
+PROBE_LIFETIME_S = 30.0
+FIRST_PROBE = 1_000_000
+"""Operations from here on are sent after the last fault has healed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong for a while."""
+
+    kind: str
+    """cut, cut_one_way, degrade, kill, power_cut, pause or step_clock."""
+    target: str
+    """A machine, or a link as ONE-OTHER, or a direction as ONE>OTHER."""
+    at_s: float
+    for_s: float = 0.0
+    amount_s: float = 0.0
+    """By how much a clock is set forward."""
+
+    def __str__(self) -> str:
+        amount = f" by {self.amount_s:+g} s" if self.amount_s else ""
+        lasting = f" for {self.for_s:.3f} s" if self.for_s else ""
+        return f"{self.kind} {self.target} at {self.at_s:.3f} s{lasting}{amount}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    scenario: str
+    topology: str
+    links: dict[str, tuple[LinkOptions, LinkOptions]]
+    """By name, ONE-OTHER: there and back."""
+    operations: tuple[Operation, ...]
+    faults: tuple[Fault, ...] = ()
+    tempos: dict[str, Tempo] = field(default_factory=dict)
+    services: dict[str, str] = field(default_factory=dict)
+    """By machine: the service that runs there."""
+    joins_datagrams: bool = True
+    store_bytes: int = 4 << 20
+    detached_hold_s: float = 30.0
+    faults_overlap: bool = False
+    """One fault may hide another: it is enough that one of them is felt."""
+
+    @property
+    def healed_at_s(self) -> float:
+        """From here on nothing goes wrong any more."""
+        ends = [fault.at_s + fault.for_s for fault in self.faults]
+        return max([LOAD_BEGINS_S + LOAD_LASTS_S, *ends])
+
+    def lines(self) -> list[str]:
+        """Return the options as people read them."""
+        text = [
+            f"seed {self.seed}, scenario {self.scenario}, topology {self.topology}",
+            f"joins_datagrams {self.joins_datagrams}, store_bytes {self.store_bytes}, "
+            f"detached_hold_s {self.detached_hold_s:g}",
+        ]
+        for name, (there, back) in self.links.items():
+            text.append(f"link {name}: {_changed(there)}")
+            if back != there:
+                text.append(f"link {name}, the way back: {_changed(back)}")
+        text += [f"machine {name} runs service {what}" for name, what in self.services.items()]
+        text += [f"application of {name}: {tempo}" for name, tempo in self.tempos.items()]
+        text += [f"fault: {fault}" for fault in self.faults]
+        sizes = [operation.size for operation in self.operations]
+        text.append(f"{len(sizes)} operations, {sum(sizes)} bytes, largest {max(sizes)}")
+        return text
+
+
+def draw_plan(seed: int, scenario: str | None = None) -> Plan:
+    """Return the plan of a seed; `scenario` None: the seed chooses."""
+    names = list(SCENARIOS)
+    name = scenario if scenario is not None else names[seed % len(names)]
+    return SCENARIOS[name](_Draw(seed, name))
+
+
+class _Draw:
+    """Draws the parts of one plan from one stream of random numbers."""
+
+    def __init__(self, seed: int, scenario: str) -> None:
+        self.seed = seed
+        self.scenario = scenario
+        self.rng = random.Random(f"packetcloud simulation {scenario} {seed}")
+
+    def link(
+        self, *, lossy: bool = False, bursty: bool = False, crooked: bool = False
+    ) -> LinkOptions:
+        rng = self.rng
+        rate_bps = rng.choice([0.0, 0.0, 5e6, 20e6, 100e6])
+        options = LinkOptions(
+            delay_s=rng.choice([0.0001, 0.001, 0.005, 0.02, 0.05]),
+            jitter_s=rng.choice([0.0, 0.0, 0.002]),
+            rate_bps=rate_bps,
+            queue_bytes=rng.choice([37_500, 150_000, 1 << 20]),
+        )
+        if lossy:
+            options = replace(options, loss=rng.choice([0.01, 0.02, 0.05, 0.1, 0.2, 0.3]))
+        if bursty:
+            options = replace(options, burst_enter=rng.choice([0.005, 0.02, 0.05]))
+        if crooked:
+            options = replace(
+                options,
+                duplicate=rng.choice([0.0, 0.02, 0.1, 0.3]),
+                reorder=rng.choice([0.05, 0.2, 0.5]),
+                reorder_s=rng.choice([0.001, 0.01, 0.05]),
+                corrupt=rng.choice([0.0, 0.02, 0.05]),
+            )
+        return options
+
+    def links(
+        self, names: Iterable[str], **traits: bool
+    ) -> dict[str, tuple[LinkOptions, LinkOptions]]:
+        """Draw each link with these traits; a third of them differ by direction."""
+        links = {}
+        for name in names:
+            there = self.link(**traits)
+            links[name] = (there, there if self.rng.random() < 0.7 else self.link(**traits))
+        return links
+
+    def operations(
+        self,
+        flows: Sequence[tuple[str, str, tuple[str, ...]]],
+        count: int,
+        *,
+        faults: tuple[Fault, ...] = (),
+    ) -> tuple[Operation, ...]:
+        """Draw `count` operations, and one along each flow into every fault: it must be felt."""
+        rng = self.rng
+        moments = [LOAD_BEGINS_S + rng.random() * LOAD_LASTS_S for _ in range(count)]
+        for fault in faults:
+            moments += [fault.at_s + rng.random() * 0.1 for _ in flows]
+        drawn = []
+        for number, at_s in enumerate(moments):
+            source, destination, services = flows[number % len(flows)]
+            drawn.append(
+                Operation(
+                    op=number + 1,
+                    at_s=at_s,
+                    source=source,
+                    destination=destination,
+                    size=self.size(),
+                    services=services,
+                    lifetime_s=rng.uniform(SHORTEST_LIFETIME_S, LONGEST_LIFETIME_S),
+                    wants_report=rng.random() < 0.9,
+                )
+            )
+        return tuple(drawn)
+
+    def size(self) -> int:
+        """Mostly small; one in a hundred is large."""
+        rng = self.rng
+        share = rng.random()
+        if share < 0.01:
+            return rng.randint(100_000, 300_000)
+        if share < 0.15:
+            return rng.randint(8_000, 60_000)
+        return int(16 * 2 ** rng.uniform(0.0, 9.0))
+
+    def moment(self) -> float:
+        """A moment in the middle of the load."""
+        return LOAD_BEGINS_S + 0.5 + self.rng.random() * (LOAD_LASTS_S - 2.0)
+
+    def plan(self, topology: str, operations: tuple[Operation, ...], **rest: object) -> Plan:
+        common: dict[str, object] = {
+            "joins_datagrams": self.rng.random() < 0.7,
+            "detached_hold_s": self.rng.choice([5.0, 30.0]),
+        }
+        values = common | rest
+        return Plan(self.seed, self.scenario, topology, operations=operations, **values)  # type: ignore[arg-type]
+
+
+LINE = ("A-R1", "R1-R2", "R2-B")
+STAR = ("A-R1", "B-R1")
+THREE = ("A-R1", "B-R1", "C-R1")
+_BOTH_WAYS: list[tuple[str, str, tuple[str, ...]]] = [("A", "B", ()), ("B", "A", ())]
+
+
+def _line(draw: _Draw, faults: tuple[Fault, ...] = (), **traits: bool) -> Plan:
+    count = draw.rng.randint(20, 50)
+    return draw.plan(
+        "line",
+        draw.operations(_BOTH_WAYS, count, faults=faults),
+        links=draw.links(LINE, **traits),
+        faults=faults,
+    )
+
+
+def _loss(draw: _Draw) -> Plan:
+    return _line(draw, lossy=True)
+
+
+def _bursts(draw: _Draw) -> Plan:
+    return _line(draw, bursty=True)
+
+
+def _crooked(draw: _Draw) -> Plan:
+    return _line(draw, crooked=True, lossy=draw.rng.random() < 0.5)
+
+
+def _partition(draw: _Draw) -> Plan:
+    faults = []
+    at_s = draw.moment()
+    for _ in range(draw.rng.choice([1, 1, 1, 2, 3])):
+        link = draw.rng.choice(LINE)
+        for_s = draw.rng.choice([0.2, 1.0, 2.0, 5.0, 17.0])
+        if draw.rng.random() < 0.4:
+            one, other = link.split("-")
+            way = f"{one}>{other}" if draw.rng.random() < 0.5 else f"{other}>{one}"
+            faults.append(Fault("cut_one_way", way, at_s, for_s))
+        else:
+            faults.append(Fault("cut", link, at_s, for_s))
+        at_s += for_s + draw.rng.uniform(0.5, 2.5)
+    return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.3)
+
+
+def _degrade(draw: _Draw) -> Plan:
+    fault = Fault("degrade", draw.rng.choice(LINE), draw.moment(), draw.rng.uniform(1.0, 6.0))
+    return _line(draw, (fault,))
+
+
+def _kill_router(draw: _Draw) -> Plan:
+    at_s = draw.moment()
+    faults = [Fault("kill", draw.rng.choice(["R1", "R2"]), at_s, draw.rng.uniform(0.05, 4.0))]
+    if draw.rng.random() < 0.3:
+        other = "R1" if faults[0].target == "R2" else "R2"
+        near_s = at_s + draw.rng.choice([0.01, 0.05, 1.0])
+        faults.append(Fault("kill", other, near_s, draw.rng.uniform(0.05, 4.0)))
+    return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.5)
+
+
+def _kill_host(draw: _Draw) -> Plan:
+    kind = "kill"
+    at_s = draw.moment()
+    target = draw.rng.choice(["A", "B"])
+    faults = [Fault(kind, target, at_s, draw.rng.uniform(0.02, 3.0))]
+    if draw.rng.random() < 0.3:
+        by_s = draw.rng.choice([-86_400.0, 3_600.0, 86_400.0])
+        faults.append(Fault("step_clock", target, at_s + 0.01, amount_s=by_s))
+    return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.5)
+
+
+def _pause(draw: _Draw) -> Plan:
+    target = draw.rng.choice(["A", "R1", "R2", "B"])
+    fault = Fault("pause", target, draw.moment(), draw.rng.choice([0.1, 1.0, 5.0, 20.0]))
+    return _line(draw, (fault,), lossy=draw.rng.random() < 0.3)
+
+
+def _clocks(draw: _Draw) -> Plan:
+    faults = [
+        Fault(
+            "step_clock",
+            draw.rng.choice(["A", "R1", "R2", "B"]),
+            draw.moment(),
+            amount_s=draw.rng.choice([-86_400.0, -30.0, -2.0, 2.0, 30.0, 3_600.0, 3.15e8]),
+        )
+        for _ in range(draw.rng.randint(1, 4))
+    ]
+    return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.5)
+
+
+def _slow_destination(draw: _Draw) -> Plan:
+    rng = draw.rng
+    tempo = Tempo(
+        hold_s=rng.choice([0.05, 0.3, 1.0]),
+        defers=rng.random() < 0.5,
+        refuses_every=rng.choice([0, 0, 5]),
+    )
+    flows: list[tuple[str, str, tuple[str, ...]]] = [("A", "B", ()), ("A", "C", ()), ("C", "A", ())]
+    return draw.plan(
+        "three",
+        draw.operations(flows, rng.randint(30, 60)),
+        links=draw.links(THREE, lossy=rng.random() < 0.3),
+        tempos={"B": tempo},
+    )
+
+
+def _services(draw: _Draw, faults: tuple[Fault, ...] = ()) -> Plan:
+    rng = draw.rng
+    second = rng.random() < 0.5
+    services = {"V1": "upper", "V2": "upper"} if rng.random() < 0.5 else {"V1": "upper"}
+    if second:
+        services["V3"] = "lower"
+    sequence = ("upper", "lower") if second else ("upper",)
+    links = draw.links([*STAR, *(f"{name}-R1" for name in services)], lossy=rng.random() < 0.3)
+    flows = [("A", "B", sequence), ("B", "A", ()), ("A", "B", sequence[:1])]
+    return draw.plan(
+        "star",
+        draw.operations(flows, rng.randint(20, 40), faults=faults),
+        links=links,
+        services=services,
+        faults=faults,
+    )
+
+
+def _kill_service(draw: _Draw) -> Plan:
+    at_s = draw.moment()
+    faults = [Fault("kill", "V1", at_s, draw.rng.uniform(0.05, 3.0))]
+    if draw.rng.random() < 0.4:
+        faults.append(Fault("kill", "V1", at_s + 3.5, draw.rng.uniform(0.05, 1.0)))
+    return _services(draw, tuple(faults))
+
+
+def _everything(draw: _Draw) -> Plan:
+    rng = draw.rng
+    faults: list[Fault] = []
+    at_s = LOAD_BEGINS_S + 0.3
+    for _ in range(rng.randint(2, 4)):
+        at_s += rng.uniform(0.2, 1.2)
+        kind = rng.choice(["cut", "kill", "kill", "pause", "step_clock", "degrade"])
+        if kind in ("cut", "degrade"):
+            faults.append(Fault(kind, rng.choice(LINE), at_s, rng.uniform(0.3, 4.0)))
+        elif kind == "step_clock":
+            target = rng.choice(["A", "R1", "R2", "B"])
+            faults.append(Fault(kind, target, at_s, amount_s=rng.choice([-3600.0, 5.0, 3600.0])))
+        else:
+            target = rng.choice(["A", "R1", "R2", "B"])
+            for_s = rng.uniform(0.05, 3.0)
+            if all(fault.target != target or fault.at_s + fault.for_s < at_s for fault in faults):
+                faults.append(Fault(kind, target, at_s, for_s))
+    return replace(_line(draw, tuple(faults), lossy=True, crooked=True), faults_overlap=True)
+
+
+SCENARIOS: dict[str, Callable[[_Draw], Plan]] = {
+    "loss": _loss,
+    "bursts": _bursts,
+    "crooked": _crooked,
+    "partition": _partition,
+    "degrade": _degrade,
+    "kill_router": _kill_router,
+    "kill_host": _kill_host,
+    "pause": _pause,
+    "clocks": _clocks,
+    "slow_destination": _slow_destination,
+    "services": _services,
+    "kill_service": _kill_service,
+    "everything": _everything,
+}
+"""By name; a seed's number modulo their count chooses among them."""
+
+
+def _changed(options: LinkOptions) -> str:
+    """Return the options that are not at their default."""
+    default = LinkOptions()
+    return (
+        ", ".join(
+            f"{item.name} {getattr(options, item.name):g}"
+            for item in fields(options)
+            if getattr(options, item.name) != getattr(default, item.name)
+        )
+        or "defaults"
+    )

@@ -1,0 +1,222 @@
+"""Builds the network of a plan: machines, links, programs, and the faults that happen to them."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import Counter
+from dataclasses import replace
+
+from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.names import GUID, NA
+from packetcloud.host.endpoint_core import EndpointLimits
+from packetcloud.host.outstanding import SendLimits
+from packetcloud.router.settings import RouterNeighbour, RouterSettings, ServiceSettings
+from packetcloud.testbed.simulation.machine import Machine
+from packetcloud.testbed.simulation.network import Network, Path
+from packetcloud.testbed.simulation.programs import (
+    ROUTER_PORT,
+    HostProgram,
+    Program,
+    RouterProgram,
+    ServiceProgram,
+    Tempo,
+    WriteLine,
+    identity_of,
+)
+from packetcloud.testbed.simulation.scenario import Fault, Plan
+from packetcloud.testbed.simulation.trace import Trace
+from packetcloud.testbed.simulation.virtual_time import VirtualTime
+
+HOP = HopConfig(
+    max_body_bytes=(1 << 19) + 2048,
+    receive_buffer_bytes=256 << 10,
+    credit_bytes=2 << 20,
+    max_held_bytes=8 << 20,
+)
+"""Small caps, so that they are reached."""
+HOSTS = SendLimits(max_outstanding_bytes=1 << 20, max_outstanding_count=256, max_waiting_count=512)
+ROUTERS_OF = {"line": {"A": "R1", "B": "R2"}, "star": {"A": "R1", "B": "R1"}}
+ROUTERS_OF["three"] = ROUTERS_OF["star"] | {"C": "R1"}
+NAS = {"R1": NA(1), "R2": NA(2)}
+
+
+class World:
+    """Everything that a run consists of."""
+
+    def __init__(self, plan: Plan, trace: Trace, write: WriteLine) -> None:
+        self.plan = plan
+        self.time = VirtualTime()
+        self.fired: Counter[Fault] = Counter()
+        """How much of each fault was felt."""
+        self._trace = trace
+        self._write = write
+        self._seed = f"{plan.scenario}/{plan.seed}"
+        self.network = Network(self.time, self._seed, trace)
+        self.machines: dict[str, Machine] = {}
+        self.programs: dict[str, Program] = {}
+        self._build()
+
+    @property
+    def hosts(self) -> list[HostProgram]:
+        return [p for p in self.programs.values() if isinstance(p, HostProgram)]
+
+    @property
+    def routers(self) -> list[RouterProgram]:
+        return [p for p in self.programs.values() if isinstance(p, RouterProgram)]
+
+    @property
+    def faults_of_programs(self) -> list[str]:
+        """What was raised and caught by nobody."""
+        return [text for machine in self.machines.values() for text in machine.faults]
+
+    def start(self) -> None:
+        """Have every program start, and every fault happen in its time."""
+        rng = random.Random(f"{self._seed}/starts")
+        for program in self.programs.values():
+            self.time.at(rng.random() * 0.2, program.start)
+        for fault in self.plan.faults:
+            self.time.at(fault.at_s, functools.partial(self._begin, fault))
+
+    # --- building -------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        plan = self.plan
+        places = ROUTERS_OF[plan.topology]
+        routers = sorted(set(places.values()))
+        names = [*routers, *places, *plan.services]
+        for number, name in enumerate(names):
+            rng = random.Random(f"{self._seed}/{name}")
+            machine = Machine(self.time, rng, name, f"10.0.0.{number + 1}")
+            self.machines[name] = machine
+            self.network.add(machine)
+        for name, (there, back) in plan.links.items():
+            one, other = name.split("-")
+            self.network.link(self.machines[one], self.machines[other], there, back)
+        for name in routers:
+            settings = self._router_settings(name, routers, places)
+            self.programs[name] = RouterProgram(
+                self.machines[name], self.network, HOP, self._write, settings
+            )
+        for name, router in places.items():
+            self.programs[name] = HostProgram(
+                self.machines[name],
+                self.network,
+                HOP,
+                self._write,
+                (self.machines[router].ip, ROUTER_PORT),
+                [operation for operation in plan.operations if operation.source == name],
+                plan.tempos.get(name, Tempo()),
+                EndpointLimits(HOSTS, max_unanswered_count=64),
+                self._seed,
+            )
+        for number, (name, service) in enumerate(plan.services.items()):
+            self.programs[name] = ServiceProgram(
+                self.machines[name],
+                self.network,
+                replace(HOP, instance=number),
+                self._write,
+                (self.machines[routers[0]].ip, ROUTER_PORT),
+                service,
+            )
+        for program in self.programs.values():
+            program.joins_datagrams = plan.joins_datagrams
+
+    def _router_settings(
+        self, name: str, routers: list[str], places: dict[str, str]
+    ) -> RouterSettings:
+        services = tuple(
+            ServiceSettings(identity_of(service).sid, service, deadline_ms=2000, grace_s=5.0)
+            for service in sorted(set(self.plan.services.values()))
+        )
+        neighbours = tuple(
+            RouterNeighbour(
+                identity_of(other).guid,
+                other,
+                NAS[other],
+                address=(self.machines[other].ip, ROUTER_PORT),
+            )
+            for other in routers
+            if other != name
+        )
+        names: dict[GUID, NA] = {
+            identity_of(host).guid: NAS[router] for host, router in places.items()
+        }
+        return RouterSettings(
+            identity_of(name).guid,
+            NAS[name],
+            name,
+            store_bytes=self.plan.store_bytes,
+            detached_hold_s=self.plan.detached_hold_s,
+            services=services,
+            neighbours=neighbours,
+            names=names,
+        )
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def _begin(self, fault: Fault) -> None:
+        self._trace.event(self.time.now_s, str(fault))
+        match fault.kind:
+            case "cut" | "cut_one_way" | "degrade":
+                self._spoil(fault)
+            case "kill" | "power_cut":
+                self._kill(fault)
+            case "pause":
+                self._pause(fault)
+            case "step_clock":
+                self.machines[fault.target].step_wall_clock(fault.amount_s)
+                self.fired[fault] += 1
+            case _:
+                raise ValueError(f"no fault is called {fault.kind!r}")
+
+    def _spoil(self, fault: Fault) -> None:
+        one, other = fault.target.replace(">", "-").split("-")
+        ways = [self.network.paths[one, other]]
+        if fault.kind != "cut_one_way":
+            ways.append(self.network.paths[other, one])
+        is_cut = fault.kind != "degrade"
+        before = sum(_felt(path) for path in ways)
+        for path in ways:
+            path.cuts_count += is_cut
+            path.degrades_count += not is_cut
+
+        def heal() -> None:
+            self._trace.event(self.time.now_s, f"end of {fault.kind} {fault.target}")
+            for path in ways:
+                path.cuts_count -= is_cut
+                path.degrades_count -= not is_cut
+            self.fired[fault] += sum(_felt(path) for path in ways) - before
+
+        self.time.at(self.time.now_s + fault.for_s, heal)
+
+    def _kill(self, fault: Fault) -> None:
+        machine, program = self.machines[fault.target], self.programs[fault.target]
+        if machine.process is None:
+            return
+        self.fired[fault] += 1
+        machine.kill(power_cut=fault.kind == "power_cut")
+        program.killed()
+
+        def restart() -> None:
+            self._trace.event(self.time.now_s, f"{fault.target} starts again")
+            program.start()
+
+        self.time.at(self.time.now_s + fault.for_s, restart)
+
+    def _pause(self, fault: Fault) -> None:
+        process = self.machines[fault.target].process
+        if process is None or process.backlog is not None:
+            return
+        process.pause()
+
+        def resume() -> None:
+            self._trace.event(self.time.now_s, f"{fault.target} goes on")
+            self.fired[fault] += len(process.backlog or ())
+            process.resume()
+
+        self.time.at(self.time.now_s + fault.for_s, resume)
+
+
+def _felt(path: Path) -> int:
+    return path.counts["cut"] + path.counts["degraded"]
