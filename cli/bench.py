@@ -260,6 +260,65 @@ def loss(
     return _finish(output, options, document, tables)
 
 
+@bench.command()
+@_options(20, 3)
+@click.option(
+    "--flows",
+    type=click.IntRange(2, 64),
+    multiple=True,
+    help="Flows of one kind at once; may be given more than once. [default: 2 4 16]",
+)
+@click.option(
+    "--only",
+    "peers",
+    type=click.Choice(("ours", "cubic", "bbr")),
+    multiple=True,
+    help="Peers beside ours; may be given more than once. [default: cubic bbr]",
+)
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(("own_kind", "beside", "dark")),
+    multiple=True,
+    help="What to measure; may be given more than once. [default: all]",
+)
+@pass_output
+def fairness(
+    output: Output,
+    /,
+    flows: tuple[int, ...],
+    peers: tuple[str, ...],
+    parts: tuple[str, ...],
+    **options: Any,
+) -> ExitCode:
+    """Who gets how much of one bottleneck, among our own kind and beside TCP (root)."""
+    from packetcloud.testbed.bench.fairness import FLOWS, PARTS, FairnessPlan, bench_fairness
+    from packetcloud.testbed.bench.shared import TCP
+
+    others = tuple(name for name in TCP if name in (peers or TCP))
+    plan = FairnessPlan(flows or FLOWS, parts=parts or PARTS, peers=others)
+    with _running(output, options, warmup=6) as (timing, progress):
+        document = bench_fairness(plan, timing, progress)
+    rows = [
+        (f"{count} flows", kind, found["jain"], found["jain_of_means"], found["link_share"])
+        for count, cell in document.get("own_kind", {}).items()
+        for kind, found in cell["mixes"].items()
+    ]
+    tables = [Table(("flows", "kind", "Jain", "of means", "link used"), rows, "Among one kind")]
+    shares = [
+        (buffer, mix, found["fair_shares"].get("ours"), found["link_share"])
+        for buffer, cell in document.get("beside", {}).items()
+        for mix, found in cell["mixes"].items()
+    ]
+    title = "Our share beside one TCP flow (1: half)"
+    tables.append(Table(("buffer", "", "share", "link used"), shares, title))
+    if "dark" in document:
+        dark = document["dark"]
+        keys = ("seconds", "datagrams", "timeouts", "datagrams_per_timeout")
+        tables.append(Table(keys, [[dark[key] for key in keys]], "While everything is lost"))
+    return _finish(output, options, document, tables)
+
+
 def _mbps(gbps: float | None) -> float | None:
     return None if gbps is None else gbps * 1000
 
@@ -361,6 +420,7 @@ def _missing(document: dict[str, Any]) -> list[str]:
     """Why peers were left out, each reason once."""
     modes = list(document.get("modes", {}).values())
     groups = [*modes, *(size for mode in modes for size in mode.get("sizes", {}).values())]
-    groups += document.get("cells", {}).values()
+    for part in ("cells", "own_kind", "beside"):
+        groups += document.get(part, {}).values()
     runs = [run for group in groups for run in group.get("runs", {}).values()]
     return list(dict.fromkeys(run["missing"] for run in runs if run["missing"]))

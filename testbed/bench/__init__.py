@@ -15,6 +15,8 @@
 - `service_peers`  its peers
 - `memory`         a router's memory while a lot passes through it
 - `stages`         where a router's CPU time goes
+- `fairness`       who gets how much of a bottleneck
+- `shared`         several flows over one link at once
 - `emulated`       scenes of emulated links; runs that the emulator vouches for
 - `lossy`          contenders on bad links
 - `handshakes`     50 of them over a link that loses and alters packets

@@ -144,10 +144,49 @@ def _draw_loss(document: Document, axes: Any) -> None:
         panel.legend(fontsize=7)
 
 
+def _draw_fairness(document: Document, axes: Any) -> None:
+    """Jain's index among flows of one kind, and our share beside one TCP flow."""
+    own, beside = axes
+    _grouped_bars(
+        own,
+        {
+            f"{count} flows": {kind: found["jain"] for kind, found in cell["mixes"].items()}
+            for count, cell in document.get("own_kind", {}).items()
+        },
+    )
+    own.set_ylabel("Jain's index, each second")
+    own.set_ylim(0, 1.1)
+    _grouped_bars(
+        beside,
+        {
+            buffer: {mix: found["fair_shares"].get("ours") for mix, found in cell["mixes"].items()}
+            for buffer, cell in document.get("beside", {}).items()
+        },
+    )
+    beside.axhline(1.0, color="black", linestyle="--", linewidth=1)
+    beside.set_ylabel("our share (1: half)")
+
+
+def _grouped_bars(panel: Any, groups: dict[str, dict[str, float | None]]) -> None:
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    if not names:
+        return
+    width = 0.8 / len(names)
+    for place, name in enumerate(names):
+        colour = _OURS if name == "ours" else _PEERS[place % len(_PEERS)]
+        where = [number + (place - (len(names) - 1) / 2) * width for number in range(len(groups))]
+        heights = [group.get(name) or 0.0 for group in groups.values()]
+        bars = panel.bar(where, heights, width, label=name, color=colour)
+        panel.bar_label(bars, fmt="%.3g", fontsize=6, padding=1)
+    panel.set_xticks(range(len(groups)), list(groups))
+    panel.legend(fontsize=7)
+
+
 _DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {
     "hop": (_draw_modes, 1),
     "path": (_draw_modes, 1),
     "service": (_draw_service, 2),
     "chunks": (_draw_chunks, 2),
     "loss": (_draw_loss, 2),
+    "fairness": (_draw_fairness, 2),
 }

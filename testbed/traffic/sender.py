@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -28,6 +29,7 @@ from packetcloud.testbed.traffic.node import (
     hop_config,
     install_reactor,
     now_s,
+    on_signal,
     own_address,
     parse_address,
     parse_guid,
@@ -155,7 +157,11 @@ async def send(reactor: Any, options: argparse.Namespace) -> None:
     node = HopNode(reactor, identity, Role.HOST, hop_config(len(payload)), sender)
     node.listen(*own_address(options.connect))
     neighbour = await node.connect(options.connect, options.expect)
+    go: Deferred[None] = Deferred()
+    on_signal(reactor, signal.SIGUSR1, lambda: fire(go))
     emit_event("ready", guid=identity.guid.hex)
+    if options.hold:
+        await go
     if options.seconds > 0:
         reactor.callLater(options.seconds, fire, stop)
     if options.tick > 0:
@@ -189,6 +195,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--outstanding", type=int, default=16)
     parser.add_argument("--rate", type=float, default=0.0, help="chunks per second; 0: all it can")
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until SIGTERM")
+    parser.add_argument("--hold", action="store_true", help="begin only at SIGUSR1")
     parser.add_argument("--tick", type=float, default=0.0, help="say `tick` every so many seconds")
     parser.add_argument("--departures", type=Path, help="write [chunk id, time] pairs here")
     options = parser.parse_args(arguments)

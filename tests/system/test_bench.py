@@ -17,6 +17,7 @@ from pyroute2 import netns
 
 from packetcloud.testbed.bench.chunks import bench_chunks
 from packetcloud.testbed.bench.emulated import LINK
+from packetcloud.testbed.bench.fairness import FairnessPlan, bench_fairness
 from packetcloud.testbed.bench.hop import bench_hop
 from packetcloud.testbed.bench.loss import PARTS, LossPlan, bench_loss
 from packetcloud.testbed.bench.outages import Outage
@@ -151,6 +152,26 @@ def test_bench_loss_has_every_key(tmp_path: Path) -> None:
     assert short["is_delivered"]
     assert short["dropped_packets"] > 0
     assert found["worst_seconds_after_healing"] == short["seconds_after_healing"] > 0
+
+
+@pytest.mark.root
+@pytest.mark.needs("iperf3")
+def test_bench_fairness_has_every_key(tmp_path: Path) -> None:
+    """Every flow's share, ours beside both kinds of TCP, and what is sent while all is lost."""
+    plan = FairnessPlan(flows=(2,), buffers_bdp=(1,), dark_s=2.0)
+    found = _check_head(bench_fairness(plan, BRIEF, _quiet), "fairness", tmp_path)
+    for kind in ("ours", "cubic", "bbr"):
+        figures = found["own_kind"]["2"]["mixes"][kind]
+        assert 0.5 <= figures["jain"] <= 1
+        assert 0 < figures["link_share"] <= 1.2  # a second of 16 KiB chunks is not cut to the byte
+        (details,) = found["own_kind"]["2"]["runs"][kind]["details"]
+        assert [len(flow) for flow in details["per_second_mbps"][kind]] == [1, 1]
+    beside = found["beside"]["1bdp"]["mixes"]["beside cubic"]["fair_shares"]
+    assert beside["ours"] + beside["cubic"] == pytest.approx(2.0)
+    assert found["share_beside_cubic_1bdp"] == beside["ours"]
+    assert found["jain_2"] == found["own_kind"]["2"]["mixes"]["ours"]["jain"]
+    assert found["jain_16"] is None
+    assert found["dark"]["timeouts"] > 0
 
 
 @pytest.mark.needs("iperf3")

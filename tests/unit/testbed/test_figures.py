@@ -8,12 +8,14 @@ import pytest
 
 from packetcloud.testbed.bench.chunks import limit_of
 from packetcloud.testbed.bench.emulated import INTEROP_LINK, LINK
+from packetcloud.testbed.bench.fairness import bottleneck, fairness_keys, mix_figures
 from packetcloud.testbed.bench.handshakes import handshake_figures
 from packetcloud.testbed.bench.loss import cell_figures, loss_keys
 from packetcloud.testbed.bench.outages import Outage, ideal_s, outage_keys
-from packetcloud.testbed.bench.rounds import Record
+from packetcloud.testbed.bench.rounds import Record, Timing
 from packetcloud.testbed.bench.service import knee_gbps, size_figures
 from packetcloud.testbed.bench.service_ours import delay_figures
+from packetcloud.testbed.bench.shared import bytes_at, jain, mix_trial, per_second_bps
 from packetcloud.testbed.bench.stages import STAGES, stage_of, stage_shares
 from packetcloud.testbed.bench.trial import Trial
 
@@ -193,3 +195,60 @@ def test_the_least_time_under_an_outage() -> None:
     cycle = Outage("cycle", INTEROP_LINK, down_s=2.0, up_s=5.0)
     assert ideal_s(cycle, 1_200_000) == pytest.approx(1.0)
     assert ideal_s(cycle, 7_200_000) == pytest.approx(8.0)
+
+
+def test_jains_index() -> None:
+    """1 for equal parts, 1/n when one has all, and when nobody has anything."""
+    assert jain([3.0, 3.0, 3.0]) == pytest.approx(1.0)
+    assert jain([5.0, 0.0, 0.0, 0.0]) == pytest.approx(0.25)
+    assert jain([1.0, 3.0]) == pytest.approx(0.8)
+    assert jain([0.0, 0.0]) == 0.5
+
+
+def test_bytes_between_ticks_lie_on_a_line() -> None:
+    """Before the first tick nothing has changed, after the last nothing is known to have."""
+    points = [(10.0, 100.0), (11.0, 300.0), (13.0, 300.0)]
+    assert [bytes_at(points, moment) for moment in (9.0, 10.5, 11.0, 12.0, 14.0)] == [
+        100.0,
+        200.0,
+        300.0,
+        300.0,
+        300.0,
+    ]
+    assert per_second_bps(points, 10.0, 2) == [1600.0, 0.0]
+
+
+def test_the_figures_of_a_mix() -> None:
+    """The index is of each second; a share of 1 is what everybody gets on average."""
+    timing = Timing(seconds=2, warmup=0, repeats=1)
+    trial = mix_trial({"ours": [[9e6, 3e6]], "cubic": [[3e6, 9e6]]}, timing)
+    figures = mix_figures(Record([trial]))
+    assert figures["jain"] == pytest.approx(0.8)
+    assert figures["jain_of_means"] == pytest.approx(1.0)
+    assert figures["fair_shares"] == {"ours": 1.0, "cubic": 1.0}
+    assert figures["link_share"] == pytest.approx(0.5)
+    uneven = mix_trial({"ours": [[9e6, 9e6]], "cubic": [[3e6, 3e6]]}, timing)
+    assert mix_figures(Record([uneven]))["fair_shares"]["ours"] == pytest.approx(1.5)
+    assert mix_figures(Record())["jain"] is None
+
+
+def test_the_keys_of_bench_fairness() -> None:
+    """What was not measured is None, not 0."""
+    mixes = {"beside cubic": {"fair_shares": {"ours": 1.1}}}
+    keys = fairness_keys(
+        {
+            "own_kind": {"4": {"mixes": {"ours": {"jain": 0.97}}}},
+            "beside": {"4bdp": {"mixes": mixes}},
+            "dark": {"datagrams_per_timeout": 1.0},
+        }
+    )
+    assert keys["jain_4"] == 0.97
+    assert keys["jain_2"] is None
+    assert keys["share_beside_cubic_4bdp"] == 1.1
+    assert keys["share_beside_bbr_4bdp"] is None
+    assert keys["datagrams_per_timeout"] == 1.0
+
+
+def test_the_buffer_is_in_bandwidth_delay_products() -> None:
+    """24 Mbit/s times 80 ms is 160 packets of 1500 bytes."""
+    assert [bottleneck(times).queue_packets for times in (1, 4)] == [160, 640]
