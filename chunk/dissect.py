@@ -358,7 +358,7 @@ def _frame_fields(frame: wire.Frame) -> Fields:
                 ]
             }
         case _:
-            found = {entry.name: getattr(frame, entry.name) for entry in fields(frame)}
+            found = {entry.name: _plain(getattr(frame, entry.name)) for entry in fields(frame)}
     return {"frame": word} | found
 
 
@@ -409,6 +409,10 @@ _HANDSHAKE: dict[
     wire.DatagramType.CONFIRM: wire.Confirm,
     wire.DatagramType.REJECT: wire.Reject,
 }
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _kind_word(kind: int) -> str:

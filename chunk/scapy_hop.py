@@ -269,6 +269,42 @@ class Close(_Frame):
     fields_desc = [*_frame_head(wire.FrameType.CLOSE), _rest("reason")]
 
 
+class DigestsWanted(_Frame):
+    """Asks for digests of a transfer that arrived altered."""
+
+    name = "DIGESTS_WANTED"
+    fields_desc = [
+        *_frame_head(wire.FrameType.DIGESTS_WANTED),
+        IntField("transfer", 0),
+        IntField("first", 0),
+    ]
+
+
+class Digests(_Frame):
+    """Digests of consecutive segments, 8 bytes each."""
+
+    name = "DIGESTS"
+    fields_desc = [
+        *_frame_head(wire.FrameType.DIGESTS),
+        IntField("transfer", 0),
+        IntField("first", 0),
+        StrLenField("digests", b"", length_from=lambda packet: packet.length - 8),
+    ]
+
+
+class Damaged(_Frame):
+    """Segments that arrived altered."""
+
+    name = "DAMAGED"
+    fields_desc = [
+        *_frame_head(wire.FrameType.DAMAGED),
+        IntField("transfer", 0),
+        IntField("burst", 0),
+        IntField("base", 0),
+        *counted_bytes("bitmap_bytes", "bitmap"),
+    ]
+
+
 class PaddingFrame(_Frame):
     """Zeros that make a datagram long enough."""
 
@@ -290,6 +326,9 @@ _FRAME_LAYERS: dict[int, tuple[type[Packet], Callable[[int], bool]]] = {
     wire.FrameType.PROBE: (Probe, lambda length: length == 4),
     wire.FrameType.BLOCKED: (Blocked, lambda length: length == 4),
     wire.FrameType.CLOSE: (Close, lambda _: True),
+    wire.FrameType.DIGESTS_WANTED: (DigestsWanted, lambda length: length == 8),
+    wire.FrameType.DIGESTS: (Digests, lambda length: length >= 8),
+    wire.FrameType.DAMAGED: (Damaged, lambda length: length >= 14),
     wire.FrameType.PADDING: (PaddingFrame, lambda _: True),
 }
 """The layer of each frame type, and whether a length suits it."""

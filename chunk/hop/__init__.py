@@ -21,6 +21,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `path_model`  what the path carries, by measured delivery rates
 - `cubic`       the window that TCP would have, for where others fill the queue
 - `congestion`  how much may be in flight, and how fast it leaves
+- `repair`      what a bad link altered in a body, and how it is found
 - `receiver`    segments in, bodies up, ACKs out
 - `outgoing`    one body on its way: sent, arrived, lost
 - `layout`      how a burst is laid

@@ -208,6 +208,9 @@ ROOM = Room(
     CAPS,
     {
         "keys:KeyRing._receive": "one for each of 16 epochs at most",
+        "receiver:Receiver._repairs": "unfinished transfers that were whole and altered",
+        "repair:Repair._altered": "segments of one body",
+        "sender:Sender._digests": "the answer to one question: 8 frames",
         "core:HopCore.dropped": "its keys are reasons of ours",
         "core:HopCore._ended": "its keys are names of counters",
         "core:HopCore._clients": "handshakes that this node began: its config says with whom",

@@ -318,7 +318,10 @@ class HopCore:
             self._last = session
             others = session.receive_rows(array, length, row_bytes, placed, now)
             for datagram in others:
-                self._receive_one(datagram, address, now)
+                try:
+                    self._receive_one(datagram, address, now)
+                except ProtocolError as error:
+                    self.dropped[error.reason] += 1
             return
         if length <= row_bytes:
             self._receive_one(data[:length], address, now)

@@ -34,6 +34,9 @@ class FrameType(IntEnum):
     PROBE = 4
     BLOCKED = 5
     CLOSE = 6
+    DIGESTS_WANTED = 7
+    DIGESTS = 8
+    DAMAGED = 9
     PADDING = 15
 
 
@@ -42,6 +45,8 @@ _ACK = struct.Struct(">IIQQIIBBH")
 _PARTIAL = struct.Struct(">IIH")
 _REFUSED = struct.Struct(">IHH")
 _FORGET = struct.Struct(">II")
+_DIGESTS = struct.Struct(">II")
+_DAMAGED = struct.Struct(">IIIH")
 _BUSY = 1
 _MORE = 2
 FRAME_HEAD_BYTES = _FRAME.size
@@ -50,6 +55,9 @@ PARTIAL_FIXED_BYTES = _PARTIAL.size
 MAX_ENTRIES_COUNT = 64
 """Entries in one REFUSED or FORGET frame."""
 MAX_CLOSE_BYTES = 256
+DIGEST_BYTES = 8
+MAX_DIGESTS_COUNT = 140
+"""Digests in one DIGESTS frame: as many as one datagram holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +204,49 @@ class CloseFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class DigestsWantedFrame:
+    """A transfer is whole and its tag is wrong: the receiver asks for digests of its segments."""
+
+    transfer: int
+    first: int
+    """Segment from which on they are wanted."""
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.DIGESTS_WANTED, _DIGESTS.pack(self.transfer, self.first))
+
+
+@dataclass(frozen=True, slots=True)
+class DigestsFrame:
+    """Keyed digests of consecutive segments of a transfer, as they were sealed: 8 bytes each."""
+
+    transfer: int
+    first: int
+    digests: bytes
+
+    def to_bytes(self) -> bytes:
+        head = _DIGESTS.pack(self.transfer, self.first)
+        return _frame(FrameType.DIGESTS, head + self.digests)
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedFrame:
+    """Segments that arrived altered and are missing again.
+
+    Only what was last sent at or before `burst` is meant: what left later may be right.
+    """
+
+    transfer: int
+    burst: int
+    base: int
+    bitmap: bytes
+    """bit i = segment base + i was altered."""
+
+    def to_bytes(self) -> bytes:
+        head = _DAMAGED.pack(self.transfer, self.burst, self.base, len(self.bitmap))
+        return _frame(FrameType.DAMAGED, head + self.bitmap)
+
+
+@dataclass(frozen=True, slots=True)
 class PaddingFrame:
     """Says nothing; makes a datagram as long as it must be."""
 
@@ -206,7 +257,16 @@ class PaddingFrame:
 
 
 Frame = (
-    AckFrame | RefusedFrame | ForgetFrame | ProbeFrame | BlockedFrame | CloseFrame | PaddingFrame
+    AckFrame
+    | RefusedFrame
+    | ForgetFrame
+    | ProbeFrame
+    | BlockedFrame
+    | CloseFrame
+    | DigestsWantedFrame
+    | DigestsFrame
+    | DamagedFrame
+    | PaddingFrame
 )
 
 
@@ -280,6 +340,26 @@ def _decode_frame(kind: int, value: bytes) -> Frame:
             if len(value) > MAX_CLOSE_BYTES:
                 raise ProtocolError("bad_frame", "CLOSE length")
             return CloseFrame(value.decode("utf-8", "replace"))
+        case FrameType.DIGESTS_WANTED:
+            if len(value) != _DIGESTS.size:
+                raise ProtocolError("bad_frame", "DIGESTS_WANTED length")
+            transfer, first = _DIGESTS.unpack(value)
+            return DigestsWantedFrame(transfer, first)
+        case FrameType.DIGESTS:
+            digests = value[_DIGESTS.size :]
+            most = MAX_DIGESTS_COUNT * DIGEST_BYTES
+            if not digests or len(digests) % DIGEST_BYTES or len(digests) > most:
+                raise ProtocolError("bad_frame", "DIGESTS length")
+            transfer, first = _DIGESTS.unpack_from(value)
+            return DigestsFrame(transfer, first, digests)
+        case FrameType.DAMAGED:
+            if len(value) <= _DAMAGED.size:
+                raise ProtocolError("bad_frame", "DAMAGED cut off")
+            transfer, burst, base, length = _DAMAGED.unpack_from(value)
+            bitmap = value[_DAMAGED.size :]
+            if len(bitmap) != length or length > MAX_BITMAP_BYTES:
+                raise ProtocolError("bad_frame", "DAMAGED bitmap")
+            return DamagedFrame(transfer, burst, base, bitmap)
         case FrameType.PADDING:
             if any(value):
                 raise ProtocolError("bad_frame", "PADDING that is not zero")

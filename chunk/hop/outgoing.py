@@ -6,6 +6,7 @@ Source: docs/protocol/hop.md, "Sending".
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +107,11 @@ class Outgoing:
             self.sealed = None
             self.payload = memoryview(b"")
 
+    def shares(self, first: int, end: int, share: int) -> Iterator[memoryview]:
+        """Yield the shares of segments [first, end) of a sealed body."""
+        for index in range(first, end):
+            yield self.payload[index * share : (index + 1) * share]
+
     def note_sent(self, first: int, end: int, burst: int) -> None:
         """Segments [first, end) left in `burst`."""
         if self.first_burst == NEVER:
@@ -151,18 +157,46 @@ class Outgoing:
                 return None
             if sends[0][2] > floor:
                 return 0
-            self.last_burst = np.full(self.segments, NEVER, np.int64)
-            for first, end, burst in sends:
-                self.last_burst[first:end] = burst
-            sends.clear()
-        missing = np.flatnonzero(~self._arrived() & (self.last_burst <= floor))
+        missing = np.flatnonzero(~self._arrived() & (self._last_bursts() <= floor))
         if len(missing):
-            self.last_burst[missing] = NEVER
-            cuts = np.flatnonzero(np.diff(missing) > 1)
-            firsts = missing[np.concatenate(([0], cuts + 1))].tolist()
-            ends = (missing[np.concatenate((cuts, [len(missing) - 1]))] + 1).tolist()
-            self.lost.extend(zip(firsts, ends, strict=True))
+            self._queue_lost(missing)
         return len(missing)
+
+    def take_damage(self, base: int, bitmap: bytes, burst: int) -> int:
+        """Put segments that arrived altered, and were not sent after `burst`, on the list of the
+        lost.
+
+        Returns:
+            How many are newly lost; 0 when the frame comes again.
+        """
+        bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
+        altered = np.flatnonzero(bits[: max(0, self.segments - base)]) + base
+        arrived, last_burst = self._arrived(), self._last_bursts()
+        altered = altered[arrived[altered] & (last_burst[altered] <= burst)]
+        if len(altered):
+            arrived[altered] = False
+            self.known_below = min(self.known_below, int(altered[0]))
+            self._queue_lost(altered)
+        return len(altered)
+
+    def _last_bursts(self) -> npt.NDArray[np.int64]:
+        """Return the burst in which each segment was last sent; 0 for those that arrived first."""
+        if self.last_burst is None:
+            self.last_burst = np.full(self.segments, NEVER, np.int64)
+            self.last_burst[self._arrived()] = 0
+            for first, end, burst in self.sends:
+                self.last_burst[first:end] = burst
+            self.sends.clear()
+        return self.last_burst
+
+    def _queue_lost(self, missing: npt.NDArray[np.intp]) -> None:
+        """Put segments on the list of the lost."""
+        assert self.last_burst is not None
+        self.last_burst[missing] = NEVER
+        cuts = np.flatnonzero(np.diff(missing) > 1)
+        firsts = missing[np.concatenate(([0], cuts + 1))].tolist()
+        ends = (missing[np.concatenate((cuts, [len(missing) - 1]))] + 1).tolist()
+        self.lost.extend(zip(firsts, ends, strict=True))
 
     def _arrived(self) -> npt.NDArray[np.bool_]:
         if self.acked is None:

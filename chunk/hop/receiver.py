@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from packetcloud.chunk.hop.buffers import (
 )
 from packetcloud.chunk.hop.header_check import Words
 from packetcloud.chunk.hop.keys import DirectionKeys, KeyRing
+from packetcloud.chunk.hop.repair import Repair
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 
@@ -151,6 +152,8 @@ class Receiver:
         """Sum of the bodies that were refused, forgotten or released by the layer above."""
         self._advertised_limit = credit_bytes
         self._current: _Incoming | None = None
+        self._repairs: dict[int, Repair] = {}
+        """Transfers that were whole, and altered."""
         self._spare: Store | None = None
         self.ack_now = False
         self.ack_due_at: float | None = None
@@ -159,6 +162,7 @@ class Receiver:
         self.fresh_segments = 0
         """Segments that were not here before: what only a living neighbour can send."""
         self.duplicate_segments = 0
+        self.damaged_segments = 0
         self.received_bodies = 0
         self.received_body_bytes = 0
         self.refused_unread: Counter[Reason] = Counter()
@@ -500,6 +504,10 @@ class Receiver:
             self.ack_now = True
         part = got[index:end]
         known = int(np.count_nonzero(part))
+        if known == end - index:
+            # Nothing of it is new: a whole transfer waits for its repair.
+            self.duplicate_segments += known
+            return False
         part[:] = True
         self.duplicate_segments += known
         self.fresh_segments += end - index - known
@@ -509,6 +517,11 @@ class Receiver:
 
     def _complete(self, transfer: int, incoming: _Incoming) -> None:
         body = self._whole_body(transfer, incoming)
+        if body is None:
+            self._begin_repair(transfer, incoming)
+            return
+        if self._repairs:
+            self._repairs.pop(transfer, None)
         del self._incoming[transfer]
         self.partial_bytes -= incoming.body_bytes
         if self._current is incoming or self._current is None:
@@ -517,16 +530,77 @@ class Receiver:
             self._spare = self._pool.take_store(incoming.segments, self.stride)
         self._settle(transfer, BodyKind(incoming.kind), body)
 
-    def _whole_body(self, transfer: int, incoming: _Incoming) -> StoredBody:
-        """Return the body of a transfer that is whole. Raises: ProtocolError when it is altered."""
+    def _whole_body(self, transfer: int, incoming: _Incoming) -> StoredBody | None:
+        """Return the body of a transfer that is whole; None when something of it was altered."""
         pool, size, keys = self._pool, incoming.body_bytes, incoming.keys
         if keys is None:
             return StoredBody(incoming.store, size, pool, self._release, size)
         plain = open_body(keys, transfer, incoming.kind, incoming.flow, size, incoming.store, pool)
         if plain is None:
-            raise ProtocolError("bad_body", f"transfer {transfer}")
+            self._dropped["bad_body"] += 1
+            return None
         pool.give_store(incoming.store)
         return StoredBody(plain, size - wire.TAG_BYTES, pool, self._release, size)
+
+    # --- damage ---------------------------------------------------------------------------------
+
+    def _begin_repair(self, transfer: int, incoming: _Incoming) -> None:
+        """Find out which segments of a transfer were altered; until then it stays as it is."""
+        assert incoming.keys is not None
+        if self._current is incoming:
+            self._current = None
+        repair = self._repairs.get(transfer)
+        if repair is None:
+            key = incoming.keys.digest_key
+            repair = Repair(key, transfer, incoming.body_bytes, incoming.store)
+            self._repairs[transfer] = repair
+        repair.restart()
+
+    def receive_digests(self, frame: wire.DigestsFrame) -> None:
+        """Compare the sender's digests with what is here; what differs is missing again."""
+        transfer = wire.expand(frame.transfer, self._done_below)
+        repair, incoming = self._repairs.get(transfer), self._incoming.get(transfer)
+        if repair is None or incoming is None:
+            return
+        altered = repair.take_digests(frame)
+        if altered is None:
+            return
+        if not altered:
+            self._judge_again(transfer, incoming)
+            return
+        if incoming.got is None:
+            incoming.got = np.ones(incoming.segments, np.bool_)
+        incoming.got[altered] = False
+        incoming.count -= len(altered)
+        self.damaged_segments += len(altered)
+
+    def _judge_again(self, transfer: int, incoming: _Incoming) -> None:
+        """Every segment is as the sender says; repeats may have mended it meanwhile.
+
+        If not, what it sealed is not what it says, and asking on would lead nowhere.
+        """
+        self._complete(transfer, incoming)
+        if transfer in self._incoming:
+            del self._repairs[transfer]
+            self._drop_partial(transfer)
+            self._release(incoming.body_bytes)
+            self._refused[transfer] = Reason.DIGEST_MISMATCH
+            self.ack_now = True
+
+    def repair_at(self, patience_s: float) -> float | None:
+        """Return when `repair_frames` has something to say; None when nothing is damaged."""
+        if not self._repairs:
+            return None
+        return min(repair.due_at(patience_s) for repair in self._repairs.values())
+
+    def repair_frames(self, patience_s: float, now: float) -> Iterator[bytes]:
+        """Yield what is to be asked about damaged transfers, again after `patience_s`."""
+        for transfer, repair in list(self._repairs.items()):
+            incoming = self._incoming.get(transfer)
+            if incoming is None:
+                del self._repairs[transfer]  # given up meanwhile
+            elif repair.due_at(patience_s) <= now:
+                yield from repair.questions(incoming.got, self._largest_burst, now)
 
     # --- bundles --------------------------------------------------------------------------------
 
@@ -686,6 +760,7 @@ class Receiver:
             self._pool.give_store(incoming.store)
             self._pool.held_bytes -= incoming.body_bytes
         self._incoming.clear()
+        self._repairs.clear()
         self.partial_bytes = 0
         self._current = None
         if self._spare is not None:

@@ -23,6 +23,11 @@ from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.layout import BurstLayout
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
+from packetcloud.chunk.hop.repair import (
+    DIGEST_FRAMES_PER_QUESTION,
+    DIGESTS_PAUSE_S,
+    segment_digests,
+)
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
@@ -131,6 +136,8 @@ class Sender:
         self.probes = 0
         self.window_full_count = 0
         """How often a body had to wait for the neighbour to settle older ones."""
+        self._digests: list[bytes] = []
+        self._digests_at = float("-inf")
         self._layout = BurstLayout(session, stride, self._rows_per_burst, envelope)
 
     # --- the layer above ------------------------------------------------------------------------
@@ -429,6 +436,46 @@ class Sender:
                 self._end(outgoing, Settlement.REFUSED, reason)
             elif transfer in self._forgotten:
                 self._forget[transfer] = None
+
+    def receive_digests_wanted(self, frame: wire.DigestsWantedFrame, now: float) -> None:
+        """The neighbour has a transfer whole, and altered: prepare digests of its segments.
+
+        Raises:
+            ProtocolError: it asks too often; it will ask again.
+        """
+        transfer = wire.expand(frame.transfer, self._done_below)
+        outgoing = self._outstanding.get(transfer)
+        if outgoing is None or outgoing.keys is None or frame.first >= outgoing.segments:
+            return
+        if now < self._digests_at + DIGESTS_PAUSE_S:
+            raise ProtocolError("digests_rate")
+        self._digests_at = now
+        self._digests = []
+        first = frame.first
+        for _ in range(DIGEST_FRAMES_PER_QUESTION):
+            end = min(first + wire.MAX_DIGESTS_COUNT, outgoing.segments)
+            if first == end:
+                break
+            digests = segment_digests(
+                outgoing.keys.digest_key, transfer, first, outgoing.shares(first, end, self._share)
+            )
+            self._digests.append(wire.DigestsFrame(frame.transfer, first, digests).to_bytes())
+            first = end
+
+    def take_digests(self) -> list[bytes]:
+        """Return the frames that answer the last question for digests, each for a datagram."""
+        digests, self._digests = self._digests, []
+        return digests
+
+    def receive_damaged(self, frame: wire.DamagedFrame) -> None:
+        """Send again what arrived altered. That is no sign of a full queue."""
+        outgoing = self._outstanding.get(wire.expand(frame.transfer, self._done_below))
+        if outgoing is None or outgoing.keys is None:
+            return
+        was_queued = bool(outgoing.lost)
+        burst = wire.expand(frame.burst, self._largest_acked)
+        if outgoing.take_damage(frame.base, frame.bitmap, burst) and not was_queued:
+            self._resend.append(outgoing)
 
     def _give_up(self, transfer: int, body_bytes: int) -> None:
         """Have the neighbour told, until it says that it has settled this transfer.

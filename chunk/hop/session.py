@@ -43,6 +43,7 @@ long as an answer may take on the path, whichever is more."""
 COUNTERS = (
     "retransmitted_segments",
     "duplicate_segments",
+    "damaged_segments",
     "probes",
     "received_bodies",
     "refused_too_large",
@@ -204,10 +205,6 @@ class Session:
         known = receiver.fresh_segments
         try:
             yield
-        except ProtocolError as error:
-            if error.reason == "bad_body":
-                self.close("a body was altered on the way")
-            raise
         finally:
             if self.suite is Suite.OPEN or receiver.fresh_segments > known:
                 self._heard(now)
@@ -239,6 +236,12 @@ class Session:
                 case wire.ForgetFrame(entries):
                     for transfer, body_bytes in entries:
                         self.receiver.forget(transfer, body_bytes)
+                case wire.DigestsWantedFrame():
+                    self.sender.receive_digests_wanted(frame, now)
+                case wire.DigestsFrame():
+                    self.receiver.receive_digests(frame)
+                case wire.DamagedFrame():
+                    self.sender.receive_damaged(frame)
                 case wire.CloseFrame(reason):
                     self.is_up = False
                     self.close_reason = reason or "closed by the neighbour"
@@ -289,6 +292,10 @@ class Session:
             frames.append(forget)
         if frames:
             yield self._control(frames)
+        for digests in self.sender.take_digests():
+            yield self._control([digests])
+        for question in self.receiver.repair_frames(self.rtt.probe_timeout_s(0), now):
+            yield self._control([question])
 
     def bursts_to_send(self, now: float) -> Iterator[Datagram]:
         """Yield up to `BURSTS_PER_TURN` bursts, or what asks for leave to send more."""
@@ -327,6 +334,9 @@ class Session:
             deadline = min(deadline, waiting_since + self._config.idle_timeout_s)
         if self.receiver.ack_due_at is not None:
             deadline = min(deadline, self.receiver.ack_due_at)
+        repair_at = self.receiver.repair_at(self.rtt.probe_timeout_s(0))
+        if repair_at is not None:
+            deadline = min(deadline, repair_at)
         sender_deadline = self.sender.next_timeout()
         return deadline if sender_deadline is None else min(deadline, sender_deadline)
 
@@ -358,6 +368,7 @@ class Session:
         return {
             "retransmitted_segments": sender.retransmitted_segments,
             "duplicate_segments": receiver.duplicate_segments,
+            "damaged_segments": receiver.damaged_segments,
             "probes": sender.probes,
             "received_bodies": receiver.received_bodies,
             "refused_too_large": receiver.refused_unread[Reason.PAYLOAD_TOO_LARGE],

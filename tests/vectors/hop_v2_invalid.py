@@ -74,6 +74,16 @@ def _bad_controls() -> BadBytes:
         "forget, 65 entries": (none + _frame(3, bytes(over_entries)), "bad_frame"),
         "probe of 3 bytes": (none + _frame(4, bytes(3)), "bad_frame"),
         "blocked of 5 bytes": (none + _frame(5, bytes(5)), "bad_frame"),
+        "digests wanted of 7 bytes": (none + _frame(7, bytes(7)), "bad_frame"),
+        "digests without a digest": (none + _frame(8, bytes(8)), "bad_frame"),
+        "digests, 7 bytes of one": (none + _frame(8, bytes(15)), "bad_frame"),
+        "digests, 141": (none + _frame(8, bytes(8 + 8 * 141)), "bad_frame"),
+        "damaged without a bitmap": (none + _frame(9, bytes(14)), "bad_frame"),
+        "damaged, bitmap cut off": (none + _frame(9, bytes(12) + b"\0\2\1"), "bad_frame"),
+        "damaged, bitmap too long": (
+            none + _frame(9, bytes(12) + struct.pack(">H", 401) + bytes(401)),
+            "bad_frame",
+        ),
         "padding that is not zero": (none + _frame(15, b"\x00\x01"), "bad_frame"),
         "close of 257 bytes": (none + _frame(6, b"z" * 257), "bad_frame"),
     }

@@ -170,6 +170,15 @@ def good_controls() -> dict[str, Control]:
         "close": Control((wire.CloseFrame("shutting down"),)),
         "close without a word": Control((wire.CloseFrame(""),)),
         "close, longest": Control((wire.CloseFrame("z" * wire.MAX_CLOSE_BYTES),)),
+        "digests wanted": Control((wire.DigestsWantedFrame(4, 140),)),
+        "digests": Control((wire.DigestsFrame(4, 140, bytes(range(16))),)),
+        "digests, most": Control(
+            (wire.DigestsFrame(2**32 - 1, 2**16 - 1, b"\xab" * 8 * wire.MAX_DIGESTS_COUNT),)
+        ),
+        "damaged": Control((wire.DamagedFrame(4, 9, 3, b"\x05\x80"),)),
+        "damaged, most": Control(
+            (wire.DamagedFrame(4, 2**32 - 1, 2**16 - 1, b"\x01" * wire.MAX_BITMAP_BYTES),)
+        ),
         "padding": Control((wire.PaddingFrame(0), wire.PaddingFrame(44))),
         "largest counter": Control((wire.ProbeFrame(1),), counter=2**64 - 1),
         "several frames": Control((ack, wire.RefusedFrame(((4, 3),)), wire.ProbeFrame(11))),

@@ -58,7 +58,8 @@ class Upper:
 
 
 class Link:
-    """Two cores, a clock and a network that loses, repeats, reorders and delays by one seed."""
+    """Two cores, a clock and a network that loses, repeats, alters, reorders and delays by one
+    seed."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Link:
         *,
         loss: float = 0.0,
         duplication: float = 0.0,
+        corruption: float = 0.0,
         jitter_s: float = 0.0,
         delay_s: float = 0.005,
         config: HopConfig | None = None,
@@ -74,7 +76,7 @@ class Link:
     ) -> None:
         self.random = random.Random(seed)
         self.now = 1000.0
-        self.loss, self.duplication = loss, duplication
+        self.loss, self.duplication, self.corruption = loss, duplication, corruption
         self.jitter_s, self.delay_s = jitter_s, delay_s
         self.in_flight: list[tuple[float, int, Any, Any, bytes, int]] = []
         self.count = 0
@@ -122,6 +124,12 @@ class Link:
         copies = 2 if self.random.random() < self.duplication else 1
         for _ in range(copies):
             self.count += 1
+            if self.corruption and self.random.random() < self.corruption:
+                altered = bytearray(datagram)
+                for _ in range(self.random.choice((1, 1, 8))):
+                    bit = self.random.randrange(8 * len(altered))
+                    altered[bit // 8] ^= 1 << bit % 8
+                datagram = bytes(altered)
             at = self.now + self.delay_s + self.random.random() * self.jitter_s
             self.in_flight.append((at, self.count, source, address, datagram, len(datagram)))
 

@@ -1,0 +1,125 @@
+"""Finding what a bad link altered in a body: by digests of its segments, asked of the sender.
+
+The tag of a body says that something of it is wrong, not what. Instead of all of it the receiver
+asks for a keyed digest of each segment, compares, and calls those missing again that differ.
+
+Source: docs/protocol/hop.md, "Damage"; docs/decisions/0009.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from enum import Enum, auto
+
+import numpy as np
+import numpy.typing as npt
+
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.buffers import RowBuffer, Store
+
+DIGEST_FRAMES_PER_QUESTION = 8
+"""Answers to one DIGESTS_WANTED: 1120 segments, more than 1 MiB in the smallest datagrams."""
+DIGESTS_PAUSE_S = 0.005
+"""Between two answers of one session: 1120 digests take 2 ms, and a neighbour may ask for ever."""
+
+_SALT = struct.Struct(">QQ")
+
+
+def segment_digests(key: bytes, transfer: int, first: int, shares: Iterable[memoryview]) -> bytes:
+    """Return the digests of consecutive segments, 8 bytes each. Cost: 2 microseconds each."""
+    blake2b, size, pack = hashlib.blake2b, wire.DIGEST_BYTES, _SALT.pack
+    return b"".join(
+        blake2b(share, key=key, digest_size=size, salt=pack(transfer, index)).digest()
+        for index, share in enumerate(shares, first)
+    )
+
+
+def stored_shares(store: Store, body_bytes: int, first: int, end: int) -> Iterator[memoryview]:
+    """Yield the shares of segments [first, end) of a body in `store`."""
+    share = store.stride - wire.DATA_HEADER_BYTES
+    for index in range(first, end):
+        size = min(share, body_bytes - index * share)
+        is_rows = isinstance(store, RowBuffer)
+        at = index * store.stride + wire.DATA_HEADER_BYTES if is_rows else index * share
+        yield store.memory[at : at + size]
+
+
+class Phase(Enum):
+    """What a repair waits for."""
+
+    DIGESTS = auto()
+    SEGMENTS = auto()
+
+
+class Repair:
+    """A transfer that was whole, and not as it was sent.
+
+    Args:
+        key: of the digests.
+        transfer: its whole number.
+    """
+
+    def __init__(self, key: bytes, transfer: int, body_bytes: int, store: Store) -> None:
+        self.transfer = transfer
+        self._key = key
+        self._body_bytes = body_bytes
+        self._store = store
+        share = store.stride - wire.DATA_HEADER_BYTES
+        self._segments = (body_bytes + share - 1) // share
+        self._asked_at = float("-inf")
+        self._next = 0
+        """All segments below were compared."""
+        self._answer_end = 0
+        """How far the answer to the last question goes."""
+        self._altered: list[int] = []
+        self.phase = Phase.DIGESTS
+
+    def restart(self) -> None:
+        """Its tag is wrong again: what came anew was altered too."""
+        self.phase = Phase.DIGESTS
+        self._next, self._altered, self._asked_at = 0, [], float("-inf")
+
+    def take_digests(self, frame: wire.DigestsFrame) -> list[int] | None:
+        """Compare; return the altered segments once all were compared, else None."""
+        end = frame.first + len(frame.digests) // wire.DIGEST_BYTES
+        if self.phase is not Phase.DIGESTS or frame.first != self._next or end > self._segments:
+            return None  # an answer to a question that was asked twice
+        shares = stored_shares(self._store, self._body_bytes, frame.first, end)
+        found = segment_digests(self._key, self.transfer, frame.first, shares)
+        wanted = np.frombuffer(frame.digests, ">u8")
+        differing = np.flatnonzero(np.frombuffer(found, ">u8") != wanted)
+        self._altered += (differing + frame.first).tolist()
+        self._next = end
+        if end >= self._answer_end:
+            self._asked_at = float("-inf")  # go on at once
+        if end < self._segments:
+            return None
+        self.phase = Phase.SEGMENTS
+        return self._altered
+
+    def due_at(self, patience_s: float) -> float:
+        """Return when `questions` has something to say."""
+        return self._asked_at + patience_s
+
+    def questions(
+        self, got: npt.NDArray[np.bool_] | None, largest_burst: int, now: float
+    ) -> Iterator[bytes]:
+        """Yield the frames that ask for digests, or for the altered segments that are not here."""
+        self._asked_at = now
+        low = self.transfer & 0xFFFF_FFFF
+        if self.phase is Phase.DIGESTS:
+            count = DIGEST_FRAMES_PER_QUESTION * wire.MAX_DIGESTS_COUNT
+            self._answer_end = min(self._segments, self._next + count)
+            yield wire.DigestsWantedFrame(low, self._next).to_bytes()
+            return
+        missing = np.array([index for index in self._altered if got is None or not got[index]])
+        while len(missing):
+            base = int(missing[0])
+            inside = missing[missing < base + wire.MAX_BITMAP_BYTES * 8]
+            bits = np.zeros(int(inside[-1]) - base + 1, np.bool_)
+            bits[inside - base] = True
+            bitmap = np.packbits(bits, bitorder="little").tobytes()
+            yield wire.DamagedFrame(low, largest_burst & 0xFFFF_FFFF, base, bitmap).to_bytes()
+            missing = missing[len(inside) :]
