@@ -8,6 +8,7 @@
 - `reasons`     why a chunk was not delivered: one number and one word each
 - `messages`    what else a hop carries: service tasks, verdicts, delivery reports
 - `caps`        what a remote byte can make grow: how a room says where it stops
+- `flow_labels` labels for the flows of the hop
 - `hop`         the hop protocol: sans-I/O core and its UDP shell
 
 To look into captures; nothing above imports these:

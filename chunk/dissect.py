@@ -351,6 +351,11 @@ def _frame_fields(frame: wire.Frame) -> Fields:
                     for transfer, reason in frame.entries
                 ]
             }
+        case wire.WholeFrame():
+            ranges = [{"transfer": first, "count": count} for first, count in frame.entries]
+            found = {"ranges": ranges}
+        case wire.BusyFrame():
+            found = {"flows": [{"flow": flow} for flow in frame.flows]}
         case wire.ForgetFrame():
             found = {
                 "transfers": [

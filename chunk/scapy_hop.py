@@ -24,6 +24,7 @@ from scapy.fields import (
     ByteEnumField,
     ByteField,
     FieldLenField,
+    FieldListField,
     FlagsField,
     IntField,
     LongField,
@@ -312,6 +313,32 @@ class PaddingFrame(_Frame):
     fields_desc = [*_frame_head(wire.FrameType.PADDING), _rest("zeros")]
 
 
+class Busy(_Frame):
+    """Flows that may not start a body now; a leading 0: there are more."""
+
+    name = "BUSY"
+    fields_desc = [
+        *_frame_head(wire.FrameType.BUSY),
+        FieldListField(
+            "flows", [], ShortField("flow", 0), count_from=lambda packet: packet.length // 2
+        ),
+    ]
+
+
+class WholeRange(Part):
+    """Transfers that are whole and not settled."""
+
+    name = "whole transfers"
+    fields_desc = [IntField("first", 0), ShortField("number", 1), ShortField("reserved", 0)]
+
+
+class Whole(_Frame):
+    """Transfers that wait for the layer above."""
+
+    name = "WHOLE"
+    fields_desc = [*_frame_head(wire.FrameType.WHOLE), _entries(WholeRange)]
+
+
 class UnknownFrame(_Frame):
     """A frame of a type that we do not know, or one whose length is wrong for its type."""
 
@@ -329,6 +356,8 @@ _FRAME_LAYERS: dict[int, tuple[type[Packet], Callable[[int], bool]]] = {
     wire.FrameType.DIGESTS_WANTED: (DigestsWanted, lambda length: length == 8),
     wire.FrameType.DIGESTS: (Digests, lambda length: length >= 8),
     wire.FrameType.DAMAGED: (Damaged, lambda length: length >= 14),
+    wire.FrameType.BUSY: (Busy, lambda length: length % 2 == 0),
+    wire.FrameType.WHOLE: (Whole, lambda length: length % 8 == 0),
     wire.FrameType.PADDING: (PaddingFrame, lambda _: True),
 }
 """The layer of each frame type, and whether a length suits it."""

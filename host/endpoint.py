@@ -417,7 +417,8 @@ class Endpoint:
             case HandToHop(send, prefix):
                 is_wanted = send.state is not SendState.RELEASING
                 if neighbour is not None and neighbour.is_up and is_wanted:
-                    neighbour.send(BodyKind.CHUNK, prefix, send.payload, send)
+                    flow = send.template.flow
+                    neighbour.send(BodyKind.CHUNK, prefix, send.payload, send, flow=flow)
                 elif send.in_flight:
                     now = self._reactor.seconds()
                     self._core.settled(send, Settlement.CANCELLED, 0, now)

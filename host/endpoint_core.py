@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
+from packetcloud.chunk.flow_labels import FlowLabels
 from packetcloud.chunk.header import (
     MAX_HEADER_BYTES,
     ChunkHeader,
@@ -95,6 +96,7 @@ class EndpointCore:
         self.counters: Counter[str] = Counter()
         self._reports = PendingReports()
         self._ids = ChunkIds(random_u64)
+        self._labels = FlowLabels(b"".join(random_u64().to_bytes(8, "big") for _ in range(2)))
         self._templates: dict[SendOptions, HeaderTemplate] = {}
         self._report_chunks_in_flight = 0
         self._unanswered_count = 0
@@ -251,7 +253,6 @@ class EndpointCore:
         parts: dict[str, dict[str, float | int]] = {
             "send": self.sends.stats(),
             "receive": {**self.counters, "unanswered_count": self._unanswered_count},
-            "ids": {"forgotten_total": self._ids.forgotten_count},
             "window": self.window.stats(),
             "report": {**self._reports.counters, "pending_count": len(self._reports)},
         }
@@ -263,9 +264,8 @@ class EndpointCore:
         template = self._templates.get(options)
         if template is None:
             if len(self._templates) >= MAX_TEMPLATES_COUNT:
-                self.counters["templates_forgotten_total"] += len(self._templates)
                 self._templates.clear()
-            template = self._templates[options] = HeaderTemplate(options, self.guid)
+            template = self._templates[options] = HeaderTemplate(options, self.guid, self._labels)
         return template
 
     def _data_arrived(self, chunk: ReceivedChunk, now: float) -> ReceivedChunk | Refusal | None:

@@ -6,8 +6,10 @@ import struct
 from dataclasses import dataclass
 
 from packetcloud.chunk.errors import LocalMisuseError
+from packetcloud.chunk.flow_labels import FlowLabels
 from packetcloud.chunk.header import (
     PAYLOAD_BYTES_OFFSET,
+    SID_OFFSET,
     ChunkHeader,
     DeliveryMode,
     ExtensionType,
@@ -19,6 +21,7 @@ from packetcloud.chunk.header import (
 )
 from packetcloud.chunk.names import (
     GUID,
+    GUID_BYTES,
     NA,
     NA_UNBOUND,
     SID,
@@ -84,12 +87,17 @@ class SendOptions:
 class HeaderTemplate:
     """One encoded header, ready to be filled."""
 
-    __slots__ = ("_encoded", "_lifetime_offset", "header_bytes", "options")
+    __slots__ = ("_encoded", "_lifetime_offset", "flow", "header_bytes", "options")
 
-    def __init__(self, options: SendOptions, source: GUID) -> None:
+    def __init__(
+        self, options: SendOptions, source: GUID, labels: FlowLabels | None = None
+    ) -> None:
         self.options = options
         self._encoded = options.header(source).to_bytes()
         self.header_bytes = len(self._encoded)
+        sid = self._encoded[SID_OFFSET : SID_OFFSET + GUID_BYTES]
+        self.flow = labels.label(options.destination.value, sid) if labels is not None else 0
+        """The label of its chunks towards the router."""
         offset = extension_value_offset(self._encoded, ExtensionType.LIFETIME)
         assert offset is not None, "header() always writes a lifetime"
         self._lifetime_offset = offset

@@ -13,6 +13,7 @@ import logging
 import zlib
 from collections import Counter
 
+from packetcloud.chunk.flow_labels import KEY_BYTES, FlowLabels
 from packetcloud.chunk.header import (
     CHUNK_VERSION,
     FIXED_BYTES,
@@ -22,7 +23,7 @@ from packetcloud.chunk.header import (
 )
 from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind
-from packetcloud.chunk.names import GUID, NA, SID, ChunkId
+from packetcloud.chunk.names import GUID, GUID_BYTES, NA, SID, ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
@@ -57,6 +58,7 @@ class RouterCore:
         now: seconds on a clock that never steps, the same clock as every later `now`.
         first_chunk_id: for chunks that this router makes; no earlier run may have come near it.
         classifier: the rules that make chunks visit services that they did not ask for.
+        label_key: 16 bytes that nobody outside knows, for the labels of flows.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class RouterCore:
         now: float,
         first_chunk_id: int,
         classifier: Classifier | None = None,
+        label_key: bytes = bytes(KEY_BYTES),
     ) -> None:
         self.settings = settings
         self.reports = ReportBatch()
@@ -85,7 +88,10 @@ class RouterCore:
         """Neighbours that were not admitted, by what they said they are."""
         self.flow_misses_count = 0
         self.is_draining = False
-        self._planner = FlowPlanner(settings, self.forwarder, self.service_table.hosted, classifier)
+        self._labels = FlowLabels(label_key)
+        self._planner = FlowPlanner(
+            settings, self.forwarder, self.service_table.hosted, classifier, self._labels
+        )
         self._attachments: dict[int, Attachment] = {}
         self._next_chunk_id = first_chunk_id & _U64
 
@@ -227,7 +233,8 @@ class RouterCore:
                 payload_type=PayloadType.REPORT,
                 lifetime_ms=_REPORT_LIFETIME_MS,
             ).to_bytes()
-            flow = Flow(HeaderLayout.of(header), is_report=True)
+            label = self._labels.label(source, bytes(GUID_BYTES))
+            flow = Flow(HeaderLayout.of(header), is_report=True, label=label)
             self._originate(header, payload, flow, None, now)
 
     def start_draining(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.log import PythonLoggingObserver
 
 from packetcloud.chunk.errors import PacketCloudError
+from packetcloud.chunk.flow_labels import KEY_BYTES
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.udp import HopNode
@@ -54,7 +56,9 @@ class RouterDaemon(MultiService):
         # Chunk ids of one run must not meet those of an earlier one: milliseconds since 1970 leave
         # room for 2^20 ids a millisecond.
         first_chunk_id = (time.time_ns() // 1_000_000) << 20
-        self.core = RouterCore(settings, reactor.seconds(), first_chunk_id)
+        self.core = RouterCore(
+            settings, reactor.seconds(), first_chunk_id, label_key=os.urandom(KEY_BYTES)
+        )
         self.shell = RouterShell(reactor, self.core)
         node = HopNode(
             reactor, config.identity, Role.ROUTER, config.hop, self.shell, self.core.admit

@@ -219,10 +219,10 @@ class ServiceDispatch:
         prefix = task_id.to_bytes(8, "big") + service.task_tail
         if entry.header is None:
             assert entry.body is not None, "a chunk without header of its own lies in a body"
-            vi.neighbour.send_body(BodyKind.TASK, entry.body, entry, prefix)
+            vi.neighbour.send_body(BodyKind.TASK, entry.body, entry, prefix, flow=entry.flow.label)
         else:
             prefix += entry.header
-            vi.neighbour.send(BodyKind.TASK, prefix, entry.payload, entry)
+            vi.neighbour.send(BodyKind.TASK, prefix, entry.payload, entry, flow=entry.flow.label)
 
     def _measure(self, service: Service, visit: Visit, verdict: VerdictHeader, now: float) -> None:
         service.verdicts[verdict.code] += 1

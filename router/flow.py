@@ -54,6 +54,7 @@ class Flow:
         "destination_na",
         "hash",
         "is_report",
+        "label",
         "layout",
         "next_hop",
         "patches",
@@ -71,8 +72,11 @@ class Flow:
         patches: tuple[Patch, ...] = (),
         reports_to: int | None = None,
         is_report: bool = False,
+        label: int = 0,
     ) -> None:
         self.layout = layout
+        self.label = label
+        """Its flow towards neighbours: the same destination and SID give the same label."""
         self.steps = steps
         self.beyond = beyond
         """The SID to visit after this router, 20 bytes; None: the destination is next."""

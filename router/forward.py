@@ -106,9 +106,11 @@ class Forwarder:
         if header is None:
             body = entry.body
             assert body is not None, "a chunk without header of its own lies in a body"
-            attachment.neighbour.send_body(BodyKind.CHUNK, body, entry)
+            attachment.neighbour.send_body(BodyKind.CHUNK, body, entry, flow=flow.label)
         else:
-            attachment.neighbour.send(BodyKind.CHUNK, bytes(header), entry.payload, entry)
+            attachment.neighbour.send(
+                BodyKind.CHUNK, bytes(header), entry.payload, entry, flow=flow.label
+            )
 
     def settled(
         self,

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 
 from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.flow_labels import FlowLabels
 from packetcloud.chunk.header import SOURCE_NA_OFFSET, ChunkHeader, DeliveryMode, decode_header
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.names import SID
@@ -31,6 +32,7 @@ class FlowPlanner:
     Args:
         hosted: returns the service of a SID if it belongs to this cloudlet.
         classifier: the rules that make chunks visit services that they did not ask for.
+        labels: of the flows towards neighbours.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class FlowPlanner:
         forwarder: Forwarder,
         hosted: Callable[[SID], Service | None],
         classifier: Classifier | None,
+        labels: FlowLabels,
     ) -> None:
         self._settings = settings
         self._forwarder = forwarder
         self._hosted = hosted
+        self._labels = labels
         self._classifier = classifier if classifier is not None else NoRules()
 
     def configure(self, settings: RouterSettings) -> None:
@@ -119,6 +123,7 @@ class FlowPlanner:
             patches=patches,
             reports_to=reports_to,
             is_report=is_report(header),
+            label=self._labels.label(header.destination.value, header.sid.value),
         )
         try:
             flow.next_hop, flow.destination_na = self._forwarder.find(head, beyond, now)

@@ -213,7 +213,9 @@ class ServiceRuntime:
         if neighbour is None or not neighbour.is_up:
             self.tasks.settle(answer)
         else:
-            neighbour.send(BodyKind.VERDICT, answer.prefix, answer.payload, answer)
+            neighbour.send(
+                BodyKind.VERDICT, answer.prefix, answer.payload, answer, flow=answer.flow
+            )
 
     def _first_execution(self) -> Execution:
         if inspect.iscoroutinefunction(self._service.process):

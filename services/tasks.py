@@ -66,17 +66,20 @@ class Task:
 class Answer:
     """An encoded verdict, and what must stay untouched until the router has it."""
 
-    __slots__ = ("_body", "_context", "code", "payload", "payload_bytes", "prefix")
+    __slots__ = ("_body", "_context", "code", "flow", "payload", "payload_bytes", "prefix")
 
     def __init__(
         self,
         code: VerdictCode,
         prefix: bytes,
         payload: Buffer,
+        flow: int,
         context: ChunkContext | None,
         body: Body | None,
     ) -> None:
         self.code = code
+        self.flow = flow
+        """The label of the task: where the chunk goes, its verdict must not hold up others."""
         self.prefix = prefix
         self.payload = payload
         self.payload_bytes = len(payload)
@@ -276,6 +279,7 @@ class TaskQueue:
             code,
             prefix,
             payload,
+            task.body.flow,
             # Memory that is not ours to recognise may lie in either place: hold both.
             task.context if carries_memory else None,
             task.body if carries_memory and not lends_output else None,

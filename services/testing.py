@@ -26,7 +26,7 @@ from packetcloud.chunk.header import (
     ServiceParameters,
     decode_header,
 )
-from packetcloud.chunk.hop.api import Buffer, Role
+from packetcloud.chunk.hop.api import Buffer, Refusal, Role
 from packetcloud.chunk.messages import BodyKind, TaskHeader, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, NA, SID, ChunkId
 from packetcloud.services.buffers import BufferPool
@@ -45,6 +45,8 @@ _DEADLINE_MS = 60_000
 
 class HeldBody:
     """A received body in memory (`hop.api.Body`)."""
+
+    flow = 0
 
     def __init__(self, data: Buffer) -> None:
         self._data = bytearray(data)
@@ -75,10 +77,16 @@ class _NoRouter:
     address = ("", 0)
     queued_bytes = 0
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None: ...
-    def send_body(
-        self, kind: BodyKind, body: object, token: object, prefix: bytes = b""
+    def send(
+        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
     ) -> None: ...
+    def send_body(
+        self, kind: BodyKind, body: object, token: object, prefix: bytes = b"", *, flow: int = 0
+    ) -> None: ...
+    def is_busy(self, flow: int) -> bool:
+        return False
+
+    def decide(self, body: object, refusal: Refusal | None = None) -> None: ...
     def cancel(self, token: object) -> None: ...
     def close(self, reason: str = "") -> None: ...
 

@@ -22,6 +22,8 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `cubic`       the window that TCP would have, for where others fill the queue
 - `congestion`  how much may be in flight, and how fast it leaves
 - `repair`      what a bad link altered in a body, and how it is found
+- `flow_credit` what each flow of a neighbour holds here
+- `flow_queues` bodies that wait to be sent, flow by flow
 - `receiver`    segments in, bodies up, ACKs out
 - `outgoing`    one body on its way: sent, arrived, lost
 - `layout`      how a burst is laid

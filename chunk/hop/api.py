@@ -49,12 +49,23 @@ class Refusal:
     reason: int
 
 
+class Deferral(Enum):
+    """A receiver's "not yet" to one body: it decides by `Neighbour.decide`."""
+
+    PENDING = "pending"
+    """The sender neither sends it again nor gives it up meanwhile."""
+
+
 class Body(Protocol):
     """The bytes of one received body, in a buffer that is reused once it is released.
 
     Whoever holds a body last calls `release()`; not calling it costs memory, never correctness.
     Nothing read from it (memoryviews) may be used after `release()`.
     """
+
+    @property
+    def flow(self) -> int:
+        """The label that its sender gave it; 0 for none."""
 
     def __len__(self) -> int: ...
 
@@ -84,14 +95,27 @@ class Neighbour(Protocol):
     def queued_bytes(self) -> int:
         """Bytes handed to `send*` and not settled yet."""
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+    def send(
+        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
+    ) -> None:
         """Queue the body prefix ‖ payload. `payload` must not change until it is settled.
 
         `token` is handed back at settlement and names the body to `cancel`: any object that is in
         use for one body at a time. A prefix has at most 1100 bytes.
+
+        `flow`: a label of 16 bits for what may wait without the rest having to; 0 for none. While
+        the neighbour has no room for a flow (`is_busy`), its bodies wait here, and the others go.
         """
 
-    def send_body(self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"") -> None:
+    def send_body(
+        self,
+        kind: BodyKind,
+        body: Body,
+        token: object,
+        prefix: bytes = b"",
+        *,
+        flow: int = 0,
+    ) -> None:
         """Queue prefix ‖ a received body, without copying where both hops use the same segment
         size and there is no prefix. The body must not be patched or sent elsewhere until settled.
         """
@@ -99,6 +123,16 @@ class Neighbour(Protocol):
     def cancel(self, token: object) -> None:
         """Give up a queued or partly sent body; settles CANCELLED while the neighbour cannot have
         it whole, else LOST, or ACCEPTED if that is known already."""
+
+    def is_busy(self, flow: int) -> bool:
+        """Tell whether the neighbour said that it has no room for `flow` now."""
+
+    def decide(self, body: Body, refusal: Refusal | None = None) -> None:
+        """Take custody of a body that was `Deferral.PENDING`, or refuse it, which releases it.
+
+        Too late, with no effect on what the sender is told, once the session has ended or the
+        sender has given the body up: to him it is lost or cancelled, so he may send it again.
+        """
 
     def close(self, reason: str = "") -> None: ...
 
@@ -112,9 +146,12 @@ class HopReceiver(Protocol):
     def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
         """A session ended. Every unsettled body was settled LOST just before."""
 
-    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
+    def body_received(
+        self, neighbour: Neighbour, kind: BodyKind, body: Body
+    ) -> Refusal | Deferral | None:
         """A whole body arrived. None: custody is ours from now on. Refusal: it is not, and the
-        body is released by the caller."""
+        body is released by the caller. Deferral: `neighbour.decide` will tell; pending bodies use
+        up the session's window of open transfers, so decide within a second or so."""
 
     def body_settled(
         self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
@@ -134,6 +171,10 @@ class HopConfig:
     """Kernel socket buffer to ask for, each direction; what is granted bounds the window."""
     credit_bytes: int = 24 << 20
     """Bytes of bodies that one neighbour may have unsettled or unreleased here."""
+    flow_credit_bytes: int = 16 << 20
+    """The same for one flow of a neighbour: two thirds, so that one flow that stops leaves room for
+    others, and 10 Gbit/s times 13 ms for one that does not. Less while little of the neighbour's
+    credit is free (`flow_credit`)."""
     max_held_bytes: int = 1 << 30
     """The same for all neighbours together; beyond it bodies are refused `store_full`, unread."""
     max_neighbours_count: int = 1024

@@ -200,18 +200,23 @@ class StoredBody:
     Args:
         size: of the body.
         held_bytes: what it counts for where it was received, tag included.
+        flow: the label that its sender gave it.
     """
 
-    __slots__ = ("_flat", "_held_bytes", "_on_release", "_pool", "_released", "_size", "rows")
+    __slots__ = (
+        "_flat", "_held_bytes", "_on_release", "_pool", "_released", "_size", "flow", "rows",
+    )  # fmt: skip
 
     def __init__(
         self,
         store: Store | ByteArray,
         size: int,
         pool: BufferPool,
-        on_release: Callable[[int], None],
+        on_release: Callable[[int, int], None],
         held_bytes: int,
+        flow: int = 0,
     ) -> None:
+        self.flow = flow
         self.rows: RowBuffer | None = None
         """The rows while the body lies in rows; None once it is in one piece."""
         self._size = size
@@ -264,19 +269,26 @@ class StoredBody:
         if self._flat is not None:
             self._pool.give_flat(self._flat)
             self._flat = None
-        self._on_release(self._held_bytes)
+        self._on_release(self._held_bytes, self.flow)
 
 
 class SmallBody:
     """A received body that came whole in one datagram; `held_bytes` as in `StoredBody`."""
 
-    __slots__ = ("_data", "_held_bytes", "_on_release", "_released")
+    __slots__ = ("_data", "_held_bytes", "_on_release", "_released", "flow")
 
     rows = None
 
-    def __init__(self, data: bytearray, on_release: Callable[[int], None], held_bytes: int) -> None:
+    def __init__(
+        self,
+        data: bytearray,
+        on_release: Callable[[int, int], None],
+        held_bytes: int,
+        flow: int = 0,
+    ) -> None:
         self._data = data
         self._held_bytes = held_bytes
+        self.flow = flow
         self._on_release = on_release
         self._released = False
 
@@ -295,7 +307,7 @@ class SmallBody:
     def release(self) -> None:
         if not self._released:
             self._released = True
-            self._on_release(self._held_bytes)
+            self._on_release(self._held_bytes, self.flow)
 
 
 def gather(rows: RowBuffer, size: int, out: ByteArray) -> None:

@@ -37,7 +37,9 @@ class FrameType(IntEnum):
     DIGESTS_WANTED = 7
     DIGESTS = 8
     DAMAGED = 9
+    BUSY = 10
     PADDING = 15
+    WHOLE = 16
 
 
 _FRAME = struct.Struct(">BBH")
@@ -47,6 +49,7 @@ _REFUSED = struct.Struct(">IHH")
 _FORGET = struct.Struct(">II")
 _DIGESTS = struct.Struct(">II")
 _DAMAGED = struct.Struct(">IIIH")
+_WHOLE = struct.Struct(">IHH")
 _BUSY = 1
 _MORE = 2
 FRAME_HEAD_BYTES = _FRAME.size
@@ -58,6 +61,14 @@ MAX_CLOSE_BYTES = 256
 DIGEST_BYTES = 8
 MAX_DIGESTS_COUNT = 140
 """Digests in one DIGESTS frame: as many as one datagram holds."""
+NOT_NOW = 0
+"""In a REFUSED entry instead of a Reason: the body's flow has no credit. It is no answer to the
+layer above: the body goes again, as another transfer, when its flow is no longer BUSY."""
+MAX_BUSY_COUNT = 64
+"""Labels in one BUSY frame, so that it always fits beside an ACK. Of more flows, the first label is
+0: a sender leaves those that it parked and that are not listed parked, and tries them by timer."""
+MAX_WHOLE_COUNT = 16
+"""Ranges in one WHOLE frame. What is left out may be sent once more in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +267,29 @@ class PaddingFrame:
         return _frame(FrameType.PADDING, bytes(self.value_bytes))
 
 
+@dataclass(frozen=True, slots=True)
+class BusyFrame:
+    """Flows that may not start a body now; with an ACK, all of them. An ACK without it: none."""
+
+    flows: tuple[int, ...]
+    """Labels; a leading 0 says that there are more than those."""
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.BUSY, struct.pack(f">{len(self.flows)}H", *self.flows))
+
+
+@dataclass(frozen=True, slots=True)
+class WholeFrame:
+    """Transfers that are here whole and wait for the layer above: nothing of them is lost."""
+
+    entries: tuple[tuple[int, int], ...]
+    """(first transfer, count) each."""
+
+    def to_bytes(self) -> bytes:
+        value = b"".join(_WHOLE.pack(first, count, 0) for first, count in self.entries)
+        return _frame(FrameType.WHOLE, value)
+
+
 Frame = (
     AckFrame
     | RefusedFrame
@@ -266,7 +300,9 @@ Frame = (
     | DigestsWantedFrame
     | DigestsFrame
     | DamagedFrame
+    | BusyFrame
     | PaddingFrame
+    | WholeFrame
 )
 
 
@@ -364,6 +400,17 @@ def _decode_frame(kind: int, value: bytes) -> Frame:
             if any(value):
                 raise ProtocolError("bad_frame", "PADDING that is not zero")
             return PaddingFrame(len(value))
+        case FrameType.BUSY:
+            if not value or len(value) % 2 or len(value) > 2 * MAX_BUSY_COUNT:
+                raise ProtocolError("bad_frame", "BUSY length")
+            return BusyFrame(struct.unpack(f">{len(value) // 2}H", value))
+        case FrameType.WHOLE:
+            if not value or len(value) % _WHOLE.size or len(value) > _WHOLE.size * MAX_WHOLE_COUNT:
+                raise ProtocolError("bad_frame", "WHOLE length")
+            ranges = list(_WHOLE.iter_unpack(value))
+            if any(zero or not 0 < count <= TRANSFER_WINDOW_COUNT for _, count, zero in ranges):
+                raise ProtocolError("bad_frame", "WHOLE range")
+            return WholeFrame(tuple((first, count) for first, count, _ in ranges))
         case _:
             raise ProtocolError("unknown_frame", f"type {kind}")
 

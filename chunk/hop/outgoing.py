@@ -24,6 +24,7 @@ class Outgoing:
     """A body on its way to the neighbour."""
 
     __slots__ = (
+        "_plain",
         "acked",
         "body",
         "body_bytes",
@@ -42,6 +43,7 @@ class Outgoing:
         "sealed",
         "segments",
         "sends",
+        "serial",
         "token",
         "transfer",
     )
@@ -60,6 +62,8 @@ class Outgoing:
     ) -> None:
         self.kind = kind
         self.flow = flow
+        self.serial = 0
+        """Its place among the bodies of the session, as they were handed over."""
         self.prefix = prefix
         self.payload = payload
         self.body = body
@@ -74,6 +78,20 @@ class Outgoing:
         self.keys: DirectionKeys | None = None
         """What it was sealed with."""
         self.sealed: ByteArray | None = None
+        self._plain = (prefix, payload)
+        """What was handed over, to be sealed anew if this becomes another transfer."""
+        self.lost: deque[tuple[int, int]] = deque()
+        self.begin_anew()
+
+    def put_back(self, pool: BufferPool) -> None:
+        """Forget the transfer that it was."""
+        self.give_back(pool)
+        self.keys = None
+        self.prefix, self.payload = self._plain
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Nothing of it was sent: it waits to become a transfer."""
         self.transfer = -1
         self.next_index = 0
         self.first_burst = NEVER
@@ -84,7 +102,7 @@ class Outgoing:
         self.acked: npt.NDArray[np.bool_] | None = None
         self.last_burst: npt.NDArray[np.int64] | None = None
         """Burst in which each segment was last sent; made at the first sign of loss."""
-        self.lost: deque[tuple[int, int]] = deque()
+        self.lost.clear()
 
     @property
     def second(self) -> int:
@@ -139,6 +157,8 @@ class Outgoing:
         Returns:
             How many are newly lost; None when none is and nothing of it is on its way.
         """
+        if self.known_below >= self.segments:
+            return None
         if self.segments == 1:
             # An ACK may call thousands of these lost at once.
             if not self.sends:

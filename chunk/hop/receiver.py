@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.api import Body, Refusal
+from packetcloud.chunk.hop.api import Body, Deferral, Refusal
 from packetcloud.chunk.hop.body_seal import open_body, open_small_body
 from packetcloud.chunk.hop.buffers import (
     BufferPool,
@@ -29,6 +30,7 @@ from packetcloud.chunk.hop.buffers import (
     Store,
     StoredBody,
 )
+from packetcloud.chunk.hop.flow_credit import FlowCredit
 from packetcloud.chunk.hop.header_check import Words
 from packetcloud.chunk.hop.keys import DirectionKeys, KeyRing
 from packetcloud.chunk.hop.repair import Repair
@@ -61,7 +63,12 @@ _steps[:, _INDEX_WORD] = np.arange(MAX_TRAIN_ROWS)
 _STEPS = _steps.tobytes()
 """What the headers of a train less its first one are when only the index counts up."""
 
-DeliverBody = Callable[[BodyKind, Body], Refusal | None]
+_ACK_REFUSED_COUNT = 16
+"""REFUSED entries that travel with one ACK; the sender's FORGETs bring the next ones at once."""
+_LEAST_PARTIALS_BYTES = wire.PARTIAL_FIXED_BYTES + wire.MAX_BITMAP_BYTES
+"""Kept free in an ACK while transfers are partial: one of them always fits."""
+
+DeliverBody = Callable[[BodyKind, Body], Refusal | Deferral | None]
 
 
 class _Incoming:
@@ -106,7 +113,9 @@ class Receiver:
         stride: bytes of a full datagram in this session, segment header included.
         ring: the keys; None in an open session.
         dropped: counts datagrams that are dropped, by reason.
-        deliver: called with each whole body; returns None to take custody, or a refusal.
+        flow_credit_bytes: what one flow of this neighbour may hold here.
+        deliver: called with each whole body; returns None to take custody, a refusal, or that it
+            will `decide` later.
         on_room: called when a release makes an ACK due, so that the sender learns of the room.
         make_room: called with bytes and the time when all neighbours together hold too much for
             them: whoever holds most of unfinished transfers may have to give way.
@@ -118,6 +127,7 @@ class Receiver:
         stride: int,
         max_body_bytes: int,
         credit_bytes: int,
+        flow_credit_bytes: int,
         window_bytes: int,
         ring: KeyRing | None,
         dropped: Counter[str],
@@ -141,6 +151,11 @@ class Receiver:
         self._done_below = 0
         self._done: set[int] = set()
         self._refused: dict[int, int] = {}
+        self._undecided: dict[int, Body] = {}
+        """Whole bodies that the layer above has not decided about, by transfer."""
+        self._transfer_of: dict[int, int] = {}
+        """Their transfers by the `id` of the body."""
+        self._flows = FlowCredit(flow_credit_bytes)
         self._largest_burst = 0
         """Bursts count from 1; 0 means that none arrived."""
         self._largest_at = 0.0
@@ -165,8 +180,10 @@ class Receiver:
         self.damaged_segments = 0
         self.received_bodies = 0
         self.received_body_bytes = 0
-        self.refused_unread: Counter[Reason] = Counter()
+        self.refused_unread: Counter[int] = Counter()
         """Transfers that were refused before their bytes were stored."""
+        self.busy_unlisted_count = 0
+        """BUSY lists that had no room for all labels."""
         self.partial_bytes = 0
         """Bodies of unfinished transfers."""
         self.evicted_transfers = 0
@@ -369,7 +386,7 @@ class Receiver:
                     transfer, ring.receive_keys(second >> 4), kind, flow, content, now
                 )
             else:
-                self._take_small(transfer, kind, content, body_bytes, now)
+                self._take_small(transfer, kind, flow, content, body_bytes, now)
             return
         if incoming is None:
             incoming = self._begin(transfer, second, flow, body_bytes, segments, now)
@@ -416,8 +433,11 @@ class Receiver:
         if not self._is_room_for_all(body_bytes, now):
             self._refuse(transfer, body_bytes, Reason.STORE_FULL)
             return None
+        if not self._flows.admits(flow, body_bytes, self._free_bytes):
+            self._refuse(transfer, body_bytes, wire.NOT_NOW)
+            return None
         keys = self._ring.receive_keys(second >> 4) if self._ring is not None else None
-        self._hold(body_bytes)
+        self._hold(body_bytes, flow)
         self.partial_bytes += body_bytes
         spare = self._spare
         if spare is not None and spare.fits(segments):
@@ -472,7 +492,7 @@ class Receiver:
             if freed >= wanted_bytes or (slow_only and rate >= SLOW_BYTES_PER_S):
                 break
             incoming = self._drop_partial(transfer)
-            self._release(incoming.body_bytes)
+            self._release(incoming.body_bytes, incoming.flow)
             self._refused[transfer] = Reason.STORE_FULL
             self.evicted_transfers += 1
             self.ack_now = True
@@ -534,13 +554,14 @@ class Receiver:
         """Return the body of a transfer that is whole; None when something of it was altered."""
         pool, size, keys = self._pool, incoming.body_bytes, incoming.keys
         if keys is None:
-            return StoredBody(incoming.store, size, pool, self._release, size)
+            return StoredBody(incoming.store, size, pool, self._release, size, incoming.flow)
         plain = open_body(keys, transfer, incoming.kind, incoming.flow, size, incoming.store, pool)
         if plain is None:
             self._dropped["bad_body"] += 1
             return None
         pool.give_store(incoming.store)
-        return StoredBody(plain, size - wire.TAG_BYTES, pool, self._release, size)
+        plain_bytes = size - wire.TAG_BYTES
+        return StoredBody(plain, plain_bytes, pool, self._release, size, incoming.flow)
 
     # --- damage ---------------------------------------------------------------------------------
 
@@ -583,7 +604,7 @@ class Receiver:
         if transfer in self._incoming:
             del self._repairs[transfer]
             self._drop_partial(transfer)
-            self._release(incoming.body_bytes)
+            self._release(incoming.body_bytes, incoming.flow)
             self._refused[transfer] = Reason.DIGEST_MISMATCH
             self.ack_now = True
 
@@ -619,7 +640,7 @@ class Receiver:
         for _ in range(count):
             if size - offset < wire.RECORD_BYTES:
                 raise ProtocolError("bad_bundle", "record cut off")
-            low, body_bytes, kind, reserved, _flow = unpack(data, offset)
+            low, body_bytes, kind, reserved, flow = unpack(data, offset)
             offset += wire.RECORD_BYTES
             end = offset + body_bytes
             if end > size or kind not in _BODY_KINDS or reserved or not body_bytes:
@@ -629,7 +650,7 @@ class Receiver:
                 self.duplicate_segments += 1
                 self.ack_now = True
             else:
-                self._take_small(transfer, kind, data[offset:end], body_bytes, now)
+                self._take_small(transfer, kind, flow, data[offset:end], body_bytes, now)
             offset = end
 
     def _take_sealed(
@@ -651,10 +672,10 @@ class Receiver:
             self._dropped["bad_body"] += 1
             return
         self.fresh_segments += 1
-        self._take_small(transfer, kind, memoryview(plain), len(sealed), now)
+        self._take_small(transfer, kind, flow, memoryview(plain), len(sealed), now)
 
     def _take_small(
-        self, transfer: int, kind: int, data: memoryview, size: int, now: float
+        self, transfer: int, kind: int, flow: int, data: memoryview, size: int, now: float
     ) -> None:
         """Take in a body that came whole in one datagram, in `size` bytes.
 
@@ -665,8 +686,12 @@ class Receiver:
         if not self._is_room_for_all(size, now):
             self._refuse(transfer, size, Reason.STORE_FULL)
             return
-        self._hold(size)
-        self._settle(transfer, BodyKind(kind), SmallBody(bytearray(data), self._release, size))
+        if not self._flows.admits(flow, size, self._free_bytes):
+            self._refuse(transfer, size, wire.NOT_NOW)
+            return
+        self._hold(size, flow)
+        body = SmallBody(bytearray(data), self._release, size, flow)
+        self._settle(transfer, BodyKind(kind), body)
 
     # --- settling -------------------------------------------------------------------------------
 
@@ -676,14 +701,32 @@ class Receiver:
         self.received_bodies += 1
         self.received_body_bytes += size
         self.ack_now = True
-        refusal = self._deliver(kind, body)
+        answer = self._deliver(kind, body)
+        if answer is None:
+            self._note_done(transfer)
+        elif answer is Deferral.PENDING:
+            self._undecided[transfer] = body
+            self._transfer_of[id(body)] = transfer
+        else:
+            body.release()
+            self._refused[transfer] = answer.reason
+
+    def decide(self, body: Body, refusal: Refusal | None) -> None:
+        """Settle a body about which the layer above had not decided; nothing if it is too late."""
+        transfer = self._transfer_of.pop(id(body), None)
+        if refusal is not None:
+            body.release()
+        if transfer is None:
+            return
+        del self._undecided[transfer]
         if refusal is None:
             self._note_done(transfer)
         else:
-            body.release()
             self._refused[transfer] = refusal.reason
+        self.ack_now = True
+        self._on_room()
 
-    def _refuse(self, transfer: int, body_bytes: int, reason: Reason) -> None:
+    def _refuse(self, transfer: int, body_bytes: int, reason: int) -> None:
         """Refuse a transfer whose bytes were never stored."""
         self.refused_unread[reason] += 1
         self._hold(body_bytes)
@@ -700,18 +743,30 @@ class Receiver:
         if self._refused.pop(transfer, None) is not None:
             self._note_done(transfer)
             return
+        if (undecided := self._undecided.pop(transfer, None)) is not None:
+            # The layer above still has it, and its memory comes free when that releases it.
+            del self._transfer_of[id(undecided)]
+            self._note_done(transfer)
+            return
         if self._is_settled(transfer):
             return
+        flow = 0
         if transfer in self._incoming:
-            body_bytes = self._drop_partial(transfer).body_bytes
+            incoming = self._drop_partial(transfer)
+            body_bytes, flow = incoming.body_bytes, incoming.flow
         else:
             body_bytes = min(body_bytes, self._max_body_bytes + self._overhead_bytes)
             self._hold(body_bytes)
-        self._release(body_bytes)
+        self._release(body_bytes, flow)
         self._note_done(transfer)
 
     def _is_settled(self, transfer: int) -> bool:
-        return transfer < self._done_below or transfer in self._done or transfer in self._refused
+        return (
+            transfer < self._done_below
+            or transfer in self._done
+            or transfer in self._refused
+            or transfer in self._undecided
+        )
 
     def _note_done(self, transfer: int) -> None:
         if transfer != self._done_below:
@@ -724,15 +779,23 @@ class Receiver:
                 below += 1
         self._done_below = below
 
-    def _hold(self, size: int) -> None:
+    @property
+    def _free_bytes(self) -> int:
+        """What this neighbour may still begin."""
+        return self._credit_bytes - (self._used_bytes - self._released_bytes)
+
+    def _hold(self, size: int, flow: int = 0) -> None:
         self._used_bytes += size
         self._pool.held_bytes += size
+        if self._flows.hold(flow, size, self._free_bytes):
+            self.ack_now = True
 
-    def _release(self, size: int) -> None:
+    def _release(self, size: int, flow: int = 0) -> None:
         self._released_bytes += size
         self._pool.held_bytes -= size
+        has_room = self._flows.release(flow, size, self._free_bytes)
         limit = self._released_bytes + self._credit_bytes
-        if self.is_starved or limit - self._advertised_limit > self._credit_bytes // 4:
+        if has_room or self.is_starved or limit - self._advertised_limit > self._credit_bytes // 4:
             self.ack_now = True
             self._on_room()
 
@@ -761,6 +824,8 @@ class Receiver:
             self._pool.held_bytes -= incoming.body_bytes
         self._incoming.clear()
         self._repairs.clear()
+        self._undecided.clear()
+        self._transfer_of.clear()
         self.partial_bytes = 0
         self._current = None
         if self._spare is not None:
@@ -791,12 +856,17 @@ class Receiver:
             for transfer in self._done:
                 bits |= 1 << (transfer - self._done_below)
             done = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+        least = _LEAST_PARTIALS_BYTES if self._incoming else 0
+        room = wire.MAX_FRAMES_BYTES - wire.FRAME_HEAD_BYTES - wire.ACK_FIXED_BYTES
+        room -= len(done) + least
+        others = self._other_frames(room)
         partials: tuple[wire.Partial, ...] = ()
         more = False
         if self._incoming:
-            room = wire.MAX_FRAMES_BYTES - 200 - len(done) - wire.ACK_FIXED_BYTES
-            partials, more = self._partials(room)
+            partials, more = self._partials(room + least - sum(map(len, others)))
+        # What it says of whole transfers must be known when the ACK is looked through for losses.
         frames = [
+            *others,
             wire.AckFrame(
                 self._largest_burst & 0xFFFF_FFFF,
                 max(0, min(delay_us, 0xFFFF_FFFF)),
@@ -808,20 +878,43 @@ class Receiver:
                 partials,
                 busy=self.is_starved and self._used_bytes >= limit,
                 more=more,
-            ).to_bytes()
+            ).to_bytes(),
         ]
-        if self._refused:
-            entries = tuple(
-                (transfer & 0xFFFF_FFFF, reason)
-                for transfer, reason in list(self._refused.items())[:16]
-            )
-            frames.append(wire.RefusedFrame(entries).to_bytes())
         self._advertised_limit = limit
         self._unacked_bytes = 0
         self.ack_now = False
         self.ack_due_at = None
         self.is_starved = False
         return frames
+
+    def _other_frames(self, room: int) -> list[bytes]:
+        """Return what is said beside the ACK itself in at most `room` bytes."""
+        frames: list[bytes] = []
+        if self._flows.busy:
+            flows = list(self._flows.busy)
+            if len(flows) > wire.MAX_BUSY_COUNT:
+                self.busy_unlisted_count += 1
+                flows = [0, *flows[: wire.MAX_BUSY_COUNT - 1]]
+            frames.append(wire.BusyFrame(tuple(flows)).to_bytes())
+            room -= len(frames[-1])
+        if self._refused:
+            count = min(_ACK_REFUSED_COUNT, (room - wire.FRAME_HEAD_BYTES) // 8)
+            entries = tuple(
+                (transfer & 0xFFFF_FFFF, reason)
+                for transfer, reason in islice(self._refused.items(), count)
+            )
+            frames.append(wire.RefusedFrame(entries).to_bytes())
+            room -= len(frames[-1])
+        if self._undecided:
+            count = min(wire.MAX_WHOLE_COUNT, (room - wire.FRAME_HEAD_BYTES) // 8)
+            if count > 0:
+                frames.append(wire.WholeFrame(_ranges(self._undecided, count)).to_bytes())
+        return frames
+
+    @property
+    def busy_flows_count(self) -> int:
+        """Flows that may not start a body now."""
+        return len(self._flows.busy)
 
     @property
     def has_refused(self) -> bool:
@@ -842,6 +935,19 @@ class Receiver:
                 return tuple(found), True
             found.append(wire.Partial(transfer & 0xFFFF_FFFF, base, bitmap))
         return tuple(found), False
+
+
+def _ranges(transfers: Iterable[int], count: int) -> tuple[tuple[int, int], ...]:
+    """Return the first `count` ranges of `transfers`: low 32 bits of the first, how many."""
+    found: list[list[int]] = []
+    for transfer in sorted(transfers):
+        if found and transfer == found[-1][0] + found[-1][1]:
+            found[-1][1] += 1
+        elif len(found) == count:
+            break
+        else:
+            found.append([transfer, 1])
+    return tuple((first & 0xFFFF_FFFF, number) for first, number in found)
 
 
 def _is_one_run(words: Words) -> bool:

@@ -20,6 +20,7 @@ from packetcloud.chunk.hop.api import Buffer, Settlement
 from packetcloud.chunk.hop.buffers import JUMBO_BYTES, BufferPool, StoredBody
 from packetcloud.chunk.hop.congestion import Congestion
 from packetcloud.chunk.hop.envelope import Envelope
+from packetcloud.chunk.hop.flow_queues import FlowQueues
 from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.layout import BurstLayout
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
@@ -47,6 +48,11 @@ def burst_rows(stride: int) -> int:
     rows = wire.train_rows(stride)
     return rows * max(1, MAX_BURST_BYTES // (rows * stride))
 
+
+QUESTION_S = 0.05
+MAX_QUESTION_S = 1.0
+"""While flows are parked, or bodies wait for the layer above, and nothing else is on its way, an
+ACK is asked for, each time after twice as long: the one with the news may have been lost."""
 
 SettleBody = Callable[[object, Settlement, int], None]
 
@@ -100,12 +106,19 @@ class Sender:
         self._rtt = rtt
         self._settle = settle
         self.congestion = Congestion(stride, rtt, MAX_BURST_BYTES)
-        self._queue: deque[Outgoing] = deque()
+        self.flows = FlowQueues()
+        """Bodies that no transfer has begun for."""
         self._outstanding: dict[int, Outgoing] = {}
         self._by_token: dict[int, Outgoing] = {}
         self._current: Outgoing | None = None
         self._resend: deque[Outgoing] = deque()
         self._resend_small: deque[Outgoing] = deque()
+        self._whole: dict[int, None] = {}
+        """Outstanding transfers that the neighbour has whole and has not settled."""
+        self._unlisted_parked: dict[int, None] = {}
+        """Parked flows that a BUSY list without room for all of them does not name."""
+        self._question_at: float | None = None
+        self._question_count = 0
         self._forgotten: dict[int, int] = {}
         """Bytes of transfers given up or refused that the neighbour has not settled yet."""
         self._forget: dict[int, None] = {}
@@ -173,7 +186,7 @@ class Sender:
         if outgoing.plain_bytes > self._peer_max_body_bytes or not outgoing.plain_bytes:
             self._end(outgoing, Settlement.REFUSED, Reason.PAYLOAD_TOO_LARGE)
             return
-        self._queue.append(outgoing)
+        self.flows.append(outgoing)
 
     def cancel(self, token: object) -> None:
         """Give a body up: CANCELLED at once, or LOST when all of it was sent already.
@@ -188,17 +201,19 @@ class Sender:
             if outgoing.is_small or outgoing.next_index >= outgoing.segments:
                 settlement, reason = Settlement.LOST, 0
             self._outstanding.pop(outgoing.transfer, None)
+            self._whole.pop(outgoing.transfer, None)
             self._give_up(outgoing.transfer, outgoing.body_bytes)
             self._drop_from_queues(outgoing)
         else:
-            self._queue.remove(outgoing)
+            self.flows.remove(outgoing)
         self._end(outgoing, settlement, reason)
 
     def close(self) -> None:
         """Settle everything that is left as LOST."""
-        left = [*self._outstanding.values(), *self._queue]
+        left = [*self._outstanding.values(), *self.flows]
         self._outstanding.clear()
-        self._queue.clear()
+        self.flows.clear()
+        self._whole.clear()
         self._resend.clear()
         self._resend_small.clear()
         self._current = None
@@ -241,7 +256,7 @@ class Sender:
         rows = max(1, int(self.congestion.burst_bytes) // self.stride)
         rows = min(rows, self._rows_per_burst)
         if self._resend_small:
-            laid = self._send_bundles(self._resend_small, rows, now, again=True)
+            laid = self._send_bundles(self._resend_small, rows, now)
             if laid is not None:
                 return laid
         while self._resend:
@@ -251,12 +266,13 @@ class Sender:
             self._resend.popleft()
         current = self._current
         if current is None:
-            if not self._queue or not self._may_start(self._queue[0], now):
+            head = self.flows.head()
+            if head is None or not self._may_start(head, now):
                 self._limited = True
                 return None
-            if self._queue[0].is_small:
-                return self._send_bundles(self._queue, rows, now, again=False)
-            current = self._current = self._queue.popleft()
+            if head.is_small:
+                return self._send_bundles(None, rows, now)
+            current = self._current = self.flows.popleft()
             self._start(current)
         count = min(rows, current.segments - current.next_index)
         laid = self._send_rows(current, current.next_index, count, now)
@@ -267,7 +283,9 @@ class Sender:
 
     @property
     def _has_to_send(self) -> bool:
-        return bool(self._current or self._resend or self._resend_small or self._queue)
+        if self._current or self._resend or self._resend_small:
+            return True
+        return self.flows.head() is not None
 
     def _may_start(self, outgoing: Outgoing, now: float) -> bool:
         if self._next_transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
@@ -311,9 +329,13 @@ class Sender:
         return buffers, self.stride
 
     def _send_bundles(
-        self, source: deque[Outgoing], rows: int, now: float, *, again: bool
+        self, lost: deque[Outgoing] | None, rows: int, now: float
     ) -> tuple[list[Buffer], int] | None:
-        """Pack small bodies into up to `rows` datagrams of one size, zero padded."""
+        """Pack small bodies into up to `rows` datagrams of one size, zero padded.
+
+        Args:
+            lost: those to send again; None for new ones.
+        """
         burst = self._next_burst
         limit = self.stride - self._overhead_bytes
         datagrams: list[list[Buffer]] = []
@@ -321,8 +343,10 @@ class Sender:
         counts: list[int] = []
         size = limit + 1
         record = wire.RECORD
-        while source:
-            outgoing = source[0]
+        while True:
+            outgoing = self.flows.head() if lost is None else lost[0] if lost else None
+            if outgoing is None:
+                break
             body_bytes = outgoing.body_bytes
             added = wire.RECORD_BYTES + body_bytes
             if size + added > limit:
@@ -332,15 +356,15 @@ class Sender:
                 sizes.append(0)
                 counts.append(0)
                 size = wire.BUNDLE_HEADER_BYTES
-            if again:
-                source.popleft()
+            if lost is not None:
+                lost.popleft()
                 if outgoing.transfer not in self._outstanding:
                     continue
                 self.retransmitted_segments += 1
             else:
                 if not outgoing.is_small or not self._may_start(outgoing, now):
                     break
-                source.popleft()
+                self.flows.popleft()
                 self._start(outgoing)
             outgoing.note_sent(0, 1, burst)
             size += added
@@ -377,8 +401,11 @@ class Sender:
 
     # --- acknowledgements -----------------------------------------------------------------------
 
-    def receive_ack(self, ack: wire.AckFrame, now: float) -> None:
+    def receive_ack(self, ack: wire.AckFrame, busy: tuple[int, ...], now: float) -> None:
         """Take in what the neighbour says it has.
+
+        Args:
+            busy: labels of the BUSY frame beside the ACK.
 
         Raises:
             ProtocolError: it acknowledges what was never sent.
@@ -424,6 +451,48 @@ class Sender:
             if ack.more and ack.partials:
                 horizon = wire.expand(ack.partials[-1].transfer, self._done_below)
             self._find_lost(horizon, now)
+        self._take_busy(busy)
+        if not self._unlisted_parked and (
+            self._in_flight or not (self._whole or self.flows.parked)
+        ):
+            self._question_at = None
+        elif self._question_at is None:
+            wait_s = min(MAX_QUESTION_S, QUESTION_S * (1 << min(self._question_count, 10)))
+            self._question_at = now + wait_s
+
+    def _take_busy(self, busy: tuple[int, ...]) -> None:
+        """Park the flows that the neighbour names, and no others if it names all."""
+        flows = self.flows
+        if not busy and not flows.parked:
+            return
+        named = dict.fromkeys(busy)
+        is_complete = named.pop(0, 0) == 0
+        self._unlisted_parked.clear()
+        for flow in list(flows.parked):
+            if flow not in named:
+                if is_complete or not flows.has_bodies(flow):
+                    flows.unpark(flow)
+                    self._question_count = 0
+                else:
+                    self._unlisted_parked[flow] = None
+        for flow in named:
+            flows.park(flow)
+
+    def receive_whole(self, frame: wire.WholeFrame) -> None:
+        """The neighbour has these transfers whole: nothing of them is to be sent again."""
+        for low, count in frame.entries:
+            first = wire.expand(low, self._done_below)
+            for transfer in range(first, first + count):
+                outgoing = self._outstanding.get(transfer)
+                if outgoing is None:
+                    continue
+                if transfer not in self._whole:
+                    self._whole[transfer] = None
+                    self._question_count = 0
+                if outgoing.known_below < outgoing.segments:
+                    # Also when a late DAMAGED called something of it missing after it was mended.
+                    outgoing.known_below = outgoing.segments
+                    self._drop_from_queues(outgoing)
 
     def receive_refusals(self, frame: wire.RefusedFrame) -> None:
         """Take in refusals; each is confirmed by a FORGET, known or not."""
@@ -431,9 +500,15 @@ class Sender:
             transfer = wire.expand(low, self._done_below)
             outgoing = self._outstanding.pop(transfer, None)
             if outgoing is not None:
+                self._whole.pop(transfer, None)
                 self._give_up(transfer, outgoing.body_bytes)
                 self._drop_from_queues(outgoing)
-                self._end(outgoing, Settlement.REFUSED, reason)
+                if reason == wire.NOT_NOW:
+                    outgoing.put_back(self._pool)
+                    self.flows.put_back(outgoing)
+                    self.flows.park(outgoing.flow)
+                else:
+                    self._end(outgoing, Settlement.REFUSED, reason)
             elif transfer in self._forgotten:
                 self._forget[transfer] = None
 
@@ -486,6 +561,9 @@ class Sender:
         self._forget[transfer] = None
 
     def _accepted(self, outgoing: Outgoing) -> None:
+        if self._whole and outgoing.transfer in self._whole:
+            del self._whole[outgoing.transfer]
+            self._question_count = 0
         if outgoing.next_index < outgoing.segments or outgoing.lost:
             self._drop_from_queues(outgoing)
         self._end(outgoing, Settlement.ACCEPTED, 0)
@@ -587,6 +665,8 @@ class Sender:
         if self._forgotten and not self._forget:
             repeat_at = self._forgot_at + self._rtt.probe_timeout_s(self._backoff)
             deadline = repeat_at if deadline is None else min(deadline, repeat_at)
+        if self._question_at is not None:
+            deadline = self._question_at if deadline is None else min(deadline, self._question_at)
         return deadline
 
     def handle_timeout(self, now: float) -> Iterator[bytes]:
@@ -605,10 +685,18 @@ class Sender:
         if self._blocked_at is not None and now >= self._blocked_at + timeout:
             self._backoff += 1
             self._blocked_at = now
-            wanted = self._queue[0].body_bytes if self._queue else 0
+            head = self.flows.head()
+            wanted = head.body_bytes if head is not None else 0
             yield wire.BlockedFrame(wanted).to_bytes()
         if self._forgotten and now >= self._forgot_at + timeout:
             self._forget = dict.fromkeys(self._forgotten)
+        if self._question_at is not None and now >= self._question_at:
+            self._question_at = None
+            self._question_count += 1
+            for flow in list(self._unlisted_parked):
+                self.flows.unpark(flow)
+            self._unlisted_parked.clear()
+            yield self.probe(now)
 
     def probe(self, now: float) -> bytes:
         """Return a frame that asks for an ACK at once and counts as a burst of no bytes."""

@@ -15,6 +15,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import (
     Body,
     Buffer,
+    Deferral,
     HopConfig,
     HopReceiver,
     Refusal,
@@ -49,6 +50,9 @@ COUNTERS = (
     "refused_too_large",
     "refused_store_full",
     "window_full",
+    "refused_not_now",
+    "parked_flows",
+    "busy_unlisted",
     "withheld_acks",
     "evicted_transfers",
 )
@@ -111,6 +115,7 @@ class Session:
             stride,
             config.max_body_bytes,
             config.credit_bytes,
+            config.flow_credit_bytes,
             window_bytes,
             ring,
             dropped,
@@ -141,12 +146,22 @@ class Session:
     def queued_bytes(self) -> int:
         return self.sender.queued_bytes
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+    def send(
+        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
+    ) -> None:
         self._check_up()
-        self.sender.queue(kind, prefix, payload, token)
+        self.sender.queue(kind, prefix, payload, token, flow)
         self._wake(self)
 
-    def send_body(self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"") -> None:
+    def send_body(
+        self,
+        kind: BodyKind,
+        body: Body,
+        token: object,
+        prefix: bytes = b"",
+        *,
+        flow: int = 0,
+    ) -> None:
         self._check_up()
         if (
             not prefix
@@ -155,14 +170,20 @@ class Session:
             and body.rows is not None
             and body.rows.stride == self.stride
         ):
-            self.sender.queue_rows(kind, body, token)
+            self.sender.queue_rows(kind, body, token, flow)
         else:
-            self.sender.queue(kind, prefix, body.contiguous(), token)
+            self.sender.queue(kind, prefix, body.contiguous(), token, flow)
         self._wake(self)
 
     def cancel(self, token: object) -> None:
         self.sender.cancel(token)
         self._wake(self)
+
+    def is_busy(self, flow: int) -> bool:
+        return flow in self.sender.flows.parked
+
+    def decide(self, body: Body, refusal: Refusal | None = None) -> None:
+        self.receiver.decide(body, refusal)
 
     def close(self, reason: str = "") -> None:
         if self.is_up:
@@ -223,10 +244,15 @@ class Session:
         """Take in what a CONTROL datagram carried. Raises: ProtocolError."""
         self._heard(now)
         self.is_confirmed = True
+        busy: tuple[int, ...] = ()
         for frame in wire.decode_frames(frames):
             match frame:
                 case wire.AckFrame():
-                    self.sender.receive_ack(frame, now)
+                    self.sender.receive_ack(frame, busy, now)
+                case wire.BusyFrame(flows):
+                    busy = flows
+                case wire.WholeFrame():
+                    self.sender.receive_whole(frame)
                 case wire.ProbeFrame(burst):
                     self.receiver.note_probe(burst, now)
                 case wire.BlockedFrame(wanted_bytes):
@@ -258,7 +284,7 @@ class Session:
             patience_s = max(SUSPECT_TIMEOUT_S, 2 * self.rtt.probe_timeout_s(0))
             self._last_heard = min(self._last_heard, now - self._config.idle_timeout_s + patience_s)
 
-    def _deliver(self, kind: BodyKind, body: Body) -> Refusal | None:
+    def _deliver(self, kind: BodyKind, body: Body) -> Refusal | Deferral | None:
         try:
             return self._upper.body_received(self, kind, body)
         except Exception:
@@ -373,6 +399,9 @@ class Session:
             "received_bodies": receiver.received_bodies,
             "refused_too_large": receiver.refused_unread[Reason.PAYLOAD_TOO_LARGE],
             "refused_store_full": receiver.refused_unread[Reason.STORE_FULL],
+            "refused_not_now": receiver.refused_unread[wire.NOT_NOW],
+            "busy_unlisted": receiver.busy_unlisted_count,
+            "parked_flows": sender.flows.parked_count,
             "window_full": sender.window_full_count,
             "withheld_acks": int(self._withheld_acks),
             "evicted_transfers": receiver.evicted_transfers,

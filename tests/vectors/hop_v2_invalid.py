@@ -44,7 +44,7 @@ def _bad_controls() -> BadBytes:
         "frame cut off": (ack[:-1], "bad_frame"),
         "frame flags": (put(ack, value - 3, b"\x01"), "bad_frame"),
         "frame type 0": (none + _frame(0), "unknown_frame"),
-        "frame type 16": (none + _frame(16), "unknown_frame"),
+        "frame type 17": (none + _frame(17), "unknown_frame"),
         "ack cut off": (none + _frame(1, ack[value:-1]), "bad_frame"),
         "ack with trailing bytes": (none + _frame(1, ack[value:] + b"\x00"), "bad_frame"),
         "ack with a reserved flag": (put(ack, flags, b"\x04"), "bad_frame"),

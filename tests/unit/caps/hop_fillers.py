@@ -28,6 +28,10 @@ from tests.unit.caps.hostile import TWO_SEGMENTS, VICTIM, Hostile, Scene
 MIB = 1 << 20
 
 
+def _frames(datagram: bytes) -> list[wire.Frame]:
+    return list(wire.decode_control(datagram))
+
+
 @fills("hop", "neighbours")
 def neighbours() -> Filled:
     """One key attaches as one instance after the other."""
@@ -242,6 +246,56 @@ def credit() -> Filled:
     goes_on = scene.honest_goes_on()
     hostile.forget(dict.fromkeys(range(24), MIB))
     return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, held.held_bytes)
+
+
+@fills("hop", "bodies held for one flow of a neighbour")
+def flow_credit() -> Filled:
+    """A neighbour begins chunks of one flow and finishes none."""
+    limit = 4 * MIB
+    scene = Scene(config=HopConfig(flow_credit_bytes=limit))
+    hostile = scene.hostile()
+    held = hostile.theirs.receiver
+
+    def begin(first: int, end: int) -> tuple[int, int]:
+        for number in range(first, end):
+            hostile.data(number, MIB, flow=7)
+        return held._flows.held_bytes(7), scene.victim.counters()["refused_not_now"]
+
+    at_cap, counted = begin(0, 4)
+    beyond, counted_beyond = begin(4, 40)
+    hostile.data(40, MIB, flow=8)
+    assert held._flows.held_bytes(8) == MIB, "another flow of the same neighbour goes on"
+    goes_on = scene.honest_goes_on()
+    hostile.forget(dict.fromkeys(range(41), MIB))
+    left = held.held_bytes + len(held._flows._held) + held.busy_flows_count
+    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+@fills("hop", "flows in a BUSY list")
+def busy_list() -> Filled:
+    """The layer above keeps what comes in more and more flows."""
+    scene = Scene(config=HopConfig(flow_credit_bytes=1000))
+    hostile = scene.hostile()
+    upper, receiver = scene.uppers[VICTIM], hostile.theirs.receiver
+    upper.keeps = True
+
+    def press(first: int, end: int) -> tuple[int, int]:
+        for flow in range(first, end):
+            hostile.bundle({2 * flow: bytes(900)}, flow=flow + 1)
+        scene.step(0.1)
+        frames = [f for _, d in scene.heard if d[0] == wire.CONTROL_BYTE for f in _frames(d)]
+        scene.heard.clear()
+        named = [f.flows for f in frames if isinstance(f, wire.BusyFrame)]
+        return len(named[-1]), scene.victim.counters()["busy_unlisted"]
+
+    at_cap, counted = press(0, wire.MAX_BUSY_COUNT)
+    beyond, counted_beyond = press(wire.MAX_BUSY_COUNT, wire.MAX_BUSY_COUNT + 30)
+    upper.keeps = False
+    goes_on = scene.honest_goes_on()
+    for body in upper.keep:
+        body.release()
+    left = receiver.busy_flows_count
+    return Filled(wire.MAX_BUSY_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
 @fills("hop", "bodies held for all neighbours")

@@ -125,7 +125,7 @@ class Hostile:
         """Have the victim receive one datagram."""
         self.scene.receive(VICTIM, self.address, [datagram])
 
-    def data(self, transfer: int, body_bytes: int, index: int = 0) -> None:
+    def data(self, transfer: int, body_bytes: int, index: int = 0, flow: int = 0) -> None:
         """Send one segment of a transfer."""
         self.burst += 1
         stride = self.ours.stride
@@ -134,7 +134,7 @@ class Hostile:
         head = wire.DATA_HEADER.pack(
             wire.DATA_BYTE,
             BodyKind.CHUNK,
-            0,
+            flow,
             self.theirs.local_id,
             transfer & 0xFFFF_FFFF,
             body_bytes,
@@ -144,14 +144,14 @@ class Hostile:
         )
         self.send(head + bytes(size))
 
-    def bundle(self, bodies: dict[int, bytes]) -> None:
+    def bundle(self, bodies: dict[int, bytes], flow: int = 0) -> None:
         """Send whole small bodies, by transfer number."""
         self.burst += 1
         head = wire.BUNDLE_HEADER.pack(
             wire.BUNDLE_BYTE, 0, 0, self.theirs.local_id, 0, self.burst, len(bodies), 0
         )
         records = b"".join(
-            wire.RECORD.pack(transfer & 0xFFFF_FFFF, len(body), BodyKind.CHUNK, 0, 0) + body
+            wire.RECORD.pack(transfer & 0xFFFF_FFFF, len(body), BodyKind.CHUNK, 0, flow) + body
             for transfer, body in bodies.items()
         )
         self.send(head + records)

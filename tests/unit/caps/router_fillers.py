@@ -45,6 +45,8 @@ def number_name(number: int) -> GUID:
 class _Body:
     """A body without the checks of the fakes: a quarter of a million of them is held."""
 
+    flow = 0
+
     __slots__ = ("data",)
 
     def __init__(self, data: bytearray) -> None:
@@ -77,11 +79,21 @@ class _Neighbour:
         self.queued_bytes = 0
         self.tokens: list[object] = []
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+    def send(
+        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
+    ) -> None:
         self.tokens.append(token)
 
-    def send_body(self, kind: BodyKind, body: Any, token: object, prefix: bytes = b"") -> None:
+    def send_body(
+        self, kind: BodyKind, body: Any, token: object, prefix: bytes = b"", *, flow: int = 0
+    ) -> None:
         self.tokens.append(token)
+
+    def is_busy(self, flow: int) -> bool:
+        return False
+
+    def decide(self, body: Any, refusal: Refusal | None = None) -> None:
+        raise AssertionError("custody is never pending here")
 
     def cancel(self, token: object) -> None:
         raise AssertionError("nothing is cancelled here")

@@ -29,6 +29,8 @@ ROUTER_ADDRESS = ("127.0.0.1", 4700)
 class FakeBody:
     """A received body whose release is checked."""
 
+    flow = 0
+
     def __init__(self, data: bytes) -> None:
         self._data: bytearray | None = bytearray(data)
         self._size = len(data)
@@ -87,14 +89,24 @@ class FakeNeighbour:
     def queued_bytes(self) -> int:
         return 0
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Any, token: object) -> None:
+    def send(
+        self, kind: BodyKind, prefix: bytes, payload: Any, token: object, *, flow: int = 0
+    ) -> None:
         assert self.is_up, "sent on a session that ended"
         assert id(token) not in self.pending, "one token, two bodies"
         self.pending[id(token)] = token
         self.router.from_host(self, kind, bytes(prefix) + bytes(payload), token)
 
-    def send_body(self, kind: BodyKind, body: Any, token: object, prefix: bytes = b"") -> None:
+    def send_body(
+        self, kind: BodyKind, body: Any, token: object, prefix: bytes = b"", *, flow: int = 0
+    ) -> None:
         self.send(kind, prefix, body.contiguous(), token)
+
+    def is_busy(self, flow: int) -> bool:
+        return False
+
+    def decide(self, body: Any, refusal: Refusal | None = None) -> None:
+        raise AssertionError("custody is never pending here")
 
     def cancel(self, token: object) -> None:
         self.settle(token, Settlement.CANCELLED)

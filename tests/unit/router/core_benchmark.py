@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 
-from packetcloud.chunk.hop.api import Body, Buffer, Role, Settlement
+from packetcloud.chunk.hop.api import Body, Buffer, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.router.core import RouterCore
@@ -35,6 +35,8 @@ SERVICES = (S, T, U, sid("w"))
 
 
 class _Body:
+    flow = 0
+
     __slots__ = ("data",)
 
     def __init__(self, data: bytearray) -> None:
@@ -66,11 +68,21 @@ class _Neighbour:
         self.role = role
         self.queue: list[tuple[object, bytes]] = []
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+    def send(
+        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
+    ) -> None:
         self.queue.append((token, prefix))
 
-    def send_body(self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"") -> None:
+    def send_body(
+        self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"", *, flow: int = 0
+    ) -> None:
         self.queue.append((token, prefix))
+
+    def is_busy(self, flow: int) -> bool:
+        return False
+
+    def decide(self, body: Body, refusal: Refusal | None = None) -> None:
+        raise AssertionError("custody is never pending here")
 
     def cancel(self, token: object) -> None:
         pass

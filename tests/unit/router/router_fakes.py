@@ -40,6 +40,8 @@ S, T, U = sid("s"), sid("t"), sid("u")
 class FakeBody:
     """A received body that fails the test when it is used after its release."""
 
+    flow = 0
+
     def __init__(self, data: bytes) -> None:
         self.data = bytearray(data)
         self.is_released = False
@@ -116,14 +118,24 @@ class FakeNeighbour:
     def queued_bytes(self) -> int:
         return sum(len(sent.data) for sent in self.unsettled)
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+    def send(
+        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
+    ) -> None:
         self._queue(Sent(kind, bytes(prefix) + bytes(payload), token))
 
-    def send_body(self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"") -> None:
+    def send_body(
+        self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"", *, flow: int = 0
+    ) -> None:
         assert isinstance(body, FakeBody)
         assert not body.is_released and body.reader is None
         body.reader = self
         self._queue(Sent(kind, bytes(prefix) + bytes(body.data), token, body))
+
+    def is_busy(self, flow: int) -> bool:
+        return False
+
+    def decide(self, body: Body, refusal: Refusal | None = None) -> None:
+        raise AssertionError("custody is never pending here")
 
     def cancel(self, token: object) -> None:
         for sent in self.unsettled:

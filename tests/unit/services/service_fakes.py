@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from packetcloud.chunk.header import ChunkHeader, ServiceParameters
-from packetcloud.chunk.hop.api import Buffer, HopReceiver, Neighbour, Role, Settlement
+from packetcloud.chunk.hop.api import Buffer, HopReceiver, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind, TaskHeader, VerdictHeader
 from packetcloud.chunk.names import GUID, SID, ChunkId
 from packetcloud.services.buffers import BufferPool
@@ -42,12 +42,22 @@ class FakeNeighbour:
         self.queued_bytes = 0
         self.sent: list[tuple[VerdictHeader, Buffer, object]] = []
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+    def send(
+        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
+    ) -> None:
         assert kind is BodyKind.VERDICT
         self.sent.append((VerdictHeader.from_bytes(prefix), payload, token))
 
-    def send_body(self, kind: BodyKind, body: Any, token: object, prefix: bytes = b"") -> None:
+    def send_body(
+        self, kind: BodyKind, body: Any, token: object, prefix: bytes = b"", *, flow: int = 0
+    ) -> None:
         raise AssertionError("a service sends verdicts only")
+
+    def is_busy(self, flow: int) -> bool:
+        return False
+
+    def decide(self, body: Any, refusal: Refusal | None = None) -> None:
+        raise AssertionError("custody is never pending here")
 
     def cancel(self, token: object) -> None:
         raise AssertionError("a service cancels nothing")

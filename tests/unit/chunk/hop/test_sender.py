@@ -39,7 +39,7 @@ class Bench:
         frame = wire.AckFrame(
             burst, 0, segments * STRIDE, 1 << 24, 1 << 24, 0, b"", partials, busy=False, more=False
         )
-        self.sender.receive_ack(frame, now)
+        self.sender.receive_ack(frame, (), now)
 
     def expire(self, now: float) -> None:
         for _ in self.sender.handle_timeout(now):
