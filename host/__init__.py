@@ -7,6 +7,7 @@ For applications:
 - `received`        a chunk for the application
 - `stream`          `async for` over received chunks
 - `results`         how a send ended, as its caller is told
+- `caps`            what those who send to a host can make grow, and where it stops
 - `errors`          every error this room raises
 - `promise`         awaitable by asyncio and by Twisted coroutines
 

@@ -26,6 +26,8 @@ class ChunkIds:
     def __init__(self, random_u64: Callable[[], int]) -> None:
         self._random_u64 = random_u64
         self._next: OrderedDict[bytes, int] = OrderedDict()
+        self.forgotten_count = 0
+        """Runs that made room for others."""
 
     def take(self, destination: bytes, taken: Container[int] = ()) -> int:
         """Return an id for a chunk to `destination` that is not in `taken`."""
@@ -34,6 +36,7 @@ class ChunkIds:
             run = self._random_u64() & _MASK
             if len(self._next) >= MAX_RUNS_COUNT:
                 self._next.popitem(last=False)
+                self.forgotten_count += 1
         else:
             self._next.move_to_end(destination)
         while run in taken:

@@ -24,6 +24,9 @@ MAX_PAGES_COUNT = 131_072
 one that floods forgets itself and not the others."""
 MAX_REFUSED_PER_SOURCE_COUNT = 1024
 """Chunks that the application refused, kept with their words to answer a repeated copy alike."""
+MAX_REFUSED_COUNT = 65_536
+"""The same of all sources, about 30 MiB with the longest words: over it, the source with the most
+forgets its older half."""
 RETENTION_FACTOR = 2.0
 RETENTION_SLACK_S = 30.0
 """A page is kept for twice the lifetime left on arrival and half a minute: custodians take only
@@ -78,6 +81,7 @@ class DuplicateWindow:
         self._max_pages = max_pages_count
         self._sources: dict[bytes, _Source] = {}
         self._pages_count = 0
+        self._refused_count = 0
         self.counters: Counter[str] = Counter()
 
     def arrived(self, source: bytes, chunk_id: int, lifetime_s: float | None, now: float) -> Seen:
@@ -108,10 +112,13 @@ class DuplicateWindow:
         known = self._sources.get(source)
         if known is None:
             return
+        self._refused_count += chunk_id not in known.refused
         known.refused[chunk_id] = detail
         if len(known.refused) > MAX_REFUSED_PER_SOURCE_COUNT:
-            known.refused.popitem(last=False)
-            self.counters["refused_forgotten_total"] += 1
+            self._forget_refused(known, 1)
+        if self._refused_count > MAX_REFUSED_COUNT:
+            largest = max(self._sources.values(), key=lambda source: len(source.refused))
+            self._forget_refused(largest, (len(largest.refused) + 1) // 2)
 
     def refusal_detail(self, source: bytes, chunk_id: int) -> str:
         """Return the application's words for a chunk that is `Seen.REFUSED`."""
@@ -159,6 +166,12 @@ class DuplicateWindow:
             "pages_count": self._pages_count,
         }
 
+    def _forget_refused(self, known: _Source, count: int) -> None:
+        for _ in range(count):
+            known.refused.popitem(last=False)
+        self._refused_count -= count
+        self.counters["refused_forgotten_total"] += count
+
     def _page(self, source: bytes, chunk_id: int) -> _Page | None:
         known = self._sources.get(source)
         return known.pages.get(chunk_id >> _PAGE_BITS) if known is not None else None
@@ -192,6 +205,7 @@ class DuplicateWindow:
         if known.refused and page.seen != page.taken:
             for chunk_id in [key for key in known.refused if key >> _PAGE_BITS == number]:
                 del known.refused[chunk_id]
+                self._refused_count -= 1
 
 
 def retention_s(lifetime_s: float | None) -> float:

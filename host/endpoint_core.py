@@ -253,6 +253,7 @@ class EndpointCore:
         parts: dict[str, dict[str, float | int]] = {
             "send": self.sends.stats(),
             "receive": {**self.counters, "unanswered_count": self._unanswered_count},
+            "ids": {"forgotten_total": self._ids.forgotten_count},
             "window": self.window.stats(),
             "report": {**self._reports.counters, "pending_count": len(self._reports)},
         }
@@ -264,6 +265,7 @@ class EndpointCore:
         template = self._templates.get(options)
         if template is None:
             if len(self._templates) >= MAX_TEMPLATES_COUNT:
+                self.counters["templates_forgotten_total"] += len(self._templates)
                 self._templates.clear()
             template = self._templates[options] = HeaderTemplate(options, self.guid, self._labels)
         return template

@@ -33,6 +33,8 @@ MAX_ACTIVE_COUNT = 64
 """Files open at the same time: two descriptors each."""
 MAX_ACTIVE_PER_SOURCE_COUNT = 16
 """Of them from one source, so that nobody takes all places."""
+MAX_TRANSFERS_PER_FILE_COUNT = 16
+"""Transfers that share one incoming file: each is a try of its sender to resume it."""
 WRITE_BATCH_COUNT = 8
 """Pieces per write job: 8 MiB are 6 ms of work, long enough to hide the hand-over to the thread."""
 IDLE_S = 300.0
@@ -176,6 +178,10 @@ class FileReceiver:
             return
         if active.incoming.size_bytes != offer.size_bytes:
             self._refuse(chunk, "bad_size: the same transfer was offered with another size")
+            return
+        transfers = active.incoming.transfer_ids
+        if offer.transfer_id not in transfers and len(transfers) >= MAX_TRANSFERS_PER_FILE_COUNT:
+            self._refuse(chunk, f"busy: {len(transfers)} transfers bring this file already")
             return
         chunk.accept()
         chunk.release()

@@ -72,6 +72,8 @@ class InboxFolder:
         self._wall_clock = wall_clock
         self._parts: dict[tuple[bytes, bytes], list[Path]] = {}
         self._completed: OrderedDict[tuple[bytes, bytes], CompletedFile] = OrderedDict()
+        self.forgotten_count = 0
+        """Names of completed files, two for each, that are no longer remembered."""
         self._lines_count = 0
         self._descriptor = -1
 
@@ -249,6 +251,7 @@ class InboxFolder:
         self._completed[done.source, done.file_key] = done
         while len(self._completed) > 2 * MAX_REMEMBERED_COUNT:
             self._completed.popitem(last=False)
+            self.forgotten_count += 1
 
 
 def words_for(error: OSError) -> str:

@@ -51,7 +51,8 @@ REFUSED_CAP_S = 2.0
 (a host, a service, room) is used within 2 s of its return."""
 RECENT_COUNT = 8192
 """Ended sends remembered to tell a late report from one that we never asked for: about 1 MiB."""
-_HEAP_SLACK_COUNT = 4096
+HEAP_SLACK_COUNT = 4096
+"""Wake-ups that were replaced by others may lie in the heap, besides four for each send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +367,7 @@ class OutstandingSends:
         self._recent[send.chunk_id] = result.outcome
         if len(self._recent) > RECENT_COUNT:
             self._recent.popitem(last=False)
+            self.counters["ended_forgotten_total"] += 1
         send.payload = b""  # a timer may name this send for a minute; its memory goes now
         self.counters[f"{result.outcome.value}_total"] += 1
         if result.indeterminate:
@@ -392,7 +394,8 @@ class OutstandingSends:
     def _schedule(self, send: Send, when_s: float) -> None:
         send.wake_s = when_s
         heapq.heappush(self._wakes, (when_s, next(self._serial), send))
-        if len(self._wakes) > 4 * len(self._sends) + _HEAP_SLACK_COUNT:
+        if len(self._wakes) > 4 * len(self._sends) + HEAP_SLACK_COUNT:
+            self.counters["wakes_swept_total"] += 1
             live = (send for send in self._sends.values() if not send.is_over)
             self._wakes = [(send.wake_s, next(self._serial), send) for send in live]
             heapq.heapify(self._wakes)

@@ -31,6 +31,8 @@ class BufferPool:
         self.idle_bytes = 0
         self.allocated_count = 0
         """Buffers ever made; stands still in a steady state."""
+        self.freed_count = 0
+        """Buffers that came back and were not kept."""
         self._lock = threading.Lock()
         self._idle: defaultdict[int, list[bytearray]] = defaultdict(list)
 
@@ -60,3 +62,5 @@ class BufferPool:
             if self.idle_bytes + size <= self.kept_bytes:
                 self.idle_bytes += size
                 self._idle[size].append(buffer)
+            else:
+                self.freed_count += 1

@@ -137,6 +137,8 @@ class _Child:
         os.set_blocking(output, False)
         self._reports = _Readable(reactor, output, "reports", self._read_reports)
         self._unread = bytearray()
+        self.reports_dropped_count = 0
+        """Reports that were too long to be one."""
 
     def begin(self, spec: LaunchSpec, watcher: InstanceWatcher) -> None:
         """Give the process its service; it starts as soon as its imports are done."""
@@ -171,16 +173,21 @@ class _Child:
             self._on_idle_exit()
 
     def _read_reports(self) -> None:
-        while self._reports.is_open:
-            try:
-                data = os.read(self._reports.descriptor, MAX_REPORT_BYTES)
-            except BlockingIOError:
-                break
-            if not data:
-                self._reports.close()
-            self._unread += data
+        """Take in what the pipe holds: one piece, for a service may write without end."""
+        if not self._reports.is_open:
+            return
+        try:
+            data = os.read(self._reports.descriptor, MAX_REPORT_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._reports.close()
+        self._unread += data
         *lines, rest = bytes(self._unread).split(b"\n")
-        self._unread = bytearray(rest if len(rest) <= MAX_REPORT_BYTES else b"")
+        if len(rest) > MAX_REPORT_BYTES:
+            self.reports_dropped_count += 1
+            rest = b""
+        self._unread = bytearray(rest)
         for line in lines:
             self._report(line)
 

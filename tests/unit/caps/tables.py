@@ -9,12 +9,14 @@ from pathlib import Path
 
 from packetcloud.chunk.caps import Room, limit_text
 from packetcloud.chunk.hop.caps import ROOM as HOP
+from packetcloud.host.caps import ROOM as HOST
 from packetcloud.router.caps import ROOM as ROUTER
 
 ROOT = Path(__file__).parents[3]
 HEAD = "| what | cap | why | beyond it | counter |\n|---|---|---|---|---|\n"
 ROOMS = {
     HOP: (ROOT / "chunk" / "hop", ROOT / "docs" / "protocol" / "hop.md"),
+    HOST: (ROOT / "host", ROOT / "docs" / "reference" / "host.md"),
     ROUTER: (ROOT / "router", ROOT / "docs" / "reference" / "router.md"),
 }
 """Where the code of each room is, and the page with the table of its caps."""
