@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, F, group
+from packetcloud.cli.params import EMULATOR, FILE, F, group
 
 if TYPE_CHECKING:
     from packetcloud.testbed.bench.rounds import Progress, Timing
@@ -185,7 +185,7 @@ def chunks(output: Output, /, **options: Any) -> ExitCode:
 
 
 @bench.command()
-@_options(10, 3)
+@_options(10, 3, EMULATOR)
 @click.option(
     "--cells",
     "losses_percent",
@@ -224,9 +224,13 @@ def loss(
         LossPlan,
         bench_loss,
     )
+    from packetcloud.testbed.emulator.link import Emulator
 
     plan = LossPlan(
-        losses_percent or LOSSES_PERCENT, contenders or CONTENDERS, parts or DEFAULT_PARTS
+        losses_percent or LOSSES_PERCENT,
+        contenders or CONTENDERS,
+        parts or DEFAULT_PARTS,
+        emulator=Emulator(options["emulator"]),
     )
     with _running(output, options, warmup=2) as (timing, progress):
         document = bench_loss(plan, timing, progress)
@@ -261,7 +265,7 @@ def loss(
 
 
 @bench.command()
-@_options(20, 3)
+@_options(20, 3, EMULATOR)
 @click.option(
     "--flows",
     type=click.IntRange(2, 64),
@@ -294,9 +298,15 @@ def fairness(
     """Who gets how much of one bottleneck, among our own kind and beside TCP (root)."""
     from packetcloud.testbed.bench.fairness import FLOWS, PARTS, FairnessPlan, bench_fairness
     from packetcloud.testbed.bench.shared import TCP
+    from packetcloud.testbed.emulator.link import Emulator
 
     others = tuple(name for name in TCP if name in (peers or TCP))
-    plan = FairnessPlan(flows or FLOWS, parts=parts or PARTS, peers=others)
+    plan = FairnessPlan(
+        flows or FLOWS,
+        parts=parts or PARTS,
+        peers=others,
+        emulator=Emulator(options["emulator"]),
+    )
     with _running(output, options, warmup=6) as (timing, progress):
         document = bench_fairness(plan, timing, progress)
     rows = [

@@ -81,6 +81,16 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in new cli
         return int(digits) * unit
 
 
+EMULATOR = click.option(
+    "--emulator",
+    type=click.Choice(("auto", "tun", "netem")),
+    default="auto",
+    show_default=True,
+    help="What makes the link: a process of ours between TUN devices, or the kernel. "
+    "auto: the kernel where it has netem and can make such a link.",
+)
+
+
 def group(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Return one decorator for all `options`; help lists them in this order."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import SizeType, group
+from packetcloud.cli.params import EMULATOR, SizeType, group
 from packetcloud.cli.simulate import simulate
 
 _RATE_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
@@ -101,6 +101,7 @@ testbed.add_command(simulate)
 @click.option("--seconds", type=click.IntRange(1, 600), default=5, show_default=True)
 @click.option("--tick", type=click.FloatRange(0.1), default=1.0, help="Seconds of one row.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of every chance.")
+@EMULATOR
 @click.option("--chunk", type=SizeType(), default="1MiB", show_default=True, help="Payload.")
 @click.option("--outstanding", type=click.IntRange(1), default=16, show_default=True)
 @pass_output
@@ -113,13 +114,15 @@ def link(
     seed: int,
     chunk: int,
     outstanding: int,
+    emulator: str,
     **shape: Any,
 ) -> ExitCode:
     """Send chunks over one emulated link and show what happens, second by second (root)."""
     from packetcloud.testbed.bench.link_trial import LinkPlan, try_link
+    from packetcloud.testbed.emulator.link import Emulator
 
     to_right, to_left = _shapes(shape, one_way)
-    plan = LinkPlan(to_right, to_left, seconds, seed, chunk, outstanding, tick)
+    plan = LinkPlan(to_right, to_left, seconds, seed, chunk, outstanding, tick, Emulator(emulator))
     show = (lambda row: None) if output.is_json else (lambda row: output.note(_line(row)))
     output.note("  ".join(title.rjust(width) for _, title, width, _ in _COLUMNS))
     document = try_link(plan, show)
@@ -128,10 +131,14 @@ def link(
     sums = [
         ("goodput, Mbit/s", sum(rows) / len(rows)),
         ("packets lost, by reason", report["to_right"]["dropped"]),
-        ("longest queue, packets", report["to_right"]["longest_queue_packets"]),
-        ("emulator late, p99", f"{report['lateness']['p99_s'] * 1e3:.2f} ms"),
-        ("emulator's cores", report["busy_cores"]),
+        ("emulator", report["emulator"]),
     ]
+    if report["lateness"] is not None:
+        sums += [
+            ("longest queue, packets", report["to_right"]["longest_queue_packets"]),
+            ("emulator late, p99", f"{report['lateness']['p99_s'] * 1e3:.2f} ms"),
+            ("emulator's cores", report["busy_cores"]),
+        ]
     output.report(document, [Table(("", ""), sums)])
     for text in report["objections"]:
         output.warn(f"these figures say nothing about the link: {text}")

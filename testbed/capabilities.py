@@ -59,6 +59,7 @@ class Capabilities:
     can_make_namespaces: bool
     can_make_veth: bool
     can_emulate_links: bool
+    can_make_tun: bool
     congestion_controls: tuple[str, ...]
     has_apparmor: bool
     lxd: str
@@ -72,7 +73,7 @@ class Capabilities:
 def find_capabilities() -> Capabilities:
     """Try everything out and return the facts; takes about half a second."""
     gro = _try_segmentation_and_gro()
-    namespaces = _probe_namespaces()
+    namespaces = probe_namespaces()
     major, minor, micro = sys.version_info[:3]
     return Capabilities(
         system=platform.system(),
@@ -91,6 +92,7 @@ def find_capabilities() -> Capabilities:
         can_make_namespaces=namespaces.get("namespaces", False),
         can_make_veth=namespaces.get("veth", False),
         can_emulate_links=namespaces.get("netem", False),
+        can_make_tun=namespaces.get("tun", False),
         congestion_controls=tuple(
             _read(Path("/proc/sys/net/ipv4/tcp_available_congestion_control")).split()
         ),
@@ -147,7 +149,8 @@ def _granted_receive_buffer_bytes() -> int:
         return probe.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
 
-def _probe_namespaces() -> dict[str, bool]:
+def probe_namespaces() -> dict[str, bool]:
+    """Try namespaces and what can be made in them, in a process of its own; see there."""
     command = [sys.executable, "-m", "packetcloud.testbed.namespace_probe"]
     try:
         result = subprocess.run(

@@ -174,10 +174,19 @@ def _links(facts: Capabilities) -> Iterator[Finding]:
         remedy="run them as root; in a container also with CAP_NET_ADMIN and CAP_SYS_ADMIN",
     )
     yield _finding(
+        "link emulator",
+        facts.can_make_tun or facts.can_emulate_links,
+        _emulators(facts),
+        lacking="neither TUN devices nor netem",
+        cost="no bench loss, no bench fairness, no packetcloud testbed link",
+        remedy="as root: modprobe tun; in a container also give it /dev/net/tun",
+    )
+    yield _finding(
         "netem",
         facts.can_emulate_links,
         lacking="cannot be set on a link",
-        cost="no links with delay and loss made by the kernel",
+        cost="links with delay and loss are made by a process of ours, which takes CPU from the "
+        "rest",
         remedy="as root: modprobe sch_netem (Debian's cloud kernels lack it: "
         "linux-image-amd64; Ubuntu: linux-modules-extra-$(uname -r))",
     )
@@ -190,6 +199,14 @@ def _links(facts: Capabilities) -> Iterator[Finding]:
         remedy="; ".join(f"modprobe tcp_{name}" for name in lacking),
         otherwise=State.LIMITED,
     )
+
+
+def _emulators(facts: Capabilities) -> str:
+    """Say what `--emulator auto` chooses."""
+    if not facts.can_emulate_links:
+        return "TUN for everything"
+    rest = ", TUN for everything else" if facts.can_make_tun else ""
+    return f"netem for rate, delay and loss{rest}"
 
 
 def _isolation(facts: Capabilities) -> Iterator[Finding]:

@@ -7,22 +7,26 @@ object.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
+import os
 
 CLONE_NEWNET = 0x4000_0000  # linux/sched.h; os.unshare is there from Python 3.12 on only
 _LINK = "pc-probe0"
 
 
 def probe() -> dict[str, bool]:
-    """Enter a new network namespace and try a veth pair and netem in it."""
-    found = {"namespaces": False, "veth": False, "netem": False}
+    """Enter a new network namespace and try a veth pair, netem and a TUN device in it."""
+    found = {"namespaces": False, "veth": False, "netem": False, "tun": False}
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         return found
     found["namespaces"] = True
 
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
+
+    from packetcloud.testbed.emulator.tun import open_tun
 
     with IPRoute() as routes:
         try:
@@ -33,6 +37,9 @@ def probe() -> dict[str, bool]:
             found["netem"] = True
         except NetlinkError:
             pass
+    with contextlib.suppress(OSError):
+        os.close(open_tun("pc-probe2"))
+        found["tun"] = True
     return found
 
 

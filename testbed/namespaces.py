@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -215,6 +215,37 @@ class Namespace:
             netlink.link("set", index=index, state="up")
 
         self._netlink(change)
+
+    def add_bridge(self, bridge: str, ports: Sequence[str]) -> None:
+        """Make a bridge of devices and put all of them up."""
+
+        def change(netlink: Any) -> None:
+            netlink.link("add", ifname=bridge, kind="bridge")
+            index = _index(netlink, bridge)
+            for port in ports:
+                netlink.link("set", index=_index(netlink, port), master=index, state="up")
+            netlink.link("set", index=index, state="up")
+
+        self._netlink(change)
+
+    def hardware_address(self, device: str) -> str:
+        def read(netlink: Any) -> str:
+            (link,) = netlink.get_links(_index(netlink, device))
+            return str(link.get_attr("IFLA_ADDRESS"))
+
+        return self._netlink(read)
+
+    def add_neighbour(self, device: str, address: str, hardware_address: str) -> None:
+        """Tell the namespace for good which hardware address `address` has on `device`."""
+        self._netlink(
+            lambda netlink: netlink.neigh(
+                "replace",
+                dst=address,
+                lladdr=hardware_address,
+                ifindex=_index(netlink, device),
+                state="permanent",
+            )
+        )
 
     def add_pair(self, device: str, mtu: int, other: Namespace, other_device: str) -> None:
         """Make a veth pair with one end here and the other in `other`."""

@@ -11,7 +11,7 @@ from packetcloud.testbed.bench.report import Document
 from packetcloud.testbed.bench.rounds import Contender, Timing
 from packetcloud.testbed.bench.scene import Scene
 from packetcloud.testbed.bench.trial import Trial
-from packetcloud.testbed.emulator.link import EmulatedLink, start_link
+from packetcloud.testbed.emulator.link import Emulator, Link, chosen, start_link
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.links import LinkMode
@@ -42,10 +42,11 @@ class Conditions:
 class EmulatedScene(Scene):
     """A star of emulated links; see `Scene`."""
 
-    def __init__(self, centre: str, *leaves: str) -> None:
+    def __init__(self, centre: str, *leaves: str, emulator: Emulator) -> None:
         super().__init__(LinkMode.BARE, centre, dict.fromkeys(leaves, DEFAULT_MTU))
+        self.emulator = chosen(emulator)
         self._emulators = Children()
-        self.links: dict[str, EmulatedLink] = {}
+        self.links: dict[str, Link] = {}
         """By leaf; its left end is the leaf."""
 
     @property
@@ -87,7 +88,9 @@ class EmulatedScene(Scene):
     ) -> tuple[str, str]:
         plain = Shape()
         try:
-            link = start_link(lab, self._emulators, leaf, centre, plain, plain, 0, mtu)
+            link = start_link(
+                lab, self._emulators, leaf, centre, plain, plain, 0, mtu, self.emulator
+            )
         except BaseException:
             self._emulators.close()
             raise
@@ -95,14 +98,14 @@ class EmulatedScene(Scene):
         return link.left.address, link.right.address
 
 
-def emulated_hop() -> EmulatedScene:
+def emulated_hop(emulator: Emulator = Emulator.TUN) -> EmulatedScene:
     """A - B."""
-    return EmulatedScene("b", "a")
+    return EmulatedScene("b", "a", emulator=emulator)
 
 
-def emulated_path() -> EmulatedScene:
+def emulated_path(emulator: Emulator = Emulator.TUN) -> EmulatedScene:
     """A - R - B, the same link twice."""
-    return EmulatedScene("router", "a", "b")
+    return EmulatedScene("router", "a", "b", emulator=emulator)
 
 
 @dataclass(slots=True)

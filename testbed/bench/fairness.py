@@ -16,6 +16,7 @@ from packetcloud.testbed.bench.ours import Ends, Load
 from packetcloud.testbed.bench.report import Document, begin_document, failures_of, runs_of
 from packetcloud.testbed.bench.rounds import Progress, Record, Timing, run_rounds
 from packetcloud.testbed.bench.shared import OURS, TCP, FlowMix
+from packetcloud.testbed.emulator.link import Emulator
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.processes import Children
@@ -46,6 +47,7 @@ class FairnessPlan:
     parts: Collection[str] = PARTS
     peers: Collection[str] = TCP
     dark_s: float = DARK_S
+    emulator: Emulator = Emulator.TUN
 
 
 def bottleneck(buffer_bdp: float) -> Shape:
@@ -60,7 +62,8 @@ def bench_fairness(plan: FairnessPlan, timing: Timing, progress: Progress) -> Do
     document = begin_document("fairness", timing, False, ("iperf3",))
     document["link"] = bottleneck(1).to_json()
     document["failures"] = []
-    with emulated_hop() as scene:
+    with emulated_hop(plan.emulator) as scene:
+        document["emulator"] = scene.emulator.value
         if "own_kind" in plan.parts:
             kinds = {OURS: OURS, **{kind: kind for kind in plan.peers}}
             document["own_kind"] = {

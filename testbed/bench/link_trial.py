@@ -13,7 +13,7 @@ from typing import Any
 from packetcloud.testbed.bench.ours import Ends, Load
 from packetcloud.testbed.bench.report import Document
 from packetcloud.testbed.bench.rounds import Timing
-from packetcloud.testbed.emulator.link import start_link
+from packetcloud.testbed.emulator.link import Emulator, start_link
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.namespaces import NetworkLab
 from packetcloud.testbed.processes import Child, Children, Event
@@ -35,6 +35,7 @@ class LinkPlan:
     payload_bytes: int = 1 << 20
     outstanding: int = 16
     tick_s: float = 1.0
+    emulator: Emulator = Emulator.TUN
 
 
 def try_link(plan: LinkPlan, show: Callable[[Document], None]) -> Document:
@@ -48,7 +49,8 @@ def try_link(plan: LinkPlan, show: Callable[[Document], None]) -> Document:
     load = Load(plan.payload_bytes, plan.outstanding, tick_s=plan.tick_s)
     with NetworkLab() as lab, Children() as children:
         a, b = lab.namespace("a"), lab.namespace("b")
-        link = start_link(lab, children, a, b, plan.to_right, plan.to_left, plan.seed)
+        shapes = plan.to_right, plan.to_left
+        link = start_link(lab, children, a, b, *shapes, plan.seed, emulator=plan.emulator)
         ends = Ends(children, load, timing)
         listen = link.right.address, PORT
         ends.start_receiver(b, "--listen", f"{listen[0]}:{listen[1]}")

@@ -23,6 +23,7 @@ from packetcloud.testbed.bench.ours import Load
 from packetcloud.testbed.bench.outages import OUTAGES, Outage, measure_outages
 from packetcloud.testbed.bench.report import Document, begin_document, failures_of, runs_of
 from packetcloud.testbed.bench.rounds import Contender, Progress, Record, Timing, ratio, run_rounds
+from packetcloud.testbed.emulator.link import Emulator
 from packetcloud.testbed.emulator.shape import Shape
 
 CONTENDERS = ("ours", "cubic", "bbr")
@@ -45,6 +46,8 @@ class LossPlan:
     parts: Collection[str] = DEFAULT_PARTS
     handshakes: int = COUNT
     outages: Sequence[Outage] = OUTAGES
+    emulator: Emulator = Emulator.TUN
+    """Of cells, interop and router; handshakes and outages need TUN."""
 
 
 def bench_loss(plan: LossPlan, timing: Timing, progress: Progress) -> Document:
@@ -54,13 +57,14 @@ def bench_loss(plan: LossPlan, timing: Timing, progress: Progress) -> Document:
     document["chunk_bytes"] = Load().payload_bytes
     document["failures"] = []
     document["cells"] = {}
-    with emulated_hop() as scene:
+    with emulated_hop(plan.emulator) as scene:
+        document["emulator"] = scene.emulator.value
         if "cells" in plan.parts:
             document["cells"] = _cells(scene, plan, timing, progress, document)
         if "interop" in plan.parts:
             document["interop"] = _cell(scene, INTEROP_LINK, 0.0, plan, timing, progress, document)
     if "router" in plan.parts:
-        with emulated_path() as scene:
+        with emulated_path(plan.emulator) as scene:
             document["through_router"] = _cells(scene, plan, timing, progress, document)
     if "handshakes" in plan.parts:
         document["handshakes"] = found = measure_handshakes(progress, count=plan.handshakes)

@@ -17,7 +17,7 @@ from packetcloud.testbed.processes import Child, Children, Event, python_command
 START_TIMEOUT_S = 20.0
 SLACK_S = 30.0
 """How long over its time a run may take before it counts as failed."""
-ARRIVAL_TIMEOUT_S = 10.0
+ARRIVAL_TIMEOUT_S = 30.0
 """How long chunks that a router took may take to arrive after the sender has ended."""
 
 Address = tuple[str, int]

@@ -24,7 +24,7 @@ from packetcloud.testbed.bench.report import Document
 from packetcloud.testbed.bench.rounds import Progress
 from packetcloud.testbed.daemons import Router, wait_host
 from packetcloud.testbed.demo.payload import make_payload_file, sha256_of
-from packetcloud.testbed.emulator.link import EmulatedLink
+from packetcloud.testbed.emulator.link import Link
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.processes import Child, Children, packetcloud_command, wait_until
@@ -168,7 +168,7 @@ def _attachment(scene: EmulatedScene, router: Router, role: str) -> list[str]:
     return ["--router", address, "--router-guid", router.guid, "--format", "json"]
 
 
-def _wait_begun(link: EmulatedLink, sender: Child) -> None:
+def _wait_begun(link: Link, sender: Child) -> None:
     """Wait until the transfer is under way."""
 
     def is_begun() -> bool:
@@ -200,7 +200,7 @@ class _Fault:
 
 
 @contextmanager
-def _fault(link: EmulatedLink, outage: Outage) -> Iterator[_Fault]:
+def _fault(link: Link, outage: Outage) -> Iterator[_Fault]:
     """Break the link; one that is dark once is whole again when it has been dark for its time."""
     to_right, to_left = outage.shapes()
     link.change(to_right, to_left)

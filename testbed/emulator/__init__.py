@@ -7,7 +7,8 @@
 - `honesty`   whether the emulator kept its own schedule
 - `tun`       TUN devices
 - `process`   `python -m packetcloud.testbed.emulator.process`: both directions of one link
-- `link`      such a link in a lab: start, change, report
+- `netem`     the same link made by the kernel, where it has what that takes
+- `link`      such a link in a lab: which of both, start, change, report
 
 `shape`, `faults`, `channel`, `packets` and `honesty` do no I/O and read no clock.
 Source: docs/how-to/emulate-a-link.md.

@@ -63,7 +63,7 @@ def objections(report: dict[str, Any]) -> list[str]:
     """Say why what a link reports is no measurement of the link; empty: it is one.
 
     Args:
-        report: of `link.EmulatedLink.report`.
+        report: of `link.TunLink.report`.
     """
     found = []
     lateness = report["lateness"]

@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import cache
+from typing import Any, Protocol
 
+from packetcloud.testbed.capabilities import probe_namespaces
 from packetcloud.testbed.emulator.honesty import objections
+from packetcloud.testbed.emulator.netem import start_netem_link, unfit
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.namespaces import DEFAULT_MTU, End, Namespace, NetworkLab
 from packetcloud.testbed.processes import Child, Children, python_command
 
 ANSWER_TIMEOUT_S = 10.0
+
+
+class Emulator(StrEnum):
+    """What makes a link."""
+
+    AUTO = "auto"
+    """netem where the kernel has it and the shape needs no more, else TUN."""
+    TUN = "tun"
+    """Our own process between two TUN devices: every shape, seeded, and it says how late it was."""
+    NETEM = "netem"
+    """The kernel's tbf and netem: cheaper, no seed, not every shape."""
+
+
+class Link(Protocol):
+    """A running link of either kind. `left` and `right` are its ends."""
+
+    left: End
+    right: End
+
+    def change(self, to_right: Shape | None = None, to_left: Shape | None = None) -> None:
+        """Change one direction or both while packets pass."""
+
+    def restart(self, to_right: Shape, to_left: Shape, seed: int) -> None:
+        """Begin anew: an empty link, chances from `seed`, sums from zero."""
+
+    def report(self) -> dict[str, Any]:
+        """Return what the link did since it was restarted, and whether that can be believed."""
+
+
 DEVICE_QUEUE_PACKETS = 20_000
 """What the kernel keeps for the emulator: a burst of 30 MB. What it drops beyond that counts as the
 emulator's fault."""
 
 
-class EmulatedLink:
-    """A running link. `left` and `right` are its ends."""
+class TunLink:
+    """A link of TUN devices; see `Link`."""
 
     def __init__(self, child: Child, left: End, right: End, mtu: int) -> None:
         self.child = child
@@ -56,6 +90,7 @@ class EmulatedLink:
         self.child.tell(do="report")
         report = self.child.wait_event("report", ANSWER_TIMEOUT_S)
         del report["event"]
+        report["emulator"] = Emulator.TUN.value
         report["overruns"]["not read in time"] = self._dropped() - self._dropped_before
         report["objections"] = objections(report)
         report["is_valid"] = not report["objections"]
@@ -63,6 +98,19 @@ class EmulatedLink:
 
     def _dropped(self) -> int:
         return sum(end.namespace.dropped_packets(end.device) for end in (self.left, self.right))
+
+
+def chosen(wanted: Emulator, shapes: Sequence[Shape] = ()) -> Emulator:
+    """Return TUN or NETEM: what is wanted, or for AUTO what this machine and the shapes allow."""
+    if wanted is not Emulator.AUTO:
+        return wanted
+    return Emulator.NETEM if not unfit(*shapes) and kernel_has_netem() else Emulator.TUN
+
+
+@cache
+def kernel_has_netem() -> bool:
+    """Find out by trying, once per process."""
+    return probe_namespaces().get("netem", False)
 
 
 def start_link(
@@ -74,8 +122,29 @@ def start_link(
     to_left: Shape,
     seed: int,
     mtu: int = DEFAULT_MTU,
-) -> EmulatedLink:
+    emulator: Emulator = Emulator.TUN,
+) -> Link:
     """Join two namespaces by an emulated link, with the addresses that a veth pair would have.
+
+    Raises:
+        TestbedError: this machine cannot make such a link.
+    """
+    if chosen(emulator, (to_right, to_left)) is Emulator.NETEM:
+        return start_netem_link(lab, left, right, to_right, to_left, mtu)
+    return start_tun_link(lab, children, left, right, to_right, to_left, seed, mtu)
+
+
+def start_tun_link(
+    lab: NetworkLab,
+    children: Children,
+    left: Namespace,
+    right: Namespace,
+    to_right: Shape,
+    to_left: Shape,
+    seed: int,
+    mtu: int = DEFAULT_MTU,
+) -> TunLink:
+    """Join two namespaces by a process between two TUN devices.
 
     Raises:
         TestbedError: there are no TUN devices here.
@@ -98,7 +167,7 @@ def start_link(
         namespace.set_queue(device, mtu, DEVICE_QUEUE_PACKETS)
         namespace.attach(device, address)
         ends.append(End(namespace, device, address))
-    link = EmulatedLink(child, ends[0], ends[1], mtu)
+    link = TunLink(child, ends[0], ends[1], mtu)
     link.restart(to_right, to_left, seed)
     return link
 

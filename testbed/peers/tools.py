@@ -11,7 +11,13 @@ from pathlib import Path
 from packetcloud.testbed.errors import MissingToolError
 from packetcloud.testbed.processes import Child, wait_until
 
-PACKAGES = {"iperf3": "iperf3", "socat": "socat", "haproxy": "haproxy", "nginx": "nginx-light"}
+PACKAGES = {
+    "iperf3": "iperf3",
+    "socat": "socat",
+    "haproxy": "haproxy",
+    "nginx": "nginx-light",
+    "tc": "iproute2",
+}
 """Program and the Debian package that brings it."""
 START_TIMEOUT_S = 10.0
 _VERSION_FLAGS = {"iperf3": "--version", "socat": "-V", "haproxy": "-v", "nginx": "-v"}

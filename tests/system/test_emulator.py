@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import pytest
 
 from packetcloud.testbed.bench.link_trial import LinkPlan, try_link
-from packetcloud.testbed.emulator.link import EmulatedLink, start_link
+from packetcloud.testbed.emulator.link import (
+    Emulator,
+    Link,
+    kernel_has_netem,
+    start_link,
+    start_tun_link,
+)
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.namespaces import NetworkLab
@@ -30,7 +36,7 @@ PLAIN = Shape()
 class Scene:
     """A link with a bound UDP socket at each end, connected to each other."""
 
-    link: EmulatedLink
+    link: Link
     left: socket.socket
     right: socket.socket
 
@@ -58,7 +64,7 @@ class Scene:
 def _scene(to_right: Shape, to_left: Shape = PLAIN, seed: int = 5) -> Iterator[Scene]:
     with NetworkLab() as lab, Children() as children:
         a, b = lab.namespace("a"), lab.namespace("b")
-        link = start_link(lab, children, a, b, to_right, to_left, seed)
+        link = start_tun_link(lab, children, a, b, to_right, to_left, seed)
         ends = (link.left, link.right), (link.right, link.left)
         left, right = (own.namespace.run(_socket, own.address, peer.address) for own, peer in ends)
         with left, right:
@@ -204,3 +210,51 @@ def test_the_hop_is_shown_second_by_second() -> None:
     assert document["receiver"]["altered"] == 0
     assert document["link"]["to_right"]["dropped"]["lost"] > 0
     assert document["link"]["seed"] == 1
+
+
+@pytest.mark.needs("tc")
+def test_the_kernels_own_rate_and_queue_are_seen() -> None:
+    """tbf between two bridges: what a burst leaves behind is spaced as the rate says."""
+    shape = Shape(rate_bps=8e6, queue_packets=30)
+    with NetworkLab() as lab, Children() as children:
+        a, b = lab.namespace("a"), lab.namespace("b")
+        link = start_link(lab, children, a, b, shape, PLAIN, 1, emulator=Emulator.NETEM)
+        left, right = (
+            own.namespace.run(_socket, own.address, peer.address)
+            for own, peer in ((link.left, link.right), (link.right, link.left))
+        )
+        with left, right:
+            scene = Scene(link, left, right)
+            scene.send(100, pause_s=0.0)
+            received = scene.received()
+        report = link.report()
+        link.restart(shape, PLAIN, 2)
+        assert link.report()["to_right"]["in_packets"] == 0
+    assert 30 <= len(received) <= 62
+    assert report["to_right"]["dropped"] == {"queue_full": 100 - len(received)}
+    spacing_s = (received[-1][0] - received[0][0]) / (len(received) - 1)
+    assert spacing_s == pytest.approx(0.001, rel=0.3)
+
+
+@pytest.mark.needs("tc")
+def test_netem_delays_and_loses() -> None:
+    """The same shape by the kernel, or an error that says what is missing."""
+    shape = Shape(delay_s=0.020, loss=0.2)
+    with NetworkLab() as lab, Children() as children:
+        a, b = lab.namespace("a"), lab.namespace("b")
+        if not kernel_has_netem():
+            with pytest.raises(TestbedError, match="netem"):
+                start_link(lab, children, a, b, shape, PLAIN, 1, emulator=Emulator.NETEM)
+            return
+        link = start_link(lab, children, a, b, shape, PLAIN, 1, emulator=Emulator.NETEM)
+        left, right = (
+            own.namespace.run(_socket, own.address, peer.address)
+            for own, peer in ((link.left, link.right), (link.right, link.left))
+        )
+        with left, right:
+            scene = Scene(link, left, right)
+            began_s = scene.send(500)
+            received = scene.received()
+        assert 340 <= len(received) <= 460
+        assert received[0][0] - began_s >= 0.020
+        assert link.report()["to_right"]["dropped"] == {"lost": 500 - len(received)}

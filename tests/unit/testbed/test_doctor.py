@@ -26,6 +26,7 @@ COMPLETE = Capabilities(
     can_make_namespaces=True,
     can_make_veth=True,
     can_emulate_links=True,
+    can_make_tun=True,
     congestion_controls=("reno", "bbr", "cubic"),
     has_apparmor=True,
     lxd="running",
@@ -106,3 +107,25 @@ def test_the_remedy_names_the_package_not_the_command() -> None:
     """`ip` is in iproute2: the remedy is a command that works."""
     lacking = _lacking(replace(COMPLETE, commands={"ip": None}))
     assert lacking["ip"].remedy == "apt-get install iproute2"
+
+
+@pytest.mark.parametrize(
+    ("netem", "tun", "says"),
+    [
+        (True, True, "netem for rate, delay and loss, TUN for everything else"),
+        (False, True, "TUN for everything"),
+        (True, False, "netem for rate, delay and loss"),
+    ],
+)
+def test_which_emulator_makes_links_is_said(netem: bool, tun: bool, says: str) -> None:
+    """What `--emulator auto` will choose."""
+    facts = replace(COMPLETE, can_emulate_links=netem, can_make_tun=tun)
+    (finding,) = (one for one in diagnose(facts) if one.name == "link emulator")
+    assert (finding.state, finding.found) == (State.OK, says)
+
+
+def test_without_tun_and_netem_no_link_is_emulated() -> None:
+    """Both ways out are named."""
+    lacking = _lacking(replace(COMPLETE, can_emulate_links=False, can_make_tun=False))
+    assert list(lacking) == ["link emulator", "netem"]
+    assert "bench loss" in lacking["link emulator"].cost

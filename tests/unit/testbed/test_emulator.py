@@ -13,6 +13,8 @@ from packetcloud.testbed.emulator import channel as channels
 from packetcloud.testbed.emulator.channel import NEVER, Channel
 from packetcloud.testbed.emulator.faults import Chance
 from packetcloud.testbed.emulator.honesty import LATE_S, WORST_S, Lateness, objections
+from packetcloud.testbed.emulator.link import Emulator, chosen
+from packetcloud.testbed.emulator.netem import fault_commands, rate_commands, unfit, way_sums
 from packetcloud.testbed.emulator.packets import flip_bit
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import TestbedError
@@ -353,3 +355,49 @@ def test_one_long_pause_or_one_drop_spoils_a_run() -> None:
 def test_an_idle_link_is_not_late() -> None:
     """No packet, no objection."""
     assert objections(_report(Lateness.empty())) == []
+
+
+def _text(commands: list[list[str]]) -> str:
+    return "\n".join(" ".join(command) for command in commands)
+
+
+def test_the_kernel_is_given_rate_and_queue() -> None:
+    """tbf counts 1514 bytes where a shape counts 1500; the queue is in packets or bytes."""
+    packets = _text(rate_commands("eth9", Shape(rate_bps=15e6, queue_packets=25)))
+    assert "dev eth9 root handle 2: tbf rate 15140000bit burst 3028b" in packets
+    assert packets.endswith("parent 2: handle 3: pfifo limit 25")
+    in_bytes = _text(rate_commands("eth9", Shape(rate_bps=15e6, queue_bytes=30_000)))
+    assert in_bytes.endswith("limit 30000b")
+    assert "tbf" not in _text(rate_commands("eth9", Shape()))
+
+
+def test_the_kernel_is_given_delay_and_faults() -> None:
+    """Random loss or Gilbert's, by the same two probabilities as our own chance."""
+    plain = _text(fault_commands("eth9", Shape(delay_s=0.015, loss=0.02, duplication=0.1)))
+    assert plain.endswith("netem limit 200000 delay 15000us loss random 2% duplicate 10%")
+    bursts = _text(fault_commands("eth9", Shape(loss=0.2, loss_burst=4.0)))
+    assert bursts.endswith("loss gemodel 6.25% 25%")
+    assert "netem" not in _text(fault_commands("eth9", Shape()))
+
+
+def test_what_the_kernel_cannot_do_is_named() -> None:
+    """Corruption must reach the application, and jitter must keep order: netem's do not."""
+    assert unfit(Shape(rate_bps=1e6, delay_s=0.1, loss=0.5, loss_burst=2.0)) == ""
+    assert unfit(Shape(corruption=0.1), Shape(down_s=1.0)) == "netem has no corruption, down_s"
+
+
+def test_what_is_wanted_is_taken_and_auto_never_asks_the_kernel_for_too_much() -> None:
+    """A shape that netem cannot make is made by TUN, whatever the kernel has."""
+    assert chosen(Emulator.NETEM) is Emulator.NETEM
+    assert chosen(Emulator.TUN) is Emulator.TUN
+    assert chosen(Emulator.AUTO, [Shape(corruption=0.1)]) is Emulator.TUN
+
+
+def test_the_sums_of_a_way_are_those_of_the_root() -> None:
+    """Inner queues count the same packets once more."""
+    shown = [
+        {"kind": "pfifo", "parent": "2:", "packets": 5, "bytes": 50, "drops": 7},
+        {"kind": "tbf", "root": True, "packets": 6, "bytes": 60, "drops": 7},
+    ]
+    assert way_sums(shown) == {"packets": 6, "bytes": 60, "drops": 7}
+    assert way_sums([{"kind": "noqueue", "root": True}])["drops"] == 0
