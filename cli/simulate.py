@@ -119,7 +119,7 @@ def _many(
         ("events", found.events_count),
         ("virtual hours", found.virtual_s / 3600),
         ("wall seconds", found.wall_s),
-        ("slowest seed, s", found.slowest_wall_s),
+        ("slowest seed, CPU s", found.slowest_cpu_s),
         ("longest recovery, s", found.longest_recovery_s),
     ]
     output.report(found.to_json(), [Table(("", ""), rows)])

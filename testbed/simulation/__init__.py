@@ -18,8 +18,10 @@ everything. Layers, each on the one before:
 - `watch`        caps and sums, looked at while a run goes
 - `checker`      judges the journals by the promises
 - `guard`        the real clock and real randomness are out of bounds
+- `ciphers`      no nonce twice, no replay accepted
 - `run`          one seed
 - `campaign`     many seeds, in several processes
+- `variants`     the bug museum: code broken on purpose, which the judges must catch
 
 Source: docs/reference/simulate.md.
 """

@@ -36,7 +36,7 @@ class Campaign:
     events_count: int
     virtual_s: float
     wall_s: float
-    slowest_wall_s: float
+    slowest_cpu_s: float
     longest_recovery_s: float
     by_scenario: dict[str, int]
     repeated_count: int
@@ -57,7 +57,7 @@ class Campaign:
             "events": self.events_count,
             "virtual_s": round(self.virtual_s, 3),
             "wall_s": round(self.wall_s, 3),
-            "slowest_wall_s": round(self.slowest_wall_s, 3),
+            "slowest_cpu_s": round(self.slowest_cpu_s, 3),
             "longest_recovery_s": round(self.longest_recovery_s, 3),
             "repeated": self.repeated_count,
             "by_scenario": self.by_scenario,
@@ -92,7 +92,7 @@ def run_campaign(
         total["events"] += result.events_count
         total["repeated"] += is_repeated
         virtual_s += result.virtual_s
-        slowest_s = max(slowest_s, result.wall_s)
+        slowest_s = max(slowest_s, result.cpu_s)
         if result.ok:
             recovery_s = max(recovery_s, result.recovery_s)
         else:

@@ -40,14 +40,14 @@ class Violation:
 class _Op:
     """What is known of one operation."""
 
-    __slots__ = ("digest", "end", "ended_at_s", "forgot", "refused", "submitted_s", "takers")
+    __slots__ = ("digest", "end", "ended_at_s", "forgot", "outcome", "submitted_s", "takers")
 
     def __init__(self, line: Line) -> None:
         self.digest = line.digest
         self.submitted_s = line.time_s
         self.takers: dict[str, float] = {}
-        self.refused = False
         self.end = ""
+        self.outcome = ""
         self.ended_at_s = 0.0
         self.forgot = False
 
@@ -63,7 +63,6 @@ class StreamingJudge:
     def __init__(self, must_end_by_s: Mapping[int, float], names: Mapping[str, str]) -> None:
         self.violations: list[Violation] = []
         self.ops: dict[int, _Op] = {}
-        self.probes_delivered_s: dict[int, float] = {}
         self._must_end_by_s = must_end_by_s
         self._guids = names
         self._took: Counter[tuple[int, str, str]] = Counter()
@@ -83,9 +82,6 @@ class StreamingJudge:
                 self.ops[line.op] = _Op(line)
             case Entry.TAKEN:
                 self._taken(line)
-            case Entry.REFUSED:
-                if line.op in self.ops:
-                    self.ops[line.op].refused = True
             case Entry.ENDED:
                 self._ended(line)
             case Entry.FORGOT:
@@ -94,7 +90,7 @@ class StreamingJudge:
                 self._took[line.op, self._guids[line.node], line.outcome] += 1
             case Entry.PASSED:
                 self._passed_on(line)
-            case Entry.GAVE_UP | Entry.FORGOTTEN:
+            case Entry.REFUSED | Entry.GAVE_UP | Entry.FORGOTTEN:
                 pass
 
     def finish(self, now_s: float) -> None:
@@ -124,6 +120,7 @@ class StreamingJudge:
             self._violated("L5", line, "its sender was told twice how it ended")
         op.end = "indeterminate" if line.is_indeterminate else word
         op.ended_at_s = line.time_s
+        op.outcome = line.outcome
         if word == "delivered" and not op.takers:
             self._violated("L1", line, "reported as delivered, and nobody took it")
         if word in _FAILURES and not line.is_indeterminate and op.takers:

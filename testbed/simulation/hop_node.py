@@ -47,6 +47,7 @@ class SimulatedHopNode:
         *,
         joins_datagrams: bool = True,
         mtu_bytes: int = 1500,
+        has_fast_aes: bool = True,
     ) -> None:
         self._process = process
         self._machine = process.machine
@@ -57,6 +58,7 @@ class SimulatedHopNode:
         self._upper = receiver
         self._admit = admit
         self._joins_datagrams = joins_datagrams
+        self._has_fast_aes = has_fast_aes
         self._datagram_bytes = mtu_bytes - IP_UDP_BYTES
         self._core: HopCore | None = None
         self._socket: Socket | None = None
@@ -84,6 +86,7 @@ class SimulatedHopNode:
             self._wake,
             self._note_fault,
             lambda: int(self._machine.wall_s() * 1e9),
+            self._has_fast_aes,
         )
         return sock.address
 
@@ -157,7 +160,7 @@ class SimulatedHopNode:
             self._send_out()
             if self._core is not core:
                 return
-            if not taken and not core.has_more:
+            if not core.has_more and (not taken or not sock.inbox):
                 break
         if core.has_more or sock.inbox:
             self._wake()

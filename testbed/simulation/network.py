@@ -12,9 +12,10 @@ from packetcloud.testbed.simulation.virtual_time import VirtualTime
 
 IP_UDP_BYTES = 28
 DEGRADED_LOSS = 0.6
+REPLAY_LATEST_S = 15
 CERTAIN_COUNT = 25
 """What is expected so often and happens never is not there: the odds are e**-25."""
-ARRIVALS_PER_S = 20_000
+ARRIVALS_PER_S = 5_000
 """Arrivals are looked at so often, as a network card does that gathers its interrupts."""
 
 
@@ -38,6 +39,8 @@ class LinkOptions:
     reorder: float = 0.0
     reorder_s: float = 0.005
     """Reordered datagrams come up to so much later."""
+    replay: float = 0.0
+    """Somebody on the way keeps a copy and sends it again, up to `REPLAY_LATEST_S` later."""
     corrupt: float = 0.0
     corruption_is_seen: bool = True
     """The UDP checksum drops what was altered; False: bit flips reach the receiver."""
@@ -94,7 +97,11 @@ class Path:
             arrivals.setdefault(at_s, []).append(datagram)
             if options.duplicate and rng.random() < options.duplicate:
                 counts["duplicated"] += 1
-                again_s = at_s + rng.randrange(200) / ARRIVALS_PER_S
+                again_s = at_s + rng.randrange(50) / ARRIVALS_PER_S
+                arrivals.setdefault(again_s, []).append(datagram)
+            if options.replay and rng.random() < options.replay:
+                counts["replayed"] += 1
+                again_s = at_s + rng.randrange(REPLAY_LATEST_S * ARRIVALS_PER_S) / ARRIVALS_PER_S
                 arrivals.setdefault(again_s, []).append(datagram)
         return arrivals
 
@@ -108,6 +115,7 @@ class Path:
             "duplicated": options.duplicate,
             "reordered": options.reorder,
             "corrupted": options.corrupt,
+            "replayed": options.replay,
         }
         return [
             f"{what} nothing of {offered} datagrams"

@@ -88,6 +88,7 @@ class Program:
         self.node: SimulatedHopNode | None = None
         self.joins_datagrams = True
         self.mtu_bytes = 1500
+        self.has_fast_aes = True
         self._network = network
         self._config = config
         self._write = write
@@ -122,6 +123,7 @@ class Program:
             admit,
             joins_datagrams=self.joins_datagrams,
             mtu_bytes=self.mtu_bytes,
+            has_fast_aes=self.has_fast_aes,
         )
         return self.node
 

@@ -12,6 +12,7 @@ from packetcloud.testbed.simulation.checker import (
     Violation,
     sorted_verdicts,
 )
+from packetcloud.testbed.simulation.ciphers import CipherWatch, watching_ciphers
 from packetcloud.testbed.simulation.guard import forbidding_real_time
 from packetcloud.testbed.simulation.journal import Line
 from packetcloud.testbed.simulation.programs import Operation
@@ -28,9 +29,9 @@ from packetcloud.testbed.simulation.world import World
 
 STEP_S = 0.5
 """How often the caps are looked at, and whether all is over."""
-RECOVERY_LIMIT_S = 45.0
+RECOVERY_LIMIT_S = 20.0
 """L10: after the last fault each flow delivers something within so long."""
-PROBES_COUNT = 22
+PROBES_COUNT = 10
 PROBE_INTERVAL_S = 2.0
 """Along a flow that has delivered nothing since the last fault, an application tries so often."""
 QUIET_LIMIT_S = LONGEST_LIFETIME_S + 40.0
@@ -55,7 +56,7 @@ class SeedResult:
     delivered_count: int
     events_count: int
     virtual_s: float
-    wall_s: float
+    cpu_s: float
     recovery_s: float
     """From the last fault to the first delivery of a chunk sent after it."""
     trace_digest: str
@@ -78,11 +79,11 @@ def run_seed(seed: int, scenario: str | None = None, *, tell: bool = False) -> S
 
 def run_plan(plan: Plan, *, tell: bool = False) -> SeedResult:
     """Run a plan to its end and judge it."""
-    began = time.perf_counter()
-    with forbidding_real_time():
-        run = _Run(plan, tell)
+    began = time.process_time()
+    run = _Run(plan, tell)
+    with forbidding_real_time(), watching_ciphers(run.ciphers):
         run.go()
-    return run.result(time.perf_counter() - began)
+    return run.result(time.process_time() - began)
 
 
 class _Run:
@@ -102,6 +103,7 @@ class _Run:
         }
         self._judge = StreamingJudge(must_end, names)
         self._watch = Watch(self._world)
+        self.ciphers = CipherWatch()
         self._is_over = False
 
     def go(self) -> None:
@@ -120,11 +122,12 @@ class _Run:
         self._watch.finish()
         self._judge.finish(world.time.now_s)
 
-    def result(self, wall_s: float) -> SeedResult:
+    def result(self, cpu_s: float) -> SeedResult:
         """Put together what was found."""
         plan, world, judge = self._plan, self._world, self._judge
         violations = [*judge.violations, *self._watch.violations]
         now_s = world.time.now_s
+        violations += [Violation("L12", 0, text, now_s) for text in self.ciphers.breaches]
         for text in world.faults_of_programs:
             violations.append(Violation("no fault", 0, text, now_s))
         streamed = {(v.promise, v.op) for v in judge.violations if v.promise in ("L1", "L2", "L3")}
@@ -136,6 +139,7 @@ class _Run:
         if recovery_s > RECOVERY_LIMIT_S:
             text = f"no delivery within {RECOVERY_LIMIT_S:g} s of the last fault's end"
             violations.append(Violation("L10", 0, text, now_s))
+        violations += self._given_up()
         return SeedResult(
             plan.seed,
             plan.scenario,
@@ -145,7 +149,7 @@ class _Run:
             len(delivered),
             world.time.events_count,
             now_s,
-            wall_s,
+            cpu_s,
             recovery_s,
             self._trace.digest,
             tuple(plan.lines()),
@@ -167,6 +171,20 @@ class _Run:
             if at_s >= healed_at_s
         ]
         return min(moments, default=float("inf"))
+
+    def _given_up(self) -> list[Violation]:
+        """Return what expired although it had `RECOVERY_LIMIT_S` without any fault."""
+        found = []
+        for operation in (*self._plan.operations, *self._probes):
+            op = self._judge.ops.get(operation.op)
+            if op is None or op.forgot or op.takers or not operation.wants_report:
+                continue
+            begins_s = max(operation.at_s, self._plan.healed_at_s)
+            left_s = op.submitted_s + operation.lifetime_s - begins_s
+            if left_s > RECOVERY_LIMIT_S and op.outcome.startswith("expired"):
+                text = f"expired after {left_s:.1f} s without a fault"
+                found.append(Violation("L10", operation.op, text, op.ended_at_s))
+        return found
 
     def _round(self, number: int) -> list[Operation]:
         """Return the chunks of one round of probes: one along each flow."""
@@ -202,6 +220,7 @@ class _Run:
         self._lines.append(line)
         self._trace.line(line)
         self._judge.feed(line)
+        self._world.noted(line)
 
 
 def _paused_s(plan: Plan, machine: str) -> float:

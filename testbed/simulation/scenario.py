@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from packetcloud.testbed.simulation.journal import Entry
 from packetcloud.testbed.simulation.network import LinkOptions
 from packetcloud.testbed.simulation.programs import Operation, Tempo
 
@@ -19,6 +20,7 @@ LOAD_LASTS_S = 6.0
 SHORTEST_LIFETIME_S = 2.0
 LONGEST_LIFETIME_S = 40.0
 PROBE_LIFETIME_S = 30.0
+LONGEST_AIM_S = 2.0
 FIRST_PROBE = 1_000_000
 """Operations from here on are sent after the last fault has healed."""
 
@@ -35,11 +37,15 @@ class Fault:
     for_s: float = 0.0
     amount_s: float = 0.0
     """By how much a clock is set forward."""
+    after: Entry | None = None
+    """It comes right after such a line of the target's journal, the first from `at_s` on; without
+    one if none comes for `LONGEST_AIM_S`."""
 
     def __str__(self) -> str:
         amount = f" by {self.amount_s:+g} s" if self.amount_s else ""
         lasting = f" for {self.for_s:.3f} s" if self.for_s else ""
-        return f"{self.kind} {self.target} at {self.at_s:.3f} s{lasting}{amount}"
+        aim = f" after the next {self.after.value!r}" if self.after is not None else ""
+        return f"{self.kind} {self.target} at {self.at_s:.3f} s{aim}{lasting}{amount}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,13 @@ class Plan:
     services: dict[str, str] = field(default_factory=dict)
     """By machine: the service that runs there."""
     joins_datagrams: bool = True
+    is_private: bool = False
+    """All links are private: the sessions are open."""
+    has_fast_aes: bool = True
+    """The suite that all machines prefer."""
     store_bytes: int = 4 << 20
+    max_unanswered_count: int = 64
+    """Chunks that an application may leave unanswered before its endpoint takes no more."""
     detached_hold_s: float = 30.0
     faults_overlap: bool = False
     """One fault may hide another: it is enough that one of them is felt."""
@@ -65,14 +77,19 @@ class Plan:
     @property
     def healed_at_s(self) -> float:
         """From here on nothing goes wrong any more."""
-        ends = [fault.at_s + fault.for_s for fault in self.faults]
+        ends = [
+            fault.at_s + fault.for_s + (LONGEST_AIM_S if fault.after is not None else 0.0)
+            for fault in self.faults
+        ]
         return max([LOAD_BEGINS_S + LOAD_LASTS_S, *ends])
 
     def lines(self) -> list[str]:
         """Return the options as people read them."""
         text = [
             f"seed {self.seed}, scenario {self.scenario}, topology {self.topology}",
-            f"joins_datagrams {self.joins_datagrams}, store_bytes {self.store_bytes}, "
+            f"joins_datagrams {self.joins_datagrams}, is_private {self.is_private}, "
+            f"has_fast_aes {self.has_fast_aes}, store_bytes {self.store_bytes}, "
+            f"max_unanswered_count {self.max_unanswered_count}, "
             f"detached_hold_s {self.detached_hold_s:g}",
         ]
         for name, (there, back) in self.links.items():
@@ -101,6 +118,7 @@ class _Draw:
         self.seed = seed
         self.scenario = scenario
         self.rng = random.Random(f"packetcloud simulation {scenario} {seed}")
+        self.is_private = self.rng.random() < 0.2
 
     def link(
         self, *, lossy: bool = False, bursty: bool = False, crooked: bool = False
@@ -123,7 +141,10 @@ class _Draw:
                 duplicate=rng.choice([0.0, 0.02, 0.1, 0.3]),
                 reorder=rng.choice([0.05, 0.2, 0.5]),
                 reorder_s=rng.choice([0.001, 0.01, 0.05]),
+                replay=rng.choice([0.0, 0.0, 0.05]),
                 corrupt=rng.choice([0.0, 0.02, 0.05]),
+                # An open session has only the checksum of UDP between it and bit flips.
+                corruption_is_seen=self.is_private,
             )
         return options
 
@@ -183,6 +204,8 @@ class _Draw:
     def plan(self, topology: str, operations: tuple[Operation, ...], **rest: object) -> Plan:
         common: dict[str, object] = {
             "joins_datagrams": self.rng.random() < 0.7,
+            "is_private": self.is_private,
+            "has_fast_aes": self.rng.random() < 0.7,
             "detached_hold_s": self.rng.choice([5.0, 30.0]),
         }
         values = common | rest
@@ -240,7 +263,9 @@ def _degrade(draw: _Draw) -> Plan:
 
 def _kill_router(draw: _Draw) -> Plan:
     at_s = draw.moment()
-    faults = [Fault("kill", draw.rng.choice(["R1", "R2"]), at_s, draw.rng.uniform(0.05, 4.0))]
+    after = draw.rng.choice([None, Entry.TOOK, Entry.PASSED])
+    target, for_s = draw.rng.choice(["R1", "R2"]), draw.rng.uniform(0.05, 4.0)
+    faults = [Fault("kill", target, at_s, for_s, after=after)]
     if draw.rng.random() < 0.3:
         other = "R1" if faults[0].target == "R2" else "R2"
         near_s = at_s + draw.rng.choice([0.01, 0.05, 1.0])
@@ -249,14 +274,18 @@ def _kill_router(draw: _Draw) -> Plan:
 
 
 def _kill_host(draw: _Draw) -> Plan:
-    kind = "kill"
+    rng = draw.rng
     at_s = draw.moment()
-    target = draw.rng.choice(["A", "B"])
-    faults = [Fault(kind, target, at_s, draw.rng.uniform(0.02, 3.0))]
-    if draw.rng.random() < 0.3:
-        by_s = draw.rng.choice([-86_400.0, 3_600.0, 86_400.0])
-        faults.append(Fault("step_clock", target, at_s + 0.01, amount_s=by_s))
-    return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.5)
+    target = rng.choice(["A", "B"])
+    after = rng.choice([None, Entry.TOOK, Entry.TAKEN, Entry.TAKEN])
+    faults = [Fault("kill", target, at_s, rng.uniform(0.02, 3.0), after=after)]
+    if rng.random() < 0.3:
+        by_s = rng.choice([-86_400.0, 3_600.0, 86_400.0])
+        faults.append(Fault("step_clock", target, at_s + LONGEST_AIM_S, amount_s=by_s))
+    plan = _line(draw, tuple(faults), lossy=rng.random() < 0.5)
+    if rng.random() < 0.3:
+        return replace(plan, tempos={target: Tempo(hold_s=rng.choice([0.1, 0.5]), defers=True)})
+    return plan
 
 
 def _pause(draw: _Draw) -> Plan:
@@ -291,6 +320,8 @@ def _slow_destination(draw: _Draw) -> Plan:
         draw.operations(flows, rng.randint(30, 60)),
         links=draw.links(THREE, lossy=rng.random() < 0.3),
         tempos={"B": tempo},
+        store_bytes=rng.choice([30_000, 300_000, 4 << 20]),
+        max_unanswered_count=rng.choice([4, 64]),
     )
 
 

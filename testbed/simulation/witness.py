@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import MAX_HEADER_BYTES, PayloadType, decode_header
-from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Settlement
+from packetcloud.chunk.hop.api import Body, Deferral, Neighbour, Refusal, Settlement
 from packetcloud.chunk.messages import BodyKind, Outcome, decode_reports
 from packetcloud.chunk.names import GUID
 from packetcloud.testbed.simulation.journal import Entry
@@ -56,11 +56,17 @@ class Witness:
     def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Any:
         chunk = chunk_in(body.head(MAX_HEADER_BYTES + OP_BYTES)) if kind is BodyKind.CHUNK else None
         answer = self.upper.body_received(self._of(neighbour), kind, body)
-        if chunk is not None and not isinstance(answer, Refusal):
-            self._note(Entry.TOOK, chunk, neighbour.guid.short)
-            if chunk.wants_report:
-                self.held[chunk] = self.held.get(chunk, 0) + 1
+        if chunk is not None and answer is None:
+            self.took(chunk, neighbour)
+        elif chunk is not None and isinstance(answer, Deferral):
+            self._of(neighbour).pending[id(body)] = chunk
         return answer
+
+    def took(self, chunk: Chunk, neighbour: Neighbour) -> None:
+        """This node answers for a chunk that came from `neighbour`."""
+        self._note(Entry.TOOK, chunk, neighbour.guid.short)
+        if chunk.wants_report:
+            self.held[chunk] = self.held.get(chunk, 0) + 1
 
     def body_settled(
         self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
@@ -102,6 +108,8 @@ class _SeenNeighbour:
         self._own = own
         self.sent: dict[int, Chunk] = {}
         """By the identity of the token, which is in use for one body at a time."""
+        self.pending: dict[int, Chunk] = {}
+        """By the identity of the body: what came from here and is not decided yet."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._neighbour, name)
@@ -115,6 +123,12 @@ class _SeenNeighbour:
     ) -> None:
         self._note(kind, lambda: prefix + body.head(MAX_HEADER_BYTES + OP_BYTES), b"", token)
         self._neighbour.send_body(kind, body, token, prefix, **more)
+
+    def decide(self, body: Body, refusal: Refusal | None = None) -> None:
+        chunk = self.pending.pop(id(body), None)
+        if chunk is not None and refusal is None:
+            self._witness.took(chunk, self._neighbour)
+        self._neighbour.decide(body, refusal)
 
     def _note(self, kind: BodyKind, head: Callable[[], bytes], payload: Any, token: object) -> None:
         if kind is not BodyKind.CHUNK:

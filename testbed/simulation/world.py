@@ -12,6 +12,7 @@ from packetcloud.chunk.names import GUID, NA
 from packetcloud.host.endpoint_core import EndpointLimits
 from packetcloud.host.outstanding import SendLimits
 from packetcloud.router.settings import RouterNeighbour, RouterSettings, ServiceSettings
+from packetcloud.testbed.simulation.journal import Line
 from packetcloud.testbed.simulation.machine import Machine
 from packetcloud.testbed.simulation.network import Network, Path
 from packetcloud.testbed.simulation.programs import (
@@ -24,7 +25,7 @@ from packetcloud.testbed.simulation.programs import (
     WriteLine,
     identity_of,
 )
-from packetcloud.testbed.simulation.scenario import Fault, Plan
+from packetcloud.testbed.simulation.scenario import LONGEST_AIM_S, Fault, Plan
 from packetcloud.testbed.simulation.trace import Trace
 from packetcloud.testbed.simulation.virtual_time import VirtualTime
 
@@ -55,6 +56,8 @@ class World:
         self.network = Network(self.time, self._seed, trace)
         self.machines: dict[str, Machine] = {}
         self.programs: dict[str, Program] = {}
+        self._aimed: list[Fault] = []
+        """Faults that wait for a line of their target's journal."""
         self._build()
 
     @property
@@ -76,12 +79,23 @@ class World:
         for program in self.programs.values():
             self.time.at(rng.random() * 0.2, program.start)
         for fault in self.plan.faults:
-            self.time.at(fault.at_s, functools.partial(self._begin, fault))
+            self.time.at(fault.at_s, functools.partial(self._aim, fault))
+
+    def noted(self, line: Line) -> None:
+        """A line was written: a fault may wait for it."""
+        for fault in self._aimed:
+            if fault.target == line.node and fault.after is line.entry:
+                self._aimed.remove(fault)
+                # In the same turn of the process, or in one that follows soon.
+                delay_s = random.Random(f"{self._seed}/{fault}").choice([0.0, 0.0002, 0.002])
+                self.time.at(self.time.now_s + delay_s, functools.partial(self._begin, fault))
+                return
 
     # --- building -------------------------------------------------------------------------------
 
     def _build(self) -> None:
         plan = self.plan
+        hop = replace(HOP, private_links=("10.0.0.0/24",)) if plan.is_private else HOP
         places = ROUTERS_OF[plan.topology]
         routers = sorted(set(places.values()))
         names = [*routers, *places, *plan.services]
@@ -96,31 +110,32 @@ class World:
         for name in routers:
             settings = self._router_settings(name, routers, places)
             self.programs[name] = RouterProgram(
-                self.machines[name], self.network, HOP, self._write, settings
+                self.machines[name], self.network, hop, self._write, settings
             )
         for name, router in places.items():
             self.programs[name] = HostProgram(
                 self.machines[name],
                 self.network,
-                HOP,
+                hop,
                 self._write,
                 (self.machines[router].ip, ROUTER_PORT),
                 [operation for operation in plan.operations if operation.source == name],
                 plan.tempos.get(name, Tempo()),
-                EndpointLimits(HOSTS, max_unanswered_count=64),
+                EndpointLimits(HOSTS, max_unanswered_count=plan.max_unanswered_count),
                 self._seed,
             )
         for number, (name, service) in enumerate(plan.services.items()):
             self.programs[name] = ServiceProgram(
                 self.machines[name],
                 self.network,
-                replace(HOP, instance=number),
+                replace(hop, instance=number),
                 self._write,
                 (self.machines[routers[0]].ip, ROUTER_PORT),
                 service,
             )
         for program in self.programs.values():
             program.joins_datagrams = plan.joins_datagrams
+            program.has_fast_aes = plan.has_fast_aes
 
     def _router_settings(
         self, name: str, routers: list[str], places: dict[str, str]
@@ -154,6 +169,19 @@ class World:
         )
 
     # --- faults ---------------------------------------------------------------------------------
+
+    def _aim(self, fault: Fault) -> None:
+        if fault.after is None:
+            self._begin(fault)
+            return
+        self._aimed.append(fault)
+
+        def lose_patience() -> None:
+            if fault in self._aimed:
+                self._aimed.remove(fault)
+                self._begin(fault)
+
+        self.time.at(fault.at_s + LONGEST_AIM_S, lose_patience)
 
     def _begin(self, fault: Fault) -> None:
         self._trace.event(self.time.now_s, str(fault))

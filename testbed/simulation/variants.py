@@ -1,0 +1,435 @@
+"""The bug museum: code broken on purpose, which the judges must catch.
+
+Each variant is a patch of the real classes while a run goes: a mistake that somebody made once,
+here or elsewhere, or that lies near. If its run passes, the judges or the scenarios are broken.
+A patched name that is gone raises: whoever renames a method moves its variant along.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from packetcloud.chunk.hop import keys
+from packetcloud.chunk.hop.api import Refusal, Settlement
+from packetcloud.chunk.hop.datagrams import TAG_BYTES
+from packetcloud.chunk.hop.envelope import Envelope
+from packetcloud.chunk.hop.receiver import Receiver
+from packetcloud.chunk.hop.replay import ReplayWindow
+from packetcloud.chunk.hop.sender import Sender
+from packetcloud.chunk.hop.session import Session
+from packetcloud.chunk.reasons import Reason
+from packetcloud.host.endpoint import Endpoint
+from packetcloud.host.endpoint_core import EndpointCore
+from packetcloud.host.outstanding import OutstandingSends
+from packetcloud.router.custody import CustodyBook
+from packetcloud.router.forward import Forwarder
+from packetcloud.testbed.simulation.machine import ProcessReactor
+from packetcloud.testbed.simulation.run import SeedResult, run_plan
+from packetcloud.testbed.simulation.scenario import Plan, draw_plan
+
+MOST_SEEDS_COUNT = 40
+"""A variant is caught within so many seeds of its scenario."""
+
+Patch = tuple[Any, str, Callable[[Any], Any]]
+"""Owner, name, and a function from the real attribute to the broken one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One mistake."""
+
+    name: str
+    story: str
+    """What is wrong, and where it comes from."""
+    scenario: str
+    promises: tuple[str, ...]
+    """What may break; any of them counts as caught."""
+    patches: tuple[Patch, ...]
+    arrange: Callable[[Plan], Plan] = lambda plan: plan
+    """Makes the plans of the scenario fit for it."""
+
+
+@contextmanager
+def broken(variant: Variant) -> Iterator[None]:
+    """Have the real classes behave as the variant says.
+
+    Raises:
+        AttributeError: what it patches is not there any more.
+    """
+    originals: list[tuple[Any, str, Any]] = []
+    try:
+        for owner, name, spoil in variant.patches:
+            original = getattr(owner, name)
+            originals.append((owner, name, original))
+            setattr(owner, name, spoil(original))
+        yield
+    finally:
+        for owner, name, original in reversed(originals):
+            setattr(owner, name, original)
+
+
+def hunt(variant: Variant, seeds: int = MOST_SEEDS_COUNT) -> tuple[SeedResult | None, int]:
+    """Return the first seed that catches the variant, or None, and how many were run."""
+    for seed in range(seeds):
+        plan = variant.arrange(draw_plan(seed, variant.scenario))
+        with broken(variant):
+            result = run_plan(plan)
+        if any(violation.promise in variant.promises for violation in result.violations):
+            return result, seed + 1
+    return None, seeds
+
+
+def _private(plan: Plan) -> Plan:
+    """Open sessions: what a cipher would catch as well must be caught without it."""
+    return replace(plan, is_private=True, links=_links(plan, corruption_is_seen=True))
+
+
+def _sealed(plan: Plan) -> Plan:
+    return replace(plan, is_private=False, links=_links(plan, corruption_is_seen=False))
+
+
+def _large(plan: Plan) -> Plan:
+    """Bodies of many segments, all at once."""
+    operations = tuple(
+        replace(operation, size=max(operation.size, 20_000), at_s=1.0 + 0.002 * number)
+        for number, operation in enumerate(plan.operations)
+    )
+    return replace(_private(plan), operations=operations)
+
+
+def _links(plan: Plan, **options: Any) -> Any:
+    return {
+        name: (replace(there, **options), replace(back, **options))
+        for name, (there, back) in plan.links.items()
+    }
+
+
+# --- the hop ------------------------------------------------------------------------------------
+
+
+def _takes_what_is_refused(original: Any) -> Any:
+    def deliver(self: Session, *arguments: Any) -> Any:
+        answer = original(self, *arguments)
+        return None if isinstance(answer, Refusal) else answer
+
+    return deliver
+
+
+def _counts_repeats(original: Any) -> Any:
+    def mark(self: Receiver, incoming: Any, index: int, end: int) -> bool:
+        before = incoming.count
+        is_whole: bool = original(self, incoming, index, end)
+        if incoming.count == before:
+            incoming.count += end - index
+        return is_whole or incoming.count >= incoming.segments
+
+    return mark
+
+
+def _is_whole_at_its_end(original: Any) -> Any:
+    def mark(self: Receiver, incoming: Any, index: int, end: int) -> bool:
+        original(self, incoming, index, end)
+        return bool(end == incoming.segments)
+
+    return mark
+
+
+_incoming_of: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
+
+
+def _shares_transfers(original: Any) -> Any:
+    def init(self: Receiver, pool: Any, *arguments: Any, **named: Any) -> None:
+        original(self, pool, *arguments, **named)
+        self._incoming = _incoming_of.setdefault(pool, {})
+
+    return init
+
+
+class _Unchecked:
+    """A cipher that deciphers whatever comes: with both suites that is to add the key stream."""
+
+    def __init__(self, cipher: Any) -> None:
+        self._cipher = cipher
+        self.encrypt = cipher.encrypt
+        self.encrypt_into = cipher.encrypt_into
+
+    def decrypt(self, nonce: bytes, data: Any, associated: Any) -> bytes:
+        size = len(data) - TAG_BYTES
+        stream = np.frombuffer(self._cipher.encrypt(nonce, bytes(size), b""), np.uint8)
+        return bytes(np.frombuffer(data, np.uint8)[:size] ^ stream[:size])
+
+    def decrypt_into(self, nonce: bytes, data: Any, associated: Any, into: Any) -> None:
+        into[: len(data) - TAG_BYTES] = self.decrypt(nonce, data, associated)
+
+
+def _does_not_check_tags(original: Any) -> Any:
+    return lambda suite, key: _Unchecked(original(suite, key))
+
+
+def _counts_slowly(original: Any) -> Any:
+    def control(self: Envelope, frames: Any) -> bytes:
+        datagram: bytes = original(self, frames)
+        if not self._counter % 16:
+            self._counter -= 1
+        return datagram
+
+    return control
+
+
+def _lets_everything_pass(original: Any) -> Any:
+    return lambda self, counter: None
+
+
+def _releases_at_once(original: Any) -> Any:
+    def send_body(self: Session, kind: Any, body: Any, *arguments: Any, **named: Any) -> None:
+        original(self, kind, body, *arguments, **named)
+        body.release()
+
+    return send_body
+
+
+def _keeps_the_credit(original: Any) -> Any:
+    return lambda self, *arguments: None
+
+
+def _cancels_for_certain(original: Any) -> Any:
+    def cancel(self: Sender, token: object) -> None:
+        end: Any = self._end
+
+        def end_for_certain(outgoing: Any, settlement: Settlement, reason: int) -> None:
+            end(outgoing, Settlement.CANCELLED, int(Reason.CANCELLED))
+
+        self._end = end_for_certain  # type: ignore[method-assign]
+        try:
+            original(self, token)
+        finally:
+            del self._end
+
+    return cancel
+
+
+def _runs_on_the_wall_clock(original: Any) -> Any:
+    return lambda self: self.process.machine.wall_s()
+
+
+# --- the router ---------------------------------------------------------------------------------
+
+
+def _forgets(when: Settlement) -> Callable[[Any], Any]:
+    def spoil(original: Any) -> Any:
+        def settled(
+            self: Forwarder, entry: Any, attachment: Any, settlement: Any, *rest: Any
+        ) -> None:
+            if settlement is when:
+                self._book.passed_on(entry, entry.next_hop.is_router)
+            else:
+                original(self, entry, attachment, settlement, *rest)
+
+        return settled
+
+    return spoil
+
+
+def _knows_of_no_copies(original: Any) -> Any:
+    def give_up(self: CustodyBook, entry: Any, *arguments: Any) -> None:
+        entry.has_left_a_copy = False
+        original(self, entry, *arguments)
+
+    return give_up
+
+
+# --- the host -----------------------------------------------------------------------------------
+
+
+def _remembers_nothing(original: Any) -> Any:
+    return lambda self, entries: None
+
+
+def _suppresses_on_arrival(original: Any) -> Any:
+    def arrived(self: EndpointCore, chunk: Any, now: float) -> Any:
+        outcome = original(self, chunk, now)
+        if outcome is chunk:
+            header = chunk.header
+            self.window.taken(header.source.value, header.chunk_id.value)
+            self._remembered.append((header.source.value, header.chunk_id.value, 100.0))
+        return outcome
+
+    return arrived
+
+
+def _reports_on_arrival(original: Any) -> Any:
+    def arrived(self: EndpointCore, chunk: Any, now: float) -> Any:
+        outcome = original(self, chunk, now)
+        if outcome is chunk and chunk.header.wants_report:
+            self._report(chunk.header.source, chunk.header.chunk_id, None, now)
+        return outcome
+
+    return arrived
+
+
+def _hands_once(original: Any) -> Any:
+    def hand(self: OutstandingSends, send: Any, now: float) -> None:
+        if not send.attempts_count:
+            original(self, send, now)
+
+    return hand
+
+
+def _ends_never(original: Any) -> Any:
+    return lambda self, send, now: self._schedule(send, now + 1e6)
+
+
+VARIANTS = (
+    Variant(
+        "acknowledges before custody",
+        "The hop acknowledges a whole body before the layer above has taken it. The prototype's "
+        "CACK said no more than that the bits had come.",
+        "slow_destination",
+        ("L4",),
+        ((Session, "_deliver", _takes_what_is_refused),),
+    ),
+    Variant(
+        "counts repeats",
+        "A datagram that comes twice counts twice, so a body with a hole is complete. The "
+        "prototype did that.",
+        "crooked",
+        ("L3",),
+        ((Receiver, "_mark", _counts_repeats),),
+        _private,
+    ),
+    Variant(
+        "keys transfers by number only",
+        "Unfinished transfers are found by their number, whoever sent them: two neighbours write "
+        "into one body. The prototype's tables were keyed by hop id only.",
+        "slow_destination",
+        ("L1", "L2", "L3", "L4", "L9", "L10", "no fault"),
+        ((Receiver, "__init__", _shares_transfers),),
+        _private,
+    ),
+    Variant(
+        "is whole at its end",
+        "A body is delivered when its last segment has come, holes or not.",
+        "loss",
+        ("L3",),
+        ((Receiver, "_mark", _is_whole_at_its_end),),
+        _private,
+    ),
+    Variant(
+        "does not check tags",
+        "What is deciphered is not proven: bit flips reach the application.",
+        "crooked",
+        ("L3",),
+        ((keys, "make_aead", _does_not_check_tags),),
+        _sealed,
+    ),
+    Variant(
+        "repeats a nonce",
+        "The counter of datagrams stands still now and then.",
+        "loss",
+        ("L12",),
+        ((Envelope, "control", _counts_slowly),),
+        _sealed,
+    ),
+    Variant(
+        "accepts replays",
+        "Nobody looks whether a datagram was opened before.",
+        "crooked",
+        ("L12",),
+        ((ReplayWindow, "check", _lets_everything_pass),),
+        _sealed,
+    ),
+    Variant(
+        "releases a body too early",
+        "The router gives a body's buffer back as soon as the next hop has queued it.",
+        "kill_router",
+        ("L3", "L9", "no fault"),
+        ((Session, "send_body", _releases_at_once),),
+        _large,
+    ),
+    Variant(
+        "leaks credit",
+        "A released body stays on the sender's account.",
+        "loss",
+        ("L9",),
+        ((Receiver, "_release", _keeps_the_credit),),
+    ),
+    Variant(
+        "cancels for certain",
+        "A cancelled body counts as not delivered although all of it was sent. Ours, found by the "
+        "scenarios pause and partition.",
+        "pause",
+        ("L5",),
+        ((Sender, "cancel", _cancels_for_certain),),
+    ),
+    Variant(
+        "runs timers on the wall clock",
+        "What Twisted does by itself: reactor.seconds is time.time.",
+        "clocks",
+        ("L1", "L5", "L9", "L10"),
+        ((ProcessReactor, "seconds", _runs_on_the_wall_clock),),
+    ),
+    Variant(
+        "forgets on LOST",
+        "A router takes the end of a session for an acceptance.",
+        "kill_router",
+        ("L4",),
+        ((Forwarder, "settled", _forgets(Settlement.LOST)),),
+    ),
+    Variant(
+        "drops what is refused",
+        "A router forgets a chunk that the next hop refuses, and tells nobody.",
+        "slow_destination",
+        ("L4",),
+        ((Forwarder, "settled", _forgets(Settlement.REFUSED)),),
+    ),
+    Variant(
+        "reports doubtful ends as certain",
+        "A router that left a copy behind reports the chunk as expired. Ours, found by the "
+        "scenario pause.",
+        "pause",
+        ("L5",),
+        ((CustodyBook, "give_up", _knows_of_no_copies),),
+    ),
+    Variant(
+        "keeps the duplicate window in memory",
+        "A restarted receiver takes a second copy for a new chunk.",
+        "kill_host",
+        ("L2",),
+        ((Endpoint, "_remember", _remembers_nothing),),
+    ),
+    Variant(
+        "suppresses before it delivers",
+        "A chunk counts as taken when it arrives: killed before the application had it, the host "
+        "suppresses every later copy and reports them as delivered.",
+        "kill_host",
+        ("L1",),
+        ((EndpointCore, "_data_arrived", _suppresses_on_arrival),),
+    ),
+    Variant(
+        "reports before the application",
+        "The source is told when the chunk has arrived, not when somebody took it.",
+        "slow_destination",
+        ("L1",),
+        ((EndpointCore, "_data_arrived", _reports_on_arrival),),
+    ),
+    Variant(
+        "never sends again",
+        "A source hands each chunk over once; what a killed router had is never heard of again.",
+        "kill_router",
+        ("L10",),
+        ((OutstandingSends, "_hand", _hands_once),),
+    ),
+    Variant(
+        "ignores deadlines",
+        "A send whose lifetime is over just waits on.",
+        "partition",
+        ("L1", "L5", "L9"),
+        ((OutstandingSends, "_lifetime_over", _ends_never),),
+    ),
+)

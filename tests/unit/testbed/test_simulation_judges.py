@@ -1,0 +1,82 @@
+"""The judges themselves: each breach of a promise, written by hand, is seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from packetcloud.testbed.simulation.checker import GRACE_S, StreamingJudge, sorted_verdicts
+from packetcloud.testbed.simulation.journal import Entry, Line
+
+GUIDS = {"A": "guid-a", "R": "guid-r", "B": "guid-b"}
+
+
+def line(
+    time_s: float,
+    node: str,
+    entry: Entry,
+    op: int = 1,
+    digest: str = "d1",
+    outcome: str = "",
+    is_indeterminate: bool = False,
+) -> Line:
+    return Line(time_s, node, 1, entry, op, "guid-a", op, 100, digest, outcome, is_indeterminate)
+
+
+def submitted(op: int = 1) -> Line:
+    return line(1.0, "A", Entry.SUBMITTED, op)
+
+
+def ended(outcome: str, at_s: float = 3.0, is_indeterminate: bool = False) -> Line:
+    return line(at_s, "A", Entry.ENDED, outcome=outcome, is_indeterminate=is_indeterminate)
+
+
+def taken(at_s: float = 2.0, digest: str = "d1", node: str = "B") -> Line:
+    return line(at_s, node, Entry.TAKEN, digest=digest)
+
+
+def promises(*lines: Line) -> set[str]:
+    judge = StreamingJudge({1: 10.0}, GUIDS)
+    for one in lines:
+        judge.feed(one)
+    judge.finish(20.0)
+    return {violation.promise for violation in judge.violations}
+
+
+CASES = [
+    ("delivered", [submitted(), taken(), ended("delivered")], set()),
+    ("failed", [submitted(), ended("expired deadline_passed")], set()),
+    ("killed", [submitted(), line(2.0, "A", Entry.FORGOT)], set()),
+    ("taken-late-in-doubt", [submitted(), ended("expired", 2.0, True), taken(5.0)], set()),
+    ("two-receivers", [submitted(), taken(), taken(node="R"), ended("delivered")], set()),
+    ("never-ended", [submitted(), taken()], {"L1"}),
+    ("delivered-to-nobody", [submitted(), ended("delivered")], {"L1"}),
+    ("delivered-before-taken", [submitted(), ended("delivered", 2.0), taken(3.0)], {"L1"}),
+    ("taken-twice", [submitted(), taken(), taken(2.5), ended("delivered")], {"L2"}),
+    ("submitted-twice", [submitted(), submitted(), taken(), ended("delivered")], {"L2"}),
+    ("altered", [submitted(), taken(digest="d2"), ended("delivered")], {"L3"}),
+    ("of-nobody", [taken()], {"L3"}),
+    ("certain-but-taken", [submitted(), taken(), ended("refused hop_limit")], {"L5"}),
+    ("taken-after-certain", [submitted(), ended("expired", 2.0), taken(5.0)], {"L5"}),
+    ("told-twice", [submitted(), taken(), ended("delivered"), ended("delivered")], {"L5"}),
+    ("told-late", [submitted(), ended("expired", 10.1 + GRACE_S)], {"L5"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_breach_is_seen_by_both_judges(lines: list[Line], expected: set[str]) -> None:
+    """The streaming judge names the promise; the sorting one agrees on L1 to L3."""
+    assert promises(*lines) == expected
+    assert {promise for promise, _ in sorted_verdicts(lines)} == expected & {"L1", "L2", "L3"}
+
+
+def test_custody_passed_on_needs_one_taking_for_each_time() -> None:
+    """A neighbour that took a chunk once cannot have been given it twice."""
+    took = line(2.0, "R", Entry.TOOK, outcome="guid-a")
+    passed = line(2.1, "A", Entry.PASSED, outcome="guid-r")
+    assert promises(submitted(), took, passed, ended("expired")) == set()
+    assert promises(submitted(), passed, ended("expired")) == {"L4"}
+    assert promises(submitted(), took, passed, passed, ended("expired")) == {"L4"}
+    other = line(2.0, "B", Entry.TOOK, outcome="guid-r")
+    assert promises(submitted(), other, passed, ended("expired")) == {"L4"}
