@@ -306,6 +306,39 @@ class Damaged(_Frame):
     ]
 
 
+class Rekey(_Frame):
+    """One side of an exchange for new keys."""
+
+    name = "REKEY"
+    fields_desc = [
+        *_frame_head(wire.FrameType.REKEY),
+        IntField("epoch", 1),
+        ByteEnumField("step", wire.RekeyStep.OFFER, words(wire.RekeyStep)),
+        HexField("reserved", 3),
+        HexField("share", 32),
+    ]
+
+
+class PathChallenge(_Frame):
+    """Asks for its token back."""
+
+    name = "PATH_CHALLENGE"
+    fields_desc = [
+        *_frame_head(wire.FrameType.PATH_CHALLENGE),
+        HexField("token", wire.PATH_TOKEN_BYTES),
+    ]
+
+
+class PathResponse(_Frame):
+    """The token of a challenge."""
+
+    name = "PATH_RESPONSE"
+    fields_desc = [
+        *_frame_head(wire.FrameType.PATH_RESPONSE),
+        HexField("token", wire.PATH_TOKEN_BYTES),
+    ]
+
+
 class PaddingFrame(_Frame):
     """Zeros that make a datagram long enough."""
 
@@ -358,6 +391,9 @@ _FRAME_LAYERS: dict[int, tuple[type[Packet], Callable[[int], bool]]] = {
     wire.FrameType.DAMAGED: (Damaged, lambda length: length >= 14),
     wire.FrameType.BUSY: (Busy, lambda length: length % 2 == 0),
     wire.FrameType.WHOLE: (Whole, lambda length: length % 8 == 0),
+    wire.FrameType.REKEY: (Rekey, lambda length: length == 40),
+    wire.FrameType.PATH_CHALLENGE: (PathChallenge, lambda length: length == 8),
+    wire.FrameType.PATH_RESPONSE: (PathResponse, lambda length: length == 8),
     wire.FrameType.PADDING: (PaddingFrame, lambda _: True),
 }
 """The layer of each frame type, and whether a length suits it."""

@@ -28,6 +28,8 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `outgoing`    one body on its way: sent, arrived, lost
 - `layout`      how a burst is laid
 - `sender`      bodies in, bursts out, settlements up
+- `rekey`       new keys inside a session
+- `address_proof`       whether a neighbour is where its datagrams come from now
 - `session`     one sender, one receiver, keep-alive
 - `address_rate`        how often one address may begin a handshake
 - `handshake`   HELLO, WELCOME, CONFIRM

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.hop.datagrams import MAX_BODY_BYTES
+from packetcloud.chunk.hop.rekey import REKEY_AFTER_BYTES, REKEY_AFTER_S
 from packetcloud.chunk.hop.suites import parse_networks
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
@@ -185,6 +186,10 @@ class HopConfig:
     """Networks (`192.0.2.0/24`) whose links are private: nobody else can read or write there.
     Towards a neighbour in one of them, and that says the same, a session is open: neither sealed
     nor checked."""
+    rekey_after_s: float = REKEY_AFTER_S
+    """A sealed session gets new keys after so long,"""
+    rekey_after_bytes: int = REKEY_AFTER_BYTES
+    """or after so many bytes in one direction."""
     instance: int = 0
     """Which of several bearers of one key this node is (32 bit). A new session of the same GUID and
     instance replaces the old one, so a restarted VI takes its predecessor's place at once."""

@@ -340,6 +340,11 @@ class HopCore:
         first, _, _, local_id = wire.PREFIX.unpack_from(datagram)
         session = self.sessions.get(local_id)
         if session is not None:
+            if first == wire.CONTROL_BYTE and address != session.peer_address:
+                for answer in session.receive_from_elsewhere(bytes(datagram), address, now):
+                    self._reply(answer)
+                self._active[session] = None
+                return
             check_address(session, address)
             self._active[session] = None
             if first == wire.BUNDLE_BYTE:
@@ -516,6 +521,7 @@ class HopCore:
             self._note_fault,
             self._make_room,
             self.dropped,
+            self._random_bytes,
             now,
         )
         self.sessions[local_id] = session

@@ -48,6 +48,8 @@ class Envelope:
         self._ring = ring
         self._counter = 0
         self._window = ReplayWindow()
+        self.is_newest = False
+        """The datagram opened last had the largest counter so far."""
 
     @property
     def overhead_bytes(self) -> int:
@@ -147,7 +149,8 @@ class Envelope:
             )
         except InvalidTag:
             raise ProtocolError("bad_tag") from None
-        self._window.note(counter)
+        self.is_newest = self._window.note(counter)
+        ring.note_used(keys)
         return content
 
 

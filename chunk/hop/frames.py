@@ -38,6 +38,9 @@ class FrameType(IntEnum):
     DIGESTS = 8
     DAMAGED = 9
     BUSY = 10
+    REKEY = 11
+    PATH_CHALLENGE = 12
+    PATH_RESPONSE = 13
     PADDING = 15
     WHOLE = 16
 
@@ -50,6 +53,7 @@ _FORGET = struct.Struct(">II")
 _DIGESTS = struct.Struct(">II")
 _DAMAGED = struct.Struct(">IIIH")
 _WHOLE = struct.Struct(">IHH")
+_REKEY = struct.Struct(">IB3s32s")
 _BUSY = 1
 _MORE = 2
 FRAME_HEAD_BYTES = _FRAME.size
@@ -58,6 +62,7 @@ PARTIAL_FIXED_BYTES = _PARTIAL.size
 MAX_ENTRIES_COUNT = 64
 """Entries in one REFUSED or FORGET frame."""
 MAX_CLOSE_BYTES = 256
+PATH_TOKEN_BYTES = 8
 DIGEST_BYTES = 8
 MAX_DIGESTS_COUNT = 140
 """Digests in one DIGESTS frame: as many as one datagram holds."""
@@ -257,6 +262,45 @@ class DamagedFrame:
         return _frame(FrameType.DAMAGED, head + self.bitmap)
 
 
+class RekeyStep(IntEnum):
+    """Who says a REKEY."""
+
+    OFFER = 1
+    ANSWER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyFrame:
+    """One side of a fresh X25519 exchange, for the keys of `epoch`."""
+
+    epoch: int
+    step: RekeyStep
+    share: bytes
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.REKEY, _REKEY.pack(self.epoch, self.step, bytes(3), self.share))
+
+
+@dataclass(frozen=True, slots=True)
+class PathChallengeFrame:
+    """Say this token back: then I know that you hear me where this goes to."""
+
+    token: bytes
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.PATH_CHALLENGE, self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class PathResponseFrame:
+    """The token of a PATH_CHALLENGE."""
+
+    token: bytes
+
+    def to_bytes(self) -> bytes:
+        return _frame(FrameType.PATH_RESPONSE, self.token)
+
+
 @dataclass(frozen=True, slots=True)
 class PaddingFrame:
     """Says nothing; makes a datagram as long as it must be."""
@@ -301,6 +345,9 @@ Frame = (
     | DigestsFrame
     | DamagedFrame
     | BusyFrame
+    | RekeyFrame
+    | PathChallengeFrame
+    | PathResponseFrame
     | PaddingFrame
     | WholeFrame
 )
@@ -396,6 +443,19 @@ def _decode_frame(kind: int, value: bytes) -> Frame:
             if len(bitmap) != length or length > MAX_BITMAP_BYTES:
                 raise ProtocolError("bad_frame", "DAMAGED bitmap")
             return DamagedFrame(transfer, burst, base, bitmap)
+        case FrameType.REKEY:
+            if len(value) != _REKEY.size:
+                raise ProtocolError("bad_frame", "REKEY length")
+            epoch, step, zero, share = _REKEY.unpack(value)
+            if step not in list(RekeyStep) or any(zero):
+                raise ProtocolError("bad_frame", "REKEY step or reserved bits")
+            return RekeyFrame(epoch, RekeyStep(step), share)
+        case FrameType.PATH_CHALLENGE | FrameType.PATH_RESPONSE:
+            if len(value) != PATH_TOKEN_BYTES:
+                raise ProtocolError("bad_frame", "PATH_CHALLENGE or PATH_RESPONSE length")
+            if kind == FrameType.PATH_CHALLENGE:
+                return PathChallengeFrame(value)
+            return PathResponseFrame(value)
         case FrameType.PADDING:
             if any(value):
                 raise ProtocolError("bad_frame", "PADDING that is not zero")

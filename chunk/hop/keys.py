@@ -25,6 +25,8 @@ from packetcloud.chunk.hop.suites import KEY_BYTES, Suite, make_aead
 _LABEL = b"packetcloud hop 2 "
 EPOCHS = 16
 """Key epochs that a header can tell apart."""
+KEPT_EPOCHS = 4
+"""Key epochs whose transfers may be open at once; the next one waits for the oldest to settle."""
 
 
 class Exchange:
@@ -80,10 +82,16 @@ class KeyRing:
 
     def __init__(self, suite: Suite, secret: bytes, *, is_client: bool) -> None:
         self.suite = suite
+        self.is_client = is_client
+        self._chain = secret
         self._labels = (b"to server", b"to client") if is_client else (b"to client", b"to server")
         self.send = DirectionKeys(suite, secret, self._labels[0], 0)
         receive = DirectionKeys(suite, secret, self._labels[1], 0)
         self._receive: dict[int, DirectionKeys] = {0: receive}
+        self._next_send: DirectionKeys | None = None
+        """What to send with as soon as the neighbour shows that it has the keys too."""
+        self.newest = receive
+        """The latest keys that the neighbour may send with."""
 
     def receive_keys(self, epoch: int) -> DirectionKeys:
         """Return the keys of a header's epoch (mod 16). Raises: ProtocolError."""
@@ -91,6 +99,42 @@ class KeyRing:
         if keys is None:
             raise ProtocolError("unknown_epoch", str(epoch))
         return keys
+
+    def install(self, shared: bytes, *, send_now: bool) -> None:
+        """Take up the keys of the next epoch, which follow from a fresh exchange and all before.
+
+        Args:
+            send_now: the neighbour has them already; else wait for `note_used`.
+        """
+        epoch = self.newest.epoch + 1
+        self._chain = extract(self._chain, shared)
+        self.newest = DirectionKeys(self.suite, self._chain, self._labels[1], epoch)
+        self._receive[epoch % EPOCHS] = self.newest
+        # The neighbour has settled all that it sealed with those, or would not have gone on.
+        self._receive.pop((epoch - KEPT_EPOCHS) % EPOCHS, None)
+        self._next_send = DirectionKeys(self.suite, self._chain, self._labels[0], epoch)
+        if send_now:
+            self._switch()
+
+    def note_used(self, keys: DirectionKeys) -> None:
+        """The neighbour sent something with `keys` that proved itself."""
+        if self._next_send is not None and keys is self.newest:
+            self._switch()
+
+    def _switch(self) -> None:
+        assert self._next_send is not None
+        self.send, self._next_send = self._next_send, None
+
+    def retire_before(self, keys: DirectionKeys) -> None:
+        """Forget what is older than `keys`: nothing that it protected can still come."""
+        for number, old in list(self._receive.items()):
+            if old.epoch < keys.epoch:
+                del self._receive[number]
+
+    @property
+    def receive_epochs(self) -> list[int]:
+        """Epochs whose datagrams are taken in."""
+        return sorted(keys.epoch for keys in self._receive.values())
 
 
 def confirm_tag(secret: bytes, signature: bytes) -> bytes:

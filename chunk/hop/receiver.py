@@ -159,7 +159,7 @@ class Receiver:
         self._largest_burst = 0
         """Bursts count from 1; 0 means that none arrived."""
         self._largest_at = 0.0
-        self._received_bytes = 0
+        self.received_bytes = 0
         self._unacked_bytes = 0
         self._used_bytes = 0
         """Sum of the bodies of all transfers that began here."""
@@ -167,6 +167,9 @@ class Receiver:
         """Sum of the bodies that were refused, forgotten or released by the layer above."""
         self._advertised_limit = credit_bytes
         self._current: _Incoming | None = None
+        self._epoch, self._epoch_transfer = 0, 0
+        self._epoch_keys: DirectionKeys | None = None
+        """The neighbour's newest keys, while older ones may still be needed."""
         self._repairs: dict[int, Repair] = {}
         """Transfers that were whole, and altered."""
         self._spare: Store | None = None
@@ -334,7 +337,7 @@ class Receiver:
         return right
 
     def _count(self, size: int) -> None:
-        self._received_bytes += size
+        self.received_bytes += size
         self._unacked_bytes += size
 
     def _place(
@@ -410,6 +413,25 @@ class Receiver:
         else:
             self._current = incoming
 
+    def _note_epoch(self, keys: DirectionKeys, transfer: int) -> None:
+        """Remember from which transfer on the neighbour uses its newest keys.
+
+        Transfers are numbered and sealed in one order, so once all below are settled nothing
+        sealed with older keys can come.
+        """
+        if keys.epoch != self._epoch:
+            if keys.epoch < self._epoch:
+                return
+            self._epoch, self._epoch_transfer, self._epoch_keys = keys.epoch, transfer, keys
+        self._epoch_transfer = min(self._epoch_transfer, transfer)
+        self._retire_keys()
+
+    def _retire_keys(self) -> None:
+        if self._epoch_keys is not None and self._done_below >= self._epoch_transfer:
+            assert self._ring is not None
+            self._ring.retire_before(self._epoch_keys)
+            self._epoch_keys = None
+
     def _begin(
         self,
         transfer: int,
@@ -437,6 +459,8 @@ class Receiver:
             self._refuse(transfer, body_bytes, wire.NOT_NOW)
             return None
         keys = self._ring.receive_keys(second >> 4) if self._ring is not None else None
+        if keys is not None and keys.epoch:
+            self._note_epoch(keys, transfer)
         self._hold(body_bytes, flow)
         self.partial_bytes += body_bytes
         spare = self._spare
@@ -671,6 +695,8 @@ class Receiver:
         if plain is None:
             self._dropped["bad_body"] += 1
             return
+        if keys.epoch:
+            self._note_epoch(keys, transfer)
         self.fresh_segments += 1
         self._take_small(transfer, kind, flow, memoryview(plain), len(sealed), now)
 
@@ -778,6 +804,8 @@ class Receiver:
                 self._done.discard(below)
                 below += 1
         self._done_below = below
+        if self._epoch_keys is not None:
+            self._retire_keys()
 
     @property
     def _free_bytes(self) -> int:
@@ -870,7 +898,7 @@ class Receiver:
             wire.AckFrame(
                 self._largest_burst & 0xFFFF_FFFF,
                 max(0, min(delay_us, 0xFFFF_FFFF)),
-                self._received_bytes,
+                self.received_bytes,
                 limit,
                 self.window_bytes,
                 self._done_below & 0xFFFF_FFFF,

@@ -20,6 +20,10 @@ class RttEstimator:
     """Keeps the estimate of one session."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the path is another one now."""
         self.latest_s = INITIAL_RTT_S
         self.smoothed_s = INITIAL_RTT_S
         self.variation_s = INITIAL_RTT_S / 2

@@ -512,6 +512,13 @@ class Sender:
             elif transfer in self._forgotten:
                 self._forget[transfer] = None
 
+    @property
+    def oldest_epoch(self) -> int:
+        """Key epoch of the oldest transfer that is not settled; the present one when none is."""
+        assert self._ring is not None
+        epochs = (o.keys.epoch for o in self._outstanding.values() if o.keys is not None)
+        return next(epochs, self._ring.newest.epoch)
+
     def receive_digests_wanted(self, frame: wire.DigestsWantedFrame, now: float) -> None:
         """The neighbour has a transfer whole, and altered: prepare digests of its segments.
 
@@ -697,6 +704,13 @@ class Sender:
                 self.flows.unpark(flow)
             self._unlisted_parked.clear()
             yield self.probe(now)
+
+    def restart_path(self) -> None:
+        """The neighbour, or this node, is somewhere else now: ask at once what is missing."""
+        self.congestion.reset()
+        self._backoff = 0
+        if self._waiting_since is not None:
+            self._waiting_since = float("-inf")
 
     def probe(self, now: float) -> bytes:
         """Return a frame that asks for an ACK at once and counts as a burst of no bytes."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
 from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.address_proof import AddressProof
 from packetcloud.chunk.hop.api import (
     Body,
     Buffer,
@@ -26,6 +27,7 @@ from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Sto
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.receiver import Receiver
+from packetcloud.chunk.hop.rekey import Rekeying
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.hop.suites import Suite
@@ -45,6 +47,8 @@ COUNTERS = (
     "retransmitted_segments",
     "duplicate_segments",
     "damaged_segments",
+    "moves",
+    "rekeyings",
     "probes",
     "received_bodies",
     "refused_too_large",
@@ -84,6 +88,7 @@ class Session:
         on_fault: Callable[[], None],
         make_room: Callable[[int, float], None],
         dropped: Counter[str],
+        random_bytes: Callable[[int], bytes],
         now: float,
     ) -> None:
         self.guid = guid
@@ -100,6 +105,23 @@ class Session:
         """The neighbour has spoken on the session: its handshake is over too."""
         self.close_reason = ""
         self._envelope = envelope
+        self._proof = AddressProof(random_bytes)
+        self._challenged = b""
+        """The token of the last PATH_CHALLENGE."""
+        self._answer: Datagram | None = None
+        """The PATH_RESPONSE that is due."""
+        self.moves = 0
+        self._rekeying: Rekeying | None = None
+        if ring is not None:
+            self._rekeying = Rekeying(
+                ring,
+                random_bytes,
+                config.rekey_after_s,
+                config.rekey_after_bytes,
+                lambda: self.sender.oldest_epoch,
+                now,
+                is_client=ring.is_client,
+            )
         self.rtt = RttEstimator()
         self._config = config
         self._upper = upper
@@ -240,8 +262,49 @@ class Session:
         """Take in a CONTROL datagram. Raises: ProtocolError."""
         self.receive_frames(self._envelope.open_control(datagram), now)
 
-    def receive_frames(self, frames: bytes, now: float) -> None:
-        """Take in what a CONTROL datagram carried. Raises: ProtocolError."""
+    def receive_from_elsewhere(
+        self, datagram: bytes, address: Any, now: float
+    ) -> Iterator[Datagram]:
+        """Take in a CONTROL datagram from an address that is not the neighbour's, if it is his.
+
+        Yields:
+            What goes to that address: at most one datagram, no longer than this one.
+
+        Raises:
+            ProtocolError: nothing proves that it is his, as in an open session.
+        """
+        if self.suite is Suite.OPEN:
+            check_address(self, address)
+        frames = self._envelope.open_control(datagram)
+        is_newest = self._envelope.is_newest
+        for frame in wire.decode_frames(frames):
+            if isinstance(frame, wire.PathResponseFrame) and self._proof.is_proven_by(
+                address, frame.token
+            ):
+                self._move(address)
+        self.receive_frames(frames, now, address)
+        if is_newest and address != self.peer_address:
+            challenge = self._envelope.control([self._proof.challenge(address)])
+            if len(challenge) <= len(datagram):
+                yield address, [challenge], len(challenge)
+
+    def _move(self, address: Any) -> None:
+        """The neighbour is at `address` now. What is under way to the old one is found lost."""
+        self.peer_address = address
+        self.moves += 1
+        self.rtt.reset()
+        self.sender.restart_path()
+        self.receiver.ack_now = True
+
+    def receive_frames(self, frames: bytes, now: float, source: Any = None) -> None:
+        """Take in what a CONTROL datagram carried.
+
+        Args:
+            source: where it came from, if not from the neighbour's address.
+
+        Raises:
+            ProtocolError: a frame breaks the format or lies; those before it were taken.
+        """
         self._heard(now)
         self.is_confirmed = True
         busy: tuple[int, ...] = ()
@@ -268,9 +331,33 @@ class Session:
                     self.receiver.receive_digests(frame)
                 case wire.DamagedFrame():
                     self.sender.receive_damaged(frame)
+                case wire.RekeyFrame():
+                    self._receive_rekey(frame, now)
+                case wire.PathChallengeFrame(token):
+                    self._answer_challenge(token, self.peer_address if source is None else source)
                 case wire.CloseFrame(reason):
                     self.is_up = False
                     self.close_reason = reason or "closed by the neighbour"
+
+    def _answer_challenge(self, token: bytes, address: Any) -> None:
+        """Say the token back to where it came from: the neighbour sees us somewhere else."""
+        if token != self._challenged:
+            self._challenged = token
+            self.rtt.reset()
+            self.sender.restart_path()
+        response = self._envelope.control([wire.PathResponseFrame(token).to_bytes()])
+        self._answer = address, [response], len(response)
+
+    def _receive_rekey(self, frame: wire.RekeyFrame, now: float) -> None:
+        if self._rekeying is None:
+            raise ProtocolError("unexpected_rekey", "in an open session")
+        if self._rekeying.receive(frame, self._used_bytes, now):
+            self.receiver.ack_now = True
+
+    @property
+    def _used_bytes(self) -> int:
+        """What went one way or the other, whichever is more."""
+        return max(self.sender.sent_bytes, self.receiver.received_bytes)
 
     def _heard(self, now: float) -> None:
         self._last_heard = now
@@ -305,6 +392,13 @@ class Session:
         """Yield the control datagrams that are due."""
         frames = []
         receiver = self.receiver
+        if self._answer is not None:
+            yield self._answer
+            self._answer = None
+        if self._rekeying is not None:
+            patience_s = self.rtt.probe_timeout_s(0)
+            for frame in self._rekeying.frames(self._used_bytes, patience_s, now):
+                yield self._control([frame])
         if receiver.wants_ack():
             frames = receiver.take_ack(now)
             if receiver.has_refused:
@@ -360,6 +454,8 @@ class Session:
             deadline = min(deadline, waiting_since + self._config.idle_timeout_s)
         if self.receiver.ack_due_at is not None:
             deadline = min(deadline, self.receiver.ack_due_at)
+        if self._rekeying is not None:
+            deadline = min(deadline, self._rekeying.next_timeout(self.rtt.probe_timeout_s(0)))
         repair_at = self.receiver.repair_at(self.rtt.probe_timeout_s(0))
         if repair_at is not None:
             deadline = min(deadline, repair_at)
@@ -378,6 +474,9 @@ class Session:
             self._withheld_acks = True
             self.close("it acknowledges nothing")
             return
+        if self._rekeying is not None and self._rekeying.is_overdue(self._used_bytes, now):
+            self.close("it does not take new keys")
+            return
         receiver = self.receiver
         if receiver.ack_due_at is not None and now >= receiver.ack_due_at:
             receiver.ack_now = True
@@ -395,6 +494,8 @@ class Session:
             "retransmitted_segments": sender.retransmitted_segments,
             "duplicate_segments": receiver.duplicate_segments,
             "damaged_segments": receiver.damaged_segments,
+            "moves": self.moves,
+            "rekeyings": self._rekeying.count if self._rekeying is not None else 0,
             "probes": sender.probes,
             "received_bodies": receiver.received_bodies,
             "refused_too_large": receiver.refused_unread[Reason.PAYLOAD_TOO_LARGE],

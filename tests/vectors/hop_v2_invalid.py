@@ -84,6 +84,15 @@ def _bad_controls() -> BadBytes:
             none + _frame(9, bytes(12) + struct.pack(">H", 401) + bytes(401)),
             "bad_frame",
         ),
+        "rekey of 39 bytes": (none + _frame(11, bytes(39)), "bad_frame"),
+        "rekey, step 0": (none + _frame(11, bytes(40)), "bad_frame"),
+        "rekey, step 3": (none + _frame(11, bytes(4) + b"\3" + bytes(35)), "bad_frame"),
+        "rekey, reserved bits": (
+            none + _frame(11, bytes(4) + b"\1\0\0\1" + bytes(32)),
+            "bad_frame",
+        ),
+        "path challenge of 7 bytes": (none + _frame(12, bytes(7)), "bad_frame"),
+        "path response of 9 bytes": (none + _frame(13, bytes(9)), "bad_frame"),
         "padding that is not zero": (none + _frame(15, b"\x00\x01"), "bad_frame"),
         "close of 257 bytes": (none + _frame(6, b"z" * 257), "bad_frame"),
     }

@@ -182,6 +182,10 @@ def good_controls() -> dict[str, Control]:
         "damaged, most": Control(
             (wire.DamagedFrame(4, 2**32 - 1, 2**16 - 1, b"\x01" * wire.MAX_BITMAP_BYTES),)
         ),
+        "rekey": Control((wire.RekeyFrame(1, wire.RekeyStep.OFFER, SHARE),)),
+        "rekey, answer": Control((wire.RekeyFrame(2**32 - 1, wire.RekeyStep.ANSWER, SHARE),)),
+        "path challenge": Control((wire.PathChallengeFrame(bytes(range(8))),)),
+        "path response": Control((wire.PathResponseFrame(bytes(range(8))),)),
         "padding": Control((wire.PaddingFrame(0), wire.PaddingFrame(44))),
         "largest counter": Control((wire.ProbeFrame(1),), counter=2**64 - 1),
         "several frames": Control((ack, wire.RefusedFrame(((4, 3),)), wire.ProbeFrame(11))),

@@ -475,7 +475,7 @@ def long_trains() -> Filled:
     victim, received = scene.victim, hostile.theirs.receiver
 
     def train(transfer: int, count: int) -> int:
-        before = received._received_bytes
+        before = received.received_bytes
         row = np.zeros(1472, np.uint8)
         head = wire.DATA_HEADER.pack(
             wire.DATA_BYTE, BodyKind.CHUNK, 0, hostile.theirs.local_id, transfer, 2 * MIB, 0, 1, 0
@@ -485,7 +485,7 @@ def long_trains() -> Filled:
         rows[:, 20:24] = np.arange(count, dtype=">u4").view(np.uint8).reshape(count, 4)
         array = rows.reshape(-1)
         victim.receive_elsewhere(array, len(array), 1472, hostile.address, scene.now)
-        return (received._received_bytes - before) // 1472
+        return (received.received_bytes - before) // 1472
 
     at_cap, counted = train(0, MAX_TRAIN_ROWS), victim.dropped["short_segment"]
     beyond, counted_beyond = train(1, MAX_TRAIN_ROWS + 1), victim.dropped["short_segment"]

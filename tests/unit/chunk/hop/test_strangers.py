@@ -111,14 +111,14 @@ def test_guesses_at_a_live_session_change_nothing() -> None:
     core = link.cores[B]
     (session,) = core.sessions.values()
     chooser = random.Random(9)
-    before = (session.receiver.received_bodies, session.receiver._received_bytes, core.counters())
+    before = (session.receiver.received_bodies, session.receiver.received_bytes, core.counters())
     for _ in range(500):
         for datagram in seen:
             if 1 <= datagram[0] & 15 <= 3:
                 guess = datagram[:4] + chooser.randbytes(8) + datagram[12:]
                 link.receive(B, A, [guess])
         link.now += 0.001
-    after = (session.receiver.received_bodies, session.receiver._received_bytes, core.counters())
+    after = (session.receiver.received_bodies, session.receiver.received_bytes, core.counters())
     assert after == before
     assert core.dropped["unknown_session"] > 5000
     said = sum(to == A for to, _, _ in core.datagrams_to_send(link.now))
