@@ -107,6 +107,7 @@ class RouterTable(_Table):
     store_bytes: _Bytes = 256 * MIB
     credit_bytes: _Bytes = 24 * MIB
     private_links: tuple[_Network, ...] = ()
+    stamp_file: Path | None = None
     max_neighbours: _Count = 1024
     idle_timeout_s: _Seconds = 15.0
     hold_limit_s: _Seconds = 120.0
@@ -223,6 +224,12 @@ class RouterConfig:
             neighbours=tuple(table.settings() for table in file.neighbour),
             names={GUID.from_hex(table.guid): NA(table.na) for table in file.name},
         )
+
+    @property
+    def stamp_file(self) -> Path | None:
+        """Where stamps of handshakes outlive a restart; None: nowhere."""
+        named = self.file.router.stamp_file
+        return self.path.parent / named if named is not None else None
 
     @property
     def hop(self) -> HopConfig:

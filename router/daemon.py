@@ -61,7 +61,13 @@ class RouterDaemon(MultiService):
         )
         self.shell = RouterShell(reactor, self.core)
         node = HopNode(
-            reactor, config.identity, Role.ROUTER, config.hop, self.shell, self.core.admit
+            reactor,
+            config.identity,
+            Role.ROUTER,
+            config.hop,
+            self.shell,
+            self.core.admit,
+            config.stamp_file,
         )
         self.state = LiveState(self.core, node, config, reactor.seconds)
         redial = Redial(settings.guid, settings.neighbours, reactor.seconds())

@@ -32,6 +32,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `address_proof`       whether a neighbour is where its datagrams come from now
 - `session`     one sender, one receiver, keep-alive
 - `address_rate`        how often one address may begin a handshake
+- `stamps`      which handshakes are newer than which
 - `handshake`   HELLO, WELCOME, CONFIRM
 - `core`        all sessions of one node
 - `caps`        what a neighbour can make grow, and where it stops
@@ -39,6 +40,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `batch`       many datagrams per system call where the kernel does not join them
 - `intake`      what the socket received, to the core in the largest pieces there are
 - `outlet`      how datagrams leave
+- `stamp_file`  where stamps outlive the process
 - `offload`     what the kernel does for UDP, found out by trying
 
 Source: docs/protocol/hop.md.

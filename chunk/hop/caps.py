@@ -15,6 +15,7 @@ from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SL
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
 from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT, MAX_TRAIN_ROWS
+from packetcloud.chunk.hop.stamps import PEERS_COUNT
 
 _DEFAULTS = HopConfig()
 
@@ -51,6 +52,15 @@ CAPS = (
         "the one unseen for longest makes room; its bucket is full by then",
         "packetcloud_hop_addresses_forgotten_total",
         ("address_rate:AddressRate._buckets",),
+    ),
+    Cap(
+        "stamps of handshakes",
+        PEERS_COUNT,
+        "neighbours",
+        "1.6 MiB; eight times as many as may be neighbours at once",
+        "the one unseen for longest makes room: a recorded HELLO of it is answered again",
+        "packetcloud_hop_stamps_forgotten_total",
+        ("stamps:Stamps._newest",),
     ),
     Cap(
         "answers waiting for a full socket",

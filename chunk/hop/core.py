@@ -12,7 +12,6 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,7 @@ from packetcloud.chunk.hop.session import (
     Session,
     check_address,
 )
+from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.hop.suites import offered_suites, parse_networks
 from packetcloud.chunk.identity import Identity, verify
 from packetcloud.chunk.names import GUID
@@ -65,7 +65,14 @@ SCRATCH_BYTES = 65_536
 
 
 COUNTER_NAMES = frozenset(
-    {*COUNTERS, "half_open_forgotten", "addresses_forgotten", "dead_timers", "buffers_freed"}
+    {
+        *COUNTERS,
+        "half_open_forgotten",
+        "addresses_forgotten",
+        "stamps_forgotten",
+        "dead_timers",
+        "buffers_freed",
+    }
 )
 """What `HopCore.counters` has: of `stats()`, what only ever grows."""
 RESET_DOMAIN = b"hop 2 reset"
@@ -85,8 +92,8 @@ class HopCore:
         admit: asked before an inbound neighbour is up.
         on_wake: called when there is something to send outside of a receive.
         on_fault: called inside the handler of an exception that the layer above raised.
-        next_stamp: returns a number greater than any before of this key and instance; without it
-            they count from 1, and a neighbour that knows better says so.
+        stamps: of the handshakes of this node; without them they count from 1, and a neighbour
+            that knows better says so.
         has_fast_aes: this CPU has instructions for AES.
     """
 
@@ -102,7 +109,7 @@ class HopCore:
         admit: AdmitNeighbour | None,
         on_wake: Callable[[], None],
         on_fault: Callable[[], None] = lambda: None,
-        next_stamp: Callable[[], int] | None = None,
+        stamps: Stamps | None = None,
         has_fast_aes: bool = True,
     ) -> None:
         self.identity = identity
@@ -115,14 +122,14 @@ class HopCore:
         self._on_wake = on_wake
         self._on_fault = on_fault
         self._admit = admit
-        self._next_stamp = next_stamp if next_stamp is not None else count(1).__next__
+        self.stamps = stamps if stamps is not None else Stamps()
         self._has_fast_aes = has_fast_aes
         self._private_links = parse_networks(config.private_links)
         self.pool = BufferPool(config.max_held_bytes)
         self.sessions: dict[int, Session] = {}
         self.dropped: Counter[str] = Counter()
         """Datagrams or trains that were dropped, by reason."""
-        self._servers = ServerHandshakes(identity, random_bytes, self._admit_with_cap)
+        self._servers = ServerHandshakes(identity, random_bytes, self._admit_with_cap, self.stamps)
         self._clients: dict[int, ClientHandshake] = {}
         self._by_remote: dict[int, Session] = {}
         self._reset_second = 0
@@ -160,7 +167,7 @@ class HopCore:
             expected,
             local_id,
             self._random_bytes,
-            self._next_stamp(),
+            self.stamps.take(),
             now,
         )
         self._client_done[local_id] = done
@@ -704,6 +711,7 @@ class HopCore:
         return {
             **total,
             "half_open_forgotten": self._servers.forgotten_count,
+            "stamps_forgotten": self.stamps.forgotten_count,
             "addresses_forgotten": self._servers.addresses_forgotten_count,
             "dead_timers": self._dead_timers,
             "buffers_freed": self.pool.freed_count,

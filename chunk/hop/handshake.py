@@ -23,6 +23,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.address_rate import AddressRate
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.keys import Exchange, KeyRing, confirm_tag, extract
+from packetcloud.chunk.hop.stamps import MAX_JUMP, Stamps
 from packetcloud.chunk.hop.suites import Suite, choose_suite
 from packetcloud.chunk.identity import Identity, verify
 from packetcloud.chunk.names import GUID
@@ -46,8 +47,6 @@ HALF_OPEN_TIMEOUT_S = 15.0
 COOKIE_FROM_COUNT = 64
 """With so many half open a HELLO needs a cookie."""
 COOKIE_PERIOD_S = 60.0
-
-MAX_STAMP = (1 << 64) - 1
 
 RandomBytes = Callable[[int], bytes]
 AdmitStranger = Callable[[GUID, wire.Parameters], str | None]
@@ -87,6 +86,7 @@ class ClientHandshake:
         self.parameters = parameters
         self._expected = expected
         self._exchange = Exchange(random_bytes)
+        self._first_stamp = stamp
         self._hello = wire.Hello(
             local_id, identity.public_key, self._exchange.share, stamp, parameters
         ).towards(expected or wire.UNKNOWN_GUID)
@@ -125,8 +125,8 @@ class ClientHandshake:
             raise ProtocolError("unexpected_retry")
         if not retry.answers(self._hello.mac):
             raise ProtocolError("bad_tag", "RETRY")
-        if retry.stamp >= self._hello.stamp:
-            self._hello = replace(self._hello, stamp=min(retry.stamp + 1, MAX_STAMP))
+        if self._hello.stamp <= retry.stamp < self._first_stamp + MAX_JUMP:
+            self._hello = replace(self._hello, stamp=retry.stamp + 1)
         self._hello = self._hello.towards(retry.guid, retry.cookie)
         self._current = self._hello.to_bytes()
         if self._at_once_left:
@@ -213,6 +213,7 @@ class HalfOpen:
     parameters: wire.Parameters
     own_parameters: wire.Parameters
     public_key: bytes
+    stamp: int
     suite: Suite
     secret: bytes = field(repr=False)
     """What both sides made of the exchange; an open session has it too, for its CONFIRM."""
@@ -232,12 +233,15 @@ class HalfOpen:
 class ServerHandshakes:
     """The side that answers HELLOs: a bounded table of half-open handshakes."""
 
-    def __init__(self, identity: Identity, random_bytes: RandomBytes, admit: AdmitStranger) -> None:
+    def __init__(
+        self, identity: Identity, random_bytes: RandomBytes, admit: AdmitStranger, stamps: Stamps
+    ) -> None:
         self._identity = identity
         self._guid = identity.guid
         self._door_key = wire.door_key(self._guid)
         self._random_bytes = random_bytes
         self._admit = admit
+        self._stamps = stamps
         self._by_remote: OrderedDict[tuple[Any, int], HalfOpen] = OrderedDict()
         self._by_local: dict[int, HalfOpen] = {}
         self._cookie_key = random_bytes(32)
@@ -284,6 +288,10 @@ class ServerHandshakes:
         if not is_shown:
             return self._retry(remote_id, mac, address, now)
         hello = wire.Hello.from_bytes(datagram)
+        guid = GUID.from_public_key(hello.public_key)
+        newest = self._stamps.newest(guid, hello.parameters.instance)
+        if hello.stamp <= newest:
+            return self._retry(remote_id, mac, address, now, newest)
         suite = choose_suite(parameters.suites, hello.parameters.suites)
         if suite is None:
             raise ProtocolError("unknown_suite", "none in common")
@@ -311,8 +319,8 @@ class ServerHandshakes:
         digest = transcript(core, welcome)
         secret = extract(digest, shared)
         half = HalfOpen(
-            address, core, welcome, hello.parameters, parameters, hello.public_key, suite, secret,
-            digest, hello.session, local_id, now,
+            address, core, welcome, hello.parameters, parameters, hello.public_key, hello.stamp,
+            suite, secret, digest, hello.session, local_id, now,
         )  # fmt: skip
         while len(self._by_remote) >= HALF_OPEN_COUNT:
             self._drop(next(iter(self._by_remote.values())))
@@ -324,9 +332,11 @@ class ServerHandshakes:
         self._by_local[local_id] = half
         return welcome
 
-    def _retry(self, remote_id: int, hello_mac: bytes, address: Any, now: float) -> bytes:
+    def _retry(
+        self, remote_id: int, hello_mac: bytes, address: Any, now: float, stamp: int = 0
+    ) -> bytes:
         cookie = self._cookie_of(remote_id, address, int(now // COOKIE_PERIOD_S))
-        return wire.Retry(remote_id, self._guid, cookie).answering(hello_mac).to_bytes()
+        return wire.Retry(remote_id, self._guid, cookie, stamp).answering(hello_mac).to_bytes()
 
     def receive_confirm(self, datagram: bytes, address: Any) -> HalfOpen | bytes:
         """Return the proven neighbour, or what to send to one that is not admitted.
@@ -344,11 +354,15 @@ class ServerHandshakes:
             return half.refusal
         if not verify(half.public_key, CONFIRM_DOMAIN, half.digest, confirm.signature):
             raise ProtocolError("bad_signature", "CONFIRM")
-        refusal = self._admit(GUID.from_public_key(half.public_key), half.parameters)
+        guid, instance = GUID.from_public_key(half.public_key), half.parameters.instance
+        if half.stamp <= self._stamps.newest(guid, instance):
+            raise ProtocolError("old_stamp", guid.short)
+        refusal = self._admit(guid, half.parameters)
         if refusal is not None:
             envelope = Envelope(half.remote_id, half.make_ring())
             half.refusal = envelope.control([wire.CloseFrame(refusal).to_bytes()])
             return half.refusal
+        self._stamps.note(guid, instance, half.stamp)
         self._drop(half)
         return half
 

@@ -12,6 +12,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -34,6 +35,8 @@ from packetcloud.chunk.hop.offload import (
 )
 from packetcloud.chunk.hop.outlet import Outlet
 from packetcloud.chunk.hop.session import Session
+from packetcloud.chunk.hop.stamp_file import StampFile, StampFileError
+from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
@@ -98,6 +101,7 @@ class HopNode:
 
     Args:
         reactor: a Twisted reactor; its clock is made monotonic.
+        stamp_file: where the stamps of handshakes outlive the process; without it they do not.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class HopNode:
         config: HopConfig,
         receiver: HopReceiver,
         admit: AdmitNeighbour | None = None,
+        stamp_file: Path | None = None,
     ) -> None:
         install_monotonic_clock(reactor)
         self._reactor = reactor
@@ -116,6 +121,7 @@ class HopNode:
         self._config = config
         self._upper = receiver
         self._admit = admit
+        self._stamp_file = StampFile(reactor, stamp_file) if stamp_file is not None else None
         self._opened: _Open | None = None
         self._timer: Any = None
         self._timer_at = 0.0
@@ -130,9 +136,11 @@ class HopNode:
 
         Raises:
             OSError: the address cannot be bound.
+            StampFileError: the file of stamps is damaged.
         """
         if self._opened is not None:
             raise LocalMisuseError("this hop node listens already")
+        stamps = self._load_stamps()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -158,9 +166,11 @@ class HopNode:
             self._admit,
             self._wake,
             lambda: _log.exception("hop: fault of the layer above"),
-            time.time_ns,
+            stamps,
             probe_fast_aes(),
         )
+        if self._stamp_file is not None:
+            self._stamp_file.keep(core.stamps)
         opened = self._opened = _Open(
             sock,
             select.epoll(),
@@ -172,6 +182,15 @@ class HopNode:
         self._reactor.addReader(self)
         address = sock.getsockname()
         return address[0], address[1]
+
+    def _load_stamps(self) -> Stamps:
+        """Raises: StampFileError."""
+        saved = self._stamp_file.read() if self._stamp_file is not None else None
+        try:
+            return Stamps(time.time_ns, saved)
+        except ValueError as error:
+            assert self._stamp_file is not None
+            raise StampFileError(f"{self._stamp_file.path}: {error}") from None
 
     @property
     def core(self) -> HopCore:
@@ -251,6 +270,8 @@ class HopNode:
         for call in (self._timer, self._turn_call):
             if call is not None and call.active():
                 call.cancel()
+        if self._stamp_file is not None:
+            self._stamp_file.close()
         self._timer = self._turn_call = self._opened = None
         opened.close()
 

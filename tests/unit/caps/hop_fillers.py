@@ -21,7 +21,9 @@ from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT, Outlet
 from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT, MAX_TRAIN_ROWS
 from packetcloud.chunk.hop.session import Session
+from packetcloud.chunk.hop.stamps import PEERS_COUNT
 from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import GUID
 from tests.unit.caps.filled import Filled, fills
 from tests.unit.caps.hostile import TWO_SEGMENTS, VICTIM, Hostile, Scene
 
@@ -123,6 +125,24 @@ def addresses_that_began() -> Filled:
     beyond, counted_beyond = come(ADDRESSES_COUNT, 3 * ADDRESSES_COUNT)
     goes_on = scene.honest_goes_on()
     return Filled(ADDRESSES_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
+
+
+@fills("hop", "stamps of handshakes")
+def stamps() -> Filled:
+    """Ever new keys prove themselves."""
+    scene = Scene()
+    assert scene.honest_goes_on()
+    known = scene.victim.stamps
+
+    def come(first: int, end: int) -> tuple[int, int]:
+        for number in range(first, end):
+            known.note(GUID(number.to_bytes(20, "big")), 0, 1)
+        return len(known._newest), scene.victim.counters()["stamps_forgotten"]
+
+    at_cap, counted = come(len(known._newest), PEERS_COUNT)
+    beyond, counted_beyond = come(PEERS_COUNT, 3 * PEERS_COUNT)
+    goes_on = scene.honest_goes_on()
+    return Filled(PEERS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
 
 
 @fills("hop", "answers waiting for a full socket")
