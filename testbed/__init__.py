@@ -17,6 +17,6 @@
 - `traffic`         our own senders and receivers, one process each
 - `simulation`      a deterministic network on virtual time, and its judge
 - `emulator`        links with rate, delay and faults, for real sockets
-- `bench`           the four benchmarks
+- `bench`           the benchmarks
 - `demo`            the demonstration on one machine, without root
 """
