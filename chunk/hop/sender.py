@@ -54,6 +54,10 @@ MAX_QUESTION_S = 1.0
 """While flows are parked, or bodies wait for the layer above, and nothing else is on its way, an
 ACK is asked for, each time after twice as long: the one with the news may have been lost."""
 
+MAX_SKIPPED_COUNT = 64
+"""Left out lately: an ACK of an older one is overtaken anyway."""
+
+
 SettleBody = Callable[[object, Settlement, int], None]
 
 
@@ -76,6 +80,7 @@ class Sender:
         envelope: what bundles travel in.
         pool: where sealed bodies live until they are settled.
         settle: called once for each body with its token, how it ended and the refusal's reason.
+        skip_after: returns after how many bursts one number is left out; None: none ever is.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Sender:
         pool: BufferPool,
         rtt: RttEstimator,
         settle: SettleBody,
+        skip_after: Callable[[], int] | None = None,
     ) -> None:
         self.stride = stride
         self._ring = ring
@@ -126,6 +132,11 @@ class Sender:
         self._forgot_at = 0.0
         self._next_transfer = 0
         self._next_burst = 1
+        self._skip_after = skip_after
+        self._until_skip = skip_after() if skip_after is not None else 0
+        self._skipped: deque[int] = deque(maxlen=MAX_SKIPPED_COUNT)
+        """Numbers that no burst has: whoever acknowledges one guesses."""
+        self.was_lied_to = False
         self._done_below = 0
         self._started_bytes = 0
         self._in_flight: deque[_Burst] = deque()
@@ -321,8 +332,7 @@ class Sender:
     def _send_rows(
         self, outgoing: Outgoing, index: int, count: int, now: float
     ) -> tuple[list[Buffer], int]:
-        burst = self._next_burst
-        self._next_burst += 1
+        burst = self._take_burst()
         outgoing.note_sent(index, index + count, burst)
         buffers, size = self._layout.rows(outgoing, index, count, burst)
         self._note_sent(burst, size, now)
@@ -384,10 +394,22 @@ class Sender:
             datagrams.pop()
         if not counts:
             return None
-        self._next_burst += 1
+        self._take_burst()
         laid, longest = self._layout.bundles(datagrams, sizes, counts, burst)
         self._note_sent(burst, len(laid), now)
         return [laid], longest
+
+    def _take_burst(self) -> int:
+        """Return the number of the next burst; now and then leave one out behind it."""
+        burst = self._next_burst
+        self._next_burst += 1
+        if self._skip_after is not None:
+            self._until_skip -= 1
+            if self._until_skip <= 0:
+                self._skipped.append(self._next_burst)
+                self._next_burst += 1
+                self._until_skip = self._skip_after()
+        return burst
 
     def _note_sent(self, burst: int, size: int, now: float) -> None:
         if not self.in_flight_bytes:
@@ -414,6 +436,9 @@ class Sender:
         below = wire.expand(ack.done_below, self._done_below)
         if largest >= self._next_burst or below > self._next_transfer:
             raise ProtocolError("optimistic_ack", f"burst {largest}, transfer {below}")
+        if largest in self._skipped:
+            self.was_lied_to = True
+            raise ProtocolError("lying_ack", f"burst {largest} was never sent")
         if ack.credit_limit_bytes > self._credit_limit:
             self._credit_limit = ack.credit_limit_bytes
             if self._blocked_at is not None:
@@ -714,8 +739,7 @@ class Sender:
 
     def probe(self, now: float) -> bytes:
         """Return a frame that asks for an ACK at once and counts as a burst of no bytes."""
-        burst = self._next_burst
-        self._next_burst += 1
+        burst = self._take_burst()
         self.probes += 1
         self._in_flight.append(_Burst(burst, now, 0))
         if self._waiting_since is None:
