@@ -329,6 +329,79 @@ def fairness(
     return _finish(output, options, document, tables)
 
 
+@bench.command()
+@_options(5, 1)
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(("handshakes", "guesses", "flood", "amplification", "caps", "dark")),
+    multiple=True,
+    help="What to do; may be given more than once. [default: all]",
+)
+@click.option(
+    "--guesses",
+    type=click.IntRange(1000, 1_000_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Guesses at a live session.",
+)
+@click.option(
+    "--flood",
+    "flood_per_s",
+    type=click.IntRange(100, 10_000_000),
+    default=50_000,
+    show_default=True,
+    help="HELLOs per second of the flood, at most.",
+)
+@pass_output
+def attack(
+    output: Output,
+    /,
+    parts: tuple[str, ...],
+    guesses: int,
+    flood_per_s: int,
+    **options: Any,
+) -> ExitCode:
+    """Strangers and a hostile neighbour against a node, with and without its defences (root)."""
+    from packetcloud.testbed.bench.attack import PARTS, AttackPlan, bench_attack, controls
+
+    plan = AttackPlan(parts or PARTS, guesses, flood_per_s)
+    with _running(output, options) as (timing, progress):
+        document = bench_attack(plan, timing, progress)
+    columns = ("defence", "figure", "with it", "without it", "control")
+    rows = [
+        (*row[:-1], "failed, as it must" if row[-1] else "PROVES NOTHING")
+        for row in controls(document)
+    ]
+    tables = [Table(columns, rows, "Each attack with a defence and without it")]
+    kept = [
+        (part, *(found[key] for key in _UNDER_ATTACK))
+        for part in ("guesses", "flood", "caps")
+        if (found := document.get(part)) is not None
+    ]
+    titles = ("attack", "before Gbit/s", "during", "kept", "cores of the node")
+    tables.append(Table(titles, kept, "The honest neighbour meanwhile"))
+    if "amplification" in document:
+        answered = [
+            (name, found["sent"], found["answers"], found["ratio"])
+            for name, found in document["amplification"]["types"].items()
+            if found["answers"]
+        ]
+        heads = ("message", "sent", "answered", "answer/question")
+        title = "What a third party gets of what is sent in its name"
+        tables.append(Table(heads, answered, title))
+    if "caps" in document:
+        used = [
+            (name, found["largest"], found["limit"])
+            for name, found in document["caps"]["in_use"].items()
+        ]
+        tables.append(Table(("cap", "most", "limit"), used, "Caps under a hostile neighbour"))
+    return _finish(output, options, document, tables)
+
+
+_UNDER_ATTACK = ("goodput_before_gbps", "goodput_during_gbps", "goodput_kept", "target_cores")
+
+
 def _mbps(gbps: float | None) -> float | None:
     return None if gbps is None else gbps * 1000
 

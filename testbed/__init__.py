@@ -18,5 +18,6 @@
 - `simulation`      a deterministic network on virtual time, and its judge
 - `emulator`        links with rate, delay and faults, for real sockets
 - `bench`           the benchmarks
+- `attack`          who attacks a node in them, and the node
 - `demo`            the demonstration on one machine, without root
 """

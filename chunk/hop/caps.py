@@ -11,7 +11,7 @@ from packetcloud.chunk.hop.address_rate import ADDRESSES_COUNT
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
-from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SLACK_COUNT
+from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SLACK_COUNT, HopCore
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
 from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT, MAX_TRAIN_ROWS
@@ -254,3 +254,32 @@ ROOM = Room(
         "receiver:Receiver.refused_unread": "its keys are reasons",
     },
 )
+
+
+def in_use(core: HopCore) -> dict[str, int]:
+    """Return how far the caps of a node are used now, by name; the largest of its sessions' each.
+
+    Cost: O(sessions). What a session or a call has for itself alone is not among them.
+    """
+    sessions = core.sessions.values()
+    receivers = [session.receiver for session in sessions]
+    senders = [session.sender for session in sessions]
+    return {
+        "neighbours": len(core.sessions),
+        "half-open handshakes": len(core._servers),
+        "answers waiting for a full socket": len(core._out),
+        "replaced timers": len(core._timers) - len(core._timer_of),
+        "bodies held for one neighbour": max((one.held_bytes for one in receivers), default=0),
+        "bodies held for all neighbours": core.pool.held_bytes,
+        "open transfers of one neighbour": max(
+            (len(one._incoming) + len(one._done) + len(one._refused) for one in receivers),
+            default=0,
+        ),
+        "unfinished transfers of one neighbour": max(
+            (len(one._incoming) for one in receivers), default=0
+        ),
+        "open transfers to one neighbour": max(
+            (one._next_transfer - one._done_below for one in senders), default=0
+        ),
+        "free buffers kept": core.pool.free_bytes,
+    }

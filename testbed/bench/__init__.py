@@ -15,6 +15,7 @@
 - `service_peers`  its peers
 - `memory`         a router's memory while a lot passes through it
 - `stages`         where a router's CPU time goes
+- `attack`         strangers and a hostile neighbour against a node
 - `fairness`       who gets how much of a bottleneck
 - `shared`         several flows over one link at once
 - `emulated`       scenes of emulated links; runs that the emulator vouches for

@@ -167,6 +167,24 @@ def _draw_fairness(document: Document, axes: Any) -> None:
     beside.set_ylabel("our share (1: half)")
 
 
+def _draw_attack(document: Document, axes: Any) -> None:
+    """What the honest neighbour keeps of its goodput, and how far caps are used."""
+    goodput, caps = axes
+    kept = {
+        part: {"with defences": found["goodput_kept"], "control": found["control"]["goodput_kept"]}
+        for part in ("guesses", "flood", "caps")
+        if (found := document.get(part)) is not None
+    }
+    _grouped_bars(goodput, kept)
+    goodput.set_ylabel("goodput of the honest neighbour, share of before")
+    in_use = document.get("caps", {}).get("in_use", {})
+    shares = [found["largest"] / found["limit"] for found in in_use.values()]
+    caps.barh(list(in_use), shares, color=_OURS)
+    caps.axvline(1.0, color="black", linestyle="--", linewidth=1)
+    caps.tick_params(axis="y", labelsize=6)
+    caps.set_xlabel("most that was used of each cap, under a hostile neighbour")
+
+
 def _grouped_bars(panel: Any, groups: dict[str, dict[str, float | None]]) -> None:
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     if not names:
@@ -189,4 +207,5 @@ _DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {
     "chunks": (_draw_chunks, 2),
     "loss": (_draw_loss, 2),
     "fairness": (_draw_fairness, 2),
+    "attack": (_draw_attack, 2),
 }

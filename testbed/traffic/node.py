@@ -21,6 +21,9 @@ from packetcloud.testbed.processes import emit_event
 
 CONNECT_ATTEMPTS = 3
 
+ANYWHERE = ("0.0.0.0/0", "::/0")
+"""Where links are private, for nodes that need not seal."""
+
 Address = tuple[str, int]
 
 

@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from packetcloud.chunk.names import GUID, SID, SID_SEQUENCE, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import reason_word
 from packetcloud.testbed.processes import emit_event
 from packetcloud.testbed.traffic.node import (
+    ANYWHERE,
     fire,
     hop_config,
     install_reactor,
@@ -154,7 +156,10 @@ async def send(reactor: Any, options: argparse.Namespace) -> None:
     sender = Sender(reactor, head, payload, schedule)
     if options.departures is not None:
         sender.departures = []
-    node = HopNode(reactor, identity, Role.HOST, hop_config(len(payload)), sender)
+    config = hop_config(len(payload))
+    if options.open:
+        config = replace(config, private_links=ANYWHERE)
+    node = HopNode(reactor, identity, Role.HOST, config, sender)
     node.listen(*own_address(options.connect))
     neighbour = await node.connect(options.connect, options.expect)
     go: Deferred[None] = Deferred()
@@ -195,6 +200,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--outstanding", type=int, default=16)
     parser.add_argument("--rate", type=float, default=0.0, help="chunks per second; 0: all it can")
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until SIGTERM")
+    parser.add_argument("--open", action="store_true", help="sessions need not be sealed")
     parser.add_argument("--hold", action="store_true", help="begin only at SIGUSR1")
     parser.add_argument("--tick", type=float, default=0.0, help="say `tick` every so many seconds")
     parser.add_argument("--departures", type=Path, help="write [chunk id, time] pairs here")

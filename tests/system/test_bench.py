@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pyroute2 import netns
 
+from packetcloud.testbed.bench.attack import AttackPlan, bench_attack
 from packetcloud.testbed.bench.chunks import bench_chunks
 from packetcloud.testbed.bench.emulated import LINK
 from packetcloud.testbed.bench.fairness import FairnessPlan, bench_fairness
@@ -194,6 +195,27 @@ def test_the_command_writes_json_and_plot_and_prints_a_table(tmp_path: Path) -> 
     assert "CUBIC" in done.stdout
     assert json.loads((tmp_path / "out/hop.json").read_text())["modes"]["bare"]
     assert (tmp_path / "out/hop.png").exists()
+
+
+@pytest.mark.root
+def test_bench_attack_has_every_key_and_its_controls_fail(tmp_path: Path) -> None:
+    """Each attack fails, and succeeds as soon as the defence is gone that it is about."""
+    parts = ("guesses", "flood", "amplification", "caps")
+    plan = AttackPlan(parts, guesses=20_000, flood_per_s=20_000)
+    found = _check_head(bench_attack(plan, BRIEF, _quiet), "attack", tmp_path)
+    assert found["failures"] == []
+    assert found["state_changes"] == 0 and found["caps_passed"] == 0
+    assert 0.0 < found["max_amplification"] <= 1.0
+    assert found["handshakes_of_50"] is None
+    for part in parts:
+        assert found[part]["control"]["has_failed"], part
+    for part in ("guesses", "flood", "caps"):
+        assert found[part]["goodput_before_gbps"] > 0.0
+        assert found[part]["goodput_kept"] is not None
+    assert found["guesses"]["arrived"] > 1000
+    assert found["flood"]["sessions_lost"] == 0
+    unfinished = found["caps"]["in_use"]["unfinished transfers of one neighbour"]
+    assert unfinished["largest"] == unfinished["limit"]
 
 
 @pytest.mark.root
