@@ -1,6 +1,7 @@
 """Network services: the SDK, the runtime that runs one service in a VI, the bundled services.
 
 - `errors`         every error this room raises; who is wrong decides the class
+- `caps`           what routers, and the service itself, can make grow, and where it stops
 
 What an author uses
 - `sdk`            NetworkService, ServiceChunk, Verdict, the contexts

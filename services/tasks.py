@@ -43,7 +43,7 @@ MAX_WAITING_COUNT = 16384
 """Tasks waiting for `process`. The hop's credit bounds their bytes; this bounds the objects that
 small chunks make (about 2 KiB each)."""
 MAX_UNSETTLED_BYTES = 16 << 20
-"""Verdict payloads that the router has not taken; no further task is started above it."""
+"""Verdict payloads that the router has not taken; from here on no further task is started."""
 MAX_EMIT_COUNT = 1024
 """Chunks of one EMIT verdict; each costs the router a header to decode."""
 
@@ -125,6 +125,8 @@ class TaskQueue:
         self.refused: Counter[Reason] = Counter()
         self.processing_ns = 0
         self.unsettled_bytes = 0
+        self.held_up_count = 0
+        """How often a task had to wait for the router to take verdicts."""
         self.unsettled_count = 0
         self._in_hand: dict[int, float] = {}
         self._service = service
@@ -165,7 +167,10 @@ class TaskQueue:
 
         A task past its deadline is never started: its router has given it to somebody else.
         """
-        if not self._waiting or self.unsettled_bytes > MAX_UNSETTLED_BYTES:
+        if not self._waiting:
+            return None
+        if self.unsettled_bytes >= MAX_UNSETTLED_BYTES:
+            self.held_up_count += 1
             return None
         task = self._waiting.popleft()
         self._in_hand[id(task)] = now

@@ -11,12 +11,14 @@ from packetcloud.chunk.caps import Room, limit_text
 from packetcloud.chunk.hop.caps import ROOM as HOP
 from packetcloud.host.caps import ROOM as HOST
 from packetcloud.router.caps import ROOM as ROUTER
+from packetcloud.services.caps import ROOM as SERVICES
 
 ROOT = Path(__file__).parents[3]
 HEAD = "| what | cap | why | beyond it | counter |\n|---|---|---|---|---|\n"
 ROOMS = {
     HOP: (ROOT / "chunk" / "hop", ROOT / "docs" / "protocol" / "hop.md"),
     HOST: (ROOT / "host", ROOT / "docs" / "reference" / "host.md"),
+    SERVICES: (ROOT / "services", ROOT / "docs" / "reference" / "service-manifest.md"),
     ROUTER: (ROOT / "router", ROOT / "docs" / "reference" / "router.md"),
 }
 """Where the code of each room is, and the page with the table of its caps."""

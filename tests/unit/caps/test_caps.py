@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from packetcloud.chunk.caps import Cap, Room
-from tests.unit.caps import hop_fillers, host_fillers, router_fillers  # noqa: F401
+from tests.unit.caps import (  # noqa: F401  # they fill the table
+    hop_fillers,
+    host_fillers,
+    router_fillers,
+    services_fillers,
+)
 from tests.unit.caps.containers import containers_of
 from tests.unit.caps.filled import FILLERS
 from tests.unit.caps.tables import ROOMS, table_in, table_of

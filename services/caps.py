@@ -1,0 +1,91 @@
+"""The caps of a service's runtime: what routers, and the service itself, can make grow.
+
+Source: docs/reference/service-manifest.md, "Caps", which is checked against this list.
+"""
+
+from __future__ import annotations
+
+from packetcloud.chunk.caps import Cap, Room
+from packetcloud.services.buffers import DEFAULT_KEPT_BYTES
+from packetcloud.services.execution import MAX_FAILURE_KINDS
+from packetcloud.services.isolation import MAX_REPORT_BYTES
+from packetcloud.services.tasks import MAX_EMIT_COUNT, MAX_UNSETTLED_BYTES, MAX_WAITING_COUNT
+
+CAPS = (
+    Cap(
+        "tasks that wait",
+        MAX_WAITING_COUNT,
+        "tasks",
+        "the hop's credit bounds their bytes, this the objects of small ones",
+        "refused `store_full`: the router gives the chunk to another VI",
+        "`TaskQueue.refused`",
+        ("tasks:TaskQueue._waiting",),
+    ),
+    Cap(
+        "bytes of verdicts that the router has not taken",
+        MAX_UNSETTLED_BYTES,
+        "bytes",
+        "what two thirds of a neighbour's credit hold",
+        "no further task is started",
+        "`TaskQueue.held_up_count`",
+        ("tasks:TaskQueue._in_hand", "sdk:ChunkContext._lent", "sdk:ChunkContext._views"),
+    ),
+    Cap(
+        "chunks of one EMIT verdict",
+        MAX_EMIT_COUNT,
+        "chunks",
+        "each costs the router a header to decode",
+        "the verdict becomes a failure that says so",
+        "`TaskQueue.answered`, `FAILED`",
+    ),
+    Cap(
+        "idle output buffers",
+        DEFAULT_KEPT_BYTES,
+        "bytes",
+        "what the unsettled verdicts of one router use, rounded up",
+        "freed",
+        "`BufferPool.freed_count`",
+        ("buffers:BufferPool._idle",),
+    ),
+    Cap(
+        "kinds of failure told apart",
+        MAX_FAILURE_KINDS,
+        "kinds",
+        "a service can make up any number of them",
+        "counted together",
+        "`ProcessCalls.failures`, `other`",
+        ("execution:ProcessCalls.failures",),
+    ),
+    Cap(
+        "report of a VI to its supervisor",
+        MAX_REPORT_BYTES,
+        "bytes",
+        "a status is under 1 KiB; what a service writes there itself is no report",
+        "thrown away",
+        "`reports_dropped_count`",
+        ("isolation:_Child._unread", "supervisor:Replica.status", "supervisor:ReplicaBeat.status"),
+    ),
+)
+
+_CONFIG = "what the manifest and the operator say"
+
+ROOM = Room(
+    "services",
+    "packetcloud.services",
+    CAPS,
+    {
+        "execution:CoroutineExecution._running": "the manifest's `concurrency`",
+        "execution:ThreadExecution._given": "two tasks at once",
+        "launch:LaunchSpec.parameters": _CONFIG,
+        "manifest:Manifest.parameters": _CONFIG,
+        "parameters:Parameters._values": _CONFIG,
+        "secure_communication.keys:KeyRing._keys": "the keys of one file",
+        "supervision:Supervision._instances": _CONFIG,
+        "supervisor:Replica.crashes": "as many as make a quarantine",
+        "supervisor:Supervisor.replicas": _CONFIG,
+        "tasks:TaskQueue.answered": "its keys are verdict codes",
+        "tasks:TaskQueue.refused": "its keys are reasons",
+        "testing": "a harness for authors' tests",
+        "trial": "one trial on an author's own files",
+    },
+)
