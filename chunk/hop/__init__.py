@@ -18,9 +18,10 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `body_seal`   whole bodies: sealed and opened
 - `buffers`     row buffers, bodies, the pool
 - `rtt`         round-trip time and the timers that follow
-- `path_model`  what the path carries, by measured delivery rates
-- `cubic`       the window that TCP would have, for where others fill the queue
-- `congestion`  how much may be in flight, and how fast it leaves
+- `path_model`  how fast the path delivers, how long it takes, what it loses anyway
+- `cubic`       the window beside who fills queues
+- `background`  the window of what can wait
+- `congestion`  how much may be in flight, and the pace
 - `repair`      what a bad link altered in a body, and how it is found
 - `flow_credit` what each flow of a neighbour holds here
 - `flow_queues` bodies that wait to be sent, flow by flow

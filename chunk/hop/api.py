@@ -97,9 +97,19 @@ class Neighbour(Protocol):
         """Bytes handed to `send*` and not settled yet."""
 
     def send(
-        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Buffer,
+        token: object,
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         """Queue the body prefix ‖ payload. `payload` must not change until it is settled.
+
+        A `background` body (migration, prefetch) leaves when nothing else is to be sent, and slows
+        down before anybody else on the path has to.
 
         `token` is handed back at settlement and names the body to `cancel`: any object that is in
         use for one body at a time. A prefix has at most 1100 bytes.
@@ -116,6 +126,7 @@ class Neighbour(Protocol):
         prefix: bytes = b"",
         *,
         flow: int = 0,
+        background: bool = False,
     ) -> None:
         """Queue prefix ‖ a received body, without copying where both hops use the same segment
         size and there is no prefix. The body must not be patched or sent elsewhere until settled.

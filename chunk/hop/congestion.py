@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from packetcloud.chunk.hop.background import BackgroundWindow
 from packetcloud.chunk.hop.cubic import CubicWindow
 from packetcloud.chunk.hop.path_model import PathModel
 from packetcloud.chunk.hop.rtt import RttEstimator
@@ -93,6 +94,7 @@ class Congestion:
 
     def _start_anew(self) -> None:
         self.path = PathModel()
+        self.background = BackgroundWindow(self._datagram_bytes)
         self.mode = Mode.STARTING
         self.window_bytes = float(max(INITIAL_WINDOW_BYTES, self._least_bytes))
         self._round: _Round | None = None
@@ -239,6 +241,8 @@ class Congestion:
             path.add_rate(sample)
         self._rounds_with_queue = 0 if is_empty or limited else self._rounds_with_queue + 1
         is_lossy = ended.lost > LOSS_RATIO * (delivered + ended.lost)
+        if ended.min_rtt_s < float("inf"):
+            self.background.on_round(path, ended.min_rtt_s, ended.lost > 0)
         self._mode_rounds += 1
         match self.mode:
             case Mode.STARTING if is_telling:

@@ -26,6 +26,7 @@ class Outgoing:
     __slots__ = (
         "_plain",
         "acked",
+        "background",
         "body",
         "body_bytes",
         "first_burst",
@@ -59,6 +60,7 @@ class Outgoing:
         small_bytes: int,
         overhead_bytes: int,
         flow: int = 0,
+        background: bool = False,
     ) -> None:
         self.kind = kind
         self.flow = flow
@@ -69,8 +71,10 @@ class Outgoing:
         self.body = body
         """Set when the rows of a received body go out in place; prefix and payload are empty."""
         self.token = token
+        self.background = background
+        """It can wait, and yields to whatever else wants the path."""
         self.plain_bytes = len(prefix) + len(payload) if body is None else len(body)
-        self.is_small = body is None and self.plain_bytes <= small_bytes
+        self.is_small = body is None and self.plain_bytes <= small_bytes and not background
         """It travels whole, in a bundle."""
         self.body_bytes = self.plain_bytes + (0 if self.is_small else overhead_bytes)
         """As it travels: with its tag, where it is sealed by itself."""

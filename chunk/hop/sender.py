@@ -68,6 +68,7 @@ class _Burst:
     number: int
     sent_at: float
     size: int
+    background: bool = False
 
 
 class Sender:
@@ -117,6 +118,11 @@ class Sender:
         self._outstanding: dict[int, Outgoing] = {}
         self._by_token: dict[int, Outgoing] = {}
         self._current: Outgoing | None = None
+        self._can_wait: deque[Outgoing] = deque()
+        """Bodies of the background class, sent while there is nothing else to send."""
+        self._waiting_current: Outgoing | None = None
+        self._background_bytes = 0
+        """Those of the bytes in flight that belong to the background class."""
         self._resend: deque[Outgoing] = deque()
         self._resend_small: deque[Outgoing] = deque()
         self._whole: dict[int, None] = {}
@@ -167,7 +173,13 @@ class Sender:
     # --- the layer above ------------------------------------------------------------------------
 
     def queue(
-        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, flow: int = 0
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Buffer,
+        token: object,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         """Queue prefix ‖ payload; the memory of `payload` is read until it is settled."""
         view = memoryview(payload)
@@ -176,20 +188,28 @@ class Sender:
         self._append(
             Outgoing(
                 kind, prefix, view, None, token, self._share, self._small_bytes,
-                self._overhead_bytes, flow,
+                self._overhead_bytes, flow, background,
             )
         )  # fmt: skip
 
-    def queue_rows(self, kind: BodyKind, body: StoredBody, token: object, flow: int = 0) -> None:
+    def queue_rows(
+        self,
+        kind: BodyKind,
+        body: StoredBody,
+        token: object,
+        flow: int = 0,
+        background: bool = False,
+    ) -> None:
         """Queue a received body whose rows have this session's stride, to go out in place.
 
         Only in an open session: sealing would write over what may have to be sent elsewhere.
         """
         self._append(
             Outgoing(
-                kind, b"", memoryview(b""), body, token, self._share, self._small_bytes, 0, flow
+                kind, b"", memoryview(b""), body, token, self._share, self._small_bytes, 0, flow,
+                background,
             )
-        )
+        )  # fmt: skip
 
     def _append(self, outgoing: Outgoing) -> None:
         self._by_token[id(outgoing.token)] = outgoing
@@ -197,7 +217,10 @@ class Sender:
         if outgoing.plain_bytes > self._peer_max_body_bytes or not outgoing.plain_bytes:
             self._end(outgoing, Settlement.REFUSED, Reason.PAYLOAD_TOO_LARGE)
             return
-        self.flows.append(outgoing)
+        if outgoing.background:
+            self._can_wait.append(outgoing)
+        else:
+            self.flows.append(outgoing)
 
     def cancel(self, token: object) -> None:
         """Give a body up: CANCELLED at once, or LOST when all of it was sent already.
@@ -216,24 +239,27 @@ class Sender:
             self._give_up(outgoing.transfer, outgoing.body_bytes)
             self._drop_from_queues(outgoing)
         else:
-            self.flows.remove(outgoing)
+            (self._can_wait if outgoing.background else self.flows).remove(outgoing)
         self._end(outgoing, settlement, reason)
 
     def close(self) -> None:
         """Settle everything that is left as LOST."""
-        left = [*self._outstanding.values(), *self.flows]
+        left = [*self._outstanding.values(), *self.flows, *self._can_wait]
         self._outstanding.clear()
         self.flows.clear()
+        self._can_wait.clear()
         self._whole.clear()
         self._resend.clear()
         self._resend_small.clear()
-        self._current = None
+        self._current = self._waiting_current = None
         for outgoing in left:
             self._end(outgoing, Settlement.LOST, 0)
 
     def _drop_from_queues(self, outgoing: Outgoing) -> None:
         if self._current is outgoing:
             self._current = None
+        if self._waiting_current is outgoing:
+            self._waiting_current = None
         if outgoing.lost:
             outgoing.lost.clear()
         for queue in (self._resend, self._resend_small):
@@ -280,23 +306,63 @@ class Sender:
             head = self.flows.head()
             if head is None or not self._may_start(head, now):
                 self._limited = True
-                return None
+                return self._next_background(rows, now)
             if head.is_small:
                 return self._send_bundles(None, rows, now)
             current = self._current = self.flows.popleft()
             self._start(current)
-        count = min(rows, current.segments - current.next_index)
-        laid = self._send_rows(current, current.next_index, count, now)
-        current.next_index += count
+        laid = self._send_next(current, rows, now)
         if current.next_index >= current.segments:
             self._current = None
         return laid
 
+    def _send_next(
+        self, outgoing: Outgoing, rows: int, now: float
+    ) -> tuple[list[Buffer], int] | None:
+        count = min(rows, outgoing.segments - outgoing.next_index)
+        laid = self._send_rows(outgoing, outgoing.next_index, count, now)
+        outgoing.next_index += count
+        return laid
+
+    def _next_background(self, rows: int, now: float) -> tuple[list[Buffer], int] | None:
+        """Return a burst of what can wait, if its own window has room."""
+        current = self._waiting_current
+        head = current or self._head_of_background()
+        if head is None:
+            return None
+        background = self.congestion.background
+        room = background.window_bytes - self._background_bytes
+        if room <= 0:
+            background.is_full = True
+            return None
+        if current is None:
+            if not self._may_start(head, now):
+                return None
+            self._can_wait.remove(head)
+            current = self._waiting_current = head
+            self._start(current)
+        laid = self._send_next(current, max(1, min(rows, int(room) // self.stride)), now)
+        if current.next_index >= current.segments:
+            self._waiting_current = None
+        return laid
+
+    def _put_back(self, outgoing: Outgoing) -> None:
+        """The neighbour has no room for its flow now: it is the next of that flow again."""
+        if outgoing.background:
+            self._can_wait.appendleft(outgoing)
+        else:
+            self.flows.put_back(outgoing)
+
+    def _head_of_background(self) -> Outgoing | None:
+        """Return the first body that can wait and whose flow is not parked."""
+        parked = self.flows.parked
+        return next((body for body in self._can_wait if body.flow not in parked), None)
+
     @property
     def _has_to_send(self) -> bool:
-        if self._current or self._resend or self._resend_small:
+        if self._current or self._resend or self._resend_small or self._waiting_current:
             return True
-        return self.flows.head() is not None
+        return self.flows.head() is not None or self._head_of_background() is not None
 
     def _may_start(self, outgoing: Outgoing, now: float) -> bool:
         if self._next_transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
@@ -335,7 +401,7 @@ class Sender:
         burst = self._take_burst()
         outgoing.note_sent(index, index + count, burst)
         buffers, size = self._layout.rows(outgoing, index, count, burst)
-        self._note_sent(burst, size, now)
+        self._note_sent(burst, size, now, outgoing.background)
         return buffers, self.stride
 
     def _send_bundles(
@@ -396,7 +462,7 @@ class Sender:
             return None
         self._take_burst()
         laid, longest = self._layout.bundles(datagrams, sizes, counts, burst)
-        self._note_sent(burst, len(laid), now)
+        self._note_sent(burst, len(laid), now, background=False)
         return [laid], longest
 
     def _take_burst(self) -> int:
@@ -411,12 +477,14 @@ class Sender:
                 self._until_skip = self._skip_after()
         return burst
 
-    def _note_sent(self, burst: int, size: int, now: float) -> None:
+    def _note_sent(self, burst: int, size: int, now: float, background: bool) -> None:
         if not self.in_flight_bytes:
             self.congestion.on_restart(burst + 1, now)
         self.congestion.on_sent(size, now)
-        self._in_flight.append(_Burst(burst, now, size))
+        self._in_flight.append(_Burst(burst, now, size, background))
         self.in_flight_bytes += size
+        if background:
+            self._background_bytes += size
         self.sent_bytes += size
         if self._waiting_since is None:
             self._waiting_since = now
@@ -530,7 +598,7 @@ class Sender:
                 self._drop_from_queues(outgoing)
                 if reason == wire.NOT_NOW:
                     outgoing.put_back(self._pool)
-                    self.flows.put_back(outgoing)
+                    self._put_back(outgoing)
                     self.flows.park(outgoing.flow)
                 else:
                     self._end(outgoing, Settlement.REFUSED, reason)
@@ -607,6 +675,8 @@ class Sender:
         while in_flight and in_flight[0].number <= largest:
             burst = in_flight.popleft()
             self.in_flight_bytes -= burst.size
+            if burst.background:
+                self._background_bytes -= burst.size
             self._history.append(burst)
             if burst.number == largest:
                 self._rtt.add_sample(now - burst.sent_at, delay_s, now)
@@ -717,7 +787,7 @@ class Sender:
         if self._blocked_at is not None and now >= self._blocked_at + timeout:
             self._backoff += 1
             self._blocked_at = now
-            head = self.flows.head()
+            head = self.flows.head() or self._head_of_background()
             wanted = head.body_bytes if head is not None else 0
             yield wire.BlockedFrame(wanted).to_bytes()
         if self._forgotten and now >= self._forgot_at + timeout:

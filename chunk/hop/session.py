@@ -174,10 +174,17 @@ class Session:
         return self.sender.queued_bytes
 
     def send(
-        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Buffer,
+        token: object,
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         self._check_up()
-        self.sender.queue(kind, prefix, payload, token, flow)
+        self.sender.queue(kind, prefix, payload, token, flow, background)
         self._wake(self)
 
     def send_body(
@@ -188,6 +195,7 @@ class Session:
         prefix: bytes = b"",
         *,
         flow: int = 0,
+        background: bool = False,
     ) -> None:
         self._check_up()
         if (
@@ -197,9 +205,9 @@ class Session:
             and body.rows is not None
             and body.rows.stride == self.stride
         ):
-            self.sender.queue_rows(kind, body, token, flow)
+            self.sender.queue_rows(kind, body, token, flow, background)
         else:
-            self.sender.queue(kind, prefix, body.contiguous(), token, flow)
+            self.sender.queue(kind, prefix, body.contiguous(), token, flow, background)
         self._wake(self)
 
     def cancel(self, token: object) -> None:

@@ -1,0 +1,66 @@
+"""What a session makes of a link that loses datagrams, and of a link that others use, too."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.functional.bottleneck import DATAGRAM_BYTES, Bottleneck, jain
+
+PAYLOAD_SHARE = (DATAGRAM_BYTES - 32) / (DATAGRAM_BYTES + 28)
+"""Of a frame's bytes, behind IP, UDP and the segment's header."""
+
+
+@pytest.mark.parametrize(
+    ("loss", "wanted"), [(0.0, 0.9), (0.01, 0.9), (0.02, 0.9), (0.1, 0.8), (0.2, 0.7), (0.3, 0.6)]
+)
+def test_a_lossy_link_is_used_for_what_the_loss_leaves(loss: float, wanted: float) -> None:
+    """50 Mbit/s, 30 ms, loss both ways: the share of what can arrive at all."""
+    link = Bottleneck(loss=loss)
+    (rate,) = link.goodput_bps(3.0, 5.0)
+    assert rate >= wanted * link.rate_bps * PAYLOAD_SHARE * (1 - loss)
+
+
+def test_tcp_cubic_collapses_where_a_session_does_not() -> None:
+    """The control: at one percent loss the model of CUBIC has a sixth of what a session has."""
+    (ours,) = Bottleneck(loss=0.01).goodput_bps(3.0, 5.0)
+    (cubic,) = Bottleneck(ours=0, cubic=1, loss=0.01).goodput_bps(3.0, 5.0)
+    assert ours >= 6 * cubic
+
+
+def test_a_slow_link_with_a_queue_of_25_packets_is_used_and_not_overrun() -> None:
+    """10 Mbit/s, 15 ms each way: the interop link. Bursts are as short as its queue needs."""
+    link = Bottleneck(rate_bps=10e6, buffer_products=25 * 1500 / 37_500)
+    link.clock.run(5.0)
+    overflowed = link.link.overflowed
+    (rate,) = link.goodput_bps(0.0, 8.0)
+    assert rate >= 0.9 * link.rate_bps * PAYLOAD_SHARE
+    assert link.link.overflowed - overflowed <= 20
+
+
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_sessions_share_a_link_evenly(count: int) -> None:
+    """One product of buffer; Jain's index after some seconds."""
+    rates = Bottleneck(ours=count).goodput_bps(6.0, 15.0)
+    assert jain(rates) >= 0.96
+    assert sum(rates) >= 0.9 * 50e6 * PAYLOAD_SHARE
+
+
+@pytest.mark.parametrize("products", [1.0, 2.0, 4.0])
+def test_a_session_beside_cubic_takes_about_its_half(products: float) -> None:
+    """Between half and one and a half times the fair share, with short and with long buffers."""
+    ours, cubic = Bottleneck(cubic=1, buffer_products=products).goodput_bps(8.0, 22.0)
+    assert 0.5 <= 2 * ours / (ours + cubic) <= 1.5
+
+
+def test_what_can_wait_leaves_cubic_nine_tenths_and_uses_an_idle_link() -> None:
+    """The background class: next to nothing beside somebody, nearly everything alone."""
+    _, cubic = Bottleneck(ours=0, background=1, cubic=1).goodput_bps(6.0, 10.0)
+    assert cubic >= 0.9 * 50e6 * PAYLOAD_SHARE
+    (alone,) = Bottleneck(ours=0, background=1).goodput_bps(3.0, 5.0)
+    assert alone >= 0.8 * 50e6 * PAYLOAD_SHARE
+
+
+def test_what_can_wait_yields_to_our_own_foreground() -> None:
+    """Beside a session of the usual class it takes less than a fifth."""
+    foreground, background = Bottleneck(background=1).goodput_bps(6.0, 10.0)
+    assert background <= 0.2 * (foreground + background)
