@@ -48,8 +48,11 @@ PROBE_RTT_GAIN = 0.5
 PROBE_RTT_S = 0.2
 BURST_DURATION_S = 0.001
 """One burst is about this long at the sending rate."""
-CATCH_UP_S = 0.002
-"""Who was woken late may send so much more at once: timers are that coarse."""
+MIN_CATCH_UP_S = 0.002
+MAX_CATCH_UP_S = 0.010
+CATCH_UP_SHARE = 0.25
+"""Who was woken late may send so much of a round trip more at once: timers are that coarse, and a
+process waits for its turn on a busy machine."""
 SHORTEST_ROUND_S = 0.0005
 
 
@@ -71,6 +74,8 @@ class _Round:
     delivered: int
     end_burst: int
     lost: int = 0
+    sent: int = 0
+    is_late: bool = False
     min_rtt_s: float = float("inf")
 
 
@@ -107,6 +112,10 @@ class Congestion:
         self._was_draining = False
         """The round before this one was sent slowly: what an empty queue loses of it is lost at
         random."""
+        self._sent_rate = float("inf")
+        """Of the round before this one, whose bytes are heard of in this one."""
+        self._was_late = False
+        """The round before this one was late: what is heard of in this one was sent in it."""
         self._mode_rounds = 0
         self._mode_since = 0.0
         self._resume = Mode.CRUISING
@@ -162,10 +171,24 @@ class Congestion:
         The first window may leave in one piece: RFC 9002, section 7.7.
         """
         pace = self.pace_bytes_per_s
+        if self._round is not None:
+            self._round.sent += size
         if self._round is None or pace * BURST_DURATION_S >= self._max_burst_bytes:
             self._release_at = now
         else:
-            self._release_at = max(self._release_at, now - CATCH_UP_S) + size / pace
+            self._release_at = max(self._release_at, now - self._catch_up_s) + size / pace
+
+    @property
+    def _catch_up_s(self) -> float:
+        return min(max(CATCH_UP_SHARE * self.path.min_rtt_s, MIN_CATCH_UP_S), MAX_CATCH_UP_S)
+
+    def on_woken(self, now: float) -> None:
+        """The pace allows the next burst: for how long already?
+
+        A round in which the host could not keep the pace says how fast the host is, not the path.
+        """
+        if self._round is not None and now - self._release_at > self._catch_up_s:
+            self._round.is_late = True
 
     # --- what the path says ---------------------------------------------------------------------
 
@@ -182,6 +205,7 @@ class Congestion:
         """
         if self._round is not None:
             self._round = _Round(now, self._delivered, next_burst)
+            self._sent_rate = float("inf")
 
     def on_ack(
         self,
@@ -219,6 +243,8 @@ class Congestion:
         if largest < current.end_burst or elapsed < shortest:
             return
         self._round = _Round(now, delivered_bytes, next_burst)
+        limited = limited or current.is_late or self._was_late
+        self._was_late = current.is_late
         self._end_round(current, delivered_bytes - current.delivered, elapsed, limited, now)
         if self.mode is Mode.DRAINING and in_flight_bytes <= self.path.product_bytes:
             self._enter(Mode.CRUISING, now)
@@ -235,7 +261,9 @@ class Congestion:
         self._was_draining = self.mode is Mode.DRAINING or (
             self.mode is Mode.CRUISING and self._phase == DRAIN_PHASE
         )
-        sample = delivered / elapsed
+        # Answers that were held up and come at once would show a rate that was never sent.
+        sample = min(delivered / elapsed, self._sent_rate)
+        self._sent_rate = ended.sent / elapsed
         is_telling = delivered > 0 and not (limited and sample < path.rate_bytes_per_s)
         if is_telling:
             path.add_rate(sample)

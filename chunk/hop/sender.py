@@ -280,6 +280,8 @@ class Sender:
 
         The buffers hold until the next call; the burst counts as sent at `now`.
         """
+        if self._paced_until is not None and now >= self._paced_until:
+            self.congestion.on_woken(now)
         self._paced_until = None
         window = min(self.congestion.window_bytes, self._peer_window)
         if self.in_flight_bytes >= window:

@@ -83,11 +83,12 @@ class Path:
         self.burst += 1
         self.modes.add(self.congestion.mode)
 
-    def step(self, limit: float = float("inf")) -> None:
-        """One round trip; `limit`: bytes that the source has."""
+    def step(self, limit: float = float("inf"), *, is_all: bool = True) -> None:
+        """One round trip; `limit`: bytes that are sent at most, being all that there is or not."""
         congestion, round_s = self.congestion, self.rtt_s + self.queue / self.rate
-        self.now += round_s
         wanted = min(congestion.window_bytes, congestion.pace_bytes_per_s * round_s, limit)
+        congestion.on_sent(int(wanted), self.now)
+        self.now += round_s
         survived = wanted * (1 - self.loss)
         room = self.rate * round_s
         self.queue = max(0.0, self.queue + survived + self.rival * round_s - room)
@@ -97,7 +98,7 @@ class Path:
         arrived = min(survived - over * share, room * max(share, 0.01))
         self.delivered += int(arrived)
         congestion.on_loss(int(wanted - survived + over * share))
-        self._ack(limit < congestion.window_bytes)
+        self._ack(is_all and limit < congestion.window_bytes)
 
     def run(self, rounds: int) -> float:
         """Return the rate reached over these rounds."""
@@ -231,7 +232,7 @@ def test_bursts_are_a_millisecond_long_and_leave_at_the_pace() -> None:
     assert sent / (now - path.now) <= 1.4 * path.rate
 
 
-def test_who_is_woken_late_catches_up_two_milliseconds_and_no_more() -> None:
+def test_who_is_woken_late_catches_up_a_quarter_of_a_round_trip_and_no_more() -> None:
     """Timers are coarse; but a pause must not turn into one long burst."""
     path = Path(12_500_000.0, 0.030)
     path.run(60)
@@ -240,7 +241,23 @@ def test_who_is_woken_late_catches_up_two_milliseconds_and_no_more() -> None:
     while congestion.release_at() <= now:
         congestion.on_sent(1472, now)
         sent += 1472
-    assert sent <= 0.003 * 1.3 * path.rate + 2 * 1472
+    assert sent <= (0.030 / 4 + 0.001) * 1.3 * path.rate + 2 * 1472
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_busy_host_does_not_lower_the_rate(says_so: bool) -> None:
+    """It was woken so late that it could not keep the pace: that says nothing of the path.
+
+    The burden of proof: without the word of the sender the rate collapses.
+    """
+    path = Path(6_250_000.0, 0.030, loss=0.3)
+    path.run(60)
+    for _ in range(100):
+        if says_so:
+            path.congestion.on_woken(path.congestion.release_at() + 0.020)
+        path.step(0.6 * path.congestion.pace_bytes_per_s * path.rtt_s, is_all=False)
+    rate = path.congestion.path.rate_bytes_per_s
+    assert rate >= 0.8 * 0.7 * path.rate if says_so else rate < 0.3 * path.rate
 
 
 def test_a_rate_of_gigabits_is_not_paced() -> None:
