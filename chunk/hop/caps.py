@@ -250,6 +250,7 @@ ROOM = Room(
         "flow_queues:FlowQueues._lines": "bodies of the layer above, which has caps of its own",
         "flow_queues:FlowQueues._turns": "flows of those bodies",
         "flow_queues:FlowQueues._left_bytes": "flows of those bodies, or that have to pay a turn",
+        "sender:Sender._can_wait": "bodies of the layer above, which has caps of its own",
         "sender:Sender._by_token": "the queue and the open transfers together",
         "receiver:Receiver.refused_unread": "its keys are reasons",
     },

@@ -39,11 +39,22 @@ DRAIN_ROUNDS = 10
 """Enough for ten times the product; a queue that is longer is not ours."""
 COMPETING_ROUNDS = len(CYCLE) + 2
 """So many rounds without an empty queue, a whole cycle among them: somebody else fills it."""
+OVERFLOW_ROUNDS = 6
+OVERFLOWS_FORGOTTEN = 2
+"""More rounds with overflow than two in each cycle, until they are six: the queue was full when the
+shortest round trip was measured, so it never looks long."""
 COMPETING_PACE = 1.2
 EMPTY_ROUNDS = 3
 """So many rounds with an empty queue, one after the other, end a competition."""
 LOSS_RATIO = 0.02
 """A first rush that loses more than this into a queue is over; the figure is BBRv2's."""
+YIELD_GAIN = 0.125
+YIELD_S = 0.5
+YIELD_ROUNDS = 8
+"""Who finds more loss than is known to be the path's gets out of the way for so long. If others
+caused it together with him, they do the same, and it goes away; else it is the path's."""
+YIELD_SETTLING_ROUNDS = 3
+"""The first of them still hear of what was sent before."""
 PROBE_RTT_GAIN = 0.5
 PROBE_RTT_S = 0.2
 BURST_DURATION_S = 0.001
@@ -64,6 +75,7 @@ class Mode(Enum):
     CRUISING = auto()
     COMPETING = auto()
     ASKING_RTT = auto()
+    YIELDING = auto()
 
 
 @dataclass(slots=True)
@@ -107,6 +119,8 @@ class Congestion:
         self._best_rate = 0.0
         self._rounds_without_growth = 0
         self._rounds_with_queue = 0
+        self._overflows = 0
+        self._yield_lost = self._yield_delivered = 0
         self._phase = 0
         self._drained_rounds = 0
         self._was_draining = False
@@ -151,6 +165,8 @@ class Congestion:
                 gain = CYCLE[self._phase]
             case Mode.ASKING_RTT:
                 gain = 1.0
+            case Mode.YIELDING:
+                gain = YIELD_GAIN
         least = self._least_bytes / self._rtt.smoothed_s
         return max(gain * self.path.send_rate_bytes_per_s, least)
 
@@ -275,13 +291,21 @@ class Congestion:
         match self.mode:
             case Mode.STARTING if is_telling:
                 self._continue_start(sample, is_lossy and not is_empty, now)
+            case Mode.YIELDING:
+                self._continue_yielding(ended.lost, delivered, now)
             case Mode.DRAINING if is_empty or self._mode_rounds >= DRAIN_ROUNDS:
                 self._enter(Mode.CRUISING, now)
             case Mode.CRUISING:
                 self._drained_rounds = self._drained_rounds + 1 if self._phase == DRAIN_PHASE else 0
                 if is_empty or not 0 < self._drained_rounds < LONGEST_DRAIN_ROUNDS:
                     self._phase = (self._phase + 1) % len(CYCLE)
-                if self._rounds_with_queue >= COMPETING_ROUNDS:
+                self._note_overflow(ended.lost, delivered)
+                if path.is_loss_doubtful:
+                    self._enter(Mode.YIELDING, now)
+                elif (
+                    self._rounds_with_queue >= COMPETING_ROUNDS
+                    or self._overflows >= OVERFLOW_ROUNDS
+                ):
                     self._enter(Mode.COMPETING, now)
             case Mode.COMPETING:
                 self._empty_rounds = self._empty_rounds + 1 if is_empty else 0
@@ -296,6 +320,16 @@ class Congestion:
             self._enter(Mode.ASKING_RTT, now)
         self._set_window()
 
+    def _note_overflow(self, lost: int, delivered: int) -> None:
+        """Count rounds that lost more than the path loses of what is sent slowly."""
+        if self._phase == DRAIN_PHASE + 1:
+            self._overflows = max(0, self._overflows - OVERFLOWS_FORGOTTEN)
+        sent, unit = lost + delivered, self._datagram_bytes
+        usual = (self.path.random_loss + LOSS_RATIO) * sent
+        by_chance = 2 * unit + 3 * (self.path.random_loss * sent * unit) ** 0.5
+        if lost > usual + by_chance:
+            self._overflows += 1
+
     def _enter(self, mode: Mode, now: float) -> None:
         if mode is Mode.COMPETING and self._cubic is None:
             in_use = self.path.rate_bytes_per_s * self._rtt.smoothed_s
@@ -307,9 +341,22 @@ class Congestion:
             self._cubic = None
             self._phase = DRAIN_PHASE + 1
             self._rounds_with_queue = 0
+            self._overflows = 0
+        if mode is Mode.YIELDING:
+            self._yield_lost = self._yield_delivered = 0
         self.mode = mode
         self._mode_rounds = 0
         self._mode_since = now
+
+    def _continue_yielding(self, lost: int, delivered: int, now: float) -> None:
+        if self._mode_rounds > YIELD_SETTLING_ROUNDS:
+            self._yield_lost += lost
+            self._yield_delivered += delivered
+        if now - self._mode_since >= YIELD_S and self._mode_rounds >= YIELD_ROUNDS:
+            self.path.verify_loss(self._yield_lost, self._yield_delivered)
+            self._best_rate = 0.0
+            self._rounds_without_growth = 0
+            self._enter(Mode.STARTING, now)
 
     def _continue_start(self, sample: float, is_over: bool, now: float) -> None:
         if sample >= self._best_rate * GROWTH_FACTOR:
@@ -341,7 +388,7 @@ class Congestion:
             return
         was_own_queue = self.path.is_queue_empty(rtt_s)
         if rtt_s < float("inf"):
-            self.path.replace_min_rtt(rtt_s, now)
+            self.path.renew_min_rtt(rtt_s, now)
         self._enter(Mode.CRUISING if was_own_queue else self._resume, now)
 
     def _set_window(self) -> None:
@@ -355,6 +402,8 @@ class Congestion:
                 wanted = self._cubic.window_bytes
             case Mode.ASKING_RTT:
                 wanted = PROBE_RTT_GAIN * product
+            case Mode.YIELDING:
+                wanted = 2 * YIELD_GAIN * product
             case _:
                 wanted = STEADY_WINDOW_GAIN * product
         self.window_bytes = min(max(wanted, self._least_bytes), MAX_WINDOW_BYTES)

@@ -13,6 +13,11 @@ MIN_RTT_WINDOW_S = 10.0
 HOST_SLACK_S = 0.002
 """Two hosts answer each other in batches of up to about this long. At 10 Gbit/s the slack adds
 2.5 MB to what may be in flight, at 10 Mbit/s 2.5 kB."""
+SAME_RTT_SHARE = 0.01
+"""A round trip so little longer than the shortest is as short. Sessions that share a path find a
+shorter one at the same time, when one of them makes room, and so ask at the same time next."""
+RENEWAL_SHARE = 0.25
+"""Of the way to a longer minimum, each time that it was asked for."""
 QUEUE_SHARE = 0.125
 """A queue is empty when it delays by no more than this share of the shortest round trip..."""
 QUEUE_SLACK_S = 0.002
@@ -22,6 +27,11 @@ MAX_RANDOM_LOSS = 0.6
 LOSS_MEMORY = 0.75
 """Of what was counted before, each time random loss is measured: about four measurements count."""
 
+VERIFIED_FACTOR = 1.5
+VERIFIED_SLACK = 0.01
+"""So much more than what was verified is made up for; it differs from moment to moment."""
+DOUBTFUL_LOSS = 0.03
+"""So much more than that is a reason to verify anew."""
 DOUBTED_SHARE = 0.9
 """Of the random loss that is believed on when it could not be measured."""
 
@@ -37,6 +47,9 @@ class PathModel:
         self.random_loss = 0.0
         """Share of datagrams that is lost without any queue, whatever the rate."""
         self._samples: deque[float] = deque(maxlen=RATE_WINDOW_ROUNDS)
+        self.is_loss_doubtful = False
+        """More is lost than was ever verified to be the path's own loss."""
+        self._loss_limit = VERIFIED_SLACK
         self._lost_bytes = 0.0
         self._counted_bytes = 0.0
 
@@ -47,13 +60,21 @@ class PathModel:
 
     def add_rtt(self, rtt_s: float, now: float) -> None:
         """Take in one round trip, less what the neighbour held its answer back."""
-        if rtt_s <= self.min_rtt_s * (1 + QUEUE_SHARE / 2):
+        if rtt_s <= self.min_rtt_s * (1 + SAME_RTT_SHARE):
             self.min_rtt_at = now
-        self.min_rtt_s = min(self.min_rtt_s, rtt_s)
+        if rtt_s < self.min_rtt_s:
+            if rtt_s < self.min_rtt_s * (1 - QUEUE_SHARE):
+                # There was a queue all the time, and what it lost was not lost at random.
+                self._lost_bytes = self._counted_bytes = self.random_loss = 0.0
+            self.min_rtt_s = rtt_s
 
-    def replace_min_rtt(self, rtt_s: float, now: float) -> None:
-        """The minimum was asked for anew: this is it."""
-        self.min_rtt_s, self.min_rtt_at = rtt_s, now
+    def renew_min_rtt(self, rtt_s: float, now: float) -> None:
+        """The minimum was asked for anew, and this came back: a longer one is believed by steps.
+
+        A path becomes longer now and then; queues of others that hide how short it is are common.
+        """
+        self.min_rtt_at = now
+        self.min_rtt_s = min(rtt_s, self.min_rtt_s + RENEWAL_SHARE * (rtt_s - self.min_rtt_s))
 
     def is_min_rtt_old(self, now: float) -> bool:
         return now - self.min_rtt_at > MIN_RTT_WINDOW_S
@@ -63,7 +84,17 @@ class PathModel:
         self._lost_bytes = LOSS_MEMORY * self._lost_bytes + lost_bytes
         self._counted_bytes = LOSS_MEMORY * self._counted_bytes + lost_bytes + delivered_bytes
         if self._counted_bytes:
-            self.random_loss = min(self._lost_bytes / self._counted_bytes, MAX_RANDOM_LOSS)
+            measured = self._lost_bytes / self._counted_bytes
+            self.is_loss_doubtful = measured > self._loss_limit + DOUBTFUL_LOSS
+            self.random_loss = min(measured, self._loss_limit, MAX_RANDOM_LOSS)
+
+    def verify_loss(self, lost_bytes: int, delivered_bytes: int) -> None:
+        """Take in what was lost while next to nothing was sent: that is the path's own."""
+        share = lost_bytes / max(lost_bytes + delivered_bytes, 1)
+        self._loss_limit = VERIFIED_FACTOR * share + VERIFIED_SLACK
+        self._lost_bytes = self._counted_bytes = 0.0
+        self.random_loss = min(share, MAX_RANDOM_LOSS)
+        self.is_loss_doubtful = False
 
     def doubt_loss(self) -> None:
         """Sent slowly, and there is a queue all the same: what is made up for may be too much."""

@@ -164,7 +164,7 @@ class OurFlow:
         *, background: bool,
     ) -> None:  # fmt: skip
         sender, receiver = _Node(clock, rng), _Node(clock, rng)
-        self._receiver = receiver
+        self.sender, self._receiver = sender, receiver
         addresses = ("10.0.0.1", 1000 + number), ("10.0.0.2", 1000 + number)
         sender.out = lambda data: there.send(
             len(data) + _IP_UDP_BYTES, receiver.receive, data, addresses[0]

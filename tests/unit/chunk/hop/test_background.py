@@ -2,6 +2,8 @@
 
 from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.hop.background import MIN_DATAGRAMS, TARGET_S, BackgroundWindow
+from packetcloud.chunk.hop.buffers import BufferPool
+from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.path_model import PathModel
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.hop.sender import Sender
@@ -60,16 +62,13 @@ def sender_with(*classes: bool) -> tuple[Sender, list[tuple[object, Settlement]]
     rtt.add_sample(RTT_S, 0.0, 0.0)
     settled: list[tuple[object, Settlement]] = []
     sender = Sender(
-        7,
-        STRIDE,
-        1 << 21,
-        1 << 24,
-        1 << 24,
-        rtt,
+        7, STRIDE, 1 << 21, 1 << 24, 1 << 24, None, Envelope(7, None), BufferPool(), rtt,
         lambda token, how, _: settled.append((token, how)),
-    )
+    )  # fmt: skip
     for number, background in enumerate(classes):
-        sender.queue(BodyKind.CHUNK, b"", bytes(20 * STRIDE), f"body {number}", background)
+        sender.queue(
+            BodyKind.CHUNK, b"", bytes(20 * STRIDE), f"body {number}", background=background
+        )
     return sender, settled
 
 

@@ -128,6 +128,29 @@ def test_random_loss_is_made_up_for(loss: float) -> None:
     assert path.congestion.path.random_loss == pytest.approx(loss, abs=0.05)
 
 
+def test_more_loss_than_is_known_is_doubted_first() -> None:
+    """A link turns bad in the middle: an eighth of the rate for half a second, then all of it."""
+    path = Path(6_250_000.0, 0.030)
+    path.run(60)
+    path.loss = 0.3
+    path.modes.clear()
+    path.run(30)
+    assert Mode.YIELDING in path.modes
+    path.run(60)
+    assert path.run(60) >= 0.9 * 0.7 * path.rate
+
+
+def test_loss_that_goes_away_when_everybody_yields_is_not_made_up_for() -> None:
+    """Overflow that a shared queue makes looks like the path's loss to whoever joined it late."""
+    path = Path(6_250_000.0, 0.030)
+    path.run(60)
+    path.loss = 0.3
+    for _ in range(200):
+        path.loss = 0.0 if path.congestion.mode is Mode.YIELDING else 0.3
+        path.step()
+    assert path.congestion.path.random_loss <= 0.02
+
+
 def test_loss_that_the_sender_causes_is_not_made_up_for() -> None:
     """A shallow buffer or a policer drops what is too much: more of it would be dropped, too."""
     path = Path(6_250_000.0, 0.030, buffer_products=0.02)
@@ -176,7 +199,7 @@ def test_the_shortest_round_trip_is_asked_for_anew_when_it_is_old() -> None:
     path = Path(6_250_000.0, 0.030)
     path.run(60)
     path.rtt_s = 0.060
-    path.run(400)
+    path.run(2000)
     assert path.congestion.path.min_rtt_s == pytest.approx(0.060, rel=0.2)
     assert path.run(100) >= 0.85 * path.rate
 
