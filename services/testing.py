@@ -78,10 +78,24 @@ class _NoRouter:
     queued_bytes = 0
 
     def send(
-        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Buffer,
+        token: object,
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None: ...
     def send_body(
-        self, kind: BodyKind, body: object, token: object, prefix: bytes = b"", *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        body: object,
+        token: object,
+        prefix: bytes = b"",
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None: ...
     def is_busy(self, flow: int) -> bool:
         return False

@@ -90,7 +90,14 @@ class FakeNeighbour:
         return 0
 
     def send(
-        self, kind: BodyKind, prefix: bytes, payload: Any, token: object, *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Any,
+        token: object,
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         assert self.is_up, "sent on a session that ended"
         assert id(token) not in self.pending, "one token, two bodies"
@@ -98,7 +105,14 @@ class FakeNeighbour:
         self.router.from_host(self, kind, bytes(prefix) + bytes(payload), token)
 
     def send_body(
-        self, kind: BodyKind, body: Any, token: object, prefix: bytes = b"", *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        body: Any,
+        token: object,
+        prefix: bytes = b"",
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         self.send(kind, prefix, body.contiguous(), token)
 

@@ -69,12 +69,26 @@ class _Neighbour:
         self.queue: list[tuple[object, bytes]] = []
 
     def send(
-        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Buffer,
+        token: object,
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         self.queue.append((token, prefix))
 
     def send_body(
-        self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"", *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        body: Body,
+        token: object,
+        prefix: bytes = b"",
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         self.queue.append((token, prefix))
 

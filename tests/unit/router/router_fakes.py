@@ -119,12 +119,26 @@ class FakeNeighbour:
         return sum(len(sent.data) for sent in self.unsettled)
 
     def send(
-        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Buffer,
+        token: object,
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         self._queue(Sent(kind, bytes(prefix) + bytes(payload), token))
 
     def send_body(
-        self, kind: BodyKind, body: Body, token: object, prefix: bytes = b"", *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        body: Body,
+        token: object,
+        prefix: bytes = b"",
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         assert isinstance(body, FakeBody)
         assert not body.is_released and body.reader is None

@@ -43,13 +43,27 @@ class FakeNeighbour:
         self.sent: list[tuple[VerdictHeader, Buffer, object]] = []
 
     def send(
-        self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object, *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Buffer,
+        token: object,
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         assert kind is BodyKind.VERDICT
         self.sent.append((VerdictHeader.from_bytes(prefix), payload, token))
 
     def send_body(
-        self, kind: BodyKind, body: Any, token: object, prefix: bytes = b"", *, flow: int = 0, background: bool = False,
+        self,
+        kind: BodyKind,
+        body: Any,
+        token: object,
+        prefix: bytes = b"",
+        *,
+        flow: int = 0,
+        background: bool = False,
     ) -> None:
         raise AssertionError("a service sends verdicts only")
 
