@@ -24,6 +24,8 @@ class Entry(Enum):
     """The receiving application took the chunk."""
     REFUSED = "D refused"
     """The receiving application said no."""
+    DIED = "D died"
+    """The receiving process was killed; of no operation."""
     TOOK = "C took"
     """A custodian told its neighbour that it has the chunk."""
     PASSED = "C passed"

@@ -222,6 +222,7 @@ class HostProgram(Program):
     def killed(self) -> None:
         super().killed()
         self.endpoint = None
+        self._line(Entry.DIED, 0, "", 0, 0, "")
         for op, (operation, chunk_id, digest) in self._open_ops.items():
             source = self.guid.short
             self._line(Entry.FORGOT, op, source, chunk_id, operation.size, digest)

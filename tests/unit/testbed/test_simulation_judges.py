@@ -34,6 +34,10 @@ def taken(at_s: float = 2.0, digest: str = "d1", node: str = "B") -> Line:
     return line(at_s, node, Entry.TAKEN, digest=digest)
 
 
+def died(at_s: float) -> Line:
+    return line(at_s, "B", Entry.DIED, op=0)
+
+
 def promises(*lines: Line) -> set[str]:
     judge = StreamingJudge({1: 10.0}, GUIDS)
     for one in lines:
@@ -48,6 +52,16 @@ CASES = [
     ("killed", [submitted(), line(2.0, "A", Entry.FORGOT)], set()),
     ("taken-late-in-doubt", [submitted(), ended("expired", 2.0, True), taken(5.0)], set()),
     ("two-receivers", [submitted(), taken(), taken(node="R"), ended("delivered")], set()),
+    (
+        "killed-as-it-took",
+        [submitted(), taken(), died(2.0), taken(5.0), ended("delivered", 6.0)],
+        set(),
+    ),
+    (
+        "killed-later",
+        [submitted(), taken(), died(2.1), taken(5.0), ended("delivered", 6.0)],
+        {"L2"},
+    ),
     ("never-ended", [submitted(), taken()], {"L1"}),
     ("delivered-to-nobody", [submitted(), ended("delivered")], {"L1"}),
     ("delivered-before-taken", [submitted(), ended("delivered", 2.0), taken(3.0)], {"L1"}),
