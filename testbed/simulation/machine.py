@@ -21,6 +21,7 @@ from packetcloud.testbed.simulation.virtual_time import Event, VirtualTime
 Address = tuple[str, int]
 FIRST_PORT = 40_000
 START_OF_1970_CLOCK_S = 1.7e9
+TIMER_GRAIN_S = 1e-6
 MOST_FAULTS_KEPT_COUNT = 16
 
 
@@ -181,7 +182,10 @@ class SimulatedCall:
         if self._event is not None:
             self._event.is_over = True
         reactor = self._reactor
-        self._event = reactor.process.later(max(0.0, self.due_s - reactor.seconds()), self._fire)
+        delay_s = self.due_s - reactor.seconds()
+        # As a real timer: never a hair too early by rounding, which would be for ever.
+        delay_s = max(delay_s, TIMER_GRAIN_S) if delay_s > 0 else 0.0
+        self._event = reactor.process.later(delay_s, self._fire)
 
     def active(self) -> bool:
         return not (self._is_called or self._is_cancelled)

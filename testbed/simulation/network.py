@@ -161,6 +161,17 @@ class Network:
     def add(self, machine: Machine) -> None:
         self._machines[machine.ip] = machine
 
+    def move(self, machine: Machine, ip: str) -> None:
+        """Give a machine another address, as where it roams to another network.
+
+        Its ports stay open; what is on its way to the old address goes astray.
+        """
+        del self._machines[machine.ip]
+        machine.ip = ip
+        self._machines[ip] = machine
+        for port, sock in machine.sockets.items():
+            sock.address = ip, port
+
     def link(self, one: Machine, other: Machine, there: LinkOptions, back: LinkOptions) -> None:
         """Join two machines."""
         for source, target, options in ((one, other, there), (other, one, back)):

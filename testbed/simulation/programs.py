@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packetcloud.chunk.flow_labels import KEY_BYTES
 from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID, SID
@@ -171,7 +172,10 @@ class RouterProgram(Program):
         process = self.machine.start()
         reactor: Any = process.reactor
         first_chunk_id = int(self.machine.wall_s() * 1000) << 20
-        self.core = RouterCore(self.settings, reactor.seconds(), first_chunk_id)
+        label_key = self.machine.rng.randbytes(KEY_BYTES)
+        self.core = RouterCore(
+            self.settings, reactor.seconds(), first_chunk_id, label_key=label_key
+        )
         shell = RouterShell(reactor, self.core)
         node: Any = self.make_node(process, shell, self.core.admit)
         redial = Redial(self.settings.guid, self.settings.neighbours, reactor.seconds())

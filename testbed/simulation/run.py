@@ -24,6 +24,7 @@ from packetcloud.testbed.simulation.scenario import (
     draw_plan,
 )
 from packetcloud.testbed.simulation.trace import Trace
+from packetcloud.testbed.simulation.virtual_time import EndlessError
 from packetcloud.testbed.simulation.watch import Watch
 from packetcloud.testbed.simulation.world import World
 
@@ -31,6 +32,8 @@ STEP_S = 0.5
 """How often the caps are looked at, and whether all is over."""
 RECOVERY_LIMIT_S = 20.0
 """L10: after the last fault each flow delivers something within so long."""
+HELD_UP_LIMIT_S = 2.0
+"""L8: who has nothing to do with a fault waits no longer than this for it."""
 PROBES_COUNT = 10
 PROBE_INTERVAL_S = 2.0
 """Along a flow that has delivered nothing since the last fault, an application tries so often."""
@@ -116,7 +119,11 @@ class _Run:
         now_s = 0.0
         while now_s < end_s and not self._is_over:
             now_s += STEP_S
-            world.time.run_until(now_s)
+            try:
+                world.time.run_until(now_s)
+            except EndlessError as error:
+                world.hosts[0].machine.note_fault(str(error))
+                break
             self._watch.look()
             self._is_over = now_s > plan.healed_at_s + 1.0 and self._watch.is_quiet()
         self._watch.finish()
@@ -140,6 +147,7 @@ class _Run:
             text = f"no delivery within {RECOVERY_LIMIT_S:g} s of the last fault's end"
             violations.append(Violation("L10", 0, text, now_s))
         violations += self._given_up()
+        violations += self._held_up()
         return SeedResult(
             plan.seed,
             plan.scenario,
@@ -184,6 +192,20 @@ class _Run:
             if left_s > RECOVERY_LIMIT_S and op.outcome.startswith("expired"):
                 text = f"expired after {left_s:.1f} s without a fault"
                 found.append(Violation("L10", operation.op, text, op.ended_at_s))
+        return found
+
+    def _held_up(self) -> list[Violation]:
+        """Return what was slow although nothing went wrong along its own flow."""
+        found = []
+        for operation in self._plan.operations:
+            flow = operation.source, operation.destination
+            op = self._judge.ops.get(operation.op)
+            if op is None or flow not in self._plan.isolated_flows:
+                continue
+            took_s = min(op.takers.values(), default=float("inf")) - op.submitted_s
+            if took_s > HELD_UP_LIMIT_S:
+                text = f"delivered after {took_s:.1f} s, with nothing wrong along its own flow"
+                found.append(Violation("L8", operation.op, text, op.submitted_s))
         return found
 
     def _round(self, number: int) -> list[Operation]:

@@ -30,7 +30,7 @@ class Fault:
     """Something that goes wrong for a while."""
 
     kind: str
-    """cut, cut_one_way, degrade, kill, power_cut, pause or step_clock."""
+    """cut, cut_one_way, degrade, kill, power_cut, pause, step_clock or move."""
     target: str
     """A machine, or a link as ONE-OTHER, or a direction as ONE>OTHER."""
     at_s: float
@@ -63,6 +63,9 @@ class Plan:
     services: dict[str, str] = field(default_factory=dict)
     """By machine: the service that runs there."""
     joins_datagrams: bool = True
+    rekey_after_s: float = 3600.0
+    isolated_flows: tuple[tuple[str, str], ...] = ()
+    """Source and destination of what nothing that goes wrong elsewhere may hold up."""
     is_private: bool = False
     """All links are private: the sessions are open."""
     has_fast_aes: bool = True
@@ -88,6 +91,7 @@ class Plan:
         text = [
             f"seed {self.seed}, scenario {self.scenario}, topology {self.topology}",
             f"joins_datagrams {self.joins_datagrams}, is_private {self.is_private}, "
+            f"rekey_after_s {self.rekey_after_s:g}, "
             f"has_fast_aes {self.has_fast_aes}, store_bytes {self.store_bytes}, "
             f"max_unanswered_count {self.max_unanswered_count}, "
             f"detached_hold_s {self.detached_hold_s:g}",
@@ -204,6 +208,7 @@ class _Draw:
     def plan(self, topology: str, operations: tuple[Operation, ...], **rest: object) -> Plan:
         common: dict[str, object] = {
             "joins_datagrams": self.rng.random() < 0.7,
+            "rekey_after_s": self.rng.choice([3600.0, 3600.0, 1.5]),
             "is_private": self.is_private,
             "has_fast_aes": self.rng.random() < 0.7,
             "detached_hold_s": self.rng.choice([5.0, 30.0]),
@@ -254,6 +259,33 @@ def _partition(draw: _Draw) -> Plan:
             faults.append(Fault("cut", link, at_s, for_s))
         at_s += for_s + draw.rng.uniform(0.5, 2.5)
     return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.3)
+
+
+def _flapping(draw: _Draw) -> Plan:
+    rng = draw.rng
+    link, one_way = rng.choice(LINE), rng.random() < 0.3
+    down_s, up_s = rng.choice([(0.2, 0.2), (1.0, 0.5), (5.0, 2.0)])
+    kind, target = ("cut_one_way", link.replace("-", ">")) if one_way else ("cut", link)
+    rounds = range(rng.randint(2, 4))
+    at_s = draw.moment()
+    faults = [Fault(kind, target, at_s + number * (down_s + up_s), down_s) for number in rounds]
+    return _line(draw, tuple(faults))
+
+
+def _roaming(draw: _Draw) -> Plan:
+    rng = draw.rng
+    faults = [
+        Fault("move", rng.choice(["A", "B"]), draw.moment()) for _ in range(rng.randint(1, 3))
+    ]
+    return _line(draw, tuple(faults), lossy=rng.random() < 0.4)
+
+
+def _power_cut(draw: _Draw) -> Plan:
+    rng = draw.rng
+    target = rng.choice(["A", "R1", "R2"])
+    after = rng.choice([None, Entry.TOOK, Entry.PASSED])
+    fault = Fault("power_cut", target, draw.moment(), rng.uniform(0.5, 5.0), after=after)
+    return _line(draw, (fault,), lossy=rng.random() < 0.4)
 
 
 def _degrade(draw: _Draw) -> Plan:
@@ -325,6 +357,25 @@ def _slow_destination(draw: _Draw) -> Plan:
     )
 
 
+def _stopped_destination(draw: _Draw) -> Plan:
+    """B takes chunks and gives no buffer back for seconds, with far more sent than it may hold."""
+    rng = draw.rng
+    to_b = draw.operations([("A", "B", ())], 30)
+    others = draw.operations([("A", "C", ()), ("C", "A", ())], 20)
+    operations = [
+        *(replace(operation, size=rng.randint(20_000, 60_000)) for operation in to_b),
+        *(replace(o, op=o.op + 500, size=min(o.size, 5000)) for o in others),
+    ]
+    fast = LinkOptions(delay_s=rng.choice([0.0001, 0.002, 0.01]))
+    return draw.plan(
+        "three",
+        tuple(operations),
+        links=dict.fromkeys(THREE, (fast, fast)),
+        tempos={"B": Tempo(hold_s=rng.choice([4.0, 10.0]), defers=rng.random() < 0.5)},
+        isolated_flows=(("A", "C"), ("C", "A")),
+    )
+
+
 def _services(draw: _Draw, faults: tuple[Fault, ...] = ()) -> Plan:
     rng = draw.rng
     second = rng.random() < 0.5
@@ -376,12 +427,16 @@ SCENARIOS: dict[str, Callable[[_Draw], Plan]] = {
     "bursts": _bursts,
     "crooked": _crooked,
     "partition": _partition,
+    "flapping": _flapping,
+    "roaming": _roaming,
     "degrade": _degrade,
     "kill_router": _kill_router,
+    "power_cut": _power_cut,
     "kill_host": _kill_host,
     "pause": _pause,
     "clocks": _clocks,
     "slow_destination": _slow_destination,
+    "stopped_destination": _stopped_destination,
     "services": _services,
     "kill_service": _kill_service,
     "everything": _everything,

@@ -7,6 +7,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 
+MOST_EVENTS_COUNT = 300_000
+"""Ten times what the busiest seed needs: some timer goes round and round."""
+
+
+class EndlessError(AssertionError):
+    """The events do not come to an end: code under test plans one at once, again and again."""
+
+
 class Scheduled(Protocol):
     """Whose turn an event is: a process that may be dead or stopped by then."""
 
@@ -66,6 +74,10 @@ class VirtualTime:
                 continue
             event.is_over = True
             self.events_count += 1
+            if self.events_count > MOST_EVENTS_COUNT:
+                raise EndlessError(
+                    f"{self.events_count} events by {self.now_s:.6f} s: {event.call}"
+                )
             try:
                 event.call()
             except Exception as error:

@@ -32,11 +32,12 @@ from packetcloud.testbed.simulation.virtual_time import VirtualTime
 HOP = HopConfig(
     max_body_bytes=(1 << 19) + 2048,
     receive_buffer_bytes=256 << 10,
-    credit_bytes=2 << 20,
+    credit_bytes=1 << 20,
+    flow_credit_bytes=400 << 10,
     max_held_bytes=8 << 20,
 )
 """Small caps, so that they are reached."""
-HOSTS = SendLimits(max_outstanding_bytes=1 << 20, max_outstanding_count=256, max_waiting_count=512)
+HOSTS = SendLimits(max_outstanding_bytes=4 << 20, max_outstanding_count=256, max_waiting_count=512)
 ROUTERS_OF = {"line": {"A": "R1", "B": "R2"}, "star": {"A": "R1", "B": "R1"}}
 ROUTERS_OF["three"] = ROUTERS_OF["star"] | {"C": "R1"}
 NAS = {"R1": NA(1), "R2": NA(2)}
@@ -58,6 +59,7 @@ class World:
         self.programs: dict[str, Program] = {}
         self._aimed: list[Fault] = []
         """Faults that wait for a line of their target's journal."""
+        self._moves_count = 0
         self._build()
 
     @property
@@ -95,7 +97,9 @@ class World:
 
     def _build(self) -> None:
         plan = self.plan
-        hop = replace(HOP, private_links=("10.0.0.0/24",)) if plan.is_private else HOP
+        hop = replace(HOP, rekey_after_s=plan.rekey_after_s)
+        if plan.is_private:
+            hop = replace(hop, private_links=("10.0.0.0/16",))
         places = ROUTERS_OF[plan.topology]
         routers = sorted(set(places.values()))
         names = [*routers, *places, *plan.services]
@@ -190,6 +194,10 @@ class World:
                 self._spoil(fault)
             case "kill" | "power_cut":
                 self._kill(fault)
+            case "move":
+                self._moves_count += 1
+                self.network.move(self.machines[fault.target], f"10.0.1.{self._moves_count}")
+                self.fired[fault] += 1
             case "pause":
                 self._pause(fault)
             case "step_clock":

@@ -17,7 +17,7 @@ from packetcloud.testbed.simulation.machine import Machine
 from packetcloud.testbed.simulation.network import REPLAY_LATEST_S, LinkOptions
 from packetcloud.testbed.simulation.network import Path as LinkPath
 from packetcloud.testbed.simulation.scenario import SCENARIOS, draw_plan
-from packetcloud.testbed.simulation.virtual_time import VirtualTime
+from packetcloud.testbed.simulation.virtual_time import EndlessError, VirtualTime
 
 FILE = Path("/state/file")
 
@@ -109,6 +109,27 @@ def test_what_an_event_raises_is_noted_and_the_process_goes_on() -> None:
     one.time.run_until(5.0)
     assert seen == [1]
     assert "ZeroDivisionError" in one.faults[0]
+
+
+def test_a_timer_that_goes_round_and_round_ends_the_run() -> None:
+    """Instead of hanging for ever; and a timer never comes a hair too early by rounding."""
+    one = machine()
+    reactor = one.start().reactor
+
+    def again() -> None:
+        reactor.callLater(0.0, again)
+
+    again()
+    with pytest.raises(EndlessError):
+        one.time.run_until(1.0)
+    other = machine()
+    other.time.run_until(7.3)
+    late = other.start().reactor
+    due_s = late.seconds() + 1e-13
+    seen: list[bool] = []
+    late.callLater(due_s - late.seconds(), lambda: seen.append(late.seconds() >= due_s))
+    other.time.run_until(8.0)
+    assert seen == [True]
 
 
 # --- disk
