@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Neighbour, Role
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.session import Session
+from packetcloud.chunk.hop.stamp_file import SAVE_PAUSE_S
+from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.hop.udp import WINDOW_SHARE, HopConnectError
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 from packetcloud.testbed.simulation.machine import Address, Process, Socket
 from packetcloud.testbed.simulation.network import IP_UDP_BYTES, Network
 
+STAMP_FILE = Path("/state/stamps")
 TRAIN_BYTES = 60_000
 """What a kernel joins at most of datagrams that follow each other."""
 TURNS_IN_A_ROW = 4
@@ -33,6 +37,7 @@ class SimulatedHopNode:
     Args:
         joins_datagrams: the kernel hands over trains, as with generic receive offload.
         mtu_bytes: of the machine's own links.
+        keeps_stamps: the stamps of handshakes are kept on disk.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class SimulatedHopNode:
         joins_datagrams: bool = True,
         mtu_bytes: int = 1500,
         has_fast_aes: bool = True,
+        keeps_stamps: bool = False,
     ) -> None:
         self._process = process
         self._machine = process.machine
@@ -58,6 +64,7 @@ class SimulatedHopNode:
         self._upper = receiver
         self._admit = admit
         self._joins_datagrams = joins_datagrams
+        self._keeps_stamps = keeps_stamps
         self._has_fast_aes = has_fast_aes
         self._datagram_bytes = mtu_bytes - IP_UDP_BYTES
         self._core: HopCore | None = None
@@ -85,7 +92,7 @@ class SimulatedHopNode:
             self._admit,
             self._wake,
             self._note_fault,
-            lambda: int(self._machine.wall_s() * 1e9),
+            self._load_stamps(),
             self._has_fast_aes,
         )
         return sock.address
@@ -134,6 +141,23 @@ class SimulatedHopNode:
         self._core = None
         if sock is not None:
             self._machine.sockets.pop(sock.address[1], None)
+
+    # --- stamps of handshakes, as chunk.hop.stamp_file keeps them -------------------------------
+
+    def _load_stamps(self) -> Stamps:
+        saved = self._machine.disk.read(STAMP_FILE) if self._keeps_stamps else None
+        stamps = Stamps(lambda: int(self._machine.wall_s() * 1e9), saved)
+        if self._keeps_stamps:
+            self._process.later(SAVE_PAUSE_S, lambda: self._save_stamps(stamps))
+        return stamps
+
+    def _save_stamps(self, stamps: Stamps) -> None:
+        if stamps.is_changed:
+            stamps.is_changed = False
+            disk = self._machine.disk
+            disk.replace(STAMP_FILE, stamps.to_bytes())
+            disk.open_append(STAMP_FILE).sync()
+        self._process.later(SAVE_PAUSE_S, lambda: self._save_stamps(stamps))
 
     # --- inside ---------------------------------------------------------------------------------
 

@@ -125,6 +125,7 @@ class Program:
             joins_datagrams=self.joins_datagrams,
             mtu_bytes=self.mtu_bytes,
             has_fast_aes=self.has_fast_aes,
+            keeps_stamps=self.role is Role.ROUTER,
         )
         return self.node
 

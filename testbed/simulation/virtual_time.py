@@ -6,7 +6,6 @@ import heapq
 from collections.abc import Callable
 from typing import Protocol
 
-
 MOST_EVENTS_COUNT = 300_000
 """Ten times what the busiest seed needs: some timer goes round and round."""
 
