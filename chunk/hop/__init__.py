@@ -36,11 +36,13 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `stamps`      which handshakes are newer than which
 - `handshake`   HELLO, WELCOME, CONFIRM
 - `core`        all sessions of one node
+- `flood`       how many strangers' datagrams are looked at when there are too many
 - `caps`        what a neighbour can make grow, and where it stops
 
 - `batch`       many datagrams per system call where the kernel does not join them
 - `intake`      what the socket received, to the core in the largest pieces there are
 - `outlet`      how datagrams leave
+- `shield`      has the kernel shed strangers' datagrams in a flood
 - `stamp_file`  where stamps outlive the process
 - `offload`     what the kernel does for UDP, found out by trying
 

@@ -143,6 +143,7 @@ class HopCore:
         self._timers: list[tuple[float, int]] = []
         self._timer_of: dict[int, float] = {}
         self._make_room_at = float("-inf")
+        self._hellos_count = 0
         self._dead_timers = 0
         """Replaced timers that were taken out before their time."""
         self._scratch: ByteArray = np.empty(SCRATCH_BYTES, np.uint8)
@@ -379,6 +380,7 @@ class HopCore:
         self, kind: int, local_id: int, datagram: bytes, address: Any, now: float
     ) -> None:
         if kind == wire.DatagramType.HELLO:
+            self._hellos_count += 1
             parameters = self._parameters(address)
             answer = self._servers.receive_hello(datagram, address, parameters, now)
             self._reply((address, [answer], len(answer)))
@@ -701,6 +703,15 @@ class HopCore:
             elif local_id in self._clients:
                 self._clients[local_id].handle_timeout(now)
                 self._after_client(local_id, now)
+
+    @property
+    def strangers_count(self) -> int:
+        """Datagrams so far that belong to no session: HELLOs, and sessions that are not known."""
+        return self._hellos_count + self.dropped["unknown_session"]
+
+    def known_ids(self) -> list[int]:
+        """Return every session id that a datagram may carry which is no stranger's."""
+        return [*self.sessions, *self._clients, *self._servers.local_ids()]
 
     def counters(self) -> dict[str, int]:
         """Return what only ever grows, of this node's sessions past and present, for metrics."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
@@ -256,6 +256,10 @@ class ServerHandshakes:
     def addresses_forgotten_count(self) -> int:
         """Addresses whose rate was remembered, and that made room for others."""
         return self._rate.forgotten_count
+
+    def local_ids(self) -> Iterable[int]:
+        """The session ids of all handshakes under way."""
+        return self._by_local
 
     def __contains__(self, local_id: int) -> bool:
         """Tell whether a handshake under this session id is under way."""

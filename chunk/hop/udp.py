@@ -24,6 +24,7 @@ from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Neighbour, Role
 from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.core import HopCore
+from packetcloud.chunk.hop.flood import LOOK_S, FloodGauge
 from packetcloud.chunk.hop.intake import Intake
 from packetcloud.chunk.hop.offload import (
     enable_coalescing,
@@ -35,6 +36,7 @@ from packetcloud.chunk.hop.offload import (
 )
 from packetcloud.chunk.hop.outlet import Outlet
 from packetcloud.chunk.hop.session import Session
+from packetcloud.chunk.hop.shield import Shield
 from packetcloud.chunk.hop.stamp_file import StampFile, StampFileError
 from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.identity import Identity
@@ -66,6 +68,8 @@ class _Open:
     core: HopCore
     intake: Intake
     outlet: Outlet
+    gauge: FloodGauge
+    shield: Shield
     is_watched: bool = False
 
     def watch(self) -> None:
@@ -126,6 +130,8 @@ class HopNode:
         self._timer: Any = None
         self._timer_at = 0.0
         self._turn_call: Any = None
+        self._flood_call: Any = None
+        """While a flood is shed: the next look at it, also when nothing comes any more."""
         self.receive_buffer_bytes = 0
         """What the kernel granted."""
 
@@ -177,6 +183,8 @@ class HopNode:
             core,
             Intake(core, sock, self._read_errors),
             Outlet(sock, offload.segmentation, self._read_errors, core.dropped),
+            FloodGauge(time.monotonic()),
+            Shield(sock),
         )
         opened.watch()
         self._reactor.addReader(self)
@@ -267,12 +275,12 @@ class HopNode:
         if opened is None:
             return
         self._reactor.removeReader(self)
-        for call in (self._timer, self._turn_call):
+        for call in (self._timer, self._turn_call, self._flood_call):
             if call is not None and call.active():
                 call.cancel()
         if self._stamp_file is not None:
             self._stamp_file.close()
-        self._timer = self._turn_call = self._opened = None
+        self._timer = self._turn_call = self._flood_call = self._opened = None
         opened.close()
 
     # --- IReadDescriptor ------------------------------------------------------------------------
@@ -321,12 +329,30 @@ class HopNode:
         if core.has_more and outlet.is_open:
             self._wake()
         self._arm(core.next_timeout())
+        if self._flood_call is None and opened.gauge.is_due(time.monotonic()):
+            self._look_at_flood(opened)
 
     # --- inside ---------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         if self._turn_call is None:
             self._turn_call = self._reactor.callLater(0, self._on_turn)
+
+    def _look_at_flood(self, opened: _Open) -> None:
+        """Shed strangers while there are too many of them, and let in what got known since."""
+        gauge, strangers = opened.gauge, opened.core.strangers_count
+        gauge.look(strangers, opened.shield.dropped_count(), time.monotonic())
+        shift = gauge.shift
+        if opened.gauge.shed_count:
+            opened.core.dropped["flood_shed"] = opened.gauge.shed_count
+        opened.shield.shed(shift, opened.core.known_ids() if shift else ())
+        if shift:
+            self._flood_call = self._reactor.callLater(LOOK_S, self._on_flood_call)
+
+    def _on_flood_call(self) -> None:
+        self._flood_call = None
+        if self._opened is not None:
+            self._look_at_flood(self._opened)
 
     def _on_turn(self) -> None:
         self._turn_call = None

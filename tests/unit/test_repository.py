@@ -33,7 +33,7 @@ ROOMS_OF_CORES = ("chunk", "host", "services", "router")
 """Here every module is a core unless `SHELLS` says otherwise."""
 NOT_IN_A_CORE = {"asyncio", "os", "pylxd", "random", "socket", "subprocess", "time", "twisted"}
 SHELLS = {
-    "chunk.hop": {"batch", "clock", "intake", "offload", "outlet", "stamp_file", "udp"},
+    "chunk.hop": {"batch", "clock", "intake", "offload", "outlet", "shield", "stamp_file", "udp"},
     "chunk": {"disk", "identity"},
     "host": {
         "blocking",
