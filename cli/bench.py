@@ -78,8 +78,10 @@ def hop(output: Output, /, **options: Any) -> ExitCode:
 
     with _run(output, options, MODES) as (modes, timing, progress):
         document = bench_hop(modes, timing, progress)
-    columns = ("mode", "ours Gbit/s", "CUBIC", "BBR", "ratio")
-    keys = ("goodput_gbps", "cubic_gbps", "bbr_gbps", "ratio")
+    columns = ("mode", "ours Gbit/s", "sealed", "CUBIC", "BBR", "ratio", "sealed over open")
+    keys = (
+        "goodput_gbps", "sealed_gbps", "cubic_gbps", "bbr_gbps", "ratio", "sealed_over_open",
+    )  # fmt: skip
     rows = [[mode, *(found[key] for key in keys)] for mode, found in document["modes"].items()]
     return _finish(output, options, document, [Table(columns, rows)])
 
@@ -104,7 +106,12 @@ def path(output: Output, /, memory_gb: float, **options: Any) -> ExitCode:
     titles = ("IP forwarding", "socat", "HAProxy", "HAProxy tuned")
     found = document["modes"]
     goodput = [
-        [mode, figures["goodput_gbps"], *(figures[f"{peer}_gbps"] for peer in peers)]
+        [
+            mode,
+            figures["goodput_gbps"],
+            figures["sealed_gbps"],
+            *(figures[f"{peer}_gbps"] for peer in peers),
+        ]
         for mode, figures in found.items()
     ]
     ratios = [
@@ -117,7 +124,7 @@ def path(output: Output, /, memory_gb: float, **options: Any) -> ExitCode:
         for process, seconds in processes.items()
     ]
     tables = [
-        Table(("mode", "ours", *titles), goodput, "Goodput, Gbit/s"),
+        Table(("mode", "ours", "sealed", *titles), goodput, "Goodput, Gbit/s"),
         Table(("mode", *titles), ratios, "Ours over the peer's"),
         Table(("mode", "contender", "process", "seconds"), cpu, "CPU seconds per GB"),
     ]

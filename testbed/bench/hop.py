@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from packetcloud.testbed.bench.flows import TcpFlow
 from packetcloud.testbed.bench.modes import Plan, Records, measure_modes
-from packetcloud.testbed.bench.ours import Ends, Load
+from packetcloud.testbed.bench.ours import SEALED, Ends, Load
 from packetcloud.testbed.bench.report import Document, begin_document
 from packetcloud.testbed.bench.rounds import Contender, Progress, Timing, best, ratio
 from packetcloud.testbed.bench.scene import Scene, hop_scene
@@ -23,7 +23,10 @@ from packetcloud.testbed.processes import Children
 
 @dataclass(frozen=True, slots=True)
 class OurHop:
-    """Two processes with a hop node each: chunks of 1 MiB from A to B, back to back."""
+    """Two processes with a hop node each: chunks of 1 MiB from A to B, back to back.
+
+    In the open, like the peers, or sealed, as sessions are unless their link is declared private.
+    """
 
     scene: Scene
     load: Load = field(default_factory=Load)
@@ -55,14 +58,23 @@ def bench_hop(modes: Sequence[LinkMode | None], timing: Timing, progress: Progre
 
 
 def _contenders(scene: Scene) -> list[Contender]:
-    return [OurHop(scene), TcpFlow("cubic", scene, "cubic"), TcpFlow("bbr", scene, "bbr")]
+    return [
+        OurHop(scene, Load(is_open=True)),
+        OurHop(scene, name=SEALED),
+        TcpFlow("cubic", scene, "cubic"),
+        TcpFlow("bbr", scene, "bbr"),
+    ]
 
 
 def _figures(records: Records) -> Document:
-    ours, cubic, bbr = (records[name].goodput_gbps for name in ("ours", "cubic", "bbr"))
+    names = ("ours", SEALED, "cubic", "bbr")
+    ours, sealed, cubic, bbr = (records[name].goodput_gbps for name in names)
     return {
         "goodput_gbps": ours,
+        "sealed_gbps": sealed,
+        "sealed_over_open": ratio(sealed, ours),
         "cubic_gbps": cubic,
         "bbr_gbps": bbr,
         "ratio": ratio(ours, best(cubic, bbr)),
+        "ratio_sealed": ratio(sealed, best(cubic, bbr)),
     }

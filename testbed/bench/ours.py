@@ -20,6 +20,9 @@ SLACK_S = 30.0
 ARRIVAL_TIMEOUT_S = 30.0
 """How long chunks that a router took may take to arrive after the sender has ended."""
 
+SEALED = "ours_sealed"
+"""Name of our contender whose sessions are sealed, where `ours` goes in the open like its peers."""
+
 Address = tuple[str, int]
 
 
@@ -40,6 +43,9 @@ class Load:
     """Both ends say how far they are every so often; 0: never."""
     keeps_times: bool = False
     """Both ends keep when each chunk went and came."""
+    is_open: bool = False
+    """Both ends declare every link private, so that nothing is sealed; a router does so by its own
+    configuration."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,7 @@ class Ends:
         options += ["--warmup", self.timing.warmup, "--seconds", self.timing.seconds]
         options += ["--volume", self.load.volume_bytes]
         options += ["--check", "--tick", self.load.tick_s]
+        options += ["--open"] if self.load.is_open else []
         if self.load.key_file is not None:
             options += ["--key-file", self.load.key_file]
         if self.load.keeps_times:
@@ -76,6 +83,7 @@ class Ends:
         options += ["--destination", self.guid, "--payload-bytes", load.payload_bytes]
         options += ["--outstanding", load.outstanding, "--rate", load.rate]
         options += ["--tick", load.tick_s]
+        options += ["--open"] if load.is_open else []
         if load.keeps_times:
             options += ["--departures", self._times("departures")]
         for sid in load.sids:

@@ -11,7 +11,7 @@ from functools import partial
 
 from packetcloud.testbed.bench.flows import TcpFlow
 from packetcloud.testbed.bench.modes import Plan, Records, measure_modes
-from packetcloud.testbed.bench.ours import Ends, Load
+from packetcloud.testbed.bench.ours import SEALED, Ends, Load
 from packetcloud.testbed.bench.report import Document, begin_document
 from packetcloud.testbed.bench.rounds import Contender, Progress, Timing, best, ratio
 from packetcloud.testbed.bench.scene import LOOPBACK_ADDRESS, Scene, path_scene
@@ -27,6 +27,7 @@ from packetcloud.testbed.peers.relays import (
     start_socat,
 )
 from packetcloud.testbed.processes import Children, packetcloud_command
+from packetcloud.testbed.traffic.node import ANYWHERE
 
 ANY_ADDRESS = "0.0.0.0"
 
@@ -41,7 +42,8 @@ class OurPath:
 
     def run(self, timing: Timing) -> Trial:
         with Children() as children:
-            router = router_on_centre(children, self.scene)
+            private_links = ANYWHERE if self.load.is_open else ()
+            router = router_on_centre(children, self.scene, private_links=private_links)
             ends = attach_ends(children, self.scene, router, self.load, timing)
             assert ends.sender is not None and ends.receiver is not None
             with Meter([ends.sender, router.child, ends.receiver]) as meter:
@@ -132,7 +134,10 @@ _HAPROXY = {"haproxy": DEFAULT_HAPROXY, "haproxy_tuned": TUNED_HAPROXY}
 
 
 def _contenders(scene: Scene) -> list[Contender]:
-    contenders: list[Contender] = [OurPath(scene)]
+    contenders: list[Contender] = [
+        OurPath(scene, Load(is_open=True)),
+        OurPath(scene, name=SEALED),
+    ]
     if not scene.is_loopback:
         contenders.append(TcpFlow("ip_forwarding", scene))
     contenders.append(TcpFlow("socat", scene, relay=start_socat))
@@ -144,7 +149,7 @@ def _contenders(scene: Scene) -> list[Contender]:
 
 
 def _figures(records: Records) -> Document:
-    ours = records["ours"].goodput_gbps
+    ours, sealed = (records[name].goodput_gbps for name in ("ours", SEALED))
     peers = {
         name: records[name].goodput_gbps if name in records else None
         for name in ("ip_forwarding", "socat")
@@ -155,6 +160,8 @@ def _figures(records: Records) -> Document:
         peers[name] = best(*(record.goodput_gbps for record in found))
     return {
         "goodput_gbps": ours,
+        "sealed_gbps": sealed,
+        "sealed_over_open": ratio(sealed, ours),
         **{f"{name}_gbps": value for name, value in peers.items()},
         **{f"ratio_{name}": ratio(ours, value) for name, value in peers.items()},
     }

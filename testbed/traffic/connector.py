@@ -66,7 +66,7 @@ async def connect_once(reactor: Any, options: argparse.Namespace) -> dict[str, A
     """Make one handshake and send one body; return how both went."""
     identity = Identity.generate()
     upper = OneBody()
-    node = HopNode(reactor, identity, Role.HOST, hop_config(PAYLOAD_BYTES), upper)
+    node = HopNode(reactor, identity, Role.HOST, hop_config(PAYLOAD_BYTES, is_open=False), upper)
     node.listen(*own_address(options.connect))
     began_s = now_s()
     try:

@@ -39,10 +39,18 @@ def install_reactor() -> Any:
     return reactor
 
 
-def hop_config(payload_bytes: int) -> HopConfig:
-    """The defaults, or with room for larger bodies where the payload asks for it."""
+def hop_config(payload_bytes: int, *, is_open: bool) -> HopConfig:
+    """The defaults, or with room for larger bodies where the payload asks for it.
+
+    Args:
+        is_open: every link is private, so that nothing is sealed if the neighbour says so, too.
+    """
     default = HopConfig()
-    return replace(default, max_body_bytes=max(default.max_body_bytes, payload_bytes + 2048))
+    return replace(
+        default,
+        max_body_bytes=max(default.max_body_bytes, payload_bytes + 2048),
+        private_links=ANYWHERE if is_open else default.private_links,
+    )
 
 
 def run_node(reactor: Any, main: Callable[[], Coroutine[Any, Any, None]]) -> int:

@@ -140,7 +140,8 @@ async def receive(reactor: Any, options: argparse.Namespace) -> None:
     keeps = options.arrivals is not None
     receiver = Receiver(window, check, expected_bytes, keeps, options.volume, restore)
     identity = Identity.generate()
-    node = HopNode(reactor, identity, Role.HOST, hop_config(options.payload_bytes), receiver)
+    config = hop_config(options.payload_bytes, is_open=options.open)
+    node = HopNode(reactor, identity, Role.HOST, config, receiver)
     address = node.listen(*(options.listen or own_address(options.connect)))
     if options.connect is not None:
         await node.connect(options.connect, options.expect)
@@ -168,6 +169,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--volume", type=int, default=0, help="say when so many bytes came")
     parser.add_argument("--tick", type=float, default=0.0, help="say `tick` every so many seconds")
+    parser.add_argument("--open", action="store_true", help="sessions need not be sealed")
     parser.add_argument("--key-file", type=Path, help="decrypt before comparing")
     parser.add_argument("--arrivals", type=Path, help="write [chunk id, time] pairs here")
     options = parser.parse_args(arguments)

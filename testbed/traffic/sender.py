@@ -11,7 +11,6 @@ import secrets
 import signal
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from packetcloud.chunk.names import GUID, SID, SID_SEQUENCE, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import reason_word
 from packetcloud.testbed.processes import emit_event
 from packetcloud.testbed.traffic.node import (
-    ANYWHERE,
     fire,
     hop_config,
     install_reactor,
@@ -156,9 +154,7 @@ async def send(reactor: Any, options: argparse.Namespace) -> None:
     sender = Sender(reactor, head, payload, schedule)
     if options.departures is not None:
         sender.departures = []
-    config = hop_config(len(payload))
-    if options.open:
-        config = replace(config, private_links=ANYWHERE)
+    config = hop_config(len(payload), is_open=options.open)
     node = HopNode(reactor, identity, Role.HOST, config, sender)
     node.listen(*own_address(options.connect))
     neighbour = await node.connect(options.connect, options.expect)

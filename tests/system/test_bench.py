@@ -76,7 +76,14 @@ def test_bench_hop_has_every_key(tmp_path: Path) -> None:
     """Goodput, both congestion controls and the ratio, and the link mode that was in force."""
     document = bench_hop([LinkMode.WIRE], BRIEF, _quiet)
     wire = _check_head(document, "hop", tmp_path)["modes"]["wire"]
-    for key in ("goodput_gbps", "cubic_gbps", "bbr_gbps", "ratio"):
+    for key in (
+        "goodput_gbps",
+        "sealed_gbps",
+        "sealed_over_open",
+        "cubic_gbps",
+        "bbr_gbps",
+        "ratio",
+    ):
         assert wire[key] is None or wire[key] > 0
     assert wire["goodput_gbps"] > 0
     assert len(wire["links"]) == 2
@@ -91,7 +98,14 @@ def test_bench_path_has_every_key(tmp_path: Path) -> None:
     document = bench_path([LinkMode.WIRE], BRIEF, 0.3, _quiet)
     found = _check_head(document, "path", tmp_path)
     wire = found["modes"]["wire"]
-    for key in ("goodput_gbps", "ratio_ip_forwarding", "ratio_socat", "ratio_haproxy"):
+    for key in (
+        "goodput_gbps",
+        "sealed_gbps",
+        "sealed_over_open",
+        "ratio_ip_forwarding",
+        "ratio_socat",
+        "ratio_haproxy",
+    ):
         assert wire[key] > 0
     assert {"sender", "router", "receiver"} <= set(wire["cpu_s_per_gb"]["ours"])
     assert {"sender", "relay", "receiver"} <= set(wire["cpu_s_per_gb"]["socat"])
