@@ -13,6 +13,8 @@ import struct
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, RowBuffer, Store, gather
 from packetcloud.chunk.hop.datagrams import TAG_BYTES, Buffer
@@ -36,15 +38,23 @@ def seal_body(
     begun, plain_bytes = len(prefix), len(prefix) + len(payload)
     size = plain_bytes + TAG_BYTES
     sealed = pool.take_flat(size)
+    associated = _ASSOCIATED.pack(kind, flow, size)
     source: Buffer = payload
+    if prefix and keys.body_stream is not None:
+        # Prefix and payload one after the other: joining them first would cost a copy.
+        stream = Cipher(keys.body_stream, GCM(_nonce(transfer))).encryptor()
+        stream.authenticate_additional_data(associated)
+        room = sealed.data
+        room[:begun] = stream.update(prefix)
+        stream.update_into(payload, room[begun:plain_bytes])
+        stream.finalize()
+        room[plain_bytes:size] = stream.tag
+        return sealed
     if prefix:
-        # The cipher takes one piece, and works in place.
         sealed[:begun] = np.frombuffer(prefix, np.uint8)
         sealed[begun:plain_bytes] = np.frombuffer(payload, np.uint8)
         source = sealed.data[:plain_bytes]
-    keys.body.encrypt_into(
-        _nonce(transfer), source, _ASSOCIATED.pack(kind, flow, size), sealed.data[:size]
-    )
+    keys.body.encrypt_into(_nonce(transfer), source, associated, sealed.data[:size])
     return sealed
 
 

@@ -13,6 +13,7 @@ from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -40,6 +41,14 @@ Network = IPv4Network | IPv6Network
 def make_aead(suite: Suite, key: bytes) -> Aead:
     """Return the cipher of a sealed suite under `key` (32 bytes)."""
     return AESGCM(key) if suite is Suite.AES_256_GCM else ChaCha20Poly1305(key)
+
+
+def make_stream(suite: Suite, key: bytes) -> AES | None:
+    """Return what a body in several pieces is sealed with, to the same bytes as by `make_aead`.
+
+    None for a suite that the library takes in one piece only.
+    """
+    return AES(key) if suite is Suite.AES_256_GCM else None
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
