@@ -339,6 +339,20 @@ class PathResponse(_Frame):
     ]
 
 
+class Stride(_Frame):
+    """The size of full datagrams: probed, or changed."""
+
+    name = "STRIDE"
+    fields_desc = [
+        *_frame_head(wire.FrameType.STRIDE),
+        ByteEnumField("step", wire.StrideStep.PROBE, words(wire.StrideStep)),
+        ByteField("reserved", 0),
+        ShortField("stride_bytes", wire.MIN_DATAGRAM_BYTES),
+        IntField("burst", 0),
+        PacketListField("entries", [], ForgetEntry, length_from=lambda packet: packet.length - 8),
+    ]
+
+
 class PaddingFrame(_Frame):
     """Zeros that make a datagram long enough."""
 
@@ -394,6 +408,7 @@ _FRAME_LAYERS: dict[int, tuple[type[Packet], Callable[[int], bool]]] = {
     wire.FrameType.REKEY: (Rekey, lambda length: length == 40),
     wire.FrameType.PATH_CHALLENGE: (PathChallenge, lambda length: length == 8),
     wire.FrameType.PATH_RESPONSE: (PathResponse, lambda length: length == 8),
+    wire.FrameType.STRIDE: (Stride, lambda length: length >= 8 and length % 8 == 0),
     wire.FrameType.PADDING: (PaddingFrame, lambda _: True),
 }
 """The layer of each frame type, and whether a length suits it."""

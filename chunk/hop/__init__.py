@@ -29,6 +29,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `outgoing`    one body on its way: sent, arrived, lost
 - `layout`      how a burst is laid
 - `sender`      bodies in, bursts out, settlements up
+- `path_mtu`    how large a datagram the path takes
 - `rekey`       new keys inside a session
 - `address_proof`       whether a neighbour is where its datagrams come from now
 - `session`     one sender, one receiver, keep-alive

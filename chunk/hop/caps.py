@@ -242,6 +242,7 @@ ROOM = Room(
         "keys:KeyRing._receive": "one for each of 16 epochs at most",
         "receiver:Receiver._repairs": "unfinished transfers that were whole and altered",
         "repair:Repair._altered": "segments of one body",
+        "sender:StrideChange.wanted": "open transfers of one session",
         "sender:Sender._digests": "the answer to one question: 8 frames",
         "core:HopCore.dropped": "its keys are reasons of ours",
         "core:HopCore._ended": "its keys are names of counters",

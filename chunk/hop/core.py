@@ -291,7 +291,11 @@ class HopCore:
         head = store.header_rows[row]
         session = self.sessions.get(wire.PREFIX.unpack_from(head)[3])
         try:
-            if session is not None and head[0] == wire.DATA_BYTE and session.stride == store.stride:
+            if (
+                session is not None
+                and head[0] == wire.DATA_BYTE
+                and session.receiver.stride == store.stride
+            ):
                 check_address(session, address)
                 self._active[session] = None
                 self._last = session

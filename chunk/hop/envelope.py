@@ -25,7 +25,13 @@ from packetcloud.chunk.hop.datagrams import (
     SEALED,
     TAG_BYTES,
 )
-from packetcloud.chunk.hop.frames import FRAME_HEAD_BYTES, PaddingFrame
+from packetcloud.chunk.hop.frames import (
+    FRAME_HEAD_BYTES,
+    FrameType,
+    PaddingFrame,
+    StrideFrame,
+    StrideStep,
+)
 from packetcloud.chunk.hop.greetings import REJECT_BYTES
 from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.replay import ReplayWindow
@@ -33,6 +39,9 @@ from packetcloud.chunk.hop.suites import NONCE_BYTES
 
 MIN_CONTROL_BYTES = REJECT_BYTES + FRAME_HEAD_BYTES
 """Shorter ones are padded, so that a node that does not know the session may say so in no more."""
+
+
+_STRIDE_TYPE = bytes([FrameType.STRIDE])
 
 
 class Envelope:
@@ -48,6 +57,8 @@ class Envelope:
         self._ring = ring
         self._counter = 0
         self._window = ReplayWindow()
+        self.max_probe_bytes = MAX_CONTROL_BYTES
+        """What a padded probe of the neighbour may have; other CONTROL datagrams have less."""
         self.is_newest = False
         """The datagram opened last had the largest counter so far."""
 
@@ -79,6 +90,18 @@ class Envelope:
         keys = self._ring.send
         return header + keys.control.encrypt(_nonce(self._counter), content, header)
 
+    def probe(self, size: int) -> bytes:
+        """Return a sealed CONTROL datagram of `size` bytes that asks whether it arrives."""
+        assert self._ring is not None
+        frame = StrideFrame(StrideStep.PROBE, size).to_bytes()
+        rest = size - CONTROL_HEADER_BYTES - TAG_BYTES - len(frame) - FRAME_HEAD_BYTES
+        content = frame + PaddingFrame(rest).to_bytes()
+        self._counter += 1
+        header = CONTROL_HEADER.pack(
+            CONTROL_BYTE, self._second_byte(), 0, self._remote_id, self._counter
+        )
+        return header + self._ring.send.control.encrypt(_nonce(self._counter), content, header)
+
     def bundle(self, burst: int, count: int, records: bytes) -> bytes:
         """Return a BUNDLE datagram with `count` encoded records and their padding."""
         self._counter += 1
@@ -109,13 +132,17 @@ class Envelope:
         Raises:
             ProtocolError: and nothing was changed by it.
         """
-        if not CONTROL_HEADER_BYTES <= len(datagram) <= MAX_CONTROL_BYTES:
+        most = self.max_probe_bytes
+        if not CONTROL_HEADER_BYTES <= len(datagram) <= most:
             word = "short_control" if len(datagram) < CONTROL_HEADER_BYTES else "long_control"
             raise ProtocolError(word, f"{len(datagram)} bytes")
         _, second, reserved, _, counter = CONTROL_HEADER.unpack_from(datagram)
         if reserved:
             raise ProtocolError("reserved_bits")
-        return self._open(datagram, CONTROL_HEADER_BYTES, second, counter)
+        content = self._open(datagram, CONTROL_HEADER_BYTES, second, counter)
+        if len(datagram) > MAX_CONTROL_BYTES and content[:1] != _STRIDE_TYPE:
+            raise ProtocolError("long_control", f"{len(datagram)} bytes, and no probe")
+        return content
 
     def open_bundle(self, datagram: memoryview) -> tuple[int, int, memoryview]:
         """Return burst (low 32 bits), record count and records of a BUNDLE datagram.

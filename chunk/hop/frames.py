@@ -17,6 +17,8 @@ from packetcloud.chunk.hop.datagrams import (
     CONTROL_HEADER,
     CONTROL_HEADER_BYTES,
     MAX_CONTROL_BYTES,
+    MAX_DATAGRAM_BYTES,
+    MIN_DATAGRAM_BYTES,
     TRANSFER_WINDOW_COUNT,
 )
 
@@ -41,6 +43,7 @@ class FrameType(IntEnum):
     REKEY = 11
     PATH_CHALLENGE = 12
     PATH_RESPONSE = 13
+    STRIDE = 14
     PADDING = 15
     WHOLE = 16
 
@@ -54,6 +57,7 @@ _DIGESTS = struct.Struct(">II")
 _DAMAGED = struct.Struct(">IIIH")
 _WHOLE = struct.Struct(">IHH")
 _REKEY = struct.Struct(">IB3s32s")
+_STRIDE = struct.Struct(">BBHI")
 _BUSY = 1
 _MORE = 2
 FRAME_HEAD_BYTES = _FRAME.size
@@ -69,6 +73,8 @@ MAX_DIGESTS_COUNT = 140
 NOT_NOW = 0
 """In a REFUSED entry instead of a Reason: the body's flow has no credit. It is no answer to the
 layer above: the body goes again, as another transfer, when its flow is no longer BUSY."""
+GIVEN_BACK = 0xFFFF
+"""Also no answer to the layer above: the sender wanted it back, to send it in other datagrams."""
 MAX_BUSY_COUNT = 64
 """Labels in one BUSY frame, so that it always fits beside an ACK. Of more flows, the first label is
 0: a sender leaves those that it parked and that are not listed parked, and tries them by timer."""
@@ -301,6 +307,34 @@ class PathResponseFrame:
         return _frame(FrameType.PATH_RESPONSE, self.token)
 
 
+class StrideStep(IntEnum):
+    """What a STRIDE says."""
+
+    PROBE = 1
+    """This datagram has `stride_bytes`: say so if it arrives."""
+    ARRIVED = 2
+    CHANGE = 3
+    """My full datagrams have `stride_bytes` from now on; give back what is not whole."""
+    CHANGED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StrideFrame:
+    """How large a datagram the path takes, and how large full ones are from now on."""
+
+    step: StrideStep
+    stride_bytes: int
+    burst: int = 0
+    """CHANGE: the last burst of the old size."""
+    entries: tuple[tuple[int, int], ...] = ()
+    """CHANGE: transfers wanted back, if they are not whole: (transfer, body bytes) each."""
+
+    def to_bytes(self) -> bytes:
+        head = _STRIDE.pack(self.step, 0, self.stride_bytes, self.burst)
+        entries = b"".join(_FORGET.pack(*entry) for entry in self.entries)
+        return _frame(FrameType.STRIDE, head + entries)
+
+
 @dataclass(frozen=True, slots=True)
 class PaddingFrame:
     """Says nothing; makes a datagram as long as it must be."""
@@ -348,6 +382,7 @@ Frame = (
     | RekeyFrame
     | PathChallengeFrame
     | PathResponseFrame
+    | StrideFrame
     | PaddingFrame
     | WholeFrame
 )
@@ -456,6 +491,8 @@ def _decode_frame(kind: int, value: bytes) -> Frame:
             if kind == FrameType.PATH_CHALLENGE:
                 return PathChallengeFrame(value)
             return PathResponseFrame(value)
+        case FrameType.STRIDE:
+            return _decode_stride(value)
         case FrameType.PADDING:
             if any(value):
                 raise ProtocolError("bad_frame", "PADDING that is not zero")
@@ -473,6 +510,21 @@ def _decode_frame(kind: int, value: bytes) -> Frame:
             return WholeFrame(tuple((first, count) for first, count, _ in ranges))
         case _:
             raise ProtocolError("unknown_frame", f"type {kind}")
+
+
+def _decode_stride(value: bytes) -> StrideFrame:
+    size = len(value) - _STRIDE.size
+    if size < 0 or size % _FORGET.size or size > _FORGET.size * MAX_ENTRIES_COUNT:
+        raise ProtocolError("bad_frame", "STRIDE length")
+    step, zero, stride_bytes, burst = _STRIDE.unpack_from(value)
+    if step not in list(StrideStep) or zero:
+        raise ProtocolError("bad_frame", "STRIDE step or reserved bits")
+    if (size or burst) and step != StrideStep.CHANGE:
+        raise ProtocolError("bad_frame", "STRIDE with more than its step has")
+    if not MIN_DATAGRAM_BYTES <= stride_bytes <= MAX_DATAGRAM_BYTES:
+        raise ProtocolError("bad_frame", f"STRIDE of {stride_bytes} bytes")
+    entries = tuple(_FORGET.iter_unpack(value[_STRIDE.size :]))
+    return StrideFrame(StrideStep(step), stride_bytes, burst, entries)
 
 
 def _frame(kind: FrameType, value: bytes) -> bytes:

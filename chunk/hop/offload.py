@@ -18,6 +18,9 @@ from typing import Any
 SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
+IP_MTU_DISCOVER = 10
+IPV6_MTU_DISCOVER = 23
+PMTUDISC_PROBE = 3
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 IP_MTU = 14
@@ -95,6 +98,16 @@ def enlarge_buffers(sock: socket.socket, wanted_bytes: int) -> int:
         except OSError:
             sock.setsockopt(socket.SOL_SOCKET, plain, wanted_bytes)
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+def ignore_path_mtu(sock: socket.socket) -> None:
+    """Send whole or not at all, whatever ICMP says of the path: it may be forged, and the hop
+    protocol finds out by itself what arrives."""
+    with contextlib.suppress(OSError):
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
 
 
 def enable_errors(sock: socket.socket) -> None:

@@ -38,6 +38,7 @@ class Outgoing:
         "last_burst",
         "lost",
         "next_index",
+        "partial",
         "payload",
         "plain_bytes",
         "prefix",
@@ -94,6 +95,15 @@ class Outgoing:
         self.prefix, self.payload = self._plain
         self.begin_anew()
 
+    def cut(self, share: int, small_bytes: int, overhead_bytes: int) -> int:
+        """Cut it for datagrams of another size; return how much longer it is as it travels."""
+        before = self.body_bytes
+        is_short = self.plain_bytes <= small_bytes
+        self.is_small = self.body is None and is_short and not self.background
+        self.body_bytes = self.plain_bytes + (0 if self.is_small else overhead_bytes)
+        self.segments = (self.body_bytes + share - 1) // share
+        return self.body_bytes - before
+
     def begin_anew(self) -> None:
         """Nothing of it was sent: it waits to become a transfer."""
         self.transfer = -1
@@ -107,6 +117,8 @@ class Outgoing:
         self.last_burst: npt.NDArray[np.int64] | None = None
         """Burst in which each segment was last sent; made at the first sign of loss."""
         self.lost.clear()
+        self.partial: wire.Partial | None = None
+        """What an ACK said of it last."""
 
     @property
     def second(self) -> int:

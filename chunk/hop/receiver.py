@@ -161,6 +161,9 @@ class Receiver:
         self._largest_at = 0.0
         self.received_bytes = 0
         self._unacked_bytes = 0
+        self._largest_stride = stride
+        self._stride_burst = 0
+        """Up to this burst datagrams have a size that is not used any more."""
         self._used_bytes = 0
         """Sum of the bodies of all transfers that began here."""
         self._released_bytes = 0
@@ -373,7 +376,10 @@ class Receiver:
             expected = wire.DATA_HEADER_BYTES + body_bytes - (segments - 1) * self._share
         if last_bytes != expected or (count > 1 and row_bytes != stride):
             raise ProtocolError("bad_segment_length", f"{last_bytes} bytes, not {expected}")
-        self._note_burst(wire.expand(burst_low, self._largest_burst), now)
+        burst = wire.expand(burst_low, self._largest_burst)
+        self._note_burst(burst, now)
+        if burst <= self._stride_burst:
+            raise ProtocolError("old_stride", f"burst {burst}")
         transfer = wire.expand(low, self._done_below)
         if self._is_settled(transfer):
             self.duplicate_segments += count
@@ -646,6 +652,43 @@ class Receiver:
                 del self._repairs[transfer]  # given up meanwhile
             elif repair.due_at(patience_s) <= now:
                 yield from repair.questions(incoming.got, self._largest_burst, now)
+
+    # --- size of datagrams ----------------------------------------------------------------------
+
+    def change_stride(self, frame: wire.StrideFrame) -> None:
+        """Full datagrams of the neighbour have another size from the next burst on.
+
+        What it wants back and is not whole is forgotten, and said to be.
+
+        Raises:
+            ProtocolError: larger than agreed, or of an earlier change.
+        """
+        burst = wire.expand(frame.burst, self._largest_burst)
+        if frame.stride_bytes > self._largest_stride or burst < self._stride_burst:
+            raise ProtocolError("bad_stride", f"{frame.stride_bytes} bytes")
+        if frame.stride_bytes != self.stride:
+            self.stride = frame.stride_bytes
+            self._share = self.stride - wire.DATA_HEADER_BYTES
+            self._current = None
+            if self._spare is not None:
+                self._pool.give_store(self._spare)
+                self._spare = None
+        self._stride_burst = burst
+        for low, body_bytes in frame.entries:
+            transfer = wire.expand(low, self._done_below)
+            beyond = transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT
+            if beyond or self._is_settled(transfer):
+                continue
+            flow = 0
+            if transfer in self._incoming:
+                incoming = self._drop_partial(transfer)
+                body_bytes, flow = incoming.body_bytes, incoming.flow
+            else:
+                body_bytes = min(body_bytes, self._max_body_bytes + self._overhead_bytes)
+                self._hold(body_bytes)
+            self._release(body_bytes, flow)
+            self._refused[transfer] = wire.GIVEN_BACK
+        self.ack_now = True
 
     # --- bundles --------------------------------------------------------------------------------
 

@@ -71,6 +71,19 @@ class _Burst:
     background: bool = False
 
 
+@dataclass(slots=True)
+class StrideChange:
+    """A change of the size of full datagrams."""
+
+    stride: int
+    burst: int
+    """The last one of the old size."""
+    wanted: dict[int, int]
+    """Transfers that must come back or be settled first, and their body bytes."""
+    asked_at: float = float("-inf")
+    is_known: bool = False
+
+
 class Sender:
     """Sends bodies to one neighbour.
 
@@ -98,15 +111,14 @@ class Sender:
         settle: SettleBody,
         skip_after: Callable[[], int] | None = None,
     ) -> None:
-        self.stride = stride
+        self._session = session
+        self._envelope = envelope
         self._ring = ring
         self._pool = pool
         self._overhead_bytes = envelope.overhead_bytes
-        self._share = stride - wire.DATA_HEADER_BYTES
-        self._small_bytes = (
-            stride - wire.BUNDLE_HEADER_BYTES - wire.RECORD_BYTES - self._overhead_bytes
-        )
-        self._rows_per_burst = burst_rows(stride)
+        self._use_stride(stride)
+        self._sure_bytes = self._small_bytes_in(wire.MIN_DATAGRAM_BYTES)
+        """Bodies that may have come in datagrams that every path takes."""
         self._peer_max_body_bytes = peer_max_body_bytes
         self._credit_limit = peer_credit_bytes
         self._peer_window = peer_window_bytes
@@ -168,7 +180,22 @@ class Sender:
         """How often a body had to wait for the neighbour to settle older ones."""
         self._digests: list[bytes] = []
         self._digests_at = float("-inf")
-        self._layout = BurstLayout(session, stride, self._rows_per_burst, envelope)
+        self._change: StrideChange | None = None
+        """The change of the size of datagrams that is under way; nothing else is sent meanwhile."""
+        self.large_since: float | None = None
+        """When something large left after which nothing large is known to have arrived."""
+
+    def _use_stride(self, stride: int) -> None:
+        self.stride = stride
+        self._share = stride - wire.DATA_HEADER_BYTES
+        self._small_bytes = self._small_bytes_in(stride)
+        self._rows_per_burst = burst_rows(stride)
+        self._layout = BurstLayout(self._session, stride, self._rows_per_burst, self._envelope)
+
+    def _small_bytes_in(self, stride: int) -> int:
+        """Return the largest body that travels in a bundle."""
+        head_bytes = wire.BUNDLE_HEADER_BYTES + wire.RECORD_BYTES
+        return stride - head_bytes - self._overhead_bytes
 
     # --- the layer above ------------------------------------------------------------------------
 
@@ -283,6 +310,9 @@ class Sender:
         if self._paced_until is not None and now >= self._paced_until:
             self.congestion.on_woken(now)
         self._paced_until = None
+        if self._change is not None:
+            self._limited = True
+            return None
         window = min(self.congestion.window_bytes, self._peer_window)
         if self.in_flight_bytes >= window:
             self._limited = False
@@ -403,6 +433,8 @@ class Sender:
         burst = self._take_burst()
         outgoing.note_sent(index, index + count, burst)
         buffers, size = self._layout.rows(outgoing, index, count, burst)
+        if self.large_since is None and min(size, self.stride) > wire.MIN_DATAGRAM_BYTES:
+            self.large_since = now
         self._note_sent(burst, size, now, outgoing.background)
         return buffers, self.stride
 
@@ -464,6 +496,8 @@ class Sender:
             return None
         self._take_burst()
         laid, longest = self._layout.bundles(datagrams, sizes, counts, burst)
+        if longest > wire.MIN_DATAGRAM_BYTES and self.large_since is None:
+            self.large_since = now
         self._note_sent(burst, len(laid), now, background=False)
         return [laid], longest
 
@@ -541,6 +575,9 @@ class Sender:
             outgoing = outstanding.get(wire.expand(partial.transfer, self._done_below))
             if outgoing is not None:
                 outgoing.take_partial(partial)
+                if outgoing.partial != partial:
+                    outgoing.partial = partial
+                    self._note_large(outgoing)
         if outstanding and largest >= self._largest_acked:
             horizon = NEVER
             if ack.more and ack.partials:
@@ -582,6 +619,7 @@ class Sender:
                 if outgoing is None:
                     continue
                 if transfer not in self._whole:
+                    self._note_large(outgoing)
                     self._whole[transfer] = None
                     self._question_count = 0
                 if outgoing.known_below < outgoing.segments:
@@ -598,7 +636,10 @@ class Sender:
                 self._whole.pop(transfer, None)
                 self._give_up(transfer, outgoing.body_bytes)
                 self._drop_from_queues(outgoing)
-                if reason == wire.NOT_NOW:
+                if reason == wire.GIVEN_BACK:
+                    outgoing.put_back(self._pool)
+                    self._put_back(outgoing)
+                elif reason == wire.NOT_NOW:
                     outgoing.put_back(self._pool)
                     self._put_back(outgoing)
                     self.flows.park(outgoing.flow)
@@ -606,6 +647,68 @@ class Sender:
                     self._end(outgoing, Settlement.REFUSED, reason)
             elif transfer in self._forgotten:
                 self._forget[transfer] = None
+
+    def _note_large(self, outgoing: Outgoing) -> None:
+        """Something of this arrived: if it takes large datagrams, they arrive."""
+        if outgoing.plain_bytes > self._sure_bytes:
+            self.large_since = self._in_flight[-1].sent_at if self._in_flight else None
+
+    # --- size of datagrams ----------------------------------------------------------------------
+
+    def change_stride(self, stride: int) -> None:
+        """Use another size of full datagrams, as soon as the neighbour knows of it.
+
+        What it has whole stays; the rest comes back and is cut anew, as other transfers.
+        """
+        if stride == (self._change.stride if self._change is not None else self.stride):
+            return
+        small_bytes = self._small_bytes_in(stride)
+        wanted = {
+            transfer: outgoing.body_bytes
+            for transfer, outgoing in self._outstanding.items()
+            if not (outgoing.is_small and outgoing.plain_bytes <= small_bytes)
+        }
+        self._change = StrideChange(stride, self._next_burst - 1, wanted)
+        for transfer in wanted:
+            self._drop_from_queues(self._outstanding[transfer])
+
+    def stride_at(self, patience_s: float) -> float | None:
+        """Return when `stride_frames` has something to say."""
+        return self._change.asked_at + patience_s if self._change is not None else None
+
+    def stride_frames(self, patience_s: float, now: float) -> Iterator[bytes]:
+        """Yield what asks for the change again, or end it."""
+        change = self._change
+        if change is None:
+            return
+        left = [
+            (transfer & 0xFFFF_FFFF, size)
+            for transfer, size in change.wanted.items()
+            if transfer in self._outstanding and transfer not in self._whole
+        ]
+        if change.is_known and not left:
+            self._end_change(change.stride)
+        elif now >= change.asked_at + patience_s:
+            change.asked_at = now
+            burst = change.burst & 0xFFFF_FFFF
+            entries = tuple(left[: wire.MAX_ENTRIES_COUNT])
+            yield wire.StrideFrame(wire.StrideStep.CHANGE, change.stride, burst, entries).to_bytes()
+
+    def stride_changed(self, stride: int) -> None:
+        """The neighbour knows of a change."""
+        if self._change is not None and self._change.stride == stride:
+            self._change.is_known = True
+
+    def _end_change(self, stride: int) -> None:
+        self._change, self.large_since = None, None
+        self._use_stride(stride)
+        for outgoing in [*self.flows, *self._can_wait]:
+            self.queued_bytes += outgoing.cut(self._share, self._small_bytes, self._overhead_bytes)
+
+    @property
+    def largest_acked(self) -> int:
+        """The newest burst that the neighbour has acknowledged."""
+        return self._largest_acked
 
     @property
     def oldest_epoch(self) -> int:
@@ -696,6 +799,7 @@ class Sender:
     def _take_done(self, transfer: int) -> None:
         outgoing = self._outstanding.pop(transfer, None)
         if outgoing is not None:
+            self._note_large(outgoing)
             self._accepted(outgoing)
         elif self._forgotten:
             self._forgotten.pop(transfer, None)

@@ -26,6 +26,7 @@ from packetcloud.chunk.hop.api import (
 from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store, StoredBody
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.keys import KeyRing
+from packetcloud.chunk.hop.path_mtu import PathMtu
 from packetcloud.chunk.hop.receiver import Receiver
 from packetcloud.chunk.hop.rekey import Rekeying
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
@@ -52,6 +53,7 @@ COUNTERS = (
     "duplicate_segments",
     "damaged_segments",
     "moves",
+    "mtu_fallbacks",
     "rekeyings",
     "probes",
     "received_bodies",
@@ -115,6 +117,15 @@ class Session:
         self._answer: Datagram | None = None
         """The PATH_RESPONSE that is due."""
         self.moves = 0
+        self._mtu: PathMtu | None = None
+        """In an open session the routes are taken at their word."""
+        if ring is not None:
+            self._mtu = PathMtu(stride, now)
+            envelope.max_probe_bytes = max(stride, wire.MAX_CONTROL_BYTES)
+        self._arrived_bytes: int | None = None
+        """The size of a probe that arrived, to be said."""
+        self._changed_bytes: int | None = None
+        """The size of datagrams that the neighbour told of, to be confirmed."""
         self._rekeying: Rekeying | None = None
         if ring is not None:
             self._rekeying = Rekeying(
@@ -294,20 +305,26 @@ class Session:
             if isinstance(frame, wire.PathResponseFrame) and self._proof.is_proven_by(
                 address, frame.token
             ):
-                self._move(address)
+                self._move(address, now)
         self.receive_frames(frames, now, address)
         if is_newest and address != self.peer_address:
             challenge = self._envelope.control([self._proof.challenge(address)])
             if len(challenge) <= len(datagram):
                 yield address, [challenge], len(challenge)
 
-    def _move(self, address: Any) -> None:
+    def _move(self, address: Any, now: float) -> None:
         """The neighbour is at `address` now. What is under way to the old one is found lost."""
         self.peer_address = address
         self.moves += 1
+        self._restart_path(now)
+        self.receiver.ack_now = True
+
+    def _restart_path(self, now: float) -> None:
+        """The path is another one: what was known of the old one does not hold."""
         self.rtt.reset()
         self.sender.restart_path()
-        self.receiver.ack_now = True
+        if self._mtu is not None:
+            self._mtu.restart(now)
 
     def _receive_ack(self, frame: wire.AckFrame, busy: tuple[int, ...], now: float) -> None:
         try:
@@ -332,7 +349,10 @@ class Session:
         for frame in wire.decode_frames(frames):
             match frame:
                 case wire.AckFrame():
+                    known = self.sender.largest_acked
                     self._receive_ack(frame, busy, now)
+                    if self._mtu is not None and self.sender.largest_acked > known:
+                        self._mtu.note_heard()
                 case wire.BusyFrame(flows):
                     busy = flows
                 case wire.WholeFrame():
@@ -352,22 +372,60 @@ class Session:
                     self.receiver.receive_digests(frame)
                 case wire.DamagedFrame():
                     self.sender.receive_damaged(frame)
+                case wire.StrideFrame():
+                    self._receive_stride(frame)
                 case wire.RekeyFrame():
                     self._receive_rekey(frame, now)
                 case wire.PathChallengeFrame(token):
-                    self._answer_challenge(token, self.peer_address if source is None else source)
+                    there = self.peer_address if source is None else source
+                    self._answer_challenge(token, there, now)
                 case wire.CloseFrame(reason):
                     self.is_up = False
                     self.close_reason = reason or "closed by the neighbour"
 
-    def _answer_challenge(self, token: bytes, address: Any) -> None:
+    def _answer_challenge(self, token: bytes, address: Any, now: float) -> None:
         """Say the token back to where it came from: the neighbour sees us somewhere else."""
         if token != self._challenged:
             self._challenged = token
-            self.rtt.reset()
-            self.sender.restart_path()
+            self._restart_path(now)
         response = self._envelope.control([wire.PathResponseFrame(token).to_bytes()])
         self._answer = address, [response], len(response)
+
+    def _receive_stride(self, frame: wire.StrideFrame) -> None:
+        if self._mtu is None:
+            raise ProtocolError("unexpected_stride", "in an open session")
+        match frame.step:
+            case wire.StrideStep.PROBE:
+                self._arrived_bytes = frame.stride_bytes
+            case wire.StrideStep.ARRIVED:
+                self._mtu.note_arrived(frame.stride_bytes)
+                self.sender.large_since = None
+            case wire.StrideStep.CHANGE:
+                self.receiver.change_stride(frame)
+                self._changed_bytes = frame.stride_bytes
+            case wire.StrideStep.CHANGED:
+                self.sender.stride_changed(frame.stride_bytes)
+
+    def _stride_control(self, mtu: PathMtu, now: float) -> Iterator[Datagram]:
+        """Yield what is to be said about the size of datagrams."""
+        patience_s = self.rtt.probe_timeout_s(0)
+        for step, size in (
+            (wire.StrideStep.ARRIVED, self._arrived_bytes),
+            (wire.StrideStep.CHANGED, self._changed_bytes),
+        ):
+            if size is not None:
+                yield self._control([wire.StrideFrame(step, size).to_bytes()])
+        self._arrived_bytes = self._changed_bytes = None
+        mtu.suspect(self.sender.large_since, patience_s, now)
+        size = mtu.probe_bytes(patience_s, now)
+        if size is not None:
+            if mtu.is_repeating:
+                # Only where small ones arrive does the silence about large ones mean something.
+                yield self._control([self.sender.probe(now)])
+            yield self.peer_address, [self._envelope.probe(size)], size
+        self.sender.change_stride(mtu.stride_bytes)
+        for frame in self.sender.stride_frames(patience_s, now):
+            yield self._control([frame])
 
     def _receive_rekey(self, frame: wire.RekeyFrame, now: float) -> None:
         if self._rekeying is None:
@@ -437,6 +495,8 @@ class Session:
             yield self._control([digests])
         for question in self.receiver.repair_frames(self.rtt.probe_timeout_s(0), now):
             yield self._control([question])
+        if self._mtu is not None:
+            yield from self._stride_control(self._mtu, now)
 
     def bursts_to_send(self, now: float) -> Iterator[Datagram]:
         """Yield up to `BURSTS_PER_TURN` bursts, or what asks for leave to send more."""
@@ -475,6 +535,8 @@ class Session:
             deadline = min(deadline, waiting_since + self._config.idle_timeout_s)
         if self.receiver.ack_due_at is not None:
             deadline = min(deadline, self.receiver.ack_due_at)
+        if self._mtu is not None:
+            deadline = min(deadline, self._stride_deadline(self._mtu))
         if self._rekeying is not None:
             deadline = min(deadline, self._rekeying.next_timeout(self.rtt.probe_timeout_s(0)))
         repair_at = self.receiver.repair_at(self.rtt.probe_timeout_s(0))
@@ -482,6 +544,15 @@ class Session:
             deadline = min(deadline, repair_at)
         sender_deadline = self.sender.next_timeout()
         return deadline if sender_deadline is None else min(deadline, sender_deadline)
+
+    def _stride_deadline(self, mtu: PathMtu) -> float:
+        patience_s = self.rtt.probe_timeout_s(0)
+        deadline = mtu.next_timeout()
+        change_at = self.sender.stride_at(patience_s)
+        if change_at is not None:
+            deadline = min(deadline, change_at)
+        suspect_at = mtu.suspect_at(self.sender.large_since, patience_s)
+        return min(deadline, suspect_at) if suspect_at is not None else deadline
 
     def handle_timeout(self, now: float) -> Iterator[Datagram]:
         """Do what is due at `now`; `is_up` is False afterwards when the neighbour is gone."""
@@ -516,6 +587,7 @@ class Session:
             "duplicate_segments": receiver.duplicate_segments,
             "damaged_segments": receiver.damaged_segments,
             "moves": self.moves,
+            "mtu_fallbacks": self._mtu.fallbacks if self._mtu is not None else 0,
             "rekeyings": self._rekeying.count if self._rekeying is not None else 0,
             "probes": sender.probes,
             "received_bodies": receiver.received_bodies,

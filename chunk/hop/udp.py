@@ -30,6 +30,7 @@ from packetcloud.chunk.hop.offload import (
     enable_coalescing,
     enable_errors,
     enlarge_buffers,
+    ignore_path_mtu,
     probe_fast_aes,
     probe_offload,
     route_datagram_bytes,
@@ -160,6 +161,7 @@ class HopNode:
         if not (offload.segmentation and offload.coalescing):
             _log.warning("hop: kernel offload missing, slower: %s; see packetcloud doctor", offload)
         enable_errors(sock)
+        ignore_path_mtu(sock)
         self.receive_buffer_bytes = enlarge_buffers(sock, self._config.receive_buffer_bytes)
         core = HopCore(
             self._identity,

@@ -93,6 +93,19 @@ def _bad_controls() -> BadBytes:
         ),
         "path challenge of 7 bytes": (none + _frame(12, bytes(7)), "bad_frame"),
         "path response of 9 bytes": (none + _frame(13, bytes(9)), "bad_frame"),
+        "stride of 7 bytes": (none + _frame(14, bytes(7)), "bad_frame"),
+        "stride, step 0": (none + _frame(14, b"\0\0\4\xb0" + bytes(4)), "bad_frame"),
+        "stride, step 5": (none + _frame(14, b"\5\0\4\xb0" + bytes(4)), "bad_frame"),
+        "stride, reserved bits": (none + _frame(14, b"\1\1\4\xb0" + bytes(4)), "bad_frame"),
+        "stride of 1199": (none + _frame(14, b"\3\0\4\xaf" + bytes(4)), "bad_frame"),
+        "stride, a probe with a burst": (
+            none + _frame(14, b"\1\0\4\xb0\0\0\0\1"),
+            "bad_frame",
+        ),
+        "stride, 65 entries": (
+            none + _frame(14, b"\3\0\4\xb0" + bytes(4) + bytes(over_entries)),
+            "bad_frame",
+        ),
         "padding that is not zero": (none + _frame(15, b"\x00\x01"), "bad_frame"),
         "close of 257 bytes": (none + _frame(6, b"z" * 257), "bad_frame"),
     }

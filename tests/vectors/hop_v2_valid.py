@@ -186,6 +186,20 @@ def good_controls() -> dict[str, Control]:
         "rekey, answer": Control((wire.RekeyFrame(2**32 - 1, wire.RekeyStep.ANSWER, SHARE),)),
         "path challenge": Control((wire.PathChallengeFrame(bytes(range(8))),)),
         "path response": Control((wire.PathResponseFrame(bytes(range(8))),)),
+        "stride, probe": Control((wire.StrideFrame(wire.StrideStep.PROBE, 1200),)),
+        "stride, arrived": Control((wire.StrideFrame(wire.StrideStep.ARRIVED, 65_507),)),
+        "stride, change": Control(
+            (wire.StrideFrame(wire.StrideStep.CHANGE, 1200, 2**32 - 1, ((4, 9000), (5, 70)),),)
+        ),
+        "stride, change, most": Control(
+            (
+                wire.StrideFrame(
+                    wire.StrideStep.CHANGE, 1472, 7,
+                    tuple((n, 2000) for n in range(wire.MAX_ENTRIES_COUNT)),
+                ),
+            )
+        ),
+        "stride, changed": Control((wire.StrideFrame(wire.StrideStep.CHANGED, 1472),)),
         "padding": Control((wire.PaddingFrame(0), wire.PaddingFrame(44))),
         "largest counter": Control((wire.ProbeFrame(1),), counter=2**64 - 1),
         "several frames": Control((ack, wire.RefusedFrame(((4, 3),)), wire.ProbeFrame(11))),

@@ -144,7 +144,7 @@ class Link:
             while (
                 at + len(train) < len(due)
                 and (len(train) + 1) * size <= 65_535
-                and due[at + len(train)][2] == source
+                and due[at + len(train)][2:4] == (source, address)
                 and len(train[-1]) == size
                 and due[at + len(train)][5] <= size
             ):
@@ -378,6 +378,7 @@ def test_a_new_session_of_the_same_instance_replaces_the_old_one() -> None:
     """A restarted neighbour takes its predecessor's place at once."""
     link = Link()
     link.connect()
+    link.run(lambda: not link.in_flight)  # the new process would know nothing of it
     identity = link.cores[A].identity
     link.cores[A] = HopCore(
         identity, Role.HOST, HopConfig(), link.uppers[A], link.random.randbytes,
