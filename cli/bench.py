@@ -381,11 +381,12 @@ def attack(
         for row in controls(document)
     ]
     tables = [Table(columns, rows, "Each attack with a defence and without it")]
-    kept = [
-        (part, *(found[key] for key in _UNDER_ATTACK))
-        for part in ("guesses", "flood", "caps")
-        if (found := document.get(part)) is not None
-    ]
+    names: tuple[str, ...] = ("guesses", "flood", "caps")
+    attacks = {part: document[part] for part in names if part in document}
+    for part in ("guesses", "flood"):
+        if part in attacks:
+            attacks[f"{part}, nothing shed"] = attacks[part]["unshed"]
+    kept = [(name, *(found[key] for key in _UNDER_ATTACK)) for name, found in attacks.items()]
     titles = ("attack", "before Gbit/s", "during", "kept", "cores of the node")
     tables.append(Table(titles, kept, "The honest neighbour meanwhile"))
     if "amplification" in document:

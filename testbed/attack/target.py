@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from twisted.internet.task import LoopingCall
 
-from packetcloud.chunk.hop import core, handshake, wire
+from packetcloud.chunk.hop import core, flood, handshake, wire
 from packetcloud.chunk.hop.api import Body, HopConfig, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.hop.caps import in_use
 from packetcloud.chunk.hop.udp import HopNode
@@ -130,11 +130,18 @@ def without_credit(config: HopConfig) -> HopConfig:
     return replace(config, credit_bytes=UNLIMITED, max_held_bytes=UNLIMITED)
 
 
+def without_shedding(config: HopConfig) -> HopConfig:
+    """However many strangers come, this process is woken for each."""
+    flood.STRANGERS_PER_S = UNLIMITED
+    return config
+
+
 WITHOUT: dict[str, Callable[[HopConfig], HopConfig]] = {
     "cookie": without_cookie,
     "random_ids": without_random_ids,
     "padding": without_padding,
     "credit": without_credit,
+    "shedding": without_shedding,
 }
 
 

@@ -218,6 +218,9 @@ def _guesses(scene: Scene, plan: AttackPlan, timing: Timing, progress: Progress)
     """Guess the session of the honest neighbour, with its address, on a link without seals."""
     progress(f"{plan.guesses} guesses at a live session")
     found = _guess_run(scene, timing, plan.guesses)
+    progress(f"{plan.guesses} guesses, where the kernel sheds none")
+    found["unshed"] = unshed = _guess_run(scene, timing, plan.guesses, "shedding")
+    found["state_changes"] += unshed["state_changes"]
     progress("guesses, where session ids can be guessed")
     control = _guess_run(
         scene, timing, min(plan.guesses, CONTROL_GUESSES), "random_ids", "--count-up"
@@ -278,6 +281,8 @@ def _flood(scene: Scene, plan: AttackPlan, timing: Timing, progress: Progress) -
     """HELLOs from random addresses, each of which names the node."""
     progress(f"{plan.flood_per_s} HELLOs a second from random addresses")
     found = _flood_run(scene, plan, timing)
+    progress("the same where the kernel sheds none")
+    found["unshed"] = _flood_run(scene, plan, timing, "--without", "shedding")
     progress("the same without cookies")
     control = _flood_run(scene, plan, timing, "--without", "cookie")
     limit = HOP.cap("half-open handshakes").limit

@@ -171,7 +171,10 @@ def _draw_attack(document: Document, axes: Any) -> None:
     """What the honest neighbour keeps of its goodput, and how far caps are used."""
     goodput, caps = axes
     kept = {
-        part: {"with defences": found["goodput_kept"], "control": found["control"]["goodput_kept"]}
+        part: {
+            "with defences": found["goodput_kept"],
+            "nothing shed": found.get("unshed", {}).get("goodput_kept"),
+        }
         for part in ("guesses", "flood", "caps")
         if (found := document.get(part)) is not None
     }

@@ -226,7 +226,8 @@ def test_bench_attack_has_every_key_and_its_controls_fail(tmp_path: Path) -> Non
     for part in ("guesses", "flood", "caps"):
         assert found[part]["goodput_before_gbps"] > 0.0
         assert found[part]["goodput_kept"] is not None
-    assert found["guesses"]["arrived"] > 1000
+    assert found["guesses"]["unshed"]["arrived"] > 1000
+    assert "flood_shed" not in found["guesses"]["unshed"]["dropped"]
     assert found["flood"]["sessions_lost"] == 0
     unfinished = found["caps"]["in_use"]["unfinished transfers of one neighbour"]
     assert unfinished["largest"] == unfinished["limit"]
