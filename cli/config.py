@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from packetcloud.cli.output import Output, pass_output
+from packetcloud.chunk.caps import Room, limit_text
+from packetcloud.cli.output import Output, Table, pass_output
 from packetcloud.cli.params import FILE
 
 # Kind of file -> "module:function" in the room that reads it, the function maybe in a class.
@@ -21,6 +23,14 @@ CHECKS = {
     "service": "packetcloud.services.manifest:load_manifest",
 }
 """Functions that read a file as its daemon would and raise a PacketCloudError; one path."""
+
+
+ROOMS_WITH_CAPS = (
+    "packetcloud.chunk.hop.caps",
+    "packetcloud.host.caps",
+    "packetcloud.router.caps",
+    "packetcloud.services.caps",
+)
 
 
 @click.group()
@@ -47,6 +57,26 @@ def check(output: Output, kind: str, file: Path) -> None:
     """
     _load(CHECKS[kind])(file)
     output.record({"file": str(file), "kind": kind, "valid": True})
+
+
+@config.command()
+@pass_output
+def caps(output: Output) -> None:
+    """List what others can make grow in hosts, routers and services, and where that stops."""
+    document = [
+        {"room": room.name, "text": limit_text(cap)} | asdict(cap)
+        for room in (_load_room(name) for name in ROOMS_WITH_CAPS)
+        for cap in room.caps
+    ]
+    columns = ("room", "name", "text", "setting", "beyond")
+    rows = [[str(entry[column]) for column in columns] for entry in document]
+    titles = ("room", "what", "cap", "config key", "beyond it")
+    output.report({"caps": document}, [Table(titles, rows)])
+
+
+def _load_room(module: str) -> Room:
+    room: Room = importlib.import_module(module).ROOM
+    return room
 
 
 def _load(target: str) -> Callable[..., Any]:

@@ -1,7 +1,8 @@
-"""`packetcloud config sample|check`."""
+"""`packetcloud config sample|check|caps`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,13 @@ def test_a_service_manifest_can_be_checked(
     file.write_text('manifest = 1\n[service]\nname = "x"\nversion = "1.0.0"\n')
     assert main(["config", "check", "service", str(file)]) == 2
     assert "behaviour" in capsys.readouterr().err
+
+
+def test_every_cap_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command lists the caps of all rooms, each with what becomes of what is over."""
+    assert main(["config", "caps", "--format", "json"]) == 0
+    caps = json.loads(capsys.readouterr().out)["caps"]
+    assert {cap["room"] for cap in caps} == {"hop", "host", "router", "services"}
+    credit = next(cap for cap in caps if cap["name"] == "bodies held for one neighbour")
+    assert credit["limit"] == 24 << 20 and credit["text"] == "24 MiB"
+    assert all(cap["beyond"] and cap["reason"] and cap["counter"] for cap in caps)
