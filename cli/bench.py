@@ -210,7 +210,7 @@ def chunks(output: Output, /, **options: Any) -> ExitCode:
 @click.option(
     "--part",
     "parts",
-    type=click.Choice(("cells", "interop", "router", "handshakes", "outages")),
+    type=click.Choice(("cells", "interop", "router", "handshakes", "outages", "changes")),
     multiple=True,
     help="What to measure; may be given more than once. [default: all but router]",
 )
@@ -268,6 +268,13 @@ def loss(
         rows = [[name, *(one[key] for key in keys)] for name, one in outages.items()]
         titles = ("outage", "delivered", "s", "at least s", "s after healing")
         tables.append(Table(titles, rows, "10 MB through links that go dark"))
+    if "changes" in document:
+        keys = ("before_mbps", "after_mbps", "recovered_after_s", "retransmitted_segments")
+        rows = [
+            [name, *(one.get(key) for key in keys)] for name, one in document["changes"].items()
+        ]
+        titles = ("change", "before Mbit/s", "after", "recovered after s", "sent again")
+        tables.append(Table(titles, rows, "Links that change under a transfer"))
     return _finish(output, options, document, tables)
 
 

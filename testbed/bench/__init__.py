@@ -21,6 +21,7 @@
 - `emulated`       scenes of emulated links; runs that the emulator vouches for
 - `lossy`          contenders on bad links
 - `handshakes`     50 of them over a link that loses and alters packets
+- `changes`        a link that changes under a transfer
 - `outages`        a file over a link that goes dark
 - `link_trial`     one sender over one emulated link, second by second
 - `report`         what every report starts with

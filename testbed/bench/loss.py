@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from packetcloud.testbed.bench.changes import CHANGES, Change, measure_changes
 from packetcloud.testbed.bench.emulated import (
     INTEROP_LINK,
     LINK,
@@ -31,10 +32,10 @@ LOSSES_PERCENT = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 GIGA = 1e9
 
 
-PARTS = ("cells", "interop", "router", "handshakes", "outages")
+PARTS = ("cells", "interop", "router", "handshakes", "outages", "changes")
 """`router`: every cell also as A - R - B with the loss on both links, hop by hop against end to
 end."""
-DEFAULT_PARTS = ("cells", "interop", "handshakes", "outages")
+DEFAULT_PARTS = ("cells", "interop", "handshakes", "outages", "changes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,9 @@ class LossPlan:
     parts: Collection[str] = DEFAULT_PARTS
     handshakes: int = COUNT
     outages: Sequence[Outage] = OUTAGES
+    changes: Sequence[Change] = CHANGES
     emulator: Emulator = Emulator.TUN
-    """Of cells, interop and router; handshakes and outages need TUN."""
+    """Of cells, interop and router; the other parts need TUN."""
 
 
 def bench_loss(plan: LossPlan, timing: Timing, progress: Progress) -> Document:
@@ -77,6 +79,11 @@ def bench_loss(plan: LossPlan, timing: Timing, progress: Progress) -> Document:
             f"outage {name}: {one['problem']}"
             for name, one in found["outages"].items()
             if one["problem"]
+        ]
+    if "changes" in plan.parts:
+        document["changes"] = found = measure_changes(progress, plan.changes)
+        document["failures"] += [
+            f"change {name}: {one['problem']}" for name, one in found.items() if one["problem"]
         ]
     return {**document, **loss_keys(document)}
 

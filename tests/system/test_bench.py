@@ -9,6 +9,7 @@ import json
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import pytest
 from pyroute2 import netns
 
 from packetcloud.testbed.bench.attack import AttackPlan, bench_attack
+from packetcloud.testbed.bench.changes import Change
 from packetcloud.testbed.bench.chunks import bench_chunks
 from packetcloud.testbed.bench.emulated import LINK
 from packetcloud.testbed.bench.fairness import FairnessPlan, bench_fairness
 from packetcloud.testbed.bench.hop import bench_hop
-from packetcloud.testbed.bench.loss import PARTS, LossPlan, bench_loss
+from packetcloud.testbed.bench.loss import CONTENDERS, PARTS, LossPlan, bench_loss
 from packetcloud.testbed.bench.outages import Outage
 from packetcloud.testbed.bench.path import bench_path
 from packetcloud.testbed.bench.plot import plot_document
@@ -147,7 +149,8 @@ def test_bench_loss_has_every_key(tmp_path: Path) -> None:
     """Goodput and share of every contender, on every link, from runs that the emulator vouches
     for."""
     outage = Outage("short", LINK, down_s=0.5)
-    plan = LossPlan(losses_percent=(1.0,), parts=PARTS, handshakes=1, outages=[outage])
+    change = Change("slower", LINK, replace(LINK, rate_bps=20e6), observe_s=3.0)
+    plan = LossPlan((1.0,), CONTENDERS, PARTS, 1, [outage], [change])
     found = _check_head(bench_loss(plan, BRIEF, _quiet), "loss", tmp_path)
     for cell in (found["cells"]["1"], found["interop"], found["through_router"]["1"]):
         assert 0 < cell["ours_share"] < 1
@@ -166,6 +169,7 @@ def test_bench_loss_has_every_key(tmp_path: Path) -> None:
     short = found["outages"]["outages"]["short"]
     assert short["is_delivered"]
     assert short["dropped_packets"] > 0
+    assert found["changes"]["slower"]["before_mbps"] > found["changes"]["slower"]["after_mbps"] > 0
     assert found["worst_seconds_after_healing"] == short["seconds_after_healing"] > 0
 
 

@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 
+from packetcloud.testbed.bench.changes import Change, change_figures
 from packetcloud.testbed.bench.chunks import limit_of
 from packetcloud.testbed.bench.emulated import INTEROP_LINK, LINK
 from packetcloud.testbed.bench.fairness import bottleneck, fairness_keys, mix_figures
@@ -18,6 +19,7 @@ from packetcloud.testbed.bench.service_ours import delay_figures
 from packetcloud.testbed.bench.shared import bytes_at, jain, mix_trial, per_second_bps
 from packetcloud.testbed.bench.stages import STAGES, stage_of, stage_shares
 from packetcloud.testbed.bench.trial import Trial
+from packetcloud.testbed.emulator.shape import Shape
 
 
 def _step(offered: float, delivered: float, penalty_ms: float) -> dict[str, float]:
@@ -252,3 +254,17 @@ def test_the_keys_of_bench_fairness() -> None:
 def test_the_buffer_is_in_bandwidth_delay_products() -> None:
     """24 Mbit/s times 80 ms is 160 packets of 1500 bytes."""
     assert [bottleneck(times).queue_packets for times in (1, 4)] == [160, 640]
+
+
+def test_a_transfer_has_recovered_when_it_stays_so() -> None:
+    """A queue that empties itself after the change is no recovery."""
+    change = Change("slower", LINK, Shape(rate_bps=1e6), observe_s=10.0)
+    # 0.5 Mbit/s up to the change, a gush of a second, nothing for two, then 0.9 Mbit/s.
+    points = [(0.0, 0.0), (4.0, 250_000.0), (5.0, 400_000.0), (7.0, 400_000.0)]
+    points.append((14.0, 400_000.0 + 7 * 112_500.0))
+    figures = change_figures(points, 4.0, change)
+    assert figures["before_mbps"] == pytest.approx(0.5)
+    assert figures["after_mbps"] == pytest.approx(0.9)
+    assert figures["recovered_after_s"] == pytest.approx(2.9, abs=0.2)
+    stuck = change_figures([*points[:-1], (14.0, 400_000.0)], 4.0, change)
+    assert stuck["recovered_after_s"] is None
