@@ -255,7 +255,8 @@ def loss(
         ]
         for name, cell in cells
     ]
-    tables = [Table(columns, rows, "Goodput, Mbit/s, and our share of what the loss leaves")]
+    title = "Goodput, Mbit/s, and our share of what the loss leaves"
+    tables = [Table(columns, rows, title)] if rows else []
     if "handshakes" in document:
         found = document["handshakes"]
         title = f"Handshakes of {found['count']}, at 30 % each way"
@@ -296,7 +297,7 @@ def loss(
 @click.option(
     "--part",
     "parts",
-    type=click.Choice(("own_kind", "beside", "dark")),
+    type=click.Choice(("own_kind", "beside", "background", "dark")),
     multiple=True,
     help="What to measure; may be given more than once. [default: all]",
 )
@@ -328,14 +329,24 @@ def fairness(
         for count, cell in document.get("own_kind", {}).items()
         for kind, found in cell["mixes"].items()
     ]
-    tables = [Table(("flows", "kind", "Jain", "of means", "link used"), rows, "Among one kind")]
+    tables = []
+    if rows:
+        titles = ("flows", "kind", "Jain", "of means", "link used")
+        tables.append(Table(titles, rows, "Among one kind"))
     shares = [
         (buffer, mix, found["fair_shares"].get("ours"), found["link_share"])
         for buffer, cell in document.get("beside", {}).items()
         for mix, found in cell["mixes"].items()
     ]
-    title = "Our share beside one TCP flow (1: half)"
-    tables.append(Table(("buffer", "", "share", "link used"), shares, title))
+    if shares:
+        title = "Our share beside one TCP flow (1: half)"
+        tables.append(Table(("buffer", "", "share", "link used"), shares, title))
+    if "background" in document:
+        yielding = [
+            (mix, " ".join(f"{kind} {mbps:.2f}" for kind, mbps in found["mbps"].items()))
+            for mix, found in document["background"]["mixes"].items()
+        ]
+        tables.append(Table(("flows", "Mbit/s"), yielding, "The class that yields"))
     if "dark" in document:
         dark = document["dark"]
         keys = ("seconds", "datagrams", "timeouts", "datagrams_per_timeout")
@@ -520,5 +531,6 @@ def _missing(document: dict[str, Any]) -> list[str]:
     groups = [*modes, *(size for mode in modes for size in mode.get("sizes", {}).values())]
     for part in ("cells", "own_kind", "beside"):
         groups += document.get(part, {}).values()
+    groups.append(document.get("background", {}))
     runs = [run for group in groups for run in group.get("runs", {}).values()]
     return list(dict.fromkeys(run["missing"] for run in runs if run["missing"]))

@@ -14,8 +14,8 @@ from typing import Any
 from packetcloud.testbed.bench.emulated import Conditions, EmulatedScene, OnLink, emulated_hop
 from packetcloud.testbed.bench.ours import Ends, Load
 from packetcloud.testbed.bench.report import Document, begin_document, failures_of, runs_of
-from packetcloud.testbed.bench.rounds import Progress, Record, Timing, run_rounds
-from packetcloud.testbed.bench.shared import OURS, TCP, FlowMix
+from packetcloud.testbed.bench.rounds import Progress, Record, Timing, ratio, run_rounds
+from packetcloud.testbed.bench.shared import BACKGROUND, OURS, TCP, FlowMix
 from packetcloud.testbed.emulator.link import Emulator
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import ChildError
@@ -30,7 +30,7 @@ SATURATED_CORES = 0.95
 BDP_PACKETS = round(RATE_BPS * RTT_S / 8 / PACKET_BYTES)
 FLOWS = (2, 4, 16)
 BUFFERS_BDP = (1, 4)
-PARTS = ("own_kind", "beside", "dark")
+PARTS = ("own_kind", "beside", "background", "dark")
 DARK_S = 10.0
 """How long everything is lost."""
 DARK_SETTLE_S = 0.5
@@ -89,6 +89,14 @@ def bench_fairness(plan: FairnessPlan, timing: Timing, progress: Progress) -> Do
                 )
                 for buffer in plan.buffers_bdp
             }
+        if "background" in plan.parts and "cubic" in plan.peers:
+            mixes = {
+                "cubic alone": {"cubic": 1},
+                "background beside cubic": {BACKGROUND: 1, "cubic": 1},
+                "background beside ours": {BACKGROUND: 1, OURS: 1},
+                "background alone": {BACKGROUND: 1},
+            }
+            document["background"] = _cell(scene, mixes, 1, timing, progress, document)
         if "dark" in plan.parts:
             progress("everything is lost")
             document["dark"] = measure_dark(scene, plan.dark_s)
@@ -149,6 +157,7 @@ def mix_figures(record: Record) -> Document:
         "fair_shares": {
             kind: median(one["fair_shares"][kind] for one in details) for kind in kinds
         },
+        "mbps": {kind: median(sum(one["mean_mbps"][kind]) for one in details) for kind in kinds},
     }
 
 
@@ -205,5 +214,15 @@ def fairness_keys(document: Document) -> Document:
         for buffer in BUFFERS_BDP:
             shares = figures("beside", f"{buffer}bdp", f"beside {kind}").get("fair_shares", {})
             keys[f"share_beside_{kind}_{buffer}bdp"] = shares.get(OURS)
+    yielding = document.get("background", {}).get("mixes", {})
+
+    def mbps(mix: str, kind: str) -> float | None:
+        value: float | None = yielding.get(mix, {}).get("mbps", {}).get(kind)
+        return value
+
+    beside, alone = mbps("background beside cubic", "cubic"), mbps("cubic alone", "cubic")
+    keys["cubic_keeps_beside_background"] = ratio(beside, alone)
+    background_bps = (mbps("background alone", BACKGROUND) or 0.0) * 1e6
+    keys["background_alone_link_share"] = background_bps / RATE_BPS or None
     keys["datagrams_per_timeout"] = document.get("dark", {}).get("datagrams_per_timeout")
     return keys

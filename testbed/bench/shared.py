@@ -20,6 +20,8 @@ from packetcloud.testbed.peers import iperf3
 from packetcloud.testbed.processes import Child, Children, Event, python_command
 
 OURS = "ours"
+BACKGROUND = "background"
+"""Ours, in the class that yields to others."""
 TCP = ("cubic", "bbr")
 CHUNK_BYTES = 16 << 10
 """So small that one of 16 flows on 24 Mbit/s gets a dozen each second: per-second figures say
@@ -70,11 +72,15 @@ class FlowMix:
     name: str
     scene: EmulatedScene
     flows: Mapping[str, int]
-    """`ours`, `cubic`, `bbr`: how many."""
+    """`ours`, `background`, `cubic`, `bbr`: how many."""
 
     def run(self, timing: Timing) -> Trial:
         with Children() as children:
-            ours = [_OurFlow(children, self.scene) for _ in range(self.flows.get(OURS, 0))]
+            ours = [
+                _OurFlow(children, self.scene, kind)
+                for kind in (OURS, BACKGROUND)
+                for _ in range(self.flows.get(kind, 0))
+            ]
             _start_all(ours)
             tcp = [
                 _TcpFlow(children, self.scene, kind)
@@ -96,7 +102,7 @@ class FlowMix:
             for peer in tcp:
                 got[peer.kind].append(peer.per_second_bps(timing))
             for flow in ours:
-                got[OURS].append(flow.per_second_bps(begin_s, timing.seconds))
+                got[flow.kind].append(flow.per_second_bps(begin_s, timing.seconds))
             for flow in ours:
                 flow.finish()
         used_s = meter.cpu_seconds(begin_s, begin_s + timing.seconds)[WHOLE_MACHINE]
@@ -147,6 +153,7 @@ class _OurFlow:
 
     children: Children
     scene: EmulatedScene
+    kind: str
     receiver: Child = field(init=False)
     sender: Child = field(init=False)
     _listen: str = field(init=False)
@@ -162,6 +169,7 @@ class _OurFlow:
         guid = self.receiver.wait_event("ready", READY_TIMEOUT_S)["guid"]
         options = ["--connect", self._listen, "--expect", guid, "--destination", guid]
         options += ["--payload-bytes", CHUNK_BYTES, "--outstanding", OUTSTANDING, "--hold"]
+        options += ["--background"] if self.kind == BACKGROUND else []
         command = python_command("packetcloud.testbed.traffic.sender", *options)
         self.sender = self.children.start("sender", command, self.scene.place("a"))
 

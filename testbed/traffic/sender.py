@@ -51,11 +51,19 @@ _CHUNK_ID = slice(8, 16)
 class Sender:
     """Keeps bodies in flight as its schedule says."""
 
-    def __init__(self, reactor: Any, head: bytes, payload: bytes, schedule: FullWindow | SetRate):
+    def __init__(
+        self,
+        reactor: Any,
+        head: bytes,
+        payload: bytes,
+        schedule: FullWindow | SetRate,
+        background: bool = False,
+    ) -> None:
         self._reactor = reactor
         self._head_before, self._head_after = head[: _CHUNK_ID.start], head[_CHUNK_ID.stop :]
         self._payload = payload
         self._schedule = schedule
+        self._background = background
         self._neighbour: Neighbour | None = None
         self._next_id = secrets.randbits(48) << 8
         self._in_flight = 0
@@ -123,7 +131,7 @@ class Sender:
                 self.departures.append((number, moment_s))
             self._in_flight += 1
             self.sent += 1
-            neighbour.send(BodyKind.CHUNK, head, self._payload, number)
+            neighbour.send(BodyKind.CHUNK, head, self._payload, number, background=self._background)
 
 
 def chunk_head(source: GUID, destination: GUID, payload_bytes: int, sids: list[SID]) -> bytes:
@@ -151,7 +159,7 @@ async def send(reactor: Any, options: argparse.Namespace) -> None:
         if options.rate > 0
         else FullWindow(options.outstanding)
     )
-    sender = Sender(reactor, head, payload, schedule)
+    sender = Sender(reactor, head, payload, schedule, options.background)
     if options.departures is not None:
         sender.departures = []
     config = hop_config(len(payload), is_open=options.open)
@@ -197,6 +205,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rate", type=float, default=0.0, help="chunks per second; 0: all it can")
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until SIGTERM")
     parser.add_argument("--open", action="store_true", help="sessions need not be sealed")
+    parser.add_argument("--background", action="store_true", help="in the class that yields")
     parser.add_argument("--hold", action="store_true", help="begin only at SIGUSR1")
     parser.add_argument("--tick", type=float, default=0.0, help="say `tick` every so many seconds")
     parser.add_argument("--departures", type=Path, help="write [chunk id, time] pairs here")

@@ -190,6 +190,7 @@ def test_bench_fairness_has_every_key(tmp_path: Path) -> None:
     assert found["share_beside_cubic_1bdp"] == beside["ours"]
     assert found["jain_2"] == found["own_kind"]["2"]["mixes"]["ours"]["jain"]
     assert found["jain_16"] is None
+    assert found["cubic_keeps_beside_background"] > 0
     assert found["dark"]["timeouts"] > 0
 
 

@@ -241,6 +241,13 @@ def test_the_keys_of_bench_fairness() -> None:
         {
             "own_kind": {"4": {"mixes": {"ours": {"jain": 0.97}}}},
             "beside": {"4bdp": {"mixes": mixes}},
+            "background": {
+                "mixes": {
+                    "cubic alone": {"mbps": {"cubic": 20.0}},
+                    "background beside cubic": {"mbps": {"cubic": 19.0, "background": 1.0}},
+                    "background alone": {"mbps": {"background": 18.0}},
+                }
+            },
             "dark": {"datagrams_per_timeout": 1.0},
         }
     )
@@ -249,6 +256,10 @@ def test_the_keys_of_bench_fairness() -> None:
     assert keys["share_beside_cubic_4bdp"] == 1.1
     assert keys["share_beside_bbr_4bdp"] is None
     assert keys["datagrams_per_timeout"] == 1.0
+    assert keys["cubic_keeps_beside_background"] == pytest.approx(0.95)
+    assert keys["background_alone_link_share"] == pytest.approx(0.75)
+    assert fairness_keys({})["cubic_keeps_beside_background"] is None
+    assert fairness_keys({})["background_alone_link_share"] is None
 
 
 def test_the_buffer_is_in_bandwidth_delay_products() -> None:

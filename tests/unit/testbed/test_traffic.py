@@ -31,7 +31,15 @@ class RecordingNeighbour:
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, object]] = []
 
-    def send(self, kind: BodyKind, prefix: bytes, payload: Buffer, token: object) -> None:
+    def send(
+        self,
+        kind: BodyKind,
+        prefix: bytes,
+        payload: Buffer,
+        token: object,
+        *,
+        background: bool = False,
+    ) -> None:
         self.sent.append((prefix + bytes(payload), token))
 
     def send_body(self, *_: object) -> None:
