@@ -806,9 +806,9 @@ class Receiver:
     def forget(self, low: int, body_bytes: int) -> None:
         """The sender has settled this transfer for itself, or gave it up."""
         transfer = wire.expand(low, self._done_below)
-        self.ack_now = True
         if transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT:
             raise ProtocolError("beyond_window", f"transfer {transfer}")
+        self.ack_now = True
         if self._refused.pop(transfer, None) is not None:
             self._note_done(transfer)
             return

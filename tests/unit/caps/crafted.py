@@ -329,7 +329,7 @@ OUTCOMES: dict[str, tuple[str, str, str]] = {
     "REFUSED of what was never sent": ("", "", ""),
     "FORGET of half an entry": ("bad_frame", "", ""),
     "FORGET of 65 entries": ("bad_frame", "", ""),
-    "FORGET beyond the window": ("beyond_window", "CONTROL", ""),
+    "FORGET beyond the window": ("beyond_window", "", ""),
     "FORGET of a transfer that is taken": ("", "CONTROL", ""),
     "ACK cut": ("bad_frame", "", ""),
     "ACK of a burst that was never sent": ("optimistic_ack", "", ""),
