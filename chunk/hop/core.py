@@ -131,7 +131,8 @@ class HopCore:
         """Datagrams or trains that were dropped, by reason."""
         self._servers = ServerHandshakes(identity, random_bytes, self._admit_with_cap, self.stamps)
         self._clients: dict[int, ClientHandshake] = {}
-        self._by_remote: dict[int, Session] = {}
+        self._by_remote: dict[int, tuple[Session, ...]] = {}
+        """By the id that the neighbour chose: two neighbours may choose the same."""
         self._reset_second = 0
         self._resets_to: Counter[Any] = Counter()
         """Resets of this second, by address."""
@@ -439,8 +440,9 @@ class HopCore:
     def _take_reset(self, datagram: bytes, address: Any, now: float) -> None:
         """End the session that the neighbour does not know (any more): it was restarted."""
         reject = wire.Reject.from_bytes(datagram)
-        session = self._by_remote.get(reject.session)
-        if session is None or session.peer_address != address:
+        sessions = self._by_remote.get(reject.session, ())
+        session = next((one for one in sessions if one.peer_address == address), None)
+        if session is None:
             return
         signed = reject.session.to_bytes(8, "big")
         if not verify(session.public_key, RESET_DOMAIN, signed, reject.signature):
@@ -538,7 +540,7 @@ class HopCore:
             now,
         )
         self.sessions[local_id] = session
-        self._by_remote[remote_id] = session
+        self._by_remote[remote_id] = (*self._by_remote.get(remote_id, ()), session)
         self._active[session] = None
         return session
 
@@ -566,7 +568,11 @@ class HopCore:
         if self.sessions.pop(session.local_id, None) is None:
             return
         self._active.pop(session, None)
-        self._by_remote.pop(session.remote_id, None)
+        others = tuple(o for o in self._by_remote[session.remote_id] if o is not session)
+        if others:
+            self._by_remote[session.remote_id] = others
+        else:
+            del self._by_remote[session.remote_id]
         self._timer_of.pop(session.local_id, None)
         if self._last is session:
             self._last = None

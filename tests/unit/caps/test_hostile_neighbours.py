@@ -6,12 +6,20 @@ import tracemalloc
 
 import pytest
 
-from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.hop import core, wire
+from packetcloud.chunk.hop.api import HopConfig, Role
 from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
-from tests.unit.caps.hostile import SHARE_BYTES, TWO_SEGMENTS, VICTIM, Hostile, Scene
+from tests.unit.caps.hostile import (
+    DATAGRAM_BYTES,
+    HONEST,
+    SHARE_BYTES,
+    TWO_SEGMENTS,
+    VICTIM,
+    Hostile,
+    Scene,
+)
 
 
 @pytest.mark.parametrize("datagram_bytes", [1472, 9000, 65_507])
@@ -179,3 +187,29 @@ def test_a_slow_transfer_goes_on_while_nobody_needs_its_room() -> None:
         scene.step(5.0)
     assert scene.uppers[VICTIM].bodies[-1] == bytes(body_bytes)
     assert not hostile.theirs.receiver.evicted_transfers
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_neighbour_that_took_anothers_session_id_is_in_nobodys_way(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State is keyed by more than an id that a neighbour chose: the word that the other one was
+    restarted is still heard, also after the first one left."""
+    scene = Scene()
+    assert scene.honest_goes_on()
+    honest = next(s for s in scene.victim.sessions.values() if s.peer_address == HONEST)
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "new_session_id", lambda _: honest.remote_id)
+        hostile = scene.hostile()
+    assert hostile.theirs.remote_id == honest.remote_id
+    if leaves:
+        hostile.control(wire.CloseFrame("").to_bytes())
+        scene.step(0.05)
+        assert not hostile.theirs.is_up
+    identity = scene.cores[HONEST].identity
+    scene.cores[HONEST] = scene.core(HONEST, Role.HOST, None, DATAGRAM_BYTES)
+    scene.cores[HONEST].identity = identity
+    honest.send(BodyKind.CHUNK, b"", b"x", object())
+    scene.step(0.5)
+    assert not honest.is_up
+    assert scene.uppers[VICTIM].down[-1] == "the neighbour was restarted"
