@@ -13,9 +13,11 @@ from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
-from packetcloud.router.settings import RouterSettings, ServiceSettings
+from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
+from packetcloud.router.spool import MAX_QUEUED_BYTES
 
 _DEFAULTS = RouterSettings(GUID_ZERO, NA(1))
+_SPOOL = SpoolSettings()
 _SERVICE = ServiceSettings(SID_ZERO, "")
 _STORE_FULL = f'{PREFIX}chunks_refused_at_door_total{{reason="store_full"}}'
 _MISSES = f"{PREFIX}flow_cache_misses_total"
@@ -46,6 +48,7 @@ CAPS = (
             "deadlines:DeadlineWheel._buckets",
             "deadlines:DeadlineWheel._ticks",
             "reports:ReportBatch.pending",
+            "routes:NextHop.leaving",
             "service_pool:Service.waiting",
         ),
     ),
@@ -56,8 +59,53 @@ CAPS = (
         "sixteen full chunks, so that no absent host takes the store",
         "refused `store_full` at the door",
         _STORE_FULL,
-        ("routes:NextHop.waiting",),
+        (
+            "lines:Line.entries",
+            "lines:Line.in_memory",
+            "lines:Lines.by_label",
+            "waiting:WaitingRoom._memory_lines",
+        ),
         "detached_hold_bytes",
+    ),
+    Cap(
+        "bytes on disk",
+        _SPOOL.max_bytes,
+        "bytes",
+        "8 s of 1 Gbit/s; the files take half as much again and 64 MiB at the most",
+        "refused `store_full` at the door",
+        f'{PREFIX}spool_refused_total{{reason="full"}}',
+        (
+            "chunk_log:ChunkLog._places",
+            "chunk_log:ChunkLog._segments",
+            "chunk_log:ChunkLog._dead_in",
+            "chunk_log:ChunkLog._unsynced",
+            "restore:Restorer._found",
+            "restore:Restorer._loading",
+            "spool:Spool._entries",
+            "spool:Spool._flow_bytes",
+            "storage:FolderStorage._open",
+            "storage:FolderStorage._unsynced_names",
+        ),
+        "[spool] max_bytes",
+    ),
+    Cap(
+        "bytes of one flow on disk",
+        _SPOOL.max_flow_bytes,
+        "bytes",
+        "a quarter of the spool, so that no destination takes it all",
+        "its chunks stay in the hop, which says BUSY; with durable custody: refused `store_full`",
+        f'{PREFIX}spool_refused_total{{reason="flow_full"}}',
+        ("spool:Spool._flow_bytes",),
+        "[spool] max_flow_bytes",
+    ),
+    Cap(
+        "bytes on their way to the disk",
+        MAX_QUEUED_BYTES,
+        "bytes",
+        "a second of a slow disk",
+        "they stay in memory; with durable custody: refused `store_full`",
+        f'{PREFIX}spool_refused_total{{reason="queue_full"}}',
+        ("disk_worker:DiskWorker._jobs",),
     ),
     Cap(
         "absent hosts",
@@ -153,6 +201,7 @@ ROOM = Room(
         "schemas": "answers of the management API, made for one request",
         "service_pool:Service.verdicts": "its keys are verdict codes",
         "settings:RouterSettings.names": "the names of the config",
+        "spool:Spool.refused": "its keys are reasons",
         "status": "answers of the management API, as its client sees them",
     },
 )

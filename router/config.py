@@ -35,6 +35,7 @@ from packetcloud.router.settings import (
     RouterNeighbour,
     RouterSettings,
     ServiceSettings,
+    SpoolSettings,
 )
 
 MAX_CONFIG_BYTES = 16 << 20
@@ -116,6 +117,18 @@ class RouterTable(_Table):
     vi_window_bytes: _Bytes = 8 * MIB
     vi_window_count: _Count = 512
     drain_limit_s: _Seconds = 10.0
+    custody: Literal["memory", "durable"] = "memory"
+    flow_credit_bytes: _Bytes = 16 * MIB
+
+
+class SpoolTable(_Table):
+    """`[spool]`: where chunks may lie on disk, and how many."""
+
+    path: Path
+    max_bytes: _Bytes = 1024 * MIB
+    max_flow_bytes: _Bytes = 256 * MIB
+    memory_bytes: _Bytes = 64 * MIB
+    reserve_bytes: Annotated[int, Field(ge=0, le=1 << 30, strict=True)] = 1 * MIB
 
 
 class HostsTable(_Table):
@@ -176,6 +189,7 @@ class ConfigFile(_Table):
     router: RouterTable
     hosts: HostsTable = HostsTable()
     services: ServicesTable = ServicesTable()
+    spool: SpoolTable | None = None
     service: tuple[ServiceTable, ...] = ()
     neighbour: tuple[NeighbourTable, ...] = ()
     name: tuple[NameTable, ...] = ()
@@ -222,6 +236,7 @@ class RouterConfig:
             services=tuple(table.settings() for table in file.service),
             unlisted_services=template if file.services.unlisted == "accept" else None,
             neighbours=tuple(table.settings() for table in file.neighbour),
+            spool=self._spool_settings,
             names={GUID.from_hex(table.guid): NA(table.na) for table in file.name},
         )
 
@@ -232,11 +247,31 @@ class RouterConfig:
         return self.path.parent / named if named is not None else None
 
     @property
+    def spool_folder(self) -> Path | None:
+        """Where the spool is; None: there is none."""
+        table = self.file.spool
+        return self.path.parent / table.path if table is not None else None
+
+    @property
+    def _spool_settings(self) -> SpoolSettings | None:
+        table = self.file.spool
+        if table is None:
+            return None
+        return SpoolSettings(
+            max_bytes=table.max_bytes,
+            max_flow_bytes=table.max_flow_bytes,
+            memory_bytes=table.memory_bytes,
+            reserve_bytes=table.reserve_bytes,
+            is_durable=self.file.router.custody == "durable",
+        )
+
+    @property
     def hop(self) -> HopConfig:
         router = self.file.router
         return HopConfig(
             max_body_bytes=router.max_payload_bytes + BODY_HEADROOM_BYTES,
             credit_bytes=router.credit_bytes,
+            flow_credit_bytes=router.flow_credit_bytes,
             private_links=router.private_links,
             max_neighbours_count=router.max_neighbours,
             idle_timeout_s=router.idle_timeout_s,
@@ -302,6 +337,8 @@ def _contradictions(file: ConfigFile) -> Iterator[str]:
             yield f"[[name]] number {number}: na = {table.na}: no [[neighbour]] leads there; " + (
                 f"allowed: {known}"
             )
+    if file.router.custody == "durable" and file.spool is None:
+        yield '[router] custody = "durable": needs a [spool] with a path'
     if file.hosts.listed and file.hosts.accept == "any":
         yield '[hosts] listed: has no effect with accept = "any"; allowed: accept = "listed"'
     if file.router.store_bytes < file.router.max_payload_bytes + BODY_HEADROOM_BYTES:

@@ -10,6 +10,7 @@ Source: design, section 6.
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from collections import Counter
 
@@ -21,12 +22,14 @@ from packetcloud.chunk.header import (
     ChunkHeader,
     PayloadType,
 )
-from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.hop.api import Body, Deferral, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID, GUID_BYTES, NA, SID, ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
+from packetcloud.router.chunk_log import Found
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.disk_worker import PutDone, ReadDone, Result
 from packetcloud.router.dispatch import ServiceDispatch
 from packetcloud.router.emitted import Emitted, header_from_router
 from packetcloud.router.errors import ChunkRefusedError
@@ -35,10 +38,12 @@ from packetcloud.router.forward import Forwarder
 from packetcloud.router.layout import HeaderLayout
 from packetcloud.router.planner import FlowPlanner
 from packetcloud.router.reports import ReportBatch
+from packetcloud.router.restore import Restorer
 from packetcloud.router.routes import Routes
 from packetcloud.router.service_pool import Service, Visit
 from packetcloud.router.service_table import ServiceTable
 from packetcloud.router.settings import FailPolicy, RouterSettings
+from packetcloud.router.spool import Spool
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ class RouterCore:
         now: seconds on a clock that never steps, the same clock as every later `now`.
         first_chunk_id: for chunks that this router makes; no earlier run may have come near it.
         classifier: the rules that make chunks visit services that they did not ask for.
+        spool: where chunks may lie on disk; None: nowhere.
         label_key: 16 bytes that nobody outside knows, for the labels of flows.
     """
 
@@ -68,10 +74,12 @@ class RouterCore:
         first_chunk_id: int,
         classifier: Classifier | None = None,
         label_key: bytes = bytes(KEY_BYTES),
+        spool: Spool | None = None,
     ) -> None:
         self.settings = settings
         self.reports = ReportBatch()
-        self.book = CustodyBook(settings.store_bytes, self.reports)
+        self.spool = spool or Spool(None, lambda job: None, 1, lambda: 0)
+        self.book = CustodyBook(settings.store_bytes, self.reports, self.spool)
         self.routes = Routes(settings, now)
         self.forwarder = Forwarder(settings, self.book, self.routes)
         self.service_table = ServiceTable(settings, now)
@@ -92,13 +100,26 @@ class RouterCore:
         self._planner = FlowPlanner(
             settings, self.forwarder, self.service_table.hosted, classifier, self._labels
         )
+        self.restorer = Restorer(
+            self.book,
+            self._planner,
+            self._labels,
+            self.forwarder.waiting,
+            self.dispatch,
+            self._end_of_fault,
+        )
         self._attachments: dict[int, Attachment] = {}
         self._next_chunk_id = first_chunk_id & _U64
 
     @property
     def next_timeout(self) -> float:
         """When `handle_timeout` should be called; infinity for never."""
-        return min(self.book.wheel.next_due_s, self.service_table.next_due_s)
+        return min(
+            self.book.wheel.next_due_s,
+            self.service_table.next_due_s,
+            self.spool.try_again_at,
+            self.restorer.next_try_at,
+        )
 
     @property
     def attachments(self) -> list[Attachment]:
@@ -149,6 +170,7 @@ class RouterCore:
         self._forget_flows()
         if neighbour.role is Role.SERVICE:
             self.dispatch.vi_up(attachment, now)
+            self._look_for_found(now)
             return
         hop = self.routes.place_of(attachment, now)
         if hop is None:
@@ -160,6 +182,7 @@ class RouterCore:
             # Its old session is dead, or will be: what it still had to settle goes the new way.
             before.neighbour.close("replaced by a newer session")
         self.forwarder.attached(hop, now)
+        self._look_for_found(now)
 
     def neighbour_down(self, neighbour: Neighbour, now: float) -> None:
         """A session ended; all its bodies were settled before."""
@@ -171,12 +194,13 @@ class RouterCore:
             self.dispatch.vi_down(attachment, now)
         hop = attachment.next_hop
         if hop is not None and hop.attachment in (attachment, None):
+            self.forwarder.waiting.away(hop, now)
             for forgotten in self.routes.detached(hop, now):
                 self.forwarder.give_up_waiting(forgotten)
 
     def body_received(
         self, neighbour: Neighbour, kind: BodyKind, body: Body, now: float
-    ) -> Refusal | None:
+    ) -> Refusal | Deferral | None:
         """Take custody of a body, or say why not; a refused body stays the caller's."""
         attachment = self._attachments.get(id(neighbour))
         if attachment is None:
@@ -197,6 +221,23 @@ class RouterCore:
         assert isinstance(token, Custody), "the router's tokens are its custody entries"
         token.is_unsettled = False
         phase = token.phase
+        hop = token.left_to
+        if hop is not None:
+            token.left_to = None
+            hop.settled(token)
+        self._settled(phase, token, neighbour, settlement, reason, now)
+        if hop is not None and hop.waiting.count:
+            self.forwarder.waiting.left(hop, token.flow.label, now)
+
+    def _settled(
+        self,
+        phase: Phase,
+        token: Custody,
+        neighbour: Neighbour,
+        settlement: Settlement,
+        reason: int,
+        now: float,
+    ) -> None:
         if settlement is Settlement.LOST and phase is not Phase.TASKED:
             token.has_left_a_copy |= token.next_hop is not None
         if phase is Phase.LEAVING:
@@ -219,6 +260,37 @@ class RouterCore:
         for entry in self.book.wheel.due(now):
             self._due(entry, now)
         self.dispatch.handle_timeout(now)
+        self.spool.handle_timeout(now)
+        if now >= self.restorer.next_try_at:
+            self.restorer.look(now)
+
+    def restore(self, found: list[Found], wall_ms: int, now: float) -> None:
+        """Answer for the chunks that an earlier process of this router had taken."""
+        self.restorer.take(found, self.settings, wall_ms, now)
+
+    def disk_done(self, results: list[Result], now: float) -> None:
+        """Take in the answers of the disk worker."""
+        waiting = self.forwarder.waiting
+        for result in results:
+            if isinstance(result, PutDone):
+                entry = self.spool.written(result)
+                if entry is None:
+                    continue
+                if entry.phase is Phase.STORING:
+                    self._stored(entry, result.error, now)
+                else:
+                    waiting.written(entry, result.error, now)
+            elif isinstance(result, ReadDone):
+                self.restorer.read_done(result.number)
+                entry = self.spool.entry(result.number)
+                if entry is None or not entry.is_spilled:
+                    continue
+                if entry.phase is Phase.FOUND:
+                    self.restorer.loaded(entry, result, now)
+                else:
+                    waiting.loaded(entry, result, now)
+            else:
+                self.spool.disk_is(result, now)
 
     def flush_reports(self, now: float) -> None:
         """Send what sources must be told; call it once at the end of a turn of the loop."""
@@ -242,12 +314,16 @@ class RouterCore:
         self.is_draining = True
 
     def give_up_all(self) -> None:
-        """Refuse everything that is still held, for the end of a drain."""
+        """Refuse everything that is still held and not on disk for good, for the end of a drain."""
         for entry in list(self.book.wheel):
-            if entry.phase is not Phase.GONE:  # ending one chunk may have ended another
+            # What is stored goes on when the router is started again.
+            is_kept = entry.record_number and self.spool.is_durable
+            if entry.phase is not Phase.GONE and not is_kept:
                 self._end(entry, Leaving.REFUSED, Reason.SHUTTING_DOWN, "the router stops")
 
-    def _chunk_received(self, attachment: Attachment, body: Body, now: float) -> Refusal | None:
+    def _chunk_received(
+        self, attachment: Attachment, body: Body, now: float
+    ) -> Refusal | Deferral | None:
         if self.is_draining:
             return self._at_door(Reason.SHUTTING_DOWN)
         head = body.head(_HEAD_BYTES)
@@ -293,23 +369,66 @@ class RouterCore:
             service = steps[0].service
             if not service.may_serve(now) and _refuses_without_vi(service):
                 return self._at_door(Reason.SERVICE_FAILED)
-        elif hop is not None and hop.attachment is None and self.forwarder.is_full(hop, size_bytes):
+        elif (
+            hop is not None
+            and hop.attachment is None
+            and self.forwarder.waiting.is_full(hop, flow.label, size_bytes)
+        ):
             return self._at_door(Reason.STORE_FULL)
         entry = Custody(body, head, flow, size_bytes, now, expires_at)
+        for patch_offset, data in flow.patches:
+            body.patch(patch_offset, data)
+        if self.spool.is_durable:
+            return self._store(entry, attachment, body, now)
         book.take(entry)
+        self._begin(entry, now)
+        return None
+
+    def _store(
+        self, entry: Custody, attachment: Attachment, body: Body, now: float
+    ) -> Refusal | Deferral:
+        """Have a chunk written before custody of it is taken."""
+        if not self.spool.put(entry, (body.contiguous(),), now, must_last=True):
+            return self._at_door(Reason.STORE_FULL)
+        entry.phase = Phase.STORING
+        entry.arrival = (attachment.neighbour, body)
+        self.book.pending_bytes += entry.size_bytes
+        return Deferral.PENDING
+
+    def _stored(self, entry: Custody, error: str, now: float) -> None:
+        """A chunk survives a power cut from now on, so it is taken; or it could not be written."""
+        assert entry.arrival is not None, "whoever waits is known"
+        (neighbour, body), entry.arrival = entry.arrival, None
+        self.book.pending_bytes -= entry.size_bytes
+        if error:
+            neighbour.decide(body, self._at_door(Reason.STORE_FULL))
+            return
+        self.spool.stored_count += 1
+        entry.phase = Phase.LEAVING
+        self.book.take(entry)
+        neighbour.decide(body)
+        self._begin(entry, now)
+
+    def _begin(self, entry: Custody, now: float) -> None:
+        """Do with a chunk in custody what is to be done."""
         try:
-            for patch_offset, data in flow.patches:
-                body.patch(patch_offset, data)
-            if steps:
+            if entry.flow.steps:
                 self.dispatch.run_step(entry, now)
             else:
                 self.forwarder.leave(entry, now)
         except Exception:
             # Raised on, the hop would refuse the body and reuse its memory while the books hold it.
-            _log.exception("fault of the router with chunk %s", entry.chunk_id)
-            if entry.phase is not Phase.GONE:
-                self._end(entry, Leaving.REFUSED, Reason.INTERNAL_ERROR, "fault of the router")
-        return None
+            self._end_of_fault(entry)
+
+    def _end_of_fault(self, entry: Custody) -> None:
+        """Give up a chunk with which a fault of the router was met, inside its handler."""
+        _log.exception("fault of the router with chunk %s", entry.chunk_id)
+        if entry.phase is not Phase.GONE:
+            self._end(entry, Leaving.REFUSED, Reason.INTERNAL_ERROR, "fault of the router")
+
+    def _look_for_found(self, now: float) -> None:
+        if self.restorer.count:
+            self.restorer.look(now)
 
     def _decide(self, attachment: Attachment, key: bytes, head: bytes, now: float) -> Flow:
         """Decide for a header and all that look like it."""
@@ -351,8 +470,11 @@ class RouterCore:
         self.book.originate(entry)
         if is_full:
             self.book.give_up(entry, Leaving.REFUSED, Reason.STORE_FULL, "")
-        else:
-            self.dispatch.run_step(entry, now)
+            return
+        if self.spool.is_durable and not flow.is_report:
+            # Its record is written before that of the chunk it was made from is removed.
+            self.spool.put(entry, (header, payload), now, must_last=True)
+        self.dispatch.run_step(entry, now)
 
     def _refuse_emitted(
         self, header: bytes, payload: bytes, error: ChunkRefusedError, now: float
@@ -372,15 +494,20 @@ class RouterCore:
             wheel.add(entry, entry.expires_at)
             if entry.phase is Phase.TASKED:
                 self.dispatch.task_due(entry, now)
+            elif entry.phase is Phase.FOUND:
+                entry.due_at = math.inf
+                self.restorer.wait_over(entry, now)
             else:
-                self.forwarder.lose(entry)
+                self.forwarder.wait_over(entry, now)
         else:
             wheel.add(entry, min(entry.expires_at, entry.due_at))
 
     def _end(self, entry: Custody, how: Leaving, reason: Reason, detail: str) -> None:
         """Give up a chunk in whatever phase it is; at once, or when the hop lets go of it."""
-        if entry.phase is Phase.HELD and entry.next_hop is not None:
-            entry.next_hop.stop_waiting(entry)
+        if entry.phase is Phase.HELD:
+            self.forwarder.waiting.stop_waiting(entry)
+        elif entry.phase is Phase.FOUND:
+            self.restorer.forget(entry)
         was_leaving = entry.phase is Phase.LEAVING
         vi = entry.visit.vi if entry.visit is not None else None
         if not was_leaving:

@@ -1,6 +1,7 @@
 """Custody: the chunks that this router answers for, and the sum that must always hold.
 
-    taken_in + originated = sent_on + delivered + replaced + refused + expired + dropped + held
+    taken_in + originated + restored =
+        sent_on + delivered + replaced + refused + expired + dropped + held
 
 `held` is counted from the chunks themselves, the other terms by counters, so the sum is a check and
 not an identity. A refusal at the door is no custody and stands outside it.
@@ -14,12 +15,14 @@ from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from packetcloud.chunk.hop.api import Body, Buffer
+from packetcloud.chunk.header import HOP_LIMIT_OFFSET
+from packetcloud.chunk.hop.api import Body, Buffer, Neighbour
 from packetcloud.chunk.messages import DeliveryReport, Outcome
 from packetcloud.chunk.names import ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.deadlines import DeadlineWheel
 from packetcloud.router.reports import ReportBatch
+from packetcloud.router.spool import Lying, Spool
 
 if TYPE_CHECKING:
     from packetcloud.router.flow import Flow
@@ -39,6 +42,10 @@ OTHER_NAME = "other"
 class Phase(Enum):
     """Where a chunk in custody stands."""
 
+    STORING = "storing"
+    """Being written to disk before custody is taken."""
+    FOUND = "found"
+    """Left by an earlier process; waits on disk until its way is open."""
     LEAVING = "leaving"
     """Given to the hop towards a host or router, not settled yet."""
     HELD = "held"
@@ -72,6 +79,7 @@ class Custody:
     """
 
     __slots__ = (
+        "arrival",
         "body",
         "bucket",
         "due_at",
@@ -81,12 +89,21 @@ class Custody:
         "has_left_a_copy",
         "head",
         "header",
+        "is_loading",
         "is_originated",
+        "is_spilled",
         "is_unsettled",
+        "is_updated",
+        "left_to",
+        "lying",
         "next_hop",
         "original",
         "payload",
         "phase",
+        "record_bytes",
+        "record_number",
+        "retries",
+        "retry_at",
         "size_bytes",
         "taken_at",
         "visit",
@@ -123,6 +140,22 @@ class Custody:
         that the neighbour it came from sees how much of its credit is still in use here."""
         self.next_hop: NextHop | None = None
         self.visit: Visit | None = None
+        self.arrival: tuple[Neighbour, Body] | None = None
+        """Who waits to hear that it was taken, while it is STORING."""
+        self.left_to: NextHop | None = None
+        """Whose session has it, while it is leaving."""
+        self.record_number = 0
+        """Of its record on disk; 0: it has none."""
+        self.record_bytes = 0
+        self.lying = Lying.NOWHERE
+        self.is_updated = False
+        """A service changed its payload."""
+        self.is_spilled = False
+        """Its bytes are on disk only."""
+        self.is_loading = False
+        self.retries = 0
+        """How often its next custodian had no room for it."""
+        self.retry_at = 0.0
         self.is_unsettled = False
         self.has_left_a_copy = False
         """The next custodian may have taken it without our hearing of that."""
@@ -144,11 +177,13 @@ class Custody:
         """Return the header with every patch so far."""
         if self.header is not None:
             return bytes(self.header)
-        assert self.body is not None, "a chunk without header of its own lies in a body"
+        if self.body is None:
+            return self.head  # on disk, since before it was taken over
         return self.body.head(self.flow.layout.header_bytes)
 
     def update_payload(self, header: bytearray, payload: Buffer, verdict_body: Body) -> None:
         """Take the payload inside `verdict_body`, and keep the original for its credit."""
+        self.is_updated = True
         if self.original is None:
             self.original = self.body
         elif self.body is not None:
@@ -178,6 +213,28 @@ class Custody:
             self.body.release()
             self.body = None
 
+    def drop_payload(self) -> None:
+        """Let go of the bytes, which are on disk."""
+        self.is_spilled = True
+        self.payload = b""
+
+    def take_back(self, data: bytes) -> None:
+        """Take the bytes that came back from the disk."""
+        self.is_spilled = self.is_loading = False
+        header_bytes = int.from_bytes(data[2:4], "big")
+        self.header = bytearray(data[:header_bytes])
+        self.payload = memoryview(data)[header_bytes:]
+
+    def record_header(self) -> bytes:
+        """Return the header for the record: what is stamped on leaving, it says as on arrival."""
+        assert self.header is not None, "what is written has been moved out of the hop"
+        header = bytearray(self.header)
+        header[HOP_LIMIT_OFFSET] = self.head[HOP_LIMIT_OFFSET]
+        offset = self.flow.layout.lifetime_offset
+        if offset and offset + 4 <= len(header):
+            header[offset : offset + 4] = self.head[offset : offset + 4]
+        return bytes(header)
+
     def release(self) -> None:
         """Give all memory back; the chunk's bytes are gone after this."""
         self.payload = b""
@@ -195,8 +252,15 @@ class Custody:
 class CustodyBook:
     """All chunks in custody, the counters of the sum, and the one place where custody ends."""
 
-    def __init__(self, store_bytes: int, reports: ReportBatch) -> None:
+    def __init__(self, store_bytes: int, reports: ReportBatch, spool: Spool) -> None:
         self.store_bytes = store_bytes
+        self.spool = spool
+        self.spilled_bytes = 0
+        """Of the chunks in custody: on disk only."""
+        self.pending_bytes = 0
+        """Of chunks that are being written before they are taken."""
+        self.restored_count = 0
+        """Chunks taken over from an earlier process."""
         self.wheel: DeadlineWheel[Custody] = DeadlineWheel()
         self.held_bytes = 0
         self._entry_count = 0
@@ -223,7 +287,9 @@ class CustodyBook:
     def is_full(self, size_bytes: int) -> bool:
         """Tell whether a chunk of `size_bytes` is one too many."""
         return (
-            self.held_bytes + size_bytes > self.store_bytes or self._entry_count >= MAX_HELD_COUNT
+            self.held_bytes - self.spilled_bytes + self.pending_bytes + size_bytes
+            > self.store_bytes
+            or self._entry_count >= MAX_HELD_COUNT
         )
 
     def conservation(self) -> dict[str, int]:
@@ -231,6 +297,7 @@ class CustodyBook:
         terms = {
             "taken_in": self.taken_in_count,
             "originated": self.originated_count,
+            "restored": self.restored_count,
             "sent_on": self.sent_on_count,
             "delivered": self.delivered_count,
             "replaced": self.replaced_count,
@@ -239,7 +306,7 @@ class CustodyBook:
             "dropped": self.dropped.total(),
             "held": self.held_count,
         }
-        came = terms["taken_in"] + terms["originated"]
+        came = terms["taken_in"] + terms["originated"] + terms["restored"]
         terms["balance"] = 2 * came - sum(terms.values())
         return terms
 
@@ -249,6 +316,14 @@ class CustodyBook:
         self.taken_in_bytes += entry.size_bytes
         self.held_bytes += entry.size_bytes
         self._entry_count += 1
+        self.wheel.add(entry, entry.expires_at)
+
+    def restore(self, entry: Custody) -> None:
+        """Answer for a chunk that an earlier process of this router had taken."""
+        self.restored_count += 1
+        self._entry_count += 1
+        self.held_bytes += entry.size_bytes
+        self.spilled_bytes += entry.size_bytes
         self.wheel.add(entry, entry.expires_at)
 
     def originate(self, entry: Custody) -> None:
@@ -303,6 +378,11 @@ class CustodyBook:
             entry.bucket = None
         self.held_bytes -= entry.size_bytes
         self._entry_count -= 1
+        if entry.is_spilled:
+            self.spilled_bytes -= entry.size_bytes
+            entry.is_spilled = False
+        if entry.record_number:
+            self.spool.forget(entry)
         entry.release()
 
 

@@ -26,6 +26,8 @@ from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.router.config import RouterConfig
 from packetcloud.router.core import RouterCore
+from packetcloud.router.disk_service import DiskService, wall_ms
+from packetcloud.router.disk_worker import Result
 from packetcloud.router.hop_service import HopService
 from packetcloud.router.management import ManagementService
 from packetcloud.router.redial import Redial
@@ -56,8 +58,13 @@ class RouterDaemon(MultiService):
         # Chunk ids of one run must not meet those of an earlier one: milliseconds since 1970 leave
         # room for 2^20 ids a millisecond.
         first_chunk_id = (time.time_ns() // 1_000_000) << 20
+        self.disk = DiskService(reactor, config, self._disk_done)
         self.core = RouterCore(
-            settings, reactor.seconds(), first_chunk_id, label_key=os.urandom(KEY_BYTES)
+            settings,
+            reactor.seconds(),
+            first_chunk_id,
+            label_key=os.urandom(KEY_BYTES),
+            spool=self.disk.spool,
         )
         self.shell = RouterShell(reactor, self.core)
         node = HopNode(
@@ -73,6 +80,7 @@ class RouterDaemon(MultiService):
         redial = Redial(settings.guid, settings.neighbours, reactor.seconds())
         self.hop = HopService(reactor, node, config.file.router.listen, redial)
         self.management = ManagementService(config.file.router.control_listen, self.state)
+        self.disk.setServiceParent(self)  # type: ignore[no-untyped-call]  # Twisted's
         self.hop.setServiceParent(self)  # type: ignore[no-untyped-call]  # Twisted's
         self.management.setServiceParent(self)  # type: ignore[no-untyped-call]  # Twisted's
 
@@ -82,7 +90,9 @@ class RouterDaemon(MultiService):
         Raises:
             RouterConfigError: one of them cannot be bound.
         """
+        self.core.restore(self.disk.open(), wall_ms(), self._reactor.seconds())
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's
+        self.shell.changed()
         self.state.address = self.hop.address
 
     def stopService(self) -> Deferred[Any]:
@@ -90,6 +100,9 @@ class RouterDaemon(MultiService):
         stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
         self.shell.stop()
         return stopped
+
+    def _disk_done(self, results: list[Result]) -> None:
+        self.shell.disk_done(results)
 
     async def drain(self) -> None:
         """Take nothing more, let what is held leave, tell the sources of the rest."""

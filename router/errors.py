@@ -21,3 +21,8 @@ class ChunkRefusedError(PacketCloudError):
         super().__init__(f"{reason.word}: {detail}" if detail else reason.word)
         self.reason = reason
         self.detail = detail
+
+
+class DamagedRecordError(PacketCloudError):
+    """A chunk on disk is not what was written. It is given up and counted; nothing altered is
+    sent."""

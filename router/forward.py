@@ -17,6 +17,7 @@ from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, Patch
 from packetcloud.router.routes import NextHop, Routes
 from packetcloud.router.settings import RouterSettings
+from packetcloud.router.waiting import RETRYABLE_REASONS, WaitingRoom
 
 _DESTINATION = slice(44, 64)
 _DESTINATION_NA = slice(64, 68)
@@ -28,13 +29,11 @@ class Forwarder:
 
     def __init__(self, settings: RouterSettings, book: CustodyBook, routes: Routes) -> None:
         self._book = book
-        self._wheel = book.wheel
         self._routes = routes
-        self.configure(settings)
+        self.waiting = WaitingRoom(settings, book, self._send_from_line, _attachment_of)
 
     def configure(self, settings: RouterSettings) -> None:
-        self._detached_hold_s = settings.detached_hold_s
-        self._detached_hold_bytes = settings.detached_hold_bytes
+        self.waiting.configure(settings)
 
     def find(self, header: bytes, beyond: bytes | None, now: float) -> tuple[NextHop, Patch | None]:
         """Return where a chunk with this header goes, and the destination NA to stamp, if any.
@@ -57,10 +56,6 @@ class Forwarder:
         is_late_bound = hop.is_router and encoded_na != stated_na
         return hop, (_DESTINATION_NA.start, encoded_na) if is_late_bound else None
 
-    def is_full(self, hop: NextHop, size_bytes: int) -> bool:
-        """Tell whether no further chunk may wait for a next hop that is away."""
-        return hop.waiting_bytes + size_bytes > self._detached_hold_bytes
-
     def leave(self, entry: Custody, now: float) -> None:
         """Send on a chunk whose services are done; nothing reads its bytes now."""
         flow = entry.flow
@@ -75,10 +70,15 @@ class Forwarder:
         if patch is not None:
             entry.patch(*patch)
         attachment = _attachment_of(hop, now)
-        if attachment is None:
-            self._hold(entry, hop, now)
+        if attachment is None or self.waiting.must_wait(hop, attachment, flow.label):
+            self.waiting.hold(entry, hop, now)
         else:
             self.send(entry, flow, hop, attachment, now)
+
+    def _send_from_line(
+        self, entry: Custody, hop: NextHop, attachment: Attachment, now: float
+    ) -> None:
+        self.send(entry, entry.flow, hop, attachment, now)
 
     def send(
         self, entry: Custody, flow: Flow, hop: NextHop, attachment: Attachment, now: float
@@ -98,7 +98,8 @@ class Forwarder:
                 self.expire(entry)
                 return
             entry.patch(offset, left_ms.to_bytes(4, "big"))
-        entry.next_hop = hop
+        entry.next_hop = entry.left_to = hop
+        hop.began(entry)
         entry.phase = Phase.LEAVING
         entry.is_unsettled = True
         entry.due_at = math.inf
@@ -125,6 +126,8 @@ class Forwarder:
         assert hop is not None, "a chunk that leaves has a next hop"
         if settlement is Settlement.ACCEPTED:
             self._book.passed_on(entry, hop.is_router)
+        elif settlement is Settlement.REFUSED and reason in RETRYABLE_REASONS:
+            self.waiting.try_again_later(entry, hop, now)
         elif settlement is Settlement.REFUSED:
             why, detail = _refusal_of(hop, reason)
             self._book.give_up(entry, Leaving.REFUSED, why, detail)
@@ -137,11 +140,20 @@ class Forwarder:
             self.leave(entry, now)
 
     def attached(self, hop: NextHop, now: float) -> None:
-        """Send everything that waited for `hop`, in the order in which it came."""
-        while hop.waiting and (attachment := _attachment_of(hop, now)) is not None:
-            entry = next(iter(hop.waiting))
-            hop.stop_waiting(entry)
-            self.send(entry, entry.flow, hop, attachment, now)
+        """Send what waited for `hop`, each flow in the order in which it came."""
+        for entry in hop.waiting:
+            entry.due_at = math.inf
+            entry.retry_at = 0.0
+        self.waiting.pump(hop, now)
+
+    def wait_over(self, entry: Custody, now: float) -> None:
+        """A chunk in line has waited as long as it should before somebody looks."""
+        hop = entry.next_hop
+        if hop is None or _attachment_of(hop, now) is None:
+            self.lose(entry)
+            return
+        entry.due_at = math.inf
+        self.waiting.pump(hop, now)
 
     def give_up_waiting(self, hop: NextHop) -> None:
         """End the wait of every chunk for a next hop that is no longer known."""
@@ -161,24 +173,9 @@ class Forwarder:
         self._stop_waiting(entry)
         self._book.give_up(entry, Leaving.EXPIRED, Reason.DEADLINE_PASSED, "held too long")
 
-    def _hold(self, entry: Custody, hop: NextHop, now: float) -> None:
-        if self.is_full(hop, entry.size_bytes):
-            detail = f"too much waits for {hop.name} already"
-            self._book.give_up(entry, Leaving.REFUSED, Reason.STORE_FULL, detail)
-            return
-        entry.move_out_of_the_hop()
-        entry.next_hop = hop
-        entry.phase = Phase.HELD
-        entry.due_at = now + self._detached_hold_s
-        hop.wait(entry)
-        if entry.due_at < entry.wake_at:
-            self._wheel.wake_by(entry, entry.due_at)
-
     def _stop_waiting(self, entry: Custody) -> NextHop | None:
-        hop = entry.next_hop
-        if hop is not None and entry.phase is Phase.HELD:
-            hop.stop_waiting(entry)
-        return hop
+        self.waiting.stop_waiting(entry)
+        return entry.next_hop
 
 
 def _attachment_of(hop: NextHop, now: float) -> Attachment | None:

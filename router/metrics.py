@@ -49,6 +49,7 @@ class RouterCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._custody()
         yield from self._traffic()
+        yield from self._spool()
         yield from self._services()
         yield from self._durations()
         yield from self._hop()
@@ -63,6 +64,7 @@ class RouterCollector(Collector):
         for name, text in (
             ("taken_in", "Chunks taken into custody."),
             ("originated", "Chunks that began here: reports, and what services emitted."),
+            ("restored", "Chunks taken over from an earlier process of this router."),
             ("sent_on", "Chunks that a neighbour router took custody of."),
             ("delivered", "Chunks that an attached host took."),
             ("replaced", "Chunks in whose place a service sent others."),
@@ -74,7 +76,7 @@ class RouterCollector(Collector):
         yield _gauge("chunks_held", "Chunks in custody now.", sums["held"])
         yield _gauge(
             "conservation_balance",
-            "taken_in + originated - sent_on - delivered - replaced - refused - expired - dropped"
+            "taken_in + originated + restored - sent_on - delivered - replaced - refused - expired - dropped"
             " - held; zero, or a chunk was lost or doubled.",
             sums["balance"],
         )
@@ -118,6 +120,52 @@ class RouterCollector(Collector):
             core.routes.forgotten_count,
         )
         yield _gauge("draining", "1 while the router takes no more chunks.", core.is_draining)
+
+    def _spool(self) -> Iterator[Metric]:
+        core, spool = self._core, self._core.spool
+        waiting = core.forwarder.waiting
+        yield _counter(
+            "chunks_offered_again",
+            "Chunks that their next custodian had no room for, tried again.",
+            waiting.retried_count,
+        )
+        yield _gauge("waiting_memory_bytes", "Waiting chunks in memory.", waiting.memory_bytes)
+        if spool.settings is None:
+            return
+        state, figures = spool.state, spool.figures
+        yield _gauge("spool_records", "Chunks on disk or on their way there.", spool.count)
+        yield _gauge("spool_bytes", "Their bytes.", spool.used_bytes)
+        yield _gauge("spool_limit_bytes", "Cap on that.", spool.settings.max_bytes)
+        yield _gauge("spool_queued_bytes", "Of them on their way there.", spool.queued_bytes)
+        yield _gauge("spool_disk_bytes", "Bytes of all its files.", state.disk_bytes)
+        yield _gauge("spool_failing", "1 while the disk takes nothing.", bool(spool.error))
+        for name, text, value in (
+            ("stored", "Chunks that were on disk before they were taken.", spool.stored_count),
+            ("spilled", "Chunks that left memory.", spool.spilled_count),
+            ("restored", "Chunks that came back to memory.", spool.restored_count),
+            ("recovered", "Chunks that an earlier process left.", spool.recovered_count),
+            ("errors", "Groups of jobs that the disk failed.", figures.errors_count),
+        ):
+            yield _counter(f"spool_{name}", text, value)
+        yield _counter("spool_spilled_bytes", "Their bytes.", spool.spilled_bytes_total)
+        yield _counter(
+            "spool_damaged",
+            "Records, or stretches without any, that did not match their checksums.",
+            max(state.damaged_count, waiting.damaged_count),
+        )
+        yield _labelled("spool_refused", "Chunks not written.", "reason", spool.refused)
+        totals = figures.sync.cumulative(bound * 1e9 for bound in DURATION_BOUNDS_S)
+        family = HistogramMetricFamily(
+            f"{PREFIX}spool_fsync_seconds", "One group: all that had come by then."
+        )
+        buckets = [
+            (f"{bound:g}", float(total))
+            for bound, total in zip(DURATION_BOUNDS_S, totals, strict=True)
+        ]
+        family.add_metric(
+            [], [*buckets, ("+Inf", float(figures.sync.count))], figures.sync.sum_ns / 1e9
+        )
+        yield family
 
     def _services(self) -> Iterator[Metric]:
         labels = ["service", "sid"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from packetcloud.chunk.hop.api import Role
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody
+from packetcloud.router.lines import Lines
 from packetcloud.router.settings import RouterNeighbour, RouterSettings
 
 MAX_DETACHED_HOSTS_COUNT = 4096
@@ -27,9 +28,9 @@ class NextHop:
         "away_since",
         "guid",
         "is_router",
+        "leaving",
         "name",
         "waiting",
-        "waiting_bytes",
     )
 
     def __init__(self, guid: bytes, is_router: bool, name: str, now: float) -> None:
@@ -38,17 +39,32 @@ class NextHop:
         self.name = name
         self.attachment: Attachment | None = None
         self.away_since = now
-        self.waiting: OrderedDict[Custody, None] = OrderedDict()
-        self.waiting_bytes = 0
+        self.waiting = Lines()
+        """Chunks that wait until it is back, has room for their flow, or may be tried again."""
+        self.leaving: dict[int, int] = {}
+        """Bytes given to its session and not settled, by the label of the flow."""
 
-    def wait(self, entry: Custody) -> None:
-        self.waiting[entry] = None
-        self.waiting_bytes += entry.size_bytes
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits in memory."""
+        return self.waiting.memory_bytes
 
     def stop_waiting(self, entry: Custody) -> None:
-        if entry in self.waiting:
-            del self.waiting[entry]
-            self.waiting_bytes -= entry.size_bytes
+        self.waiting.remove(entry)
+
+    def began(self, entry: Custody) -> None:
+        """The session has a chunk from now on."""
+        label = entry.flow.label
+        self.leaving[label] = self.leaving.get(label, 0) + entry.size_bytes
+
+    def settled(self, entry: Custody) -> None:
+        """The session has settled it."""
+        label = entry.flow.label
+        left = self.leaving[label] - entry.size_bytes
+        if left:
+            self.leaving[label] = left
+        else:
+            del self.leaving[label]
 
 
 class Routes:

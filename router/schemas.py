@@ -19,6 +19,8 @@ class Conservation(BaseModel):
 
     taken_in: int
     originated: int
+    restored: int
+    """Taken over from an earlier process."""
     sent_on: int
     delivered: int
     replaced: int
@@ -34,6 +36,23 @@ class Reload(BaseModel):
 
     succeeded: bool
     detail: str
+
+
+class Spool(BaseModel):
+    """What lies on disk."""
+
+    custody: Literal["memory", "durable"]
+    records: int
+    used_bytes: int
+    max_bytes: int
+    disk_bytes: int
+    """Of all files, what is dead and the reserve included."""
+    spilled: int
+    restored: int
+    stored: int
+    damaged: int
+    error: str
+    """Why the disk takes nothing now; empty while it does."""
 
 
 class Info(BaseModel):
@@ -58,6 +77,8 @@ class Info(BaseModel):
     reports_sent: int
     reports_undeliverable: int
     hop: dict[str, int]
+    spool: Spool | None
+    """None: there is no spool."""
     reload: Reload | None
 
 

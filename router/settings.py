@@ -59,6 +59,22 @@ class RouterNeighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    """What may lie on disk, and whether custody waits for the disk."""
+
+    max_bytes: int = 1 << 30
+    """Chunks on disk. Above it: refused, `store_full`."""
+    max_flow_bytes: int = 256 * MIB
+    """Of one flow; above it its chunks stay in the hop, which says BUSY to their sender."""
+    memory_bytes: int = 64 * MIB
+    """Chunks that wait in memory; above it the oldest of the largest flow go to disk."""
+    reserve_bytes: int = 1 * MIB
+    """A file that is given up on a full disk, so that removals can be noted."""
+    is_durable: bool = False
+    """Acknowledge a chunk only when it survives a power cut."""
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSettings:
     """Everything that the core needs to know about its place in the network."""
 
@@ -85,6 +101,8 @@ class RouterSettings:
     services: tuple[ServiceSettings, ...] = ()
     unlisted_services: ServiceSettings | None = None
     """Settings for services that are not listed; None: they may not attach."""
+    spool: SpoolSettings | None = None
+    """None: nothing is written to disk."""
     neighbours: tuple[RouterNeighbour, ...] = ()
     names: Mapping[GUID, NA] = field(default_factory=dict)
     """The static name table: GUID or SID -> NA."""

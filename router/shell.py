@@ -6,9 +6,10 @@ import logging
 import math
 from typing import Any
 
-from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Settlement
+from packetcloud.chunk.hop.api import Body, Deferral, Neighbour, Refusal, Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.router.core import RouterCore
+from packetcloud.router.disk_worker import Result
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ class RouterShell:
         self.core.neighbour_down(neighbour, self._seconds())
         self._after()
 
-    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
+    def body_received(
+        self, neighbour: Neighbour, kind: BodyKind, body: Body
+    ) -> Refusal | Deferral | None:
         refusal = self.core.body_received(neighbour, kind, body, self._seconds())
         if (
             self._wheel.next_due_s < self._timer_at
@@ -62,6 +65,11 @@ class RouterShell:
             or self._reports.pending
         ):
             self._after()
+
+    def disk_done(self, results: list[Result]) -> None:
+        """Take in the answers of the disk worker, on the loop's thread."""
+        self.core.disk_done(results, self._seconds())
+        self._after()
 
     def changed(self) -> None:
         """Call after using the core from outside a hop event."""

@@ -21,6 +21,7 @@ from packetcloud.router.schemas import (
     NeighbourInfo,
     Reload,
     ServiceInfo,
+    Spool,
     ViInfo,
 )
 from packetcloud.router.service_pool import VI, Service
@@ -64,7 +65,26 @@ def info(
         reports_sent=core.reports.sent_count,
         reports_undeliverable=book.undeliverable_reports_count,
         hop=dict(hop),
+        spool=_spool(core),
         reload=reload,
+    )
+
+
+def _spool(core: RouterCore) -> Spool | None:
+    spool = core.spool
+    if spool.settings is None:
+        return None
+    return Spool(
+        custody="durable" if spool.is_durable else "memory",
+        records=spool.count,
+        used_bytes=spool.used_bytes,
+        max_bytes=spool.settings.max_bytes,
+        disk_bytes=spool.state.disk_bytes,
+        spilled=spool.spilled_count,
+        restored=spool.restored_count,
+        stored=spool.stored_count,
+        damaged=core.forwarder.waiting.damaged_count,
+        error=spool.error,
     )
 
 

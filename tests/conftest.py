@@ -32,6 +32,15 @@ DAEMON_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 """nginx and haproxy are in sbin, which is not on every user's path."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--router-kills", type=int, default=8, help="SIGKILLs of a durable router (up to 200)"
+    )
+    parser.addoption(
+        "--host-kills", type=int, default=6, help="SIGKILLs of each of two hosts (up to 200)"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(SYSTEM_TESTS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from packetcloud.chunk.hop.api import Buffer, Refusal, Role, Settlement
+from packetcloud.chunk.hop.api import Buffer, Deferral, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind, VerdictCode
 from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.chunk.reasons import Reason
@@ -13,7 +13,8 @@ from packetcloud.router.core import RouterCore
 from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT, OTHER_NAME
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
-from packetcloud.router.settings import RouterSettings, ServiceSettings
+from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
+from packetcloud.router.spool import MAX_QUEUED_BYTES
 from tests.unit.caps.filled import Filled, fills
 from tests.unit.router.router_fakes import (
     ROUTER,
@@ -192,6 +193,63 @@ def absent_bytes() -> Filled:
     net.check_idle()
     left = hop.waiting_bytes + len(hop.waiting)
     return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+def _on_disk(limit: int, reason: str, given: SpoolSettings, size: int = 1024) -> Filled:
+    """A router with durable custody is sent chunks for a host that is away."""
+    to_disk = reason != "queue_full"
+    net = FakeNetwork(settings(spool=given))
+    a, b, c = net.host(A), net.host(B), net.host(C)
+    b.go_down()
+    spool = net.core.spool
+
+    def press(first: int, end: int) -> tuple[int, int]:
+        for number in range(first, end):
+            a.chunk(of_size(size, chunk_id=number))
+            if to_disk:
+                net.disk_turns()
+        used = spool.used_bytes if to_disk else spool.queued_bytes
+        return used, spool.refused[reason]
+
+    at_cap, counted = press(0, limit // size)
+    beyond, counted_beyond = press(5000, 5050)
+    net.disk_turns()
+    goes_on = a.chunk(of_size(1024, destination=C)) is Deferral.PENDING or reason == "full"
+    net.disk_turns()
+    c.accept_all()
+    net.disk_turns()
+    b = net.host(B)
+    while b.unsettled or net.disk.jobs:
+        b.accept_all()
+        net.disk_turns()
+    goes_on &= a.chunk(of_size(1024, destination=C)) is Deferral.PENDING
+    net.disk_turns()
+    c.accept_all()
+    net.disk_turns()
+    net.check_idle()
+    left = spool.used_bytes + spool.count + spool.queued_bytes + net.disk.log.live_bytes
+    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+@fills("router", "bytes on disk")
+def disk_bytes() -> Filled:
+    """The whole spool."""
+    given = SpoolSettings(MIB, 2 * MIB, is_durable=True)
+    return _on_disk(MIB, "full", given)
+
+
+@fills("router", "bytes of one flow on disk")
+def disk_flow_bytes() -> Filled:
+    """The share of one destination."""
+    given = SpoolSettings(4 * MIB, MIB, is_durable=True)
+    return _on_disk(MIB, "flow_full", given)
+
+
+@fills("router", "bytes on their way to the disk")
+def disk_queue() -> Filled:
+    """A disk that does nothing for a while."""
+    given = SpoolSettings(64 * MIB, 64 * MIB, is_durable=True)
+    return _on_disk(MAX_QUEUED_BYTES, "queue_full", given, MIB // 2)
 
 
 @fills("router", "absent hosts")

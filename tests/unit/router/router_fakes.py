@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from packetcloud.chunk.header import ChunkHeader, ServiceSequence, decode_header
 from packetcloud.chunk.hop.api import Body, Buffer, Refusal, Role, Settlement
@@ -17,8 +18,17 @@ from packetcloud.chunk.messages import (
 )
 from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import Reason
+from packetcloud.router.chunk_log import ChunkLog, Found
 from packetcloud.router.core import RouterCore
-from packetcloud.router.settings import RouterNeighbour, RouterSettings, ServiceSettings
+from packetcloud.router.disk_worker import Job, run_group
+from packetcloud.router.settings import (
+    RouterNeighbour,
+    RouterSettings,
+    ServiceSettings,
+    SpoolSettings,
+)
+from packetcloud.router.spool import Spool
+from tests.unit.router.forgetful_storage import ForgetfulStorage
 
 ROUTER_NA = NA(1)
 
@@ -113,6 +123,10 @@ class FakeNeighbour:
         self.unsettled: list[Sent] = []
         self.accepted: list[Sent] = []
         self.closed_because: str | None = None
+        self.busy: set[int] = set()
+        """Labels of flows that it has no room for."""
+        self.decisions: list[Refusal | None] = []
+        """What the router said of bodies whose custody was pending."""
 
     @property
     def queued_bytes(self) -> int:
@@ -146,10 +160,15 @@ class FakeNeighbour:
         self._queue(Sent(kind, bytes(prefix) + bytes(body.data), token, body))
 
     def is_busy(self, flow: int) -> bool:
-        return False
+        return flow in self.busy
 
     def decide(self, body: Body, refusal: Refusal | None = None) -> None:
-        raise AssertionError("custody is never pending here")
+        self.decisions.append(refusal)
+        assert isinstance(body, FakeBody)
+        if refusal is None:
+            self.network.bodies.append(body)
+        else:
+            body.release()
 
     def cancel(self, token: object) -> None:
         for sent in self.unsettled:
@@ -186,10 +205,10 @@ class FakeNeighbour:
             self.settle(self.unsettled[0])
         return taken
 
-    def chunk(self, data: bytes) -> Refusal | None:
+    def chunk(self, data: bytes) -> Any:
         return self.body(BodyKind.CHUNK, data)
 
-    def body(self, kind: BodyKind, data: bytes) -> Refusal | None:
+    def body(self, kind: BodyKind, data: bytes) -> Any:
         body = FakeBody(data)
         network = self.network
         answer = network.core.body_received(self, kind, body, network.now)
@@ -230,6 +249,37 @@ class FakeNeighbour:
         self.unsettled.append(sent)
 
 
+class FakeDisk:
+    """What a disk worker does, when the test says so; it outlives the router's process."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.storage = ForgetfulStorage(seed)
+        self.wall_ms = 1_700_000_000_000
+        self.log = ChunkLog(self.storage, 4096)
+        self.jobs: list[Job] = []
+        self._number = 1
+
+    def open(self) -> list[Found]:
+        """Begin another process with what is there."""
+        self.log = ChunkLog(self.storage, 4096)
+        self.jobs.clear()
+        self._number += 1_000_000
+        return self.log.open()
+
+    def spool(self, given: SpoolSettings | None) -> Spool:
+        return Spool(given, self.jobs.append, self._number, lambda: self.wall_ms)
+
+    def turn(self, core: RouterCore, now: float) -> None:
+        """Do the jobs there are as one group, and tell the router."""
+        jobs, self.jobs[:] = list(self.jobs), []
+        if jobs:
+            core.disk_done(run_group(self.log, jobs, lambda: 0.0), now)
+
+    def settle(self, core: RouterCore, now: float) -> None:
+        while self.jobs:
+            self.turn(core, now)
+
+
 @dataclass
 class FakeNetwork:
     """One router core and its neighbours. `check` asserts the conservation sum."""
@@ -238,13 +288,17 @@ class FakeNetwork:
         default_factory=lambda: RouterSettings(guid=ROUTER, na=ROUTER_NA)
     )
     now: float = 1000.0
+    disk: FakeDisk = field(default_factory=FakeDisk)
     core: RouterCore = field(init=False)
     bodies: list[FakeBody] = field(default_factory=list)
     """Every body that the router took."""
     closing: list[FakeNeighbour] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.core = RouterCore(self.settings, self.now, first_chunk_id=1)
+        found = self.disk.open()
+        spool = self.disk.spool(self.settings.spool)
+        self.core = RouterCore(self.settings, self.now, first_chunk_id=1, spool=spool)
+        self.core.restore(found, self.disk.wall_ms, self.now)
 
     def host(self, name: GUID) -> FakeNeighbour:
         return self.attach(name, Role.HOST)
@@ -264,11 +318,17 @@ class FakeNetwork:
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and every timer fire when it is due."""
         end = self.now + seconds
+        self.disk.wall_ms += int(seconds * 1000)
         while self.core.next_timeout <= end:
             self.now = max(self.now, self.core.next_timeout)
             self.core.handle_timeout(self.now)
             self.check()
         self.now = end
+
+    def disk_turns(self) -> None:
+        """Let the disk do all it has to do."""
+        self.disk.settle(self.core, self.now)
+        self.check()
 
     def end_turn(self) -> None:
         """Do what the shell does at the end of a turn of the loop."""

@@ -29,7 +29,10 @@ BASE = '[router]\nname = "r1"\nkey_file = "r1.key"\nna = 1\n'
         ("", r"r.toml: \[router\]: missing"),
         ('[router]\nname = "r"\nna = 1', r"\[router\] key_file: missing; allowed: a text"),
         (BASE + "nna = 2", r"\[router\] nna: unknown key; allowed: name, key_file, na, listen,"),
-        (BASE + "[routers]", "routers: unknown table; allowed: router, hosts, services, service,"),
+        (
+            BASE + "[routers]",
+            "routers: unknown table; allowed: router, hosts, services, spool,",
+        ),
         (
             BASE.replace("na = 1", "na = 0"),
             r"\[router\] na = 0: allowed: a whole number from 1 to 4294967295",

@@ -1,0 +1,427 @@
+"""Chunks on disk: checksummed records in segment files that only grow, and a list of the removed.
+
+A segment is `chunks-%016x`; a record is a head and the chunk as it lies in custody (header, then
+payload). Head and content have a checksum each, so a damaged content costs its own record, and
+behind a damaged head the next one is looked for by its magic. `removed` lists the ids of records
+that are done with; a segment without a live record is deleted, and one in which little lives is
+written anew elsewhere. An id is used once and stands for one chunk for ever.
+
+What the calls promise about a power cut: after `sync`, every record put before is there; a removal
+may be forgotten, so a chunk may be found that had been handed on. Never is an altered one returned.
+Source: docs/decisions/0010.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from packetcloud.chunk.header import MAX_HEADER_BYTES
+from packetcloud.chunk.hop.api import Buffer
+from packetcloud.router.errors import DamagedRecordError
+from packetcloud.router.storage import Storage
+
+MAGIC = b"\xf1PCchnk1"
+_HEAD = struct.Struct(">8sQQQIHHI")
+"""magic, id, taken in and expires (wall clock, ms since 1970), content bytes, bytes of names before
+the content, flags, checksum of names and content; the checksum of all that follows."""
+_CRC = struct.Struct(">I")
+HEAD_BYTES = _HEAD.size + _CRC.size
+_REMOVED = struct.Struct(">QI")
+REMOVED_NAME = "removed"
+RESERVE_NAME = "reserve"
+_PREFIX = "chunks-"
+SEGMENT_BYTES = 8 << 20
+"""A segment is full from here on: eight full chunks, written anew in some 10 ms."""
+DEAD_SEGMENTS_COUNT = 4
+"""So much that is dead may lie around, and half as much as lives, before segments are cleared."""
+REMOVED_SLACK_BYTES = 1 << 20
+"""The list of the removed is written anew when it is longer by this than what it must say."""
+_NAME_BYTES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is told of a chunk beside its bytes."""
+
+    number: int
+    taken_ms: int
+    """Wall clock, ms since 1970."""
+    expires_ms: int
+    is_originated: bool = False
+    emitted_by: tuple[bytes, ...] = ()
+    """SIDs of services that had a part in making it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record that an earlier process left."""
+
+    record: Record
+    head: bytes
+    """The first bytes of the chunk, its whole header among them."""
+    size_bytes: int
+    """Of the chunk."""
+
+
+@dataclass(slots=True)
+class _Place:
+    segment: str
+    offset: int
+    record: Record
+    names_bytes: int
+    content_bytes: int
+
+    @property
+    def size(self) -> int:
+        return HEAD_BYTES + self.names_bytes + self.content_bytes
+
+
+@dataclass(slots=True)
+class _Segment:
+    size: int = 0
+    live_bytes: int = 0
+    live: int = 0
+
+
+class ChunkLog:
+    """The records of one folder.
+
+    Args:
+        reserve_bytes: a file of this size is there to be given up on a full disk, so that removals
+            can still be noted.
+    """
+
+    def __init__(self, storage: Storage, reserve_bytes: int) -> None:
+        self._storage = storage
+        self._reserve_bytes = reserve_bytes
+        self._places: dict[int, _Place] = {}
+        self._segments: dict[str, _Segment] = {}
+        self._dead_in: dict[str, set[int]] = {}
+        """Ids of removed records by the segment that still has their bytes."""
+        self._active: str | None = None
+        self._unsynced: dict[str, None] = {}
+        self._next_segment = 0
+        self._removed_bytes = 0
+        self._is_torn = False
+        self.damaged_count = 0
+        """Records, or stretches without any, that did not match their checksums."""
+        self.has_reserve = False
+
+    # --- opening --------------------------------------------------------------------------------
+
+    def open(self) -> list[Found]:
+        """Read everything; return the live records by id. O(bytes on disk).
+
+        Raises:
+            OSError: the folder cannot be read or written.
+        """
+        names = self._storage.names()
+        removed = self._read_removed() if REMOVED_NAME in names else set()
+        heads: dict[int, bytes] = {}
+        for name in sorted(name for name in names if name.startswith(_PREFIX)):
+            self._next_segment = max(self._next_segment, int(name[len(_PREFIX) :], 16) + 1)
+            data = self._storage.read(name, 0, self._storage.size(name))
+            self._segments[name] = _Segment(len(data))
+            self._dead_in[name] = set()
+            self._unsynced[name] = None  # a killed process may have written and not synced
+            for place, content in self._scan(name, data):
+                number = place.record.number
+                if number in removed or number in self._places:
+                    self._dead_in[name].add(number)
+                    continue
+                self._note(place)
+                heads[number] = content[:MAX_HEADER_BYTES]
+        self._clear_empty()
+        self.sync()
+        try:
+            self._rewrite_removed()
+            self._keep_reserve()
+        except OSError:
+            # A full disk keeps nobody from handing on what is on it: `tidy` tries again, and says.
+            self._is_torn = True
+        return [
+            Found(place.record, heads[number], place.content_bytes)
+            for number, place in sorted(self._places.items())
+        ]
+
+    def _scan(self, name: str, data: bytes) -> Iterator[tuple[_Place, bytes]]:
+        at = 0
+        while at < len(data):
+            place = _place_at(name, data, at)
+            if place is None:
+                # Torn or damaged: on to whatever looks like the next head.
+                self.damaged_count += 1
+                at = data.find(MAGIC, at + 1)
+                if at < 0:
+                    return
+                continue
+            start = at + HEAD_BYTES
+            if len(data) < at + place.size or not _is_right(data, at, place):
+                self.damaged_count += 1
+                at = data.find(MAGIC, at + 1)
+                if at < 0:
+                    return
+                continue
+            yield place, data[start + place.names_bytes : at + place.size]
+            at += place.size
+
+    def _read_removed(self) -> set[int]:
+        data = self._storage.read(REMOVED_NAME, 0, self._storage.size(REMOVED_NAME))
+        removed = set()
+        for at in range(0, len(data) - _REMOVED.size + 1, _REMOVED.size):
+            number, crc = _REMOVED.unpack_from(data, at)
+            if crc == zlib.crc32(data[at : at + 8]):
+                removed.add(number)
+            else:
+                self.damaged_count += 1
+        return removed
+
+    # --- changing -------------------------------------------------------------------------------
+
+    @property
+    def next_number(self) -> int:
+        """An id that no live record has; callers make sure that it grows from run to run."""
+        return max(self._places, default=0) + 1
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all files."""
+        reserve = self._reserve_bytes if self.has_reserve else 0
+        return sum(one.size for one in self._segments.values()) + self._removed_bytes + reserve
+
+    @property
+    def live_bytes(self) -> int:
+        return sum(one.live_bytes for one in self._segments.values())
+
+    def put(self, record: Record, pieces: Sequence[Buffer]) -> None:
+        """Write a record. It counts from now on, and survives a power cut after `sync`.
+
+        Raises:
+            OSError: it could not be written; nothing was changed.
+        """
+        names = b"".join(record.emitted_by)
+        crc = zlib.crc32(names)
+        size = 0
+        for piece in pieces:
+            crc = zlib.crc32(piece, crc)
+            size += len(piece)
+        head = _head(record, size, len(names), crc)
+        segment = self._segment_for(HEAD_BYTES + len(names) + size)
+        offset = self._segments[segment].size
+        try:
+            self._storage.append(segment, [head, names, *pieces])
+        except OSError:
+            # Whatever of it was written is no record: nothing more goes behind it.
+            self._active = None
+            self._segments[segment].size = self._size_of(segment, offset)
+            raise
+        place = _Place(segment, offset, record, len(names), size)
+        self._segments[segment].size += place.size
+        self._note(place)
+        self._unsynced[segment] = None
+
+    def sync(self) -> None:
+        """Return when all records survive a power cut.
+
+        Raises:
+            OSError: none that was put since the last sync may be relied on.
+        """
+        for name in list(self._unsynced):
+            del self._unsynced[name]
+            if name in self._segments:
+                try:
+                    self._storage.sync(name)
+                except OSError:
+                    # The kernel may have dropped the pages: this file is not written to any more.
+                    self._active = None
+                    raise
+
+    def read(self, number: int) -> bytes:
+        """Return the chunk's bytes.
+
+        Raises:
+            DamagedRecordError: they are not what was written.
+            OSError: they cannot be read.
+        """
+        place = self._places[number]
+        data = self._storage.read(place.segment, place.offset, place.size)
+        found = _place_at(place.segment, data, 0)
+        if found is None or found.record != place.record or not _is_right(data, 0, place):
+            self.damaged_count += 1
+            raise DamagedRecordError(f"record {number} in {place.segment} is damaged")
+        return data[HEAD_BYTES + place.names_bytes :]
+
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Note that records are done with; unknown ones are ignored.
+
+        Raises:
+            OSError: it could not be noted: they are gone from here, but may be found after a
+                restart.
+        """
+        noted = []
+        for number in numbers:
+            place = self._places.pop(number, None)
+            if place is None:
+                continue
+            segment = self._segments[place.segment]
+            segment.live -= 1
+            segment.live_bytes -= place.size
+            self._dead_in[place.segment].add(number)
+            noted.append(number)
+        if not noted:
+            return
+        data = b"".join(map(_removal, noted))
+        try:
+            if self._is_torn:
+                self._rewrite_removed()
+            else:
+                self._storage.append(REMOVED_NAME, [data])
+                self._removed_bytes += len(data)
+        except OSError:
+            self._is_torn = True  # a part of it may stand there, and what follows would not count
+            if not self.has_reserve:
+                raise
+            self._give_up_reserve()
+            self._rewrite_removed()
+
+    def tidy(self) -> None:
+        """Delete what holds nothing, write anew where little lives, keep the reserve.
+
+        Raises:
+            OSError: what could not be done is tried again the next time.
+        """
+        self._clear_empty()
+        live = self.live_bytes
+        dead = sum(one.size for one in self._segments.values()) - live
+        if dead > DEAD_SEGMENTS_COUNT * SEGMENT_BYTES + live // 2:
+            self._evacuate()
+        if self._removed_bytes > REMOVED_SLACK_BYTES + 2 * self._needed_removals_bytes:
+            self._rewrite_removed()
+        self._keep_reserve()
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    @property
+    def _needed_removals_bytes(self) -> int:
+        return _REMOVED.size * sum(map(len, self._dead_in.values()))
+
+    def _note(self, place: _Place) -> None:
+        self._places[place.record.number] = place
+        segment = self._segments[place.segment]
+        segment.live += 1
+        segment.live_bytes += place.size
+
+    def _segment_for(self, size: int) -> str:
+        active = self._active
+        if active is not None and self._segments[active].size + size <= SEGMENT_BYTES:
+            return active
+        name = f"{_PREFIX}{self._next_segment:016x}"
+        self._next_segment += 1
+        self._segments[name] = _Segment()
+        self._dead_in[name] = set()
+        self._active = name
+        return name
+
+    def _size_of(self, name: str, known: int) -> int:
+        try:
+            return self._storage.size(name)
+        except OSError:
+            return known
+
+    def _clear_empty(self) -> None:
+        for name, segment in list(self._segments.items()):
+            if not segment.live and (name != self._active or segment.size >= SEGMENT_BYTES):
+                self._storage.delete(name)
+                # Only when it is gone for good may its removals be forgotten.
+                del self._segments[name], self._dead_in[name]
+                self._unsynced.pop(name, None)
+                if name == self._active:
+                    self._active = None
+
+    def _evacuate(self) -> None:
+        """Copy what lives in the segment with the most dead bytes, and delete it."""
+        others = [name for name in self._segments if name != self._active]
+        if not others:
+            return
+        name = max(
+            others, key=lambda one: self._segments[one].size - self._segments[one].live_bytes
+        )
+        places = [place for place in self._places.values() if place.segment == name]
+        for place in places:
+            try:
+                content = self.read(place.record.number)
+            except DamagedRecordError:
+                continue  # whoever asks for it is told
+            self.put(place.record, [content])
+            segment = self._segments[name]
+            segment.live -= 1
+            segment.live_bytes -= place.size
+            self._dead_in[name].add(place.record.number)
+        self.sync()
+        if not self._segments[name].live:
+            self._clear_empty()
+
+    def _rewrite_removed(self) -> None:
+        numbers = sorted(set().union(*self._dead_in.values()) - self._places.keys())
+        data = b"".join(map(_removal, numbers))
+        self._storage.replace(REMOVED_NAME, data)
+        self._removed_bytes = len(data)
+        self._is_torn = False
+
+    def _keep_reserve(self) -> None:
+        if not self.has_reserve and self._reserve_bytes:
+            self._storage.replace(RESERVE_NAME, b"\xff" * self._reserve_bytes)
+            self.has_reserve = True
+
+    def _give_up_reserve(self) -> None:
+        self._storage.delete(RESERVE_NAME)
+        self.has_reserve = False
+
+
+def _head(record: Record, size: int, names_bytes: int, crc: int) -> bytes:
+    head = _HEAD.pack(
+        MAGIC,
+        record.number,
+        record.taken_ms,
+        record.expires_ms,
+        size,
+        names_bytes,
+        int(record.is_originated),
+        crc,
+    )
+    return head + _CRC.pack(zlib.crc32(head))
+
+
+def _place_at(name: str, data: bytes, at: int) -> _Place | None:
+    """Return the record whose head is at `at`; None when it is no right head."""
+    if len(data) - at < HEAD_BYTES:
+        return None
+    head = data[at : at + _HEAD.size]
+    if zlib.crc32(head) != _CRC.unpack_from(data, at + _HEAD.size)[0]:
+        return None
+    magic, number, taken_ms, expires_ms, size, names_bytes, flags, _ = _HEAD.unpack(head)
+    if magic != MAGIC:
+        return None
+    start = at + HEAD_BYTES
+    names = data[start : start + names_bytes]
+    emitted_by = tuple(
+        names[first : first + _NAME_BYTES] for first in range(0, len(names), _NAME_BYTES)
+    )
+    record = Record(number, taken_ms, expires_ms, bool(flags & 1), emitted_by)
+    return _Place(name, at, record, names_bytes, size)
+
+
+def _is_right(data: bytes, at: int, place: _Place) -> bool:
+    """Tell whether all bytes behind the head match its checksum."""
+    crc = _HEAD.unpack_from(data, at)[-1]
+    start = at + HEAD_BYTES
+    content = memoryview(data)[start : at + place.size]
+    return len(content) == place.size - HEAD_BYTES and zlib.crc32(content) == crc
+
+
+def _removal(number: int) -> bytes:
+    data = number.to_bytes(8, "big")
+    return data + _CRC.pack(zlib.crc32(data))

@@ -1,0 +1,223 @@
+"""What of the chunks in custody is on disk, and what may go there.
+
+Bookkeeping without any I/O: jobs go out through `submit`, answers come back through `done`. Two
+uses, one log: a chunk is *spilled* when memory runs short while its next hop is away or BUSY, and
+with durable custody it is *stored* before it is acknowledged. A record lives until its chunk leaves
+custody, so a chunk is written once.
+Source: docs/decisions/0010; docs/reference/router.md, "The spool".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from packetcloud.chunk.hop.api import Buffer
+from packetcloud.router.chunk_log import Record
+from packetcloud.router.disk_worker import (
+    TRY_AGAIN_S,
+    DiskFigures,
+    DiskState,
+    Job,
+    Put,
+    PutDone,
+    Read,
+    ReadDone,
+    Remove,
+    Result,
+    TryAgain,
+)
+from packetcloud.router.settings import SpoolSettings
+
+if TYPE_CHECKING:
+    from packetcloud.router.custody import Custody
+
+MAX_QUEUED_BYTES = 32 << 20
+"""Chunks on their way to the disk: a second of a slow one. Above it nothing more is written: chunks
+that would have to be durable are refused `store_full`, others stay in memory."""
+
+
+class Lying(Enum):
+    """Where a chunk's record stands."""
+
+    NOWHERE = "nowhere"
+    WRITING = "writing"
+    ON_DISK = "on disk"
+
+
+class Spool:
+    """The records of one router.
+
+    Args:
+        settings: None: there is no spool, and nothing is ever written.
+        submit: gives a job to the disk worker.
+        first_number: greater than that of any record that an earlier process may have left.
+        wall_ms: the wall clock, in ms since 1970.
+    """
+
+    def __init__(
+        self,
+        settings: SpoolSettings | None,
+        submit: Callable[[Job], None],
+        first_number: int,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self.settings = settings
+        self._submit = submit
+        self._wall_ms = wall_ms
+        self._next_number = first_number
+        self._entries: dict[int, Custody] = {}
+        """Chunks with a record, by its number."""
+        self._flow_bytes: dict[int, int] = {}
+        self.used_bytes = 0
+        """Chunks on disk or on their way there."""
+        self.queued_bytes = 0
+        self.error = ""
+        """Why the disk takes nothing now; empty while it does."""
+        self.try_again_at = float("inf")
+        self.state = DiskState(0, 0, 0)
+        self.figures = DiskFigures()
+        self.spilled_count = 0
+        self.spilled_bytes_total = 0
+        self.stored_count = 0
+        self.restored_count = 0
+        self.recovered_count = 0
+        self.refused: Counter[str] = Counter()
+        """Chunks that were not written, by reason."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.settings is not None
+
+    @property
+    def is_durable(self) -> bool:
+        return self.settings is not None and self.settings.is_durable
+
+    @property
+    def count(self) -> int:
+        return len(self._entries)
+
+    def flow_bytes(self, label: int) -> int:
+        return self._flow_bytes.get(label, 0)
+
+    def reason_to_refuse(self, label: int, size_bytes: int) -> str:
+        """Say why a chunk cannot be written now; empty if it can."""
+        settings = self.settings
+        if settings is None:
+            return "off"
+        if self.error:
+            return "disk_error"
+        if self.used_bytes + size_bytes > settings.max_bytes:
+            return "full"
+        if self._flow_bytes.get(label, 0) + size_bytes > settings.max_flow_bytes:
+            return "flow_full"
+        if self.queued_bytes + size_bytes > MAX_QUEUED_BYTES:
+            return "queue_full"
+        return ""
+
+    def put(self, entry: Custody, pieces: Sequence[Buffer], now: float, must_last: bool) -> bool:
+        """Have a chunk written; False, and counted, when that cannot be.
+
+        Args:
+            pieces: its bytes as they lie in custody; they must stay as they are until the answer.
+        """
+        size = sum(map(len, pieces))
+        reason = self.reason_to_refuse(entry.flow.label, size)
+        if reason:
+            self.refused[reason] += 1
+            return False
+        number, self._next_number = self._next_number, self._next_number + 1
+        wall_ms = self._wall_ms()
+        taken_ms = wall_ms - int((now - entry.taken_at) * 1000)
+        expires_ms = wall_ms + int((entry.expires_at - now) * 1000)
+        emitted_by = tuple(sorted(entry.visit.emitted_by)) if entry.visit is not None else ()
+        record = Record(number, max(0, taken_ms), expires_ms, entry.is_originated, emitted_by)
+        self._keep(entry, number, size)
+        entry.lying = Lying.WRITING
+        self.queued_bytes += size
+        self._submit(Put(record, tuple(pieces), size, must_last))
+        return True
+
+    def recovered(self, entry: Custody, number: int, size: int) -> None:
+        """An earlier process left this chunk's record."""
+        self._keep(entry, number, size)
+        entry.lying = Lying.ON_DISK
+        self.recovered_count += 1
+        self._next_number = max(self._next_number, number + 1)
+
+    def read(self, entry: Custody) -> None:
+        """Have a spilled chunk's bytes read."""
+        entry.is_loading = True
+        self._submit(Read(entry.record_number))
+
+    def forget(self, entry: Custody) -> None:
+        """The chunk has left custody: its record is done with."""
+        number = entry.record_number
+        if not number or self._entries.pop(number, None) is None:
+            return
+        label, size = entry.flow.label, entry.record_bytes
+        self.used_bytes -= size
+        left = self._flow_bytes[label] - size
+        if left:
+            self._flow_bytes[label] = left
+        else:
+            del self._flow_bytes[label]
+        if entry.lying is Lying.WRITING:
+            self.queued_bytes -= size
+        entry.record_number = 0
+        entry.lying = Lying.NOWHERE
+        self._submit(Remove(number))
+
+    def entry(self, number: int) -> Custody | None:
+        """Return the chunk of a record; None when it has left custody meanwhile."""
+        return self._entries.get(number)
+
+    def written(self, result: PutDone) -> Custody | None:
+        """Take in how a put ended; return its chunk, None when that is gone."""
+        entry = self._entries.get(result.number)
+        if entry is None:
+            return None
+        self.queued_bytes -= entry.record_bytes
+        entry.lying = Lying.ON_DISK
+        if result.error:
+            entry.lying = Lying.NOWHERE
+            self.refused["disk_error"] += 1
+            del self._entries[result.number]
+            self.used_bytes -= entry.record_bytes
+            self._flow_bytes[entry.flow.label] -= entry.record_bytes
+            if not self._flow_bytes[entry.flow.label]:
+                del self._flow_bytes[entry.flow.label]
+            entry.record_number = 0
+        return entry
+
+    def disk_is(self, state: DiskState, now: float) -> None:
+        """Take in what the disk is like after a group of jobs."""
+        self.state = state
+        if state.sync_s is not None:
+            self.figures.sync.add(int(state.sync_s * 1e9))
+            self.figures.groups_count += 1
+        if state.error:
+            self.figures.errors_count += 1
+            self.try_again_at = now + TRY_AGAIN_S
+        else:
+            self.try_again_at = float("inf")
+        self.error = state.error
+
+    def handle_timeout(self, now: float) -> None:
+        """Ask a disk that took nothing whether it does again."""
+        if now >= self.try_again_at:
+            self.try_again_at = now + TRY_AGAIN_S
+            self._submit(TryAgain())
+
+    def _keep(self, entry: Custody, number: int, size: int) -> None:
+        self._entries[number] = entry
+        entry.record_number = number
+        entry.record_bytes = size
+        self.used_bytes += size
+        label = entry.flow.label
+        self._flow_bytes[label] = self._flow_bytes.get(label, 0) + size
+
+
+__all__ = ["MAX_QUEUED_BYTES", "Lying", "PutDone", "ReadDone", "Result", "Spool"]

@@ -1,0 +1,267 @@
+"""Chunks on disk: what was synced is there after a power cut, nothing altered ever comes back."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from packetcloud.chunk.header import ChunkHeader
+from packetcloud.chunk.names import GUID, ChunkId
+from packetcloud.router.chunk_log import REMOVED_NAME, SEGMENT_BYTES, ChunkLog, Record
+from packetcloud.router.disk_worker import (
+    DiskState,
+    Put,
+    PutDone,
+    Read,
+    ReadDone,
+    Remove,
+    TryAgain,
+    run_group,
+)
+from packetcloud.router.errors import DamagedRecordError
+from packetcloud.router.storage import FolderStorage
+from tests.unit.router.forgetful_storage import ForgetfulStorage
+
+RESERVE_BYTES = 4096
+SID_NAME = b"s" * 20
+
+
+def chunk(number: int, size: int = 500) -> bytes:
+    payload = random.Random(number).randbytes(size)
+    header = ChunkHeader(
+        source=GUID(b"a" * 20),
+        destination=GUID(b"b" * 20),
+        chunk_id=ChunkId(number),
+        payload_bytes=len(payload),
+    )
+    return header.to_bytes() + payload
+
+
+def record(number: int) -> Record:
+    return Record(number, 1000 + number, 9000 + number, number % 2 == 1, (SID_NAME,) * (number % 3))
+
+
+def opened(storage: ForgetfulStorage) -> tuple[ChunkLog, list[int]]:
+    log = ChunkLog(storage, RESERVE_BYTES)
+    return log, [found.record.number for found in log.open()]
+
+
+def test_what_was_put_comes_back_after_a_restart_with_all_that_was_said_of_it() -> None:
+    """Bytes, deadlines, origin, services; what was removed does not."""
+    storage = ForgetfulStorage()
+    log, found = opened(storage)
+    assert found == []
+    for number in range(1, 21):
+        data = chunk(number)
+        log.put(record(number), [data[:60], data[60:]])
+    log.sync()
+    log.remove(range(1, 21, 3))
+    again = ChunkLog(storage, RESERVE_BYTES)
+    kept = again.open()
+    assert [one.record for one in kept] == [record(n) for n in range(1, 21) if n % 3 != 1]
+    for one in kept:
+        data = again.read(one.record.number)
+        assert data == chunk(one.record.number) and data.startswith(one.head[:100])
+        assert one.size_bytes == len(data)
+    assert again.damaged_count == 0
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_course_of_puts_removals_syncs_cuts_and_kills(seed: int) -> None:
+    """After each power cut: all that was synced and not removed is there, nothing altered is."""
+    rng = random.Random(seed)
+    storage = ForgetfulStorage(seed)
+    log, _ = opened(storage)
+    number = 0
+    synced: set[int] = set()
+    alive: set[int] = set()
+    gone: set[int] = set()
+    for _ in range(rng.randint(50, 400)):
+        what = rng.random()
+        if what < 0.45:
+            number += 1
+            log.put(record(number), [chunk(number, rng.choice([0, 100, 5000, 400_000]))])
+            alive.add(number)
+        elif what < 0.75 and alive:
+            victims = rng.sample(sorted(alive), min(len(alive), rng.randint(1, 5)))
+            log.remove(victims)
+            alive -= set(victims)
+            gone |= set(victims)
+        elif what < 0.9:
+            log.sync()
+            synced = set(alive)
+            log.tidy()
+        elif what < 0.95:
+            storage.cut_power()
+            log, found = opened(storage)
+            assert synced - gone <= set(found) <= alive | gone
+            alive = set(found)
+            synced, gone = set(alive), gone - alive
+        else:
+            log, found = opened(storage)
+            assert set(found) == alive
+        for one in rng.sample(sorted(alive), min(3, len(alive))):
+            assert log.read(one)[-20:] in (chunk(one, s)[-20:] for s in (0, 100, 5000, 400_000))
+    log.remove(sorted(alive))
+    log.tidy()
+    left = len(storage.files[REMOVED_NAME]) + RESERVE_BYTES
+    assert storage.used_bytes <= left + SEGMENT_BYTES
+
+
+def test_a_record_or_head_that_was_damaged_anywhere_costs_itself_and_nothing_else() -> None:
+    """A flipped bit at every offset of three records: at most one is lost, none is altered."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    for number in (1, 2, 3):
+        log.put(record(number), [chunk(number, 40)])
+    [name] = [name for name in storage.files if name.startswith("chunks-")]
+    good = bytes(storage.files[name])
+    rng = random.Random(5)
+    for offset in range(len(good)):
+        flipped = bytearray(good)
+        flipped[offset] ^= 1 << rng.randrange(8)
+        storage.files[name] = flipped
+        hurt = 0
+        for number in (1, 2, 3):
+            try:
+                assert log.read(number) == chunk(number, 40)
+            except DamagedRecordError:
+                hurt += 1
+        assert hurt == 1
+        copy = ForgetfulStorage()
+        copy.files = {key: bytearray(value) for key, value in storage.files.items()}
+        again, found = opened(copy)
+        assert len(found) == 2 and again.damaged_count >= 1
+        assert all(again.read(number) == chunk(number, 40) for number in found)
+
+
+def test_a_file_that_was_cut_anywhere_keeps_the_records_before() -> None:
+    """Truncation at every offset: whole records are there, a torn one is not."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    ends = []
+    for number in (1, 2, 3):
+        log.put(record(number), [chunk(number, 40)])
+        ends.append(log.live_bytes)
+    [name] = [name for name in storage.files if name.startswith("chunks-")]
+    good = bytes(storage.files[name])
+    for size in range(len(good) + 1):
+        copy = ForgetfulStorage()
+        copy.files = {name: bytearray(good[:size])}
+        _, found = opened(copy)
+        assert found == [number for number, end in zip((1, 2, 3), ends, strict=True) if end <= size]
+
+
+def test_damage_in_the_list_of_the_removed_brings_back_but_alters_nothing() -> None:
+    """A removal whose checksum is wrong is counted; its chunk is found again, which is allowed."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    for number in (1, 2, 3):
+        log.put(record(number), [chunk(number)])
+    log.remove([1, 2])
+    storage.files[REMOVED_NAME][3] ^= 1
+    again, found = opened(storage)
+    assert found == [1, 3] and again.damaged_count == 1
+
+
+def test_a_full_disk_takes_nothing_keeps_all_and_lets_go() -> None:
+    """The put fails; what was there is there; removals are noted with the reserve's room; when
+    there is room again the reserve comes back and puts go on."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    for number in range(1, 11):
+        log.put(record(number), [chunk(number, 10_000)])
+    log.sync()
+    storage.limit_bytes = storage.used_bytes + 5
+    with pytest.raises(OSError, match="No space left"):
+        log.put(record(11), [chunk(11, 10_000)])
+    log.remove([1, 2, 3])
+    assert not log.has_reserve
+    again, found = opened(storage)
+    assert found == [*range(4, 11)]
+    storage.limit_bytes = None
+    again.tidy()
+    assert again.has_reserve
+    again.put(record(12), [chunk(12)])
+    assert again.read(12) == chunk(12)
+    assert again.read(4) == chunk(4, 10_000)
+
+
+def test_little_that_lives_does_not_keep_much_that_is_dead() -> None:
+    """One chunk in twenty stays: the files stay within half as much again and a few segments."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    kept = []
+    for number in range(1, 1200):
+        log.put(record(number), [chunk(number, 100_000)])
+        if number % 20:
+            log.remove([number])
+        else:
+            kept.append(number)
+        if number % 10 == 0:
+            log.sync()
+            log.tidy()
+    assert log.disk_bytes <= 1.5 * log.live_bytes + 6 * SEGMENT_BYTES
+    assert storage.used_bytes <= 1.5 * log.live_bytes + 7 * SEGMENT_BYTES
+    again, found = opened(storage)
+    assert found == kept
+    assert all(again.read(number) == chunk(number, 100_000) for number in kept)
+
+
+def test_a_folder_is_a_storage_and_belongs_to_one_process(tmp_path: Path) -> None:
+    """The real one: what is put is found after it was closed; a second user is refused."""
+    storage = FolderStorage(tmp_path / "spool")
+    log = ChunkLog(storage, RESERVE_BYTES)
+    log.open()
+    for number in range(1, 40):
+        log.put(record(number), [chunk(number, 300_000)])
+    log.sync()
+    log.remove(range(1, 38))
+    log.tidy()
+    with pytest.raises(OSError, match="another process"):
+        FolderStorage(tmp_path / "spool")
+    storage.close()
+    again = ChunkLog(FolderStorage(tmp_path / "spool"), RESERVE_BYTES)
+    assert [one.record.number for one in again.open()] == [38, 39]
+    assert again.read(38) == chunk(38, 300_000)
+
+
+def put(number: int, size: int = 100, *, must_last: bool = True) -> Put:
+    data = chunk(number, size)
+    return Put(record(number), (data,), len(data), must_last)
+
+
+def test_a_group_is_synced_once_and_answered_after_that() -> None:
+    """Many chunks, one fsync; a chunk that need not last costs none."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    before = storage.syncs_count
+    results = run_group(log, [put(number) for number in range(1, 51)])
+    assert storage.syncs_count == before + 1
+    assert [one for one in results if isinstance(one, PutDone)] == [
+        PutDone(n) for n in range(1, 51)
+    ]
+    assert isinstance(results[-1], DiskState) and results[-1].group_count == 50
+    run_group(log, [put(60, must_last=False)])
+    assert storage.syncs_count == before + 1
+
+
+def test_a_group_on_a_failing_disk_is_refused_whole_and_the_disk_is_asked_again() -> None:
+    """An I/O error while writing or syncing: none of the group counts, none comes back."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    run_group(log, [put(1)])
+    storage.failing = True
+    results = run_group(log, [put(2), put(3), Read(1)])
+    answers = {one.number: one.error for one in results if isinstance(one, PutDone)}
+    assert answers == {2: "Input/output error", 3: "Input/output error"}
+    [read] = [one for one in results if isinstance(one, ReadDone)]
+    assert read.data == chunk(1, 100)
+    storage.failing = False
+    state = run_group(log, [TryAgain()])[-1]
+    assert isinstance(state, DiskState) and not state.error
+    results = run_group(log, [put(4), Remove(1)])
+    assert PutDone(4) in results
+    assert opened(storage)[1] == [4]
