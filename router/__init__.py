@@ -11,6 +11,12 @@ The core, which knows no socket, clock or loop:
 - `service_table` which services there are, which VIs may join, how long to wait for one
 - `service_pool` services, their VIs, their windows and their delay penalty
 - `forward`      the way out: hosts, routers, and waiting for those that are away
+- `waiting`      lines of chunks for a next hop that is away, BUSY or full; on disk if need be
+- `lines`        one next hop's lines
+- `spool`        what of the chunks in custody is on disk
+- `disk_jobs`    what is asked of the disk, and how a group of it is done
+- `chunk_log`    records in segment files
+- `restore`      chunks that an earlier process had taken
 - `routes`       attached hosts, neighbour routers, the static name table
 - `attachment`   one neighbour's session and flow cache
 - `custody`      the chunks that this router answers for, and the conservation sum
@@ -26,6 +32,9 @@ Around it:
 
 - `config`       the TOML file; `sample.toml` is what `config sample` prints
 - `shell`        between hop node and core: time, one timer, ends of turns
+- `storage`      the folder of the spool
+- `disk_worker`  the thread that writes
+- `disk_service` both as a part of the daemon
 - `hop_service`  the UDP port as a part of the daemon
 - `management`   the HTTP port as a part of the daemon
 - `daemon`       the process: service tree, signals, drain, reload

@@ -29,7 +29,7 @@ from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.chunk_log import Found
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
-from packetcloud.router.disk_worker import PutDone, ReadDone, Result
+from packetcloud.router.disk_jobs import PutDone, ReadDone, Result
 from packetcloud.router.dispatch import ServiceDispatch
 from packetcloud.router.emitted import Emitted, header_from_router
 from packetcloud.router.errors import ChunkRefusedError

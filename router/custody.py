@@ -104,6 +104,7 @@ class Custody:
         "record_number",
         "retries",
         "retry_at",
+        "serial",
         "size_bytes",
         "taken_at",
         "visit",
@@ -156,6 +157,8 @@ class Custody:
         self.retries = 0
         """How often its next custodian had no room for it."""
         self.retry_at = 0.0
+        self.serial = 0
+        """Its place among all chunks of this router, as they were taken."""
         self.is_unsettled = False
         self.has_left_a_copy = False
         """The next custodian may have taken it without our hearing of that."""
@@ -263,6 +266,7 @@ class CustodyBook:
         """Chunks taken over from an earlier process."""
         self.wheel: DeadlineWheel[Custody] = DeadlineWheel()
         self.held_bytes = 0
+        self._serial = 0
         self._entry_count = 0
         """The entries as they came and went, for `is_full`; `held_count` looks at them."""
         self.taken_in_count = 0
@@ -315,13 +319,13 @@ class CustodyBook:
         self.taken_in_count += 1
         self.taken_in_bytes += entry.size_bytes
         self.held_bytes += entry.size_bytes
-        self._entry_count += 1
+        self._enter(entry)
         self.wheel.add(entry, entry.expires_at)
 
     def restore(self, entry: Custody) -> None:
         """Answer for a chunk that an earlier process of this router had taken."""
         self.restored_count += 1
-        self._entry_count += 1
+        self._enter(entry)
         self.held_bytes += entry.size_bytes
         self.spilled_bytes += entry.size_bytes
         self.wheel.add(entry, entry.expires_at)
@@ -331,8 +335,13 @@ class CustodyBook:
         entry.is_originated = True
         self.originated_count += 1
         self.held_bytes += entry.size_bytes
-        self._entry_count += 1
+        self._enter(entry)
         self.wheel.add(entry, entry.expires_at)
+
+    def _enter(self, entry: Custody) -> None:
+        self._entry_count += 1
+        self._serial += 1
+        entry.serial = self._serial
 
     def passed_on(self, entry: Custody, to_router: bool) -> None:
         """The next custodian, or the destination, has the chunk."""

@@ -26,8 +26,8 @@ from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.router.config import RouterConfig
 from packetcloud.router.core import RouterCore
+from packetcloud.router.disk_jobs import Result
 from packetcloud.router.disk_service import DiskService, wall_ms
-from packetcloud.router.disk_worker import Result
 from packetcloud.router.hop_service import HopService
 from packetcloud.router.management import ManagementService
 from packetcloud.router.redial import Redial

@@ -11,7 +11,8 @@ from twisted.application.service import Service
 
 from packetcloud.router.chunk_log import ChunkLog, Found
 from packetcloud.router.config import RouterConfig
-from packetcloud.router.disk_worker import DiskWorker, Job, Result
+from packetcloud.router.disk_jobs import Job, Result
+from packetcloud.router.disk_worker import DiskWorker
 from packetcloud.router.errors import RouterConfigError
 from packetcloud.router.spool import Spool
 from packetcloud.router.storage import FolderStorage

@@ -53,15 +53,24 @@ class Lines:
         for line in self.by_label.values():
             yield from line.entries
 
-    def add(self, entry: Custody, *, first: bool = False) -> Line:
-        """Put a chunk at the end of its flow's line, or at its front; return the line."""
+    def add(self, entry: Custody, *, is_back: bool = False) -> Line:
+        """Put a chunk at the end of its flow's line, or back to its place; return the line.
+
+        Its place is at the front, behind those that were taken before it: O(those).
+        """
         label = entry.flow.label
         line = self.by_label.get(label)
         if line is None:
             line = self.by_label[label] = Line()
         line.entries[entry] = None
-        if first:
-            line.entries.move_to_end(entry, last=False)
+        if is_back:
+            older = []
+            for other in line.entries:
+                if other.serial >= entry.serial:
+                    break
+                older.append(other)
+            for other in (entry, *reversed(older)):
+                line.entries.move_to_end(other, last=False)
         self.count += 1
         if not entry.is_spilled:
             self.memory_bytes += entry.size_bytes

@@ -76,8 +76,8 @@ class RouterCollector(Collector):
         yield _gauge("chunks_held", "Chunks in custody now.", sums["held"])
         yield _gauge(
             "conservation_balance",
-            "taken_in + originated + restored - sent_on - delivered - replaced - refused - expired - dropped"
-            " - held; zero, or a chunk was lost or doubled.",
+            "taken_in + originated + restored - sent_on - delivered - replaced - refused - expired"
+            " - dropped - held; zero, or a chunk was lost or doubled.",
             sums["balance"],
         )
         yield _labelled(
@@ -130,12 +130,11 @@ class RouterCollector(Collector):
             waiting.retried_count,
         )
         yield _gauge("waiting_memory_bytes", "Waiting chunks in memory.", waiting.memory_bytes)
-        if spool.settings is None:
-            return
         state, figures = spool.state, spool.figures
+        limit = spool.settings.max_bytes if spool.settings is not None else 0
         yield _gauge("spool_records", "Chunks on disk or on their way there.", spool.count)
         yield _gauge("spool_bytes", "Their bytes.", spool.used_bytes)
-        yield _gauge("spool_limit_bytes", "Cap on that.", spool.settings.max_bytes)
+        yield _gauge("spool_limit_bytes", "Cap on that; 0: no spool.", limit)
         yield _gauge("spool_queued_bytes", "Of them on their way there.", spool.queued_bytes)
         yield _gauge("spool_disk_bytes", "Bytes of all its files.", state.disk_bytes)
         yield _gauge("spool_failing", "1 while the disk takes nothing.", bool(spool.error))

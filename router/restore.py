@@ -19,7 +19,7 @@ from packetcloud.chunk.header import decode_header
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.chunk_log import Found
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
-from packetcloud.router.disk_worker import ReadDone
+from packetcloud.router.disk_jobs import ReadDone
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, is_report
 from packetcloud.router.layout import HeaderLayout

@@ -9,7 +9,7 @@ from typing import Any
 from packetcloud.chunk.hop.api import Body, Deferral, Neighbour, Refusal, Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.router.core import RouterCore
-from packetcloud.router.disk_worker import Result
+from packetcloud.router.disk_jobs import Result
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from packetcloud.chunk.hop.api import Buffer
 from packetcloud.router.chunk_log import Record
-from packetcloud.router.disk_worker import (
+from packetcloud.router.disk_jobs import (
     TRY_AGAIN_S,
     DiskFigures,
     DiskState,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
-from packetcloud.router.disk_worker import ReadDone
+from packetcloud.router.disk_jobs import ReadDone
 from packetcloud.router.lines import Line
 from packetcloud.router.settings import MIB, RouterSettings
 from packetcloud.router.spool import Lying
@@ -83,7 +83,7 @@ class WaitingRoom:
             return True
         return attachment.neighbour.is_busy(label) and label in hop.leaving
 
-    def hold(self, entry: Custody, hop: NextHop, now: float, *, first: bool = False) -> None:
+    def hold(self, entry: Custody, hop: NextHop, now: float, *, is_back: bool = False) -> None:
         """Put a chunk in line; nothing reads its bytes now."""
         is_away = self._attachment_of(hop, now) is None
         size = entry.size_bytes
@@ -100,7 +100,7 @@ class WaitingRoom:
         entry.due_at = now + self._detached_hold_s if is_away else math.inf
         if entry.retry_at > now:
             entry.due_at = min(entry.due_at, entry.retry_at)
-        line = hop.waiting.add(entry, first=first)
+        line = hop.waiting.add(entry, is_back=is_back)
         if may_move:
             self._keep_in_memory(line, entry)
         if entry.due_at < entry.wake_at:
@@ -113,7 +113,7 @@ class WaitingRoom:
         entry.retries += 1
         self.retried_count += 1
         entry.retry_at = now + wait_s
-        self.hold(entry, hop, now, first=True)
+        self.hold(entry, hop, now, is_back=True)
 
     def stop_waiting(self, entry: Custody) -> None:
         """Take a chunk out of its line, if it is in one."""
@@ -155,7 +155,7 @@ class WaitingRoom:
             if (
                 entry.retry_at > now
                 or leaving >= LINE_WINDOW_BYTES
-                or (leaving and neighbour.is_busy(label))
+                or (leaving and (entry.retries or neighbour.is_busy(label)))
             ):
                 return
             if entry.is_spilled:
@@ -163,6 +163,8 @@ class WaitingRoom:
                 return
             self.stop_waiting(entry)
             self._send(entry, hop, attachment, now)
+            if entry.retries:
+                return  # the others wait until it is known whether there is room now
 
     # --- disk -----------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """SIGKILLs of a durable router in the middle of its work: what it acknowledged, it delivers.
 
 The router is the real command with `custody = "durable"`, killed again and again and started anew
-with the same spool; the two hosts are endpoints in this process. Most chunks ask for no report: once
-the router has acknowledged such a chunk its source forgets it, so nobody but the router can bring
-it to its destination. `broken_promises` knows the two journals and nothing else.
+with the same spool; the two hosts are endpoints in this process. Most chunks ask for no report:
+once the router has acknowledged such a chunk its source forgets it, so nobody but the router can
+bring it to its destination. `broken_promises` knows the two journals and nothing else.
 
 The number of kills is an option: `pytest --router-kills 200`.
 """
@@ -228,7 +228,7 @@ def run_in_loop(test: Callable[[Any], Any], limit_s: float) -> Any:
 def test_kills_of_a_durable_router_lose_double_and_alter_nothing(
     durable_router: DurableRouter, request: pytest.FixtureRequest
 ) -> None:
-    """Acknowledged is delivered, once, unaltered, whoever asked for a report and whoever did not."""
+    """Acknowledged is delivered, once, unaltered, whether or not a report was asked for."""
     kills_count = int(request.config.getoption("--router-kills"))
     hosts = Hosts(durable_router, SEED)
     run_in_loop(lambda reactor: hosts.run(reactor, kills_count), LIMIT_S * 2 + 6.0 * kills_count)

@@ -17,6 +17,7 @@ ROUTER = {
     "[router]": router_config.RouterTable,
     "[hosts]": router_config.HostsTable,
     "[services]": router_config.ServicesTable,
+    "[spool]": router_config.SpoolTable,
     "[[service]]": router_config.ServiceTable,
     "[[neighbour]]": router_config.NeighbourTable,
     "[[name]]": router_config.NameTable,

@@ -67,7 +67,14 @@ SHELLS = {
         "trial",
     },
     "services.secure_communication": {"keys", "service", "suites"},
-    "router": {"daemon", "hop_service", "management"},
+    "router": {
+        "daemon",
+        "disk_service",
+        "disk_worker",
+        "hop_service",
+        "management",
+        "storage",
+    },
 }
 """Modules that touch sockets, files, clocks or random sources, by package."""
 

@@ -20,7 +20,7 @@ from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, SID_ZERO, Chunk
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.chunk_log import ChunkLog, Found
 from packetcloud.router.core import RouterCore
-from packetcloud.router.disk_worker import Job, run_group
+from packetcloud.router.disk_jobs import Job, run_group
 from packetcloud.router.settings import (
     RouterNeighbour,
     RouterSettings,

@@ -10,7 +10,7 @@ import pytest
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.router.chunk_log import REMOVED_NAME, SEGMENT_BYTES, ChunkLog, Record
-from packetcloud.router.disk_worker import (
+from packetcloud.router.disk_jobs import (
     DiskState,
     Put,
     PutDone,
@@ -238,13 +238,13 @@ def test_a_group_is_synced_once_and_answered_after_that() -> None:
     storage = ForgetfulStorage()
     log, _ = opened(storage)
     before = storage.syncs_count
-    results = run_group(log, [put(number) for number in range(1, 51)])
+    results = run_group(log, [put(number) for number in range(1, 51)], float)
     assert storage.syncs_count == before + 1
     assert [one for one in results if isinstance(one, PutDone)] == [
         PutDone(n) for n in range(1, 51)
     ]
     assert isinstance(results[-1], DiskState) and results[-1].group_count == 50
-    run_group(log, [put(60, must_last=False)])
+    run_group(log, [put(60, must_last=False)], float)
     assert storage.syncs_count == before + 1
 
 
@@ -252,16 +252,16 @@ def test_a_group_on_a_failing_disk_is_refused_whole_and_the_disk_is_asked_again(
     """An I/O error while writing or syncing: none of the group counts, none comes back."""
     storage = ForgetfulStorage()
     log, _ = opened(storage)
-    run_group(log, [put(1)])
+    run_group(log, [put(1)], float)
     storage.failing = True
-    results = run_group(log, [put(2), put(3), Read(1)])
+    results = run_group(log, [put(2), put(3), Read(1)], float)
     answers = {one.number: one.error for one in results if isinstance(one, PutDone)}
     assert answers == {2: "Input/output error", 3: "Input/output error"}
     [read] = [one for one in results if isinstance(one, ReadDone)]
     assert read.data == chunk(1, 100)
     storage.failing = False
-    state = run_group(log, [TryAgain()])[-1]
+    state = run_group(log, [TryAgain()], float)[-1]
     assert isinstance(state, DiskState) and not state.error
-    results = run_group(log, [put(4), Remove(1)])
+    results = run_group(log, [put(4), Remove(1)], float)
     assert PutDone(4) in results
     assert opened(storage)[1] == [4]
