@@ -1,8 +1,8 @@
 """Chunks that wait for their next hop: while it is away, has no room for their flow, or refused
 them for now. What memory has no room for lies on disk meanwhile.
 
-A line is left only at its front, so a flow keeps its order. A flow whose next hop says BUSY keeps
-one chunk at least in the session: its settlement is the sign to look at the line again.
+A line is left only at its front, so a flow keeps its order. Of a flow whose next hop says BUSY a
+little stays in the session: its settlement is the sign to look at the line again.
 Source: docs/decisions/0010; docs/reference/router.md, "Waiting".
 """
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LINE_WINDOW_BYTES = 8 * MIB
 """Of one line, given to the session and not settled: what comes back from disk is not to fill the
 memory that it had left."""
+BUSY_WINDOW_BYTES = MIB
+"""The same while its next hop says BUSY: what uses the room at once when there is some again."""
 LOAD_AHEAD_BYTES = 4 * MIB
 """Read from disk before its turn: 20 ms of a disk that reads 200 MB/s."""
 RETRY_FIRST_S = 0.25
@@ -81,7 +83,8 @@ class WaitingRoom:
         """Tell whether a chunk of this flow has to stand in line although its next hop is here."""
         if hop.waiting.count and label in hop.waiting.by_label:
             return True
-        return attachment.neighbour.is_busy(label) and label in hop.leaving
+        is_busy = attachment.neighbour.is_busy(label)
+        return is_busy and hop.leaving.get(label, 0) >= BUSY_WINDOW_BYTES
 
     def hold(self, entry: Custody, hop: NextHop, now: float, *, is_back: bool = False) -> None:
         """Put a chunk in line; nothing reads its bytes now."""
@@ -155,7 +158,8 @@ class WaitingRoom:
             if (
                 entry.retry_at > now
                 or leaving >= LINE_WINDOW_BYTES
-                or (leaving and (entry.retries or neighbour.is_busy(label)))
+                or (leaving and entry.retries)
+                or (leaving >= BUSY_WINDOW_BYTES and neighbour.is_busy(label))
             ):
                 return
             if entry.is_spilled:

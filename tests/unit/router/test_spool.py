@@ -11,6 +11,7 @@ from packetcloud.chunk.hop.api import Deferral, Settlement
 from packetcloud.chunk.messages import Outcome, VerdictCode
 from packetcloud.chunk.names import NA
 from packetcloud.chunk.reasons import Reason
+from packetcloud.router import waiting
 from packetcloud.router.custody import Phase
 from packetcloud.router.settings import RouterSettings, SpoolSettings
 from tests.unit.router.router_fakes import (
@@ -89,8 +90,11 @@ def test_what_waits_for_an_absent_host_goes_to_disk_and_comes_back_in_order() ->
     net.check_idle()
 
 
-def test_a_flow_that_is_busy_waits_here_and_another_goes_on() -> None:
-    """One chunk stays in the session; the rest stands in line, on disk when it is much."""
+def test_a_flow_that_is_busy_waits_here_and_another_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A little stays in the session; the rest stands in line, on disk when it is much."""
+    monkeypatch.setattr(waiting, "BUSY_WINDOW_BYTES", 1)
     net = FakeNetwork(spooled())
     a, b = net.host(A), net.host(B)
     q = net.router()
