@@ -68,4 +68,4 @@ class HopService(Service):
                 _log.warning(text, guid.short, error, exc_info=None if expected else error)
         else:
             _log.info("neighbour %s at %s:%d is up", guid.short, *address)
-            self.redial.succeeded(guid)
+            self.redial.succeeded(guid, self._reactor.seconds())

@@ -49,6 +49,7 @@ class Redial:
         called = []
         for target in self._targets.values():
             if target.guid in up:
+                target.delay_s = FIRST_DELAY_S
                 target.next_try_at = max(target.next_try_at, now + self._patience(target.guid))
             elif not target.is_calling and now >= target.next_try_at:
                 target.is_calling = True
@@ -66,12 +67,20 @@ class Redial:
         target.delay_s = min(2 * target.delay_s, LONGEST_DELAY_S)
         return is_first
 
-    def succeeded(self, guid: GUID) -> None:
-        """The session is up."""
+    def succeeded(self, guid: GUID, now: float) -> None:
+        """The session is up; whether it stays up is seen by `due`.
+
+        It does not when the neighbour called at the same moment: then both sessions replaced each
+        other. The side that yields waits longer each time, so that one call comes through alone.
+        """
         target = self._targets.get(guid)
-        if target is not None:
-            target.is_calling = False
-            target.delay_s = FIRST_DELAY_S
+        if target is None:
+            return
+        target.is_calling = False
+        patience_s = self._patience(guid)
+        if patience_s:
+            target.next_try_at = now + patience_s + target.delay_s
+            target.delay_s = min(2 * target.delay_s, LONGEST_DELAY_S)
 
     def _first_try(self, neighbour: RouterNeighbour, now: float) -> float:
         return now + self._patience(neighbour.guid)

@@ -224,9 +224,35 @@ def test_redial_calls_until_it_is_up_with_growing_delay() -> None:
         now += delay
         assert redial.due(set(), now)
         delay = min(2 * delay, LONGEST_DELAY_S)
-    redial.succeeded(high)
+    redial.succeeded(high, now)
     assert not redial.due({high}, now)
     assert redial.due(set(), now + 0.1)
+
+
+def test_redial_of_two_routers_that_call_at_once_comes_apart() -> None:
+    """Both calls succeeded, and each session replaced the other, five times a second for ever."""
+    low, high = guid("a"), guid("z")
+    sides = {
+        name: Redial(name, [RouterNeighbour(other, "r", NA(7), address=("h", 1))], 0.0)
+        for name, other in ((low, high), (high, low))
+    }
+    assert sides[low].due(set(), 2.0) and sides[high].due(set(), 2.0)
+    waits = []
+    now = 2.0
+    for _ in range(3):
+        # Both came through and are gone again before anybody looked.
+        sides[low].succeeded(high, now)
+        sides[high].succeeded(low, now)
+        assert sides[low].due(set(), now + 0.1), "one side calls at once"
+        begun = now
+        while not sides[high].due(set(), now):
+            now += 0.1
+        waits.append(now - begun)
+    assert waits[0] >= YIELD_S
+    assert waits == sorted(waits) and waits[-1] > waits[0], "the other one ever later"
+    sides[high].succeeded(low, now)
+    sides[high].due({low}, now)
+    assert sides[high].due(set(), now + YIELD_S + 2 * FIRST_DELAY_S + 2.0), "a session ends that"
 
 
 def test_redial_waits_for_the_other_side_when_its_guid_is_larger() -> None:
