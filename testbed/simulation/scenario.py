@@ -30,19 +30,19 @@ class Fault:
     """Something that goes wrong for a while."""
 
     kind: str
-    """cut, cut_one_way, degrade, kill, power_cut, pause, step_clock or move."""
+    """cut, cut_one_way, degrade, narrow, kill, power_cut, pause, step_clock or move."""
     target: str
     """A machine, or a link as ONE-OTHER, or a direction as ONE>OTHER."""
     at_s: float
     for_s: float = 0.0
-    amount_s: float = 0.0
-    """By how much a clock is set forward."""
+    amount: float = 0.0
+    """By how many seconds a clock is set forward; the largest IP packet that a link now carries."""
     after: Entry | None = None
     """It comes right after such a line of the target's journal, the first from `at_s` on; without
     one if none comes for `LONGEST_AIM_S`."""
 
     def __str__(self) -> str:
-        amount = f" by {self.amount_s:+g} s" if self.amount_s else ""
+        amount = f", {self.amount:+g}" if self.amount else ""
         lasting = f" for {self.for_s:.3f} s" if self.for_s else ""
         aim = f" after the next {self.after.value!r}" if self.after is not None else ""
         return f"{self.kind} {self.target} at {self.at_s:.3f} s{aim}{lasting}{amount}"
@@ -272,6 +272,23 @@ def _flapping(draw: _Draw) -> Plan:
     return _line(draw, tuple(faults))
 
 
+def _narrow_path(draw: _Draw) -> Plan:
+    """What is larger than a path now takes vanishes without a word; who declares a link private
+    answers for its MTU, so the sessions are sealed."""
+    rng = draw.rng
+    draw.is_private = False
+    fault = Fault("narrow", rng.choice(LINE), draw.moment(), amount=rng.choice([1280, 1300, 1400]))
+    plan = _line(draw, (fault,))
+    # Something large after it, so that it is felt.
+    large = [
+        replace(
+            o, size=rng.randint(10_000, 40_000), at_s=fault.at_s + 0.1 * (number + 1), op=o.op + 500
+        )
+        for number, o in enumerate(plan.operations[:6])
+    ]
+    return replace(plan, operations=(*plan.operations, *large))
+
+
 def _roaming(draw: _Draw) -> Plan:
     rng = draw.rng
     faults = [
@@ -313,7 +330,7 @@ def _kill_host(draw: _Draw) -> Plan:
     faults = [Fault("kill", target, at_s, rng.uniform(0.02, 3.0), after=after)]
     if rng.random() < 0.3:
         by_s = rng.choice([-86_400.0, 3_600.0, 86_400.0])
-        faults.append(Fault("step_clock", target, at_s + LONGEST_AIM_S, amount_s=by_s))
+        faults.append(Fault("step_clock", target, at_s + LONGEST_AIM_S, amount=by_s))
     plan = _line(draw, tuple(faults), lossy=rng.random() < 0.5)
     if rng.random() < 0.3:
         return replace(plan, tempos={target: Tempo(hold_s=rng.choice([0.1, 0.5]), defers=True)})
@@ -332,7 +349,7 @@ def _clocks(draw: _Draw) -> Plan:
             "step_clock",
             draw.rng.choice(["A", "R1", "R2", "B"]),
             draw.moment(),
-            amount_s=draw.rng.choice([-86_400.0, -30.0, -2.0, 2.0, 30.0, 3_600.0, 3.15e8]),
+            amount=draw.rng.choice([-86_400.0, -30.0, -2.0, 2.0, 30.0, 3_600.0, 3.15e8]),
         )
         for _ in range(draw.rng.randint(1, 4))
     ]
@@ -413,7 +430,7 @@ def _everything(draw: _Draw) -> Plan:
             faults.append(Fault(kind, rng.choice(LINE), at_s, rng.uniform(0.3, 4.0)))
         elif kind == "step_clock":
             target = rng.choice(["A", "R1", "R2", "B"])
-            faults.append(Fault(kind, target, at_s, amount_s=rng.choice([-3600.0, 5.0, 3600.0])))
+            faults.append(Fault(kind, target, at_s, amount=rng.choice([-3600.0, 5.0, 3600.0])))
         else:
             target = rng.choice(["A", "R1", "R2", "B"])
             for_s = rng.uniform(0.05, 3.0)
@@ -429,6 +446,7 @@ SCENARIOS: dict[str, Callable[[_Draw], Plan]] = {
     "partition": _partition,
     "flapping": _flapping,
     "roaming": _roaming,
+    "narrow_path": _narrow_path,
     "degrade": _degrade,
     "kill_router": _kill_router,
     "power_cut": _power_cut,

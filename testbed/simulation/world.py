@@ -192,6 +192,8 @@ class World:
         match fault.kind:
             case "cut" | "cut_one_way" | "degrade":
                 self._spoil(fault)
+            case "narrow":
+                self._narrow(fault)
             case "kill" | "power_cut":
                 self._kill(fault)
             case "move":
@@ -201,7 +203,7 @@ class World:
             case "pause":
                 self._pause(fault)
             case "step_clock":
-                self.machines[fault.target].step_wall_clock(fault.amount_s)
+                self.machines[fault.target].step_wall_clock(fault.amount)
                 self.fired[fault] += 1
             case _:
                 raise ValueError(f"no fault is called {fault.kind!r}")
@@ -225,6 +227,18 @@ class World:
             self.fired[fault] += sum(_felt(path) for path in ways) - before
 
         self.time.at(self.time.now_s + fault.for_s, heal)
+
+    def _narrow(self, fault: Fault) -> None:
+        """A link takes only smaller packets from here on, and says nothing."""
+        one, other = fault.target.split("-")
+        ways = [self.network.paths[one, other], self.network.paths[other, one]]
+        for path in ways:
+            path.options = replace(path.options, mtu_bytes=int(fault.amount))
+
+        def count() -> None:
+            self.fired[fault] = sum(path.counts["too_large"] for path in ways)
+
+        self.time.at(self.plan.healed_at_s, count)
 
     def _kill(self, fault: Fault) -> None:
         machine, program = self.machines[fault.target], self.programs[fault.target]
