@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,3 +310,94 @@ def test_a_device_that_cannot_cut_trains_gets_datagrams() -> None:
         assert outlet.send(target.getsockname(), [memoryview(burst)], 1000)
         assert [target.recv(2000)[:1] for _ in range(3)] == [b"a", b"b", b"c"]
         assert not dropped
+
+
+class Nat(threading.Thread):
+    """Passes datagrams on between a client and a server, from a port that it may exchange."""
+
+    def __init__(self, server: tuple[str, int]) -> None:
+        super().__init__(daemon=True)
+        self._server = server
+        self._inside, self._outside = self._socket(), self._socket()
+        self._left: list[socket.socket] = []
+        self._client: Any = None
+        self._is_over = threading.Event()
+        self.address = self._inside.getsockname()
+
+    def _socket(self) -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind(("127.0.0.1", 0))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        return made
+
+    def rebind(self) -> None:
+        """Use another port from now on; what goes to the old one is lost."""
+        self._left.append(self._outside)
+        self._outside = self._socket()
+
+    def run(self) -> None:
+        while not self._is_over.is_set():
+            inside, outside = self._inside, self._outside
+            for ready in select.select([inside, outside], [], [], 0.02)[0]:
+                data, source = ready.recvfrom(65_536)
+                if ready is inside:
+                    self._client = source
+                    outside.sendto(data, self._server)
+                else:
+                    inside.sendto(data, self._client)
+
+    def close(self) -> None:
+        self._is_over.set()
+        self.join()
+        for sock in (self._inside, self._outside, *self._left):
+            sock.close()
+
+
+def test_a_session_goes_on_when_a_nat_gives_it_another_port() -> None:
+    """Amid transfers in both directions: the same session, each body once, none LOST."""
+
+    async def test(reactor: Any) -> None:
+        upper_a, upper_b = Upper(), Upper()
+        config = HopConfig(max_datagram_bytes=1472)
+        a, _ = node(reactor, upper_a, config)
+        b, address = node(reactor, upper_b, config)
+        nat = Nat(address)
+        nat.start()
+        neighbour = await a.connect(nat.address, b.guid)
+        await wait_for(reactor, lambda: bool(upper_b.up))
+        back = upper_b.up[0]
+        before = back.address
+        for number in range(6):
+            neighbour.send(BodyKind.CHUNK, b"", bytes([number]) * 500_000, number)
+            back.send(BodyKind.CHUNK, b"", bytes([number]) * 500_000, number)
+        await wait_for(reactor, lambda: bool(upper_b.bodies))
+        nat.rebind()
+        await wait_for(reactor, lambda: len(upper_a.settled) == len(upper_b.settled) == 6)
+        for upper in (upper_a, upper_b):
+            assert sorted(body[0] for body in upper.bodies) == list(range(6))
+            assert {how for _, how, _ in upper.settled} == {Settlement.ACCEPTED}
+            assert not upper.down
+        assert upper_b.up == [back] and back.address != before
+        await a.close()
+        await b.close()
+        nat.close()
+
+    run(test)
+
+
+def test_stamps_of_handshakes_outlive_the_process(tmp_path: Path) -> None:
+    """The second life knows who proved what in the first."""
+
+    async def test(reactor: Any) -> None:
+        path = tmp_path / "stamps"
+        client, _ = node(reactor, Upper())
+        newest = []
+        for _ in range(2):
+            b, address = node(reactor, Upper(), stamp_file=path)
+            newest.append(b.core.stamps.newest(client.guid, 0))
+            await client.connect(address)
+            await b.close()
+        assert newest[0] == 0 and newest[1] > 0
+        await client.close()
+
+    run(test)
