@@ -155,8 +155,26 @@ class Outgoing:
         else:
             self.last_burst[first:end] = burst
 
-    def take_partial(self, partial: wire.Partial) -> None:
-        """Take in which segments the receiver has."""
+    def take_partial(self, partial: wire.Partial, largest: int) -> int:
+        """Take in which segments the receiver has.
+
+        Args:
+            largest: the last burst that it knows of.
+
+        Returns:
+            How many came although they were called lost and sent again only later, if at all: they
+            were not lost but overtaken. What is queued to be sent again stays so: it may have been
+            found altered since this ACK left.
+        """
+        if self.last_burst is None:
+            self._note_arrived(partial)
+            return 0
+        missing = ~self._arrived()
+        self._note_arrived(partial)
+        came = missing & self._arrived() & (self.last_burst > largest)
+        return int(np.count_nonzero(came[: self.next_index]))
+
+    def _note_arrived(self, partial: wire.Partial) -> None:
         base = min(partial.base, self.segments)
         self.known_below = max(self.known_below, base)
         if not partial.bitmap and self.acked is None:

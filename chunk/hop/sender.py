@@ -37,6 +37,11 @@ REORDER_BURSTS = 3
 """Bursts that may overtake one before it counts as lost: RFC 9002's packet threshold."""
 MAX_BURST_BYTES = 512 << 10
 """Laid and counted in one piece: small enough to stay in the cache until it is sent."""
+REORDER_SHARE = 0.25
+MIN_REORDER_S = 0.0005
+REORDER_MEMORY_S = 10.0
+"""A quarter of a round trip more, each time that something called lost has come all the same (RFC
+8985, section 6.2); half of it is forgotten when that did not happen for so long."""
 TIMER_SLACK_S = 1e-6
 """A timer set for t + d and read as t <= now - d may miss by a rounding error and fire for ever."""
 
@@ -161,6 +166,10 @@ class Sender:
         self._history: deque[_Burst] = deque()
         """Bursts that an ACK has passed but that are too recent to call lost by time."""
         self._loss_floor = 0
+        self._reorder_s = 0.0
+        """How long something may be overtaken by bursts before it is called lost."""
+        self._overtaken_at = float("-inf")
+        self._largest_sent_at = 0.0
         self._largest_acked = 0
         self.in_flight_bytes = 0
         self.queued_bytes = 0
@@ -571,13 +580,16 @@ class Sender:
             self._done_below = below
         if ack.done_bitmap:
             self._take_bitmap(below, ack.done_bitmap)
+        overtaken = 0
         for partial in ack.partials:
             outgoing = outstanding.get(wire.expand(partial.transfer, self._done_below))
             if outgoing is not None:
-                outgoing.take_partial(partial)
+                overtaken += outgoing.take_partial(partial, largest)
                 if outgoing.partial != partial:
                     outgoing.partial = partial
                     self._note_large(outgoing)
+        if overtaken:
+            self._note_overtaken(now)
         if outstanding and largest >= self._largest_acked:
             horizon = NEVER
             if ack.more and ack.partials:
@@ -786,6 +798,7 @@ class Sender:
             if burst.number == largest:
                 self._rtt.add_sample(now - burst.sent_at, delay_s, now)
                 rtt_s = max(now - burst.sent_at - delay_s, 1e-6)
+            self._largest_sent_at = burst.sent_at
         self._largest_acked = largest
         return rtt_s
 
@@ -811,9 +824,13 @@ class Sender:
         """Queue again what an ACK should have named by now. Cost: one look per open transfer."""
         history = self._history
         largest = self._largest_acked
-        floor = max(self._loss_floor, largest - REORDER_BURSTS)
+        if self._reorder_s and now - self._overtaken_at > REORDER_MEMORY_S:
+            self._reorder_s, self._overtaken_at = self._reorder_s / 2, now
+        floor = self._loss_floor
+        passed_at = self._largest_sent_at - self._reorder_s + TIMER_SLACK_S
         while history and (
-            history[0].number <= floor or self._loss_time(history[0]) <= now + TIMER_SLACK_S
+            (history[0].number <= largest - REORDER_BURSTS and history[0].sent_at <= passed_at)
+            or self._loss_time(history[0]) <= now + TIMER_SLACK_S
         ):
             floor = max(floor, history.popleft().number)
         self._loss_floor = floor
@@ -836,8 +853,16 @@ class Sender:
         lay in its socket: such a burst has as long as an answer may take.
         """
         if burst.number < self._largest_acked:
-            return burst.sent_at + self._rtt.loss_delay_s
+            return burst.sent_at + self._rtt.loss_delay_s + self._reorder_s
         return burst.sent_at + self._rtt.probe_timeout_s(0)
+
+    def _note_overtaken(self, now: float) -> None:
+        """What was called lost has come: wait longer for what was overtaken, up to a round trip."""
+        rtt = self._rtt
+        if now - self._overtaken_at >= rtt.smoothed_s:
+            self._overtaken_at = now
+            more_s = max(REORDER_SHARE * rtt.smoothed_s, MIN_REORDER_S)
+            self._reorder_s = min(self._reorder_s + more_s, rtt.smoothed_s)
 
     def _find_lost_in(self, outgoing: Outgoing, floor: int) -> bool:
         """Queue lost segments of one transfer; tell whether some may turn out lost later."""

@@ -191,6 +191,10 @@ class OurFlow:
         sender.pump()
 
     @property
+    def retransmitted_segments(self) -> int:
+        return sum(s.sender.retransmitted_segments for s in self.sender.core.sessions.values())
+
+    @property
     def delivered_bytes(self) -> int:
         return self._receiver.upper.received_bytes
 

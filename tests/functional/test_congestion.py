@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.functional.bottleneck import DATAGRAM_BYTES, Bottleneck, jain
+from tests.functional.bottleneck import DATAGRAM_BYTES, Bottleneck, OurFlow, jain
 
 PAYLOAD_SHARE = (DATAGRAM_BYTES - 32) / (DATAGRAM_BYTES + 28)
 """Of a frame's bytes, behind IP, UDP and the segment's header."""
@@ -35,6 +35,18 @@ def test_a_slow_link_with_a_queue_of_25_packets_is_used_and_not_overrun() -> Non
     (rate,) = link.goodput_bps(0.0, 8.0)
     assert rate >= 0.9 * link.rate_bps * PAYLOAD_SHARE
     assert link.link.overflowed - overflowed <= 20
+
+
+def test_datagrams_that_overtake_each_other_are_not_sent_twice() -> None:
+    """Delays that differ by 10 ms at 30 ms: what was overtaken is waited for."""
+    link = Bottleneck(jitter_s=0.010)
+    link.clock.run(6.0)
+    (flow,) = link.flows
+    assert isinstance(flow, OurFlow)
+    before = flow.retransmitted_segments
+    (rate,) = link.goodput_bps(0.0, 6.0)
+    assert rate >= 0.7 * link.rate_bps * PAYLOAD_SHARE
+    assert flow.retransmitted_segments - before <= 0.02 * rate * 6 / 8 / 1440
 
 
 @pytest.mark.parametrize("count", [2, 4, 16])
