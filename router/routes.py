@@ -49,9 +49,6 @@ class NextHop:
         """What waits in memory."""
         return self.waiting.memory_bytes
 
-    def stop_waiting(self, entry: Custody) -> None:
-        self.waiting.remove(entry)
-
     def began(self, entry: Custody) -> None:
         """The session has a chunk from now on."""
         label = entry.flow.label

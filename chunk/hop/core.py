@@ -748,5 +748,7 @@ class HopCore:
             "queued_bytes": sum(s.sender.queued_bytes for s in sessions),
             "in_flight_bytes": sum(s.sender.in_flight_bytes for s in sessions),
             "free_buffer_bytes": self.pool.free_bytes,
+            "busy_flows": sum(s.receiver.busy_flows_count for s in sessions),
+            "parked_flows_now": sum(len(s.sender.flows.parked) for s in sessions),
             **self.counters(),
         }

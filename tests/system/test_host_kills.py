@@ -2,8 +2,8 @@
 
 Promised: what the sender was told is delivered was taken; what it was told failed for certain was
 not; nothing had an effect twice; nothing is altered. A receiver that is killed between the
-application's taking a chunk and the note of it sees that chunk once more (docs/protocol/hop.md): its
-program knows it from its own journal, and there are never more than chunks in hand at a kill.
+application's taking a chunk and the note of it sees that chunk once more (docs/protocol/hop.md):
+its program knows it from its own journal, and there are never more than chunks in hand at a kill.
 
 The number of kills of each host is an option: `pytest --host-kills 200`.
 """
