@@ -100,16 +100,16 @@ def test_delay_is_seen_both_ways() -> None:
 
 
 def test_rate_and_queue_are_seen() -> None:
-    """Of a burst, what the queue holds arrives, spaced as the rate says; the rest is dropped."""
+    """Of a burst, what the queue holds arrives, no faster than the rate; the rest is dropped."""
     with _scene(Shape(rate_bps=8e6, queue_packets=30)) as scene:
-        scene.send(100, pause_s=0.0)
+        began_s = scene.send(100, pause_s=0.0)
         received = scene.received()
         report = scene.link.report()
     # 1 ms each: the first ones leave while the burst is still coming in.
-    assert 31 <= len(received) <= 60
+    assert 31 <= len(received) < 100
     assert report["to_right"]["dropped"] == {"queue_full": 100 - len(received)}
-    spacing_s = (received[-1][0] - received[0][0]) / (len(received) - 1)
-    assert spacing_s == pytest.approx(0.001, rel=0.3)
+    assert report["to_right"]["busy_s"] == pytest.approx(len(received) * 0.001)
+    assert received[-1][0] - began_s >= len(received) * 0.001
 
 
 def test_the_same_seed_loses_the_same_datagrams() -> None:
@@ -214,7 +214,7 @@ def test_the_hop_is_shown_second_by_second() -> None:
 
 @pytest.mark.needs("tc")
 def test_the_kernels_own_rate_and_queue_are_seen() -> None:
-    """tbf between two bridges: what a burst leaves behind is spaced as the rate says."""
+    """tbf between two bridges: what a burst leaves behind arrives no faster than the rate."""
     shape = Shape(rate_bps=8e6, queue_packets=30)
     with NetworkLab() as lab, Children() as children:
         a, b = lab.namespace("a"), lab.namespace("b")
@@ -225,15 +225,15 @@ def test_the_kernels_own_rate_and_queue_are_seen() -> None:
         )
         with left, right:
             scene = Scene(link, left, right)
-            scene.send(100, pause_s=0.0)
+            began_s = scene.send(100, pause_s=0.0)
             received = scene.received()
         report = link.report()
         link.restart(shape, PLAIN, 2)
         assert link.report()["to_right"]["in_packets"] == 0
-    assert 30 <= len(received) <= 62
+    assert 30 <= len(received) < 100
     assert report["to_right"]["dropped"] == {"queue_full": 100 - len(received)}
-    spacing_s = (received[-1][0] - received[0][0]) / (len(received) - 1)
-    assert spacing_s == pytest.approx(0.001, rel=0.3)
+    # The bucket lets the first two go at once.
+    assert received[-1][0] - began_s >= (len(received) - 3) * 0.001
 
 
 @pytest.mark.needs("tc")
