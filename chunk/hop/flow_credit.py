@@ -18,6 +18,7 @@ class FlowCredit:
 
     def __init__(self, flow_credit_bytes: int) -> None:
         self._flow_credit_bytes = flow_credit_bytes
+        self._busy_from_bytes = flow_credit_bytes * 3 // 4
         self._held: dict[int, int] = {}
         self.busy: dict[int, int] = {}
         """Flows that may not start now, the one longest on the list first, and the bytes of the
@@ -29,7 +30,13 @@ class FlowCredit:
     def admits(self, flow: int, size: int, free_bytes: int) -> bool:
         """Tell whether `flow` may begin a body; if not, it is on the list from now on."""
         held = self._held.get(flow, 0)
-        if not held or not flow or held + size <= self._limit(free_bytes):
+        if not held or not flow:
+            return True
+        total = held + size
+        # The first test is the usual case, without the call.
+        if total <= free_bytes and total <= self._flow_credit_bytes:
+            return True
+        if total <= self._limit(free_bytes):
             return True
         self.busy[flow] = size
         return False
@@ -40,7 +47,9 @@ class FlowCredit:
         At three quarters of its limit already: what is on the way then still finds room.
         """
         held = self._held[flow] = self._held.get(flow, 0) + size
-        if flow and flow not in self.busy and held > self._limit(free_bytes) * 3 // 4:
+        if not flow or (held <= free_bytes and held <= self._busy_from_bytes):
+            return False
+        if flow not in self.busy and held > self._limit(free_bytes) * 3 // 4:
             self.busy[flow] = 0
             return True
         return False

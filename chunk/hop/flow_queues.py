@@ -46,16 +46,20 @@ class FlowQueues:
 
     def append(self, outgoing: Outgoing) -> None:
         """Put a body at the end of its flow's line."""
-        self._serial += 1
-        outgoing.serial = self._serial
-        self._line(outgoing.flow).append(outgoing)
+        self._serial = outgoing.serial = self._serial + 1
+        line = self._lines.get(outgoing.flow)
+        if line is None:
+            line = self._new_line(outgoing.flow)
+        line.append(outgoing)
 
     def put_back(self, outgoing: Outgoing) -> None:
         """Put back a body that `popleft` gave: it is the next one again, behind older ones.
 
         O(bodies of its flow that were put back before).
         """
-        line = self._line(outgoing.flow)
+        line = self._lines.get(outgoing.flow)
+        if line is None:
+            line = self._new_line(outgoing.flow)
         place = 0
         for other in line:
             if other.serial > outgoing.serial:
@@ -132,11 +136,10 @@ class FlowQueues:
             self._turns.append(flow)
             self._left_bytes[flow] = TURN_BYTES
 
-    def _line(self, flow: int) -> deque[Outgoing]:
-        line = self._lines.get(flow)
-        if line is None:
-            line = self._lines[flow] = deque()
-            if flow not in self._left_bytes and flow not in self.parked:
-                self._turns.append(flow)
-                self._left_bytes[flow] = TURN_BYTES
+    def _new_line(self, flow: int) -> deque[Outgoing]:
+        line: deque[Outgoing] = deque()
+        self._lines[flow] = line
+        if flow not in self._left_bytes and flow not in self.parked:
+            self._turns.append(flow)
+            self._left_bytes[flow] = TURN_BYTES
         return line
