@@ -12,6 +12,7 @@ everything. Layers, each on the one before:
 - `hop_node`     the real hop core on a simulated port
 - `payload`      payloads that say which operation they belong to
 - `witness`      writes down what is said between a hop node and the layer above
+- `disk_worker`  the router's disk worker without its thread
 - `programs`     routers, hosts and services, started again after each end
 - `scenario`     topology, links, load and faults, drawn from the seed
 - `world`        builds the network of a plan, and makes its faults happen

@@ -8,9 +8,11 @@ replaced file the old or the new content.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from packetcloud.chunk.disk import AppendFile
+from packetcloud.chunk.hop.api import Buffer
 
 
 class _File:
@@ -54,6 +56,19 @@ class SimulatedDisk:
     def open_append(self, path: Path) -> AppendFile:
         return _OpenFile(self, self._files[path])
 
+    def names(self, folder: Path) -> list[str]:
+        """Return the names of the files in a folder."""
+        return sorted(path.name for path in self._files if path.parent == folder)
+
+    def make(self, path: Path) -> AppendFile:
+        """Open a file to append to it; it is made if it is not there."""
+        self._files.setdefault(path, _File())
+        return self.open_append(path)
+
+    def delete(self, path: Path) -> None:
+        """Take a file away for good."""
+        self._files.pop(path, None)
+
     def cut_power(self) -> None:
         """Forget what was not synced."""
         for file in self._files.values():
@@ -85,3 +100,33 @@ class _OpenFile:
 
     def close(self) -> None:
         """Closing syncs nothing."""
+
+
+class SimulatedFolder:
+    """A folder of a simulated disk, as `router.storage.Storage`."""
+
+    def __init__(self, disk: SimulatedDisk, folder: Path) -> None:
+        self._disk = disk
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        return self._disk.names(self._folder)
+
+    def append(self, name: str, pieces: Sequence[Buffer]) -> None:
+        self._disk.make(self._folder / name).append(b"".join(pieces))
+
+    def sync(self, name: str) -> None:
+        self._disk.open_append(self._folder / name).sync()
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        return (self._disk.read(self._folder / name) or b"")[offset : offset + size]
+
+    def size(self, name: str) -> int:
+        return len(self._disk.read(self._folder / name) or b"")
+
+    def replace(self, name: str, data: bytes) -> None:
+        self._disk.replace(self._folder / name, data)
+        self.sync(name)
+
+    def delete(self, name: str) -> None:
+        self._disk.delete(self._folder / name)

@@ -23,14 +23,18 @@ from packetcloud.host.errors import SendQueueFullError
 from packetcloud.host.received import ReceivedChunk
 from packetcloud.host.results import SendResult
 from packetcloud.host.surroundings import Surroundings
+from packetcloud.router.chunk_log import ChunkLog, Found
 from packetcloud.router.core import RouterCore
 from packetcloud.router.hop_service import HopService
 from packetcloud.router.redial import Redial
 from packetcloud.router.settings import RouterSettings
 from packetcloud.router.shell import RouterShell
+from packetcloud.router.spool import Spool
 from packetcloud.services.launch import ExecutionMode, LaunchSpec
 from packetcloud.services.runtime import ServiceRuntime
 from packetcloud.services.sdk import ChunkContext, NetworkService, ServiceChunk, Verdict
+from packetcloud.testbed.simulation.disk import SimulatedFolder
+from packetcloud.testbed.simulation.disk_worker import SimulatedDiskWorker
 from packetcloud.testbed.simulation.hop_node import SimulatedHopNode
 from packetcloud.testbed.simulation.journal import Entry, Line
 from packetcloud.testbed.simulation.machine import Address, Machine, Process
@@ -39,6 +43,7 @@ from packetcloud.testbed.simulation.payload import digest_of, make_payload, op_o
 from packetcloud.testbed.simulation.witness import Chunk, Witness
 
 ROUTER_PORT = 4700
+SPOOL_FOLDER = Path("/spool")
 REOPEN_S = 1.0
 """A host that did not find its router at the start tries again, as its supervisor would."""
 
@@ -174,17 +179,35 @@ class RouterProgram(Program):
         reactor: Any = process.reactor
         first_chunk_id = int(self.machine.wall_s() * 1000) << 20
         label_key = self.machine.rng.randbytes(KEY_BYTES)
+        found: list[Found] = []
+        workers: list[SimulatedDiskWorker] = []
+        spool = Spool(
+            self.settings.spool,
+            lambda job: workers[0].submit(job),
+            self._wall_ms() << 20,
+            self._wall_ms,
+        )
         self.core = RouterCore(
-            self.settings, reactor.seconds(), first_chunk_id, label_key=label_key
+            self.settings, reactor.seconds(), first_chunk_id, label_key=label_key, spool=spool
         )
         shell = RouterShell(reactor, self.core)
+        if self.settings.spool is not None:
+            folder = SimulatedFolder(self.machine.disk, SPOOL_FOLDER)
+            log = ChunkLog(folder, self.settings.spool.reserve_bytes)
+            found = log.open()
+            workers.append(SimulatedDiskWorker(process, log, shell.disk_done))
         node: Any = self.make_node(process, shell, self.core.admit)
         redial = Redial(self.settings.guid, self.settings.neighbours, reactor.seconds())
+        self.core.restore(found, self._wall_ms(), reactor.seconds())
         HopService(reactor, node, f"0.0.0.0:{ROUTER_PORT}", redial).startService()
+        shell.changed()
 
     def killed(self) -> None:
         super().killed()
         self.core = None
+
+    def _wall_ms(self) -> int:
+        return int(self.machine.wall_s() * 1000)
 
 
 class HostProgram(Program):

@@ -148,6 +148,7 @@ class _Run:
             violations.append(Violation("L10", 0, text, now_s))
         violations += self._given_up()
         violations += self._held_up()
+        violations += self._lost_from_disk()
         return SeedResult(
             plan.seed,
             plan.scenario,
@@ -193,6 +194,19 @@ class _Run:
                 text = f"expired after {left_s:.1f} s without a fault"
                 found.append(Violation("L10", operation.op, text, op.ended_at_s))
         return found
+
+    def _lost_from_disk(self) -> list[Violation]:
+        """Return what durable routers acknowledged, nobody asked to hear of, and nobody got."""
+        if self._plan.spool != "durable":
+            return []
+        return [
+            Violation("L1", operation.op, "in durable custody, and never delivered", op.ended_at_s)
+            for operation in self._plan.operations
+            if (op := self._judge.ops.get(operation.op)) is not None
+            and op.outcome == "in_custody"
+            and not op.takers
+            and operation.at_s + operation.lifetime_s > self._plan.healed_at_s + RECOVERY_LIMIT_S
+        ]
 
     def _held_up(self) -> list[Violation]:
         """Return what was slow although nothing went wrong along its own flow."""

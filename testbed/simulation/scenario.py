@@ -64,6 +64,8 @@ class Plan:
     """By machine: the service that runs there."""
     joins_datagrams: bool = True
     rekey_after_s: float = 3600.0
+    spool: str = ""
+    """Of all routers: none, "spill" (what memory has no room for) or "durable" (custody too)."""
     isolated_flows: tuple[tuple[str, str], ...] = ()
     """Source and destination of what nothing that goes wrong elsewhere may hold up."""
     is_private: bool = False
@@ -91,7 +93,7 @@ class Plan:
         text = [
             f"seed {self.seed}, scenario {self.scenario}, topology {self.topology}",
             f"joins_datagrams {self.joins_datagrams}, is_private {self.is_private}, "
-            f"rekey_after_s {self.rekey_after_s:g}, "
+            f"rekey_after_s {self.rekey_after_s:g}, spool {self.spool!r}, "
             f"has_fast_aes {self.has_fast_aes}, store_bytes {self.store_bytes}, "
             f"max_unanswered_count {self.max_unanswered_count}, "
             f"detached_hold_s {self.detached_hold_s:g}",
@@ -305,6 +307,35 @@ def _power_cut(draw: _Draw) -> Plan:
     return _line(draw, (fault,), lossy=rng.random() < 0.4)
 
 
+def _durable(draw: _Draw) -> Plan:
+    """What a router took survives its end, whatever the end."""
+    rng = draw.rng
+    kind = rng.choice(["kill", "power_cut", "power_cut"])
+    after = rng.choice([None, Entry.TOOK, Entry.TOOK, Entry.PASSED])
+    target, for_s = rng.choice(["R1", "R2"]), rng.uniform(0.1, 4.0)
+    at_s = draw.moment()
+    faults = [Fault(kind, target, at_s, for_s, after=after)]
+    if rng.random() < 0.3:
+        # What is dated on disk, and numbered by the date, meets another date.
+        by_s = rng.choice([-86_400.0, -2.0])
+        faults.append(Fault("step_clock", target, at_s - 0.3, amount=by_s))
+    plan = _line(draw, tuple(faults), lossy=rng.random() < 0.3)
+    operations = tuple(
+        replace(o, wants_report=o.op % 4 == 0, lifetime_s=max(o.lifetime_s, 30.0))
+        for o in plan.operations
+    )
+    return replace(plan, operations=operations, spool="durable")
+
+
+def _spill(draw: _Draw) -> Plan:
+    """A router's next hop is away, and its memory has little room for what waits."""
+    rng = draw.rng
+    faults = [Fault("cut", rng.choice(LINE[1:]), draw.moment(), rng.uniform(2.0, 20.0))]
+    if rng.random() < 0.5:
+        faults.append(Fault("kill", "R1", faults[0].at_s + 1.5, 0.5))
+    return replace(_line(draw, tuple(faults)), spool="spill", faults_overlap=True)
+
+
 def _degrade(draw: _Draw) -> Plan:
     fault = Fault("degrade", draw.rng.choice(LINE), draw.moment(), draw.rng.uniform(1.0, 6.0))
     return _line(draw, (fault,))
@@ -450,6 +481,8 @@ SCENARIOS: dict[str, Callable[[_Draw], Plan]] = {
     "degrade": _degrade,
     "kill_router": _kill_router,
     "power_cut": _power_cut,
+    "durable": _durable,
+    "spill": _spill,
     "kill_host": _kill_host,
     "pause": _pause,
     "clocks": _clocks,

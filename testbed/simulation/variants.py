@@ -27,6 +27,7 @@ from packetcloud.chunk.reasons import Reason
 from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.endpoint_core import EndpointCore
 from packetcloud.host.outstanding import OutstandingSends
+from packetcloud.router.chunk_log import ChunkLog
 from packetcloud.router.custody import CustodyBook
 from packetcloud.router.forward import Forwarder
 from packetcloud.router.redial import Redial
@@ -240,6 +241,10 @@ def _forgets(when: Settlement) -> Callable[[Any], Any]:
     return spoil
 
 
+def _syncs_nothing(original: Any) -> Any:
+    return lambda self: None
+
+
 def _calls_again_at_once(original: Any) -> Any:
     def succeeded(self: Redial, guid: Any, now: float) -> None:
         self._targets[guid].is_calling = False
@@ -413,6 +418,13 @@ VARIANTS = (
         "pause",
         ("L5",),
         ((CustodyBook, "give_up", _knows_of_no_copies),),
+    ),
+    Variant(
+        "acknowledges before the disk has it",
+        "Durable custody without the fsync: what was acknowledged is gone after a power cut.",
+        "durable",
+        ("L1",),
+        ((ChunkLog, "sync", _syncs_nothing),),
     ),
     Variant(
         "calls again at once",

@@ -11,7 +11,12 @@ from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.host.endpoint_core import EndpointLimits
 from packetcloud.host.outstanding import SendLimits
-from packetcloud.router.settings import RouterNeighbour, RouterSettings, ServiceSettings
+from packetcloud.router.settings import (
+    RouterNeighbour,
+    RouterSettings,
+    ServiceSettings,
+    SpoolSettings,
+)
 from packetcloud.testbed.simulation.journal import Line
 from packetcloud.testbed.simulation.machine import Machine
 from packetcloud.testbed.simulation.network import Network, Path
@@ -40,6 +45,13 @@ HOP = HopConfig(
 HOSTS = SendLimits(max_outstanding_bytes=4 << 20, max_outstanding_count=256, max_waiting_count=512)
 ROUTERS_OF = {"line": {"A": "R1", "B": "R2"}, "star": {"A": "R1", "B": "R1"}}
 ROUTERS_OF["three"] = ROUTERS_OF["star"] | {"C": "R1"}
+_SPOOLS = {
+    "": None,
+    "spill": SpoolSettings(max_bytes=2 << 20, memory_bytes=20_000, reserve_bytes=4096),
+    "durable": SpoolSettings(
+        max_bytes=2 << 20, memory_bytes=200_000, reserve_bytes=4096, is_durable=True
+    ),
+}
 NAS = {"R1": NA(1), "R2": NA(2)}
 
 
@@ -167,6 +179,7 @@ class World:
             name,
             store_bytes=self.plan.store_bytes,
             detached_hold_s=self.plan.detached_hold_s,
+            spool=_SPOOLS[self.plan.spool],
             services=services,
             neighbours=neighbours,
             names=names,

@@ -11,8 +11,8 @@ from packetcloud.testbed.simulation.campaign import command_of, run_checked
 from packetcloud.testbed.simulation.run import SeedResult, run_seed
 from packetcloud.testbed.simulation.scenario import SCENARIOS
 
-SEEDS_COUNT = 260
-SEEDS_PER_TEST = 26
+SEEDS_COUNT = 2000
+SEEDS_PER_TEST = 25
 """A few seconds: small enough that workers share the load evenly."""
 
 
