@@ -12,6 +12,9 @@ INITIAL_RTT_S = 0.1
 MAX_ACK_DELAY_S = 0.005
 """A receiver holds an ACK back no longer than this, unless its process was not running."""
 MAX_BACKOFF_COUNT = 6
+LONGEST_PROBE_TIMEOUT_S = 1.0
+"""Unless one answer takes longer. Where half of all datagrams vanish each way, one question in four
+is answered: within the idle time-out of 15 s there must be many of them."""
 MIN_RTT_WINDOW_S = 10.0
 """The minimum is forgotten after this long, so that a longer path is noticed."""
 
@@ -59,4 +62,5 @@ class RttEstimator:
         get no answer, and one of them says nothing.
         """
         base = self.smoothed_s + max(4 * self.variation_s, GRANULARITY_S) + MAX_ACK_DELAY_S
-        return base * float(1 << min(max(backoff_count - 1, 0), MAX_BACKOFF_COUNT))
+        doubled = base * float(1 << min(max(backoff_count - 1, 0), MAX_BACKOFF_COUNT))
+        return max(base, min(doubled, LONGEST_PROBE_TIMEOUT_S))

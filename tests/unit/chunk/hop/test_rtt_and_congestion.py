@@ -12,7 +12,11 @@ from packetcloud.chunk.hop.congestion import (
     Mode,
 )
 from packetcloud.chunk.hop.cubic import CubicWindow
-from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
+from packetcloud.chunk.hop.rtt import (
+    LONGEST_PROBE_TIMEOUT_S,
+    MAX_ACK_DELAY_S,
+    RttEstimator,
+)
 
 
 def test_the_first_sample_sets_the_estimate() -> None:
@@ -51,7 +55,9 @@ def test_the_probe_timeout_doubles_and_stops_doubling() -> None:
     assert rtt.probe_timeout_s(0) == pytest.approx(base)
     assert rtt.probe_timeout_s(1) == pytest.approx(base)
     assert rtt.probe_timeout_s(3) == pytest.approx(4 * base)
-    assert rtt.probe_timeout_s(50) == pytest.approx(64 * base)
+    assert rtt.probe_timeout_s(50) == LONGEST_PROBE_TIMEOUT_S
+    rtt.add_sample(4.0, 0.0, 2.0)
+    assert rtt.probe_timeout_s(50) == rtt.probe_timeout_s(0) > LONGEST_PROBE_TIMEOUT_S
 
 
 class Path:
