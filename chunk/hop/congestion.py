@@ -28,6 +28,7 @@ MAX_WINDOW_BYTES = 1 << 30
 START_GAIN = 2.89
 """Doubles what arrives each round trip: BBR's 2/ln 2."""
 STEADY_WINDOW_GAIN = 2.0
+MAX_HOST_DELAY_S = 0.025
 GROWTH_FACTOR = 1.25
 ROUNDS_WITHOUT_GROWTH = 3
 CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -88,6 +89,9 @@ class _Round:
     lost: int = 0
     sent: int = 0
     is_late: bool = False
+    """The host could not keep the pace."""
+    is_limited: bool = False
+    """There was a time with nothing to send in it."""
     min_rtt_s: float = float("inf")
 
 
@@ -121,6 +125,7 @@ class Congestion:
         self._rounds_with_queue = 0
         self._overflows = 0
         self._yield_lost = self._yield_delivered = 0
+        self._rate_before = 0.0
         self._phase = 0
         self._drained_rounds = 0
         self._was_draining = False
@@ -128,8 +133,8 @@ class Congestion:
         random."""
         self._sent_rate = float("inf")
         """Of the round before this one, whose bytes are heard of in this one."""
-        self._was_late = False
-        """The round before this one was late: what is heard of in this one was sent in it."""
+        self._was_no_measure = False
+        """Nor was the round before this one: what is heard of in this one was sent in it."""
         self._mode_rounds = 0
         self._mode_since = 0.0
         self._resume = Mode.CRUISING
@@ -223,6 +228,11 @@ class Congestion:
             self._round = _Round(now, self._delivered, next_burst)
             self._sent_rate = float("inf")
 
+    def on_nothing_to_send(self) -> None:
+        """What is sent in this round says how fast the source is, not the path."""
+        if self._round is not None:
+            self._round.is_limited = True
+
     def on_ack(
         self,
         delivered_bytes: int,
@@ -259,8 +269,9 @@ class Congestion:
         if largest < current.end_burst or elapsed < shortest:
             return
         self._round = _Round(now, delivered_bytes, next_burst)
-        limited = limited or current.is_late or self._was_late
-        self._was_late = current.is_late
+        is_no_measure = current.is_late or current.is_limited
+        limited = limited or is_no_measure or self._was_no_measure
+        self._was_no_measure = is_no_measure
         self._end_round(current, delivered_bytes - current.delivered, elapsed, limited, now)
         if self.mode is Mode.DRAINING and in_flight_bytes <= self.path.product_bytes:
             self._enter(Mode.CRUISING, now)
@@ -344,6 +355,7 @@ class Congestion:
             self._overflows = 0
         if mode is Mode.YIELDING:
             self._yield_lost = self._yield_delivered = 0
+            self._rate_before = self.path.rate_bytes_per_s
         self.mode = mode
         self._mode_rounds = 0
         self._mode_since = now
@@ -354,9 +366,14 @@ class Congestion:
             self._yield_delivered += delivered
         if now - self._mode_since >= YIELD_S and self._mode_rounds >= YIELD_ROUNDS:
             self.path.verify_loss(self._yield_lost, self._yield_delivered)
-            self._best_rate = 0.0
-            self._rounds_without_growth = 0
-            self._enter(Mode.STARTING, now)
+            if self.path.random_loss > LOSS_RATIO:
+                self._best_rate = 0.0
+                self._rounds_without_growth = 0
+                self._enter(Mode.STARTING, now)
+            else:
+                # The loss was ours: a new start would overrun a short queue again.
+                self.path.add_rate(self._rate_before)
+                self._enter(Mode.CRUISING, now)
 
     def _continue_start(self, sample: float, is_over: bool, now: float) -> None:
         if sample >= self._best_rate * GROWTH_FACTOR:
@@ -405,5 +422,9 @@ class Congestion:
             case Mode.YIELDING:
                 wanted = 2 * YIELD_GAIN * product
             case _:
-                wanted = STEADY_WINDOW_GAIN * product
+                # The pace bounds the queue. The window only has to outlast the delay of busy hosts:
+                # if it did not, it would be what is measured, and shrink from round to round.
+                delay_s = max(self._rtt.smoothed_s - self.path.min_rtt_s, 0.0)
+                rate = self.path.send_rate_bytes_per_s
+                wanted = STEADY_WINDOW_GAIN * (product + rate * min(delay_s, MAX_HOST_DELAY_S))
         self.window_bytes = min(max(wanted, self._least_bytes), MAX_WINDOW_BYTES)

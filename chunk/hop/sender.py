@@ -347,6 +347,7 @@ class Sender:
             head = self.flows.head()
             if head is None or not self._may_start(head, now):
                 self._limited = True
+                self.congestion.on_nothing_to_send()
                 return self._next_background(rows, now)
             if head.is_small:
                 return self._send_bundles(None, rows, now)
