@@ -189,7 +189,8 @@ class _Run:
             if op is None or op.forgot or op.takers or not operation.wants_report:
                 continue
             begins_s = max(operation.at_s, self._plan.healed_at_s)
-            left_s = op.submitted_s + operation.lifetime_s - begins_s
+            # Until it ended: a custodian may give up earlier than the lifetime, during an outage.
+            left_s = op.ended_at_s - begins_s
             if left_s > RECOVERY_LIMIT_S and op.outcome.startswith("expired"):
                 text = f"expired after {left_s:.1f} s without a fault"
                 found.append(Violation("L10", operation.op, text, op.ended_at_s))
