@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from packetcloud.testbed.simulation.journal import Entry, Line
+from packetcloud.testbed.simulation.journal import NO_POWER, Entry, Line
 
 GRACE_S = 1.5
 """A report may be on its way for a second after the lifetime; the rest is one turn of a loop."""
@@ -67,6 +67,7 @@ class StreamingJudge:
         self._guids = names
         self._took: Counter[tuple[int, str, str]] = Counter()
         self._died: set[tuple[str, float]] = set()
+        self._lost_power: dict[str, float] = {}
         self._passed: Counter[tuple[int, str, str]] = Counter()
 
     @property
@@ -85,6 +86,8 @@ class StreamingJudge:
                 self._taken(line)
             case Entry.DIED:
                 self._died.add((line.node, line.time_s))
+                if line.outcome == NO_POWER:
+                    self._lost_power[line.node] = line.time_s
             case Entry.ENDED:
                 self._ended(line)
             case Entry.FORGOT:
@@ -111,8 +114,13 @@ class StreamingJudge:
         if line.digest != op.digest:
             self._violated("L3", line, f"taken as {line.digest}, sent as {op.digest}")
         first_s = op.takers.get(line.node)
-        # Killed in the moment of taking it, a host takes it again: docs/reference/host.md.
-        if first_s is not None and (line.node, first_s) not in self._died:
+        # Killed in the moment of taking it, a host takes it again; a power cut takes the notes of
+        # earlier ones with it: docs/reference/host.md, docs/protocol/hop.md.
+        if (
+            first_s is not None
+            and (line.node, first_s) not in self._died
+            and first_s > self._lost_power.get(line.node, float("-inf"))
+        ):
             self._violated("L2", line, f"taken again, first at {first_s:.6f} s")
         op.takers.setdefault(line.node, line.time_s)
         if op.end in _FAILURES:
@@ -152,6 +160,11 @@ def sorted_verdicts(lines: Iterable[Line]) -> set[tuple[str, int]]:
     """Return (promise, operation) for every breach of L1, L2 and L3, from the whole journal."""
     lines = list(lines)
     deaths = {(line.node, line.time_s) for line in lines if line.entry is Entry.DIED}
+    cuts = {
+        line.node: line.time_s
+        for line in lines
+        if line.entry is Entry.DIED and line.outcome == NO_POWER
+    }
     wanted = {
         Entry.SUBMITTED: "accepted",
         Entry.ENDED: "told",
@@ -173,7 +186,11 @@ def sorted_verdicts(lines: Iterable[Line]) -> set[tuple[str, int]]:
         first_s = min((row[4] for row in delivered), default=float("inf"))
         if (accepted and not told) or any(row[4] < first_s for row in claims):
             broken.add(("L1", op))
-        places = [row[2] for row in delivered if (row[2], row[4]) not in deaths]
+        places = [
+            row[2]
+            for row in delivered
+            if (row[2], row[4]) not in deaths and row[4] > cuts.get(row[2], float("-inf"))
+        ]
         if len(places) != len(set(places)) or len(accepted) > 1:
             broken.add(("L2", op))
         digests = {row[3] for row in accepted}

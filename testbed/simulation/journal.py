@@ -25,7 +25,7 @@ class Entry(Enum):
     REFUSED = "D refused"
     """The receiving application said no."""
     DIED = "D died"
-    """The receiving process was killed; of no operation."""
+    """The receiving process was killed; of no operation. `outcome`: `NO_POWER` or nothing."""
     TOOK = "C took"
     """A custodian told its neighbour that it has the chunk."""
     PASSED = "C passed"
@@ -34,6 +34,9 @@ class Entry(Enum):
     """A custodian ended its custody and reported to the source."""
     FORGOTTEN = "C forgotten"
     """A custodian died with the chunk in its memory only."""
+
+
+NO_POWER = "no power"
 
 
 class Line(NamedTuple):

@@ -36,7 +36,7 @@ from packetcloud.services.sdk import ChunkContext, NetworkService, ServiceChunk,
 from packetcloud.testbed.simulation.disk import SimulatedFolder
 from packetcloud.testbed.simulation.disk_worker import SimulatedDiskWorker
 from packetcloud.testbed.simulation.hop_node import SimulatedHopNode
-from packetcloud.testbed.simulation.journal import Entry, Line
+from packetcloud.testbed.simulation.journal import NO_POWER, Entry, Line
 from packetcloud.testbed.simulation.machine import Address, Machine, Process
 from packetcloud.testbed.simulation.network import Network
 from packetcloud.testbed.simulation.payload import digest_of, make_payload, op_of
@@ -250,7 +250,8 @@ class HostProgram(Program):
     def killed(self) -> None:
         super().killed()
         self.endpoint = None
-        self._line(Entry.DIED, 0, "", 0, 0, "")
+        outcome = "" if self.machine.is_powered else NO_POWER
+        self._line(Entry.DIED, 0, "", 0, 0, "", outcome)
         for op, (operation, chunk_id, digest) in self._open_ops.items():
             source = self.guid.short
             self._line(Entry.FORGOT, op, source, chunk_id, operation.size, digest)

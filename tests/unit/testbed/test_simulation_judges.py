@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from packetcloud.testbed.simulation.checker import GRACE_S, StreamingJudge, sorted_verdicts
-from packetcloud.testbed.simulation.journal import Entry, Line
+from packetcloud.testbed.simulation.journal import NO_POWER, Entry, Line
 
 GUIDS = {"A": "guid-a", "R": "guid-r", "B": "guid-b"}
 
@@ -94,3 +94,14 @@ def test_custody_passed_on_needs_one_taking_for_each_time() -> None:
     assert promises(submitted(), took, passed, passed, ended("expired")) == {"L4"}
     other = line(2.0, "B", Entry.TOOK, outcome="guid-r")
     assert promises(submitted(), other, passed, ended("expired")) == {"L4"}
+
+
+def test_a_power_cut_may_take_the_notes_of_what_was_taken_before_it_and_not_after() -> None:
+    """docs/protocol/hop.md: the notes of a receiver are not synced."""
+    cut = line(2.5, "B", Entry.DIED, op=0, outcome=NO_POWER)
+    once = (submitted(), taken(2.0), cut, taken(3.0), ended("delivered", 3.5))
+    assert promises(*once) == set()
+    twice = (submitted(), cut, taken(2.8), taken(3.0), ended("delivered", 3.5))
+    assert promises(*twice) == {"L2"}
+    killed = (submitted(), taken(2.0), died(2.5), taken(3.0), ended("delivered", 3.5))
+    assert promises(*killed) == {"L2"}
