@@ -70,6 +70,7 @@ class DiskWorker:
                 try:
                     results = run_group(self._log, group, time.perf_counter)
                 except Exception:
+                    # A fault of ours fails this group; the thread lives on for those after it.
                     _log.exception("fault of the disk worker")
                     results = [failed(one) for one in group if isinstance(one, Put | Read)]
                 self._answer(results)

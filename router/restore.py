@@ -127,6 +127,7 @@ class Restorer:
             try:
                 self._dispatch.run_step(entry, now)
             except Exception:
+                # Whatever it was, this chunk ends, and those behind it do not wait for ever.
                 self._fault(entry)
         self.look(now)
 

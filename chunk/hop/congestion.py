@@ -88,10 +88,9 @@ class _Round:
     end_burst: int
     lost: int = 0
     sent: int = 0
-    is_late: bool = False
-    """The host could not keep the pace."""
-    is_limited: bool = False
-    """There was a time with nothing to send in it."""
+    says_little: bool = False
+    """The host could not keep the pace, or had nothing to send for a time: its rate is not the
+    path's."""
     min_rtt_s: float = float("inf")
 
 
@@ -133,8 +132,8 @@ class Congestion:
         random."""
         self._sent_rate = float("inf")
         """Of the round before this one, whose bytes are heard of in this one."""
-        self._was_no_measure = False
-        """Nor was the round before this one: what is heard of in this one was sent in it."""
+        self._said_little = False
+        """The round before this one."""
         self._mode_rounds = 0
         self._mode_since = 0.0
         self._resume = Mode.CRUISING
@@ -209,7 +208,7 @@ class Congestion:
         A round in which the host could not keep the pace says how fast the host is, not the path.
         """
         if self._round is not None and now - self._release_at > self._catch_up_s:
-            self._round.is_late = True
+            self._round.says_little = True
 
     # --- what the path says ---------------------------------------------------------------------
 
@@ -231,7 +230,7 @@ class Congestion:
     def on_nothing_to_send(self) -> None:
         """What is sent in this round says how fast the source is, not the path."""
         if self._round is not None:
-            self._round.is_limited = True
+            self._round.says_little = True
 
     def on_ack(
         self,
@@ -269,9 +268,9 @@ class Congestion:
         if largest < current.end_burst or elapsed < shortest:
             return
         self._round = _Round(now, delivered_bytes, next_burst)
-        is_no_measure = current.is_late or current.is_limited
-        limited = limited or is_no_measure or self._was_no_measure
-        self._was_no_measure = is_no_measure
+        # What is heard of in this round was sent in the one before it.
+        limited = limited or current.says_little or self._said_little
+        self._said_little = current.says_little
         self._end_round(current, delivered_bytes - current.delivered, elapsed, limited, now)
         if self.mode is Mode.DRAINING and in_flight_bytes <= self.path.product_bytes:
             self._enter(Mode.CRUISING, now)

@@ -679,14 +679,7 @@ class Receiver:
             beyond = transfer - self._done_below >= wire.TRANSFER_WINDOW_COUNT
             if beyond or self._is_settled(transfer):
                 continue
-            flow = 0
-            if transfer in self._incoming:
-                incoming = self._drop_partial(transfer)
-                body_bytes, flow = incoming.body_bytes, incoming.flow
-            else:
-                body_bytes = min(body_bytes, self._max_body_bytes + self._overhead_bytes)
-                self._hold(body_bytes)
-            self._release(body_bytes, flow)
+            self._drop(transfer, body_bytes)
             self._refused[transfer] = wire.GIVEN_BACK
         self.ack_now = True
 
@@ -819,6 +812,11 @@ class Receiver:
             return
         if self._is_settled(transfer):
             return
+        self._drop(transfer, body_bytes)
+        self._note_done(transfer)
+
+    def _drop(self, transfer: int, body_bytes: int) -> None:
+        """Give up a transfer, begun here or not; the books are as if it had come and gone."""
         flow = 0
         if transfer in self._incoming:
             incoming = self._drop_partial(transfer)
@@ -827,7 +825,6 @@ class Receiver:
             body_bytes = min(body_bytes, self._max_body_bytes + self._overhead_bytes)
             self._hold(body_bytes)
         self._release(body_bytes, flow)
-        self._note_done(transfer)
 
     def _is_settled(self, transfer: int) -> bool:
         return (

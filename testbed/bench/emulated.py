@@ -92,6 +92,7 @@ class EmulatedScene(Scene):
                 lab, self._emulators, leaf, centre, plain, plain, 0, mtu, self.emulator
             )
         except BaseException:
+            # Also when interrupted: the caller has no handle yet to end the processes with.
             self._emulators.close()
             raise
         self.links[leaf.role] = link

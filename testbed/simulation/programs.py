@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class Tempo:
     """It refuses operations whose number divides by this; 0 = none."""
 
 
-class Program:
+class Program(ABC):
     """What a machine runs, again and again: `start` after each end."""
 
     role = Role.HOST
@@ -103,9 +104,9 @@ class Program:
     def guid(self) -> GUID:
         return self.identity.guid
 
+    @abstractmethod
     def start(self) -> None:
         """Begin a new process."""
-        raise NotImplementedError
 
     def killed(self) -> None:
         """The process died: write down what died with it."""

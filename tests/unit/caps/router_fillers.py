@@ -23,6 +23,7 @@ from tests.unit.router.router_fakes import (
     C,
     FakeNeighbour,
     FakeNetwork,
+    PlainBody,
     S,
     T,
     chunk,
@@ -41,32 +42,6 @@ def of_size(size: int, **changes: Any) -> bytes:
 
 def number_name(number: int) -> GUID:
     return GUID(number.to_bytes(20, "big"))
-
-
-class _Body:
-    """A body without the checks of the fakes: a quarter of a million of them is held."""
-
-    flow = 0
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytearray) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def head(self, count: int) -> bytes:
-        return bytes(self.data[:count])
-
-    def patch(self, offset: int, data: bytes) -> None:
-        self.data[offset : offset + len(data)] = data
-
-    def contiguous(self) -> memoryview:
-        return memoryview(self.data)
-
-    def release(self) -> None:
-        pass
 
 
 class _Neighbour:
@@ -116,7 +91,7 @@ class _Router:
         return neighbour
 
     def take(self, neighbour: _Neighbour, data: bytes, kind: BodyKind = BodyKind.CHUNK) -> Any:
-        return self.core.body_received(neighbour, kind, _Body(bytearray(data)), self.now)
+        return self.core.body_received(neighbour, kind, PlainBody(bytearray(data)), self.now)
 
     def settle_all(self, neighbour: _Neighbour) -> None:
         tokens, neighbour.tokens = neighbour.tokens, []

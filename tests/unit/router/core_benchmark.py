@@ -20,6 +20,7 @@ from tests.unit.router.router_fakes import (
     A,
     B,
     C,
+    PlainBody,
     S,
     T,
     U,
@@ -32,30 +33,6 @@ from tests.unit.router.router_fakes import (
 BURST_COUNT = 64
 """Chunks between two looks at the clock, about one train of a hop."""
 SERVICES = (S, T, U, sid("w"))
-
-
-class _Body:
-    flow = 0
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytearray) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def head(self, count: int) -> bytes:
-        return bytes(self.data[:count])
-
-    def patch(self, offset: int, data: bytes) -> None:
-        self.data[offset : offset + len(data)] = data
-
-    def contiguous(self) -> memoryview:
-        return memoryview(self.data)
-
-    def release(self) -> None:
-        pass
 
 
 class _Neighbour:
@@ -132,7 +109,7 @@ def core_us_per_chunk(
     now, spent = 1.0, 0.0
     for _ in range(count // BURST_COUNT):
         now += 0.001
-        bodies = [_Body(bytearray(data)) for _ in range(BURST_COUNT)]
+        bodies = [PlainBody(bytearray(data)) for _ in range(BURST_COUNT)]
         begun = time.process_time()
         for body in bodies:
             assert core.body_received(source, BodyKind.CHUNK, body, now) is None
@@ -142,7 +119,7 @@ def core_us_per_chunk(
             for token, _ in tasks:
                 core.body_settled(vi, token, Settlement.ACCEPTED, 0, now)
             for _, prefix in tasks:
-                verdict = _Body(bytearray(prefix[:8] + verdict_tail))
+                verdict = PlainBody(bytearray(prefix[:8] + verdict_tail))
                 core.body_received(vi, BodyKind.VERDICT, verdict, now)
         for token, _ in out.take():
             core.body_settled(out, token, Settlement.ACCEPTED, 0, now)

@@ -47,6 +47,32 @@ A, B, C = guid("a"), guid("b"), guid("c")
 S, T, U = sid("s"), sid("t"), sid("u")
 
 
+class PlainBody:
+    """A body without the checks of the fakes: many thousands of them are held."""
+
+    flow = 0
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def head(self, count: int) -> bytes:
+        return bytes(self.data[:count])
+
+    def patch(self, offset: int, data: bytes) -> None:
+        self.data[offset : offset + len(data)] = data
+
+    def contiguous(self) -> memoryview:
+        return memoryview(self.data)
+
+    def release(self) -> None:
+        pass
+
+
 class FakeBody:
     """A received body that fails the test when it is used after its release."""
 
