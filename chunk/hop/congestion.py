@@ -141,6 +141,8 @@ class Congestion:
         self._empty_rounds = 0
         self._is_recovering = False
         self._release_at = 0.0
+        self.pace_bytes_per_s = self._pace()
+        """How fast bursts may leave; of the present round."""
 
     def reset(self) -> None:
         """Forget everything: the neighbour is somewhere else now."""
@@ -155,9 +157,7 @@ class Congestion:
 
     # --- pace -----------------------------------------------------------------------------------
 
-    @property
-    def pace_bytes_per_s(self) -> float:
-        """How fast bursts may leave."""
+    def _pace(self) -> float:
         match self.mode:
             case Mode.STARTING:
                 return 2 * self.window_bytes / self._rtt.smoothed_s
@@ -260,6 +260,7 @@ class Congestion:
         current = self._round
         if current is None:
             self._round = _Round(now, delivered_bytes, next_burst)
+            self.pace_bytes_per_s = self._pace()
             return
         if rtt_s is not None:
             current.min_rtt_s = min(current.min_rtt_s, rtt_s)
@@ -274,6 +275,7 @@ class Congestion:
         self._end_round(current, delivered_bytes - current.delivered, elapsed, limited, now)
         if self.mode is Mode.DRAINING and in_flight_bytes <= self.path.product_bytes:
             self._enter(Mode.CRUISING, now)
+        self.pace_bytes_per_s = self._pace()
 
     def _end_round(
         self, ended: _Round, delivered: int, elapsed: float, limited: bool, now: float

@@ -53,7 +53,7 @@ ACK_BYTES = 512 << 10
 
 _TRANSFER = struct.Struct(">III")
 """transfer, body bytes and segment index of a segment header, from its byte 12 on."""
-_BODY_KINDS = frozenset(int(kind) for kind in BodyKind)
+_BODY_KINDS = {int(kind): kind for kind in BodyKind}
 _WORDS = wire.DATA_HEADER_WORDS
 _INDEX_WORD = 5
 _BURST_WORD = 6
@@ -319,7 +319,7 @@ class Receiver:
     def _are_right(self, words: Words) -> bool:
         """Tell whether all checks are right of headers that have one kind, flow and epoch."""
         if self._ring is None:
-            return not words[:, _CHECK_WORD].any()
+            return not np.count_nonzero(words[:, _CHECK_WORD])
         keys = self._ring.receive_keys(int(words[0, 0]) >> 20 & 15)
         return keys.check.is_run_right(words)
 
@@ -578,7 +578,7 @@ class Receiver:
             self._current = next(iter(self._incoming.values()), None)
         if self._spare is None and not self._incoming:
             self._spare = self._pool.take_store(incoming.segments, self.stride)
-        self._settle(transfer, BodyKind(incoming.kind), body)
+        self._settle(transfer, _BODY_KINDS[incoming.kind], body)
 
     def _whole_body(self, transfer: int, incoming: _Incoming) -> StoredBody | None:
         """Return the body of a transfer that is whole; None when something of it was altered."""
@@ -638,10 +638,13 @@ class Receiver:
             self._refused[transfer] = Reason.DIGEST_MISMATCH
             self.ack_now = True
 
-    def repair_at(self, patience_s: float) -> float | None:
-        """Return when `repair_frames` has something to say; None when nothing is damaged."""
-        if not self._repairs:
-            return None
+    @property
+    def has_repairs(self) -> bool:
+        """Whether a transfer is damaged: `repair_at` and `repair_frames` are about these."""
+        return bool(self._repairs)
+
+    def repair_at(self, patience_s: float) -> float:
+        """Return when `repair_frames` has something to say."""
         return min(repair.due_at(patience_s) for repair in self._repairs.values())
 
     def repair_frames(self, patience_s: float, now: float) -> Iterator[bytes]:
@@ -753,7 +756,7 @@ class Receiver:
             return
         self._hold(size, flow)
         body = SmallBody(bytearray(data), self._release, size, flow)
-        self._settle(transfer, BodyKind(kind), body)
+        self._settle(transfer, _BODY_KINDS[kind], body)
 
     # --- settling -------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
@@ -252,29 +251,29 @@ class Session:
         now: float,
     ) -> list[memoryview]:
         """Take in a train of DATA; see `Receiver.receive_rows`."""
-        with self._hearing(now):
+        known = self.receiver.fresh_segments
+        try:
             return self.receiver.receive_rows(array, length, row_bytes, placed, now)
+        finally:
+            self._heard_data(known, now)
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
     ) -> bool:
         """Take in jumbo datagrams; see `Receiver.receive_split`."""
-        with self._hearing(now):
+        known = self.receiver.fresh_segments
+        try:
             return self.receiver.receive_split(store, row, count, last_bytes, now)
+        finally:
+            self._heard_data(known, now)
 
-    @contextmanager
-    def _hearing(self, now: float) -> Iterator[None]:
-        """Note that the neighbour lives, if DATA brings what was not here before.
+    def _heard_data(self, known_segments: int, now: float) -> None:
+        """Note that the neighbour lives, if DATA brought what was not here before.
 
         In an open session any datagram is taken for a sign of life.
         """
-        receiver = self.receiver
-        known = receiver.fresh_segments
-        try:
-            yield
-        finally:
-            if self.suite is Suite.OPEN or receiver.fresh_segments > known:
-                self._heard(now)
+        if self.suite is Suite.OPEN or self.receiver.fresh_segments > known_segments:
+            self._heard(now)
 
     def receive_bundle(self, data: memoryview, now: float) -> None:
         """Take in a BUNDLE datagram. Raises: ProtocolError."""
@@ -493,8 +492,9 @@ class Session:
             yield self._control(frames)
         for digests in self.sender.take_digests():
             yield self._control([digests])
-        for question in self.receiver.repair_frames(self.rtt.probe_timeout_s(0), now):
-            yield self._control([question])
+        if receiver.has_repairs:
+            for question in receiver.repair_frames(self.rtt.probe_timeout_s(0), now):
+                yield self._control([question])
         if self._mtu is not None:
             yield from self._stride_control(self._mtu, now)
 
@@ -539,9 +539,8 @@ class Session:
             deadline = min(deadline, self._stride_deadline(self._mtu))
         if self._rekeying is not None:
             deadline = min(deadline, self._rekeying.next_timeout(self.rtt.probe_timeout_s(0)))
-        repair_at = self.receiver.repair_at(self.rtt.probe_timeout_s(0))
-        if repair_at is not None:
-            deadline = min(deadline, repair_at)
+        if self.receiver.has_repairs:
+            deadline = min(deadline, self.receiver.repair_at(self.rtt.probe_timeout_s(0)))
         sender_deadline = self.sender.next_timeout()
         return deadline if sender_deadline is None else min(deadline, sender_deadline)
 
