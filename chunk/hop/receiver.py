@@ -142,6 +142,8 @@ class Receiver:
         self._credit_bytes = credit_bytes
         self.window_bytes = window_bytes
         self._ring = ring
+        self._unsure_words = slice(_BURST_WORD, _BURST_WORD + 1 if ring is None else _WORDS)
+        """Those of a header that change within a run: the burst, and the check if it is one."""
         self._overhead_bytes = wire.TAG_BYTES if ring is not None else 0
         self._dropped = dropped
         self._deliver = deliver
@@ -254,7 +256,7 @@ class Receiver:
         if last_bytes < wire.DATA_HEADER_BYTES or count > MAX_TRAIN_ROWS:
             raise ProtocolError("short_segment", f"{last_bytes} bytes")
         words = np.ndarray((count, _WORDS), ">u4", array.data, 0, (row_bytes, 4)).astype(np.uint32)
-        if _is_one_run(words) and self._are_right(words):
+        if _is_one_run(words, self._unsure_words) and self._are_right(words):
             self._count(length)
             self._note_burst(wire.expand(int(words[-1, _BURST_WORD]), self._largest_burst), now)
             self._place(array, 0, count, row_bytes, last_bytes, placed, now)
@@ -299,7 +301,7 @@ class Receiver:
         """
         headers = store.headers[row : row + count]
         words = headers.reshape(-1).view(">u4").reshape(count, _WORDS).astype(np.uint32)
-        if not (_is_one_run(words) and self._are_right(words)):
+        if not (_is_one_run(words, self._unsure_words) and self._are_right(words)):
             return False
         low, body_bytes, index = _TRANSFER.unpack_from(headers.data, 12)
         incoming = self._incoming.get(wire.expand(low, self._done_below))
@@ -317,9 +319,9 @@ class Receiver:
         return True
 
     def _are_right(self, words: Words) -> bool:
-        """Tell whether all checks are right of headers that have one kind, flow and epoch."""
+        """Tell whether all checks are right of the headers of one run."""
         if self._ring is None:
-            return not np.count_nonzero(words[:, _CHECK_WORD])
+            return not words[0, _CHECK_WORD]
         keys = self._ring.receive_keys(int(words[0, 0]) >> 20 & 15)
         return keys.check.is_run_right(words)
 
@@ -1021,12 +1023,16 @@ def _ranges(transfers: Iterable[int], count: int) -> tuple[tuple[int, int], ...]
     return tuple((first & 0xFFFF_FFFF, number) for first, number in found)
 
 
-def _is_one_run(words: Words) -> bool:
-    """Tell whether the headers are of consecutive segments of one transfer, whatever the bursts."""
+def _is_one_run(words: Words, unsure: slice) -> bool:
+    """Tell whether the headers are of consecutive segments of one transfer.
+
+    Args:
+        unsure: words that may differ from one header to the next.
+    """
     if len(words) == 1:
         return True
     steps = words - words[0]
-    steps[:, _BURST_WORD:] = 0
+    steps[:, unsure] = 0
     return bool(steps.tobytes() == _STEPS[: len(words) * wire.DATA_HEADER_BYTES])
 
 

@@ -105,6 +105,7 @@ class Session:
         self.remote_id = remote_id
         self.stride = stride
         self.suite = ring.suite if ring is not None else Suite.OPEN
+        self._is_open = ring is None
         self.is_up = True
         self.is_confirmed = False
         """The neighbour has spoken on the session: its handshake is over too."""
@@ -250,30 +251,29 @@ class Session:
         placed: tuple[Store, int] | None,
         now: float,
     ) -> list[memoryview]:
-        """Take in a train of DATA; see `Receiver.receive_rows`."""
-        known = self.receiver.fresh_segments
+        """Take in a train of DATA; see `Receiver.receive_rows`.
+
+        The neighbour lives if that brings what was not here before; in an open session anyway.
+        """
+        receiver = self.receiver
+        known = receiver.fresh_segments
         try:
-            return self.receiver.receive_rows(array, length, row_bytes, placed, now)
+            return receiver.receive_rows(array, length, row_bytes, placed, now)
         finally:
-            self._heard_data(known, now)
+            if self._is_open or receiver.fresh_segments > known:
+                self._heard(now)
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
     ) -> bool:
         """Take in jumbo datagrams; see `Receiver.receive_split`."""
-        known = self.receiver.fresh_segments
+        receiver = self.receiver
+        known = receiver.fresh_segments
         try:
-            return self.receiver.receive_split(store, row, count, last_bytes, now)
+            return receiver.receive_split(store, row, count, last_bytes, now)
         finally:
-            self._heard_data(known, now)
-
-    def _heard_data(self, known_segments: int, now: float) -> None:
-        """Note that the neighbour lives, if DATA brought what was not here before.
-
-        In an open session any datagram is taken for a sign of life.
-        """
-        if self.suite is Suite.OPEN or self.receiver.fresh_segments > known_segments:
-            self._heard(now)
+            if self._is_open or receiver.fresh_segments > known:
+                self._heard(now)
 
     def receive_bundle(self, data: memoryview, now: float) -> None:
         """Take in a BUNDLE datagram. Raises: ProtocolError."""
