@@ -84,7 +84,8 @@ class HeaderCheck:
         kind, flow = first[0] >> 16 & 15, first[0] & 0xFFFF
         indices = _INDICES[index : index + count]
         checks = self.make(kind, flow, first[3], body_bytes, indices, words[:, _BURST_WORD], count)
-        return bool((checks == words[:, _CHECK_WORD]).all())
+        # A third of the time of `all`, which makes an array of one element.
+        return b"\0" not in (checks == words[:, _CHECK_WORD]).tobytes()
 
     def is_right(self, words: Words) -> npt.NDArray[np.bool_]:
         """Tell for each header, as native 32-bit words, whether its check is right."""

@@ -33,6 +33,7 @@ class RttEstimator:
         self.minimum_s = INITIAL_RTT_S
         self._minimum_at = float("-inf")
         self._has_sample = False
+        self._set_timeout()
 
     def add_sample(self, rtt_s: float, ack_delay_s: float, now: float) -> None:
         """Take in one measured round trip; `ack_delay_s` is the receiver's part of it."""
@@ -46,9 +47,14 @@ class RttEstimator:
         if not self._has_sample:
             self._has_sample = True
             self.smoothed_s, self.variation_s = rtt_s, rtt_s / 2
-            return
-        self.variation_s += (abs(self.smoothed_s - rtt_s) - self.variation_s) / 4
-        self.smoothed_s += (rtt_s - self.smoothed_s) / 8
+        else:
+            self.variation_s += (abs(self.smoothed_s - rtt_s) - self.variation_s) / 4
+            self.smoothed_s += (rtt_s - self.smoothed_s) / 8
+        self._set_timeout()
+
+    def _set_timeout(self) -> None:
+        patience_s = max(4 * self.variation_s, GRANULARITY_S)
+        self._timeout_s = self.smoothed_s + patience_s + MAX_ACK_DELAY_S
 
     @property
     def loss_delay_s(self) -> float:
@@ -61,6 +67,8 @@ class RttEstimator:
         Not for the first: where a third of all datagrams is lost each way, half of all questions
         get no answer, and one of them says nothing.
         """
-        base = self.smoothed_s + max(4 * self.variation_s, GRANULARITY_S) + MAX_ACK_DELAY_S
-        doubled = base * float(1 << min(max(backoff_count - 1, 0), MAX_BACKOFF_COUNT))
+        base = self._timeout_s
+        if backoff_count < 2:
+            return base
+        doubled = base * float(1 << min(backoff_count - 1, MAX_BACKOFF_COUNT))
         return max(base, min(doubled, LONGEST_PROBE_TIMEOUT_S))
