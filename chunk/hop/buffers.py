@@ -310,12 +310,16 @@ class SmallBody:
             self._on_release(self._held_bytes, self.flow)
 
 
-def gather(rows: RowBuffer, size: int, out: ByteArray) -> None:
-    """Copy the body of `size` bytes out of `rows` into the front of `out`."""
+def gather(rows: RowBuffer, size: int, out: ByteArray, first: int = 0) -> None:
+    """Copy the first `size` bytes of a body out of `rows` into `out`, but those before row `first`.
+
+    They come to stand in `out` where they are in the body.
+    """
     share = rows.stride - DATA_HEADER_BYTES
     whole, rest = divmod(size, share)
-    if whole:
-        out[: whole * share].reshape(whole, share)[:] = rows.payload[:whole]
+    if whole > first:
+        part = out[first * share : whole * share].reshape(whole - first, share)
+        part[:] = rows.payload[first:whole]
     if rest:
         out[whole * share : size] = rows.payload[whole, :rest]
 

@@ -66,6 +66,12 @@ CATCH_UP_SHARE = 0.25
 """Who was woken late may send so much of a round trip more at once: timers are that coarse, and a
 process waits for its turn on a busy machine."""
 SHORTEST_ROUND_S = 0.0005
+SLUMP_SHARE = 0.25
+SLUMP_ROUNDS = 2
+SLUMP_DATAGRAMS = 16
+"""When less than half of the rate arrives, although as much was sent, in so many rounds one after the
+other, of which each could have brought so many datagrams, the path is slower now. To wait until ten
+rounds have forgotten the faster time would fill a queue of seconds, as rounds are long then."""
 
 
 class Mode(Enum):
@@ -122,6 +128,7 @@ class Congestion:
         self._best_rate = 0.0
         self._rounds_without_growth = 0
         self._rounds_with_queue = 0
+        self._slow_rounds = 0
         self._overflows = 0
         self._yield_lost = self._yield_delivered = 0
         self._rate_before = 0.0
@@ -291,6 +298,7 @@ class Congestion:
         )
         # Answers that were held up and come at once would show a rate that was never sent.
         sample = min(delivered / elapsed, self._sent_rate)
+        self._note_slump(sample, elapsed, limited)
         self._sent_rate = ended.sent / elapsed
         is_telling = delivered > 0 and not (limited and sample < path.rate_bytes_per_s)
         if is_telling:
@@ -331,6 +339,22 @@ class Congestion:
             self._resume = self.mode
             self._enter(Mode.ASKING_RTT, now)
         self._set_window()
+
+    def _note_slump(self, sample: float, elapsed: float, limited: bool) -> None:
+        """Forget how fast the path was, if it no longer is."""
+        rate = self.path.rate_bytes_per_s
+        is_slow = (
+            sample < SLUMP_SHARE * rate
+            and not limited
+            and self.mode in (Mode.CRUISING, Mode.COMPETING)
+            and self._mode_rounds >= SLUMP_ROUNDS
+            and rate * elapsed >= SLUMP_DATAGRAMS * self._datagram_bytes
+        )
+        self._slow_rounds = self._slow_rounds + 1 if is_slow else 0
+        if self._slow_rounds >= SLUMP_ROUNDS:
+            self._slow_rounds = 0
+            self.path.add_rate(sample)
+            self.path.forget_rates_before(SLUMP_ROUNDS)
 
     def _note_overflow(self, lost: int, delivered: int) -> None:
         """Count rounds that lost more than the path loses of what is sent slowly."""

@@ -20,7 +20,7 @@ from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop.datagrams import TAG_BYTES
 from packetcloud.chunk.hop.header_check import KEY_BYTES as CHECK_KEY_BYTES
 from packetcloud.chunk.hop.header_check import HeaderCheck
-from packetcloud.chunk.hop.suites import KEY_BYTES, Suite, make_aead, make_stream
+from packetcloud.chunk.hop.suites import KEY_BYTES, Suite, make_aead, make_streams
 
 _LABEL = b"packetcloud hop 2 "
 EPOCHS = 16
@@ -61,7 +61,7 @@ def expand_key(secret: bytes, label: bytes, size: int) -> bytes:
 class DirectionKeys:
     """What protects one direction during one epoch."""
 
-    __slots__ = ("body", "body_stream", "check", "control", "digest_key", "epoch")
+    __slots__ = ("body", "body_streams", "check", "control", "digest_key", "epoch")
 
     def __init__(self, suite: Suite, secret: bytes, direction: bytes, epoch: int) -> None:
         size = 3 * KEY_BYTES + CHECK_KEY_BYTES
@@ -69,7 +69,7 @@ class DirectionKeys:
         self.epoch = epoch
         self.control = make_aead(suite, material[:KEY_BYTES])
         self.body = make_aead(suite, material[KEY_BYTES : 2 * KEY_BYTES])
-        self.body_stream = make_stream(suite, material[KEY_BYTES : 2 * KEY_BYTES])
+        self.body_streams = make_streams(suite, material[KEY_BYTES : 2 * KEY_BYTES])
         self.digest_key = material[2 * KEY_BYTES : 3 * KEY_BYTES]
         self.check = HeaderCheck(material[3 * KEY_BYTES :])
 

@@ -55,6 +55,8 @@ class BurstLayout:
             headers["burst"][index:end] = burst & 0xFFFF_FFFF
             start = index * stride
             return [body.rows.memory[start : start + size]], size
+        if outgoing.seal is not None:
+            outgoing.seal.seal_to(min(end * self._share, outgoing.body_bytes))
         if stride >= JUMBO_BYTES:
             return self._jumbo(outgoing, index, end, burst), size
         headers = self._headers

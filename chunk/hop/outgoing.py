@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.body_seal import seal_body
-from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, StoredBody
+from packetcloud.chunk.hop.body_seal import BodySeal
+from packetcloud.chunk.hop.buffers import BufferPool, StoredBody
 from packetcloud.chunk.hop.keys import DirectionKeys
 
 NEVER = 1 << 62
@@ -42,7 +42,7 @@ class Outgoing:
         "payload",
         "plain_bytes",
         "prefix",
-        "sealed",
+        "seal",
         "segments",
         "sends",
         "serial",
@@ -82,7 +82,7 @@ class Outgoing:
         self.segments = (self.body_bytes + share - 1) // share
         self.keys: DirectionKeys | None = None
         """What it was sealed with."""
-        self.sealed: ByteArray | None = None
+        self.seal: BodySeal | None = None
         self._plain = (prefix, payload)
         """What was handed over, to be sealed anew if this becomes another transfer."""
         self.lost: deque[tuple[int, int]] = deque()
@@ -125,24 +125,28 @@ class Outgoing:
         """Second byte of its headers: kind, and the epoch of the key."""
         return self.kind | (self.keys.epoch % 16 << 4 if self.keys is not None else 0)
 
-    def seal(self, keys: DirectionKeys, pool: BufferPool) -> None:
-        """Seal it as the transfer that it has become; what was handed over stays as it is."""
+    def seal_with(self, keys: DirectionKeys, pool: BufferPool) -> None:
+        """From now on it is sealed, as the transfer that it has become, by and by as it is sent.
+
+        What was handed over stays as it is.
+        """
         self.keys = keys
-        sealed = seal_body(
+        self.seal = BodySeal(
             keys, self.transfer, self.kind, self.flow, self.prefix, self.payload, pool
         )
-        self.sealed = sealed
-        self.prefix, self.payload = b"", sealed.data[: self.body_bytes]
+        self.prefix, self.payload = b"", self.seal.sealed.data[: self.body_bytes]
 
     def give_back(self, pool: BufferPool) -> None:
         """Give the buffer of the sealed body back; nothing of it is sent any more."""
-        if self.sealed is not None:
-            pool.give_flat(self.sealed)
-            self.sealed = None
+        if self.seal is not None:
+            pool.give_flat(self.seal.sealed)
+            self.seal = None
             self.payload = memoryview(b"")
 
     def shares(self, first: int, end: int, share: int) -> Iterator[memoryview]:
         """Yield the shares of segments [first, end) of a sealed body."""
+        if self.seal is not None:
+            self.seal.seal_to(min(end * share, self.body_bytes))
         for index in range(first, end):
             yield self.payload[index * share : (index + 1) * share]
 

@@ -58,6 +58,13 @@ class PathModel:
         self._samples.append(sample)
         self.rate_bytes_per_s = max(self._samples)
 
+    def forget_rates_before(self, rounds: int) -> None:
+        """The path has become slower: only the last `rounds` rounds say how fast it is."""
+        latest = list(self._samples)[-rounds:]
+        self._samples.clear()
+        self._samples.extend(latest)
+        self.rate_bytes_per_s = max(latest, default=0.0)
+
     def add_rtt(self, rtt_s: float, now: float) -> None:
         """Take in one round trip, less what the neighbour held its answer back."""
         if rtt_s <= self.min_rtt_s * (1 + SAME_RTT_SHARE):

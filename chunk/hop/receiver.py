@@ -20,7 +20,7 @@ import numpy.typing as npt
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Body, Deferral, Refusal
-from packetcloud.chunk.hop.body_seal import open_body, open_small_body
+from packetcloud.chunk.hop.body_seal import BodyOpening, open_body, open_small_body
 from packetcloud.chunk.hop.buffers import (
     BufferPool,
     ByteArray,
@@ -48,6 +48,8 @@ EVICTION_PAUSE_S = 0.1
 SLOW_BYTES_PER_S = 16 << 10
 """An unfinished transfer this old that came in slower than this gives way where its room is needed:
 1 MiB would take a minute. No path that carries a chunk before its deadline is as slow."""
+OPEN_BYTES = 32 << 10
+"""A sealed body is opened in pieces of at least so much as it comes; shorter ones in one."""
 ACK_BYTES = 512 << 10
 """An ACK is due after so many bytes at the latest."""
 
@@ -172,6 +174,8 @@ class Receiver:
         """Sum of the bodies that were refused, forgotten or released by the layer above."""
         self._advertised_limit = credit_bytes
         self._current: _Incoming | None = None
+        self._opening: tuple[_Incoming, BodyOpening] | None = None
+        """A sealed transfer that is opened as it comes; one at a time, as each takes a buffer."""
         self._epoch, self._epoch_transfer = 0, 0
         self._epoch_keys: DirectionKeys | None = None
         """The neighbour's newest keys, while older ones may still be needed."""
@@ -418,8 +422,10 @@ class Receiver:
                     store.memory[at : at + len(share)] = share
         if self._mark(incoming, index, end):
             self._complete(transfer, incoming)
-        else:
-            self._current = incoming
+            return
+        self._current = incoming
+        if incoming.got is None and incoming.keys is not None:
+            self._open_more(transfer, incoming, incoming.keys, index)
 
     def _note_epoch(self, keys: DirectionKeys, transfer: int) -> None:
         """Remember from which transfer on the neighbour uses its newest keys.
@@ -536,6 +542,9 @@ class Receiver:
     def _drop_partial(self, transfer: int) -> _Incoming:
         """Forget what came of an unfinished transfer; the caller releases its credit."""
         incoming = self._incoming.pop(transfer)
+        opening = self._take_opening(incoming)
+        if opening is not None:
+            opening.give_up()
         self.partial_bytes -= incoming.body_bytes
         self._pool.give_store(incoming.store)
         if self._current is incoming:
@@ -567,6 +576,36 @@ class Receiver:
         incoming.high = max(incoming.high, end)
         return incoming.count == incoming.segments
 
+    def _open_more(
+        self, transfer: int, incoming: _Incoming, keys: DirectionKeys, index: int
+    ) -> None:
+        """Open what came of a transfer from its beginning on, while it is in the cache.
+
+        Args:
+            index: the first segment of what came now.
+        """
+        opening = self._take_opening(incoming)
+        if opening is None:
+            is_beginning = index * self._share < OPEN_BYTES <= incoming.high * self._share
+            if not is_beginning or keys.body_streams is None:
+                return
+            if self._opening is not None:
+                self._opening[1].give_up()
+            opening = BodyOpening(
+                keys, transfer, incoming.kind, incoming.flow, incoming.body_bytes, self._pool
+            )
+        self._opening = incoming, opening
+        if (incoming.high - opening.rows) * self._share >= OPEN_BYTES:
+            end_bytes = min(incoming.high * self._share, incoming.body_bytes)
+            opening.take(incoming.store, incoming.high, end_bytes)
+
+    def _take_opening(self, incoming: _Incoming) -> BodyOpening | None:
+        """Return what a transfer is opened with as it comes, if it is; nobody else has it then."""
+        if self._opening is None or self._opening[0] is not incoming:
+            return None
+        opening, self._opening = self._opening[1], None
+        return opening
+
     def _complete(self, transfer: int, incoming: _Incoming) -> None:
         body = self._whole_body(transfer, incoming)
         if body is None:
@@ -587,13 +626,17 @@ class Receiver:
         pool, size, keys = self._pool, incoming.body_bytes, incoming.keys
         if keys is None:
             return StoredBody(incoming.store, size, pool, self._release, size, incoming.flow)
-        plain = open_body(keys, transfer, incoming.kind, incoming.flow, size, incoming.store, pool)
+        kind, flow, store = incoming.kind, incoming.flow, incoming.store
+        opening = self._take_opening(incoming)
+        if opening is not None:
+            plain = opening.finish(store, incoming.segments)
+        else:
+            plain = open_body(keys, transfer, kind, flow, size, store, pool)
         if plain is None:
             self._dropped["bad_body"] += 1
             return None
-        pool.give_store(incoming.store)
-        plain_bytes = size - wire.TAG_BYTES
-        return StoredBody(plain, plain_bytes, pool, self._release, size, incoming.flow)
+        pool.give_store(store)
+        return StoredBody(plain, size - wire.TAG_BYTES, pool, self._release, size, flow)
 
     # --- damage ---------------------------------------------------------------------------------
 
@@ -901,6 +944,9 @@ class Receiver:
         self._transfer_of.clear()
         self.partial_bytes = 0
         self._current = None
+        if self._opening is not None:
+            self._opening[1].give_up()
+            self._opening = None
         if self._spare is not None:
             self._pool.give_store(self._spare)
             self._spare = None

@@ -423,7 +423,7 @@ class Sender:
         self._started_bytes += outgoing.body_bytes
         self._outstanding[outgoing.transfer] = outgoing
         if self._ring is not None and not outgoing.is_small:
-            outgoing.seal(self._ring.send, self._pool)
+            outgoing.seal_with(self._ring.send, self._pool)
 
     def _send_lost(
         self, outgoing: Outgoing, rows: int, now: float

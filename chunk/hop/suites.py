@@ -12,8 +12,14 @@ from collections.abc import Iterable
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+from cryptography.hazmat.primitives.ciphers import (
+    AEADDecryptionContext,
+    AEADEncryptionContext,
+    Cipher,
+)
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -43,12 +49,32 @@ def make_aead(suite: Suite, key: bytes) -> Aead:
     return AESGCM(key) if suite is Suite.AES_256_GCM else ChaCha20Poly1305(key)
 
 
-def make_stream(suite: Suite, key: bytes) -> AES | None:
-    """Return what a body in several pieces is sealed with, to the same bytes as by `make_aead`.
+class GcmStreams:
+    """Seals and opens in pieces, to the same bytes as the cipher of `make_aead` in one.
 
-    None for a suite that the library takes in one piece only.
+    Args:
+        key: 32 bytes, for AES-256-GCM.
     """
-    return AES(key) if suite is Suite.AES_256_GCM else None
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AES(key)
+
+    def sealing(self, nonce: bytes, associated: bytes) -> AEADEncryptionContext:
+        """Begin to seal: `update_into` each piece, `finalize`, then take `tag`."""
+        stream = Cipher(self._cipher, GCM(nonce)).encryptor()
+        stream.authenticate_additional_data(associated)
+        return stream
+
+    def opening(self, nonce: bytes, associated: bytes) -> AEADDecryptionContext:
+        """Begin to open: nothing of it is known to be true before `finalize_with_tag` returns."""
+        stream = Cipher(self._cipher, GCM(nonce)).decryptor()
+        stream.authenticate_additional_data(associated)
+        return stream
+
+
+def make_streams(suite: Suite, key: bytes) -> GcmStreams | None:
+    """Return what takes a body in pieces; None where the library has no such cipher."""
+    return GcmStreams(key) if suite is Suite.AES_256_GCM else None
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:

@@ -6,7 +6,8 @@ seen as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,17 +70,52 @@ class _WatchedCipher:
         return answer
 
 
+class _WatchedStreams:
+    """What takes a body in pieces, under one key, and says what it does."""
+
+    def __init__(self, streams: Any, key: bytes, watch: CipherWatch) -> None:
+        self._streams = streams
+        self._key = key
+        self._watch = watch
+
+    def sealing(self, nonce: bytes, associated: bytes) -> Any:
+        self._watch.sealed(self._key, nonce)
+        return self._streams.sealing(nonce, associated)
+
+    def opening(self, nonce: bytes, associated: bytes) -> Any:
+        stream = self._streams.opening(nonce, associated)
+        return _WatchedOpening(stream, functools.partial(self._watch.opened, self._key, nonce))
+
+
+class _WatchedOpening:
+    """A body that is opened in pieces, and says so when it proved to be what was sealed."""
+
+    def __init__(self, stream: Any, say: Callable[[], None]) -> None:
+        self._stream = stream
+        self._say = say
+        self.update_into = stream.update_into
+
+    def finalize_with_tag(self, tag: bytes) -> bytes:
+        last: bytes = self._stream.finalize_with_tag(tag)
+        self._say()
+        return last
+
+
 @contextmanager
 def watching_ciphers(watch: CipherWatch) -> Iterator[None]:
     """Have every cipher that a session makes report to `watch`."""
     module: Any = keys
-    original = module.make_aead
+    make_aead, make_streams = module.make_aead, module.make_streams
 
-    def make_watched(suite: Suite, key: bytes) -> Any:
-        return _WatchedCipher(original(suite, key), key, watch)
+    def make_watched_aead(suite: Suite, key: bytes) -> Any:
+        return _WatchedCipher(make_aead(suite, key), key, watch)
 
-    module.make_aead = make_watched
+    def make_watched_streams(suite: Suite, key: bytes) -> Any:
+        streams = make_streams(suite, key)
+        return _WatchedStreams(streams, key, watch) if streams is not None else None
+
+    module.make_aead, module.make_streams = make_watched_aead, make_watched_streams
     try:
         yield
     finally:
-        module.make_aead = original
+        module.make_aead, module.make_streams = make_aead, make_streams

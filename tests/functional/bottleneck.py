@@ -57,19 +57,19 @@ class Wire:
         jitter_s: float = 0.0,
     ) -> None:
         self._clock, self._rng = clock, rng
-        self._rate_bps, self._delay_s, self._queue_bytes = rate_bps, delay_s, queue_bytes
+        self.rate_bps, self._delay_s, self.queue_bytes = rate_bps, delay_s, queue_bytes
         self._loss, self._jitter_s = loss, jitter_s
         self._busy_until = 0.0
         self.overflowed = 0
 
     def send(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
         now = self._clock.now
-        if self._rate_bps:
-            backlog_bytes = max(0.0, self._busy_until - now) * self._rate_bps / 8
-            if backlog_bytes + size > self._queue_bytes:
+        if self.rate_bps:
+            backlog_bytes = max(0.0, self._busy_until - now) * self.rate_bps / 8
+            if backlog_bytes + size > self.queue_bytes:
                 self.overflowed += 1
                 return
-            now = self._busy_until = max(self._busy_until, now) + size * 8 / self._rate_bps
+            now = self._busy_until = max(self._busy_until, now) + size * 8 / self.rate_bps
         if self._loss and self._rng.random() < self._loss:
             return
         jitter_s = self._rng.random() * self._jitter_s

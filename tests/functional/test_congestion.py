@@ -76,3 +76,17 @@ def test_what_can_wait_yields_to_our_own_foreground() -> None:
     """Beside a session of the usual class it takes less than a fifth."""
     foreground, background = Bottleneck(background=1).goodput_bps(6.0, 10.0)
     assert background <= 0.2 * (foreground + background)
+
+
+@pytest.mark.parametrize("queue_bytes", [3_000, 125_000])
+def test_a_link_that_becomes_a_hundred_times_slower_is_not_flooded(queue_bytes: int) -> None:
+    """A mobile host leaves its cell: two packets of buffer then, or a second of it."""
+    link = Bottleneck(rate_bps=100e6)
+    link.clock.run(5.0)
+    (flow,) = link.flows
+    assert isinstance(flow, OurFlow)
+    before = flow.retransmitted_segments
+    link.link.rate_bps, link.link.queue_bytes = 1e6, queue_bytes
+    (rate,) = link.goodput_bps(4.0, 30.0)
+    assert rate >= 0.85 * link.link.rate_bps
+    assert flow.retransmitted_segments - before <= 3000

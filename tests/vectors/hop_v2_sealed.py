@@ -62,7 +62,7 @@ def _data(suite: wire.Suite) -> Fields:
         FLOW,
     )
     outgoing.transfer = TRANSFER
-    outgoing.seal(ring.send, BufferPool())
+    outgoing.seal_with(ring.send, BufferPool())
     layout = BurstLayout(SESSION, STRIDE, 4, Envelope(SESSION, ring))
     buffers, _ = layout.rows(outgoing, 0, outgoing.segments, 9)
     train = bytes(buffers[0])

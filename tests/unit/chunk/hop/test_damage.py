@@ -90,7 +90,7 @@ def test_a_body_that_its_sender_seals_wrongly_is_refused() -> None:
     assert neighbour.sender._ring is not None
     other = Link(2).connect()
     assert other.sender._ring is not None
-    neighbour.sender._ring.send.body = other.sender._ring.send.body
+    neighbour.sender._ring.send.body_streams = other.sender._ring.send.body_streams
     neighbour.send(BodyKind.CHUNK, b"", bytes(100_000), "x")
     link.run(lambda: bool(link.uppers[A].settled))
     assert link.uppers[A].settled == [("x", Settlement.REFUSED, Reason.DIGEST_MISMATCH)]
