@@ -69,9 +69,9 @@ SHORTEST_ROUND_S = 0.0005
 SLUMP_SHARE = 0.25
 SLUMP_ROUNDS = 2
 SLUMP_DATAGRAMS = 16
-"""When less than half of the rate arrives, although as much was sent, in so many rounds one after the
-other, of which each could have brought so many datagrams, the path is slower now. To wait until ten
-rounds have forgotten the faster time would fill a queue of seconds, as rounds are long then."""
+"""When less than a quarter of the rate arrives in so many rounds one after the other, of which each
+could have brought so many datagrams, the path is slower now. To wait until ten of them have
+forgotten the faster time would flood it, as rounds are as long as its queue then."""
 
 
 class Mode(Enum):
