@@ -35,7 +35,8 @@ class PathMtu:
         self.stride_bytes = largest_bytes
         """What full datagrams have, or shall have."""
         self._tries = 0
-        self._heard = False
+        self._has_heard = False
+        """Something small was answered since the last probe."""
         self._next_at = now if largest_bytes > MIN_DATAGRAM_BYTES else float("inf")
         """When to probe, or to judge the last probe."""
         self.fallbacks = 0
@@ -44,18 +45,13 @@ class PathMtu:
     def is_probing(self) -> bool:
         return self._tries > 0
 
-    @property
-    def is_repeating(self) -> bool:
-        """A probe was not answered in time."""
-        return self._tries > 1
-
     def next_timeout(self) -> float:
         """Return when `probe_bytes` has something to say."""
         return self._next_at
 
     def note_heard(self) -> None:
         """The neighbour acknowledged something small."""
-        self._heard = True
+        self._has_heard = True
 
     def suspect_at(self, waiting_since: float | None, patience_s: float) -> float | None:
         """Return when large datagrams must be thought to vanish; None: there is no sign of it.
@@ -73,21 +69,30 @@ class PathMtu:
         if at is not None and now >= at:
             self._next_at = now
 
+    def must_ask(self, patience_s: float, now: float) -> bool:
+        """Tell whether a probe and everything since went unanswered: that is no word about sizes.
+
+        Whoever is told so asks for an answer to something small, and probes no more until it came.
+        """
+        if now < self._next_at or not self._tries or self._has_heard:
+            return False
+        self._pause(patience_s, now)
+        return True
+
     def probe_bytes(self, patience_s: float, now: float) -> int | None:
         """Return the size of a probe that is due, or None; may change `stride_bytes`."""
         if now < self._next_at:
             return None
         if self._tries == TRIES_COUNT:
-            if not self._heard:
-                self._tries = 0  # nothing arrives at all: no word about sizes
-            else:
-                self._fall_back(now)
-                return None
-        if not self._tries:
-            self._heard = False
+            self._fall_back(now)
+            return None
         self._tries += 1
-        self._next_at = now + min(max(patience_s, LEAST_PAUSE_S), MOST_PAUSE_S)
+        self._has_heard = False
+        self._pause(patience_s, now)
         return self._largest_bytes
+
+    def _pause(self, patience_s: float, now: float) -> None:
+        self._next_at = now + min(max(patience_s, LEAST_PAUSE_S), MOST_PAUSE_S)
 
     def restart(self, now: float) -> None:
         """The path is another one now."""

@@ -416,11 +416,10 @@ class Session:
                 yield self._control([wire.StrideFrame(step, size).to_bytes()])
         self._arrived_bytes = self._changed_bytes = None
         mtu.suspect(self.sender.large_since, patience_s, now)
-        size = mtu.probe_bytes(patience_s, now)
-        if size is not None:
-            if mtu.is_repeating:
-                # Only where small ones arrive does the silence about large ones mean something.
+        if mtu.must_ask(patience_s, now):
+            if self.sender.unanswered_since is None:
                 yield self._control([self.sender.probe(now)])
+        elif (size := mtu.probe_bytes(patience_s, now)) is not None:
             yield self.peer_address, [self._envelope.probe(size)], size
         self.sender.change_stride(mtu.stride_bytes)
         for frame in self.sender.stride_frames(patience_s, now):
