@@ -130,7 +130,7 @@ class Congestion:
         self._rounds_with_queue = 0
         self._slow_rounds = 0
         self._overflows = 0
-        self._yield_lost = self._yield_delivered = 0
+        self._yield_lost = self._yield_delivered = self._yield_queued = 0
         self._rate_before = 0.0
         self._phase = 0
         self._drained_rounds = 0
@@ -312,7 +312,7 @@ class Congestion:
             case Mode.STARTING if is_telling:
                 self._continue_start(sample, is_lossy and not is_empty, now)
             case Mode.YIELDING:
-                self._continue_yielding(ended.lost, delivered, now)
+                self._continue_yielding(ended.lost, delivered, is_empty, now)
             case Mode.DRAINING if is_empty or self._mode_rounds >= DRAIN_ROUNDS:
                 self._enter(Mode.CRUISING, now)
             case Mode.CRUISING:
@@ -379,17 +379,24 @@ class Congestion:
             self._rounds_with_queue = 0
             self._overflows = 0
         if mode is Mode.YIELDING:
-            self._yield_lost = self._yield_delivered = 0
+            self._yield_lost = self._yield_delivered = self._yield_queued = 0
             self._rate_before = self.path.rate_bytes_per_s
         self.mode = mode
         self._mode_rounds = 0
         self._mode_since = now
 
-    def _continue_yielding(self, lost: int, delivered: int, now: float) -> None:
+    def _continue_yielding(self, lost: int, delivered: int, is_empty: bool, now: float) -> None:
         if self._mode_rounds > YIELD_SETTLING_ROUNDS:
+            self._yield_queued += not is_empty
             self._yield_lost += lost
             self._yield_delivered += delivered
         if now - self._mode_since >= YIELD_S and self._mode_rounds >= YIELD_ROUNDS:
+            if 2 * self._yield_queued > self._mode_rounds - YIELD_SETTLING_ROUNDS:
+                # Somebody else fills the queue: what it loses is not the path's own.
+                self.path.dismiss_doubt()
+                self.path.add_rate(self._rate_before)
+                self._enter(Mode.COMPETING, now)
+                return
             self.path.verify_loss(self._yield_lost, self._yield_delivered)
             if self.path.random_loss > LOSS_RATIO:
                 self._best_rate = 0.0

@@ -103,6 +103,11 @@ class PathModel:
         self.random_loss = min(share, MAX_RANDOM_LOSS)
         self.is_loss_doubtful = False
 
+    def dismiss_doubt(self) -> None:
+        """What was lost says nothing about the path: count anew."""
+        self._lost_bytes = self._counted_bytes = 0.0
+        self.is_loss_doubtful = False
+
     def doubt_loss(self) -> None:
         """Sent slowly, and there is a queue all the same: what is made up for may be too much."""
         self._lost_bytes *= DOUBTED_SHARE

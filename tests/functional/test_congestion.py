@@ -57,6 +57,14 @@ def test_sessions_share_a_link_evenly(count: int) -> None:
     assert sum(rates) >= 0.9 * 50e6 * PAYLOAD_SHARE
 
 
+def test_overflow_that_others_cause_is_not_taken_for_the_loss_of_the_path() -> None:
+    """Sixteen that begin at once on a long path: each gets out of the way, and the queue stays."""
+    link = Bottleneck(ours=16, rate_bps=24e6, rtt_s=0.080)
+    rates = link.goodput_bps(6.0, 12.0)
+    assert jain(rates) >= 0.96
+    assert max(rates) <= 1.5 * link.rate_bps / 16
+
+
 @pytest.mark.parametrize("products", [1.0, 2.0, 4.0])
 def test_a_session_beside_cubic_takes_about_its_half(products: float) -> None:
     """Between half and one and a half times the fair share, with short and with long buffers."""
