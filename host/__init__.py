@@ -14,6 +14,7 @@ For applications:
 The endpoint without I/O:
 - `endpoint_core`   sends, duplicates and reports of one GUID put together
 - `outstanding`     every send until its end
+- `send_window`     which of them may be outstanding, shared by flows
 - `send`            one chunk on its way: its states, and what is to be done for it
 - `report_timer`    when to try again
 - `duplicates`      what arrived before

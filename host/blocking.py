@@ -141,10 +141,12 @@ class BlockingEndpoint:
     ) -> list[SendResult]:
         """Send many chunks side by side, as fast as there is room, and wait for all their ends."""
 
+        way = {name: options[name] for name in ("sid", "services") if name in options}
+
         async def send_all() -> list[SendResult]:
             promises: list[Promise[SendResult]] = []
             for payload in payloads:
-                await self._endpoint.writable()
+                await self._endpoint.writable(destination, **way)
                 promises.append(self._endpoint.send(destination, payload, **options))
             return [await promise for promise in promises]
 

@@ -58,7 +58,9 @@ CAPS = (
         "send_rejected_total",
         (
             "outstanding:OutstandingSends._sends",
-            "outstanding:OutstandingSends._waiting",
+            "send_window:_Line.waiting",
+            "send_window:SendWindow._lines",
+            "send_window:SendWindow._turns",
             "outstanding:OutstandingSends._commands",
         ),
         "SendLimits.max_waiting_count",

@@ -109,7 +109,8 @@ class Endpoint:
         )
         self._children: list[Endpoint] = []
         self._delivery = Delivery(reactor, self._pump)
-        self._room_waiters: deque[Promise[None]] = deque()
+        self._room_waiters: dict[int | None, deque[Promise[None]]] = {}
+        """Who waits for room, by flow; None: for any."""
         self._drain_waiter: Promise[None] | None = None
         self._timer: DelayedCall | None = None
         self._timer_due_s = 0.0
@@ -188,7 +189,7 @@ class Endpoint:
 
         `payload` is not copied: it must not change until then. With `report`, that is when the
         destination took it or somebody gave it up; without, when the router has custody.
-        Cancelling the promise gives the chunk up. Between sends, await `writable()`.
+        Cancelling the promise gives the chunk up. Between sends, await `writable(destination)`.
 
         Raises (at once):
             LocalMisuseError: zero destination, reserved SID, both `sid` and `services`, header over
@@ -200,7 +201,7 @@ class Endpoint:
             raise LocalMisuseError("give either sid or services, not both")
         options = SendOptions(
             destination=destination,
-            services=(sid,) if sid is not None and not sid.is_zero else tuple(services),
+            services=_services(sid, services),
             payload_type=payload_type,
             wants_report=report,
             wants_trace=trace,
@@ -236,12 +237,27 @@ class Endpoint:
         self._pump_soon()
         return promise
 
-    def writable(self) -> Promise[None]:
-        """Return a promise that is kept when a full chunk would go to the router at once."""
-        if self._core.sends.has_room:
+    def writable(
+        self,
+        destination: GUID | None = None,
+        *,
+        sid: SID | None = None,
+        services: Sequence[SID] = (),
+    ) -> Promise[None]:
+        """Return a promise that is kept when a full chunk would go to the router at once.
+
+        Args:
+            destination: with `sid` or `services`, where the chunk would go: what waits and is bound
+                for others does not count. None: no send of this endpoint waits.
+        """
+        flow = None
+        if destination is not None:
+            options = SendOptions(destination=destination, services=_services(sid, services))
+            flow = self._core.flow_of(options)
+        if self._core.sends.has_room(flow):
             return Promise.of(None)
         waiter: Promise[None] = Promise()
-        self._room_waiters.append(waiter)
+        self._room_waiters.setdefault(flow, deque()).append(waiter)
         return waiter
 
     # receiving
@@ -400,11 +416,18 @@ class Endpoint:
                     self._carry_out(command)
         finally:
             self._is_pumping = False
-        while self._room_waiters and core.sends.has_room:
-            self._room_waiters.popleft().callback(None)
+        for flow in list(self._room_waiters):
+            self._tell_room(flow)
         if self._drain_waiter is not None and not core.reports_pending_count:
             self._drained()
         self._set_timer()
+
+    def _tell_room(self, flow: int | None) -> None:
+        waiters = self._room_waiters[flow]
+        while waiters and self._core.sends.has_room(flow):
+            waiters.popleft().callback(None)
+        if not waiters:
+            self._room_waiters.pop(flow, None)
 
     def _carry_out(self, command: Command) -> None:
         neighbour = self._link.neighbour
@@ -465,3 +488,7 @@ class Endpoint:
 
 def _remembering(limits: EndpointLimits) -> EndpointLimits:
     return EndpointLimits(limits.sends, limits.max_unanswered_count, remember_taken=True)
+
+
+def _services(sid: SID | None, services: Sequence[SID]) -> tuple[SID, ...]:
+    return (sid,) if sid is not None and not sid.is_zero else tuple(services)

@@ -146,6 +146,10 @@ class EndpointCore:
         self.sends.submit(send, now)
         return send
 
+    def flow_of(self, options: SendOptions) -> int:
+        """Return the label of the flow that chunks with these options belong to."""
+        return self._template(options).flow
+
     def settled(self, token: object, settlement: Settlement, reason: int, now: float) -> None:
         """The hop ended what it got under `token`: a `Send` or a `ReportBatch`."""
         if isinstance(token, Send):

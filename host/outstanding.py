@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 
 from packetcloud.chunk.errors import LocalMisuseError
@@ -27,6 +27,7 @@ from packetcloud.host.send import (
     SendCommand,
     SendState,
 )
+from packetcloud.host.send_window import SendWindow
 
 RETRYABLE_REASONS = frozenset(
     {
@@ -81,10 +82,7 @@ class OutstandingSends:
         self._was_up = False
         self._resettling_until_s = float("-inf")
         self._sends: dict[int, Send] = {}
-        self._waiting: deque[Send] = deque()
-        self._waiting_count = 0
-        self._admitted_bytes = 0
-        self._admitted_count = 0
+        self._window = SendWindow(limits.max_outstanding_bytes, limits.max_outstanding_count)
         self._wakes: list[tuple[float, int, Send]] = []
         self._serial = itertools.count()
         self._recent: OrderedDict[int, SendOutcome] = OrderedDict()
@@ -97,19 +95,17 @@ class OutstandingSends:
     def __len__(self) -> int:
         return len(self._sends)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a full chunk submitted now would go to the router at once."""
-        limits = self._limits
-        return (
-            not self._waiting_count
-            and self._admitted_count < limits.max_outstanding_count
-            and self._admitted_bytes + limits.max_payload_bytes <= limits.max_outstanding_bytes
-        )
+    def has_room(self, flow: int | None = None) -> bool:
+        """Whether a full chunk submitted now would go to the router at once.
+
+        Args:
+            flow: the label of its flow; None for a flow of which nothing is outstanding.
+        """
+        return self._window.has_room(self._limits.max_payload_bytes, flow)
 
     @property
     def outstanding_bytes(self) -> int:
-        return self._admitted_bytes
+        return self._window.held_bytes
 
     def ids(self) -> dict[int, Send]:
         """Return the live table, to be read only."""
@@ -126,22 +122,22 @@ class OutstandingSends:
         if send.chunk_id in self._sends:
             raise LocalMisuseError(f"chunk id {send.chunk_id:016x} is outstanding already")
         too_large = send.payload_bytes > self._limits.max_payload_bytes
-        if not too_large and self._waiting_count >= self._limits.max_waiting_count:
+        waiting_count = self._window.waiting_count
+        if not too_large and waiting_count >= self._limits.max_waiting_count:
             self.counters["rejected_total"] += 1
             raise SendQueueFullError(
-                f"{self._waiting_count} sends wait already; await writable() between sends"
+                f"{waiting_count} sends wait already; await writable() between sends"
             )
         self._sends[send.chunk_id] = send
-        self._waiting_count += 1
+        self._window.add(send)
         self.counters["submitted_total"] += 1
         if too_large:
             detail = f"{send.payload_bytes} bytes, this host's limit is "
             detail += str(self._limits.max_payload_bytes)
             self._end(send, SendOutcome.REFUSED, now, Reason.PAYLOAD_TOO_LARGE, detail)
             return
-        self._waiting.append(send)
         self._schedule(send, send.deadline_s)
-        self._admit(now)
+        self._admit(send.template.flow, now)
 
     def link_up(self, now: float) -> None:
         """The router's session is up: send what is queued, and soon what it may have forgotten."""
@@ -155,7 +151,6 @@ class OutstandingSends:
                 self._hand(send, now)
             elif send.state is SendState.IN_CUSTODY and send.wake_s > soon:
                 self._schedule(send, soon)
-        self._admit(now)
 
     def link_down(self, now: float) -> None:
         """The session is gone. What the hop did not settle counts as lost."""
@@ -246,30 +241,16 @@ class OutstandingSends:
         return {
             **self.counters,
             "outstanding_count": len(self._sends),
-            "outstanding_bytes": self._admitted_bytes,
-            "waiting_count": self._waiting_count,
+            "outstanding_bytes": self._window.held_bytes,
+            "waiting_count": self._window.waiting_count,
             "report_rtt_s": self._timer.smoothed_s,
         }
 
     # inside
 
-    def _admit(self, now: float) -> None:
-        limits = self._limits
-        while self._waiting:
-            send = self._waiting[0]
-            if send.state is not SendState.WAITING:
-                self._waiting.popleft()
-                continue
-            total = self._admitted_bytes + send.payload_bytes
-            if self._admitted_count and (
-                self._admitted_count >= limits.max_outstanding_count
-                or total > limits.max_outstanding_bytes
-            ):
-                return
-            self._waiting.popleft()
-            self._waiting_count -= 1
-            self._admitted_bytes = total
-            self._admitted_count += 1
+    def _admit(self, flow: int, now: float) -> None:
+        """Let out what there is room for; of `flow` something came or ended."""
+        for send in self._window.admit(flow):
             send.move(SendState.QUEUED)
             self._hand(send, now)
 
@@ -345,7 +326,7 @@ class OutstandingSends:
             self._commands.append(CancelAtHop(send))
             return
         self._resolve(send, send.result)
-        self._admit(now)
+        self._admit(send.template.flow, now)
 
     def _released(self, send: Send, now: float) -> None:
         """The hop let go of the payload of a send whose result is known."""
@@ -354,14 +335,10 @@ class OutstandingSends:
         indeterminate = not result.ok and send.copies_count > 0
         custody_s = send.first_custody_s
         self._resolve(send, replace(result, custody_s=custody_s, indeterminate=indeterminate))
-        self._admit(now)
+        self._admit(send.template.flow, now)
 
     def _resolve(self, send: Send, result: SendResult) -> None:
-        if send.state is SendState.WAITING:
-            self._waiting_count -= 1
-        else:
-            self._admitted_bytes -= send.payload_bytes
-            self._admitted_count -= 1
+        self._window.leave(send)
         send.move(SendState.ENDED)
         del self._sends[send.chunk_id]
         self._recent[send.chunk_id] = result.outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,34 +116,36 @@ class Host:
 
 @fills("host", "chunks outstanding")
 def outstanding_count() -> Filled:
-    """The destination, or a custodian, never reports."""
-    host = Host()
+    """Many destinations, or a custodian, never report; one alone would not get all the room."""
+    host, friends = Host(), map(name_of, itertools.count(1 << 32))
     limit = host.core.limits.sends.max_outstanding_count
 
     def press(count: int) -> tuple[int, int]:
         for _ in range(count):
-            host.send()
-        return host.core.sends._admitted_count, host.core.sends._waiting_count
+            host.send(next(friends))
+        stats = host.core.sends.stats()
+        return host.core.sends._window.held_count, int(stats["waiting_count"])
 
     at_cap, counted = press(limit)
     beyond, counted_beyond = press(50)
     goes_on = isinstance(host.arrive(FRIEND, 1), ReceivedChunk)
     host.wait(FAR_S + 5)
     host.wait(FAR_S + 5)
-    left = len(host.core.sends) + len(host.core.sends._waiting)
+    left = len(host.core.sends) + host.core.sends._window.waiting_count
     return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
 @fills("host", "bytes outstanding")
 def outstanding_bytes() -> Filled:
     """The same with large chunks."""
-    host = Host()
+    host, friends = Host(), map(name_of, itertools.count(1 << 32))
     limit = host.core.limits.sends.max_outstanding_bytes
 
     def press(count: int) -> tuple[int, int]:
         for _ in range(count):
-            host.send(size=1 << 20)
-        return host.core.sends.outstanding_bytes, host.core.sends._waiting_count
+            host.send(next(friends), size=1 << 20)
+        stats = host.core.sends.stats()
+        return host.core.sends.outstanding_bytes, int(stats["waiting_count"])
 
     at_cap, counted = press(limit >> 20)
     beyond, counted_beyond = press(10)
@@ -156,26 +159,26 @@ def outstanding_bytes() -> Filled:
 @fills("host", "sends that wait")
 def waiting() -> Filled:
     """The same, and the application goes on sending."""
-    host = Host()
+    host, friends = Host(), map(name_of, itertools.count(1 << 32))
     sends = host.core.sends
     for _ in range(host.core.limits.sends.max_outstanding_count):
-        host.send()
+        host.send(next(friends))
     limit = host.core.limits.sends.max_waiting_count
     for _ in range(limit):
         host.send()
-    at_cap, counted = sends._waiting_count, sends.counters["rejected_total"]
+    at_cap, counted = sends._window.waiting_count, sends.counters["rejected_total"]
     for _ in range(10):
         try:
             host.send()
         except SendQueueFullError:
             continue
-    beyond, counted_beyond = sends._waiting_count, sends.counters["rejected_total"]
+    beyond, counted_beyond = sends._window.waiting_count, sends.counters["rejected_total"]
     assert len(sends) <= limit + host.core.limits.sends.max_outstanding_count
     assert not sends._commands
     goes_on = isinstance(host.arrive(FRIEND, 1), ReceivedChunk)
     host.core.sends.abandon_all(host.now)
     host.turn()
-    left = len(sends) + sends._waiting_count
+    left = len(sends) + sends._window.waiting_count
     return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 

@@ -257,6 +257,30 @@ def test_backpressure_by_writable() -> None:
     assert len(receiver.journal) == 50
 
 
+def test_a_destination_that_takes_nothing_stops_nobody_else() -> None:
+    """Its sends fill their share of the room; another destination's go out and are delivered."""
+    world = World()
+    limits = EndpointLimits(SendLimits(max_outstanding_count=20))
+    a, stuck, b = world.endpoint(1, limits=limits), world.endpoint(2), world.endpoint(3)
+
+    def take(batch: list[ReceivedChunk]) -> None:
+        for chunk in batch:
+            chunk.defer()
+            chunk.release()
+
+    stuck.on_chunks(take)
+    receiver = Receiver(b)
+    for number in range(100):
+        a.send(stuck.guid, bytes([number])).addErrback(lambda failure: None)
+    any_room, room_there = a.writable(), a.writable(stuck.guid)
+    for number in range(100):
+        world.run(a.writable(b.guid))
+        assert world.run(a.send(b.guid, bytes([number]))).ok
+    assert len(receiver.journal) == 100
+    assert not any_room.called and not room_there.called
+    assert a.stats()["send_waiting_count"] == 84
+
+
 def test_stream_takes_a_chunk_when_the_next_is_asked_for() -> None:
     """The iterator's chunk is reported once the application came back for more, or released it."""
     world = World()

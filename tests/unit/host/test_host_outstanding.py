@@ -293,7 +293,7 @@ def test_caps_hold_and_the_queue_is_fifo() -> None:
     bench = Bench(limits)
     sends = [bench.submit(i) for i in range(4)]
     assert bench.handed == sends[:2]
-    assert not bench.sends.has_room
+    assert not bench.sends.has_room()
     with pytest.raises(SendQueueFullError):
         bench.submit(9)
     bench.settled(sends[1], Settlement.ACCEPTED, 0.1)
