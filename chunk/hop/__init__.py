@@ -25,9 +25,14 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `repair`      what a bad link altered in a body, and how it is found
 - `flow_credit` what each flow of a neighbour holds here
 - `flow_queues` bodies that wait to be sent, flow by flow
+- `parking`     flows that the neighbour has no room for
 - `receiver`    segments in, bodies up, ACKs out
 - `outgoing`    one body on its way: sent, arrived, lost
 - `layout`      how a burst is laid
+- `flight`      bursts on their way: passed, late, lost
+- `open_transfers`      numbers, credit, what the neighbour has not settled
+- `departures`  what leaves next
+- `stride_change`       datagrams of another size
 - `sender`      bodies in, bursts out, settlements up
 - `path_mtu`    how large a datagram the path takes
 - `rekey`       new keys inside a session

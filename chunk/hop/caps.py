@@ -126,7 +126,7 @@ CAPS = (
         "it fits beside every ACK",
         "a 0 says that there are more; the sender tries those by a timer",
         "packetcloud_hop_busy_unlisted_total",
-        ("flow_queues:FlowQueues.parked", "sender:Sender._unlisted_parked"),
+        ("flow_queues:FlowQueues.parked", "parking:Parking._unlisted"),
     ),
     Cap(
         "bodies held for all neighbours",
@@ -170,12 +170,12 @@ CAPS = (
         "the next body waits",
         "packetcloud_hop_window_full_total",
         (
-            "sender:Sender._outstanding",
-            "sender:Sender._resend",
-            "sender:Sender._resend_small",
-            "sender:Sender._forgotten",
-            "sender:Sender._forget",
-            "sender:Sender._whole",
+            "open_transfers:OpenTransfers.outstanding",
+            "departures:Departures._resend",
+            "departures:Departures._resend_small",
+            "open_transfers:OpenTransfers.forgotten",
+            "open_transfers:OpenTransfers._forget",
+            "open_transfers:OpenTransfers.whole",
         ),
     ),
     Cap(
@@ -185,7 +185,7 @@ CAPS = (
         "bursts and probes on their way are remembered until an ACK passes them",
         "the session ends",
         "packetcloud_hop_withheld_acks_total",
-        ("sender:Sender._in_flight", "sender:Sender._history"),
+        ("flight:Flight._bursts", "flight:Flight._history"),
         "idle_timeout_s",
     ),
     Cap(
@@ -242,8 +242,8 @@ ROOM = Room(
         "keys:KeyRing._receive": "one for each of 16 epochs at most",
         "receiver:Receiver._repairs": "unfinished transfers that were whole and altered",
         "repair:Repair._altered": "segments of one body",
-        "sender:StrideChange.wanted": "open transfers of one session",
-        "sender:Sender._digests": "the answer to one question: 8 frames",
+        "stride_change:StrideChange._wanted": "open transfers of one session",
+        "repair:DigestAnswers._frames": "the answer to one question: 8 frames",
         "core:HopCore.dropped": "its keys are reasons of ours",
         "core:HopCore._ended": "its keys are names of counters",
         "core:HopCore._clients": "handshakes that this node began: its config says with whom",
@@ -251,7 +251,7 @@ ROOM = Room(
         "flow_queues:FlowQueues._lines": "bodies of the layer above, which has caps of its own",
         "flow_queues:FlowQueues._turns": "flows of those bodies",
         "flow_queues:FlowQueues._left_bytes": "flows of those bodies, or that have to pay a turn",
-        "sender:Sender._can_wait": "bodies of the layer above, which has caps of its own",
+        "flow_queues:FlowQueues._can_wait": "bodies of the layer above, which has caps of its own",
         "sender:Sender._by_token": "the queue and the open transfers together",
         "receiver:Receiver.refused_unread": "its keys are reasons",
     },
@@ -265,7 +265,7 @@ def in_use(core: HopCore) -> dict[str, int]:
     """
     sessions = core.sessions.values()
     receivers = [session.receiver for session in sessions]
-    senders = [session.sender for session in sessions]
+    transfers = [session.sender.transfers for session in sessions]
     return {
         "neighbours": len(core.sessions),
         "half-open handshakes": len(core._servers),
@@ -281,7 +281,7 @@ def in_use(core: HopCore) -> dict[str, int]:
             (len(one._incoming) for one in receivers), default=0
         ),
         "open transfers to one neighbour": max(
-            (one._next_transfer - one._done_below for one in senders), default=0
+            (one.next_transfer - one.done_below for one in transfers), default=0
         ),
         "free buffers kept": core.pool.free_bytes,
     }

@@ -1,5 +1,7 @@
 """The bodies that wait to be sent, in a line for each flow; flows take turns.
 
+What can wait has a line of its own, which has its turn when there is nothing else to send.
+
 A flow is what the layer above labels alike (docs/protocol/hop.md, "Flows"). Each turn is worth as
 many bytes for everybody (deficit round robin), so a flow of small bodies gets as much of a link as
 one of large bodies. A parked flow has no turn: the neighbour has no room for it now.
@@ -27,6 +29,8 @@ class FlowQueues:
         """Flows that have a turn, the next one first."""
         self._left_bytes: dict[int, int] = {}
         """What each of them may still send; below zero it is in debt."""
+        self._can_wait: deque[Outgoing] = deque()
+        """Bodies of the background class."""
         self.parked: dict[int, None] = {}
         """Flows that may not start now, those longest parked first."""
         self.parked_count = 0
@@ -35,6 +39,7 @@ class FlowQueues:
     def __iter__(self) -> Iterator[Outgoing]:
         for line in self._lines.values():
             yield from line
+        yield from self._can_wait
 
     @property
     def has_parked_bodies(self) -> bool:
@@ -45,7 +50,10 @@ class FlowQueues:
         return flow in self._lines
 
     def append(self, outgoing: Outgoing) -> None:
-        """Put a body at the end of its flow's line."""
+        """Put a body at the end of its flow's line, or of what can wait."""
+        if outgoing.background:
+            self._can_wait.append(outgoing)
+            return
         self._serial = outgoing.serial = self._serial + 1
         line = self._lines.get(outgoing.flow)
         if line is None:
@@ -53,10 +61,13 @@ class FlowQueues:
         line.append(outgoing)
 
     def put_back(self, outgoing: Outgoing) -> None:
-        """Put back a body that `popleft` gave: it is the next one again, behind older ones.
+        """Put back a body that was taken out: it is the next one again, behind older ones.
 
         O(bodies of its flow that were put back before).
         """
+        if outgoing.background:
+            self._can_wait.appendleft(outgoing)
+            return
         line = self._lines.get(outgoing.flow)
         if line is None:
             line = self._new_line(outgoing.flow)
@@ -68,7 +79,10 @@ class FlowQueues:
         line.insert(place, outgoing)
 
     def remove(self, outgoing: Outgoing) -> None:
-        """Take a waiting body out. O(bodies of its flow)."""
+        """Take a waiting body out. O(bodies of its flow, or of what can wait)."""
+        if outgoing.background:
+            self._can_wait.remove(outgoing)
+            return
         line = self._lines[outgoing.flow]
         line.remove(outgoing)
         if not line:
@@ -78,6 +92,7 @@ class FlowQueues:
         self._lines.clear()
         self._turns.clear()
         self._left_bytes.clear()
+        self._can_wait.clear()
         self.parked.clear()
 
     def head(self) -> Outgoing | None:
@@ -106,6 +121,11 @@ class FlowQueues:
                     left[flow] += max(0, rounds) * TURN_BYTES
                 passed = 0
         return None
+
+    def background_head(self) -> Outgoing | None:
+        """Return the first body that can wait and whose flow is not parked."""
+        parked = self.parked
+        return next((body for body in self._can_wait if body.flow not in parked), None)
 
     def popleft(self) -> Outgoing:
         """Take the body that `head` has just returned."""

@@ -121,21 +121,33 @@ class BurstLayout:
         return pieces
 
     def bundles(
-        self, datagrams: list[list[Buffer]], sizes: list[int], counts: list[int], burst: int
+        self, datagrams: list[list[Outgoing]], sizes: list[int], burst: int
     ) -> tuple[bytes, int]:
-        """Return a burst of BUNDLE datagrams, padded to one size, and that size.
+        """Return a burst of BUNDLE datagrams, zero padded to one size, and that size.
 
         Args:
-            datagrams: the pieces of each datagram's records.
+            datagrams: the small bodies of each datagram.
             sizes: bytes of each datagram, its header included and its tag not.
-            counts: records in each datagram.
         """
         longest = max(sizes)
         laid: list[bytes] = []
-        for pieces, size, count in zip(datagrams, sizes, counts, strict=True):
-            records = b"".join(pieces) + bytes(longest - size)
-            laid.append(self._envelope.bundle(burst, count, records))
+        for bodies, size in zip(datagrams, sizes, strict=True):
+            records = _records(bodies) + bytes(longest - size)
+            laid.append(self._envelope.bundle(burst, len(bodies), records))
         return b"".join(laid), longest + self._envelope.overhead_bytes
+
+
+def _records(bodies: list[Outgoing]) -> bytes:
+    """Return small bodies as they travel in one BUNDLE."""
+    pack = wire.RECORD.pack
+    pieces: list[Buffer] = []
+    for body in bodies:
+        low, size = body.transfer & 0xFFFF_FFFF, body.body_bytes
+        pieces.append(pack(low, size, body.kind, 0, body.flow))
+        if body.prefix:
+            pieces.append(body.prefix)
+        pieces.append(body.payload)
+    return b"".join(pieces)
 
 
 def _checks(outgoing: Outgoing, index: int, end: int, burst: int) -> npt.NDArray[Any]:

@@ -16,8 +16,10 @@ from enum import Enum, auto
 import numpy as np
 import numpy.typing as npt
 
+from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.buffers import RowBuffer, Store
+from packetcloud.chunk.hop.outgoing import Outgoing
 
 DIGEST_FRAMES_PER_QUESTION = 8
 """Answers to one DIGESTS_WANTED: 1120 segments, more than 1 MiB in the smallest datagrams."""
@@ -123,3 +125,43 @@ class Repair:
             bitmap = np.packbits(bits, bitorder="little").tobytes()
             yield wire.DamagedFrame(low, largest_burst & 0xFFFF_FFFF, base, bitmap).to_bytes()
             missing = missing[len(inside) :]
+
+
+class DigestAnswers:
+    """What a neighbour that found a body altered is told: digests of its segments, at a pace."""
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self._answered_at = float("-inf")
+
+    def prepare(
+        self, outgoing: Outgoing, share: int, frame: wire.DigestsWantedFrame, now: float
+    ) -> None:
+        """Prepare the answer to one question.
+
+        Args:
+            outgoing: the body, which was sealed.
+            share: bytes of a segment.
+
+        Raises:
+            ProtocolError: it asks too often; it will ask again.
+        """
+        if outgoing.keys is None or frame.first >= outgoing.segments:
+            return
+        if now < self._answered_at + DIGESTS_PAUSE_S:
+            raise ProtocolError("digests_rate")
+        self._answered_at = now
+        self._frames = []
+        key, transfer, first = outgoing.keys.digest_key, outgoing.transfer, frame.first
+        for _ in range(DIGEST_FRAMES_PER_QUESTION):
+            end = min(first + wire.MAX_DIGESTS_COUNT, outgoing.segments)
+            if first == end:
+                break
+            digests = segment_digests(key, transfer, first, outgoing.shares(first, end, share))
+            self._frames.append(wire.DigestsFrame(frame.transfer, first, digests).to_bytes())
+            first = end
+
+    def take(self) -> list[bytes]:
+        """Return the frames that answer the last question, each for a datagram."""
+        frames, self._frames = self._frames, []
+        return frames

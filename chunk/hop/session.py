@@ -133,7 +133,7 @@ class Session:
                 random_bytes,
                 config.rekey_after_s,
                 config.rekey_after_bytes,
-                lambda: self.sender.oldest_epoch,
+                lambda: self.sender.transfers.oldest_epoch,
                 now,
                 is_client=ring.is_client,
             )
@@ -321,7 +321,7 @@ class Session:
     def _restart_path(self, now: float) -> None:
         """The path is another one: what was known of the old one does not hold."""
         self.rtt.reset()
-        self.sender.restart_path()
+        self.sender.flight.restart_path()
         if self._mtu is not None:
             self._mtu.restart(now)
 
@@ -348,9 +348,9 @@ class Session:
         for frame in wire.decode_frames(frames):
             match frame:
                 case wire.AckFrame():
-                    known = self.sender.largest_acked
+                    known = self.sender.flight.largest_acked
                     self._receive_ack(frame, busy, now)
-                    if self._mtu is not None and self.sender.largest_acked > known:
+                    if self._mtu is not None and self.sender.flight.largest_acked > known:
                         self._mtu.note_heard()
                 case wire.BusyFrame(flows):
                     busy = flows
@@ -398,7 +398,7 @@ class Session:
                 self._arrived_bytes = frame.stride_bytes
             case wire.StrideStep.ARRIVED:
                 self._mtu.note_arrived(frame.stride_bytes)
-                self.sender.large_since = None
+                self.sender.departures.large_since = None
             case wire.StrideStep.CHANGE:
                 self.receiver.change_stride(frame)
                 self._changed_bytes = frame.stride_bytes
@@ -415,10 +415,10 @@ class Session:
             if size is not None:
                 yield self._control([wire.StrideFrame(step, size).to_bytes()])
         self._arrived_bytes = self._changed_bytes = None
-        mtu.suspect(self.sender.large_since, patience_s, now)
+        mtu.suspect(self.sender.departures.large_since, patience_s, now)
         if mtu.must_ask(patience_s, now):
-            if self.sender.unanswered_since is None:
-                yield self._control([self.sender.probe(now)])
+            if self.sender.flight.unanswered_since is None:
+                yield self._control([self.sender.flight.probe(now)])
         elif (size := mtu.probe_bytes(patience_s, now)) is not None:
             yield self.peer_address, [self._envelope.probe(size)], size
         self.sender.change_stride(mtu.stride_bytes)
@@ -434,7 +434,7 @@ class Session:
     @property
     def _used_bytes(self) -> int:
         """What went one way or the other, whichever is more."""
-        return max(self.sender.sent_bytes, self.receiver.received_bytes)
+        return max(self.sender.flight.sent_bytes, self.receiver.received_bytes)
 
     def _heard(self, now: float) -> None:
         self._last_heard = now
@@ -482,14 +482,14 @@ class Session:
                 receiver.ack_due_at = now + max(REFUSAL_REPEAT_S, 2 * self.rtt.smoothed_s)
         elif receiver.ack_due_at is None and receiver.has_unacked:
             receiver.ack_due_at = now + min(MAX_ACK_DELAY_S, self.rtt.smoothed_s / 4 + 0.0005)
-        while (forget := self.sender.take_forgets(now)) is not None:
+        while (forget := self.sender.transfers.take_forgets(now)) is not None:
             if sum(map(len, frames)) + len(forget) > wire.MAX_FRAMES_BYTES:
                 yield self._control(frames)
                 frames = []
             frames.append(forget)
         if frames:
             yield self._control(frames)
-        for digests in self.sender.take_digests():
+        for digests in self.sender.digest_answers.take():
             yield self._control([digests])
         if receiver.has_repairs:
             for question in receiver.repair_frames(self.rtt.probe_timeout_s(0), now):
@@ -500,9 +500,9 @@ class Session:
     def bursts_to_send(self, now: float) -> Iterator[Datagram]:
         """Yield up to `BURSTS_PER_TURN` bursts, or what asks for leave to send more."""
         for _ in range(BURSTS_PER_TURN):
-            burst = self.sender.next_burst(now)
+            burst = self.sender.departures.next_burst(now)
             if burst is None:
-                question = self.sender.take_question(now)
+                question = self.sender.departures.take_question(now)
                 if question is not None:
                     yield self._control([question])
                 return
@@ -529,7 +529,7 @@ class Session:
             heard + self._config.idle_timeout_s,
             max(heard, self._last_probe) + self._config.keepalive_s,
         )
-        waiting_since = self.sender.unanswered_since
+        waiting_since = self.sender.flight.unanswered_since
         if waiting_since is not None:
             deadline = min(deadline, waiting_since + self._config.idle_timeout_s)
         if self.receiver.ack_due_at is not None:
@@ -549,7 +549,7 @@ class Session:
         change_at = self.sender.stride_at(patience_s)
         if change_at is not None:
             deadline = min(deadline, change_at)
-        suspect_at = mtu.suspect_at(self.sender.large_since, patience_s)
+        suspect_at = mtu.suspect_at(self.sender.departures.large_since, patience_s)
         return min(deadline, suspect_at) if suspect_at is not None else deadline
 
     def handle_timeout(self, now: float) -> Iterator[Datagram]:
@@ -558,7 +558,7 @@ class Session:
             self.is_up = False
             self.close_reason = "port closed" if self._is_suspect else "no answer"
             return
-        waiting_since = self.sender.unanswered_since
+        waiting_since = self.sender.flight.unanswered_since
         if waiting_since is not None and now >= waiting_since + self._config.idle_timeout_s:
             # It hears nothing of us, or keeps us waiting on purpose: what is on its way would grow.
             self._withheld_acks = True
@@ -572,7 +572,7 @@ class Session:
             receiver.ack_now = True
         frames = list(self.sender.handle_timeout(now))
         if now >= max(self._last_heard, self._last_probe) + self._config.keepalive_s:
-            frames.append(self.sender.probe(now))
+            frames.append(self.sender.flight.probe(now))
             self._last_probe = now
         if frames:
             yield self._control(frames)
@@ -594,7 +594,7 @@ class Session:
             "refused_not_now": receiver.refused_unread[wire.NOT_NOW],
             "busy_unlisted": receiver.busy_unlisted_count,
             "parked_flows": sender.flows.parked_count,
-            "window_full": sender.window_full_count,
+            "window_full": sender.transfers.full_count,
             "withheld_acks": int(self._withheld_acks),
             "evicted_transfers": receiver.evicted_transfers,
         }

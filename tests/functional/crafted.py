@@ -68,8 +68,8 @@ class Scene(Link):
         share_bytes: int = 1440,
     ) -> bytes:
         """A DATA of A whose header has the right check; its share is zeros."""
-        assert self.ours.sender._ring is not None
-        keys = self.ours.sender._ring.send
+        assert self.ours.sender.transfers._ring is not None
+        keys = self.ours.sender.transfers._ring.send
         number = self.transfer if transfer is None else transfer
         check = int(keys.check.make(kind, flow, number, body_bytes, index, burst, 1)[0])
         head = wire.DATA_HEADER.pack(
@@ -95,14 +95,15 @@ class Scene(Link):
     def state(self) -> object:
         """All of B that a datagram could change and must not."""
         receiver, sender = self.theirs.receiver, self.theirs.sender
+        transfers, ring = sender.transfers, sender.transfers._ring
         return (
             self.theirs.is_up, self.theirs.peer_address, len(self.cores[B].sessions),
             self.cores[B].stats()["half_open"], self.cores[B].stats()["held_bytes"],
             receiver._done_below, sorted(receiver._done), dict(receiver._refused),
             {t: i.count for t, i in receiver._incoming.items()}, receiver.received_bodies,
-            receiver.stride, sender.stride, sender._next_transfer, sender._done_below,
-            sender._largest_acked, sorted(sender._outstanding), sender.in_flight_bytes,
-            sender._ring.newest.epoch if sender._ring else None, list(self.uppers[B].bodies),
+            receiver.stride, sender.stride, transfers.next_transfer, transfers.done_below,
+            sender.flight.largest_acked, sorted(transfers.outstanding), sender.in_flight_bytes,
+            ring.newest.epoch if ring else None, list(self.uppers[B].bodies),
             list(self.uppers[B].settled), list(self.uppers[B].up), list(self.uppers[B].down),
         )  # fmt: skip
 

@@ -43,8 +43,9 @@ def ack(scene: Scene, **changed: Any) -> wire.AckFrame:
     """An ACK of A that is right but for what is changed."""
     sender = scene.theirs.sender
     values: dict[str, Any] = {
-        "largest_burst": sender._largest_acked, "delay_us": 0, "received_bytes": sender.sent_bytes,
-        "credit_limit_bytes": 1, "window_bytes": 1 << 20, "done_below": sender._done_below,
+        "largest_burst": sender.flight.largest_acked, "delay_us": 0,
+        "received_bytes": sender.sent_bytes, "credit_limit_bytes": 1, "window_bytes": 1 << 20,
+        "done_below": sender.transfers.done_below,
     }  # fmt: skip
     return wire.AckFrame(**(values | changed))
 
@@ -169,9 +170,10 @@ ROWS = [
         "bad_reject"),
     # --- lies of the neighbour: frames ------------------------------------------------------------
     Row("T-11", "ACK of a burst never sent",
-        lambda s: s.control(ack(s, largest_burst=s.theirs.sender._next_burst)), "optimistic_ack"),
+        lambda s: s.control(ack(s, largest_burst=s.theirs.sender.flight.next_burst)),
+        "optimistic_ack"),
     Row("T-11", "ACK of a transfer never begun",
-        lambda s: s.control(ack(s, done_below=s.theirs.sender._next_transfer + 1)),
+        lambda s: s.control(ack(s, done_below=s.theirs.sender.transfers.next_transfer + 1)),
         "optimistic_ack"),
     Row("T-11", "ACK bitmap beyond what was begun",
         lambda s: s.control(ack(s, done_bitmap=b"\xff" * 512)), None),

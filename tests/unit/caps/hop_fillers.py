@@ -394,19 +394,25 @@ def transfers_out() -> Filled:
     hostile = scene.hostile()
     window = wire.TRANSFER_WINDOW_COUNT
     sender = hostile.theirs.sender
+    transfers, departures = sender.transfers, sender.departures
 
     def press(tokens: list[object]) -> tuple[int, int]:
         for token in tokens:
             hostile.theirs.send(BodyKind.CHUNK, b"", b"x", token)
         for _ in range(200):
-            last, sent = sender._next_transfer, sender.sent_bytes
+            last, sent = transfers.next_transfer, sender.sent_bytes
             settled = bytes([0b1111_1110]) + b"\xff" * (last // 8 - 1)
-            hostile.ack(sender._next_burst - 1, received_bytes=sent, done_bitmap=settled)
+            hostile.ack(sender.flight.next_burst - 1, received_bytes=sent, done_bitmap=settled)
             scene.step(0.005)
             scene.heard.clear()
-        tables = (sender._outstanding, sender._resend, sender._resend_small, sender._forgotten)
-        assert max(map(len, tables)) <= sender._next_transfer - sender._done_below
-        return sender._next_transfer - sender._done_below, sender.window_full_count
+        tables = (
+            transfers.outstanding,
+            departures._resend,
+            departures._resend_small,
+            transfers.forgotten,
+        )
+        assert max(map(len, tables)) <= transfers.next_transfer - transfers.done_below
+        return transfers.next_transfer - transfers.done_below, transfers.full_count
 
     at_cap, counted = press([object() for _ in range(window)])
     rest = [object() for _ in range(1000)]
@@ -415,9 +421,9 @@ def transfers_out() -> Filled:
         hostile.theirs.cancel(token)
     goes_on = scene.honest_goes_on()
     for _ in range(20):
-        hostile.ack(sender._next_burst - 1, sender._next_transfer)
+        hostile.ack(sender.flight.next_burst - 1, transfers.next_transfer)
         scene.step(0.005)
-    left = len(sender._outstanding) + len(sender._forgotten) + len(sender._by_token)
+    left = len(transfers.outstanding) + len(transfers.forgotten) + len(sender._by_token)
     return Filled(window, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
@@ -439,7 +445,7 @@ def withheld_acks() -> Filled:
     while theirs.is_up and scene.now - began < limit_s - 1:
         hostile.control(wire.ProbeFrame(0).to_bytes())
         scene.step(0.5)
-        largest = max(largest, len(theirs.sender._in_flight))
+        largest = max(largest, len(theirs.sender.flight._bursts))
     at_cap, counted_at_cap = round(scene.now - began + 1), counted()
     assert largest < 64, "bursts and probes on their way"
     while theirs.is_up and scene.now - began < limit_s + 5:
@@ -447,7 +453,7 @@ def withheld_acks() -> Filled:
         scene.step(0.1)
     beyond = int(scene.now - began)
     goes_on = scene.honest_goes_on()
-    left = len(theirs.sender._in_flight) if theirs in victim.sessions.values() else 0
+    left = len(theirs.sender.flight._bursts) if theirs in victim.sessions.values() else 0
     return Filled(limit_s, at_cap, counted_at_cap, beyond, counted(), goes_on, left)
 
 

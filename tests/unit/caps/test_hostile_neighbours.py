@@ -50,10 +50,11 @@ def test_an_ack_that_calls_thousands_of_small_bodies_lost_is_cheap() -> None:
     for _ in range(5000):
         hostile.theirs.send(BodyKind.CHUNK, b"", b"x", object())
     for _ in range(50):
-        hostile.ack(sender._next_burst - 1, received_bytes=sender.sent_bytes)
+        hostile.ack(sender.flight.next_burst - 1, received_bytes=sender.sent_bytes)
         scene.step(0.005)
-    assert len(sender._outstanding) > 4000 and sender.retransmitted_segments > 4000
-    assert all(one.acked is None and one.last_burst is None for one in sender._outstanding.values())
+    outstanding = sender.transfers.outstanding
+    assert len(outstanding) > 4000 and sender.retransmitted_segments > 4000
+    assert all(one.acked is None and one.last_burst is None for one in outstanding.values())
     assert scene.honest_goes_on()
 
 
@@ -183,7 +184,7 @@ def test_a_slow_transfer_goes_on_while_nobody_needs_its_room() -> None:
     body_bytes = 60 * SHARE_BYTES
     for index in range(60):
         hostile.data(0, body_bytes, index)
-        hostile.ack(hostile.theirs.sender._next_burst - 1)
+        hostile.ack(hostile.theirs.sender.flight.next_burst - 1)
         scene.step(5.0)
     assert scene.uppers[VICTIM].bodies[-1] == bytes(body_bytes)
     assert not hostile.theirs.receiver.evicted_transfers

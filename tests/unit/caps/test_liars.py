@@ -35,7 +35,7 @@ def carry(link: Link, count: int, ahead: int) -> bool:
 
     def lie(now: float, *others: object) -> list[bytes]:
         honest = receiver._largest_burst
-        newest = theirs.sender._next_burst - 1  # it guesses well: never too far ahead
+        newest = theirs.sender.flight.next_burst - 1  # it guesses well: never too far ahead
         receiver._largest_burst = min(honest + ahead, newest)
         try:
             return take_ack(now, *others)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def test_whoever_acknowledges_ahead_is_left(seed: int, ahead: int) -> None:
     link.pump()
     assert link.cores[B].dropped["lying_ack"] == 1
     assert "acknowledges what was never sent" in link.uppers[B].down[-1]
-    assert theirs is None or theirs.sender._next_burst < 1000
+    assert theirs is None or theirs.sender.flight.next_burst < 1000
     settled = link.uppers[B].settled
     assert len({id(token) for token, _, _ in settled}) == len(settled) == 2000
 
@@ -71,7 +71,7 @@ def test_an_honest_neighbour_is_not_left(seed: int) -> None:
     link = sealed_link(seed)
     assert carry(link, 400, 0)
     (theirs,) = link.cores[B].sessions.values()
-    assert theirs.sender._skipped, "some numbers were left out"
+    assert theirs.sender.flight.skipped, "some numbers were left out"
     assert not link.cores[B].dropped["lying_ack"]
     assert theirs.sender.retransmitted_segments == 0
 
@@ -84,11 +84,11 @@ def test_an_ack_for_another_session_changes_nothing() -> None:
     honest = next(s for s in scene.victim.sessions.values() if s.peer_address == HONEST)
     honest.send(BodyKind.CHUNK, b"", bytes(MIB), object())
     scene.pump()
-    sender = honest.sender
-    before = (sender._largest_acked, sender._done_below, sender._credit_limit)
-    frame = wire.AckFrame(sender._next_burst - 1, 0, MIB, 1 << 60, 1 << 30, 1)
+    flight, transfers = honest.sender.flight, honest.sender.transfers
+    before = (flight.largest_acked, transfers.done_below, transfers.credit_limit)
+    frame = wire.AckFrame(flight.next_burst - 1, 0, MIB, 1 << 60, 1 << 30, 1)
     hostile.send(wire.encode_control(honest.local_id, 0, [frame.to_bytes()]))
-    assert (sender._largest_acked, sender._done_below, sender._credit_limit) == before
+    assert (flight.largest_acked, transfers.done_below, transfers.credit_limit) == before
     assert honest.is_up and scene.honest_goes_on()
 
 
@@ -96,12 +96,12 @@ def test_an_ack_beyond_what_was_sent_changes_nothing() -> None:
     """T-11: bursts and transfers that are yet to come are dropped, with what else the ACK says."""
     scene = Scene()
     hostile = scene.hostile()
-    sender = hostile.theirs.sender
+    flight, transfers = hostile.theirs.sender.flight, hostile.theirs.sender.transfers
     hostile.theirs.send(BodyKind.CHUNK, b"", bytes(MIB), object())
     scene.pump()
-    before = (sender._largest_acked, sender._done_below, len(sender._outstanding))
+    before = (flight.largest_acked, transfers.done_below, len(transfers.outstanding))
     for burst, below in ((1000, 0), (1, 1000), (0x7FFF_FFFF, 0), (1, 0x7FFF_FFFF)):
         hostile.ack(burst, below, received_bytes=1 << 50)
-    assert (sender._largest_acked, sender._done_below, len(sender._outstanding)) == before
+    assert (flight.largest_acked, transfers.done_below, len(transfers.outstanding)) == before
     assert scene.victim.dropped["optimistic_ack"] == 4
     assert scene.honest_goes_on()

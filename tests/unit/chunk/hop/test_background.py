@@ -74,7 +74,7 @@ def sender_with(*classes: bool) -> tuple[Sender, list[tuple[object, Settlement]]
 
 def sent(sender: Sender) -> int:
     count = 0
-    while sender.next_burst(0.0) is not None:
+    while sender.departures.next_burst(0.0) is not None:
         count += 1
     return sender.in_flight_bytes
 
@@ -82,8 +82,8 @@ def sent(sender: Sender) -> int:
 def test_a_body_that_can_wait_leaves_after_all_others_whenever_it_was_queued() -> None:
     """The first transfer is the one that was queued last."""
     sender, _ = sender_with(True, False)
-    sender.next_burst(0.0)
-    assert sender._outstanding[0].token == "body 1"
+    sender.departures.next_burst(0.0)
+    assert sender.transfers.outstanding[0].token == "body 1"
 
 
 def test_alone_only_its_own_window_is_in_flight() -> None:
@@ -95,9 +95,9 @@ def test_alone_only_its_own_window_is_in_flight() -> None:
 def test_bodies_that_wait_are_cancelled_and_lost_like_others() -> None:
     """Queued or under way, each is settled once."""
     sender, settled = sender_with(True, True, True)
-    sender.next_burst(0.0)
-    sender.cancel(sender._outstanding[0].token)
-    sender.cancel(sender._can_wait[-1].token)
+    sender.departures.next_burst(0.0)
+    sender.cancel(sender.transfers.outstanding[0].token)
+    sender.cancel(sender.flows._can_wait[-1].token)
     sender.close()
     assert sorted(settled, key=str) == [
         ("body 0", Settlement.CANCELLED),

@@ -415,7 +415,7 @@ def test_a_control_datagram_joined_to_a_train_of_data_counts() -> None:
     link.on_datagram = lambda source, datagram: bool(seen.append(datagram)) if source == A else True
     link.pump()
     data = [datagram for datagram in seen if len(datagram) == 1472][:2]
-    probe = neighbour._envelope.control([neighbour.sender.probe(link.now)])
+    probe = neighbour._envelope.control([neighbour.sender.flight.probe(link.now)])
     link.receive(B, A, [*data, probe])
     assert not link.cores[B].dropped
     answers = list(link.cores[B].datagrams_to_send(link.now))
@@ -518,7 +518,7 @@ def test_a_lost_word_about_a_cancelled_body_is_said_again(body_bytes: int) -> No
     for number in range(5000):
         neighbour.send(BodyKind.CHUNK, b"", b"x" * 50, number)
     link.run(lambda: len(link.uppers[B].bodies) == 5000)
-    link.run(lambda: not neighbour.sender._forgotten)
+    link.run(lambda: not neighbour.sender.transfers.forgotten)
     receiver = next(iter(link.cores[B].sessions.values())).receiver
     assert receiver.held_bytes == 0
 
@@ -550,7 +550,7 @@ def test_a_fault_of_ours_while_sending_ends_one_session_only() -> None:
     def fault(now: float) -> None:
         raise RuntimeError("a fault of ours")
 
-    neighbour.sender.next_burst = fault  # type: ignore[method-assign]
+    neighbour.sender.departures.next_burst = fault  # type: ignore[method-assign]
     neighbour.send(BodyKind.CHUNK, b"", bytes(50_000), 1)
     link.run(lambda: bool(link.uppers[B].down))
     assert link.uppers[A].settled == [(1, Settlement.LOST, 0)]

@@ -87,10 +87,12 @@ def test_a_body_that_its_sender_seals_wrongly_is_refused() -> None:
     """All digests agree and the tag never does: no question without end, nothing delivered."""
     link = Link()
     neighbour = link.connect()
-    assert neighbour.sender._ring is not None
+    assert neighbour.sender.transfers._ring is not None
     other = Link(2).connect()
-    assert other.sender._ring is not None
-    neighbour.sender._ring.send.body_streams = other.sender._ring.send.body_streams
+    assert other.sender.transfers._ring is not None
+    neighbour.sender.transfers._ring.send.body_streams = (
+        other.sender.transfers._ring.send.body_streams
+    )
     neighbour.send(BodyKind.CHUNK, b"", bytes(100_000), "x")
     link.run(lambda: bool(link.uppers[A].settled))
     assert link.uppers[A].settled == [("x", Settlement.REFUSED, Reason.DIGEST_MISMATCH)]

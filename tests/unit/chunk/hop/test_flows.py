@@ -346,7 +346,7 @@ def test_a_body_given_up_while_it_is_pending_is_settled_once() -> None:
     neighbour.decide(body, Refusal(Reason.STORE_FULL))
     run_for(link, 0.5)
     assert [how for _, how, _ in link.uppers[A].settled] == [Settlement.LOST]
-    assert receiver.held_bytes == 0 and not session.sender._forgotten
+    assert receiver.held_bytes == 0 and not session.sender.transfers.forgotten
 
 
 def test_a_decision_after_the_session_has_ended_frees_the_memory() -> None:

@@ -92,7 +92,7 @@ def test_a_stranger_who_sends_a_datagram_on_gets_one_short_question_and_nothing_
     link = MovingLink()
     ours = link.connect()
     (theirs,) = link.cores[B].sessions.values()
-    probe = ours._envelope.control([ours.sender.probe(link.now)])
+    probe = ours._envelope.control([ours.sender.flight.probe(link.now)])
     for number in range(3):
         link.receive(B, STRANGER, [probe])
         said = [
@@ -110,7 +110,7 @@ def test_a_token_said_back_from_elsewhere_proves_nothing() -> None:
     link = MovingLink()
     ours = link.connect()
     (theirs,) = link.cores[B].sessions.values()
-    link.receive(B, STRANGER, [ours._envelope.control([ours.sender.probe(link.now)])])
+    link.receive(B, STRANGER, [ours._envelope.control([ours.sender.flight.probe(link.now)])])
     ((_, (challenge,), _),) = [
         one for one in link.cores[B].datagrams_to_send(link.now) if one[0] == STRANGER
     ]
@@ -127,8 +127,8 @@ def test_an_older_datagram_moves_nothing() -> None:
     """What was overtaken may have left before the last move."""
     link = MovingLink()
     ours = link.connect()
-    older = ours._envelope.control([ours.sender.probe(link.now)])
-    newer = ours._envelope.control([ours.sender.probe(link.now)])
+    older = ours._envelope.control([ours.sender.flight.probe(link.now)])
+    newer = ours._envelope.control([ours.sender.flight.probe(link.now)])
     link.receive(B, A, [newer])
     link.receive(B, MOVED, [older])
     assert MOVED not in [to for to, _, _ in link.cores[B].datagrams_to_send(link.now)]
@@ -139,7 +139,7 @@ def test_an_open_session_does_not_move() -> None:
     link = MovingLink(config=OPEN)
     ours = link.connect()
     (theirs,) = link.cores[B].sessions.values()
-    link.receive(B, MOVED, [ours._envelope.control([ours.sender.probe(link.now)])])
+    link.receive(B, MOVED, [ours._envelope.control([ours.sender.flight.probe(link.now)])])
     assert link.cores[B].dropped["wrong_address"] == 1
     assert MOVED not in [to for to, _, _ in link.cores[B].datagrams_to_send(link.now)]
     assert theirs.peer_address == A

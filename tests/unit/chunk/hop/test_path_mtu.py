@@ -174,13 +174,13 @@ def test_a_control_datagram_beyond_1200_bytes_is_a_probe_or_nothing() -> None:
     link = Link()
     ours = link.connect()
     long = wire.PaddingFrame(1300).to_bytes()
-    assert ours.sender._ring is not None
+    assert ours.sender.transfers._ring is not None
     ours._envelope._counter += 1
     header = wire.CONTROL_HEADER.pack(
         wire.CONTROL_BYTE, wire.SEALED, 0, ours.remote_id, ours._envelope._counter
     )
     nonce = ours._envelope._counter.to_bytes(12, "big")
-    sealed = header + ours.sender._ring.send.control.encrypt(nonce, long, header)
+    sealed = header + ours.sender.transfers._ring.send.control.encrypt(nonce, long, header)
     link.receive(B, A, [sealed])
     assert link.cores[B].dropped == {"long_control": 1}
     link.receive(B, A, [ours._envelope.probe(1472)])

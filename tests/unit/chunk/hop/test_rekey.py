@@ -85,7 +85,7 @@ def test_keys_change_with_time() -> None:
     assert ours.counters()["rekeyings"] == theirs.counters()["rekeyings"] == 3
     ours.send(BodyKind.CHUNK, b"", bytes(50_000), "x")
     link.run(lambda: bool(link.uppers[A].settled))
-    assert ours.sender._ring is not None and ours.sender._ring.send.epoch == 3
+    assert ours.sender.transfers._ring is not None and ours.sender.transfers._ring.send.epoch == 3
 
 
 def test_a_client_that_does_not_take_new_keys_is_left() -> None:
@@ -106,7 +106,7 @@ def test_no_two_epochs_share_a_key() -> None:
     link = Link(config=SMALL)
     ours = link.connect()
     seen = set()
-    ring = ours.sender._ring
+    ring = ours.sender.transfers._ring
     assert ring is not None
     for number in range(90):
         ours.send(BodyKind.CHUNK, b"", bytes(100_000), number)

@@ -29,7 +29,7 @@ class Bench:
     def send(self, now: float) -> list[int]:
         """Send all that may leave; return the datagrams in each burst."""
         counts = []
-        while (burst := self.sender.next_burst(now)) is not None:
+        while (burst := self.sender.departures.next_burst(now)) is not None:
             counts.append(-(-sum(map(len, burst[0])) // STRIDE))
         return counts
 
@@ -83,15 +83,15 @@ def test_an_ack_is_asked_for_once_when_the_growing_window_is_full() -> None:
     """The neighbour would hold it back for some milliseconds, in each of the first round trips."""
     bench = Bench(1 << 20)
     bench.send(0.0)
-    assert bench.sender.take_question(0.0) is not None
-    assert bench.sender.take_question(0.0) is None
+    assert bench.sender.departures.take_question(0.0) is not None
+    assert bench.sender.departures.take_question(0.0) is None
     bench.ack(1, 4, RTT_S)
     bench.send(RTT_S)
-    assert bench.sender.take_question(RTT_S) is not None
+    assert bench.sender.departures.take_question(RTT_S) is not None
 
 
 def test_no_ack_is_asked_for_by_a_sender_with_nothing_more_to_send() -> None:
     """It waits for nothing."""
     bench = Bench(5 * STRIDE)
     bench.send(0.0)
-    assert bench.sender.take_question(0.0) is None
+    assert bench.sender.departures.take_question(0.0) is None
