@@ -60,9 +60,10 @@ HEAP_SLACK_COUNT = 4096
 class SendLimits:
     """Caps and times of the sending half."""
 
-    max_outstanding_bytes: int = 64 << 20
-    """Payload bytes handed to the router or in its custody: 10 Gbit/s times 50 ms of report RTT."""
-    max_outstanding_count: int = 16_384
+    max_outstanding_bytes: int = 128 << 20
+    """Payload bytes handed to the router or in its custody: 10 Gbit/s times 50 ms of report RTT, in
+    half of it, as one flow gets no more."""
+    max_outstanding_count: int = 32_768
     """The same as a number of chunks: 200 000 small chunks/s times 80 ms."""
     max_waiting_count: int = 65_536
     """Sends that wait for room before `submit` raises: an application that never awaits is told."""

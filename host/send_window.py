@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 from packetcloud.host.send import Send, SendState
 
-FLOW_SHARE = 4
-"""One flow alone may hold four fifths of the room; the next one four fifths of the rest."""
+FLOW_SHARE = 1
+"""One flow alone may hold half of the room, the next one half of the rest, and so on: seven that
+are stuck one after the other leave a chunk of 1 MiB its place in 128 MiB."""
 TURNS_COUNT = 64
 """Lines looked at in one go, so that one settlement costs the same however many flows wait."""
 
@@ -122,7 +123,7 @@ class SendWindow:
             return False
         return not line.held_count or (
             line.held_bytes + size <= FLOW_SHARE * free_bytes
-            and line.held_count < FLOW_SHARE * free_count
+            and line.held_count + 1 <= FLOW_SHARE * free_count
         )
 
     def _hold(self, line: _Line, size: int, count: int) -> None:

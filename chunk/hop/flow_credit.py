@@ -1,16 +1,13 @@
 """What each flow of one neighbour holds here, and which flows may start nothing more.
 
-A flow may hold `flow_credit_bytes`, but no more than twice what its neighbour's credit has left:
-then one stopped flow leaves a third of the credit to the others, two leave a fifth each and so on
-(dynamic thresholds as in shared-memory switches: Choudhury and Hahne, 1998). A flow that holds
-nothing may always begin one body, so none starves for what others hold.
+A flow may hold `flow_credit_bytes`, but no more than its neighbour's credit has left: one stopped
+flow leaves half of the credit to the others, the next one at least half of that and so on (dynamic
+thresholds as in shared-memory switches: Choudhury and Hahne, 1998). A flow that holds nothing may
+always begin one body, so none starves for what others hold.
 Source: docs/protocol/hop.md, "Flows"; docs/decisions/0010.
 """
 
 from __future__ import annotations
-
-SHARE_OF_FREE = 2
-"""A flow may hold this many times what is free."""
 
 
 class FlowCredit:
@@ -33,10 +30,7 @@ class FlowCredit:
         if not held or not flow:
             return True
         total = held + size
-        # The first test is the usual case, without the call.
         if total <= free_bytes and total <= self._flow_credit_bytes:
-            return True
-        if total <= self._limit(free_bytes):
             return True
         self.busy[flow] = size
         return False
@@ -47,7 +41,7 @@ class FlowCredit:
         At three quarters of its limit already: what is on the way then still finds room.
         """
         held = self._held[flow] = self._held.get(flow, 0) + size
-        if not flow or (held <= free_bytes and held <= self._busy_from_bytes):
+        if not flow or (held <= free_bytes // 2 and held <= self._busy_from_bytes):
             return False
         if flow not in self.busy and held > self._limit(free_bytes) * 3 // 4:
             self.busy[flow] = 0
@@ -74,4 +68,4 @@ class FlowCredit:
         return bool(freed)
 
     def _limit(self, free_bytes: int) -> int:
-        return min(self._flow_credit_bytes, SHARE_OF_FREE * max(0, free_bytes))
+        return min(self._flow_credit_bytes, max(0, free_bytes))

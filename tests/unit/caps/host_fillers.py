@@ -77,6 +77,16 @@ class Host:
         self.turn()
         return sent
 
+    def friends(self) -> Iterator[GUID]:
+        """Yield destinations that are flows of their own."""
+        labels = set()
+        for number in itertools.count(1 << 32):
+            destination = name_of(number)
+            label = self.core.flow_of(SendOptions(destination))
+            if label not in labels:
+                labels.add(label)
+                yield destination
+
     def turn(self) -> list[HandReport]:
         """Do what the core wants done; return the report chunks, settled."""
         reports = []
@@ -117,7 +127,8 @@ class Host:
 @fills("host", "chunks outstanding")
 def outstanding_count() -> Filled:
     """Many destinations, or a custodian, never report; one alone would not get all the room."""
-    host, friends = Host(), map(name_of, itertools.count(1 << 32))
+    host = Host()
+    friends = host.friends()
     limit = host.core.limits.sends.max_outstanding_count
 
     def press(count: int) -> tuple[int, int]:
@@ -138,7 +149,8 @@ def outstanding_count() -> Filled:
 @fills("host", "bytes outstanding")
 def outstanding_bytes() -> Filled:
     """The same with large chunks."""
-    host, friends = Host(), map(name_of, itertools.count(1 << 32))
+    host = Host()
+    friends = host.friends()
     limit = host.core.limits.sends.max_outstanding_bytes
 
     def press(count: int) -> tuple[int, int]:
@@ -159,7 +171,8 @@ def outstanding_bytes() -> Filled:
 @fills("host", "sends that wait")
 def waiting() -> Filled:
     """The same, and the application goes on sending."""
-    host, friends = Host(), map(name_of, itertools.count(1 << 32))
+    host = Host()
+    friends = host.friends()
     sends = host.core.sends
     for _ in range(host.core.limits.sends.max_outstanding_count):
         host.send(next(friends))

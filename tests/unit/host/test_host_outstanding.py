@@ -289,8 +289,9 @@ def test_report_of_an_unknown_outcome_does_not_count_the_copy_as_gone() -> None:
 
 def test_caps_hold_and_the_queue_is_fifo() -> None:
     """At the cap the next waits, and goes when room is made; over the waiting cap it is refused."""
-    limits = SendLimits(max_outstanding_count=2, max_waiting_count=2)
+    limits = SendLimits(max_outstanding_count=4, max_waiting_count=2)
     bench = Bench(limits)
+    # Of one flow: half of four.
     sends = [bench.submit(i) for i in range(4)]
     assert bench.handed == sends[:2]
     assert not bench.sends.has_room()
@@ -311,7 +312,7 @@ def test_byte_cap_and_a_single_large_chunk() -> None:
     assert bench.handed == [big]
     bench.settled(big, Settlement.REFUSED, 0.0, Reason.HOP_LIMIT)
     assert bench.handed == [big, small]
-    bench.submit(3, size=90)
+    bench.submit(3, size=40)
     assert len(bench.handed) == 3
     bench.submit(4, size=1)
     assert len(bench.handed) == 3
