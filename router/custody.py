@@ -150,9 +150,9 @@ class Custody:
         self.record_bytes = 0
         self.lying = Lying.NOWHERE
         self.is_updated = False
-        """A service changed its payload."""
+        """A service changed its payload, and its record, if it has one, does not say so."""
         self.is_spilled = False
-        """Its bytes are on disk only."""
+        """Its payload is on disk only."""
         self.is_loading = False
         self.retries = 0
         """How often its next custodian had no room for it."""
@@ -217,15 +217,20 @@ class Custody:
             self.body = None
 
     def drop_payload(self) -> None:
-        """Let go of the bytes, which are on disk."""
+        """Let go of the payload, which is on disk; the header stays, it may have changed."""
         self.is_spilled = True
         self.payload = b""
 
     def take_back(self, data: bytes) -> None:
-        """Take the bytes that came back from the disk."""
+        """Take the payload out of the record, and the header unless there is one.
+
+        The record may be of the chunk as it arrived: what services and this router wrote into the
+        header since then stands in memory only.
+        """
         self.is_spilled = self.is_loading = False
         header_bytes = int.from_bytes(data[2:4], "big")
-        self.header = bytearray(data[:header_bytes])
+        if self.header is None:
+            self.header = bytearray(data[:header_bytes])
         self.payload = memoryview(data)[header_bytes:]
 
     def record_header(self) -> bytes:

@@ -136,6 +136,7 @@ class Spool:
         record = Record(number, max(0, taken_ms), expires_ms, entry.is_originated, emitted_by)
         self._keep(entry, number, size)
         entry.lying = Lying.WRITING
+        entry.is_updated = False
         self.queued_bytes += size
         self._submit(Put(record, tuple(pieces), size, must_last))
         return True

@@ -229,7 +229,7 @@ class WaitingRoom:
             line = max(self._memory_lines, key=lambda one: one.memory_bytes)
             entry = next(iter(line.in_memory))
             if entry.record_number:
-                # Stored before it was taken, and not changed since: the record says all.
+                # Written before, and its payload not changed since.
                 self._spare(line, entry)
                 self._let_go(entry.next_hop, entry)
                 continue
