@@ -24,6 +24,7 @@ from packetcloud.chunk.hop.replay import ReplayWindow
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.reasons import Reason
+from packetcloud.host import router_link
 from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.endpoint_core import EndpointCore
 from packetcloud.host.outstanding import OutstandingSends
@@ -304,6 +305,10 @@ def _hands_once(original: Any) -> Any:
     return hand
 
 
+def _twelve_seconds(original: Any) -> Any:
+    return 12.0
+
+
 def _ends_never(original: Any) -> Any:
     return lambda self, send, now: self._schedule(send, now + 1e6)
 
@@ -465,6 +470,16 @@ VARIANTS = (
         "kill_router",
         ("L10",),
         ((OutstandingSends, "_hand", _hands_once),),
+    ),
+    Variant(
+        "calls its router seldom",
+        "A host that lost its router tries again every twelve seconds, while every chunk waits.",
+        "kill_router",
+        ("L10",),
+        (
+            (router_link, "RECONNECT_FIRST_S", _twelve_seconds),
+            (router_link, "RECONNECT_CAP_S", _twelve_seconds),
+        ),
     ),
     Variant(
         "ignores deadlines",
