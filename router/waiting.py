@@ -90,12 +90,18 @@ class WaitingRoom:
         """Put a chunk in line; nothing reads its bytes now."""
         is_away = self._attachment_of(hop, now) is None
         size = entry.size_bytes
-        fits = hop.waiting_bytes + size <= self._detached_hold_bytes
-        if is_away and self.is_full(hop, entry.flow.label, size):
+        # What has a record asks for no further room on disk, whatever the disk says now.
+        has_record = bool(entry.record_number)
+        if is_away and not has_record and self.is_full(hop, entry.flow.label, size):
             detail = f"too much waits for {hop.name} already"
             self._book.give_up(entry, Leaving.REFUSED, Reason.STORE_FULL, detail)
             return
-        may_move = fits or not self._spool.reason_to_refuse(entry.flow.label, size)
+        if hop.waiting_bytes + size <= self._detached_hold_bytes:
+            may_move = True
+        elif has_record:
+            may_move = not entry.is_updated
+        else:
+            may_move = not self._spool.reason_to_refuse(entry.flow.label, size)
         if may_move:
             entry.move_out_of_the_hop()
         entry.next_hop = hop
