@@ -53,6 +53,11 @@ class RowBuffer:
         """Return where a train lands whose first segment belongs in `row`."""
         return [self.memory[row * self.stride :]]
 
+    def put(self, row: int, segments: memoryview) -> None:
+        """Copy consecutive segments, headers included, to where they belong from `row` on."""
+        start = row * self.stride
+        self.memory[start : start + len(segments)] = segments
+
     def fits(self, segments: int) -> bool:
         """Tell whether this is the size class that `segments` get."""
         return self.capacity == rows_class(segments)
@@ -87,6 +92,14 @@ class FlatBuffer:
         """Return where a datagram lands whose share belongs in `row`."""
         start = row * self.share
         return [self.header_rows[row], self.memory[start : start + self.share]]
+
+    def put(self, row: int, segments: memoryview) -> None:
+        """Copy the shares of consecutive segments to where they belong from `row` on."""
+        start = row * self.share
+        for header in range(0, len(segments), self.stride):
+            share = segments[header + DATA_HEADER_BYTES : header + self.stride]
+            self.memory[start : start + len(share)] = share
+            start += self.share
 
     def fits(self, segments: int) -> bool:
         """Tell whether this is the size class that `segments` get."""

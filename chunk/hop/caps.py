@@ -13,9 +13,10 @@ from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
 from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SLACK_COUNT, HopCore
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
+from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
-from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT, MAX_TRAIN_ROWS
 from packetcloud.chunk.hop.stamps import PEERS_COUNT
+from packetcloud.chunk.hop.train_headers import MAX_TRAIN_ROWS
 
 _DEFAULTS = HopConfig()
 
@@ -106,7 +107,7 @@ CAPS = (
         "10 Gbit/s times 20 ms",
         "dropped, and BUSY is said",
         _dropped("over_credit"),
-        ("receiver:Receiver._incoming",),
+        ("incoming_transfers:IncomingTransfers.transfers",),
         "credit_bytes",
     ),
     Cap(
@@ -135,7 +136,7 @@ CAPS = (
         "43 neighbours that use up their credit",
         "refused `store_full`, nothing stored",
         "packetcloud_hop_refused_store_full_total",
-        ("receiver:Receiver._incoming",),
+        ("incoming_transfers:IncomingTransfers.transfers",),
         "max_held_bytes",
     ),
     Cap(
@@ -146,11 +147,11 @@ CAPS = (
         "dropped",
         _dropped("beyond_window"),
         (
-            "receiver:Receiver._incoming",
-            "receiver:Receiver._done",
-            "receiver:Receiver._refused",
-            "receiver:Receiver._undecided",
-            "receiver:Receiver._transfer_of",
+            "incoming_transfers:IncomingTransfers.transfers",
+            "outcomes:Outcomes._done",
+            "outcomes:Outcomes.refused",
+            "outcomes:Outcomes._undecided",
+            "outcomes:Outcomes._transfer_of",
         ),
     ),
     Cap(
@@ -160,7 +161,7 @@ CAPS = (
         "1 Gbit/s times 100 ms of small bodies of which a quarter lost a datagram",
         "a slow one (5 s old, below 16 KiB/s) is refused `store_full`; none is: dropped",
         _dropped("partials_full"),
-        ("receiver:Receiver._incoming",),
+        ("incoming_transfers:IncomingTransfers.transfers",),
     ),
     Cap(
         "open transfers to one neighbour",
@@ -240,7 +241,7 @@ ROOM = Room(
     CAPS,
     {
         "keys:KeyRing._receive": "one for each of 16 epochs at most",
-        "receiver:Receiver._repairs": "unfinished transfers that were whole and altered",
+        "repair:Repairs.transfers": "unfinished transfers that were whole and altered",
         "repair:Repair._altered": "segments of one body",
         "stride_change:StrideChange._wanted": "open transfers of one session",
         "repair:DigestAnswers._frames": "the answer to one question: 8 frames",
@@ -274,11 +275,11 @@ def in_use(core: HopCore) -> dict[str, int]:
         "bodies held for one neighbour": max((one.held_bytes for one in receivers), default=0),
         "bodies held for all neighbours": core.pool.held_bytes,
         "open transfers of one neighbour": max(
-            (len(one._incoming) + len(one._done) + len(one._refused) for one in receivers),
+            (len(one.incoming.transfers) + one.outcomes.open_count for one in receivers),
             default=0,
         ),
         "unfinished transfers of one neighbour": max(
-            (len(one._incoming) for one in receivers), default=0
+            (len(one.incoming.transfers) for one in receivers), default=0
         ),
         "open transfers to one neighbour": max(
             (one.next_transfer - one.done_below for one in transfers), default=0

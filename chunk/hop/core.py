@@ -36,8 +36,8 @@ from packetcloud.chunk.hop.handshake import (
     ServerHandshakes,
     new_session_id,
 )
+from packetcloud.chunk.hop.incoming_transfers import EVICTION_PAUSE_S
 from packetcloud.chunk.hop.keys import KeyRing
-from packetcloud.chunk.hop.receiver import EVICTION_PAUSE_S
 from packetcloud.chunk.hop.session import (
     BURSTS_PER_TURN,
     COUNTERS,
@@ -207,7 +207,7 @@ class HopCore:
         self._landing = None
         last = self._last
         if last is not None:
-            place = last.receiver.landing()
+            place = last.receiver.incoming.landing()
             if place is not None and place[1] < place[0].capacity:
                 self._landing = place
                 return [*place[0].landing(place[1]), self._scratch.data]
@@ -221,7 +221,7 @@ class HopCore:
         apart, by `receive_split`.
         """
         last = self._last
-        place = last.receiver.landing_run() if last is not None else None
+        place = last.receiver.incoming.landing_run() if last is not None else None
         if last is None or place is None:
             return None
         return *place, last.peer_address
@@ -243,7 +243,7 @@ class HopCore:
         """Return a place for a batch of datagrams, as an array and the bytes of each row."""
         self._landing = None
         last = self._last
-        place = last.receiver.landing() if last is not None else None
+        place = last.receiver.incoming.landing() if last is not None else None
         if place is None:
             return None
         rows, row = place
@@ -295,7 +295,7 @@ class HopCore:
             if (
                 session is not None
                 and head[0] == wire.DATA_BYTE
-                and session.receiver.stride == store.stride
+                and session.receiver.incoming.stride == store.stride
             ):
                 check_address(session, address)
                 self._active[session] = None
@@ -554,8 +554,8 @@ class HopCore:
             return
         fair_bytes = self.config.max_held_bytes // len(self.sessions)
         while not self.pool.has_room(size):
-            greedy = max(self.sessions.values(), key=lambda one: one.receiver.partial_bytes)
-            surplus = greedy.receiver.partial_bytes - fair_bytes
+            greedy = max(self.sessions.values(), key=lambda one: one.receiver.incoming.body_bytes)
+            surplus = greedy.receiver.incoming.body_bytes - fair_bytes
             if surplus <= 0 or not greedy.receiver.evict_slow(
                 min(size, surplus), now, slow_only=False
             ):

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from enum import Enum, auto
 
 import numpy as np
-import numpy.typing as npt
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.buffers import RowBuffer, Store
+from packetcloud.chunk.hop.incoming import Incoming
 from packetcloud.chunk.hop.outgoing import Outgoing
 
 DIGEST_FRAMES_PER_QUESTION = 8
@@ -56,20 +56,12 @@ class Phase(Enum):
 
 
 class Repair:
-    """A transfer that was whole, and not as it was sent.
+    """A sealed transfer that was whole, and not as it was sent."""
 
-    Args:
-        key: of the digests.
-        transfer: its whole number.
-    """
-
-    def __init__(self, key: bytes, transfer: int, body_bytes: int, store: Store) -> None:
-        self.transfer = transfer
-        self._key = key
-        self._body_bytes = body_bytes
-        self._store = store
-        share = store.stride - wire.DATA_HEADER_BYTES
-        self._segments = (body_bytes + share - 1) // share
+    def __init__(self, incoming: Incoming) -> None:
+        assert incoming.keys is not None, "only a seal tells that something was altered"
+        self.incoming = incoming
+        self._key = incoming.keys.digest_key
         self._asked_at = float("-inf")
         self._next = 0
         """All segments below were compared."""
@@ -84,36 +76,40 @@ class Repair:
         self._next, self._altered, self._asked_at = 0, [], float("-inf")
 
     def take_digests(self, frame: wire.DigestsFrame) -> list[int] | None:
-        """Compare; return the altered segments once all were compared, else None."""
-        end = frame.first + len(frame.digests) // wire.DIGEST_BYTES
-        if self.phase is not Phase.DIGESTS or frame.first != self._next or end > self._segments:
+        """Compare; return the altered segments once all were compared, else None.
+
+        They are missing again from then on.
+        """
+        incoming, first = self.incoming, frame.first
+        end = first + len(frame.digests) // wire.DIGEST_BYTES
+        if self.phase is not Phase.DIGESTS or first != self._next or end > incoming.segments:
             return None  # an answer to a question that was asked twice
-        shares = stored_shares(self._store, self._body_bytes, frame.first, end)
-        found = segment_digests(self._key, self.transfer, frame.first, shares)
+        shares = stored_shares(incoming.store, incoming.body_bytes, first, end)
+        found = segment_digests(self._key, incoming.transfer, first, shares)
         wanted = np.frombuffer(frame.digests, ">u8")
         differing = np.flatnonzero(np.frombuffer(found, ">u8") != wanted)
-        self._altered += (differing + frame.first).tolist()
+        self._altered += (differing + first).tolist()
         self._next = end
         if end >= self._answer_end:
             self._asked_at = float("-inf")  # go on at once
-        if end < self._segments:
+        if end < incoming.segments:
             return None
         self.phase = Phase.SEGMENTS
+        if self._altered:
+            incoming.miss(self._altered)
         return self._altered
 
     def due_at(self, patience_s: float) -> float:
         """Return when `questions` has something to say."""
         return self._asked_at + patience_s
 
-    def questions(
-        self, got: npt.NDArray[np.bool_] | None, largest_burst: int, now: float
-    ) -> Iterator[bytes]:
+    def questions(self, largest_burst: int, now: float) -> Iterator[bytes]:
         """Yield the frames that ask for digests, or for the altered segments that are not here."""
         self._asked_at = now
-        low = self.transfer & 0xFFFF_FFFF
+        low, got = self.incoming.transfer & 0xFFFF_FFFF, self.incoming.got
         if self.phase is Phase.DIGESTS:
             count = DIGEST_FRAMES_PER_QUESTION * wire.MAX_DIGESTS_COUNT
-            self._answer_end = min(self._segments, self._next + count)
+            self._answer_end = min(self.incoming.segments, self._next + count)
             yield wire.DigestsWantedFrame(low, self._next).to_bytes()
             return
         missing = np.array([index for index in self._altered if got is None or not got[index]])
@@ -125,6 +121,38 @@ class Repair:
             bitmap = np.packbits(bits, bitorder="little").tobytes()
             yield wire.DamagedFrame(low, largest_burst & 0xFFFF_FFFF, base, bitmap).to_bytes()
             missing = missing[len(inside) :]
+
+
+class Repairs:
+    """The transfers of one neighbour that were whole, and altered."""
+
+    def __init__(self) -> None:
+        self.transfers: dict[int, Repair] = {}
+
+    def begin(self, incoming: Incoming) -> None:
+        """Find out which segments of a transfer were altered; until then it stays as it is."""
+        repair = self.transfers.get(incoming.transfer)
+        if repair is None:
+            repair = self.transfers[incoming.transfer] = Repair(incoming)
+        repair.restart()
+
+    def due_at(self, patience_s: float) -> float:
+        """Return when `questions` has something to say; only while there are any."""
+        return min(repair.due_at(patience_s) for repair in self.transfers.values())
+
+    def questions(
+        self, unfinished: Container[int], largest_burst: int, patience_s: float, now: float
+    ) -> Iterator[bytes]:
+        """Yield what is to be asked about damaged transfers, again after `patience_s`.
+
+        Args:
+            unfinished: the transfers that are not given up.
+        """
+        for transfer, repair in list(self.transfers.items()):
+            if transfer not in unfinished:
+                del self.transfers[transfer]  # given up meanwhile
+            elif repair.due_at(patience_s) <= now:
+                yield from repair.questions(largest_burst, now)
 
 
 class DigestAnswers:

@@ -19,7 +19,9 @@ from packetcloud.chunk.hop import keys
 from packetcloud.chunk.hop.api import Refusal, Settlement
 from packetcloud.chunk.hop.datagrams import TAG_BYTES
 from packetcloud.chunk.hop.envelope import Envelope
-from packetcloud.chunk.hop.receiver import Receiver
+from packetcloud.chunk.hop.incoming import Incoming
+from packetcloud.chunk.hop.incoming_transfers import IncomingTransfers
+from packetcloud.chunk.hop.neighbour_credit import NeighbourCredit
 from packetcloud.chunk.hop.replay import ReplayWindow
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.hop.session import Session
@@ -128,20 +130,21 @@ def _takes_what_is_refused(original: Any) -> Any:
 
 
 def _counts_repeats(original: Any) -> Any:
-    def mark(self: Receiver, incoming: Any, index: int, end: int) -> bool:
-        before = incoming.count
-        is_whole: bool = original(self, incoming, index, end)
-        if incoming.count == before:
-            incoming.count += end - index
-        return is_whole or incoming.count >= incoming.segments
+    def mark(self: Incoming, index: int, end: int) -> int:
+        fresh: int = original(self, index, end)
+        if not fresh:
+            fresh = min(end - index, self.segments - self.count)
+            self.count += fresh
+        return fresh
 
     return mark
 
 
 def _is_whole_at_its_end(original: Any) -> Any:
-    def mark(self: Receiver, incoming: Any, index: int, end: int) -> bool:
-        original(self, incoming, index, end)
-        return bool(end == incoming.segments)
+    def mark(self: Incoming, index: int, end: int) -> int:
+        fresh: int = original(self, index, end)
+        self.count = self.segments if end == self.segments else 0
+        return fresh
 
     return mark
 
@@ -150,9 +153,9 @@ _incoming_of: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDi
 
 
 def _shares_transfers(original: Any) -> Any:
-    def init(self: Receiver, pool: Any, *arguments: Any, **named: Any) -> None:
+    def init(self: IncomingTransfers, pool: Any, *arguments: Any, **named: Any) -> None:
         original(self, pool, *arguments, **named)
-        self._incoming = _incoming_of.setdefault(pool, {})
+        self.transfers = _incoming_of.setdefault(pool, {})
 
     return init
 
@@ -328,7 +331,7 @@ VARIANTS = (
         "prototype did that.",
         "crooked",
         ("L3",),
-        ((Receiver, "_mark", _counts_repeats),),
+        ((Incoming, "mark", _counts_repeats),),
         _private,
     ),
     Variant(
@@ -337,7 +340,7 @@ VARIANTS = (
         "into one body. The prototype's tables were keyed by hop id only.",
         "slow_destination",
         ("L1", "L2", "L3", "L4", "L9", "L10", "no fault"),
-        ((Receiver, "__init__", _shares_transfers),),
+        ((IncomingTransfers, "__init__", _shares_transfers),),
         _private,
     ),
     Variant(
@@ -345,7 +348,7 @@ VARIANTS = (
         "A body is delivered when its last segment has come, holes or not.",
         "loss",
         ("L3",),
-        ((Receiver, "_mark", _is_whole_at_its_end),),
+        ((Incoming, "mark", _is_whole_at_its_end),),
         _private,
     ),
     Variant(
@@ -385,7 +388,7 @@ VARIANTS = (
         "A released body stays on the sender's account.",
         "loss",
         ("L9",),
-        ((Receiver, "_release", _keeps_the_credit),),
+        ((NeighbourCredit, "release", _keeps_the_credit),),
     ),
     Variant(
         "cancels for certain",

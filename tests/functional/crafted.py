@@ -99,9 +99,10 @@ class Scene(Link):
         return (
             self.theirs.is_up, self.theirs.peer_address, len(self.cores[B].sessions),
             self.cores[B].stats()["half_open"], self.cores[B].stats()["held_bytes"],
-            receiver._done_below, sorted(receiver._done), dict(receiver._refused),
-            {t: i.count for t, i in receiver._incoming.items()}, receiver.received_bodies,
-            receiver.stride, sender.stride, transfers.next_transfer, transfers.done_below,
+            receiver.outcomes.settled_below, sorted(receiver.outcomes._done),
+            dict(receiver.outcomes.refused),
+            {t: i.count for t, i in receiver.incoming.transfers.items()}, receiver.received_bodies,
+            receiver.incoming.stride, sender.stride, transfers.next_transfer, transfers.done_below,
             sender.flight.largest_acked, sorted(transfers.outstanding), sender.in_flight_bytes,
             ring.newest.epoch if ring else None, list(self.uppers[B].bodies),
             list(self.uppers[B].settled), list(self.uppers[B].up), list(self.uppers[B].down),

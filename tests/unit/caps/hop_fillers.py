@@ -18,10 +18,11 @@ from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT, BatchReceiver
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, rows_class
 from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SLACK_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
+from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT, Outlet
-from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT, MAX_TRAIN_ROWS
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.hop.stamps import PEERS_COUNT
+from packetcloud.chunk.hop.train_headers import MAX_TRAIN_ROWS
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
 from tests.unit.caps.filled import Filled, fills
@@ -279,15 +280,15 @@ def flow_credit() -> Filled:
     def begin(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
             hostile.data(number, MIB, flow=7)
-        return held._flows.held_bytes(7), scene.victim.counters()["refused_not_now"]
+        return held.credit.flows.held_bytes(7), scene.victim.counters()["refused_not_now"]
 
     at_cap, counted = begin(0, 4)
     beyond, counted_beyond = begin(4, 40)
     hostile.data(40, MIB, flow=8)
-    assert held._flows.held_bytes(8) == MIB, "another flow of the same neighbour goes on"
+    assert held.credit.flows.held_bytes(8) == MIB, "another flow of the same neighbour goes on"
     goes_on = scene.honest_goes_on()
     hostile.forget(dict.fromkeys(range(41), MIB))
-    left = held.held_bytes + len(held._flows._held) + held.busy_flows_count
+    left = held.held_bytes + len(held.credit.flows._held) + held.busy_flows_count
     return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
@@ -353,13 +354,13 @@ def partials() -> Filled:
     def send(first: int, end: int) -> tuple[int, int]:
         for transfer in range(first, end):
             hostile.data(transfer, TWO_SEGMENTS)
-        return len(receiver._incoming), scene.victim.dropped["partials_full"]
+        return len(receiver.incoming.transfers), scene.victim.dropped["partials_full"]
 
     at_cap, counted = send(0, MAX_PARTIALS_COUNT)
     beyond, counted_beyond = send(MAX_PARTIALS_COUNT, MAX_PARTIALS_COUNT + 200)
     goes_on = scene.honest_goes_on()
     hostile.forget(dict.fromkeys(range(MAX_PARTIALS_COUNT + 200), TWO_SEGMENTS))
-    left = len(receiver._incoming) + receiver.held_bytes + receiver.partial_bytes
+    left = len(receiver.incoming.transfers) + receiver.held_bytes + receiver.incoming.body_bytes
     return Filled(MAX_PARTIALS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
@@ -372,7 +373,7 @@ def transfers_in() -> Filled:
     receiver = hostile.theirs.receiver
 
     def open_count() -> int:
-        return len(receiver._incoming) + len(receiver._done) + len(receiver._refused)
+        return len(receiver.incoming.transfers) + receiver.outcomes.open_count
 
     hostile.data(0, TWO_SEGMENTS)
     for first in range(1, window, 100):

@@ -28,8 +28,8 @@ def meeting() -> tuple[Scene, Hostile]:
 def standing(scene: Scene, hostile: Hostile) -> dict[str, int]:
     receiver = hostile.theirs.receiver
     return {
-        "begun": len(receiver._incoming),
-        "refused": len(receiver._refused),
+        "begun": len(receiver.incoming.transfers),
+        "refused": len(receiver.outcomes.refused),
         "taken": len(scene.uppers[VICTIM].bodies),
     }
 

@@ -8,7 +8,7 @@ import pytest
 
 from packetcloud.chunk.hop import core, wire
 from packetcloud.chunk.hop.api import HopConfig, Role
-from packetcloud.chunk.hop.receiver import MAX_PARTIALS_COUNT
+from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 from tests.unit.caps.hostile import (
@@ -67,7 +67,7 @@ def test_half_of_a_chunk_that_is_given_up_leaves_nothing() -> None:
         hostile.data(transfer, TWO_SEGMENTS)
         hostile.forget({transfer: TWO_SEGMENTS})
     assert receiver.held_bytes == 0
-    assert not receiver._incoming and not receiver._done and not receiver._refused
+    assert not receiver.incoming.transfers and not receiver.outcomes.open_count
     assert scene.honest_goes_on()
 
 
@@ -88,7 +88,7 @@ def test_ten_thousand_half_chunks_of_one_neighbour_block_nobody() -> None:
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     receiver = hostile.theirs.receiver
-    assert len(receiver._incoming) == MAX_PARTIALS_COUNT
+    assert len(receiver.incoming.transfers) == MAX_PARTIALS_COUNT
     assert grown < 16 << 20
     assert scene.honest_goes_on()
     for _ in range(6):
@@ -124,7 +124,7 @@ def test_half_chunks_that_use_up_the_credit_give_way_to_whole_ones() -> None:
     assert scene.victim.dropped["over_credit"] == 1 and not receiver.evicted_transfers
     scene.step(6.0)
     hostile.control(wire.BlockedFrame(TWO_SEGMENTS).to_bytes())
-    assert receiver.evicted_transfers == 1 and 23 in receiver._incoming
+    assert receiver.evicted_transfers == 1 and 23 in receiver.incoming.transfers
     for index in range(2):
         hostile.data(24, TWO_SEGMENTS, index)
     assert scene.uppers[VICTIM].bodies[-1] == bytes(TWO_SEGMENTS)
@@ -137,7 +137,7 @@ def test_a_look_for_slow_transfers_is_not_to_be_had_for_each_frame() -> None:
     hostile.data(1000, 1 << 20)
     receiver = hostile.theirs.receiver
     looks = []
-    receiver._incoming = _Watched(receiver._incoming, looks)
+    receiver.incoming.transfers = _Watched(receiver.incoming.transfers, looks)
     for _ in range(10):
         hostile.control(*[wire.BlockedFrame(24 << 20).to_bytes()] * 100)
         hostile.control(*[wire.BlockedFrame(1 << 20).to_bytes()] * 100)

@@ -34,13 +34,13 @@ def carry(link: Link, count: int, ahead: int) -> bool:
     take_ack = receiver.take_ack
 
     def lie(now: float, *others: object) -> list[bytes]:
-        honest = receiver._largest_burst
+        honest = receiver._acks.largest_burst
         newest = theirs.sender.flight.next_burst - 1  # it guesses well: never too far ahead
-        receiver._largest_burst = min(honest + ahead, newest)
+        receiver._acks.largest_burst = min(honest + ahead, newest)
         try:
             return take_ack(now, *others)  # type: ignore[arg-type]
         finally:
-            receiver._largest_burst = honest
+            receiver._acks.largest_burst = honest
 
     if ahead:
         receiver.take_ack = lie  # type: ignore[method-assign,assignment]

@@ -88,7 +88,7 @@ def test_a_stopped_flow_does_not_stop_another(size: int, loss: float) -> None:
     assert settled >= set(others)
     held = link.cores[B].sessions[next(iter(link.cores[B].sessions))].receiver
     assert 0 < upper.arrived[STOPPED] <= 20
-    assert held._flows.held_bytes(STOPPED) <= 20 * size
+    assert held.credit.flows.held_bytes(STOPPED) <= 20 * size
     assert session.is_busy(STOPPED) and not session.is_busy(OTHER)
     upper.go_on(STOPPED)
     link.run(lambda: upper.arrived[STOPPED] == 60)

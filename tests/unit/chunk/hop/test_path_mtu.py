@@ -161,7 +161,7 @@ def test_nobody_makes_datagrams_smaller_than_every_path_carries() -> None:
     for stride in (1473, 65_507):
         frame = wire.StrideFrame(wire.StrideStep.CHANGE, stride, 1).to_bytes()
         link.receive(B, A, [ours._envelope.control([frame])])
-    assert link.cores[B].dropped["bad_stride"] == 2 and theirs.receiver.stride == 1472
+    assert link.cores[B].dropped["bad_stride"] == 2 and theirs.receiver.incoming.stride == 1472
     open_link = Link(config=OPEN)
     session = open_link.connect()
     frame = wire.StrideFrame(wire.StrideStep.CHANGE, 1200, 1).to_bytes()
