@@ -22,11 +22,18 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `cubic`       the window beside who fills queues
 - `background`  the window of what can wait
 - `congestion`  how much may be in flight, and the pace
+- `train_headers`       headers of a train: what is one run, whose it is
+- `incoming`    one transfer that is not whole yet, and its opening as it comes
+- `incoming_transfers`  all of a neighbour's: where they land, which give way
 - `repair`      what a bad link altered in a body, and how it is found
 - `flow_credit` what each flow of a neighbour holds here
+- `neighbour_credit`    what the neighbour and all its flows hold here
+- `outcomes`    transfers that are settled, refused, or whole and undecided
+- `acks`        what came since the last ACK, and what the next one says
+- `custody`     which transfers are admitted, and what becomes of each
 - `flow_queues` bodies that wait to be sent, flow by flow
 - `parking`     flows that the neighbour has no room for
-- `receiver`    segments in, bodies up, ACKs out
+- `receiver`    segments in, whole bodies up
 - `outgoing`    one body on its way: sent, arrived, lost
 - `layout`      how a burst is laid
 - `flight`      bursts on their way: passed, late, lost

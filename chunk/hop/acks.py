@@ -40,6 +40,9 @@ class Acks:
         self._largest_at = 0.0
         self.received_bytes = 0
         self.unacked_bytes = 0
+        self.due_now = False
+        self.due_at: float | None = None
+        """When one is due at the latest, if nothing makes it due before."""
         self.busy_unlisted_count = 0
         """BUSY lists that had no room for all labels."""
 
@@ -53,6 +56,14 @@ class Acks:
         if burst > self.largest_burst:
             self.largest_burst = burst
             self._largest_at = now
+
+    def note_probe(self, burst_low: int, now: float) -> None:
+        """The sender asks for an ACK at once."""
+        self.note_burst(wire.expand(burst_low, self.largest_burst), now)
+        self.due_now = True
+
+    def is_due(self) -> bool:
+        return self.due_now or self.unacked_bytes >= ACK_BYTES
 
     def take(self, now: float) -> list[bytes]:
         """Return the frames that acknowledge everything so far, and start counting anew."""
@@ -70,6 +81,8 @@ class Acks:
             partials, more = incoming.partials(room + least - sum(map(len, others)))
         limit, is_busy = self._credit.advertise()
         self.unacked_bytes = 0
+        self.due_now = False
+        self.due_at = None
         # What it says of whole transfers must be known when the ACK is looked through for losses.
         return [
             *others,

@@ -254,7 +254,7 @@ ROOM = Room(
         "flow_queues:FlowQueues._left_bytes": "flows of those bodies, or that have to pay a turn",
         "flow_queues:FlowQueues._can_wait": "bodies of the layer above, which has caps of its own",
         "sender:Sender._by_token": "the queue and the open transfers together",
-        "receiver:Receiver.refused_unread": "its keys are reasons",
+        "custody:Custody.refused_unread": "its keys are reasons",
     },
 )
 
@@ -272,7 +272,9 @@ def in_use(core: HopCore) -> dict[str, int]:
         "half-open handshakes": len(core._servers),
         "answers waiting for a full socket": len(core._out),
         "replaced timers": len(core._timers) - len(core._timer_of),
-        "bodies held for one neighbour": max((one.held_bytes for one in receivers), default=0),
+        "bodies held for one neighbour": max(
+            (one.credit.held_bytes for one in receivers), default=0
+        ),
         "bodies held for all neighbours": core.pool.held_bytes,
         "open transfers of one neighbour": max(
             (len(one.incoming.transfers) + one.outcomes.open_count for one in receivers),

@@ -503,7 +503,7 @@ class HopCore:
             now,
         )
         session.rtt.add_sample(now - half.begun_at, 0.0, now)
-        session.receiver.ack_now = True
+        session.receiver.acks.due_now = True
         self._tell(self._upper.neighbour_up, session)
 
     def _begin(
@@ -556,7 +556,7 @@ class HopCore:
         while not self.pool.has_room(size):
             greedy = max(self.sessions.values(), key=lambda one: one.receiver.incoming.body_bytes)
             surplus = greedy.receiver.incoming.body_bytes - fair_bytes
-            if surplus <= 0 or not greedy.receiver.evict_slow(
+            if surplus <= 0 or not greedy.receiver.custody.evict_slow(
                 min(size, surplus), now, slow_only=False
             ):
                 self._make_room_at = now + EVICTION_PAUSE_S
@@ -744,11 +744,11 @@ class HopCore:
         return {
             "neighbours": len(self.sessions),
             "half_open": len(self._servers),
-            "held_bytes": sum(s.receiver.held_bytes for s in sessions),
+            "held_bytes": sum(s.receiver.credit.held_bytes for s in sessions),
             "queued_bytes": sum(s.sender.queued_bytes for s in sessions),
             "in_flight_bytes": sum(s.sender.in_flight_bytes for s in sessions),
             "free_buffer_bytes": self.pool.free_bytes,
-            "busy_flows": sum(s.receiver.busy_flows_count for s in sessions),
+            "busy_flows": sum(len(s.receiver.credit.flows.busy) for s in sessions),
             "parked_flows_now": sum(len(s.sender.flows.parked) for s in sessions),
             **self.counters(),
         }

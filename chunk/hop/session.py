@@ -229,7 +229,7 @@ class Session:
         return flow in self.sender.flows.parked
 
     def decide(self, body: Body, refusal: Refusal | None = None) -> None:
-        self.receiver.decide(body, refusal)
+        self.receiver.custody.decide(body, refusal)
 
     def close(self, reason: str = "") -> None:
         if self.is_up:
@@ -316,7 +316,7 @@ class Session:
         self.peer_address = address
         self.moves += 1
         self._restart_path(now)
-        self.receiver.ack_now = True
+        self.receiver.acks.due_now = True
 
     def _restart_path(self, now: float) -> None:
         """The path is another one: what was known of the old one does not hold."""
@@ -357,14 +357,14 @@ class Session:
                 case wire.WholeFrame():
                     self.sender.receive_whole(frame)
                 case wire.ProbeFrame(burst):
-                    self.receiver.note_probe(burst, now)
+                    self.receiver.acks.note_probe(burst, now)
                 case wire.BlockedFrame(wanted_bytes):
-                    self.receiver.note_blocked(wanted_bytes, now)
+                    self.receiver.custody.note_blocked(wanted_bytes, now)
                 case wire.RefusedFrame():
                     self.sender.receive_refusals(frame)
                 case wire.ForgetFrame(entries):
                     for transfer, body_bytes in entries:
-                        self.receiver.forget(transfer, body_bytes)
+                        self.receiver.custody.forget(transfer, body_bytes)
                 case wire.DigestsWantedFrame():
                     self.sender.receive_digests_wanted(frame, now)
                 case wire.DigestsFrame():
@@ -429,12 +429,12 @@ class Session:
         if self._rekeying is None:
             raise ProtocolError("unexpected_rekey", "in an open session")
         if self._rekeying.receive(frame, self._used_bytes, now):
-            self.receiver.ack_now = True
+            self.receiver.acks.due_now = True
 
     @property
     def _used_bytes(self) -> int:
         """What went one way or the other, whichever is more."""
-        return max(self.sender.flight.sent_bytes, self.receiver.received_bytes)
+        return max(self.sender.flight.sent_bytes, self.receiver.acks.received_bytes)
 
     def _heard(self, now: float) -> None:
         self._last_heard = now
@@ -476,12 +476,12 @@ class Session:
             patience_s = self.rtt.probe_timeout_s(0)
             for frame in self._rekeying.frames(self._used_bytes, patience_s, now):
                 yield self._control([frame])
-        if receiver.wants_ack():
-            frames = receiver.take_ack(now)
-            if receiver.has_refused:
-                receiver.ack_due_at = now + max(REFUSAL_REPEAT_S, 2 * self.rtt.smoothed_s)
-        elif receiver.ack_due_at is None and receiver.has_unacked:
-            receiver.ack_due_at = now + min(MAX_ACK_DELAY_S, self.rtt.smoothed_s / 4 + 0.0005)
+        if receiver.acks.is_due():
+            frames = receiver.acks.take(now)
+            if receiver.outcomes.refused:
+                receiver.acks.due_at = now + max(REFUSAL_REPEAT_S, 2 * self.rtt.smoothed_s)
+        elif receiver.acks.due_at is None and receiver.acks.unacked_bytes:
+            receiver.acks.due_at = now + min(MAX_ACK_DELAY_S, self.rtt.smoothed_s / 4 + 0.0005)
         while (forget := self.sender.transfers.take_forgets(now)) is not None:
             if sum(map(len, frames)) + len(forget) > wire.MAX_FRAMES_BYTES:
                 yield self._control(frames)
@@ -491,7 +491,7 @@ class Session:
             yield self._control(frames)
         for digests in self.sender.digest_answers.take():
             yield self._control([digests])
-        if receiver.has_repairs:
+        if receiver.repairs.transfers:
             for question in receiver.repair_frames(self.rtt.probe_timeout_s(0), now):
                 yield self._control([question])
         if self._mtu is not None:
@@ -518,7 +518,7 @@ class Session:
 
     def ack_datagram(self, now: float) -> Datagram:
         """Return an ACK, whether one is due or not; the first one ends the handshake."""
-        return self._control(self.receiver.take_ack(now))
+        return self._control(self.receiver.acks.take(now))
 
     # --- timers ---------------------------------------------------------------------------------
 
@@ -532,14 +532,14 @@ class Session:
         waiting_since = self.sender.flight.unanswered_since
         if waiting_since is not None:
             deadline = min(deadline, waiting_since + self._config.idle_timeout_s)
-        if self.receiver.ack_due_at is not None:
-            deadline = min(deadline, self.receiver.ack_due_at)
+        if self.receiver.acks.due_at is not None:
+            deadline = min(deadline, self.receiver.acks.due_at)
         if self._mtu is not None:
             deadline = min(deadline, self._stride_deadline(self._mtu))
         if self._rekeying is not None:
             deadline = min(deadline, self._rekeying.next_timeout(self.rtt.probe_timeout_s(0)))
-        if self.receiver.has_repairs:
-            deadline = min(deadline, self.receiver.repair_at(self.rtt.probe_timeout_s(0)))
+        if self.receiver.repairs.transfers:
+            deadline = min(deadline, self.receiver.repairs.due_at(self.rtt.probe_timeout_s(0)))
         sender_deadline = self.sender.next_timeout()
         return deadline if sender_deadline is None else min(deadline, sender_deadline)
 
@@ -568,8 +568,8 @@ class Session:
             self.close("it does not take new keys")
             return
         receiver = self.receiver
-        if receiver.ack_due_at is not None and now >= receiver.ack_due_at:
-            receiver.ack_now = True
+        if receiver.acks.due_at is not None and now >= receiver.acks.due_at:
+            receiver.acks.due_now = True
         frames = list(self.sender.handle_timeout(now))
         if now >= max(self._last_heard, self._last_probe) + self._config.keepalive_s:
             frames.append(self.sender.flight.probe(now))
@@ -588,15 +588,15 @@ class Session:
             "mtu_fallbacks": self._mtu.fallbacks if self._mtu is not None else 0,
             "rekeyings": self._rekeying.count if self._rekeying is not None else 0,
             "probes": sender.probes,
-            "received_bodies": receiver.received_bodies,
-            "refused_too_large": receiver.refused_unread[Reason.PAYLOAD_TOO_LARGE],
-            "refused_store_full": receiver.refused_unread[Reason.STORE_FULL],
-            "refused_not_now": receiver.refused_unread[wire.NOT_NOW],
-            "busy_unlisted": receiver.busy_unlisted_count,
+            "received_bodies": receiver.custody.received_bodies,
+            "refused_too_large": receiver.custody.refused_unread[Reason.PAYLOAD_TOO_LARGE],
+            "refused_store_full": receiver.custody.refused_unread[Reason.STORE_FULL],
+            "refused_not_now": receiver.custody.refused_unread[wire.NOT_NOW],
+            "busy_unlisted": receiver.acks.busy_unlisted_count,
             "parked_flows": sender.flows.parked_count,
             "window_full": sender.transfers.full_count,
             "withheld_acks": int(self._withheld_acks),
-            "evicted_transfers": receiver.evicted_transfers,
+            "evicted_transfers": receiver.custody.evicted_transfers,
         }
 
     def end(self) -> None:

@@ -239,15 +239,15 @@ def body() -> Filled:
     limit = HopConfig().max_body_bytes
     held = hostile.theirs.receiver
     hostile.data(0, limit)
-    at_cap = held.held_bytes
+    at_cap = held.credit.held_bytes
     counted = hostile.theirs.counters()["refused_too_large"]
     hostile.forget({0: limit})
     for number, size in enumerate((limit + 1, 2 * limit, wire.MAX_WIRE_BODY_BYTES), 1):
         hostile.data(number, size)
-    beyond = held.held_bytes
+    beyond = held.credit.held_bytes
     counted_beyond = hostile.theirs.counters()["refused_too_large"]
     goes_on = scene.honest_goes_on()
-    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, held.held_bytes)
+    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, held.credit.held_bytes)
 
 
 @fills("hop", "bodies held for one neighbour")
@@ -259,14 +259,14 @@ def credit() -> Filled:
     held = hostile.theirs.receiver
     for number in range(24):
         hostile.data(number, MIB)
-    at_cap, counted = held.held_bytes, scene.victim.dropped["over_credit"]
+    at_cap, counted = held.credit.held_bytes, scene.victim.dropped["over_credit"]
     for number in range(24, 100):
         hostile.data(number, TWO_SEGMENTS)
         hostile.bundle({number: b"x"})
-    beyond, counted_beyond = held.held_bytes, scene.victim.dropped["over_credit"]
+    beyond, counted_beyond = held.credit.held_bytes, scene.victim.dropped["over_credit"]
     goes_on = scene.honest_goes_on()
     hostile.forget(dict.fromkeys(range(24), MIB))
-    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, held.held_bytes)
+    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, held.credit.held_bytes)
 
 
 @fills("hop", "bodies held for one flow of a neighbour")
@@ -288,7 +288,7 @@ def flow_credit() -> Filled:
     assert held.credit.flows.held_bytes(8) == MIB, "another flow of the same neighbour goes on"
     goes_on = scene.honest_goes_on()
     hostile.forget(dict.fromkeys(range(41), MIB))
-    left = held.held_bytes + len(held.credit.flows._held) + held.busy_flows_count
+    left = held.credit.held_bytes + len(held.credit.flows._held) + len(held.credit.flows.busy)
     return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
@@ -315,7 +315,7 @@ def busy_list() -> Filled:
     goes_on = scene.honest_goes_on()
     for body in upper.keep:
         body.release()
-    left = receiver.busy_flows_count
+    left = len(receiver.credit.flows.busy)
     return Filled(wire.MAX_BUSY_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
@@ -360,7 +360,9 @@ def partials() -> Filled:
     beyond, counted_beyond = send(MAX_PARTIALS_COUNT, MAX_PARTIALS_COUNT + 200)
     goes_on = scene.honest_goes_on()
     hostile.forget(dict.fromkeys(range(MAX_PARTIALS_COUNT + 200), TWO_SEGMENTS))
-    left = len(receiver.incoming.transfers) + receiver.held_bytes + receiver.incoming.body_bytes
+    left = (
+        len(receiver.incoming.transfers) + receiver.credit.held_bytes + receiver.incoming.body_bytes
+    )
     return Filled(MAX_PARTIALS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
@@ -502,7 +504,7 @@ def long_trains() -> Filled:
     victim, received = scene.victim, hostile.theirs.receiver
 
     def train(transfer: int, count: int) -> int:
-        before = received.received_bytes
+        before = received.acks.received_bytes
         row = np.zeros(1472, np.uint8)
         head = wire.DATA_HEADER.pack(
             wire.DATA_BYTE, BodyKind.CHUNK, 0, hostile.theirs.local_id, transfer, 2 * MIB, 0, 1, 0
@@ -512,14 +514,14 @@ def long_trains() -> Filled:
         rows[:, 20:24] = np.arange(count, dtype=">u4").view(np.uint8).reshape(count, 4)
         array = rows.reshape(-1)
         victim.receive_elsewhere(array, len(array), 1472, hostile.address, scene.now)
-        return (received.received_bytes - before) // 1472
+        return (received.acks.received_bytes - before) // 1472
 
     at_cap, counted = train(0, MAX_TRAIN_ROWS), victim.dropped["short_segment"]
     beyond, counted_beyond = train(1, MAX_TRAIN_ROWS + 1), victim.dropped["short_segment"]
     goes_on = scene.honest_goes_on()
     hostile.forget({0: 2 * MIB})
     return Filled(
-        MAX_TRAIN_ROWS, at_cap, counted, beyond, counted_beyond, goes_on, received.held_bytes
+        MAX_TRAIN_ROWS, at_cap, counted, beyond, counted_beyond, goes_on, received.credit.held_bytes
     )
 
 
@@ -533,13 +535,13 @@ def long_control() -> Filled:
 
     def probes(size: int) -> int:
         """Return how long the datagram was if it was taken."""
-        hostile.theirs.receiver.ack_now = False
+        hostile.theirs.receiver.acks.due_now = False
         probe, filler = wire.ProbeFrame(0).to_bytes(), wire.ForgetFrame(()).to_bytes()
         datagram = head + probe * 8
         datagram += filler * ((size - len(datagram)) // len(filler))
         datagram += bytes(size - len(datagram))  # what is over is no frame, if it is looked at
         hostile.send(datagram)
-        return size if hostile.theirs.receiver.ack_now else 0
+        return size if hostile.theirs.receiver.acks.due_now else 0
 
     at_cap, counted = probes(wire.MAX_CONTROL_BYTES), victim.dropped["long_control"]
     beyond, counted_beyond = probes(wire.MAX_CONTROL_BYTES + 1), victim.dropped["long_control"]

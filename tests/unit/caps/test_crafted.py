@@ -41,7 +41,7 @@ def test_a_crafted_datagram(name: str) -> None:
     reason, says, changes = OUTCOMES[name]
     scene, hostile = meeting()
     before = standing(scene, hostile)
-    held = hostile.theirs.receiver.held_bytes
+    held = hostile.theirs.receiver.credit.held_bytes
     hostile.send(CASES[name](hostile))
     after = standing(scene, hostile)
     scene.pump()
@@ -51,7 +51,7 @@ def test_a_crafted_datagram(name: str) -> None:
     assert " ".join(sorted(wire.DatagramType(kind).name for kind in heard)) == says
     assert " ".join(key for key in before if before[key] != after[key]) == changes
     if changes != "begun":
-        assert hostile.theirs.receiver.held_bytes == held
+        assert hostile.theirs.receiver.credit.held_bytes == held
     assert hostile.theirs.is_up and len(scene.victim.sessions) == 1
     assert scene.honest_goes_on()
 

@@ -66,7 +66,7 @@ def test_half_of_a_chunk_that_is_given_up_leaves_nothing() -> None:
     for transfer in range(10_000):
         hostile.data(transfer, TWO_SEGMENTS)
         hostile.forget({transfer: TWO_SEGMENTS})
-    assert receiver.held_bytes == 0
+    assert receiver.credit.held_bytes == 0
     assert not receiver.incoming.transfers and not receiver.outcomes.open_count
     assert scene.honest_goes_on()
 
@@ -121,10 +121,10 @@ def test_half_chunks_that_use_up_the_credit_give_way_to_whole_ones() -> None:
         hostile.data(23, 1 << 20, index)
     receiver = hostile.theirs.receiver
     hostile.data(24, TWO_SEGMENTS)
-    assert scene.victim.dropped["over_credit"] == 1 and not receiver.evicted_transfers
+    assert scene.victim.dropped["over_credit"] == 1 and not receiver.custody.evicted_transfers
     scene.step(6.0)
     hostile.control(wire.BlockedFrame(TWO_SEGMENTS).to_bytes())
-    assert receiver.evicted_transfers == 1 and 23 in receiver.incoming.transfers
+    assert receiver.custody.evicted_transfers == 1 and 23 in receiver.incoming.transfers
     for index in range(2):
         hostile.data(24, TWO_SEGMENTS, index)
     assert scene.uppers[VICTIM].bodies[-1] == bytes(TWO_SEGMENTS)
@@ -174,7 +174,7 @@ def test_half_chunks_of_a_few_keep_nobody_else_out_of_the_memory_for_all(greedy_
         for neighbour in hostile:
             neighbour.data(100 + turn, 1 << 20)
     assert scene.victim.pool.held_bytes <= 24 << 20
-    assert sum(one.theirs.receiver.evicted_transfers for one in hostile) > 0
+    assert sum(one.theirs.receiver.custody.evicted_transfers for one in hostile) > 0
 
 
 def test_a_slow_transfer_goes_on_while_nobody_needs_its_room() -> None:
@@ -187,7 +187,7 @@ def test_a_slow_transfer_goes_on_while_nobody_needs_its_room() -> None:
         hostile.ack(hostile.theirs.sender.flight.next_burst - 1)
         scene.step(5.0)
     assert scene.uppers[VICTIM].bodies[-1] == bytes(body_bytes)
-    assert not hostile.theirs.receiver.evicted_transfers
+    assert not hostile.theirs.receiver.custody.evicted_transfers
 
 
 @pytest.mark.parametrize("leaves", [False, True])

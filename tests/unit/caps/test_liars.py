@@ -31,19 +31,19 @@ def carry(link: Link, count: int, ahead: int) -> bool:
     for _ in range(count):
         theirs.send(BodyKind.CHUNK, b"", bytes(100_000), object())
     receiver = ours.receiver
-    take_ack = receiver.take_ack
+    take_ack = receiver.acks.take
 
     def lie(now: float, *others: object) -> list[bytes]:
-        honest = receiver._acks.largest_burst
+        honest = receiver.acks.largest_burst
         newest = theirs.sender.flight.next_burst - 1  # it guesses well: never too far ahead
-        receiver._acks.largest_burst = min(honest + ahead, newest)
+        receiver.acks.largest_burst = min(honest + ahead, newest)
         try:
             return take_ack(now, *others)  # type: ignore[arg-type]
         finally:
-            receiver._acks.largest_burst = honest
+            receiver.acks.largest_burst = honest
 
     if ahead:
-        receiver.take_ack = lie  # type: ignore[method-assign,assignment]
+        receiver.acks.take = lie  # type: ignore[method-assign,assignment]
     settled = link.uppers[B].settled
     link.run(lambda: not theirs.is_up or len(settled) == count, 120)
     return theirs.is_up

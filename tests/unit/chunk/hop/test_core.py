@@ -520,7 +520,7 @@ def test_a_lost_word_about_a_cancelled_body_is_said_again(body_bytes: int) -> No
     link.run(lambda: len(link.uppers[B].bodies) == 5000)
     link.run(lambda: not neighbour.sender.transfers.forgotten)
     receiver = next(iter(link.cores[B].sessions.values())).receiver
-    assert receiver.held_bytes == 0
+    assert receiver.credit.held_bytes == 0
 
 
 def test_a_fault_above_at_a_settlement_costs_no_other_settlement() -> None:
@@ -602,7 +602,7 @@ def test_control_of_one_session_goes_before_the_bursts_of_another() -> None:
     busy.send(BodyKind.CHUNK, b"", bytes(500_000), 1)
     other = Link(seed=2).connect()
     core.sessions[1] = other
-    other.receiver.ack_now = True
+    other.receiver.acks.due_now = True
     core._active[other] = None
     kinds = [buffers[0][0] & 15 for _, buffers, _ in core.datagrams_to_send(link.now)]
     assert kinds.index(wire.DatagramType.CONTROL) < kinds.index(wire.DatagramType.DATA)

@@ -175,7 +175,7 @@ def test_more_busy_flows_than_a_frame_names_are_tried_by_a_timer() -> None:
         send(session, flow, 6, 1000)
     run_for(link, 3.0)
     receiver = next(iter(link.cores[B].sessions.values())).receiver
-    assert receiver.busy_flows_count == count
+    assert len(receiver.credit.flows.busy) == count
     for flow in range(1, count + 1):
         upper.go_on(flow)
     link.run(lambda: upper.arrived.total() == 6 * count)
@@ -308,7 +308,7 @@ def test_pending_custody_is_neither_sent_again_nor_given_up(size: int, loss: flo
         expected = (Settlement.REFUSED, 11) if token % 2 else (Settlement.ACCEPTED, 0)
         assert (how, reason) == expected
     receiver = next(iter(link.cores[B].sessions.values())).receiver
-    assert receiver.held_bytes == 0
+    assert receiver.credit.held_bytes == 0
 
 
 def test_a_lost_word_of_custody_is_asked_for() -> None:
@@ -341,12 +341,12 @@ def test_a_body_given_up_while_it_is_pending_is_settled_once() -> None:
     session.cancel(token)
     run_for(link, 0.5)
     receiver = next(iter(link.cores[B].sessions.values())).receiver
-    assert receiver.held_bytes >= 50_000
+    assert receiver.credit.held_bytes >= 50_000
     [(neighbour, body)] = upper.pending
     neighbour.decide(body, Refusal(Reason.STORE_FULL))
     run_for(link, 0.5)
     assert [how for _, how, _ in link.uppers[A].settled] == [Settlement.LOST]
-    assert receiver.held_bytes == 0 and not session.sender.transfers.forgotten
+    assert receiver.credit.held_bytes == 0 and not session.sender.transfers.forgotten
 
 
 def test_a_decision_after_the_session_has_ended_frees_the_memory() -> None:

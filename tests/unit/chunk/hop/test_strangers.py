@@ -97,11 +97,15 @@ def test_what_others_said_changes_nothing_when_a_stranger_repeats_it() -> None:
     link, seen = recorded()
     core = link.cores[B]
     (session,) = core.sessions.values()
-    before = (session.receiver.received_bodies, session.sender.sent_bytes, session.is_up)
+    before = (session.receiver.custody.received_bodies, session.sender.sent_bytes, session.is_up)
     for datagram in seen:
         if int.from_bytes(datagram[4:12], "big") == session.local_id:
             assert not answers(link, SPOOFED, datagram)
-    assert (session.receiver.received_bodies, session.sender.sent_bytes, session.is_up) == before
+    assert (
+        session.receiver.custody.received_bodies,
+        session.sender.sent_bytes,
+        session.is_up,
+    ) == before
     assert list(core.sessions.values()) == [session]
 
 
@@ -111,14 +115,22 @@ def test_guesses_at_a_live_session_change_nothing() -> None:
     core = link.cores[B]
     (session,) = core.sessions.values()
     chooser = random.Random(9)
-    before = (session.receiver.received_bodies, session.receiver.received_bytes, core.counters())
+    before = (
+        session.receiver.custody.received_bodies,
+        session.receiver.acks.received_bytes,
+        core.counters(),
+    )
     for _ in range(500):
         for datagram in seen:
             if 1 <= datagram[0] & 15 <= 3:
                 guess = datagram[:4] + chooser.randbytes(8) + datagram[12:]
                 link.receive(B, A, [guess])
         link.now += 0.001
-    after = (session.receiver.received_bodies, session.receiver.received_bytes, core.counters())
+    after = (
+        session.receiver.custody.received_bodies,
+        session.receiver.acks.received_bytes,
+        core.counters(),
+    )
     assert after == before
     assert core.dropped["unknown_session"] > 5000
     said = sum(to == A for to, _, _ in core.datagrams_to_send(link.now))
