@@ -138,6 +138,35 @@ class KeyRing:
         return sorted(keys.epoch for keys in self._receive.values())
 
 
+class KeyRetirement:
+    """Forgets the keys of earlier epochs once nothing that was sealed with them can come.
+
+    Transfers are numbered and sealed in one order, so once all below the first one of an epoch are
+    settled nothing sealed with older keys is left.
+    """
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+        self._epoch, self._first_transfer = 0, 0
+        self.keys: DirectionKeys | None = None
+        """The neighbour's newest keys, while older ones may still be needed."""
+
+    def note_sealed(self, keys: DirectionKeys, transfer: int, settled_below: int) -> None:
+        """Remember from which transfer on the neighbour uses its newest keys."""
+        if keys.epoch != self._epoch:
+            if keys.epoch < self._epoch:
+                return
+            self._epoch, self._first_transfer, self.keys = keys.epoch, transfer, keys
+        self._first_transfer = min(self._first_transfer, transfer)
+        self.note_settled(settled_below)
+
+    def note_settled(self, below: int) -> None:
+        """All transfers below `below` are settled."""
+        if self.keys is not None and below >= self._first_transfer:
+            self._ring.retire_before(self.keys)
+            self.keys = None
+
+
 def confirm_tag(secret: bytes, signature: bytes) -> bytes:
     """Return the tag that shows, before any signature is looked at, that both made one secret."""
     key = expand_key(secret, b"confirm", KEY_BYTES)

@@ -14,39 +14,10 @@ from itertools import islice
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Body
-from packetcloud.chunk.hop.keys import DirectionKeys, KeyRing
+from packetcloud.chunk.hop.keys import DirectionKeys, KeyRetirement, KeyRing
 
 _ACK_REFUSED_COUNT = 16
 """REFUSED entries that travel with one ACK; the sender's FORGETs bring the next ones at once."""
-
-
-class KeyRetirement:
-    """Forgets the keys of earlier epochs once nothing that was sealed with them can come.
-
-    Transfers are numbered and sealed in one order, so once all below the first one of an epoch are
-    settled nothing sealed with older keys is left.
-    """
-
-    def __init__(self, ring: KeyRing) -> None:
-        self._ring = ring
-        self._epoch, self._first_transfer = 0, 0
-        self.keys: DirectionKeys | None = None
-        """The neighbour's newest keys, while older ones may still be needed."""
-
-    def note_sealed(self, keys: DirectionKeys, transfer: int, settled_below: int) -> None:
-        """Remember from which transfer on the neighbour uses its newest keys."""
-        if keys.epoch != self._epoch:
-            if keys.epoch < self._epoch:
-                return
-            self._epoch, self._first_transfer, self.keys = keys.epoch, transfer, keys
-        self._first_transfer = min(self._first_transfer, transfer)
-        self.note_settled(settled_below)
-
-    def note_settled(self, below: int) -> None:
-        """All transfers below `below` are settled."""
-        if self.keys is not None and below >= self._first_transfer:
-            self._ring.retire_before(self.keys)
-            self.keys = None
 
 
 class Outcomes:
