@@ -246,6 +246,8 @@ class Receiver:
             incoming = self.custody.begin(transfer, second, flow, body_bytes, segments, now)
             if incoming is None:
                 return
+        elif incoming.share != share:
+            raise ProtocolError("bad_segment", "a transfer begun before the datagrams changed size")
         elif (incoming.body_bytes, incoming.second, incoming.flow) != (body_bytes, second, flow):
             raise ProtocolError("bad_segment", "a transfer changed its size, kind, epoch or flow")
         store = incoming.store

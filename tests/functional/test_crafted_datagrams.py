@@ -362,6 +362,26 @@ def test_a_handshake_that_was_altered_makes_no_session(kind: Any, at: int, value
     assert not link.cores[A].sessions and not link.cores[B].sessions
 
 
+@pytest.mark.parametrize("body_bytes", [3000, 4320])
+def test_a_transfer_does_not_go_on_in_datagrams_of_another_size(body_bytes: int) -> None:
+    """A neighbour changes the size and does not want back what it began: no more of that is taken.
+
+    Seen as a fault: 4320 bytes fill three rows of 1472, and the fourth of 1200 had no place.
+    """
+    scene = Scene()
+    scene.receive(B, A, [scene.data(index=0, body_bytes=body_bytes)])
+    change = wire.StrideFrame(wire.StrideStep.CHANGE, wire.MIN_DATAGRAM_BYTES, burst=10_001)
+    scene.receive(B, A, [scene.control(change)])
+    before = scene.state()
+    share_bytes = wire.MIN_DATAGRAM_BYTES - wire.DATA_HEADER_BYTES
+    for index, start in enumerate(range(0, body_bytes, share_bytes)):
+        size = min(share_bytes, body_bytes - start)
+        data = scene.data(index=index, body_bytes=body_bytes, burst=10_005, share_bytes=size)
+        scene.receive(B, A, [data])
+    assert scene.cores[B].dropped == {"bad_segment": index + 1}
+    assert scene.state() == before
+
+
 @pytest.mark.parametrize("private", ["A", "B", "both", "none"])
 def test_a_session_is_open_only_where_both_sides_say_so(private: str) -> None:
     """One that forgot to, or was made to forget, gets a sealed one."""
