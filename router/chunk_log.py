@@ -1,10 +1,11 @@
 """Chunks on disk: checksummed records in segment files that only grow, and a list of the removed.
 
 A segment is `chunks-%016x`; a record is a head and the chunk as it lies in custody (header, then
-payload). Head and content have a checksum each, so a damaged content costs its own record, and
-behind a damaged head the next one is looked for by its magic. `removed` lists the ids of records
-that are done with; a segment without a live record is deleted, and one in which little lives is
-written anew elsewhere. An id is used once and stands for one chunk for ever.
+payload). The content has a checksum, so that damage in it costs one record. The head has a tag that
+only who has the folder's `key` can make: behind a damaged head the next one is looked for by its
+magic, among bytes that hosts chose, and theirs must not pass for ours. `removed` lists the ids of
+records that are done with; a segment without a live record is deleted, and one in which little
+lives is written anew elsewhere. An id is used once and stands for one chunk for ever.
 
 What the calls promise about a power cut: after `sync`, every record put before is there; a removal
 may be forgotten, so a chunk may be found that had been handed on. Never is an altered one returned.
@@ -13,9 +14,12 @@ Source: docs/decisions/0010.
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import secrets
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from packetcloud.chunk.header import MAX_HEADER_BYTES
@@ -23,12 +27,19 @@ from packetcloud.chunk.hop.api import Buffer
 from packetcloud.router.errors import DamagedRecordError
 from packetcloud.router.storage import Storage
 
-MAGIC = b"\xf1PCchnk1"
+MAGIC = b"\xf1PCchnk2"
 _HEAD = struct.Struct(">8sQQQIHHI")
 """magic, id, taken in and expires (wall clock, ms since 1970), content bytes, bytes of names before
-the content, flags, checksum of names and content; the checksum of all that follows."""
+the content, flags, checksum of names and content; the tag of all that follows."""
 _CRC = struct.Struct(">I")
-HEAD_BYTES = _HEAD.size + _CRC.size
+TAG_BYTES = 8
+"""Keyed BLAKE2b. Each guess needs a torn head in front of it: 2^64 of them are out of reach."""
+HEAD_BYTES = _HEAD.size + TAG_BYTES
+KEY_NAME = "key"
+"""32 random bytes and their checksum."""
+KEY_BYTES = 32
+NUMBERS_COUNT = 1 << 63
+"""Ids are below it, so that one that was found never leaves those after it without any."""
 _REMOVED = struct.Struct(">QI")
 REMOVED_NAME = "removed"
 RESERVE_NAME = "reserve"
@@ -92,11 +103,19 @@ class ChunkLog:
     Args:
         reserve_bytes: a file of this size is there to be given up on a full disk, so that removals
             can still be noted.
+        new_key: makes the key of a new folder.
     """
 
-    def __init__(self, storage: Storage, reserve_bytes: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        reserve_bytes: int,
+        new_key: Callable[[], bytes] = secrets.token_bytes,
+    ) -> None:
         self._storage = storage
         self._reserve_bytes = reserve_bytes
+        self._new_key = new_key
+        self._key = b""
         self._places: dict[int, _Place] = {}
         self._segments: dict[str, _Segment] = {}
         self._dead_in: dict[str, set[int]] = {}
@@ -116,9 +135,10 @@ class ChunkLog:
         """Read everything; return the live records by id. O(bytes on disk).
 
         Raises:
-            OSError: the folder cannot be read or written.
+            OSError: the folder cannot be read or written, or has lost its key.
         """
         names = self._storage.names()
+        self._key = self._kept_key(names)
         removed = self._read_removed() if REMOVED_NAME in names else set()
         heads: dict[int, bytes] = {}
         for name in sorted(name for name in names if name.startswith(_PREFIX)):
@@ -147,25 +167,31 @@ class ChunkLog:
             for number, place in sorted(self._places.items())
         ]
 
+    def _kept_key(self, names: Sequence[str]) -> bytes:
+        if KEY_NAME in names:
+            data = self._storage.read(KEY_NAME, 0, KEY_BYTES + _CRC.size)
+            if len(data) == KEY_BYTES + _CRC.size and _crc(data[:KEY_BYTES]) == data[KEY_BYTES:]:
+                return data[:KEY_BYTES]
+        elif not any(name.startswith(_PREFIX) for name in names):
+            key = self._new_key()
+            self._storage.replace(KEY_NAME, key + _crc(key))
+            return key
+        text = "its file 'key' is damaged or gone, and the chunks beside it cannot be read without"
+        raise OSError(errno.EBADMSG, text)
+
     def _scan(self, name: str, data: bytes) -> Iterator[tuple[_Place, bytes]]:
         at = 0
-        while at < len(data):
-            place = _place_at(name, data, at)
+        while 0 <= at < len(data):
+            place = _place_at(self._key, name, data, at)
             if place is None:
                 # Torn or damaged: on to whatever looks like the next head.
                 self.damaged_count += 1
                 at = data.find(MAGIC, at + 1)
-                if at < 0:
-                    return
                 continue
-            start = at + HEAD_BYTES
-            if len(data) < at + place.size or not _is_right(data, at, place):
+            if _is_right(data, at, place):
+                yield place, data[at + HEAD_BYTES + place.names_bytes : at + place.size]
+            else:
                 self.damaged_count += 1
-                at = data.find(MAGIC, at + 1)
-                if at < 0:
-                    return
-                continue
-            yield place, data[start + place.names_bytes : at + place.size]
             at += place.size
 
     def _read_removed(self) -> set[int]:
@@ -202,13 +228,15 @@ class ChunkLog:
         Raises:
             OSError: it could not be written; nothing was changed.
         """
+        if record.number >= NUMBERS_COUNT:
+            raise OSError(errno.EOVERFLOW, "no record numbers are left; is the clock right?")
         names = b"".join(record.emitted_by)
         crc = zlib.crc32(names)
         size = 0
         for piece in pieces:
             crc = zlib.crc32(piece, crc)
             size += len(piece)
-        head = _head(record, size, len(names), crc)
+        head = _head(self._key, record, size, len(names), crc)
         segment = self._segment_for(HEAD_BYTES + len(names) + size)
         offset = self._segments[segment].size
         try:
@@ -248,7 +276,7 @@ class ChunkLog:
         """
         place = self._places[number]
         data = self._storage.read(place.segment, place.offset, place.size)
-        found = _place_at(place.segment, data, 0)
+        found = _place_at(self._key, place.segment, data, 0)
         if found is None or found.record != place.record or not _is_right(data, 0, place):
             self.damaged_count += 1
             raise DamagedRecordError(f"record {number} in {place.segment} is damaged")
@@ -381,7 +409,7 @@ class ChunkLog:
         self.has_reserve = False
 
 
-def _head(record: Record, size: int, names_bytes: int, crc: int) -> bytes:
+def _head(key: bytes, record: Record, size: int, names_bytes: int, crc: int) -> bytes:
     head = _HEAD.pack(
         MAGIC,
         record.number,
@@ -392,18 +420,18 @@ def _head(record: Record, size: int, names_bytes: int, crc: int) -> bytes:
         int(record.is_originated),
         crc,
     )
-    return head + _CRC.pack(zlib.crc32(head))
+    return head + _tag(key, head)
 
 
-def _place_at(name: str, data: bytes, at: int) -> _Place | None:
+def _place_at(key: bytes, name: str, data: bytes, at: int) -> _Place | None:
     """Return the record whose head is at `at`; None when it is no right head."""
     if len(data) - at < HEAD_BYTES:
         return None
     head = data[at : at + _HEAD.size]
-    if zlib.crc32(head) != _CRC.unpack_from(data, at + _HEAD.size)[0]:
+    if not head.startswith(MAGIC) or _tag(key, head) != data[at + _HEAD.size : at + HEAD_BYTES]:
         return None
-    magic, number, taken_ms, expires_ms, size, names_bytes, flags, _ = _HEAD.unpack(head)
-    if magic != MAGIC:
+    _, number, taken_ms, expires_ms, size, names_bytes, flags, _ = _HEAD.unpack(head)
+    if number >= NUMBERS_COUNT:
         return None
     start = at + HEAD_BYTES
     names = data[start : start + names_bytes]
@@ -422,6 +450,14 @@ def _is_right(data: bytes, at: int, place: _Place) -> bool:
     return len(content) == place.size - HEAD_BYTES and zlib.crc32(content) == crc
 
 
+def _tag(key: bytes, head: bytes) -> bytes:
+    return hashlib.blake2b(head, digest_size=TAG_BYTES, key=key).digest()
+
+
+def _crc(data: bytes) -> bytes:
+    return _CRC.pack(zlib.crc32(data))
+
+
 def _removal(number: int) -> bytes:
     data = number.to_bytes(8, "big")
-    return data + _CRC.pack(zlib.crc32(data))
+    return data + _crc(data)

@@ -9,7 +9,14 @@ import pytest
 
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID, ChunkId
-from packetcloud.router.chunk_log import REMOVED_NAME, SEGMENT_BYTES, ChunkLog, Record
+from packetcloud.router.chunk_log import (
+    KEY_NAME,
+    NUMBERS_COUNT,
+    REMOVED_NAME,
+    SEGMENT_BYTES,
+    ChunkLog,
+    Record,
+)
 from packetcloud.router.disk_jobs import (
     DiskState,
     Put,
@@ -106,7 +113,7 @@ def test_any_course_of_puts_removals_syncs_cuts_and_kills(seed: int) -> None:
             assert log.read(one)[-20:] in (chunk(one, s)[-20:] for s in (0, 100, 5000, 400_000))
     log.remove(sorted(alive))
     log.tidy()
-    left = len(storage.files[REMOVED_NAME]) + RESERVE_BYTES
+    left = len(storage.files[REMOVED_NAME]) + len(storage.files[KEY_NAME]) + RESERVE_BYTES
     assert storage.used_bytes <= left + SEGMENT_BYTES
 
 
@@ -149,9 +156,66 @@ def test_a_file_that_was_cut_anywhere_keeps_the_records_before() -> None:
     good = bytes(storage.files[name])
     for size in range(len(good) + 1):
         copy = ForgetfulStorage()
-        copy.files = {name: bytearray(good[:size])}
+        copy.files = {name: bytearray(good[:size]), KEY_NAME: storage.files[KEY_NAME]}
         _, found = opened(copy)
         assert found == [number for number, end in zip((1, 2, 3), ends, strict=True) if end <= size]
+
+
+def planted(number: int) -> bytes:
+    """A whole, right record of somebody who has no key but his own."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    log.put(Record(number, 1, NUMBERS_COUNT), [b"pay Mallory" * 10])
+    [name] = [name for name in storage.files if name.startswith("chunks-")]
+    return bytes(storage.files[name])
+
+
+@pytest.mark.parametrize("hurt", ["the head", "the content", "torn"])
+def test_a_record_inside_of_a_payload_never_becomes_one(hurt: str) -> None:
+    """Whatever is damaged around it: a host's bytes are no record, whichever number they bear."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    log.put(record(1), [chunk(1)])
+    evil = b"".join(map(planted, (77, NUMBERS_COUNT - 1))) * 2
+    start = log.live_bytes
+    log.put(record(2), [chunk(2, 40), evil, bytes(900)])
+    log.put(record(3), [chunk(3)])
+    [name] = [name for name in storage.files if name.startswith("chunks-")]
+    if hurt == "torn":
+        del storage.files[name][start + 1000 :]
+    else:
+        storage.files[name][start + (20 if hurt == "the head" else 70)] ^= 4
+    again, found = opened(storage)
+    assert found == ([1] if hurt == "torn" else [1, 3]) and again.damaged_count
+    again.put(record(4), [chunk(4)])
+    assert opened(storage)[1] == [*found, 4]
+
+
+def test_numbers_end_with_an_error_and_not_with_the_worker() -> None:
+    """A clock of the year 2300 makes numbers that no record has room for: said, nothing written."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    log.put(record(NUMBERS_COUNT - 1), [chunk(1)])
+    with pytest.raises(OSError, match="is the clock right"):
+        log.put(Record(NUMBERS_COUNT, 1, 2), [chunk(2)])
+    assert opened(storage)[1] == [NUMBERS_COUNT - 1]
+
+
+@pytest.mark.parametrize("loss", ["gone", "damaged", "cut"])
+def test_a_folder_that_lost_its_key_is_not_taken_for_an_empty_one(loss: str) -> None:
+    """Nothing is thrown away that a key from a backup would bring back."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    log.put(record(1), [chunk(1)])
+    key = bytes(storage.files[KEY_NAME])
+    if loss == "gone":
+        del storage.files[KEY_NAME]
+    else:
+        storage.files[KEY_NAME] = bytearray(b"x" + key[1:] if loss == "damaged" else key[:-1])
+    with pytest.raises(OSError, match="'key' is damaged or gone"):
+        opened(storage)
+    storage.files[KEY_NAME] = bytearray(key)
+    assert opened(storage)[1] == [1]
 
 
 def test_damage_in_the_list_of_the_removed_brings_back_but_alters_nothing() -> None:
