@@ -258,14 +258,13 @@ class ChunkLog:
             OSError: none that was put since the last sync may be relied on.
         """
         for name in list(self._unsynced):
+            try:
+                self._storage.sync(name)
+            except OSError:
+                # The kernel may have dropped the pages: this file is not written to any more.
+                self._active = None
+                raise
             del self._unsynced[name]
-            if name in self._segments:
-                try:
-                    self._storage.sync(name)
-                except OSError:
-                    # The kernel may have dropped the pages: this file is not written to any more.
-                    self._active = None
-                    raise
 
     def read(self, number: int) -> bytes:
         """Return the chunk's bytes.
@@ -294,10 +293,7 @@ class ChunkLog:
             place = self._places.pop(number, None)
             if place is None:
                 continue
-            segment = self._segments[place.segment]
-            segment.live -= 1
-            segment.live_bytes -= place.size
-            self._dead_in[place.segment].add(number)
+            self._drop(place)
             noted.append(number)
         if not noted:
             return
@@ -370,27 +366,43 @@ class ChunkLog:
                     self._active = None
 
     def _evacuate(self) -> None:
-        """Copy what lives in the segment with the most dead bytes, and delete it."""
+        """Copy what lives in the segment with the most dead bytes, sync it, delete the old one.
+
+        Raises:
+            OSError: nothing has moved.
+        """
         others = [name for name in self._segments if name != self._active]
         if not others:
             return
         name = max(
             others, key=lambda one: self._segments[one].size - self._segments[one].live_bytes
         )
-        places = [place for place in self._places.values() if place.segment == name]
-        for place in places:
-            try:
-                content = self.read(place.record.number)
-            except DamagedRecordError:
-                continue  # whoever asks for it is told
-            self.put(place.record, [content])
-            segment = self._segments[name]
-            segment.live -= 1
-            segment.live_bytes -= place.size
-            self._dead_in[name].add(place.record.number)
-        self.sync()
-        if not self._segments[name].live:
-            self._clear_empty()
+        moved: list[_Place] = []
+        try:
+            for place in [place for place in self._places.values() if place.segment == name]:
+                try:
+                    content = self.read(place.record.number)
+                except DamagedRecordError:
+                    continue  # whoever asks for it is told
+                self.put(place.record, [content])
+                moved.append(place)
+            self.sync()
+        except OSError:
+            # What had been synced still lies where it lay, and counts there.
+            for place in moved:
+                self._drop(self._places[place.record.number])
+                self._places[place.record.number] = place
+            raise
+        for place in moved:
+            self._drop(place)
+        self._clear_empty()
+
+    def _drop(self, place: _Place) -> None:
+        """Count a record as dead where it lies."""
+        segment = self._segments[place.segment]
+        segment.live -= 1
+        segment.live_bytes -= place.size
+        self._dead_in[place.segment].add(place.record.number)
 
     def _rewrite_removed(self) -> None:
         numbers = sorted(set().union(*self._dead_in.values()) - self._places.keys())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID, ChunkId
+from packetcloud.router import chunk_log
 from packetcloud.router.chunk_log import (
     KEY_NAME,
     NUMBERS_COUNT,
@@ -272,6 +275,78 @@ def test_little_that_lives_does_not_keep_much_that_is_dead() -> None:
     again, found = opened(storage)
     assert found == kept
     assert all(again.read(number) == chunk(number, 100_000) for number in kept)
+
+
+@dataclass
+class Evacuated:
+    """Records 1 to 4 in a full segment, 5 in the next one, all synced."""
+
+    storage: ForgetfulStorage
+    log: ChunkLog
+
+    def after_a_cut(self) -> set[int]:
+        """Return what a power cut now would leave, whatever of the unsynced it takes."""
+        left = {1, 2, 3, 4, 5}
+        for seed in range(30):
+            copy = ForgetfulStorage(seed)
+            copy.files = {name: bytearray(data) for name, data in self.storage.files.items()}
+            copy.synced = dict(self.storage.synced)
+            copy.cut_power()
+            left &= set(opened(copy)[1])
+        return left
+
+
+@pytest.fixture
+def evacuated(monkeypatch: pytest.MonkeyPatch) -> Evacuated:
+    monkeypatch.setattr(chunk_log, "SEGMENT_BYTES", 3600)
+    monkeypatch.setattr(chunk_log, "DEAD_SEGMENTS_COUNT", 0)
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    run_group(log, [put(number, 700) for number in range(1, 5)], float)
+    run_group(log, [put(5, 400)], float)
+    return Evacuated(storage, log)
+
+
+def test_an_evacuation_that_was_not_synced_leaves_the_old_segment(
+    evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sync fails once: what was synced before lives through a power cut then and ever after."""
+    storage = evacuated.storage
+
+    def fails(name: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "sync", fails)
+        state = run_group(evacuated.log, [Remove(1), Remove(2)], float)[-1]
+    assert isinstance(state, DiskState) and state.error == "Input/output error"
+    assert evacuated.after_a_cut() == {3, 4, 5}
+    for _ in range(3):
+        state = run_group(evacuated.log, [TryAgain()], float)[-1]
+        assert isinstance(state, DiskState) and not state.error
+        assert evacuated.after_a_cut() == {3, 4, 5}
+    assert evacuated.log.read(3) == chunk(3, 700)
+    run_group(evacuated.log, [Remove(3)], float)
+    run_group(evacuated.log, [Remove(4)], float)
+    assert evacuated.after_a_cut() == {5}
+
+
+@pytest.mark.parametrize("room", [0, 100, 900, 1700])
+def test_an_evacuation_that_a_full_disk_ended_leaves_the_old_segment(
+    evacuated: Evacuated, room: int
+) -> None:
+    """No, one, or two copies had room; a record leaves; those beside it live through a cut."""
+    storage, log = evacuated.storage, evacuated.log
+    storage.limit_bytes = storage.used_bytes + 24 + room
+    state = run_group(log, [Remove(1), Remove(2)], float)[-1]
+    assert isinstance(state, DiskState) and bool(state.error) == (room < 1600)
+    assert evacuated.after_a_cut() == {3, 4, 5}
+    run_group(log, [Remove(4)], float)
+    assert evacuated.after_a_cut() >= {3, 5}
+    storage.limit_bytes = None
+    run_group(log, [TryAgain()], float)
+    assert evacuated.after_a_cut() == {3, 5}
+    assert log.read(3) == chunk(3, 700)
 
 
 def test_a_folder_is_a_storage_and_belongs_to_one_process(tmp_path: Path) -> None:
