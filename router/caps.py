@@ -84,6 +84,7 @@ CAPS = (
             "spool:Spool._entries",
             "spool:Spool._flow_bytes",
             "storage:FolderStorage._open",
+            "storage:FolderStorage._unsynced",
             "storage:FolderStorage._unsynced_names",
         ),
         "[spool] max_bytes",

@@ -19,6 +19,8 @@ from packetcloud.chunk.hop.api import Buffer
 
 MAX_PIECES_COUNT = 512
 """Buffers of one `writev`; the kernel takes 1024."""
+MAX_OPEN_COUNT = 32
+"""Files that stay open: a spool may have a hundred thousand, and a process 1024 descriptors."""
 
 
 class Storage(Protocol):
@@ -59,6 +61,8 @@ class FolderStorage:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._open: dict[str, int] = {}
+        """Descriptors, the longest unused one first."""
+        self._unsynced: set[str] = set()
         self._unsynced_names: set[str] = set()
         self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -71,13 +75,10 @@ class FolderStorage:
         return sorted(path.name for path in self._folder.iterdir())
 
     def append(self, name: str, pieces: Sequence[Buffer]) -> None:
-        descriptor = self._open.get(name)
-        if descriptor is None:
-            path = self._folder / name
-            if not path.exists():
-                self._unsynced_names.add(name)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            descriptor = self._open[name] = os.open(path, flags, 0o600)
+        if name not in self._open and not (self._folder / name).exists():
+            self._unsynced_names.add(name)
+        descriptor = self._descriptor(name, os.O_CREAT)
+        self._unsynced.add(name)
         for first in range(0, len(pieces), MAX_PIECES_COUNT):
             some = pieces[first : first + MAX_PIECES_COUNT]
             wanted = sum(map(len, some))
@@ -86,17 +87,14 @@ class FolderStorage:
                 written += os.write(descriptor, b"".join(some)[written:])
 
     def sync(self, name: str) -> None:
-        os.fsync(self._open[name])
+        os.fsync(self._descriptor(name))
+        self._unsynced.discard(name)
         if name in self._unsynced_names:
             os.fsync(self._directory)
             self._unsynced_names.discard(name)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        descriptor = self._open.get(name)
-        if descriptor is None:
-            descriptor = self._open[name] = os.open(
-                self._folder / name, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-            )
+        descriptor = self._descriptor(name)
         found = b""
         while len(found) < size:
             more = os.pread(descriptor, size - len(found), offset + len(found))
@@ -124,12 +122,14 @@ class FolderStorage:
             os.close(descriptor)
         self._close(name)
         temporary.replace(self._folder / name)
+        self._unsynced.discard(name)
         os.fsync(self._directory)
 
     def delete(self, name: str) -> None:
         self._close(name)
         (self._folder / name).unlink(missing_ok=True)
         self._unsynced_names.discard(name)
+        self._unsynced.discard(name)
         os.fsync(self._directory)
 
     def close(self) -> None:
@@ -137,6 +137,19 @@ class FolderStorage:
         for name in list(self._open):
             self._close(name)
         os.close(self._directory)
+
+    def _descriptor(self, name: str, flags: int = 0) -> int:
+        descriptor = self._open.pop(name, None)
+        if descriptor is None:
+            if len(self._open) >= MAX_OPEN_COUNT:
+                # One that was written to stays if it can: the kernel may tell only those who had
+                # it open then that it lost something.
+                synced = (other for other in self._open if other not in self._unsynced)
+                self._close(next(synced, next(iter(self._open))))
+            flags |= os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+            descriptor = os.open(self._folder / name, flags, 0o600)
+        self._open[name] = descriptor
+        return descriptor
 
     def _close(self, name: str) -> None:
         descriptor = self._open.pop(name, None)

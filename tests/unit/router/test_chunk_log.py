@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from packetcloud.router.disk_jobs import (
     run_group,
 )
 from packetcloud.router.errors import DamagedRecordError
-from packetcloud.router.storage import FolderStorage
+from packetcloud.router.storage import MAX_OPEN_COUNT, FolderStorage
 from tests.unit.router.forgetful_storage import ForgetfulStorage
 
 RESERVE_BYTES = 4096
@@ -365,6 +366,35 @@ def test_a_folder_is_a_storage_and_belongs_to_one_process(tmp_path: Path) -> Non
     again = ChunkLog(FolderStorage(tmp_path / "spool"), RESERVE_BYTES)
     assert [one.record.number for one in again.open()] == [38, 39]
     assert again.read(38) == chunk(38, 300_000)
+
+
+def test_a_spool_of_many_segments_needs_few_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may open some forty files more: two hundred segments are written, synced, read,
+    found again and deleted."""
+    monkeypatch.setattr(chunk_log, "SEGMENT_BYTES", 4096)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10 + MAX_OPEN_COUNT, hard))
+    try:
+        storage = FolderStorage(tmp_path / "spool")
+        log = ChunkLog(storage, RESERVE_BYTES)
+        log.open()
+        for number in range(1, 201):
+            log.put(record(number), [chunk(number, 4000)])
+        log.sync()
+        storage.close()
+        storage = FolderStorage(tmp_path / "spool")
+        log = ChunkLog(storage, RESERVE_BYTES)
+        assert [one.record.number for one in log.open()] == [*range(1, 201)]
+        assert all(log.read(number) == chunk(number, 4000) for number in range(1, 201))
+        log.remove(range(1, 201))
+        log.tidy()
+        storage.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not list((tmp_path / "spool").glob("chunks-*"))
 
 
 def put(number: int, size: int = 100, *, must_last: bool = True) -> Put:
