@@ -6,6 +6,7 @@ underneath that forgets what was not synced. Source: docs/reference/simulate.md,
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,8 @@ class AppendFile(Protocol):
         """Write at the end. A kill of the process does not undo it, a power cut may.
 
         Raises:
-            OSError: the disk is full, or worse.
+            OSError: the disk is full, or worse. Nothing of it was written, unless the disk does not
+                let that be undone either.
         """
 
     def sync(self) -> None:
@@ -61,7 +63,15 @@ class LocalFile:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
     def append(self, data: bytes) -> None:
-        os.write(self._descriptor, data)
+        before = os.fstat(self._descriptor).st_size
+        left = memoryview(data)
+        try:
+            while left:  # a full disk takes a part and then says so
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, before)
+            raise
 
     def sync(self) -> None:
         os.fsync(self._descriptor)

@@ -4,7 +4,8 @@ An append-only file: one record per chunk taken, written in one `write` per loop
 source is told. A kill of the process loses nothing that was reported; a power cut may lose the last
 seconds (no fsync: a flush per batch would cost more than the chunks). When the file has grown well
 past what the window needs, it is rewritten as pages of 256 ids and renamed into place.
-A damaged or torn record ends the reading; what stands before it counts.
+A damaged or torn record is passed over; those before and behind it count. What a full disk did not
+take is written with the next rewrite, which comes as soon as the disk takes something again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class WindowStore:
         self._disk = disk or LocalDisk()
         self._file: AppendFile | None = None
         self._grown_bytes = 0
+        self._is_behind = False
+        """Something that the window holds is not in the file."""
 
     def load(self, window: DuplicateWindow, now: float) -> int:
         """Put the stored chunks into `window`, rewrite the file, return how many records counted.
@@ -76,12 +79,16 @@ class WindowStore:
             for source, chunk_id, keep_s in entries
         )
         assert self._file is not None, "load comes before append"
-        self._file.append(data)
+        try:
+            self._file.append(data)
+        except OSError:
+            self._is_behind = True
+            raise
         self._grown_bytes += len(data)
 
     @property
     def wants_compaction(self) -> bool:
-        return self._grown_bytes > COMPACT_AFTER_BYTES
+        return self._is_behind or self._grown_bytes > COMPACT_AFTER_BYTES
 
     def compact(self, window: DuplicateWindow, now: float) -> None:
         """Rewrite the file with what `window` holds now.
@@ -98,6 +105,7 @@ class WindowStore:
         except OSError as error:
             raise HostError(f"cannot write state file {self._path}: {error.strerror}") from error
         self._grown_bytes = 0
+        self._is_behind = False
 
     def close(self) -> None:
         if self._file is not None:
@@ -111,12 +119,13 @@ def _record(source: bytes, first_id: int, keep_s: float, bits: int) -> bytes:
 
 
 def _records(data: bytes) -> Iterable[tuple[bytes, int, float, int]]:
-    for offset in range(0, len(data) - RECORD_BYTES + 1, RECORD_BYTES):
+    offset = 0
+    while offset + RECORD_BYTES <= len(data):
         body = data[offset : offset + _BODY.size]
-        (crc,) = _CRC.unpack_from(data, offset + _BODY.size)
-        if crc != zlib.crc32(body):
-            return
         source, first_id, keep_s, bits = _BODY.unpack(body)
-        if first_id & 0xFF or keep_s != keep_s:
-            return
+        (crc,) = _CRC.unpack_from(data, offset + _BODY.size)
+        if first_id & 0xFF or keep_s != keep_s or crc != zlib.crc32(body):
+            offset += 1  # a torn one may have any length
+            continue
         yield source, first_id, keep_s, int.from_bytes(bits, "little")
+        offset += RECORD_BYTES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import struct
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from packetcloud.chunk.header import decode_header
+from packetcloud.chunk.hop.api import Buffer
 from packetcloud.chunk.messages import DeliveryReport, Outcome, decode_reports
 from packetcloud.chunk.names import SID, ChunkId
 from packetcloud.host.chunk_ids import ChunkIds
@@ -240,8 +243,9 @@ def test_compaction_keeps_everything(tmp_path: Path) -> None:
     assert all(restored.arrived(A, i, 60.0, 0.0) is Seen.TAKEN for i in range(1000))
 
 
-def test_damaged_window_file_is_read_up_to_the_damage(tmp_path: Path) -> None:
-    """Torn, flipped or truncated anywhere: never an error, never an id that was not stored."""
+def test_damage_in_a_window_file_costs_one_record(tmp_path: Path) -> None:
+    """Torn, flipped, or bytes missing anywhere: never an error, never an id that was not stored,
+    and all that were whole."""
     path = tmp_path / "window"
     store = WindowStore(path)
     store.load(DuplicateWindow(), 0.0)
@@ -251,10 +255,14 @@ def test_damaged_window_file_is_read_up_to_the_damage(tmp_path: Path) -> None:
     rng = random.Random(5)
     for _ in range(200):
         data = bytearray(good)
-        if rng.random() < 0.5:
+        kind = rng.choice(["torn", "flipped", "missing"])
+        if kind == "torn":
             del data[rng.randrange(len(data)) :]
-        else:
+        elif kind == "flipped":
             data[rng.randrange(25, len(data))] ^= 1 << rng.randrange(8)
+        else:  # a short write, and what came behind it
+            record = 21 + rng.randrange(10) * RECORD_BYTES
+            del data[record + rng.randrange(RECORD_BYTES) : record + RECORD_BYTES]
         path.write_bytes(data)
         window = DuplicateWindow()
         try:
@@ -264,7 +272,55 @@ def test_damaged_window_file_is_read_up_to_the_damage(tmp_path: Path) -> None:
             continue
         known = {page.first_id for page in window.taken_pages(0.0)}
         assert known <= set(range(0, 2560, 256))
+        whole = (len(data) - 21) // RECORD_BYTES if kind == "torn" else 9
+        assert len(known) >= whole
     assert RECORD_BYTES == 72
+
+
+@pytest.mark.parametrize("room", [0, 1, 71, 72, 100])
+def test_a_full_disk_costs_the_window_no_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """It takes a part of a note and says so only then. When it has room again, the notes after it
+    can be read, and the one that it refused is made up for by the rewrite that is due."""
+    path = tmp_path / "window"
+    store, window = WindowStore(path), DuplicateWindow()
+    store.load(window, 0.0)
+    left = room
+    real = os.write
+
+    def write(descriptor: int, data: Buffer) -> int:
+        nonlocal left
+        some = bytes(data)[:left]
+        left -= len(some)
+        if not some:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, some)
+
+    def take(chunk_id: int) -> None:
+        window.arrived(A, chunk_id, 60.0, 0.0)
+        window.taken(A, chunk_id)
+        store.append([(A, chunk_id, 150.0)])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(OSError, match="No space"):
+            for number in range(1, 3):
+                take(number)
+    wholes = (path.stat().st_size - 21) / RECORD_BYTES
+    assert wholes == room // RECORD_BYTES and store.wants_compaction
+    for number in range(10, 50):
+        take(number)
+    restored = DuplicateWindow()
+    path.with_name("copy").write_bytes(path.read_bytes())
+    WindowStore(path.with_name("copy")).load(restored, 0.0)
+    assert all(restored.arrived(A, number, 60.0, 0.0) is Seen.TAKEN for number in range(10, 50))
+    store.compact(window, 0.0)
+    assert not store.wants_compaction
+    restored = DuplicateWindow()
+    WindowStore(path).load(restored, 0.0)
+    taken = [1, *range(10, 50)] + [2] * (room >= RECORD_BYTES)
+    assert all(restored.arrived(A, number, 60.0, 0.0) is Seen.TAKEN for number in taken)
 
 
 def test_a_foreign_file_is_not_overwritten(tmp_path: Path) -> None:
