@@ -117,7 +117,12 @@ CAPS = (
         "two thirds of the neighbour's credit; less while little of that is free",
         'refused as "not now" and BUSY is said; its sender keeps the body and sends other flows',
         "packetcloud_hop_refused_not_now_total",
-        ("flow_credit:FlowCredit._held", "flow_credit:FlowCredit.busy"),
+        (
+            "flow_credit:FlowCredit._held",
+            "flow_credit:FlowCredit.busy",
+            "flow_credit:FlowCredit._waits",
+            "flow_credit:FlowCredit._wait_of",
+        ),
         "flow_credit_bytes",
     ),
     Cap(

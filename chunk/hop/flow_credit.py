@@ -9,6 +9,14 @@ Source: docs/protocol/hop.md, "Flows"; docs/decisions/0010.
 
 from __future__ import annotations
 
+import heapq
+from collections import OrderedDict
+from itertools import islice
+
+STALE_COUNT = 1024
+"""Entries of the heap that mean nothing any more: so many may lie in it, and one more for each flow
+on the list. An entry is 100 bytes."""
+
 
 class FlowCredit:
     """The account of one neighbour's flows. Label 0 stands for no flow and is not limited."""
@@ -17,9 +25,18 @@ class FlowCredit:
         self._flow_credit_bytes = flow_credit_bytes
         self._busy_from_bytes = flow_credit_bytes * 3 // 4
         self._held: dict[int, int] = {}
-        self.busy: dict[int, int] = {}
+        # A plain dict would be searched from its first slot on, however many have left it.
+        self.busy: OrderedDict[int, int] = OrderedDict()
         """Flows that may not start now, the one longest on the list first, and the bytes of the
         body that was refused, if one was."""
+        self._waits: list[tuple[int, int]] = []
+        """Heap of limits and flows: at that limit or soon after the flow leaves the list."""
+        self._wait_of: dict[int, int] = {}
+        """The entry of each flow on the list that counts: never above the limit it waits for."""
+
+    def busy_labels(self, count: int) -> list[int]:
+        """Return the first `count` flows on the list. O(count)."""
+        return list(islice(self.busy, count))
 
     def held_bytes(self, flow: int) -> int:
         return self._held.get(flow, 0)
@@ -33,6 +50,7 @@ class FlowCredit:
         if total <= free_bytes and total <= self._flow_credit_bytes:
             return True
         self.busy[flow] = size
+        self._wait(flow)
         return False
 
     def hold(self, flow: int, size: int, free_bytes: int) -> bool:
@@ -45,11 +63,16 @@ class FlowCredit:
             return False
         if flow not in self.busy and held > self._limit(free_bytes) * 3 // 4:
             self.busy[flow] = 0
+            self._wait(flow)
             return True
         return False
 
     def release(self, flow: int, size: int, free_bytes: int) -> bool:
-        """Count a body that is gone; tell whether a flow left the list. O(flows on the list)."""
+        """Count a body that is gone; tell whether a flow left the list.
+
+        Cost: the flows that leave it and the logarithm of those on it, not all of them: the
+        neighbour chooses how many labels it uses.
+        """
         held = self._held[flow] - size
         if held:
             self._held[flow] = held
@@ -57,15 +80,42 @@ class FlowCredit:
             del self._held[flow]
         if not self.busy:
             return False
-        limit = self._limit(free_bytes)
-        freed = []
-        for busy, wanted_bytes in self.busy.items():
-            held = self._held.get(busy, 0)
-            if not held or held <= min(limit // 2, limit - wanted_bytes):
-                freed.append(busy)
-        for busy in freed:
-            del self.busy[busy]
-        return bool(freed)
+        if flow in self.busy:
+            self._wait(flow)
+        limit, waits = self._limit(free_bytes), self._waits
+        has_freed = False
+        while waits and waits[0][0] <= limit:
+            wait, busy = heapq.heappop(waits)
+            if self._wait_of.get(busy) != wait:
+                continue
+            del self._wait_of[busy]
+            if self._needed(busy) <= limit:
+                del self.busy[busy]
+                has_freed = True
+            else:
+                self._wait(busy)
+        return has_freed
+
+    def _needed(self, flow: int) -> int:
+        """Return the limit at which a flow leaves the list: it holds at most half of that, and
+        what was refused fits."""
+        held = self._held.get(flow, 0)
+        return max(2 * held, held + self.busy[flow]) if held else 0
+
+    def _wait(self, flow: int) -> None:
+        """Have a flow looked at when the limit is as high as it needs, or sooner.
+
+        An entry that is too low stays: what it needs is worked out again when its turn comes.
+        """
+        needed = self._needed(flow)
+        known = self._wait_of.get(flow)
+        if known is not None and known <= needed:
+            return
+        self._wait_of[flow] = needed
+        heapq.heappush(self._waits, (needed, flow))
+        if len(self._waits) > 2 * len(self._wait_of) + STALE_COUNT:
+            self._waits[:] = [(wait, busy) for busy, wait in self._wait_of.items()]
+            heapq.heapify(self._waits)
 
     def _limit(self, free_bytes: int) -> int:
         return min(self._flow_credit_bytes, max(0, free_bytes))
