@@ -102,10 +102,9 @@ class Acks:
 
     def _busy_frames(self) -> list[bytes]:
         """Return which flows may not start a body now: a frame, if there are any."""
-        busy = self._credit.flows.busy
-        if not busy:
+        if not self._credit.flows.busy:
             return []
-        flows = list(busy)
+        flows = self._credit.flows.busy_labels(wire.MAX_BUSY_COUNT + 1)
         if len(flows) > wire.MAX_BUSY_COUNT:
             self.busy_unlisted_count += 1
             flows = [0, *flows[: wire.MAX_BUSY_COUNT - 1]]
