@@ -49,7 +49,8 @@ CAPS = (
         "addresses that began handshakes",
         ADDRESSES_COUNT,
         "addresses",
-        "800 KiB; one address begins 5 handshakes at once and 20 a second (`handshake_rate`)",
+        "800 KiB; one address, or IPv6 network of 64 bits, begins 5 handshakes at once and 20 a "
+        "second (`handshake_rate`)",
         "the one unseen for longest makes room; its bucket is full by then",
         "packetcloud_hop_addresses_forgotten_total",
         ("address_rate:AddressRate._buckets",),
