@@ -1,7 +1,8 @@
 """The file that stamps are kept in: read at the start, written at most once a second.
 
 Written whole beside itself, synced, and put in its place. A file that cannot be read is an error,
-one that cannot be written a line in the log: the node goes on, with its memory only.
+one that cannot be written a line in the log: the node goes on, with its memory only, and tries
+again each second.
 
 Source: docs/protocol/hop.md, "Replay".
 """
@@ -35,6 +36,8 @@ class StampFile:
         self.path = path
         self._call: Any = None
         self._stamps: Stamps | None = None
+        self._has_failed = False
+        """The last try to write: one line in the log tells of all until one succeeds."""
 
     def read(self) -> bytes | None:
         """Return what was saved, None if there is no file. Raises: StampFileError."""
@@ -62,11 +65,14 @@ class StampFile:
         stamps = self._stamps
         if stamps is None or not stamps.is_changed:
             return
-        stamps.is_changed = False
         try:
             _replace_synced(self.path, stamps.to_bytes())
         except OSError as error:
-            _log.warning("hop: cannot write %s: %s", self.path, error.strerror or error)
+            if not self._has_failed:
+                _log.warning("hop: cannot write %s: %s", self.path, error.strerror or error)
+            self._has_failed = True
+            return
+        stamps.is_changed = self._has_failed = False
 
 
 def _replace_synced(path: Path, data: bytes) -> None:

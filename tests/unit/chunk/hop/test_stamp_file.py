@@ -53,6 +53,27 @@ def test_a_folder_that_cannot_be_written_is_said_and_borne(
     assert file.read() == stamps.to_bytes()
 
 
+def test_what_could_not_be_written_is_written_when_it_can_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without another change, which may be long in coming; the log has one line, not one each."""
+    folder = tmp_path / "folder"
+    clock, stamps = Clock(), Stamps()
+    file = StampFile(clock, folder / "stamps")
+    file.keep(stamps)
+    stamps.note(PEER, 3, 77)
+    for _ in range(5):
+        clock.advance(SAVE_PAUSE_S)
+    assert caplog.text.count("cannot write") == 1
+    folder.mkdir()
+    clock.advance(SAVE_PAUSE_S)
+    assert Stamps(saved=file.read()).newest(PEER, 3) == 77
+    folder.rename(tmp_path / "away")
+    stamps.note(PEER, 3, 78)
+    clock.advance(SAVE_PAUSE_S)
+    assert caplog.text.count("cannot write") == 2, "another failure is told anew"
+
+
 def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     """Nothing is thrown away behind the operator's back."""
     path = tmp_path / "stamps"
