@@ -37,7 +37,10 @@ def pieces_of(size: int, rng: random.Random) -> list[int]:
 
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
 @pytest.mark.parametrize("prefix_bytes", [0, 1, 16, 88])
-def test_a_body_sealed_in_pieces_is_the_body_sealed_at_once(suite: Suite, prefix_bytes: int):
+def test_a_body_sealed_in_pieces_is_the_body_sealed_at_once(
+    suite: Suite, prefix_bytes: int
+) -> None:
+    """Wherever the pieces end: in the prefix, in the body or in the tag."""
     keys, rng = keys_of(suite), random.Random(prefix_bytes)
     for size in (prefix_bytes + 1, 100, 997, 70_000):
         body = os.urandom(size)
@@ -49,7 +52,8 @@ def test_a_body_sealed_in_pieces_is_the_body_sealed_at_once(suite: Suite, prefix
         assert seal.sealed.tobytes()[: seal.size] == sealed_whole(keys, body)
 
 
-def test_no_more_is_sealed_than_was_asked_for():
+def test_no_more_is_sealed_than_was_asked_for() -> None:
+    """What is sealed ahead of its burst has left the cache when it is sent."""
     pool = BufferPool()
     seal = BodySeal(keys_of(Suite.AES_256_GCM), TRANSFER, KIND, FLOW, b"", bytes(5000), pool)
     seal.sealed[:] = 0
@@ -78,7 +82,8 @@ def open_in_pieces(store: Store, size: int, rng: random.Random, pool: BufferPool
 
 
 @pytest.mark.parametrize("is_flat", [False, True], ids=["rows", "jumbo"])
-def test_a_body_opened_in_pieces_is_the_body_opened_at_once(is_flat: bool):
+def test_a_body_opened_in_pieces_is_the_body_opened_at_once(is_flat: bool) -> None:
+    """Wherever the segments and the pieces end, in rows and in one stretch."""
     keys, rng = keys_of(Suite.AES_256_GCM), random.Random(4)
     # Ends of segments just before, within and just behind the tag.
     for size in (1, SHARE - TAG_BYTES, SHARE - 1, SHARE, 3 * SHARE - 5, 3 * SHARE + 1, 9000):
@@ -93,7 +98,8 @@ def test_a_body_opened_in_pieces_is_the_body_opened_at_once(is_flat: bool):
 
 
 @pytest.mark.parametrize("is_flat", [False, True], ids=["rows", "jumbo"])
-def test_one_altered_bit_anywhere_is_found_and_the_buffer_comes_back(is_flat: bool):
+def test_one_altered_bit_anywhere_is_found_and_the_buffer_comes_back(is_flat: bool) -> None:
+    """In the first segment, behind it, in the tag: nothing is opened, and nothing is kept."""
     keys, rng = keys_of(Suite.AES_256_GCM), random.Random(5)
     sealed = sealed_whole(keys, os.urandom(3 * SHARE))
     for at in (0, SHARE, 2 * SHARE + 7, len(sealed) - TAG_BYTES, len(sealed) - 1):
@@ -106,7 +112,8 @@ def test_one_altered_bit_anywhere_is_found_and_the_buffer_comes_back(is_flat: bo
         assert open_body(keys, TRANSFER, KIND, FLOW, len(sealed), store, pool) is None
 
 
-def test_pieces_and_wholes_are_one_cipher():
+def test_pieces_and_wholes_are_one_cipher() -> None:
+    """AES goes in pieces; a suite without streams is sealed and opened at once."""
     keys = keys_of(Suite.AES_256_GCM)
     assert isinstance(keys.body, AESGCM)
     assert keys.body_streams is not None
