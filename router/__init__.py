@@ -8,6 +8,7 @@ The core, which knows no socket, clock or loop:
 - `layout`       where things stand in one encoded header, so that it is not decoded again
 - `dispatch`     chunks to VIs and verdicts back
 - `emitted`      the chunks that a service makes
+- `emission`     the same on their way to disk
 - `service_table` which services there are, which VIs may join, how long to wait for one
 - `service_pool` services, their VIs, their windows and their delay penalty
 - `forward`      the way out: hosts, routers, and waiting for those that are away

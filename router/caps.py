@@ -79,6 +79,7 @@ CAPS = (
             "chunk_log:ChunkLog._segments",
             "chunk_log:ChunkLog._dead_in",
             "chunk_log:ChunkLog._unsynced",
+            "emission:Emissions._of",
             "restore:Restorer._found",
             "restore:Restorer._loading",
             "spool:Spool._entries",

@@ -31,6 +31,7 @@ from packetcloud.router.chunk_log import Found
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
 from packetcloud.router.disk_jobs import PutDone, ReadDone, Result
 from packetcloud.router.dispatch import ServiceDispatch
+from packetcloud.router.emission import Done, Emissions
 from packetcloud.router.emitted import Emitted, header_from_router
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Classifier, Flow
@@ -108,6 +109,7 @@ class RouterCore:
             self.dispatch,
             self._end_of_fault,
         )
+        self._emissions = Emissions(self.book, self._begin)
         self._attachments: dict[int, Attachment] = {}
         self._next_chunk_id = first_chunk_id & _U64
 
@@ -277,7 +279,8 @@ class RouterCore:
                 if entry is None:
                     continue
                 if entry.phase is Phase.STORING:
-                    self._stored(entry, result.error, now)
+                    if not self._emissions.written(entry, result.error, now):
+                        self._stored(entry, result.error, now)
                 else:
                     waiting.written(entry, result.error, now)
             elif isinstance(result, ReadDone):
@@ -307,7 +310,7 @@ class RouterCore:
             ).to_bytes()
             label = self._labels.label(source, bytes(GUID_BYTES))
             flow = Flow(HeaderLayout.of(header), is_report=True, label=label)
-            self._originate(header, payload, flow, None, now)
+            self._originate(self._entry_of(header, payload, flow, None, now), now)
 
     def start_draining(self) -> None:
         """Take no more chunks; verdicts, and what is in custody, go on."""
@@ -438,11 +441,14 @@ class RouterCore:
         attachment.remember(key, flow)
         return flow
 
-    def _emit(self, parent: Custody, sid: SID, emitted: list[Emitted], now: float) -> None:
+    def _emit(
+        self, parent: Custody, sid: SID, emitted: list[Emitted], done: Done, now: float
+    ) -> None:
         visit = parent.visit
         assert visit is not None, "only a service emits"
         ran = (step.service.sid.value for step in parent.flow.steps[: visit.step_index + 1])
         executed = visit.emitted_by.union(ran)
+        children: list[Custody] = []
         for made, payload in emitted:
             header = header_from_router(made, sid, self.settings.na, parent.head[1])
             head = header.to_bytes()
@@ -453,11 +459,18 @@ class RouterCore:
             except ChunkRefusedError as error:
                 self._refuse_emitted(head, payload, error, now)
                 continue
-            self._originate(head, payload, flow, Visit(executed), now)
+            children.append(self._entry_of(head, payload, flow, Visit(executed), now))
+        if self.spool.is_durable and children:
+            self._emissions.store(parent, children, done, now)
+            return
+        for child in children:
+            self._originate(child, now)
+        done("", now)
 
-    def _originate(
+    def _entry_of(
         self, header: bytes, payload: bytes, flow: Flow, visit: Visit | None, now: float
-    ) -> None:
+    ) -> Custody:
+        """Return a chunk that begins here, not in custody yet."""
         expires_at = now + self.settings.hold_limit_s
         offset = flow.layout.lifetime_offset
         if offset:
@@ -466,14 +479,14 @@ class RouterCore:
         size_bytes = len(header) + len(payload)
         entry = Custody(None, header, flow, size_bytes, now, expires_at)
         entry.header, entry.payload, entry.visit = bytearray(header), payload, visit
-        is_full = self.book.is_full(size_bytes)
+        return entry
+
+    def _originate(self, entry: Custody, now: float) -> None:
+        is_full = self.book.is_full(entry.size_bytes)
         self.book.originate(entry)
         if is_full:
             self.book.give_up(entry, Leaving.REFUSED, Reason.STORE_FULL, "")
             return
-        if self.spool.is_durable and not flow.is_report:
-            # Its record is written before that of the chunk it was made from is removed.
-            self.spool.put(entry, (header, payload), now, must_last=True)
         self.dispatch.run_step(entry, now)
 
     def _refuse_emitted(

@@ -54,6 +54,8 @@ class Phase(Enum):
     """With a VI, or on its way there."""
     QUEUED = "queued"
     """Waits for a VI with room."""
+    EMITTING = "emitting"
+    """A service made others of it, which are being written to disk."""
     ENDING = "ending"
     """Given up, but the hop still reads its bytes: waits for the settlement."""
     GONE = "gone"

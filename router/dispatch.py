@@ -23,6 +23,7 @@ from packetcloud.chunk.names import GUID_BYTES, SID
 from packetcloud.chunk.reasons import Reason, reason_word
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.emission import Done
 from packetcloud.router.emitted import Emitted, split_emitted
 from packetcloud.router.service_pool import VI, Service, Visit
 from packetcloud.router.service_table import ServiceTable
@@ -39,7 +40,8 @@ class ServiceDispatch:
     Args:
         table: the services of this cloudlet, and the settings.
         leave: called with a chunk whose services are done.
-        emit: called with a chunk, the SID that emitted, and the emitted chunks.
+        emit: called with a chunk, the SID that emitted, the emitted chunks, and what to call when
+            they are in custody, or cannot be.
         services_changed: called when cached flows may name services that are gone.
     """
 
@@ -48,7 +50,7 @@ class ServiceDispatch:
         book: CustodyBook,
         table: ServiceTable,
         leave: Callable[[Custody, float], None],
-        emit: Callable[[Custody, SID, list[Emitted], float], None],
+        emit: Callable[[Custody, SID, list[Emitted], Done, float], None],
         services_changed: Callable[[], None],
     ) -> None:
         self.services = table.by_sid
@@ -309,13 +311,20 @@ class ServiceDispatch:
         finally:
             body.release()
         service = vi.service
-        service.emitted_count += len(emitted)
-        self._emit(entry, service.sid, emitted, now)
-        if verdict.keep:
-            self._step_done(visit, entry, now)
-        else:
-            detail = f"service {service.name} sent other chunks instead"
-            self._book.give_up(entry, Leaving.REPLACED, Reason.DROPPED_BY_SERVICE, detail)
+
+        def done(error: str, now: float) -> None:
+            if error:
+                self._attempt_failed(vi, visit, entry, Reason.STORE_FULL, error, now)
+                return
+            service.emitted_count += len(emitted)
+            if verdict.keep:
+                self._step_done(visit, entry, now)
+            else:
+                detail = f"service {service.name} sent other chunks instead"
+                self._book.give_up(entry, Leaving.REPLACED, Reason.DROPPED_BY_SERVICE, detail)
+
+        entry.phase = Phase.EMITTING
+        self._emit(entry, service.sid, emitted, done, now)
 
     def _step_done(self, visit: Visit, entry: Custody, now: float) -> None:
         for offset, data in entry.flow.steps[visit.step_index].patches:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from packetcloud.chunk.messages import VerdictCode
-from packetcloud.chunk.names import NA, SID_ZERO
+from packetcloud.chunk.messages import Outcome, VerdictCode
+from packetcloud.chunk.names import GUID, NA, SID_ZERO
+from packetcloud.chunk.reasons import Reason
 from tests.unit.router.router_fakes import (
     A,
     B,
@@ -13,6 +14,8 @@ from tests.unit.router.router_fakes import (
     FakeDisk,
     FakeNetwork,
     S,
+    chunk,
+    reports_in,
 )
 from tests.unit.router.test_spool import KIB, accept_with_disk, ids, payload, send, spooled
 
@@ -63,4 +66,88 @@ def test_what_has_a_record_is_not_refused_for_want_of_room(is_disk_full: bool) -
     assert net.core.forwarder.waiting.memory_bytes <= 32 * KIB
     assert ids(accept_with_disk(net, net.host(B))) == list(range(38))
     net.disk_turns()
+    net.check_idle()
+
+
+def made(number: int, *, to: GUID = B, size: int = 3 * KIB) -> bytes:
+    return chunk(
+        source=GUID(bytes(20)), destination=to, payload=payload(number, size), chunk_id=number
+    )
+
+
+@pytest.mark.parametrize("fault", ["flow_full", "disk_full", "disk_fails"])
+def test_an_emission_that_cannot_be_stored_costs_nothing(fault: str) -> None:
+    """None of it is sent, the chunk that it was made of stays until somebody is told of its end."""
+    disk = FakeDisk()
+    max_flow_bytes = 8 * KIB if fault == "flow_full" else 128 * KIB
+    given = spooled(durable=True, max_flow_bytes=max_flow_bytes)
+    net = FakeNetwork(given, disk=disk)
+    a, vi = net.host(A), net.vi(S)
+    b = net.host(B)
+    send(a, range(1, 2), services=(S,), to=C, destination_na=NA(2))
+    net.disk_turns()
+    [task] = vi.accept_all()
+    if fault == "disk_full":
+        disk.storage.limit_bytes = disk.storage.used_bytes + 4000
+    vi.verdict(task, VerdictCode.EMIT, b"".join(map(made, (8, 9, 10))), emit_count=3)
+    if fault == "disk_fails":
+        disk.storage.failing = True
+    assert net.sums["held"] == 1 and not b.unsettled
+    jobs = list(disk.jobs)
+    net.disk_turns()
+    assert jobs and not b.unsettled, "all or none"
+    assert net.core.book.pending_bytes == 0
+    assert net.core.book.replaced_count == 0
+    assert net.core.book.refused[Reason.STORE_FULL] == 1
+    disk.storage.failing, disk.storage.limit_bytes = False, None
+    net.pass_time(1.5)
+    net.disk_turns()
+    net.end_turn()
+    [report] = [report for sent in a.accept_all() for report in reports_in(sent)]
+    assert (report.chunk_id.value, report.outcome) == (1, Outcome.REFUSED)
+    assert net.core.spool.used_bytes == 0
+    net.check_idle()
+
+
+def test_another_vi_may_store_what_the_first_could_not() -> None:
+    """It is a failed attempt: the next VI gets the chunk."""
+    disk = FakeDisk()
+    net = FakeNetwork(spooled(durable=True), disk=disk)
+    a, vis, b = net.host(A), [net.vi(S), net.vi(S)], net.host(B)
+    send(a, range(1, 2), services=(S,))
+    net.disk_turns()
+    [first] = [vi for vi in vis if vi.unsettled]
+    [second] = [vi for vi in vis if vi is not first]
+    [task] = first.accept_all()
+    first.verdict(task, VerdictCode.EMIT, made(9), emit_count=1)
+    disk.storage.failing = True
+    net.disk_turns()
+    disk.storage.failing = False
+    net.pass_time(1.5)
+    net.disk_turns()
+    [task] = second.accept_all()
+    second.verdict(task, VerdictCode.EMIT, made(9), emit_count=1)
+    assert net.sums["replaced"] == 0
+    assert ids(accept_with_disk(net, b)) == [9]
+    assert net.sums["replaced"] == 1
+    net.disk_turns()
+    net.check_idle()
+
+
+def test_a_chunk_that_ends_while_its_emission_is_written_takes_that_along() -> None:
+    """What would be sent on after its source was told of its end is not sent."""
+    disk = FakeDisk()
+    net = FakeNetwork(spooled(durable=True), disk=disk)
+    a, vi, b = net.host(A), net.vi(S), net.host(B)
+    send(a, range(1, 2), services=(S,), lifetime_ms=2000)
+    net.disk_turns()
+    [task] = vi.accept_all()
+    vi.verdict(task, VerdictCode.EMIT, made(9), emit_count=1, keep=True)
+    net.pass_time(3.0)
+    net.disk_turns()
+    assert net.core.book.expired[Reason.DEADLINE_PASSED] == 1
+    assert not b.unsettled and net.core.book.pending_bytes == 0
+    net.end_turn()
+    a.accept_all()
+    assert disk.log.live_bytes == 0
     net.check_idle()
