@@ -94,6 +94,8 @@ class Restorer:
             entry.phase = Phase.FOUND
             entry.is_spilled = True
             entry.is_originated = record.is_originated
+            # The process that had it may have sent it on and died before it noted that.
+            entry.has_left_a_copy = True
             if record.emitted_by:
                 entry.visit = Visit(frozenset(record.emitted_by))
             entry.due_at = now + settings.detached_hold_s

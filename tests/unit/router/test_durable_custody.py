@@ -151,3 +151,20 @@ def test_a_chunk_that_ends_while_its_emission_is_written_takes_that_along() -> N
     a.accept_all()
     assert disk.log.live_bytes == 0
     net.check_idle()
+
+
+def test_a_chunk_of_an_earlier_process_is_never_said_to_have_failed_for_certain() -> None:
+    """It may have been delivered before the kill: its source hears *indeterminate*."""
+    disk = FakeDisk()
+    net = FakeNetwork(spooled(durable=True), disk=disk)
+    a, b = net.host(A), net.host(B)
+    send(a, range(1, 2))
+    net.disk_turns()
+    assert ids(b.accept_all()) == [1]
+    net = FakeNetwork(spooled(durable=True), disk=disk)  # killed before the disk heard of it
+    a = net.host(A)
+    net.pass_time(70.0)
+    net.disk_turns()
+    net.end_turn()
+    [report] = [report for sent in a.accept_all() for report in reports_in(sent)]
+    assert (report.outcome, report.reason) == (Outcome.REFUSED, Reason.OUTCOME_UNKNOWN)
