@@ -48,6 +48,7 @@ CAPS = (
             "deadlines:DeadlineWheel._buckets",
             "deadlines:DeadlineWheel._ticks",
             "reports:ReportBatch.pending",
+            "reports:ReportBatch._waiting",
             "routes:NextHop.leaving",
             "service_pool:Service.waiting",
         ),

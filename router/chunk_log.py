@@ -7,8 +7,9 @@ magic, among bytes that hosts chose, and theirs must not pass for ours. `removed
 records that are done with; a segment without a live record is deleted, and one in which little
 lives is written anew elsewhere. An id is used once and stands for one chunk for ever.
 
-What the calls promise about a power cut: after `sync`, every record put before is there; a removal
-may be forgotten, so a chunk may be found that had been handed on. Never is an altered one returned.
+What the calls promise about a power cut: after `sync`, every record put before is there, and after
+`sync_removed` none that was removed before. In between a removal may be forgotten, so a chunk may
+be found that had been handed on. Never is an altered one returned.
 Source: docs/decisions/0010.
 """
 
@@ -125,6 +126,7 @@ class ChunkLog:
         self._next_segment = 0
         self._removed_bytes = 0
         self._is_torn = False
+        self._has_unsynced_removals = False
         self.damaged_count = 0
         """Records, or stretches without any, that did not match their checksums."""
         self.has_reserve = False
@@ -304,12 +306,29 @@ class ChunkLog:
             else:
                 self._storage.append(REMOVED_NAME, [data])
                 self._removed_bytes += len(data)
+                self._has_unsynced_removals = True
         except OSError:
             self._is_torn = True  # a part of it may stand there, and what follows would not count
             if not self.has_reserve:
                 raise
             self._give_up_reserve()
             self._rewrite_removed()
+
+    def sync_removed(self) -> None:
+        """Return when no record that was removed will be found again.
+
+        Raises:
+            OSError: one may be, after a power cut.
+        """
+        if self._is_torn:
+            self._rewrite_removed()
+        elif self._has_unsynced_removals:
+            try:
+                self._storage.sync(REMOVED_NAME)
+            except OSError:
+                self._is_torn = True  # the kernel may have dropped the pages
+                raise
+            self._has_unsynced_removals = False
 
     def tidy(self) -> None:
         """Delete what holds nothing, write anew where little lives, keep the reserve.
@@ -409,7 +428,7 @@ class ChunkLog:
         data = b"".join(map(_removal, numbers))
         self._storage.replace(REMOVED_NAME, data)
         self._removed_bytes = len(data)
-        self._is_torn = False
+        self._is_torn = self._has_unsynced_removals = False
 
     def _keep_reserve(self) -> None:
         if not self.has_reserve and self._reserve_bytes:

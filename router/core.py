@@ -29,7 +29,7 @@ from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.chunk_log import Found
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
-from packetcloud.router.disk_jobs import PutDone, ReadDone, Result
+from packetcloud.router.disk_jobs import PutDone, ReadDone, RemoveDone, Result
 from packetcloud.router.dispatch import ServiceDispatch
 from packetcloud.router.emission import Done, Emissions
 from packetcloud.router.emitted import Emitted, header_from_router
@@ -292,6 +292,8 @@ class RouterCore:
                     self.restorer.loaded(entry, result, now)
                 else:
                     waiting.loaded(entry, result, now)
+            elif isinstance(result, RemoveDone):
+                self.reports.removed(result.number, result.error)
             else:
                 self.spool.disk_is(result, now)
 

@@ -21,7 +21,7 @@ from packetcloud.chunk.messages import DeliveryReport, Outcome
 from packetcloud.chunk.names import ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.deadlines import DeadlineWheel
-from packetcloud.router.reports import ReportBatch
+from packetcloud.router.reports import ReportBatch, indeterminate
 from packetcloud.router.spool import Lying, Spool
 
 if TYPE_CHECKING:
@@ -374,19 +374,33 @@ class CustodyBook:
             self.dropped[name] += 1
         else:
             self.replaced_count += 1
+        is_removal_awaited = False
         if entry.flow.reports_to is not None:
-            outcome = _OUTCOMES[how]
-            report_reason = 0 if outcome is Outcome.DELIVERED else int(reason)
-            if entry.has_left_a_copy and outcome is not Outcome.DELIVERED:
-                report_reason = int(Reason.OUTCOME_UNKNOWN)
-                detail = f"{reason.word}: {detail}" if detail else reason.word
-            report = DeliveryReport(entry.chunk_id, outcome, report_reason, detail)
-            self._reports.add(entry.head[20:40], entry.flow.reports_to, report)
+            is_removal_awaited = self._report(entry, entry.flow.reports_to, how, reason, detail)
         elif entry.flow.is_report:
             self.undeliverable_reports_count += 1
-        self._forget(entry)
+        self._forget(entry, is_removal_awaited)
 
-    def _forget(self, entry: Custody) -> None:
+    def _report(
+        self, entry: Custody, source_na: int, how: Leaving, reason: Reason, detail: str
+    ) -> bool:
+        """Have the source told; True: when the chunk's record is gone for good."""
+        source = entry.head[20:40]
+        outcome = _OUTCOMES[how]
+        if outcome is Outcome.DELIVERED:
+            self._reports.add(source, source_na, DeliveryReport(entry.chunk_id, outcome, 0, detail))
+            return False
+        report = DeliveryReport(entry.chunk_id, outcome, int(reason), detail)
+        if entry.has_left_a_copy:
+            self._reports.add(source, source_na, indeterminate(report))
+            return False
+        if entry.record_number:
+            self._reports.add_after_removal(entry.record_number, source, source_na, report)
+            return True
+        self._reports.add(source, source_na, report)
+        return False
+
+    def _forget(self, entry: Custody, is_removal_awaited: bool = False) -> None:
         entry.phase = Phase.GONE
         bucket = entry.bucket
         if bucket is not None:
@@ -398,7 +412,7 @@ class CustodyBook:
             self.spilled_bytes -= entry.size_bytes
             entry.is_spilled = False
         if entry.record_number:
-            self.spool.forget(entry)
+            self.spool.forget(entry, must_last=is_removal_awaited)
         entry.release()
 
 

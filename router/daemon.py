@@ -139,7 +139,9 @@ class RouterDaemon(MultiService):
 
     async def _until_empty(self, limit: float) -> None:
         core = self.core
-        while (core.book.held_count or core.reports.pending) and self._reactor.seconds() < limit:
+        while core.book.held_count or not core.reports.is_idle:
+            if self._reactor.seconds() >= limit:
+                return
             tick: Deferred[None] = Deferred()
             self._reactor.callLater(DRAIN_CHECK_S, tick.callback, None)
             await tick

@@ -31,9 +31,10 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Note that a chunk is done with."""
+    """Note that a chunk is done with; `must_last`: answer when that survives a power cut."""
 
     number: int
+    must_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,13 @@ class PutDone:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveDone:
+    number: int
+    error: str = ""
+    """Why it may be found again after a restart; empty if it will not."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadDone:
     number: int
     data: bytes = b""
@@ -81,7 +89,7 @@ class DiskState:
     """Chunks that it made durable."""
 
 
-Result = PutDone | ReadDone | DiskState
+Result = PutDone | RemoveDone | ReadDone | DiskState
 
 
 @dataclass(slots=True)
@@ -101,6 +109,7 @@ def run_group(log: ChunkLog, jobs: Sequence[Job], seconds: Callable[[], float]) 
     """
     results: list[Result] = []
     removed: list[int] = []
+    awaited: list[int] = []
     puts: list[int] = []
     error = ""
     must_last = False
@@ -120,6 +129,8 @@ def run_group(log: ChunkLog, jobs: Sequence[Job], seconds: Callable[[], float]) 
                 must_last |= job.must_last
         elif isinstance(job, Remove):
             removed.append(job.number)
+            if job.must_last:
+                awaited.append(job.number)
         elif isinstance(job, Read):
             results.append(_read(log, job.number))
     if must_last:
@@ -133,11 +144,19 @@ def run_group(log: ChunkLog, jobs: Sequence[Job], seconds: Callable[[], float]) 
             puts = []
         sync_s = seconds() - began
     results += [PutDone(number) for number in puts]
+    removal_error = ""
     try:
         log.remove(removed)
-        log.tidy()
+        if awaited:
+            log.sync_removed()
     except OSError as problem:
-        error = _words(problem)
+        error = removal_error = _words(problem)
+    results += [RemoveDone(number, removal_error) for number in awaited]
+    if not removal_error:
+        try:
+            log.tidy()
+        except OSError as problem:
+            error = _words(problem)
     count = len(puts) if must_last else 0
     results.append(
         DiskState(log.live_bytes, log.disk_bytes, log.damaged_count, error, sync_s, count)
@@ -158,8 +177,15 @@ def _words(problem: Exception) -> str:
     return getattr(problem, "strerror", None) or f"{type(problem).__name__}: {problem}"
 
 
-def failed(job: Put | Read) -> Result:
-    """Return the answer to a job that a fault of ours ended."""
-    if isinstance(job, Put):
-        return PutDone(job.record.number, "fault of the disk worker")
-    return ReadDone(job.number, error="fault of the disk worker")
+def failed(jobs: Sequence[Job]) -> list[Result]:
+    """Return the answers to jobs that a fault of ours ended."""
+    text = "fault of the disk worker"
+    results: list[Result] = []
+    for job in jobs:
+        if isinstance(job, Put):
+            results.append(PutDone(job.record.number, text))
+        elif isinstance(job, Read):
+            results.append(ReadDone(job.number, error=text))
+        elif isinstance(job, Remove) and job.must_last:
+            results.append(RemoveDone(job.number, text))
+    return results

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from packetcloud.router.chunk_log import ChunkLog
-from packetcloud.router.disk_jobs import Job, Put, Read, Result, failed, run_group
+from packetcloud.router.disk_jobs import Job, Put, Result, failed, run_group
 
 GROUP_COUNT = 1024
 GROUP_BYTES = 8 << 20
@@ -72,5 +72,5 @@ class DiskWorker:
                 except Exception:
                     # A fault of ours fails this group; the thread lives on for those after it.
                     _log.exception("fault of the disk worker")
-                    results = [failed(one) for one in group if isinstance(one, Put | Read)]
+                    results = failed(group)
                 self._answer(results)

@@ -153,8 +153,12 @@ class Spool:
         entry.is_loading = True
         self._submit(Read(entry.record_number))
 
-    def forget(self, entry: Custody) -> None:
-        """The chunk has left custody: its record is done with."""
+    def forget(self, entry: Custody, *, must_last: bool = False) -> None:
+        """The chunk has left custody: its record is done with.
+
+        Args:
+            must_last: the disk answers when the record will not be found again.
+        """
         number = entry.record_number
         if not number or self._entries.pop(number, None) is None:
             return
@@ -169,7 +173,7 @@ class Spool:
             self.queued_bytes -= size
         entry.record_number = 0
         entry.lying = Lying.NOWHERE
-        self._submit(Remove(number))
+        self._submit(Remove(number, must_last))
 
     def entry(self, number: int) -> Custody | None:
         """Return the chunk of a record; None when it has left custody meanwhile."""

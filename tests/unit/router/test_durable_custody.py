@@ -168,3 +168,45 @@ def test_a_chunk_of_an_earlier_process_is_never_said_to_have_failed_for_certain(
     net.end_turn()
     [report] = [report for sent in a.accept_all() for report in reports_in(sent)]
     assert (report.outcome, report.reason) == (Outcome.REFUSED, Reason.OUTCOME_UNKNOWN)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_report_of_failure_waits_until_the_chunk_cannot_come_back(durable: bool) -> None:
+    """At whatever moment the power is cut: who was told of a failure for certain stays right."""
+    for seed in range(20):
+        disk = FakeDisk(seed)
+        given = spooled(durable=durable, memory_bytes=0)
+        net = FakeNetwork(given, disk=disk)
+        a, b = net.host(A), net.host(B)
+        b.go_down()
+        send(a, range(1, 6), lifetime_ms=2000)
+        net.disk_turns()
+        assert net.core.spool.count == 5
+        net.pass_time(3.0)
+        net.end_turn()
+        assert not a.unsettled and not net.core.reports.is_idle, "the disk was not told yet"
+        net.disk_turns()
+        net.end_turn()
+        told = [report for sent in a.accept_all() for report in reports_in(sent)]
+        assert [report.outcome for report in told] == [Outcome.EXPIRED] * 5
+        assert net.core.reports.is_idle
+        disk.storage.cut_power()
+        disk.wall_ms -= 3000  # so that they would go on if they were found
+        assert FakeNetwork(given, disk=disk).sums["restored"] == 0
+
+
+def test_a_failure_is_reported_as_indeterminate_when_the_disk_does_not_forget() -> None:
+    """The record may be found after a restart, so nobody is told that it will not be."""
+    disk = FakeDisk()
+    net = FakeNetwork(spooled(durable=True), disk=disk)
+    a, b = net.host(A), net.host(B)
+    b.go_down()
+    send(a, range(1, 2), lifetime_ms=2000)
+    net.disk_turns()
+    net.pass_time(3.0)
+    disk.storage.failing = True
+    net.disk_turns()
+    net.end_turn()
+    [report] = [report for sent in a.accept_all() for report in reports_in(sent)]
+    assert (report.outcome, report.reason) == (Outcome.EXPIRED, Reason.OUTCOME_UNKNOWN)
+    assert report.detail.startswith(Reason.DEADLINE_PASSED.word)
