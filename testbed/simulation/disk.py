@@ -69,6 +69,12 @@ class SimulatedDisk:
         """Take a file away for good."""
         self._files.pop(path, None)
 
+    def copy(self) -> SimulatedDisk:
+        """Return a disk with the same files, to look at."""
+        other = SimulatedDisk(self._rng)
+        other._files = {path: _File(file.data) for path, file in self._files.items()}
+        return other
+
     def cut_power(self) -> None:
         """Forget what was not synced."""
         for file in self._files.values():

@@ -51,7 +51,8 @@ class Line(NamedTuple):
     chunk_id: int
     size: int
     digest: str
-    """Of the payload as the receiver should find it (S) or found it (D)."""
+    """Of the payload, the receiver and the services still to run, as they should be (S) or were
+    found (D)."""
     outcome: str
     is_indeterminate: bool = False
     """A failed operation that may have happened all the same."""

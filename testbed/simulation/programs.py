@@ -48,6 +48,9 @@ SPOOL_FOLDER = Path("/spool")
 REOPEN_S = 1.0
 """A host that did not find its router at the start tries again, as its supervisor would."""
 
+LONGEST_HOLD_S = 2.0
+"""An application that keeps chunks longer stands still."""
+
 WriteLine = Callable[[Line], None]
 
 
@@ -81,6 +84,13 @@ class Tempo:
     """It says "taken" only then, not at once."""
     refuses_every: int = 0
     """It refuses operations whose number divides by this; 0 = none."""
+
+    def refuses(self, op: int) -> bool:
+        return bool(self.refuses_every) and op % self.refuses_every == 0
+
+    def may_refuse(self, op: int) -> bool:
+        """Tell whether the application may not take it: it refuses, or stands still too long."""
+        return self.refuses(op) or self.hold_s > LONGEST_HOLD_S
 
 
 class Program(ABC):
@@ -174,6 +184,24 @@ class RouterProgram(Program):
         super().__init__(machine, network, config, write)
         self.settings = settings
         self.core: RouterCore | None = None
+        self._spilled_before_count = 0
+        """Of the processes that were killed."""
+
+    @property
+    def spilled_count(self) -> int:
+        """Chunks that were on disk only for a while."""
+        now_count = self.core.book.spool.spilled_count if self.core is not None else 0
+        return self._spilled_before_count + now_count
+
+    def left_on_disk(self) -> list[str]:
+        """Return what a router that started now would find, and the segments beyond the last."""
+        if self.settings.spool is None:
+            return []
+        folder = SimulatedFolder(self.machine.disk.copy(), SPOOL_FOLDER)
+        segments = [name for name in folder.names() if name.startswith("chunks-")]
+        found = ChunkLog(folder, 0).open()
+        left = [f"{len(found)} chunks on disk that nobody holds"] if found else []
+        return left + ([f"{len(segments)} segments of nothing"] if len(segments) > 1 else [])
 
     def start(self) -> None:
         process = self.machine.start()
@@ -205,6 +233,7 @@ class RouterProgram(Program):
 
     def killed(self) -> None:
         super().killed()
+        self._spilled_before_count = self.spilled_count
         self.core = None
 
     def _wall_ms(self) -> int:
@@ -316,7 +345,7 @@ class HostProgram(Program):
             self.skipped_count += 1
             return
         chunk_id = promise.send.chunk_id
-        expected = digest_of(payload + b"".join(mark_of(name) for name in operation.services))
+        expected = digest_of(payload + expected_of(operation))
         self._open_ops[operation.op] = operation, chunk_id, expected
         source = self.guid.short
         self._line(
@@ -343,7 +372,7 @@ class HostProgram(Program):
                 self.machine.note_fault(f"a chunk of nobody arrived: {chunk.header}")
                 chunk.release()
                 continue
-            if tempo.refuses_every and op % tempo.refuses_every == 0:
+            if tempo.refuses(op):
                 self._received(Entry.REFUSED, op, chunk)
                 chunk.refuse("not wanted")
                 chunk.release()
@@ -366,13 +395,32 @@ class HostProgram(Program):
         header = chunk.header
         self._line(
             entry, op, header.source.short, header.chunk_id.value, len(chunk),
-            digest_of(chunk.payload),
+            digest_of(bytes(chunk.payload) + arrived_as(self.machine.name, header.next_sid)),
         )  # fmt: skip
+
+
+PASSING = "passing"
+"""The service that changes nothing but the header: it says FORWARD."""
+TURNING = "turning"
+"""The service that sends everything to `TURNED_TO` instead."""
+TURNED_TO = "C"
 
 
 def mark_of(name: str) -> bytes:
     """Return what the service of this name appends to each payload."""
-    return f"+{name}".encode()
+    return b"" if name in (PASSING, TURNING) else f"+{name}".encode()
+
+
+def expected_of(operation: Operation) -> bytes:
+    """Return what a digest says of an operation beside what was sent: marks, and who takes it."""
+    marks = b"".join(map(mark_of, operation.services))
+    taker = TURNED_TO if TURNING in operation.services else operation.destination
+    return marks + arrived_as(taker, None)
+
+
+def arrived_as(taker: str, next_sid: SID | None) -> bytes:
+    """Return what a digest says of who took it, and of a service that should have run before."""
+    return f" at {taker}".encode() + (next_sid.value if next_sid is not None else b"")
 
 
 class MarkingService(NetworkService):
@@ -387,6 +435,27 @@ class MarkingService(NetworkService):
         output[:size] = chunk.payload
         output[size:] = self._mark
         return Verdict.update(output)
+
+
+class PassingService(NetworkService):
+    """Lets everything pass."""
+
+    def process(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        return Verdict.forward()
+
+
+class TurningService(NetworkService):
+    """Sends everything to another destination."""
+
+    def process(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        return Verdict.redirect(identity_of(TURNED_TO).guid)
+
+
+def service_of(name: str) -> NetworkService:
+    """Return the service of this name."""
+    if name == PASSING:
+        return PassingService()
+    return TurningService() if name == TURNING else MarkingService(mark_of(name))
 
 
 class ServiceProgram(Program):
@@ -421,7 +490,7 @@ class ServiceProgram(Program):
         self.runtime = ServiceRuntime(
             process.reactor,
             spec,
-            MarkingService(mark_of(self._service)),
+            service_of(self._service),
             SID(self.identity.sid.value),
             make_node,
             self.machine.rng.randbytes,

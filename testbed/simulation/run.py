@@ -15,7 +15,7 @@ from packetcloud.testbed.simulation.checker import (
 from packetcloud.testbed.simulation.ciphers import CipherWatch, watching_ciphers
 from packetcloud.testbed.simulation.guard import forbidding_real_time
 from packetcloud.testbed.simulation.journal import Line
-from packetcloud.testbed.simulation.programs import Operation, Tempo
+from packetcloud.testbed.simulation.programs import LONGEST_HOLD_S, Operation, Tempo
 from packetcloud.testbed.simulation.scenario import (
     FIRST_PROBE,
     LONGEST_LIFETIME_S,
@@ -151,7 +151,7 @@ class _Run:
             violations.append(Violation("L10", 0, text, now_s))
         violations += self._given_up()
         violations += self._held_up()
-        violations += self._lost_from_disk()
+        violations += self._lost_in_custody()
         return SeedResult(
             plan.seed,
             plan.scenario,
@@ -198,7 +198,7 @@ class _Run:
             if op is None or op.forgot or op.takers or not operation.wants_report:
                 continue
             tempo = self._plan.tempos.get(operation.destination, Tempo())
-            if tempo.hold_s > HELD_UP_LIMIT_S:
+            if tempo.hold_s > LONGEST_HOLD_S:
                 continue  # its application stands still, with the buffer full, several times
             begins_s = max(operation.at_s, self._plan.healed_at_s)
             # Until it ended: a custodian may give up earlier than the lifetime, during an outage.
@@ -208,17 +208,19 @@ class _Run:
                 found.append(Violation("L10", operation.op, text, op.ended_at_s))
         return found
 
-    def _lost_from_disk(self) -> list[Violation]:
-        """Return what durable routers acknowledged, nobody asked to hear of, and nobody got."""
-        if self._plan.spool != "durable":
+    def _lost_in_custody(self) -> list[Violation]:
+        """Return what routers acknowledged, nobody asked to hear of, and nobody got."""
+        plan = self._plan
+        if not plan.keeps_custody:
             return []
-        recovered_at_s = self._plan.healed_at_s + self._recovery_limit_s
+        recovered_at_s = plan.healed_at_s + self._recovery_limit_s
         return [
-            Violation("L1", operation.op, "in durable custody, and never delivered", op.ended_at_s)
-            for operation in self._plan.operations
+            Violation("L1", operation.op, "in custody, and never delivered", op.ended_at_s)
+            for operation in plan.operations
             if (op := self._judge.ops.get(operation.op)) is not None
             and op.outcome == "in_custody"
             and not op.takers
+            and not plan.tempos.get(operation.destination, Tempo()).may_refuse(operation.op)
             and operation.at_s + operation.lifetime_s > recovered_at_s
         ]
 
@@ -262,6 +264,8 @@ class _Run:
         reasons = [f"fault did not fire: {fault}" for fault in unfelt]
         if self._judge.judged_count < FEWEST_JUDGED_COUNT:
             reasons.append(f"only {self._judge.judged_count} operations were judged")
+        if plan.must_spill and not any(router.spilled_count for router in self._world.routers):
+            reasons.append("nothing was on disk only")
         for (one, other), path in self._world.network.paths.items():
             reasons += [f"{one}>{other}: {text}" for text in path.unfelt()]
         return reasons

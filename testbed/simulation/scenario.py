@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from packetcloud.testbed.simulation.journal import Entry
 from packetcloud.testbed.simulation.network import LinkOptions
-from packetcloud.testbed.simulation.programs import Operation, Tempo
+from packetcloud.testbed.simulation.programs import PASSING, TURNING, Operation, Tempo
 
 LOAD_BEGINS_S = 1.0
 """The sessions are up by then on every link that works."""
@@ -21,6 +21,10 @@ SHORTEST_LIFETIME_S = 2.0
 LONGEST_LIFETIME_S = 40.0
 PROBE_LIFETIME_S = 30.0
 LONGEST_AIM_S = 2.0
+AWAY_AFTER_S = 15.0
+"""A neighbour that is silent is away after so long: the idle time-out of a session."""
+AWAY_S = (AWAY_AFTER_S + 2.0, AWAY_AFTER_S + 7.0)
+"""So long is a link cut for its neighbours to be away."""
 FIRST_PROBE = 1_000_000
 """Operations from here on are sent after the last fault has healed."""
 
@@ -66,6 +70,12 @@ class Plan:
     rekey_after_s: float = 3600.0
     spool: str = ""
     """Of all routers: none, "spill" (what memory has no room for) or "durable" (custody too)."""
+    spool_bytes: int = 2 << 20
+    """What may lie in it."""
+    waiting_bytes: int = 200_000
+    """What may wait in memory before it goes there."""
+    must_spill: bool = False
+    """A run in which nothing was on disk only proves nothing."""
     isolated_flows: tuple[tuple[str, str], ...] = ()
     """Source and destination of what nothing that goes wrong elsewhere may hold up."""
     is_private: bool = False
@@ -88,12 +98,28 @@ class Plan:
         ]
         return max([LOAD_BEGINS_S + LOAD_LASTS_S, *ends])
 
+    @property
+    def keeps_custody(self) -> bool:
+        """Whether whatever a router acknowledged gets to its destination in time.
+
+        Memory lasts where nobody is killed. Where a neighbour may be away, what waits for it is
+        given up after `detached_hold_s`.
+        """
+        if self.spool == "durable":
+            return True
+        ends_alive = all(fault.kind not in ("kill", "power_cut") for fault in self.faults)
+        away_s = sum(fault.for_s for fault in self.faults)
+        if self.is_private and any(fault.kind == "move" for fault in self.faults):
+            away_s += AWAY_AFTER_S
+        return ends_alive and (away_s < AWAY_AFTER_S / 2 or away_s < self.detached_hold_s / 2)
+
     def lines(self) -> list[str]:
         """Return the options as people read them."""
         text = [
             f"seed {self.seed}, scenario {self.scenario}, topology {self.topology}",
             f"joins_datagrams {self.joins_datagrams}, is_private {self.is_private}, "
-            f"rekey_after_s {self.rekey_after_s:g}, spool {self.spool!r}, "
+            f"rekey_after_s {self.rekey_after_s:g}, spool {self.spool!r} of {self.spool_bytes} "
+            f"bytes above {self.waiting_bytes} in memory, "
             f"has_fast_aes {self.has_fast_aes}, store_bytes {self.store_bytes}, "
             f"max_unanswered_count {self.max_unanswered_count}, "
             f"detached_hold_s {self.detached_hold_s:g}",
@@ -330,10 +356,62 @@ def _durable(draw: _Draw) -> Plan:
 def _spill(draw: _Draw) -> Plan:
     """A router's next hop is away, and its memory has little room for what waits."""
     rng = draw.rng
-    faults = [Fault("cut", rng.choice(LINE[1:]), draw.moment(), rng.uniform(2.0, 20.0))]
+    faults = [Fault("cut", rng.choice(LINE[1:]), draw.moment(), rng.uniform(*AWAY_S))]
     if rng.random() < 0.5:
-        faults.append(Fault("kill", "R1", faults[0].at_s + 1.5, 0.5))
-    return replace(_line(draw, tuple(faults)), spool="spill", faults_overlap=True)
+        at_s = faults[0].at_s + rng.choice([1.5, AWAY_AFTER_S + 0.5])
+        faults.append(Fault("kill", "R1", at_s, 0.5))
+    plan = replace(_line(draw, tuple(faults)), spool="spill", faults_overlap=True)
+    return _spilling(draw, plan, rng.choice([60_000, 2 << 20]))
+
+
+def _durable_services(draw: _Draw) -> Plan:
+    """Chunks that a service changed wait on disk, where they stand as they arrived."""
+    rng = draw.rng
+    at_s, for_s = draw.moment(), rng.uniform(*AWAY_S)
+    faults = [Fault("cut", link, at_s, for_s) for link in ("B-R1", "C-R1")]
+    if rng.random() < 0.4:
+        kind = rng.choice(["kill", "power_cut"])
+        faults.append(Fault(kind, "R1", at_s + rng.uniform(1.0, AWAY_AFTER_S + 2.0), 0.5))
+    services = {"V1": PASSING, "V2": TURNING, "V3": "upper"}
+    flows = [
+        ("A", "B", (PASSING,)),
+        ("A", "B", (TURNING,)),
+        ("A", "B", ("upper", PASSING)),
+        ("A", "C", (PASSING, "upper")),
+    ]
+    plan = draw.plan(
+        "three",
+        draw.operations(flows, rng.randint(30, 50), faults=tuple(faults)),
+        links=draw.links([*THREE, *(f"{name}-R1" for name in services)]),
+        services=services,
+        faults=tuple(faults),
+        faults_overlap=True,
+        spool="durable",
+    )
+    return _spilling(draw, plan, 2 << 20)
+
+
+def _spilling(draw: _Draw, plan: Plan, spool_bytes: int) -> Plan:
+    """Everything is sent while the next hop is away, large enough and with the time to wait."""
+    fault = plan.faults[0]
+    operations = tuple(
+        replace(
+            o,
+            at_s=o.at_s if number % 3 == 0 else fault.at_s + draw.rng.uniform(0.1, 4.0),
+            size=draw.rng.randint(2_000, 12_000),
+            lifetime_s=LONGEST_LIFETIME_S,
+            wants_report=o.op % 4 == 0,
+        )
+        for number, o in enumerate(plan.operations)
+    )
+    return replace(
+        plan,
+        operations=operations,
+        spool_bytes=spool_bytes,
+        waiting_bytes=4_000,
+        must_spill=True,
+        detached_hold_s=30.0,
+    )
 
 
 def _degrade(draw: _Draw) -> Plan:
@@ -483,6 +561,7 @@ SCENARIOS: dict[str, Callable[[_Draw], Plan]] = {
     "power_cut": _power_cut,
     "durable": _durable,
     "spill": _spill,
+    "durable_services": _durable_services,
     "kill_host": _kill_host,
     "pause": _pause,
     "clocks": _clocks,

@@ -30,10 +30,13 @@ from packetcloud.host import router_link
 from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.endpoint_core import EndpointCore
 from packetcloud.host.outstanding import OutstandingSends
-from packetcloud.router.chunk_log import ChunkLog
-from packetcloud.router.custody import CustodyBook
+from packetcloud.router.chunk_log import REMOVED_NAME, ChunkLog
+from packetcloud.router.core import RouterCore
+from packetcloud.router.custody import Custody, CustodyBook
 from packetcloud.router.forward import Forwarder
 from packetcloud.router.redial import Redial
+from packetcloud.router.spool import Spool
+from packetcloud.testbed.simulation.disk import SimulatedFolder
 from packetcloud.testbed.simulation.machine import ProcessReactor
 from packetcloud.testbed.simulation.run import SeedResult, run_plan
 from packetcloud.testbed.simulation.scenario import Fault, Plan, draw_plan
@@ -249,6 +252,40 @@ def _syncs_nothing(original: Any) -> Any:
     return lambda self: None
 
 
+def _takes_back_all(original: Any) -> Any:
+    def take_back(self: Custody, data: bytes) -> None:
+        self.header = None
+        original(self, data)
+
+    return take_back
+
+
+def _drops_what_nobody_asks_for(original: Any) -> Any:
+    def begin(self: RouterCore, entry: Custody, now: float) -> None:
+        if entry.flow.reports_to is None and not entry.flow.is_report:
+            self.book.passed_on(entry, True)
+        else:
+            original(self, entry, now)
+
+    return begin
+
+
+def _never_full(original: Any) -> Any:
+    return lambda self, label, size_bytes: "" if self.settings is not None else "off"
+
+
+def _does_not_tidy(original: Any) -> Any:
+    return lambda self: None
+
+
+def _notes_no_removal(original: Any) -> Any:
+    def write(self: SimulatedFolder, name: str, data: Any) -> None:
+        if name != REMOVED_NAME:
+            original(self, name, data)
+
+    return write
+
+
 def _calls_again_at_once(original: Any) -> Any:
     def succeeded(self: Redial, guid: Any, now: float) -> None:
         self._targets[guid].is_calling = False
@@ -434,6 +471,45 @@ VARIANTS = (
         ("L1",),
         ((ChunkLog, "sync", _syncs_nothing),),
         first_seed=40,
+    ),
+    Variant(
+        "puts the old header back",
+        "A chunk that comes back from disk has the header that it arrived with: its service runs "
+        "again, or its destination is the old one. Ours.",
+        "durable_services",
+        ("L3",),
+        ((Custody, "take_back", _takes_back_all),),
+    ),
+    Variant(
+        "drops what nobody asks for",
+        "A router forgets the chunks whose source wants no report.",
+        "loss",
+        ("L1",),
+        ((RouterCore, "_begin", _drops_what_nobody_asks_for),),
+    ),
+    Variant(
+        "knows no bound on disk",
+        "What memory has no room for is written, however much is on disk already.",
+        "spill",
+        ("L9",),
+        ((Spool, "reason_to_refuse", _never_full),),
+    ),
+    Variant(
+        "deletes no file",
+        "The files of a spool stay when nothing in them lives any more.",
+        "durable",
+        ("L9",),
+        ((ChunkLog, "tidy", _does_not_tidy),),
+    ),
+    Variant(
+        "notes no removal",
+        "What has left custody is not written down: the next process finds all of it again.",
+        "spill",
+        ("L9",),
+        (
+            (SimulatedFolder, "append", _notes_no_removal),
+            (SimulatedFolder, "replace", _notes_no_removal),
+        ),
     ),
     Variant(
         "calls again at once",

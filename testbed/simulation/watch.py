@@ -32,8 +32,12 @@ class Watch:
             sums = core.book.conservation()
             if sums["balance"]:
                 self._violated("L4", f"the sum of {name} is off: {sums}")
-            if core.book.held_bytes > core.book.store_bytes:
-                self._violated("L9", f"{name} stores {core.book.held_bytes} bytes")
+            book, spool = core.book, core.book.spool
+            memory_bytes = book.held_bytes - book.spilled_bytes + book.pending_bytes
+            if memory_bytes > book.store_bytes:
+                self._violated("L9", f"{name} stores {memory_bytes} bytes in memory")
+            if spool.settings is not None and spool.used_bytes > spool.settings.max_bytes:
+                self._violated("L9", f"{name} has {spool.used_bytes} bytes of chunks on disk")
         for name, program in self._world.programs.items():
             node = program.node
             if node is None or node.is_closed:
@@ -66,6 +70,8 @@ class Watch:
             elif witness.held and not core.book.undeliverable_reports_count:
                 ops = sorted({chunk.op for chunk in witness.held})[:5]
                 left.append(("L4", f"{name} took operations {ops} and never said what became"))
+            if not core.book.held_count:
+                left += [("L9", f"{name} has {text}") for text in router.left_on_disk()]
         for name, program in self._world.programs.items():
             node = program.node
             if node is None or node.is_closed:

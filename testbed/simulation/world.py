@@ -45,13 +45,7 @@ HOP = HopConfig(
 HOSTS = SendLimits(max_outstanding_bytes=4 << 20, max_outstanding_count=256, max_waiting_count=512)
 ROUTERS_OF = {"line": {"A": "R1", "B": "R2"}, "star": {"A": "R1", "B": "R1"}}
 ROUTERS_OF["three"] = ROUTERS_OF["star"] | {"C": "R1"}
-_SPOOLS = {
-    "": None,
-    "spill": SpoolSettings(max_bytes=2 << 20, memory_bytes=20_000, reserve_bytes=4096),
-    "durable": SpoolSettings(
-        max_bytes=2 << 20, memory_bytes=200_000, reserve_bytes=4096, is_durable=True
-    ),
-}
+RESERVE_BYTES = 4096
 NAS = {"R1": NA(1), "R2": NA(2)}
 
 
@@ -179,7 +173,7 @@ class World:
             name,
             store_bytes=self.plan.store_bytes,
             detached_hold_s=self.plan.detached_hold_s,
-            spool=_SPOOLS[self.plan.spool],
+            spool=_spool(self.plan),
             services=services,
             neighbours=neighbours,
             names=names,
@@ -279,6 +273,17 @@ class World:
             process.resume()
 
         self.time.at(self.time.now_s + fault.for_s, resume)
+
+
+def _spool(plan: Plan) -> SpoolSettings | None:
+    if not plan.spool:
+        return None
+    return SpoolSettings(
+        max_bytes=plan.spool_bytes,
+        memory_bytes=plan.waiting_bytes,
+        reserve_bytes=RESERVE_BYTES,
+        is_durable=plan.spool == "durable",
+    )
 
 
 def _felt(path: Path) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from packetcloud.testbed.simulation.campaign import command_of, run_checked
-from packetcloud.testbed.simulation.run import SeedResult, run_seed
-from packetcloud.testbed.simulation.scenario import SCENARIOS
+from packetcloud.testbed.simulation.run import SeedResult, run_plan, run_seed
+from packetcloud.testbed.simulation.scenario import SCENARIOS, draw_plan
 
 SEEDS_COUNT = 2000
 SEEDS_PER_TEST = 25
@@ -38,6 +39,14 @@ def test_a_seed_runs_the_same_twice(scenario: str) -> None:
     first, again, other = (run_seed(seed, scenario) for seed in (3, 3, 4))
     assert first.trace_digest == again.trace_digest
     assert first.trace_digest != other.trace_digest
+
+
+@pytest.mark.parametrize("scenario", ["spill", "durable_services"])
+def test_a_run_in_which_nothing_spilled_proves_nothing(scenario: str) -> None:
+    """The scenarios that are there for the disk say so when memory was enough."""
+    plan = draw_plan(3, scenario)
+    assert not run_plan(plan).vacuous
+    assert "nothing was on disk only" in run_plan(replace(plan, waiting_bytes=1 << 30)).vacuous
 
 
 def _report(failed: list[SeedResult]) -> str:
