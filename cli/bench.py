@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import EMULATOR, FILE, F, group
+from packetcloud.cli.params import EMULATOR, FILE, F, FiniteRange, group
 
 if TYPE_CHECKING:
     from packetcloud.testbed.bench.rounds import Progress, Timing
@@ -90,7 +90,7 @@ def hop(output: Output, /, **options: Any) -> ExitCode:
 @_options(5, 5, _MODE)
 @click.option(
     "--memory-gb",
-    type=click.FloatRange(0, 10_000),
+    type=FiniteRange(0, 10_000),
     default=10.0,
     show_default=True,
     help="Volume over which the router's memory is watched; 0 leaves that out.",
@@ -196,7 +196,7 @@ def chunks(output: Output, /, **options: Any) -> ExitCode:
 @click.option(
     "--cells",
     "losses_percent",
-    type=click.FloatRange(0, 50),
+    type=FiniteRange(0, 50),
     multiple=True,
     help="Loss in per cent; may be given more than once. [default: 0 1 2 5 10 20 30]",
 )

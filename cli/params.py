@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +80,30 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in new cli
         if not digits.isascii() or not digits.isdecimal() or unit is None:
             self.fail(f"{value!r}: expected bytes like 4096, 10M or 2GiB", param, ctx)
         return int(digits) * unit
+
+
+class RangedSizeType(SizeType):
+    """A size that is not any."""
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least = least
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        size = super().convert(value, param, ctx)
+        if not self._least <= size <= self._most:
+            self.fail(f"{value!r}: allowed: {self._least} to {self._most} bytes", param, ctx)
+        return size
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; "nan" is none, although no comparison refuses it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 EMULATOR = click.option(

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 
@@ -55,6 +56,10 @@ def simulate(
     if scenario is not None and scenario not in SCENARIOS:
         allowed = ", ".join(SCENARIOS)
         raise click.BadParameter(f"{scenario!r}; allowed: {allowed}", param_hint="--scenario")
+    if seed is not None:
+        given = [name for name in ("seeds", "first", "jobs") if _is_given(name)]
+        if given:
+            raise click.UsageError(f"--seed runs one seed alone: leave out --{given[0]}")
     if trace and seed is None:
         raise click.UsageError("--trace shows one seed; say which with --seed")
     logging.disable(logging.CRITICAL)  # what broken networks make the daemons say is expected
@@ -64,6 +69,11 @@ def simulate(
         return _many(output, seeds, first, scenario, jobs)
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _is_given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not ParameterSource.DEFAULT
 
 
 def _one(output: Output, seed: int, scenario: str | None, trace: bool) -> ExitCode:

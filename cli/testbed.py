@@ -8,10 +8,27 @@ from typing import Any
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import EMULATOR, SizeType, group
+from packetcloud.cli.params import EMULATOR, FiniteRange, RangedSizeType, group
 from packetcloud.cli.simulate import simulate
 
 _RATE_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_QUEUE_PACKETS = 125
+"""Wait at most, where there is a rate and nothing else is said."""
+_MOST_CHUNK_BYTES = 64 << 20
+_OPTIONS = {
+    "rate_bps": "--rate",
+    "delay_s": "--delay",
+    "jitter_s": "--jitter",
+    "queue_packets": "--queue",
+    "loss_burst": "--loss-burst",
+    "reordering_s": "--reordering-time",
+    "reordering": "--reordering",
+    "corruption": "--corruption",
+    "largest_bytes": "--largest",
+    "up_s": "--up",
+    "down_s": "--down",
+}
+"""By the name that a shape has for it."""
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -71,12 +88,11 @@ _SHAPE = group(
     click.option(
         "--queue",
         type=click.IntRange(1),
-        default=125,
-        show_default=True,
+        show_default=str(_QUEUE_PACKETS),
         help="Packets that wait at most.",
     ),
     click.option("--loss", type=ShareType(), default="0%", help="Of packets lost."),
-    click.option("--loss-burst", type=click.FloatRange(1), default=1.0, help="Mean in a row."),
+    click.option("--loss-burst", type=FiniteRange(1), default=1.0, help="Mean in a row."),
     click.option("--duplication", type=ShareType(), default="0%", help="Of packets doubled."),
     click.option("--reordering", type=ShareType(), default="0%", help="Of packets held back."),
     click.option("--reordering-time", type=TimeType(), default="5ms", help="For how long."),
@@ -99,10 +115,16 @@ testbed.add_command(simulate)
 @_SHAPE
 @click.option("--one-way", is_flag=True, help="Faults only where the chunks go, not on answers.")
 @click.option("--seconds", type=click.IntRange(1, 600), default=5, show_default=True)
-@click.option("--tick", type=click.FloatRange(0.1), default=1.0, help="Seconds of one row.")
+@click.option("--tick", type=FiniteRange(0.1), default=1.0, help="Seconds of one row.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of every chance.")
 @EMULATOR
-@click.option("--chunk", type=SizeType(), default="1MiB", show_default=True, help="Payload.")
+@click.option(
+    "--chunk",
+    type=RangedSizeType(1, _MOST_CHUNK_BYTES),
+    default="1MiB",
+    show_default=True,
+    help="Payload.",
+)
 @click.option("--outstanding", type=click.IntRange(1), default=16, show_default=True)
 @pass_output
 def link(
@@ -120,8 +142,13 @@ def link(
     """Send chunks over one emulated link and show what happens, second by second (root)."""
     from packetcloud.testbed.bench.link_trial import LinkPlan, try_link
     from packetcloud.testbed.emulator.link import Emulator
+    from packetcloud.testbed.emulator.netem import unfit
 
+    if tick > seconds:
+        raise click.UsageError(f"--tick is {tick:g} s, longer than --seconds {seconds}: no row")
     to_right, to_left = _shapes(shape, one_way)
+    if emulator == Emulator.NETEM and (text := unfit(to_right, to_left)):
+        raise click.UsageError(f"{_in_options(text)}; use --emulator tun")
     plan = LinkPlan(to_right, to_left, seconds, seed, chunk, outstanding, tick, Emulator(emulator))
     show = (lambda row: None) if output.is_json else (lambda row: output.note(_line(row)))
     output.note("  ".join(title.rjust(width) for _, title, width, _ in _COLUMNS))
@@ -171,23 +198,35 @@ def _line(row: dict[str, Any]) -> str:
 def _shapes(values: dict[str, Any], one_way: bool) -> tuple[Any, Any]:
     """Return what happens to the chunks, and what to the answers."""
     from packetcloud.testbed.emulator.shape import Shape
+    from packetcloud.testbed.errors import TestbedError
 
-    plain = Shape(
-        rate_bps=values["rate"],
-        delay_s=values["delay"],
-        jitter_s=values["jitter"],
-        queue_packets=values["queue"],
-    )
+    if bool(values["up"]) != bool(values["down"]):
+        raise click.UsageError("--up and --down go together: for how long, and for how long not")
+    queue_packets = values["queue"] or (_QUEUE_PACKETS if values["rate"] else 0)
+    common = {
+        "rate_bps": values["rate"],
+        "delay_s": values["delay"],
+        "jitter_s": values["jitter"],
+        "queue_packets": queue_packets,
+    }
     faults = {
         "loss": values["loss"],
         "loss_burst": values["loss_burst"],
         "duplication": values["duplication"],
         "reordering": values["reordering"],
-        "reordering_s": values["reordering_time"],
+        "reordering_s": values["reordering_time"] if values["reordering"] else 0.0,
         "corruption": values["corruption"],
         "largest_bytes": values["largest"],
         "up_s": values["up"],
         "down_s": values["down"],
     }
-    faulty = Shape.from_json(plain.to_json() | faults)
-    return faulty, plain if one_way else faulty
+    try:
+        faulty = Shape.from_json(common | faults)
+        return faulty, Shape.from_json(common) if one_way else faulty
+    except TestbedError as error:
+        raise click.UsageError(_in_options(str(error))) from error
+
+
+def _in_options(text: str) -> str:
+    """Return a message with the names that were typed."""
+    return re.sub("|".join(_OPTIONS), lambda found: _OPTIONS[found[0]], text)

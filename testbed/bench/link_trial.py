@@ -13,7 +13,7 @@ from typing import Any
 from packetcloud.testbed.bench.ours import Ends, Load
 from packetcloud.testbed.bench.report import Document
 from packetcloud.testbed.bench.rounds import Timing
-from packetcloud.testbed.emulator.link import Emulator, start_link
+from packetcloud.testbed.emulator.link import Emulator, Link, start_link
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.namespaces import NetworkLab
 from packetcloud.testbed.processes import Child, Children, Event
@@ -53,27 +53,33 @@ def try_link(plan: LinkPlan, show: Callable[[Document], None]) -> Document:
         link = start_link(lab, children, a, b, *shapes, plan.seed, emulator=plan.emulator)
         ends = Ends(children, load, timing)
         listen = link.right.address, PORT
-        ends.start_receiver(b, "--listen", f"{listen[0]}:{listen[1]}")
-        ends.start_sender(a, listen, ends.guid)
-        assert ends.sender is not None and ends.receiver is not None
+        with ends.abandoned_on_error():
+            ends.start_receiver(b, "--listen", f"{listen[0]}:{listen[1]}")
+            ends.start_sender(a, listen, ends.guid)
+            return _watched(plan, link, ends, show)
+
+
+def _watched(plan: LinkPlan, link: Link, ends: Ends, show: Callable[[Document], None]) -> Document:
+    """Look at a running transfer, row by row."""
+    assert ends.sender is not None and ends.receiver is not None
+    sent = ends.sender.wait_event("tick", TICK_TIMEOUT_S)
+    received = _tick_at(ends.receiver, sent["at_s"] - plan.tick_s)
+    before = link.report()
+    rows = []
+    for number in range(1, round(plan.seconds / plan.tick_s) + 1):
+        earlier = sent, received, before
         sent = ends.sender.wait_event("tick", TICK_TIMEOUT_S)
         received = _tick_at(ends.receiver, sent["at_s"] - plan.tick_s)
         before = link.report()
-        rows = []
-        for number in range(1, round(plan.seconds / plan.tick_s) + 1):
-            earlier = sent, received, before
-            sent = ends.sender.wait_event("tick", TICK_TIMEOUT_S)
-            received = _tick_at(ends.receiver, sent["at_s"] - plan.tick_s)
-            before = link.report()
-            rows.append(_row(number * plan.tick_s, earlier, (sent, received, before)))
-            show(rows[-1])
-        done = ends.finish()
-        return {
-            "rows": rows,
-            "sender": done[0],
-            "receiver": done[1],
-            "link": link.report(),
-        }
+        rows.append(_row(number * plan.tick_s, earlier, (sent, received, before)))
+        show(rows[-1])
+    done = ends.finish()
+    return {
+        "rows": rows,
+        "sender": done[0],
+        "receiver": done[1],
+        "link": link.report(),
+    }
 
 
 def _tick_at(child: Child, moment_s: float) -> Event:

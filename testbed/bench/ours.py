@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +127,17 @@ class Ends:
                 f"{received['wrong_length']} with a wrong length"
             )
         return sent, received
+
+    @contextlib.contextmanager
+    def abandoned_on_error(self) -> Iterator[None]:
+        """Whoever ends early, by Ctrl-C too, does not wait for what is still on its way."""
+        try:
+            yield
+        except BaseException:
+            for child in (self.sender, self.receiver):
+                if child is not None:
+                    child.stop(grace_s=0.0)
+            raise
 
     def _wait_arrived(self, wanted: int) -> None:
         """Wait until the receiver has `wanted` chunks, or gets no further."""

@@ -6,10 +6,13 @@ import logging
 import multiprocessing
 import os
 import shlex
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 from packetcloud.testbed.simulation.run import SeedResult, run_seed
@@ -148,8 +151,22 @@ def _results(
         return
     # Fresh processes: a fork would take over a reactor, threads and loggers.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, _be_quiet) as pool:
+    with _heirs_of_no_interrupt():
+        pool = context.Pool(jobs, _be_quiet)
+    with pool:
         yield from pool.imap_unordered(_run_task, tasks, CHUNK_OF_SEEDS)
+
+
+@contextmanager
+def _heirs_of_no_interrupt() -> Iterator[None]:
+    """Processes that begin in here never see Ctrl-C, from their first import on: it is for us, and
+    we end them."""
+    resource_tracker.ensure_running()  # where it is begun later, it unblocks the signal behind us
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_task(task: tuple[int, str | None]) -> tuple[SeedResult, bool]:
