@@ -121,6 +121,7 @@ class RouterCore:
             self.service_table.next_due_s,
             self.spool.try_again_at,
             self.restorer.next_try_at,
+            self.forwarder.waiting.next_try_at,
         )
 
     @property
@@ -156,6 +157,7 @@ class RouterCore:
         removed = self.routes.configure(settings, now)
         self.service_table.configure(settings, now)
         self._forget_flows()
+        self.restorer.look_at_all(now)
         for hop in removed:
             if hop.attachment is not None:
                 hop.attachment.neighbour.close("no longer a configured neighbour")
@@ -172,7 +174,7 @@ class RouterCore:
         self._forget_flows()
         if neighbour.role is Role.SERVICE:
             self.dispatch.vi_up(attachment, now)
-            self._look_for_found(now)
+            self.restorer.came(attachment.guid.value, now)
             return
         hop = self.routes.place_of(attachment, now)
         if hop is None:
@@ -184,7 +186,7 @@ class RouterCore:
             # Its old session is dead, or will be: what it still had to settle goes the new way.
             before.neighbour.close("replaced by a newer session")
         self.forwarder.attached(hop, now)
-        self._look_for_found(now)
+        self.restorer.came(attachment.guid.value, now)
 
     def neighbour_down(self, neighbour: Neighbour, now: float) -> None:
         """A session ended; all its bodies were settled before."""
@@ -264,7 +266,9 @@ class RouterCore:
         self.dispatch.handle_timeout(now)
         self.spool.handle_timeout(now)
         if now >= self.restorer.next_try_at:
-            self.restorer.look(now)
+            self.restorer.start(now)
+        if now >= self.forwarder.waiting.next_try_at:
+            self.forwarder.waiting.read_more(now)
 
     def restore(self, found: list[Found], wall_ms: int, now: float) -> None:
         """Answer for the chunks that an earlier process of this router had taken."""
@@ -284,7 +288,7 @@ class RouterCore:
                 else:
                     waiting.written(entry, result.error, now)
             elif isinstance(result, ReadDone):
-                self.restorer.read_done(result.number)
+                self.book.read_done(result.number)
                 entry = self.spool.entry(result.number)
                 if entry is None or not entry.is_spilled:
                     continue
@@ -430,10 +434,6 @@ class RouterCore:
         _log.exception("fault of the router with chunk %s", entry.chunk_id)
         if entry.phase is not Phase.GONE:
             self._end(entry, Leaving.REFUSED, Reason.INTERNAL_ERROR, "fault of the router")
-
-    def _look_for_found(self, now: float) -> None:
-        if self.restorer.count:
-            self.restorer.look(now)
 
     def _decide(self, attachment: Attachment, key: bytes, head: bytes, now: float) -> Flow:
         """Decide for a header and all that look like it."""

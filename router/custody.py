@@ -37,6 +37,8 @@ MAX_DROPPING_NAMES_COUNT = 1024
 """Services whose drops are counted by name; those of others are counted together. Where services
 that no list names may attach, strangers choose the names."""
 OTHER_NAME = "other"
+BACK_SHARE = 8
+"""Where the store is full, what came back from disk may take an eighth of it beyond that."""
 
 
 class Phase(Enum):
@@ -268,7 +270,7 @@ class CustodyBook:
         self.spilled_bytes = 0
         """Of the chunks in custody: on disk only."""
         self.pending_bytes = 0
-        """Of chunks that are being written before they are taken."""
+        """Of chunks that are being written before they are taken, or read."""
         self.restored_count = 0
         """Chunks taken over from an earlier process."""
         self.wheel: DeadlineWheel[Custody] = DeadlineWheel()
@@ -302,6 +304,29 @@ class CustodyBook:
             > self.store_bytes
             or self._entry_count >= MAX_HELD_COUNT
         )
+
+    def may_read(self, size_bytes: int) -> bool:
+        """Tell whether the bytes of a chunk may come back from disk now.
+
+        What comes back has a share of its own beyond the store, or new chunks would keep it out.
+        """
+        spool = self.spool
+        back_bytes = spool.reading_bytes + spool.back_bytes
+        in_memory_bytes = self.held_bytes - self.spilled_bytes + self.pending_bytes
+        return (
+            not back_bytes
+            or in_memory_bytes + size_bytes <= self.store_bytes
+            or back_bytes + size_bytes <= self.store_bytes // BACK_SHARE
+        )
+
+    def read(self, entry: Custody) -> None:
+        """Have a spilled chunk's bytes read; there is room for them from now on."""
+        self.pending_bytes += entry.size_bytes
+        self.spool.read(entry)
+
+    def read_done(self, number: int) -> None:
+        """A read has ended, whatever became of its chunk meanwhile."""
+        self.pending_bytes -= self.spool.read_done(number)
 
     def conservation(self) -> dict[str, int]:
         """Return the terms of the sum; `balance` is zero when nothing was lost or doubled."""

@@ -42,6 +42,7 @@ class Read:
     """Return a chunk's bytes."""
 
     number: int
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from packetcloud.router.chunk_log import ChunkLog
-from packetcloud.router.disk_jobs import Job, Put, Result, failed, run_group
+from packetcloud.router.disk_jobs import Job, Put, Read, Result, failed, run_group
 
 GROUP_COUNT = 1024
 GROUP_BYTES = 8 << 20
@@ -59,7 +59,7 @@ class DiskWorker:
                     is_stopping = True
                     break
                 group.append(job)
-                size += job.size_bytes if isinstance(job, Put) else 0
+                size += job.size_bytes if isinstance(job, Put | Read) else 0
                 if len(group) >= GROUP_COUNT or size >= GROUP_BYTES:
                     break
                 try:

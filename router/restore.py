@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.flow_labels import FlowLabels
-from packetcloud.chunk.header import decode_header
-from packetcloud.chunk.reasons import Reason
+from packetcloud.chunk.header import FIXED_BYTES, ChunkHeader, decode_header
 from packetcloud.router.chunk_log import Found
 from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
 from packetcloud.router.disk_jobs import ReadDone
@@ -34,10 +33,32 @@ if TYPE_CHECKING:
 LOADING_BYTES = 16 * MIB
 """Read from disk at a time."""
 TRY_AGAIN_S = 0.1
+"""While memory is short: how often that is looked at."""
+
+
+class _Kind:
+    """Found chunks with the same header, but for what differs from chunk to chunk."""
+
+    __slots__ = ("entries", "executed", "flow", "head", "header", "names")
+
+    def __init__(self, header: ChunkHeader, entry: Custody, executed: frozenset[bytes]) -> None:
+        self.header = header
+        """Of the first of them."""
+        self.head = entry.head
+        self.flow = entry.flow
+        """For what they all have in common; once they start, the one that was planned."""
+        self.executed = executed
+        self.entries: dict[Custody, None] = {}
+        self.names: set[bytes] = {header.destination.value, header.sid.value}
+        """GUIDs and SIDs whose coming may open the way."""
+        if header.sequence is not None:
+            self.names.update(sid.value for sid in header.sequence.sids)
 
 
 class Restorer:
     """Starts found chunks when their way is open.
+
+    A kind is planned when somebody comes for whom it may wait, never all kinds at once.
 
     Args:
         waiting: counts what cannot be read.
@@ -60,9 +81,13 @@ class Restorer:
         self._waiting = waiting
         self._dispatch = dispatch
         self._fault = fault
-        self._found: dict[Custody, None] = {}
-        self._loading: dict[int, int] = {}
-        """Bytes that are being read, by the number of the record."""
+        self._found: dict[Custody, _Kind] = {}
+        self._kinds: dict[object, _Kind] = {}
+        self._by_name: dict[bytes, dict[_Kind, None]] = {}
+        self._open: dict[_Kind, None] = {}
+        """Whose way is open, and whose chunks start as there is memory."""
+        self._last: dict[Custody, None] = {}
+        """Chunks whose wait is over; they go whatever way there is."""
         self.next_try_at = float("inf")
 
     @property
@@ -81,44 +106,88 @@ class Restorer:
                 self._waiting.damaged_count += 1
                 continue
             record = one.record
-            wants_report = header.wants_report and not is_report(header)
-            flow = Flow(
-                HeaderLayout.of(one.head),
-                reports_to=header.source_na.value if wants_report else None,
-                is_report=is_report(header),
-                label=self._labels.label(header.destination.value, header.sid.value),
-            )
+            layout = HeaderLayout.of(one.head)
+            head = one.head[: layout.header_bytes]
+            executed = frozenset(record.emitted_by)
+            key = (head[2:8], head[20:FIXED_BYTES], layout, executed)
+            kind = self._kinds.get(key)
+            flow = kind.flow if kind is not None else self._flow_of(header, layout)
             taken_at = now - max(0.0, (wall_ms - record.taken_ms) / 1000)
             left_s = min(settings.hold_limit_s, (record.expires_ms - wall_ms) / 1000)
-            entry = Custody(None, one.head, flow, one.size_bytes, taken_at, now + left_s)
+            entry = Custody(None, head, flow, one.size_bytes, taken_at, now + left_s)
             entry.phase = Phase.FOUND
             entry.is_spilled = True
             entry.is_originated = record.is_originated
             # The process that had it may have sent it on and died before it noted that.
             entry.has_left_a_copy = True
-            if record.emitted_by:
-                entry.visit = Visit(frozenset(record.emitted_by))
+            if executed:
+                entry.visit = Visit(executed)
             entry.due_at = now + settings.detached_hold_s
             self._spool.recovered(entry, record.number, one.size_bytes)
             self._book.restore(entry)
             self._book.wheel.wake_by(entry, min(entry.due_at, entry.expires_at))
-            self._found[entry] = None
-        self.look(now)
+            if kind is None:
+                kind = self._kinds[key] = _Kind(header, entry, executed)
+            kind.entries[entry] = None
+            self._found[entry] = kind
+        self.look_at_all(now)
 
-    def look(self, now: float) -> None:
-        """Start what can start; call it when somebody attached, and at `next_try_at`."""
+    def look_at_all(self, now: float) -> None:
+        """Plan every kind; call it when the tables have changed."""
+        for key, kind in list(self._kinds.items()):
+            if kind.entries:
+                self._look_at(kind, now)
+            else:
+                del self._kinds[key]
+                for name in kind.names:
+                    self._by_name.get(name, {}).pop(kind, None)
+        self.start(now)
+
+    def came(self, name: bytes, now: float) -> None:
+        """A host, router or VI is here: plan what waits for it, and start what can."""
+        for kind in list(self._by_name.get(name, ())):
+            if kind.entries:
+                self._look_at(kind, now)
+            else:
+                del self._by_name[name][kind]
+        self.start(now)
+
+    def start(self, now: float) -> None:
+        """Start what can start while there is memory; call it at `next_try_at` too. O(started)."""
         self.next_try_at = float("inf")
-        for entry in list(self._found):
-            if self._is_full:
-                break
-            self._try(entry, now)
-        if self._found:
-            self.next_try_at = now + TRY_AGAIN_S
+        while self._last or self._open:
+            entry = next(iter(self._last), None)
+            kind = self._found[entry] if entry is not None else next(iter(self._open))
+            if entry is None:
+                entry = next(iter(kind.entries), None)
+                if entry is None or not (_is_open(kind.flow) or self._look_at(kind, now)):
+                    self._open.pop(kind, None)
+                    continue
+            if not self._may_read(entry):
+                self.next_try_at = now + TRY_AGAIN_S
+                return
+            if entry not in self._last:
+                # The others have their turn before the next of this kind.
+                del self._open[kind]
+                self._open[kind] = None
+            self.forget(entry)
+            entry.flow = kind.flow
+            entry.due_at = float("inf")
+            self._book.read(entry)
 
     def wait_over(self, entry: Custody, now: float) -> None:
         """The way of a chunk did not open: it goes the way that there is, or is refused."""
-        if entry in self._found:
-            self._try(entry, now, is_last=True)
+        kind = self._found.get(entry)
+        if kind is None:
+            return
+        try:
+            self._plan(kind, now)
+        except ChunkRefusedError as error:
+            self.forget(entry)
+            self._book.give_up(entry, Leaving.REFUSED, error.reason, error.detail)
+            return
+        self._last[entry] = None
+        self.start(now)
 
     def loaded(self, entry: Custody, result: ReadDone, now: float) -> None:
         """The bytes of a chunk that starts came from disk, or cannot."""
@@ -131,51 +200,61 @@ class Restorer:
             except Exception:
                 # Whatever it was, this chunk ends, and those behind it do not wait for ever.
                 self._fault(entry)
-        self.look(now)
-
-    def read_done(self, number: int) -> None:
-        """A read has ended, whatever became of its chunk meanwhile."""
-        self._loading.pop(number, None)
+        self.start(now)
 
     def forget(self, entry: Custody) -> None:
-        """The chunk ends before it started."""
-        self._found.pop(entry, None)
+        """The chunk starts, or ends before it started."""
+        kind = self._found.pop(entry, None)
+        if kind is not None:
+            del kind.entries[entry]
+            self._last.pop(entry, None)
+            if not self._found:
+                self._kinds.clear()
+                self._by_name.clear()
+                self._open.clear()
 
-    @property
-    def _is_full(self) -> bool:
-        book = self._book
-        return (
-            sum(self._loading.values()) >= LOADING_BYTES
-            or book.held_bytes - book.spilled_bytes > book.store_bytes // 2
+    def _may_read(self, entry: Custody) -> bool:
+        spool = self._spool
+        return spool.reading_bytes < LOADING_BYTES and self._book.may_read(entry.size_bytes)
+
+    def _flow_of(self, header: ChunkHeader, layout: HeaderLayout) -> Flow:
+        wants_report = header.wants_report and not is_report(header)
+        return Flow(
+            layout,
+            reports_to=header.source_na.value if wants_report else None,
+            is_report=is_report(header),
+            label=self._labels.label(header.destination.value, header.sid.value),
         )
 
-    def _try(self, entry: Custody, now: float, *, is_last: bool = False) -> None:
+    def _plan(self, kind: _Kind, now: float) -> None:
+        kind.flow = self._planner.plan(
+            kind.header,
+            kind.head,
+            now,
+            reports_to=kind.flow.reports_to,
+            executed=kind.executed,
+        )
+
+    def _look_at(self, kind: _Kind, now: float) -> bool:
+        """Plan a kind; tell, and note, whether its way is open."""
         try:
-            header = decode_header(entry.head)
-            visit = entry.visit
-            flow = self._planner.plan(
-                header,
-                entry.head,
-                now,
-                reports_to=entry.flow.reports_to,
-                executed=visit.emitted_by if visit is not None else frozenset(),
-            )
-        except ChunkRefusedError as error:
-            if is_last:
-                del self._found[entry]
-                self._book.give_up(entry, Leaving.REFUSED, error.reason, error.detail)
-            return
-        except ProtocolError:
-            del self._found[entry]
-            self._book.give_up(entry, Leaving.REFUSED, Reason.MALFORMED, "after a restart")
-            return
-        if flow.steps:
-            is_open = flow.steps[0].service.has_vi
+            self._plan(kind, now)
+        except ChunkRefusedError:
+            is_open = False
         else:
-            is_open = flow.next_hop is not None and flow.next_hop.attachment is not None
-        if is_open or is_last:
-            del self._found[entry]
-            entry.flow = flow
-            entry.due_at = float("inf")
-            self._loading[entry.record_number] = entry.size_bytes
-            self._spool.read(entry)
+            is_open = _is_open(kind.flow)
+            if kind.flow.next_hop is not None:
+                kind.names.add(kind.flow.next_hop.guid)
+            if kind.flow.steps:
+                kind.names.add(kind.flow.steps[0].service.sid.value)
+        for name in kind.names:
+            self._by_name.setdefault(name, {})[kind] = None
+        if is_open:
+            self._open[kind] = None
+        return is_open
+
+
+def _is_open(flow: Flow) -> bool:
+    if flow.steps:
+        return flow.steps[0].service.has_vi
+    return flow.next_hop is not None and flow.next_hop.attachment is not None

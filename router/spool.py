@@ -74,6 +74,12 @@ class Spool:
         self.used_bytes = 0
         """Chunks on disk or on their way there."""
         self.queued_bytes = 0
+        self._reading: dict[int, int] = {}
+        """Bytes that are being read, by the number of the record."""
+        self.reading_bytes = 0
+        self._back: dict[int, int] = {}
+        """Bytes that came back from disk and are in memory, by the number of the record."""
+        self.back_bytes = 0
         self.error = ""
         """Why the disk takes nothing now; empty while it does."""
         self.try_again_at = float("inf")
@@ -151,7 +157,27 @@ class Spool:
     def read(self, entry: Custody) -> None:
         """Have a spilled chunk's bytes read."""
         entry.is_loading = True
-        self._submit(Read(entry.record_number))
+        self._reading[entry.record_number] = entry.size_bytes
+        self.reading_bytes += entry.size_bytes
+        self._submit(Read(entry.record_number, entry.record_bytes))
+
+    def read_done(self, number: int) -> int:
+        """Take in that a read has ended; return the bytes that it was of."""
+        size = self._reading.pop(number, 0)
+        self.reading_bytes -= size
+        return size
+
+    def came_back(self, entry: Custody) -> None:
+        """The bytes of a chunk on disk are in memory again."""
+        self._back[entry.record_number] = entry.size_bytes
+        self.back_bytes += entry.size_bytes
+
+    def is_back(self, entry: Custody) -> bool:
+        return entry.record_number in self._back
+
+    def let_go(self, entry: Custody) -> None:
+        """They are not, or the chunk has left custody."""
+        self.back_bytes -= self._back.pop(entry.record_number, 0)
 
     def forget(self, entry: Custody, *, must_last: bool = False) -> None:
         """The chunk has left custody: its record is done with.
@@ -162,6 +188,8 @@ class Spool:
         number = entry.record_number
         if not number or self._entries.pop(number, None) is None:
             return
+        if self._back:
+            self.let_go(entry)
         label, size = entry.flow.label, entry.record_bytes
         self.used_bytes -= size
         left = self._flow_bytes[label] - size

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from packetcloud.chunk.reasons import Reason
@@ -30,6 +31,10 @@ BUSY_WINDOW_BYTES = MIB
 """The same while its next hop says BUSY: what uses the room at once when there is some again."""
 LOAD_AHEAD_BYTES = 4 * MIB
 """Read from disk before its turn: 20 ms of a disk that reads 200 MB/s."""
+READ_AGAIN_S = 0.1
+"""While there is no memory for what should come back: how often that is looked at."""
+MAX_SHORT_LINES_COUNT = 64
+"""Lines that are looked at then."""
 RETRY_FIRST_S = 0.25
 RETRY_CAP_S = 2.0
 """A chunk that its next custodian has no room for is offered again, as a host does it."""
@@ -59,6 +64,9 @@ class WaitingRoom:
         """Lines with something that could be spilled."""
         self.memory_bytes = 0
         """What waits in memory and could be spilled."""
+        self._short: dict[tuple[NextHop, int], None] = {}
+        """Lines, by next hop and label, that wait for memory to come back from disk."""
+        self.next_try_at = math.inf
         self.retried_count = 0
         self.damaged_count = 0
         self.configure(settings)
@@ -148,6 +156,21 @@ class WaitingRoom:
             attachment = self._attachment_of(hop, now)
             if attachment is not None:
                 self._pump_line(hop, label, attachment, now)
+        if self._short:
+            self.read_more(now)
+
+    def read_more(self, now: float) -> None:
+        """Go on with lines that wait for memory, until there is none; call it at `next_try_at`."""
+        self.next_try_at = math.inf
+        for hop, label in list(islice(self._short, MAX_SHORT_LINES_COUNT)):
+            del self._short[hop, label]
+            attachment = self._attachment_of(hop, now)
+            if attachment is not None:
+                self._pump_line(hop, label, attachment, now)
+            if (hop, label) in self._short:
+                break
+        if self._short:
+            self.next_try_at = now + READ_AGAIN_S
 
     def away(self, hop: NextHop, now: float) -> None:
         """The next hop went away: whoever stands in line for it waits so long and no longer."""
@@ -155,6 +178,9 @@ class WaitingRoom:
         for entry in hop.waiting:
             entry.due_at = due_at
             self._book.wheel.wake_by(entry, min(due_at, entry.expires_at))
+            if not entry.is_updated and self._spool.is_back(entry):
+                self._spare(hop.waiting.by_label[entry.flow.label], entry)
+                self._let_go(hop, entry)
 
     def _pump_line(self, hop: NextHop, label: int, attachment: Attachment, now: float) -> None:
         neighbour = attachment.neighbour
@@ -169,7 +195,7 @@ class WaitingRoom:
             ):
                 return
             if entry.is_spilled:
-                self._load(line)
+                self._load(hop, label, line, now)
                 return
             self.stop_waiting(entry)
             self._send(entry, hop, attachment, now)
@@ -200,8 +226,10 @@ class WaitingRoom:
         else:
             self._spool.restored_count += 1
             self.bring_back(entry, result.data)
+            if hop is not None and self._attachment_of(hop, now) is None:
+                self._let_go(hop, entry)
         if hop is not None:
-            self.pump(hop, now)
+            self.left(hop, entry.flow.label, now)
 
     def cannot_be_read(self, entry: Custody, result: ReadDone) -> None:
         """Give up a chunk whose record is damaged or gone: nothing altered is sent."""
@@ -216,13 +244,21 @@ class WaitingRoom:
         if entry.phase is Phase.HELD and entry.next_hop is not None:
             entry.next_hop.waiting.memory_bytes += entry.size_bytes
         entry.take_back(data)
+        self._spool.came_back(entry)
 
-    def _load(self, line: Line) -> None:
+    def _load(self, hop: NextHop, label: int, line: Line, now: float) -> None:
         ahead = 0
         for entry in line.entries:
             ahead += entry.size_bytes
             if entry.is_spilled and not entry.is_loading:
-                self._spool.read(entry)
+                if not self._book.may_read(entry.size_bytes):
+                    self._short[hop, label] = None
+                    if self.next_try_at == math.inf:
+                        self.next_try_at = now + READ_AGAIN_S
+                        # Whoever arms a timer looks at the wheel after every event.
+                        self._book.wheel.wake_by(entry, self.next_try_at)
+                    return
+                self._book.read(entry)
             if ahead >= LOAD_AHEAD_BYTES:
                 return
 
@@ -247,6 +283,7 @@ class WaitingRoom:
     def _let_go(self, hop: NextHop | None, entry: Custody) -> None:
         """The bytes of a chunk in line are on disk, and only there from now on."""
         entry.drop_payload()
+        self._spool.let_go(entry)
         self._book.spilled_bytes += entry.size_bytes
         self._spool.spilled_count += 1
         self._spool.spilled_bytes_total += entry.size_bytes

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from packetcloud.chunk.messages import Outcome, VerdictCode
 from packetcloud.chunk.names import GUID, NA, SID_ZERO
 from packetcloud.chunk.reasons import Reason
+from packetcloud.router import waiting
+from packetcloud.router.disk_jobs import Read
+from packetcloud.router.planner import FlowPlanner
+from packetcloud.router.settings import RouterSettings
 from tests.unit.router.router_fakes import (
     A,
     B,
@@ -15,6 +22,7 @@ from tests.unit.router.router_fakes import (
     FakeNetwork,
     S,
     chunk,
+    guid,
     reports_in,
 )
 from tests.unit.router.test_spool import KIB, accept_with_disk, ids, payload, send, spooled
@@ -210,3 +218,129 @@ def test_a_failure_is_reported_as_indeterminate_when_the_disk_does_not_forget() 
     [report] = [report for sent in a.accept_all() for report in reports_in(sent)]
     assert (report.outcome, report.reason) == (Outcome.EXPIRED, Reason.OUTCOME_UNKNOWN)
     assert report.detail.startswith(Reason.DEADLINE_PASSED.word)
+
+
+def memory_of(net: FakeNetwork) -> int:
+    """Chunks in memory, and those that the disk was asked for."""
+    book = net.core.book
+    asked = [net.core.spool.entry(job.number) for job in net.disk.jobs if isinstance(job, Read)]
+    asked_bytes = sum(entry.size_bytes for entry in asked if entry is not None)
+    return book.held_bytes - book.spilled_bytes + asked_bytes
+
+
+def test_what_comes_back_from_disk_keeps_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many flows come back at once: their bytes stay within `store_bytes`, and all arrive."""
+    monkeypatch.setattr(waiting, "LINE_WINDOW_BYTES", 8 * KIB)
+    monkeypatch.setattr(waiting, "LOAD_AHEAD_BYTES", 4 * KIB)
+    given = spooled(memory_bytes=32 * KIB, max_bytes=1024 * KIB, max_flow_bytes=256 * KIB)
+    store_bytes = 64 * KIB
+    net = FakeNetwork(replace(given, store_bytes=store_bytes))
+    a, q = net.host(A), net.router()
+    q.go_down()
+    flows = [guid(chr(48 + number)) for number in range(30)]
+    count = 0
+    for _ in range(10):
+        for to in flows:
+            assert send(a, range(count, count + 1), to=to, destination_na=NA(2)) == [None]
+            count += 1
+            net.disk_turns()
+    q = net.router()
+    taken: list[int] = []
+    for _ in range(20 * count):
+        net.disk_turns()
+        assert memory_of(net) <= store_bytes
+        if q.unsettled:
+            taken += ids(q.unsettled[:1])
+            q.settle(q.unsettled[0])
+        else:
+            net.pass_time(0.1)
+        if len(taken) == count:
+            break
+    assert sorted(taken) == list(range(count))
+    for flow in range(30):
+        assert [n for n in taken if n % 30 == flow] == list(range(flow, count, 30)), "in order"
+    net.disk_turns()
+    net.check_idle()
+
+
+def test_a_full_store_does_not_keep_out_what_comes_back() -> None:
+    """It has an eighth of its own; without that a chunk at a time."""
+    net = FakeNetwork(replace(spooled(), store_bytes=64 * KIB))
+    a, b, c = net.host(A), net.host(B), net.host(C)
+    b.go_down()
+    send(a, range(40))
+    net.disk_turns()
+    number = 100
+    while send(a, range(number, number + 1), to=C) == [None]:
+        number += 1
+    b = net.host(B)
+    net.disk_turns()
+    assert memory_of(net) <= 64 * KIB * 9 // 8
+    assert ids(accept_with_disk(net, b)) == list(range(40))
+    c.accept_all()
+    net.disk_turns()
+    net.check_idle()
+
+
+def restarted(disk: FakeDisk, given: RouterSettings, absent: int, here: int) -> FakeNetwork:
+    """A router that finds chunks for C, and then for B."""
+    net = FakeNetwork(given, disk=disk)
+    a = net.host(A)
+    net.host(B).go_down()
+    net.host(C).go_down()
+    for number in range(absent + here):
+        assert send(a, range(number, number + 1), to=C if number < absent else B) != [None]
+        if number % 16 == 15:
+            net.disk_turns()
+    net.disk_turns()
+    return FakeNetwork(given, disk=disk)
+
+
+def test_a_restart_plans_once_for_each_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks for somebody who is away cost nothing while those beside them start."""
+    given = spooled(durable=True, max_bytes=1024 * KIB, max_flow_bytes=512 * KIB)
+    net = restarted(FakeDisk(), replace(given, detached_hold_bytes=1024 * KIB), 100, 100)
+    plans = 0
+    plan = FlowPlanner.plan
+
+    def counted(*args: Any, **names: Any) -> Any:
+        nonlocal plans
+        plans += 1
+        return plan(*args, **names)
+
+    monkeypatch.setattr(FlowPlanner, "plan", counted)
+    assert net.core.restorer.next_try_at == float("inf")
+    b = net.host(B)
+    taken: list[int] = []
+    while len(taken) < 100:
+        taken += ids(accept_with_disk(net, b))
+        net.pass_time(0.1)
+    assert taken == list(range(100, 200))
+    assert net.core.restorer.count == 100
+    assert plans <= 2
+    c = net.host(C)
+    while net.core.book.held_count:
+        accept_with_disk(net, c)
+        net.pass_time(0.1)
+    assert plans <= 4
+    net.disk_turns()
+    net.check_idle()
+
+
+def test_found_chunks_whose_wait_is_over_come_back_within_the_store() -> None:
+    """Their host is listed and stays away: they go to its line, a little at a time."""
+    given = spooled(durable=True, max_bytes=1024 * KIB, max_flow_bytes=1024 * KIB)
+    given = replace(given, names={B: NA(1)}, detached_hold_bytes=16 * KIB)
+    net = restarted(FakeDisk(), replace(given, store_bytes=256 * KIB), 0, 200)
+    net.core.configure(replace(given, store_bytes=64 * KIB), net.now)
+    net.pass_time(31.0)
+    for _ in range(300):
+        assert memory_of(net) <= 64 * KIB
+        net.disk.turn(net.core, net.now)
+        net.pass_time(0.1)
+        if not net.core.restorer.count:
+            break
+    assert not net.core.restorer.count
+    assert ids(accept_with_disk(net, net.host(B))) == list(range(200))
+    net.disk_turns()
+    net.check_idle()
