@@ -2,11 +2,13 @@
 
 What a killed process wrote stays: the page cache survives it. A power cut keeps a random first
 part of the appends that no sync followed, the last of them perhaps cut in the middle, and of a
-replaced file the old or the new content.
+replaced file the old or the new content. While a disk is full or damaged, writing raises.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +45,14 @@ class SimulatedDisk:
         self.appends_count = 0
         self.syncs_count = 0
         self.forgotten_bytes = 0
+        self.error = 0
+        """While it is not 0, folders take nothing: ENOSPC in mid-write, EIO at a sync."""
+        self.errors_count = 0
+
+    def fail(self) -> None:
+        """Raise the error of now."""
+        self.errors_count += 1
+        raise OSError(self.error, os.strerror(self.error))
 
     def read(self, path: Path) -> bytes | None:
         file = self._files.get(path)
@@ -119,9 +129,16 @@ class SimulatedFolder:
         return self._disk.names(self._folder)
 
     def append(self, name: str, pieces: Sequence[Buffer]) -> None:
-        self._disk.make(self._folder / name).append(b"".join(pieces))
+        data = b"".join(pieces)
+        file = self._disk.make(self._folder / name)
+        if self._disk.error == errno.ENOSPC:
+            file.append(data[: len(data) // 2])
+            self._disk.fail()
+        file.append(data)
 
     def sync(self, name: str) -> None:
+        if self._disk.error == errno.EIO:
+            self._disk.fail()
         self._disk.open_append(self._folder / name).sync()
 
     def read(self, name: str, offset: int, size: int) -> bytes:
@@ -131,6 +148,8 @@ class SimulatedFolder:
         return len(self._disk.read(self._folder / name) or b"")
 
     def replace(self, name: str, data: bytes) -> None:
+        if self._disk.error:
+            self._disk.fail()
         self._disk.replace(self._folder / name, data)
         self.sync(name)
 

@@ -34,7 +34,8 @@ class Fault:
     """Something that goes wrong for a while."""
 
     kind: str
-    """cut, cut_one_way, degrade, narrow, kill, power_cut, pause, step_clock or move."""
+    """cut, cut_one_way, degrade, narrow, kill, power_cut, pause, step_clock, move, disk_full or
+    disk_error."""
     target: str
     """A machine, or a link as ONE-OTHER, or a direction as ONE>OTHER."""
     at_s: float
@@ -391,6 +392,30 @@ def _durable_services(draw: _Draw) -> Plan:
     return _spilling(draw, plan, 2 << 20)
 
 
+def _full_disk(draw: _Draw) -> Plan:
+    """The disk of a router with durable custody takes nothing for a while; then the power goes."""
+    rng = draw.rng
+    target, at_s, for_s = rng.choice(["R1", "R2"]), draw.moment(), rng.uniform(0.5, 4.0)
+    faults = [Fault(rng.choice(["disk_full", "disk_full", "disk_error"]), target, at_s, for_s)]
+    if rng.random() < 0.7:
+        cut_at_s = at_s + for_s + rng.choice([0.001, 0.2, 2.0])
+        faults.append(Fault("power_cut", target, cut_at_s, rng.uniform(0.1, 2.0)))
+        # What is not sent on before the power goes is on disk or nowhere.
+        link = "R1-R2" if target == "R1" else "R2-B"
+        faults.append(Fault("cut", link, at_s - 0.2, cut_at_s - at_s + 0.3))
+    plan = replace(_line(draw, tuple(faults)), faults_overlap=True)
+    operations = tuple(
+        replace(
+            o,
+            at_s=o.at_s if number % 2 else at_s + draw.rng.uniform(-0.1, for_s),
+            wants_report=o.op % 4 == 0,
+            lifetime_s=max(o.lifetime_s, 30.0),
+        )
+        for number, o in enumerate(plan.operations)
+    )
+    return replace(plan, operations=operations, spool="durable")
+
+
 def _spilling(draw: _Draw, plan: Plan, spool_bytes: int) -> Plan:
     """Everything is sent while the next hop is away, large enough and with the time to wait."""
     fault = plan.faults[0]
@@ -562,6 +587,7 @@ SCENARIOS: dict[str, Callable[[_Draw], Plan]] = {
     "durable": _durable,
     "spill": _spill,
     "durable_services": _durable_services,
+    "full_disk": _full_disk,
     "kill_host": _kill_host,
     "pause": _pause,
     "clocks": _clocks,

@@ -274,6 +274,10 @@ def _never_full(original: Any) -> Any:
     return lambda self, label, size_bytes: "" if self.settings is not None else "off"
 
 
+def _knows_of_no_error(original: Any) -> Any:
+    return lambda self, entry, error, now: original(self, entry, "", now)
+
+
 def _does_not_tidy(original: Any) -> Any:
     return lambda self: None
 
@@ -493,6 +497,13 @@ VARIANTS = (
         "spill",
         ("L9",),
         ((Spool, "reason_to_refuse", _never_full),),
+    ),
+    Variant(
+        "acknowledges what the disk refused",
+        "Durable custody is taken although the record could not be written.",
+        "full_disk",
+        ("L1",),
+        ((RouterCore, "_stored", _knows_of_no_error),),
     ),
     Variant(
         "deletes no file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import random
 from collections import Counter
@@ -207,6 +208,8 @@ class World:
                 self._moves_count += 1
                 self.network.move(self.machines[fault.target], f"10.0.1.{self._moves_count}")
                 self.fired[fault] += 1
+            case "disk_full" | "disk_error":
+                self._spoil_disk(fault)
             case "pause":
                 self._pause(fault)
             case "step_clock":
@@ -246,6 +249,18 @@ class World:
             self.fired[fault] = sum(path.counts["too_large"] for path in ways)
 
         self.time.at(self.plan.healed_at_s, count)
+
+    def _spoil_disk(self, fault: Fault) -> None:
+        disk = self.machines[fault.target].disk
+        before = disk.errors_count
+        disk.error = errno.ENOSPC if fault.kind == "disk_full" else errno.EIO
+
+        def heal() -> None:
+            self._trace.event(self.time.now_s, f"end of {fault.kind} {fault.target}")
+            disk.error = 0
+            self.fired[fault] += disk.errors_count - before
+
+        self.time.at(self.time.now_s + fault.for_s, heal)
 
     def _kill(self, fault: Fault) -> None:
         machine, program = self.machines[fault.target], self.programs[fault.target]
