@@ -80,7 +80,6 @@ class RouterDaemon(MultiService):
         redial = Redial(settings.guid, settings.neighbours, reactor.seconds())
         self.hop = HopService(reactor, node, config.file.router.listen, redial)
         self.management = ManagementService(config.file.router.control_listen, self.state)
-        self.disk.setServiceParent(self)  # type: ignore[no-untyped-call]  # Twisted's
         self.hop.setServiceParent(self)  # type: ignore[no-untyped-call]  # Twisted's
         self.management.setServiceParent(self)  # type: ignore[no-untyped-call]  # Twisted's
 
@@ -98,8 +97,13 @@ class RouterDaemon(MultiService):
     def stopService(self) -> Deferred[Any]:
         self.state.address = None
         stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
+        return stopped.addBoth(self._ports_closed)
+
+    def _ports_closed(self, result: Any) -> Any:
+        # What the hop settles while it ends is noted on disk too, so that closes last.
         self.shell.stop()
-        return stopped
+        self.disk.close()
+        return result
 
     def _disk_done(self, results: list[Result]) -> None:
         self.shell.disk_done(results)
@@ -128,7 +132,10 @@ class RouterDaemon(MultiService):
         detail = "services, names, neighbours and hosts taken over"
         if new.file.router != old.file.router or new.identity.guid != old.identity.guid:
             detail += "; changes in [router] need a restart"
-        file = new.file.model_copy(update={"router": old.file.router})
+        if new.file.spool != old.file.spool:
+            detail += "; changes in [spool] need a restart"
+        kept = {"router": old.file.router, "spool": old.file.spool}
+        file = new.file.model_copy(update=kept)
         self.state.configuration = config = RouterConfig(old.path, file, old.identity)
         now = self._reactor.seconds()
         self.core.configure(config.settings, now)

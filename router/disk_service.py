@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
-
 from packetcloud.router.chunk_log import ChunkLog, Found
 from packetcloud.router.config import RouterConfig
 from packetcloud.router.disk_jobs import Job, Result
@@ -25,7 +23,7 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class DiskService(Service):
+class DiskService:
     """The chunks of one router on disk; does nothing where the config has no `[spool]`.
 
     Args:
@@ -69,8 +67,8 @@ class DiskService(Service):
         self._worker.start()
         return found
 
-    def stopService(self) -> None:
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
+    def close(self) -> None:
+        """Do what was asked for until now, and give the folder back. Blocks until it is done."""
         if self._worker is not None:
             self._worker.stop()
         if self._storage is not None:

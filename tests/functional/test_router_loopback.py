@@ -253,6 +253,57 @@ def test_reload_takes_new_tables_and_keeps_the_old_ones_on_a_mistake(tmp_path: P
     run(test)
 
 
+def test_reload_leaves_the_spool_as_it_is_and_says_so(tmp_path: Path) -> None:
+    """`/config` shows what is in force; what was changed in the file needs a restart."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        router = net.router('[spool]\npath = "spool"\n')
+        net.config("r1", '[spool]\npath = "spool"\nmemory_bytes = 1048576\n')
+        router.reload()
+        reload = router.state.info().reload
+        assert reload is not None and reload.succeeded
+        assert "changes in [spool] need a restart" in reload.detail
+        spool = router.state.configuration.file.spool
+        assert spool is not None and spool.memory_bytes != 1048576
+        await net.close()
+
+    run(test)
+
+
+def test_what_is_settled_while_a_router_stops_is_noted_on_disk(tmp_path: Path) -> None:
+    """The disk closes after the hop: what was handed on is not found at the next start."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        router = net.router('[spool]\npath = "spool"\n', router='custody = "durable"')
+        a, b = await net.host(router), await net.host(router)
+        await b.node.close()
+        await net.until(lambda: len(router.core.attachments) == 1)
+        a.send(b.guid, b"held")
+        await net.until(lambda: router.core.book.held_count == 1)
+        [entry] = router.core.book.wheel
+        close = router.hop.node.close
+
+        async def close_late() -> None:
+            await close()
+            pause: Deferred[None] = Deferred()
+            reactor.callLater(0.05, pause.callback, None)
+            await pause
+            router.core.forwarder.waiting.stop_waiting(entry)
+            router.core.book.passed_on(entry, to_router=False)
+
+        router.hop.node.close = close_late  # type: ignore[method-assign]
+        await net.close()
+        net.routers.clear()
+        net.ends.clear()
+        router = net.start(tmp_path / "r1.toml")
+        assert router.core.book.restored_count == 0
+        await net.close()
+
+    run(test)
+
+
 def test_management_api_answers_while_chunks_flow(tmp_path: Path) -> None:
     """Health, metrics, tables and the held sample over HTTP, from the loop that moves chunks."""
     import httpx
