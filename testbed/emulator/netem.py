@@ -108,7 +108,7 @@ class _Way:
 
 
 class NetemLink:
-    """A running link; the same calls as `link.EmulatedLink`."""
+    """A running link; a `link.Link`."""
 
     def __init__(self, left: End, right: End, to_right: _Way, to_left: _Way) -> None:
         self.left = left
