@@ -24,9 +24,7 @@ from packetcloud.router.disk_jobs import (
     Put,
     PutDone,
     Read,
-    ReadDone,
     Remove,
-    Result,
     TryAgain,
 )
 from packetcloud.router.settings import SpoolSettings
@@ -186,21 +184,13 @@ class Spool:
             must_last: the disk answers when the record will not be found again.
         """
         number = entry.record_number
-        if not number or self._entries.pop(number, None) is None:
+        if number not in self._entries:
             return
         if self._back:
             self.let_go(entry)
-        label, size = entry.flow.label, entry.record_bytes
-        self.used_bytes -= size
-        left = self._flow_bytes[label] - size
-        if left:
-            self._flow_bytes[label] = left
-        else:
-            del self._flow_bytes[label]
         if entry.lying is Lying.WRITING:
-            self.queued_bytes -= size
-        entry.record_number = 0
-        entry.lying = Lying.NOWHERE
+            self.queued_bytes -= entry.record_bytes
+        self._drop(entry)
         self._submit(Remove(number, must_last))
 
     def entry(self, number: int) -> Custody | None:
@@ -215,14 +205,8 @@ class Spool:
         self.queued_bytes -= entry.record_bytes
         entry.lying = Lying.ON_DISK
         if result.error:
-            entry.lying = Lying.NOWHERE
             self.refused["disk_error"] += 1
-            del self._entries[result.number]
-            self.used_bytes -= entry.record_bytes
-            self._flow_bytes[entry.flow.label] -= entry.record_bytes
-            if not self._flow_bytes[entry.flow.label]:
-                del self._flow_bytes[entry.flow.label]
-            entry.record_number = 0
+            self._drop(entry)
         return entry
 
     def disk_is(self, state: DiskState, now: float) -> None:
@@ -252,5 +236,13 @@ class Spool:
         label = entry.flow.label
         self._flow_bytes[label] = self._flow_bytes.get(label, 0) + size
 
-
-__all__ = ["MAX_QUEUED_BYTES", "Lying", "PutDone", "ReadDone", "Result", "Spool"]
+    def _drop(self, entry: Custody) -> None:
+        """It has no record any more."""
+        label, size = entry.flow.label, entry.record_bytes
+        del self._entries[entry.record_number]
+        self.used_bytes -= size
+        self._flow_bytes[label] -= size
+        if not self._flow_bytes[label]:
+            del self._flow_bytes[label]
+        entry.record_number = 0
+        entry.lying = Lying.NOWHERE
