@@ -59,6 +59,17 @@ class Incoming:
         self.got: npt.NDArray[np.bool_] | None = None
         """Which segments are here; None while all below `high` are."""
 
+    def lacking(self, index: int, end: int) -> list[tuple[int, int]]:
+        """Return which of segments [index, end) are not here: runs, each its first and its end."""
+        got = self.got
+        if got is None:
+            return [(max(index, self.high), end)] if end > self.high else []
+        missing = np.flatnonzero(~got[index:end])
+        if len(missing) == end - index:
+            return [(index, end)]
+        runs = np.split(missing + index, np.flatnonzero(np.diff(missing) > 1) + 1)
+        return [(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
+
     def mark(self, index: int, end: int) -> int:
         """Note segments [index, end) as here; return how many of them were not."""
         got = self.got

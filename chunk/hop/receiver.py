@@ -252,7 +252,8 @@ class Receiver:
             raise ProtocolError("bad_segment", "a transfer changed its size, kind, epoch or flow")
         store = incoming.store
         if placed is None or placed[0] is not store or placed[1] + first != index:
-            store.put(index, array.data[start : start + (count - 1) * stride + last_bytes])
+            length = (count - 1) * stride + last_bytes
+            self._put(incoming, index, array.data[start : start + length])
         if index != incoming.high:
             acks.due_now = True
         fresh = incoming.mark(index, end)
@@ -265,6 +266,21 @@ class Receiver:
         transfers.in_hand = incoming
         if incoming.got is None and incoming.keys is not None:
             transfers.unsealer.follow(incoming, incoming.keys, index)
+
+    def _put(self, incoming: Incoming, index: int, segments: memoryview) -> None:
+        """Copy consecutive segments from `index` on to their place, those that are not here.
+
+        Never over one that is: only their headers are known to be right, and a repeat that was
+        altered on its way would undo what digests have shown to be right.
+        """
+        store = incoming.store
+        stride = store.stride
+        end = index + (len(segments) + stride - 1) // stride
+        runs = incoming.lacking(index, end)
+        if not runs and self.repairs.transfers:
+            runs = self.repairs.doubted(incoming.transfer, index, end)
+        for first, last in runs:
+            store.put(first, segments[(first - index) * stride : (last - index) * stride])
 
     def _complete(self, incoming: Incoming) -> None:
         """All of a transfer is here: hand its body up, or find out what of it was altered."""

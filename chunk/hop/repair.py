@@ -63,8 +63,8 @@ class Repair:
         self.incoming = incoming
         self._key = incoming.keys.digest_key
         self._asked_at = float("-inf")
-        self._next = 0
-        """All segments below were compared."""
+        self.compared_below = 0
+        """All segments below this one were compared."""
         self._answer_end = 0
         """How far the answer to the last question goes."""
         self._altered: list[int] = []
@@ -73,7 +73,7 @@ class Repair:
     def restart(self) -> None:
         """Its tag is wrong again: what came anew was altered too."""
         self.phase = Phase.DIGESTS
-        self._next, self._altered, self._asked_at = 0, [], float("-inf")
+        self.compared_below, self._altered, self._asked_at = 0, [], float("-inf")
 
     def take_digests(self, frame: wire.DigestsFrame) -> list[int] | None:
         """Compare; return the altered segments once all were compared, else None.
@@ -82,14 +82,15 @@ class Repair:
         """
         incoming, first = self.incoming, frame.first
         end = first + len(frame.digests) // wire.DIGEST_BYTES
-        if self.phase is not Phase.DIGESTS or first != self._next or end > incoming.segments:
+        is_next = self.phase is Phase.DIGESTS and first == self.compared_below
+        if not is_next or end > incoming.segments:
             return None  # an answer to a question that was asked twice
         shares = stored_shares(incoming.store, incoming.body_bytes, first, end)
         found = segment_digests(self._key, incoming.transfer, first, shares)
         wanted = np.frombuffer(frame.digests, ">u8")
         differing = np.flatnonzero(np.frombuffer(found, ">u8") != wanted)
         self._altered += (differing + first).tolist()
-        self._next = end
+        self.compared_below = end
         if end >= self._answer_end:
             self._asked_at = float("-inf")  # go on at once
         if end < incoming.segments:
@@ -109,8 +110,8 @@ class Repair:
         low, got = self.incoming.transfer & 0xFFFF_FFFF, self.incoming.got
         if self.phase is Phase.DIGESTS:
             count = DIGEST_FRAMES_PER_QUESTION * wire.MAX_DIGESTS_COUNT
-            self._answer_end = min(self.incoming.segments, self._next + count)
-            yield wire.DigestsWantedFrame(low, self._next).to_bytes()
+            self._answer_end = min(self.incoming.segments, self.compared_below + count)
+            yield wire.DigestsWantedFrame(low, self.compared_below).to_bytes()
             return
         missing = np.array([index for index in self._altered if got is None or not got[index]])
         while len(missing):
@@ -135,6 +136,14 @@ class Repairs:
         if repair is None:
             repair = self.transfers[incoming.transfer] = Repair(incoming)
         repair.restart()
+
+    def doubted(self, transfer: int, index: int, end: int) -> list[tuple[int, int]]:
+        """Return which of segments [index, end), all of them here, may be altered: a repeat of one
+        may be right."""
+        repair = self.transfers.get(transfer)
+        if repair is None or repair.phase is not Phase.DIGESTS or end <= repair.compared_below:
+            return []
+        return [(max(index, repair.compared_below), end)]
 
     def due_at(self, patience_s: float) -> float:
         """Return when `questions` has something to say; only while there are any."""

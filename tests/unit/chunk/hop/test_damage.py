@@ -83,6 +83,77 @@ def test_only_what_was_altered_is_sent_again() -> None:
     assert link.cores[B].counters()["damaged_segments"] == 1
 
 
+def test_an_altered_repeat_of_what_was_compared_does_not_refuse_a_good_body() -> None:
+    """While digests are compared a right repeat mends one segment, and an altered one of another,
+    which was found right already, comes too: the body is taken, not refused as wrongly sealed."""
+    link = Link(delay_s=0.005)
+    neighbour = link.connect()
+    segments: dict[int, bytes] = {}
+
+    def alter(source: object, datagram: bytes) -> bool:
+        if source != A or datagram[0] != wire.DATA_BYTE:
+            return True
+        index = wire.DATA_HEADER.unpack_from(datagram)[6]
+        is_first = index not in segments
+        segments.setdefault(index, datagram)
+        if index == 200 and is_first:
+            link.put(source, B, altered(datagram))
+        return not (index == 200 and is_first)
+
+    link.on_datagram = alter
+    body = link.random.randbytes(400_000)
+    neighbour.send(BodyKind.CHUNK, b"", body, "x")
+    receiver = next(iter(link.cores[B].sessions.values())).receiver
+    link.run(lambda: bool(receiver.repairs.transfers))
+    link.receive(B, A, [segments[200]])
+    (repair,) = receiver.repairs.transfers.values()
+    take_digests = repair.take_digests
+    compared: list[int] = []
+
+    def interrupted(frame: wire.DigestsFrame) -> list[int] | None:
+        result = take_digests(frame)
+        compared.append(frame.first)
+        if frame.first == 0:
+            link.receive(B, A, [altered(segments[7])])
+        return result
+
+    repair.take_digests = interrupted  # type: ignore[method-assign]
+    link.run(lambda: bool(link.uppers[A].settled))
+    assert len(compared) > 1, "one frame of digests would prove nothing"
+    assert link.uppers[A].settled == [("x", Settlement.ACCEPTED, 0)]
+    assert link.uppers[B].bodies == [body]
+
+
+def altered(datagram: bytes) -> bytes:
+    """Return a segment of which one bit of the body is another."""
+    return datagram[:200] + bytes([datagram[200] ^ 1]) + datagram[201:]
+
+
+@pytest.mark.parametrize("stride", [1472, 9000, 65_507])
+def test_an_altered_repeat_costs_nothing(stride: int) -> None:
+    """Every second segment comes twice, then altered: the body is whole without a question."""
+    link = Link(datagram_bytes=stride)
+    neighbour = link.connect()
+    seen: set[int] = set()
+
+    def repeat(source: object, datagram: bytes) -> bool:
+        index = wire.DATA_HEADER.unpack_from(datagram.ljust(64))[6]
+        if source != A or datagram[0] != wire.DATA_BYTE or index in seen:
+            return True
+        seen.add(index)
+        link.put(source, B, datagram)
+        if index % 2:
+            link.put(source, B, altered(datagram))
+        return False
+
+    link.on_datagram = repeat
+    body = link.random.randbytes(300_000)
+    neighbour.send(BodyKind.CHUNK, b"", body, "x")
+    link.run(lambda: bool(link.uppers[A].settled))
+    assert link.uppers[B].bodies == [body]
+    assert link.cores[B].counters()["damaged_segments"] == 0
+
+
 def test_a_body_that_its_sender_seals_wrongly_is_refused() -> None:
     """All digests agree and the tag never does: no question without end, nothing delivered."""
     link = Link()
