@@ -31,7 +31,7 @@ CAPS = (
         _DEFAULTS.max_neighbours_count,
         "sessions",
         "about 20 KiB each without bodies; every instance of a key counts",
-        "REJECT with the reason",
+        "CLOSE with the reason",
         _dropped("neighbours_full"),
         ("core:HopCore.sessions", "core:HopCore._by_remote", "core:HopCore._active"),
         "max_neighbours_count",
