@@ -30,7 +30,8 @@ CAPS = (
         "neighbours",
         _DEFAULTS.max_neighbours_count,
         "sessions",
-        "about 20 KiB each without bodies; every instance of a key counts",
+        "about 20 KiB each, and up to 0.5 MiB to lay bursts out once bodies went there and 1.5 MiB "
+        "ready for the next body while they come; every instance of a key counts",
         "CLOSE with the reason",
         _dropped("neighbours_full"),
         ("core:HopCore.sessions", "core:HopCore._by_remote", "core:HopCore._active"),

@@ -19,6 +19,8 @@ MAX_PARTIALS_COUNT = 1024
 """Unfinished transfers of one neighbour, about 2 KiB each without their bytes: 1 Gbit/s times
 100 ms of two-datagram bodies of which a quarter lost a datagram."""
 SLOW_AFTER_S = 5.0
+SPARE_IDLE_S = 3.0
+"""A neighbour that began no transfer for so long keeps no buffer ready for the next one."""
 EVICTION_PAUSE_S = 0.1
 """After a look that found nothing slow; a look at all unfinished transfers costs half a ms."""
 SLOW_BYTES_PER_S = 16 << 10
@@ -48,6 +50,8 @@ class IncomingTransfers:
         self.in_hand: Incoming | None = None
         """The one that the next train most likely continues."""
         self._spare: Store | None = None
+        self._begun_at = float("-inf")
+        """When the last transfer began."""
         self.unsealer = Unsealer(pool)
         self._look_for_slow_at = float("-inf")
 
@@ -108,6 +112,7 @@ class IncomingTransfers:
     ) -> Incoming:
         """Give a new transfer its buffer; the arguments are those of `Incoming`."""
         self.body_bytes += body_bytes
+        self._begun_at = now
         spare = self._spare
         if spare is not None and spare.fits(segments):
             store, self._spare = spare, None
@@ -189,6 +194,12 @@ class IncomingTransfers:
                 return tuple(found), True
             found.append(partial)
         return tuple(found), False
+
+    def rest(self, now: float) -> None:
+        """Give back what is only kept ready, if nothing began for a while. Never between the offer
+        of a landing place and the train that landed there."""
+        if now - self._begun_at >= SPARE_IDLE_S:
+            self._give_spare()
 
     def close(self) -> None:
         """Give all buffers back."""

@@ -570,6 +570,7 @@ class Session:
         receiver = self.receiver
         if receiver.acks.due_at is not None and now >= receiver.acks.due_at:
             receiver.acks.due_now = True
+        receiver.incoming.rest(now)
         frames = list(self.sender.handle_timeout(now))
         if now >= max(self._last_heard, self._last_probe) + self._config.keepalive_s:
             frames.append(self.sender.flight.probe(now))

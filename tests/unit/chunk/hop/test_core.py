@@ -636,3 +636,20 @@ def test_what_was_counted_outlives_its_session() -> None:
     neighbour.close("over")
     link.run(lambda: bool(link.uppers[B].down))
     assert link.cores[B].stats()["received_bodies"] == 1
+
+
+def test_a_neighbour_that_sends_nothing_for_a_while_keeps_no_buffer_ready() -> None:
+    """The buffer for its next body goes back to all; the body after that arrives all the same."""
+    link = Link(config=HopConfig())
+    neighbour = link.connect()
+    core = link.cores[B]
+    (session,) = core.sessions.values()
+    for number in range(2):
+        neighbour.send(BodyKind.CHUNK, b"", bytes(1 << 20), number)
+        link.run(lambda: len(link.uppers[A].settled) > number)  # noqa: B023  # called before the next turn
+        assert session.receiver.incoming.landing() is not None
+        free_bytes = core.pool.free_bytes
+        end = link.now + 10.0
+        link.run(lambda: link.now >= end, 20)  # noqa: B023  # called before the next turn
+        assert session.is_up and session.receiver.incoming.landing() is None
+        assert core.pool.free_bytes > free_bytes + (1 << 20)
