@@ -78,7 +78,8 @@ CAPS = (
         (
             "chunk_log:ChunkLog._places",
             "chunk_log:ChunkLog._segments",
-            "chunk_log:ChunkLog._dead_in",
+            "chunk_log:_Segment.live",
+            "chunk_log:_Segment.dead",
             "chunk_log:ChunkLog._unsynced",
             "emission:Emissions._of",
             "restore:Restorer._found",

@@ -21,7 +21,7 @@ import secrets
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from packetcloud.chunk.header import MAX_HEADER_BYTES
 from packetcloud.chunk.hop.api import Buffer
@@ -49,6 +49,9 @@ SEGMENT_BYTES = 8 << 20
 """A segment is full from here on: eight full chunks, written anew in some 10 ms."""
 DEAD_SEGMENTS_COUNT = 4
 """So much that is dead may lie around, and half as much as lives, before segments are cleared."""
+CLEARED_SEGMENTS_COUNT = 2
+"""So much is cleared at once: more than a group of puts writes, so that the files do not grow from
+here; and not all there is, since answers wait for it."""
 REMOVED_SLACK_BYTES = 1 << 20
 """The list of the removed is written anew when it is longer by this than what it must say."""
 _NAME_BYTES = 20
@@ -95,7 +98,16 @@ class _Place:
 class _Segment:
     size: int = 0
     live_bytes: int = 0
-    live: int = 0
+    live: set[int] = field(default_factory=set)
+    """Ids of the records that count here."""
+    dead: set[int] = field(default_factory=set)
+    """Ids of removed records whose bytes are still here."""
+    is_stuck: bool = False
+    """It has a record that cannot be read, and so not be moved."""
+
+    @property
+    def dead_bytes(self) -> int:
+        return self.size - self.live_bytes
 
 
 class ChunkLog:
@@ -119,8 +131,6 @@ class ChunkLog:
         self._key = b""
         self._places: dict[int, _Place] = {}
         self._segments: dict[str, _Segment] = {}
-        self._dead_in: dict[str, set[int]] = {}
-        """Ids of removed records by the segment that still has their bytes."""
         self._active: str | None = None
         self._unsynced: dict[str, None] = {}
         self._next_segment = 0
@@ -147,12 +157,11 @@ class ChunkLog:
             self._next_segment = max(self._next_segment, int(name[len(_PREFIX) :], 16) + 1)
             data = self._storage.read(name, 0, self._storage.size(name))
             self._segments[name] = _Segment(len(data))
-            self._dead_in[name] = set()
             self._unsynced[name] = None  # a killed process may have written and not synced
             for place, content in self._scan(name, data):
                 number = place.record.number
                 if number in removed or number in self._places:
-                    self._dead_in[name].add(number)
+                    self._segments[name].dead.add(number)
                     continue
                 self._note(place)
                 heads[number] = content[:MAX_HEADER_BYTES]
@@ -337,10 +346,7 @@ class ChunkLog:
             OSError: what could not be done is tried again the next time.
         """
         self._clear_empty()
-        live = self.live_bytes
-        dead = sum(one.size for one in self._segments.values()) - live
-        if dead > DEAD_SEGMENTS_COUNT * SEGMENT_BYTES + live // 2:
-            self._evacuate()
+        self._clear_sparse()
         if self._removed_bytes > REMOVED_SLACK_BYTES + 2 * self._needed_removals_bytes:
             self._rewrite_removed()
         self._keep_reserve()
@@ -349,12 +355,12 @@ class ChunkLog:
 
     @property
     def _needed_removals_bytes(self) -> int:
-        return _REMOVED.size * sum(map(len, self._dead_in.values()))
+        return _REMOVED.size * sum(len(one.dead) for one in self._segments.values())
 
     def _note(self, place: _Place) -> None:
         self._places[place.record.number] = place
         segment = self._segments[place.segment]
-        segment.live += 1
+        segment.live.add(place.record.number)
         segment.live_bytes += place.size
 
     def _segment_for(self, size: int) -> str:
@@ -364,7 +370,6 @@ class ChunkLog:
         name = f"{_PREFIX}{self._next_segment:016x}"
         self._next_segment += 1
         self._segments[name] = _Segment()
-        self._dead_in[name] = set()
         self._active = name
         return name
 
@@ -379,30 +384,45 @@ class ChunkLog:
             if not segment.live and (name != self._active or segment.size >= SEGMENT_BYTES):
                 self._storage.delete(name)
                 # Only when it is gone for good may its removals be forgotten.
-                del self._segments[name], self._dead_in[name]
+                del self._segments[name]
                 self._unsynced.pop(name, None)
                 if name == self._active:
                     self._active = None
 
-    def _evacuate(self) -> None:
-        """Copy what lives in the segment with the most dead bytes, sync it, delete the old one.
+    def _clear_sparse(self) -> None:
+        """Evacuate the segments with the most dead bytes while too many are dead."""
+        freed_bytes = 0
+        while freed_bytes < CLEARED_SEGMENTS_COUNT * SEGMENT_BYTES:
+            dead_bytes = sum(one.dead_bytes for one in self._segments.values())
+            if dead_bytes <= DEAD_SEGMENTS_COUNT * SEGMENT_BYTES + self.live_bytes // 2:
+                return
+            others = [
+                name
+                for name, one in self._segments.items()
+                if name != self._active and not one.is_stuck and one.dead_bytes
+            ]
+            if not others:
+                return
+            freed_bytes += self._evacuate(
+                max(others, key=lambda one: self._segments[one].dead_bytes)
+            )
+
+    def _evacuate(self, name: str) -> int:
+        """Copy what lives in a segment, sync it, delete the old one; return the bytes set free.
 
         Raises:
             OSError: nothing has moved.
         """
-        others = [name for name in self._segments if name != self._active]
-        if not others:
-            return
-        name = max(
-            others, key=lambda one: self._segments[one].size - self._segments[one].live_bytes
-        )
+        segment = self._segments[name]
         moved: list[_Place] = []
         try:
-            for place in [place for place in self._places.values() if place.segment == name]:
+            for number in sorted(segment.live):
+                place = self._places[number]
                 try:
-                    content = self.read(place.record.number)
-                except DamagedRecordError:
-                    continue  # whoever asks for it is told
+                    content = self.read(number)
+                except (OSError, DamagedRecordError):
+                    segment.is_stuck = True  # whoever asks for it is told
+                    continue
                 self.put(place.record, [content])
                 moved.append(place)
             self.sync()
@@ -414,18 +434,22 @@ class ChunkLog:
             raise
         for place in moved:
             self._drop(place)
+        if segment.live:
+            return 0
+        freed_bytes = segment.size - sum(place.size for place in moved)
         self._clear_empty()
+        return freed_bytes
 
     def _drop(self, place: _Place) -> None:
         """Count a record as dead where it lies."""
         segment = self._segments[place.segment]
-        segment.live -= 1
+        segment.live.discard(place.record.number)
         segment.live_bytes -= place.size
-        self._dead_in[place.segment].add(place.record.number)
+        segment.dead.add(place.record.number)
 
     def _rewrite_removed(self) -> None:
-        numbers = sorted(set().union(*self._dead_in.values()) - self._places.keys())
-        data = b"".join(map(_removal, numbers))
+        numbers = set[int]().union(*(one.dead for one in self._segments.values()))
+        data = b"".join(map(_removal, sorted(numbers - self._places.keys())))
         self._storage.replace(REMOVED_NAME, data)
         self._removed_bytes = len(data)
         self._is_torn = self._has_unsynced_removals = False

@@ -14,6 +14,7 @@ from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.router import chunk_log
 from packetcloud.router.chunk_log import (
+    HEAD_BYTES,
     KEY_NAME,
     NUMBERS_COUNT,
     REMOVED_NAME,
@@ -23,6 +24,7 @@ from packetcloud.router.chunk_log import (
 )
 from packetcloud.router.disk_jobs import (
     DiskState,
+    Job,
     Put,
     PutDone,
     Read,
@@ -276,6 +278,61 @@ def test_little_that_lives_does_not_keep_much_that_is_dead() -> None:
     again, found = opened(storage)
     assert found == kept
     assert all(again.read(number) == chunk(number, 100_000) for number in kept)
+
+
+@pytest.mark.parametrize("size", [8192, 2048, 512])
+def test_files_keep_within_their_bound_whatever_leaves_first(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A full spool whose chunks leave in any order, one for each that comes, of any size: half as
+    much again and eight segments, as docs/reference/router.md says of 8 MiB each."""
+    segment_bytes, spool_bytes = 64 << 10, 4 << 20
+    monkeypatch.setattr(chunk_log, "SEGMENT_BYTES", segment_bytes)
+    monkeypatch.setattr(chunk_log, "REMOVED_SLACK_BYTES", 8 << 10)
+    rng = random.Random(1)
+    log, _ = opened(ForgetfulStorage())
+    alive: list[int] = []
+    number = worst = 0
+    while number * size < 6 * spool_bytes:
+        jobs: list[Job] = []
+        for _ in range(segment_bytes // size):
+            number += 1
+            jobs.append(Put(Record(number, 1, 2), (bytes(size - HEAD_BYTES),), size, False))
+            if len(alive) * size >= spool_bytes:
+                victim = rng.randrange(len(alive))
+                jobs.append(Remove(alive[victim]))
+                alive[victim] = number
+            else:
+                alive.append(number)
+        state = run_group(log, jobs, float)[-1]
+        assert isinstance(state, DiskState) and not state.error
+        worst = max(worst, log.disk_bytes)
+    assert worst <= 1.5 * spool_bytes + 8 * segment_bytes
+
+
+def test_a_segment_that_cannot_be_read_keeps_no_other_from_being_cleared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one with the most dead bytes has a damaged record: it stays until that has left, it is
+    tried once, and the rest is cleared as ever."""
+    monkeypatch.setattr(chunk_log, "SEGMENT_BYTES", 4000)
+    monkeypatch.setattr(chunk_log, "DEAD_SEGMENTS_COUNT", 1)
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    for number in range(1, 81):
+        log.put(record(number), [chunk(number, 700)])
+    storage.files["chunks-0000000000000000"][200] ^= 1
+    for number in range(2, 81):
+        if number % 4 != 1:
+            run_group(log, [Remove(number)], float)
+    assert log.disk_bytes <= 1.5 * log.live_bytes + 8 * 4000 + RESERVE_BYTES
+    assert log.damaged_count == 1
+    with pytest.raises(DamagedRecordError):
+        log.read(1)
+    assert all(log.read(number) == chunk(number, 700) for number in range(5, 81, 4))
+    log.remove([1])
+    log.tidy()
+    assert "chunks-0000000000000000" not in storage.files
 
 
 @dataclass
