@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import secrets
 import struct
 import zlib
@@ -45,6 +46,7 @@ _REMOVED = struct.Struct(">QI")
 REMOVED_NAME = "removed"
 RESERVE_NAME = "reserve"
 _PREFIX = "chunks-"
+_SEGMENT_NAME = re.compile(_PREFIX + "[0-9a-f]{16}")
 SEGMENT_BYTES = 8 << 20
 """A segment is full from here on: eight full chunks, written anew in some 10 ms."""
 DEAD_SEGMENTS_COUNT = 4
@@ -153,7 +155,7 @@ class ChunkLog:
         self._key = self._kept_key(names)
         removed = self._read_removed() if REMOVED_NAME in names else set()
         heads: dict[int, bytes] = {}
-        for name in sorted(name for name in names if name.startswith(_PREFIX)):
+        for name in filter(_is_segment, sorted(names)):
             self._next_segment = max(self._next_segment, int(name[len(_PREFIX) :], 16) + 1)
             data = self._storage.read(name, 0, self._storage.size(name))
             self._segments[name] = _Segment(len(data))
@@ -183,7 +185,7 @@ class ChunkLog:
             data = self._storage.read(KEY_NAME, 0, KEY_BYTES + _CRC.size)
             if len(data) == KEY_BYTES + _CRC.size and _crc(data[:KEY_BYTES]) == data[KEY_BYTES:]:
                 return data[:KEY_BYTES]
-        elif not any(name.startswith(_PREFIX) for name in names):
+        elif not any(map(_is_segment, names)):
             key = self._new_key()
             self._storage.replace(KEY_NAME, key + _crc(key))
             return key
@@ -462,6 +464,11 @@ class ChunkLog:
     def _give_up_reserve(self) -> None:
         self._storage.delete(RESERVE_NAME)
         self.has_reserve = False
+
+
+def _is_segment(name: str) -> bool:
+    """Tell our files from those that somebody put beside them, such as a copy `chunks-….bak`."""
+    return _SEGMENT_NAME.fullmatch(name) is not None
 
 
 def _head(key: bytes, record: Record, size: int, names_bytes: int, crc: int) -> bytes:

@@ -207,6 +207,23 @@ def test_numbers_end_with_an_error_and_not_with_the_worker() -> None:
     assert opened(storage)[1] == [NUMBERS_COUNT - 1]
 
 
+def test_files_of_others_in_the_folder_are_left_alone() -> None:
+    """A copy that an operator made of a segment is neither read nor deleted, nor does it matter to
+    a folder that has no key yet."""
+    storage = ForgetfulStorage()
+    strange = ["chunks-0000000000000000.bak", "chunks-", "chunks-1", "chunks-000000000000000G", "x"]
+    for name in strange:
+        storage.files[name] = bytearray(b"anything")
+    log, found = opened(storage)
+    assert found == [] and log.damaged_count == 0
+    log.put(record(1), [chunk(1)])
+    log, found = opened(storage)
+    assert found == [1] and log.damaged_count == 0
+    log.remove([1])
+    log.tidy()
+    assert all(storage.files[name] == b"anything" for name in strange)
+
+
 @pytest.mark.parametrize("loss", ["gone", "damaged", "cut"])
 def test_a_folder_that_lost_its_key_is_not_taken_for_an_empty_one(loss: str) -> None:
     """Nothing is thrown away that a key from a backup would bring back."""
