@@ -136,6 +136,7 @@ class ChunkLog:
         self._active: str | None = None
         self._unsynced: dict[str, None] = {}
         self._next_segment = 0
+        self._highest_number = 0
         self._removed_bytes = 0
         self._is_torn = False
         self._has_unsynced_removals = False
@@ -154,6 +155,7 @@ class ChunkLog:
         names = self._storage.names()
         self._key = self._kept_key(names)
         removed = self._read_removed() if REMOVED_NAME in names else set()
+        self._highest_number = max(removed, default=0)
         heads: dict[int, bytes] = {}
         for name in filter(_is_segment, sorted(names)):
             self._next_segment = max(self._next_segment, int(name[len(_PREFIX) :], 16) + 1)
@@ -162,6 +164,7 @@ class ChunkLog:
             self._unsynced[name] = None  # a killed process may have written and not synced
             for place, content in self._scan(name, data):
                 number = place.record.number
+                self._highest_number = max(self._highest_number, number)
                 if number in removed or number in self._places:
                     self._segments[name].dead.add(number)
                     continue
@@ -222,8 +225,11 @@ class ChunkLog:
 
     @property
     def next_number(self) -> int:
-        """An id that no live record has; callers make sure that it grows from run to run."""
-        return max(self._places, default=0) + 1
+        """An id above that of every record, live or removed, that was ever seen here.
+
+        Who used one again that is removed, and still on disk, would lose that chunk at a restart.
+        """
+        return self._highest_number + 1
 
     @property
     def disk_bytes(self) -> int:
@@ -349,7 +355,10 @@ class ChunkLog:
         """
         self._clear_empty()
         self._clear_sparse()
-        if self._removed_bytes > REMOVED_SLACK_BYTES + 2 * self._needed_removals_bytes:
+        if (
+            self._is_torn
+            or self._removed_bytes > REMOVED_SLACK_BYTES + 2 * self._needed_removals_bytes
+        ):
             self._rewrite_removed()
         self._keep_reserve()
 
@@ -361,6 +370,7 @@ class ChunkLog:
 
     def _note(self, place: _Place) -> None:
         self._places[place.record.number] = place
+        self._highest_number = max(self._highest_number, place.record.number)
         segment = self._segments[place.segment]
         segment.live.add(place.record.number)
         segment.live_bytes += place.size

@@ -39,7 +39,8 @@ class DiskService:
         self._done = done
         self._worker: DiskWorker | None = None
         self._storage: FolderStorage | None = None
-        # Of one run after the other they grow: a million chunks a millisecond are not reached.
+        # Of one run after the other they grow, as a million chunks a millisecond are not reached;
+        # should the clock have been set back, `open` goes on behind what is there.
         first_number = wall_ms() << 20
         self.spool = Spool(config.settings.spool, self._submit, first_number, wall_ms)
 
@@ -55,6 +56,7 @@ class DiskService:
             self._storage = FolderStorage(self._folder)
             log = ChunkLog(self._storage, self._reserve_bytes)
             found = log.open()
+            self.spool.start_at(log.next_number)
         except OSError as error:
             raise RouterConfigError(
                 f"[spool] path = {str(self._folder)!r}: {error.strerror or error}; "

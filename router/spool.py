@@ -91,6 +91,10 @@ class Spool:
         self.refused: Counter[str] = Counter()
         """Chunks that were not written, by reason."""
 
+    def start_at(self, number: int) -> None:
+        """Use no number below this one: with a clock set back, an earlier process may have."""
+        self._next_number = max(self._next_number, number)
+
     @property
     def is_on(self) -> bool:
         return self.settings is not None

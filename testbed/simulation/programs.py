@@ -224,6 +224,7 @@ class RouterProgram(Program):
             folder = SimulatedFolder(self.machine.disk, SPOOL_FOLDER)
             log = ChunkLog(folder, self.settings.spool.reserve_bytes)
             found = log.open()
+            spool.start_at(log.next_number)
             workers.append(SimulatedDiskWorker(process, log, shell.disk_done))
         node: Any = self.make_node(process, shell, self.core.admit)
         redial = Redial(self.settings.guid, self.settings.neighbours, reactor.seconds())

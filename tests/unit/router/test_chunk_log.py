@@ -7,12 +7,14 @@ import random
 import resource
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID, ChunkId
-from packetcloud.router import chunk_log
+from packetcloud.router import chunk_log, disk_service
 from packetcloud.router.chunk_log import (
     HEAD_BYTES,
     KEY_NAME,
@@ -34,6 +36,7 @@ from packetcloud.router.disk_jobs import (
     run_group,
 )
 from packetcloud.router.errors import DamagedRecordError
+from packetcloud.router.settings import SpoolSettings
 from packetcloud.router.storage import MAX_OPEN_COUNT, FolderStorage
 from tests.unit.router.forgetful_storage import ForgetfulStorage
 
@@ -222,6 +225,74 @@ def test_files_of_others_in_the_folder_are_left_alone() -> None:
     log.remove([1])
     log.tidy()
     assert all(storage.files[name] == b"anything" for name in strange)
+
+
+def test_a_clock_set_back_uses_no_number_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run begins at the very millisecond of a record that was removed and lies on disk
+    still: its first chunk is found after that, as are those of the run before."""
+    wall_ms = 1_700_000_000_000
+    storage = FolderStorage(tmp_path)
+    log = ChunkLog(storage, 0)
+    log.open()
+    for number in range(3):
+        log.put(Record((wall_ms << 20) + number, 1, 2), [chunk(number)])
+    log.remove([wall_ms << 20, (wall_ms << 20) + 2])
+    storage.close()
+    monkeypatch.setattr(disk_service, "wall_ms", lambda: wall_ms)
+    config: Any = SimpleNamespace(
+        spool_folder=tmp_path,
+        file=SimpleNamespace(spool=SimpleNamespace(reserve_bytes=0)),
+        settings=SimpleNamespace(spool=SpoolSettings()),
+    )
+    reactor = SimpleNamespace(callFromThread=lambda call, *given: call(*given))
+    service = disk_service.DiskService(reactor, config, lambda results: None)
+    assert len(service.open()) == 1
+    flow = SimpleNamespace(label=1)
+    entry: Any = SimpleNamespace(
+        flow=flow, taken_at=0.0, expires_at=9.0, visit=None, is_originated=False
+    )
+    assert service.spool.put(entry, [chunk(7)], 0.0, must_last=True)
+    service.close()
+    storage = FolderStorage(tmp_path)
+    again = ChunkLog(storage, 0)
+    assert len(again.open()) == 2
+    assert again.read(entry.record_number) == chunk(7)
+    storage.close()
+
+
+def test_numbers_go_on_behind_every_record_that_was_seen() -> None:
+    """Live, removed and on disk, or only in the list of the removed."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    assert log.next_number == 1
+    for number in (5, 9, 7):
+        log.put(record(number), [chunk(number)])
+    log.remove([9])
+    assert log.next_number == 10
+    again, _ = opened(storage)
+    assert again.next_number == 10
+    again.put(record(12), [chunk(12)])
+    again.remove([12])
+    [last] = sorted(name for name in storage.files if name.startswith("chunks-"))[-1:]
+    del storage.files[last]
+    assert opened(storage)[0].next_number == 13
+
+
+def test_a_list_of_the_removed_that_could_not_be_written_is_written_soon() -> None:
+    """The disk fails while a removal is noted: with the next group, whatever that is, a restart
+    finds the record no more, and the noise of the torn one is gone."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    run_group(log, [put(1), put(2)], float)
+    storage.failing = True
+    state = run_group(log, [Remove(1)], float)[-1]
+    assert isinstance(state, DiskState) and state.error
+    storage.failing = False
+    run_group(log, [TryAgain()], float)
+    again, found = opened(storage)
+    assert found == [2] and again.damaged_count == 0
 
 
 @pytest.mark.parametrize("loss", ["gone", "damaged", "cut"])
