@@ -178,6 +178,16 @@ def _words(problem: Exception) -> str:
     return getattr(problem, "strerror", None) or f"{type(problem).__name__}: {problem}"
 
 
+def abandon(log: ChunkLog, jobs: Sequence[Job]) -> None:
+    """After a fault of ours: leave nothing of what `failed` says is not written, and note removals.
+
+    Raises:
+        OSError: it could not be noted.
+    """
+    numbers = [job.record.number for job in jobs if isinstance(job, Put)]
+    log.remove(numbers + [job.number for job in jobs if isinstance(job, Remove)])
+
+
 def failed(jobs: Sequence[Job]) -> list[Result]:
     """Return the answers to jobs that a fault of ours ended."""
     text = "fault of the disk worker"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from packetcloud.router.chunk_log import ChunkLog
-from packetcloud.router.disk_jobs import Job, Put, Read, Result, failed, run_group
+from packetcloud.router.disk_jobs import Job, Put, Read, Result, abandon, failed, run_group
 
 GROUP_COUNT = 1024
 GROUP_BYTES = 8 << 20
@@ -73,4 +73,8 @@ class DiskWorker:
                     # A fault of ours fails this group; the thread lives on for those after it.
                     _log.exception("fault of the disk worker")
                     results = failed(group)
+                    try:
+                        abandon(self._log, group)
+                    except Exception:
+                        _log.exception("fault of the disk worker; records may be found again")
                 self._answer(results)

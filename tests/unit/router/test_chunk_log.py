@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import queue
 import random
 import resource
 from dataclasses import dataclass
@@ -32,9 +33,11 @@ from packetcloud.router.disk_jobs import (
     Read,
     ReadDone,
     Remove,
+    Result,
     TryAgain,
     run_group,
 )
+from packetcloud.router.disk_worker import DiskWorker
 from packetcloud.router.errors import DamagedRecordError
 from packetcloud.router.settings import SpoolSettings
 from packetcloud.router.storage import MAX_OPEN_COUNT, FolderStorage
@@ -560,6 +563,27 @@ def test_a_group_is_synced_once_and_answered_after_that() -> None:
     assert isinstance(results[-1], DiskState) and results[-1].group_count == 50
     run_group(log, [put(60, must_last=False)], float)
     assert storage.syncs_count == before + 1
+
+
+def test_a_fault_of_ours_leaves_nothing_of_its_group_and_loses_no_removal() -> None:
+    """A record that cannot be packed ends its group: the puts beside it are answered as failed and
+    are not there, also not after a restart; the removals beside it count; the thread lives on."""
+    storage = ForgetfulStorage()
+    log, _ = opened(storage)
+    run_group(log, [put(1)], float)
+    answers: queue.SimpleQueue[list[Result]] = queue.SimpleQueue()
+    worker = DiskWorker(log, answers.put)
+    bad = Put(Record(3, -1, 2), (b"x",), 1, True)
+    for job in (put(2), Remove(1), bad, put(4)):
+        worker.submit(job)
+    worker.start()
+    done = [one for one in answers.get(timeout=10) if isinstance(one, PutDone)]
+    assert [one.number for one in done] == [2, 3, 4] and all(one.error for one in done)
+    assert log.live_bytes == 0
+    worker.submit(put(5))
+    assert PutDone(5) in answers.get(timeout=10)
+    worker.stop()
+    assert opened(storage)[1] == [5]
 
 
 def test_a_group_on_a_failing_disk_is_refused_whole_and_the_disk_is_asked_again() -> None:
