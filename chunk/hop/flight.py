@@ -185,6 +185,13 @@ class Flight:
         self._loss_at = None
         return floor
 
+    def forget_passed(self) -> None:
+        """Nothing is outstanding: none of what an ACK has passed can turn out lost."""
+        if self._history:
+            self._loss_floor = self._history[-1].number
+            self._history.clear()
+            self._loss_at = None
+
     def watch(self) -> None:
         """Something newer is missing of what an ACK has passed: it may turn out lost by time."""
         if self._history:

@@ -223,6 +223,8 @@ class Sender:
             if ack.more and ack.partials:
                 horizon = wire.expand(ack.partials[-1].transfer, transfers.done_below)
             self._find_lost(horizon, now)
+        elif not transfers.outstanding:
+            flight.forget_passed()
         has_whole, is_answer_due = bool(transfers.whole), flight.unanswered_since is not None
         self._parking.take_busy(busy, has_whole, is_answer_due, now)
 

@@ -7,6 +7,7 @@ from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.messages import BodyKind
+from tests.unit.chunk.hop.test_core import A, Link
 
 STRIDE = 1472
 RTT_S = 0.010
@@ -95,3 +96,18 @@ def test_no_ack_is_asked_for_by_a_sender_with_nothing_more_to_send() -> None:
     bench = Bench(5 * STRIDE)
     bench.send(0.0)
     assert bench.sender.departures.take_question(0.0) is None
+
+
+def test_what_was_acknowledged_is_not_remembered_when_nothing_is_outstanding() -> None:
+    """However many bodies go one after the other, and however long a session only lives."""
+    link = Link(delay_s=0.001)
+    session = link.connect()
+    history = session.sender.flight._history
+    for number in range(200):
+        session.send(BodyKind.CHUNK, b"", bytes(200), number)
+        link.run(lambda: len(link.uppers[A].settled) > number)  # noqa: B023
+        assert len(history) < 4
+    end = link.now + 3600
+    link.run(lambda: link.now >= end, 3700)
+    assert session.sender.probes > 1000
+    assert len(history) < 4
