@@ -79,7 +79,8 @@ MAX_BUSY_COUNT = 64
 """Labels in one BUSY frame, so that it always fits beside an ACK. Of more flows, the first label is
 0: a sender leaves those that it parked and that are not listed parked, and tries them by timer."""
 MAX_WHOLE_COUNT = 16
-"""Ranges in one WHOLE frame. What is left out may be sent once more in vain."""
+"""Ranges in one WHOLE frame, ascending and disjoint, within one window of transfers. What is left
+out may be sent once more in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,8 +506,13 @@ def _decode_frame(kind: int, value: bytes) -> Frame:
             if not value or len(value) % _WHOLE.size or len(value) > _WHOLE.size * MAX_WHOLE_COUNT:
                 raise ProtocolError("bad_frame", "WHOLE length")
             ranges = list(_WHOLE.iter_unpack(value))
-            if any(zero or not 0 < count <= TRANSFER_WINDOW_COUNT for _, count, zero in ranges):
-                raise ProtocolError("bad_frame", "WHOLE range")
+            end = 0
+            for first, count, zero in ranges:
+                # From the first range on: numbers wrap.
+                start = (first - ranges[0][0]) & 0xFFFF_FFFF
+                if zero or not count or start < end or start + count > TRANSFER_WINDOW_COUNT:
+                    raise ProtocolError("bad_frame", "WHOLE range")
+                end = start + count
             return WholeFrame(tuple((first, count) for first, count, _ in ranges))
         case _:
             raise ProtocolError("unknown_frame", f"type {kind}")

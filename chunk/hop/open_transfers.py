@@ -33,6 +33,10 @@ class OpenTransfers:
         self.outstanding: dict[int, Outgoing] = {}
         self.whole: dict[int, None] = {}
         """Outstanding transfers that the neighbour has whole and has not settled."""
+        self._known_whole = 0
+        """What a WHOLE named, settled since or not: bit i = transfer done_below + i."""
+        self._known_done = 0
+        """What a bitmap named as settled: bit i = transfer done_below + i."""
         self.forgotten: dict[int, int] = {}
         """Bytes of transfers given up or refused that the neighbour has not settled yet."""
         self._forget: dict[int, None] = {}
@@ -98,15 +102,48 @@ class OpenTransfers:
             below: all transfers below it are settled.
             bitmap: bit i = transfer below + i, LSB first.
         """
-        first, self.done_below = self.done_below, max(below, self.done_below)
+        first = self.done_below
+        if below > first:
+            self.done_below = below
+            self._known_done >>= below - first
+            self._known_whole >>= below - first
+        bits = int.from_bytes(bitmap, "little") >> (self.done_below - below) if bitmap else 0
+        # Each ACK names again what those before it named: only what is new is looked at.
+        fresh = bits & self._window_mask() & ~self._known_done if bits else 0
+        self._known_done |= fresh
         outstanding = self.outstanding
-        for transfer in chain(range(first, below), _named(below, bitmap)):
+        for transfer in chain(range(first, below), _numbers(self.done_below, fresh)):
             outgoing = outstanding.pop(transfer, None)
             if outgoing is not None:
                 yield outgoing
             elif self.forgotten:
                 self.forgotten.pop(transfer, None)
                 self._forget.pop(transfer, None)
+
+    def take_whole(self, first: int, count: int) -> Iterator[Outgoing]:
+        """Yield the outstanding ones of `count` transfers that were not known to be whole there.
+
+        O(those), however often the neighbour names what it named before.
+        """
+        below = self.done_below
+        # Clipped before anything is shifted: a neighbour may name numbers that are far away.
+        begin, end = max(first, below), min(first + count, self.next_transfer)
+        if begin >= end:
+            return
+        fresh = ((1 << (end - begin)) - 1) << (begin - below) & ~self._known_whole
+        self._known_whole |= fresh
+        for transfer in _numbers(below, fresh):
+            outgoing = self.outstanding.get(transfer)
+            if outgoing is not None:
+                yield outgoing
+
+    def note_damaged(self, transfer: int) -> None:
+        """An outstanding transfer is not whole there after all: segments of it were altered."""
+        self._known_whole &= ~(1 << (transfer - self.done_below))
+
+    def _window_mask(self) -> int:
+        """Return the bits of the transfers from `done_below` on that have begun."""
+        return (1 << (self.next_transfer - self.done_below)) - 1
 
     def give_up(self, transfer: int) -> Outgoing | None:
         """Take a transfer out; have the neighbour told, until it says that it has settled it.
@@ -154,8 +191,7 @@ class OpenTransfers:
         self.whole.clear()
 
 
-def _named(below: int, bitmap: bytes) -> Iterator[int]:
-    bits = int.from_bytes(bitmap, "little")
+def _numbers(below: int, bits: int) -> Iterator[int]:
     while bits:
         low = bits & -bits
         bits ^= low

@@ -79,6 +79,8 @@ class Sender:
         self._change: StrideChange | None = None
         """The change of the size of datagrams that is under way; nothing else is sent meanwhile."""
         self._by_token: dict[int, Outgoing] = {}
+        self._looked_to = 0
+        """The last transfer in which losses were looked for since an ACK named a new burst."""
         self.queued_bytes = 0
         self.was_lied_to = False
 
@@ -211,6 +213,7 @@ class Sender:
         if limit_bytes > transfers.credit_limit and transfers.grant(limit_bytes, now):
             flight.backoff = 0
         departures.peer_window = max(ack.window_bytes, departures.stride)
+        known = flight.largest_acked
         flight.take_ack(ack, largest, departures.is_limited, now)
         if below > transfers.done_below or ack.done_bitmap:
             for outgoing in transfers.settle(below, ack.done_bitmap):
@@ -218,13 +221,16 @@ class Sender:
                 self._accepted(outgoing)
         if ack.partials:
             self._take_partials(ack.partials, largest, now)
-        if transfers.outstanding and largest >= flight.largest_acked:
+        if not transfers.outstanding:
+            flight.forget_passed()
+        elif largest >= known:
             horizon = NEVER
             if ack.more and ack.partials:
                 horizon = wire.expand(ack.partials[-1].transfer, transfers.done_below)
-            self._find_lost(horizon, now)
-        elif not transfers.outstanding:
-            flight.forget_passed()
+            # Else it calls nothing lost that was not found so before.
+            if largest > known or horizon > self._looked_to or flight.has_lost(now):
+                self._find_lost(horizon, now)
+                self._looked_to = horizon if largest > known else max(horizon, self._looked_to)
         has_whole, is_answer_due = bool(transfers.whole), flight.unanswered_since is not None
         self._parking.take_busy(busy, has_whole, is_answer_due, now)
 
@@ -270,13 +276,10 @@ class Sender:
         transfers = self.transfers
         for low, count in frame.entries:
             first = wire.expand(low, transfers.done_below)
-            for transfer in range(first, first + count):
-                outgoing = transfers.outstanding.get(transfer)
-                if outgoing is None:
-                    continue
-                if transfer not in transfers.whole:
+            for outgoing in transfers.take_whole(first, count):
+                if outgoing.transfer not in transfers.whole:
                     self.departures.note_arrived(outgoing)
-                    transfers.whole[transfer] = None
+                    transfers.whole[outgoing.transfer] = None
                     self._parking.note_news()
                 if outgoing.known_below < outgoing.segments:
                     # Also when a late DAMAGED called something of it missing after it was mended.
@@ -312,6 +315,7 @@ class Sender:
         """Send again what arrived altered."""
         outgoing = self.transfers.find(frame.transfer)
         if outgoing is not None and outgoing.keys is not None:
+            self.transfers.note_damaged(outgoing.transfer)
             self.departures.take_damage(outgoing, frame)
 
     # --- size of datagrams ----------------------------------------------------------------------

@@ -345,9 +345,13 @@ class Session:
         self._heard(now)
         self.is_confirmed = True
         busy: tuple[int, ...] = ()
+        has_ack = has_whole = False
         for frame in wire.decode_frames(frames):
             match frame:
                 case wire.AckFrame():
+                    if has_ack:
+                        raise ProtocolError("repeated_frame", "ACK")
+                    has_ack = True
                     known = self.sender.flight.largest_acked
                     self._receive_ack(frame, busy, now)
                     if self._mtu is not None and self.sender.flight.largest_acked > known:
@@ -355,6 +359,9 @@ class Session:
                 case wire.BusyFrame(flows):
                     busy = flows
                 case wire.WholeFrame():
+                    if has_whole:
+                        raise ProtocolError("repeated_frame", "WHOLE")
+                    has_whole = True
                     self.sender.receive_whole(frame)
                 case wire.ProbeFrame(burst):
                     self.receiver.acks.note_probe(burst, now)

@@ -106,9 +106,21 @@ def _bad_controls() -> BadBytes:
             none + _frame(14, b"\3\0\4\xb0" + bytes(4) + bytes(over_entries)),
             "bad_frame",
         ),
+        "whole, no transfers": (none + _frame(16, bytes(8)), "bad_frame"),
+        "whole, reserved bits": (none + _frame(16, bytes(5) + b"\1\0\1"), "bad_frame"),
+        "whole, ranges that overlap": (none + _whole((4, 3), (6, 1)), "bad_frame"),
+        "whole, ranges that descend": (none + _whole((6, 1), (4, 1)), "bad_frame"),
+        "whole, more than a window": (
+            none + _whole((4, 1), (6, wire.TRANSFER_WINDOW_COUNT - 1)),
+            "bad_frame",
+        ),
         "padding that is not zero": (none + _frame(15, b"\x00\x01"), "bad_frame"),
         "close of 257 bytes": (none + _frame(6, b"z" * 257), "bad_frame"),
     }
+
+
+def _whole(*ranges: tuple[int, int]) -> bytes:
+    return wire.WholeFrame(ranges).to_bytes()
 
 
 def _bad_hellos() -> BadBytes:

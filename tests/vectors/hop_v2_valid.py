@@ -169,7 +169,10 @@ def good_controls() -> dict[str, Control]:
         "blocked": Control((wire.BlockedFrame(1 << 20),)),
         "busy": Control((wire.BusyFrame((1, 65_535)), ack)),
         "busy, most": Control((wire.BusyFrame(tuple(range(wire.MAX_BUSY_COUNT))),)),
-        "whole": Control((wire.WholeFrame(((4, 2), (2**32 - 1, wire.TRANSFER_WINDOW_COUNT))),)),
+        "whole": Control((wire.WholeFrame(((2**32 - 1, 3), (4, 2))),)),
+        "whole, most": Control(
+            (wire.WholeFrame(((2**32 - 4, 6), (2, wire.TRANSFER_WINDOW_COUNT - 6))),)
+        ),
         "close": Control((wire.CloseFrame("shutting down"),)),
         "close without a word": Control((wire.CloseFrame(""),)),
         "close, longest": Control((wire.CloseFrame("z" * wire.MAX_CLOSE_BYTES),)),

@@ -1,13 +1,16 @@
 """The sender alone: what counts as lost, and when it asks for an ACK."""
 
+import pytest
+
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.hop.buffers import BufferPool
 from packetcloud.chunk.hop.envelope import Envelope
+from packetcloud.chunk.hop.outgoing import Outgoing
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import A, Link
+from tests.unit.chunk.hop.test_core import A, B, Link
 
 STRIDE = 1472
 RTT_S = 0.010
@@ -40,6 +43,17 @@ class Bench:
         frame = wire.AckFrame(
             burst, 0, segments * STRIDE, 1 << 24, 1 << 24, 0, b"", partials, busy=False, more=False
         )
+        self.sender.receive_ack(frame, (), now)
+
+    def answer(
+        self, now: float, partials: tuple[wire.Partial, ...] = (), *, more: bool = False
+    ) -> None:
+        """The neighbour saw the newest burst, and has settled nothing."""
+        flight = self.sender.flight
+        frame = wire.AckFrame(
+            flight.next_burst - 1, 0, flight.sent_bytes, 1 << 24, 1 << 24, 0, b"", partials,
+            more=more,
+        )  # fmt: skip
         self.sender.receive_ack(frame, (), now)
 
     def expire(self, now: float) -> None:
@@ -111,3 +125,108 @@ def test_what_was_acknowledged_is_not_remembered_when_nothing_is_outstanding() -
     link.run(lambda: link.now >= end, 3700)
     assert session.sender.probes > 1000
     assert len(history) < 4
+
+
+def bench_of_small(count: int) -> Bench:
+    """A sender of which `count` small bodies left in one burst, each a transfer."""
+    bench = Bench(100)
+    for number in range(count - 1):
+        bench.sender.queue(BodyKind.CHUNK, b"", bytes(100), number)
+    flows, flight = bench.sender.flows, bench.sender.flight
+    burst = flight.take_number()
+    while (outgoing := flows.head()) is not None:
+        flows.popleft()
+        bench.sender.transfers.start(outgoing)
+        outgoing.note_sent(0, 1, burst)
+    flight.add(burst, 100 * count, 0.0, background=False)
+    return bench
+
+
+def looks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list of the transfers that are looked through for losses from now on."""
+    looked: list[int] = []
+    real = bench.sender.departures.find_lost
+
+    def find_lost(outgoing: Outgoing, floor: int) -> bool:
+        looked.append(outgoing.transfer)
+        return real(outgoing, floor)
+
+    monkeypatch.setattr(bench.sender.departures, "find_lost", find_lost)
+    return looked
+
+
+def test_an_ack_with_no_news_of_losses_costs_no_look_at_what_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often it comes, and whatever else changes in it; else 80 bytes cost a millisecond."""
+    bench = bench_of_small(1000)
+    bench.answer(RTT_S)
+    looked = looks(bench, monkeypatch)
+    for number in range(20):
+        partials = (wire.Partial(number, number % 2, b""),)
+        bench.answer(RTT_S, partials, more=number % 3 == 0)
+    assert looked == []
+
+
+def test_what_an_ack_with_more_partials_left_out_is_looked_at_when_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next ACK may name the same burst and more transfers: what they lack is found lost."""
+    bench = bench_of_small(1000)
+    looked = looks(bench, monkeypatch)
+    for _ in range(3):
+        bench.sender.flight.probe(0.0)
+    bench.answer(RTT_S, partials=(wire.Partial(5, 0, b""),), more=True)
+    assert looked == [0, 1, 2, 3, 4, 5]
+    assert [o.transfer for o in bench.sender.departures._resend_small] == looked
+    looked.clear()
+    bench.answer(RTT_S, partials=(wire.Partial(9, 0, b""),), more=True)
+    assert looked == list(range(10))
+    looked.clear()
+    bench.answer(RTT_S)
+    assert len(looked) == 1000
+    assert len(bench.sender.departures._resend_small) == 1000
+
+
+def test_transfers_named_as_whole_again_are_not_looked_at_again() -> None:
+    """A WHOLE comes with every ACK; what is settled, or never began, costs nothing either."""
+    bench = bench_of_small(1000)
+    transfers = bench.sender.transfers
+    assert len(list(transfers.take_whole(0, 400))) == 400
+    assert list(transfers.take_whole(0, 400)) == []
+    assert [o.transfer for o in transfers.take_whole(399, 3)] == [400, 401]
+    assert len(list(transfers.settle(500, b"\x01"))) == 501
+    assert [o.transfer for o in transfers.take_whole(400, 103)] == [501, 502]
+    assert len(list(transfers.take_whole(0, wire.TRANSFER_WINDOW_COUNT))) == 497
+    for far in (-(1 << 31), 1000, 1 << 31):
+        assert list(transfers.take_whole(far, 100)) == []
+
+
+def test_transfers_named_as_settled_again_are_not_looked_at_again() -> None:
+    """A bitmap comes with every ACK, relative to another transfer each time."""
+    bench = bench_of_small(100)
+    transfers = bench.sender.transfers
+    assert [o.transfer for o in transfers.settle(0, b"\xf0")] == [4, 5, 6, 7]
+    assert list(transfers.settle(0, b"\xf0")) == []
+    assert [o.transfer for o in transfers.settle(2, b"\x7c")] == [0, 1, 8]
+    # An ACK that was overtaken.
+    assert [o.transfer for o in transfers.settle(0, b"\xfc\x03")] == [2, 3, 9]
+    assert len(list(transfers.settle(2, b"\xff" * 512))) == 90
+    assert not transfers.outstanding
+    bench.sender.queue(BodyKind.CHUNK, b"", bytes(100), "later")
+    bench.send(20.0)
+    assert list(transfers.outstanding) == [100]
+
+
+def test_a_control_carries_one_ack_and_one_whole() -> None:
+    """Else one datagram could make a neighbour look at the same thing many times."""
+    link = Link()
+    ours = link.connect()
+    (theirs,) = link.cores[B].sessions.values()
+    ack = wire.AckFrame(0, 0, 0, 1 << 24, 1 << 20, 0).to_bytes()
+    whole = wire.WholeFrame(((0, 1),)).to_bytes()
+    link.receive(A, B, [theirs._envelope.control([whole, ack])])
+    assert not link.cores[A].dropped
+    for frames in ([ack, ack], [whole, whole, ack]):
+        link.receive(A, B, [theirs._envelope.control(frames)])
+    assert link.cores[A].dropped == {"repeated_frame": 2} and ours.is_up
