@@ -177,6 +177,8 @@ class Sender:
     def close(self) -> None:
         """Settle everything that is left as LOST."""
         left = [*self.transfers.outstanding.values(), *self.flows]
+        # Whoever is told of one may cancel another: each of them is LOST, and only that.
+        self._by_token.clear()
         self.transfers.clear()
         self.flows.clear()
         self.departures.clear()

@@ -3,7 +3,7 @@
 import pytest
 
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.api import Settlement
+from packetcloud.chunk.hop.api import Neighbour, Settlement
 from packetcloud.chunk.hop.buffers import BufferPool
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.outgoing import Outgoing
@@ -230,3 +230,26 @@ def test_a_control_carries_one_ack_and_one_whole() -> None:
     for frames in ([ack, ack], [whole, whole, ack]):
         link.receive(A, B, [theirs._envelope.control(frames)])
     assert link.cores[A].dropped == {"repeated_frame": 2} and ours.is_up
+
+
+@pytest.mark.parametrize("size", [5_000, 500_000])
+def test_bodies_cancelled_while_their_session_ends_are_settled_once(size: int) -> None:
+    """The layer above may give up the others when it hears that one is lost; each is told once."""
+    link = Link()
+    session = link.connect()
+    tokens = [object() for _ in range(4)]
+    settled: list[tuple[int, Settlement]] = []
+
+    def on_settled(_: Neighbour, token: object, how: Settlement, reason: int) -> None:
+        settled.append((tokens.index(token), how))
+        for other in tokens:
+            session.cancel(other)
+
+    link.uppers[A].body_settled = on_settled  # type: ignore[method-assign]
+    for token in tokens:
+        session.send(BodyKind.CHUNK, b"", bytes(size), token)
+    link.pump()
+    session.close("over")
+    link.pump()
+    assert settled == [(number, Settlement.LOST) for number in range(4)]
+    assert session.queued_bytes == 0 and not link.cores[A].dropped
