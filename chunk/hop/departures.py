@@ -1,7 +1,7 @@
 """What leaves next in a session: which body, how much of it, when, and again if it was lost.
 
 What was lost goes first, then the body under way, then the next one of the flows, then what can
-wait; each as the window, the pace and the neighbour's credit allow.
+wait, first what was lost of it; each as the window, the pace and the neighbour's credit allow.
 
 Source: docs/protocol/hop.md, "Sending".
 """
@@ -70,6 +70,8 @@ class Departures:
         """The one under way of those that can wait."""
         self._resend: deque[Outgoing] = deque()
         self._resend_small: deque[Outgoing] = deque()
+        self._resend_waiting: deque[Outgoing] = deque()
+        """Those of the background class."""
         self._asked_burst = 0
         """The last burst before which an ACK was asked for while the window grows."""
         self.paced_until: float | None = None
@@ -104,7 +106,7 @@ class Departures:
             self._waiting_current = None
         if outgoing.lost:
             outgoing.lost.clear()
-        for queue in (self._resend, self._resend_small):
+        for queue in (self._resend, self._resend_small, self._resend_waiting):
             if outgoing in queue:
                 queue.remove(outgoing)
 
@@ -112,6 +114,7 @@ class Departures:
         """The session ends."""
         self._resend.clear()
         self._resend_small.clear()
+        self._resend_waiting.clear()
         self._current = self._waiting_current = None
 
     # --- bursts ---------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ class Departures:
             if head is None or not self._transfers.may_start(head, now):
                 self.is_limited = True
                 congestion.on_nothing_to_send()
-                return self._next_background(rows, now)
+                return self._next_background(rows, head is None, now)
             if head.is_small:
                 return self._send_bundles(None, rows, now)
             current = self._current = self._flows.popleft()
@@ -182,6 +185,8 @@ class Departures:
     def _has_to_send(self) -> bool:
         if self._current or self._resend or self._resend_small or self._waiting_current:
             return True
+        if self._resend_waiting:
+            return True
         return self._flows.head() is not None or self._flows.background_head() is not None
 
     def _send_next(
@@ -192,10 +197,20 @@ class Departures:
         outgoing.next_index += count
         return laid
 
-    def _next_background(self, rows: int, now: float) -> tuple[list[Buffer], int] | None:
-        """Return a burst of what can wait, if its own window has room."""
-        current = self._waiting_current
-        head = current or self._flows.background_head()
+    def _next_background(
+        self, rows: int, may_begin: bool, now: float
+    ) -> tuple[list[Buffer], int] | None:
+        """Return a burst of what can wait, if its own window has room.
+
+        Args:
+            may_begin: nothing else waits for credit; else a body would take what comes free of it.
+        """
+        lost, current = self._resend_waiting, self._waiting_current
+        while lost and not lost[0].lost:
+            lost.popleft()
+        head = lost[0] if lost else current
+        if head is None and may_begin:
+            head = self._flows.background_head()
         if head is None:
             return None
         background = self._congestion.background
@@ -203,13 +218,16 @@ class Departures:
         if room <= 0:
             background.is_full = True
             return None
+        rows = max(1, min(rows, int(room) // self.stride))
+        if lost:
+            return self._send_lost(head, rows, now)
         if current is None:
             if not self._transfers.may_start(head, now):
                 return None
             self._flows.remove(head)
             current = self._waiting_current = head
             self._transfers.start(current)
-        laid = self._send_next(current, max(1, min(rows, int(room) // self.stride)), now)
+        laid = self._send_next(current, rows, now)
         if current.next_index >= current.segments:
             self._waiting_current = None
         return laid
@@ -304,7 +322,7 @@ class Departures:
                 outgoing.lost.clear()
                 self._resend_small.append(outgoing)
             elif not was_queued:
-                self._resend.append(outgoing)
+                self._queue_again(outgoing)
         return lost is not None
 
     def take_damage(self, outgoing: Outgoing, frame: wire.DamagedFrame) -> None:
@@ -312,7 +330,10 @@ class Departures:
         was_queued = bool(outgoing.lost)
         burst = wire.expand(frame.burst, self._flight.largest_acked)
         if outgoing.take_damage(frame.base, frame.bitmap, burst) and not was_queued:
-            self._resend.append(outgoing)
+            self._queue_again(outgoing)
+
+    def _queue_again(self, outgoing: Outgoing) -> None:
+        (self._resend_waiting if outgoing.background else self._resend).append(outgoing)
 
     def note_arrived(self, outgoing: Outgoing) -> None:
         """Something of this arrived: if it takes large datagrams, they arrive."""

@@ -1,6 +1,7 @@
 """The window of what can wait."""
 
-from packetcloud.chunk.hop.api import Settlement
+from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.api import HopConfig, Settlement
 from packetcloud.chunk.hop.background import MIN_DATAGRAMS, TARGET_S, BackgroundWindow
 from packetcloud.chunk.hop.buffers import BufferPool
 from packetcloud.chunk.hop.envelope import Envelope
@@ -8,6 +9,7 @@ from packetcloud.chunk.hop.path_model import PathModel
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.messages import BodyKind
+from tests.unit.chunk.hop.test_core import A, B, Link
 
 STRIDE = 1472
 RTT_S = 0.030
@@ -105,3 +107,43 @@ def test_bodies_that_wait_are_cancelled_and_lost_like_others() -> None:
         ("body 2", Settlement.CANCELLED),
     ]
     assert sender.queued_bytes == 0
+
+
+def test_credit_that_comes_free_goes_to_a_body_that_cannot_wait() -> None:
+    """Smaller ones that can wait would else take it bit by bit, for ever."""
+    link = Link(config=HopConfig(credit_bytes=400_000))
+    session = link.connect()
+    upper = link.uppers[B]
+    upper.keeps = True
+    for number in range(60):
+        session.send(BodyKind.CHUNK, b"", b"b" * 30_000, number, background=True)
+    link.run(lambda: len(upper.bodies) >= 13)
+    session.send(BodyKind.CHUNK, b"", b"F" * 200_000, "cannot wait")
+    while not any(body[:1] == b"F" for body in upper.bodies):
+        assert upper.keep, "all was released and it has not come"
+        upper.keep.pop(0).release()
+        end = link.now + 0.3
+        link.run(lambda: link.now >= end)  # noqa: B023
+    assert len(upper.bodies) <= 15
+    upper.keeps = False
+    while upper.keep:
+        upper.keep.pop().release()
+    link.run(lambda: len(link.uppers[A].settled) == 61)
+
+
+def test_what_was_lost_of_a_body_that_can_wait_waits_and_keeps_to_its_window() -> None:
+    """It goes after all else, and only as its window has room."""
+    sender, _ = sender_with(True)
+    assert sent(sender) == MIN_DATAGRAMS * STRIDE
+    (waiting,) = sender.transfers.outstanding.values()
+    sender.departures.find_lost(waiting, sender.flight.next_burst)
+    assert waiting.lost
+    sender.queue(BodyKind.CHUNK, b"", bytes(5 * STRIDE), "cannot wait")
+    assert sent(sender) > (MIN_DATAGRAMS + 5) * STRIDE
+    assert waiting.lost and not sender.retransmitted_segments
+    flight = sender.flight
+    ack = wire.AckFrame(flight.next_burst - 1, 0, flight.sent_bytes, 1 << 24, 1 << 24, 0)
+    sender.receive_ack(ack, (), RTT_S)
+    assert sender.departures.next_burst(1.0) is not None
+    assert 0 < sender.retransmitted_segments <= MIN_DATAGRAMS
+    assert flight.background_bytes == flight.in_flight_bytes <= 2 * MIN_DATAGRAMS * STRIDE
