@@ -326,7 +326,8 @@ class StrideFrame:
     step: StrideStep
     stride_bytes: int
     burst: int = 0
-    """CHANGE: the last burst of the old size."""
+    """CHANGE: a number that no burst has, and no other change, behind all bursts of the old size.
+    CHANGED: that of the change."""
     entries: tuple[tuple[int, int], ...] = ()
     """CHANGE: transfers wanted back, if they are not whole: (transfer, body bytes) each."""
 
@@ -525,7 +526,8 @@ def _decode_stride(value: bytes) -> StrideFrame:
     step, zero, stride_bytes, burst = _STRIDE.unpack_from(value)
     if step not in list(StrideStep) or zero:
         raise ProtocolError("bad_frame", "STRIDE step or reserved bits")
-    if (size or burst) and step != StrideStep.CHANGE:
+    may_have_burst = step in (StrideStep.CHANGE, StrideStep.CHANGED)
+    if (size and step != StrideStep.CHANGE) or (burst and not may_have_burst):
         raise ProtocolError("bad_frame", "STRIDE with more than its step has")
     if not MIN_DATAGRAM_BYTES <= stride_bytes <= MAX_DATAGRAM_BYTES:
         raise ProtocolError("bad_frame", f"STRIDE of {stride_bytes} bytes")

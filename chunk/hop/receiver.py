@@ -334,10 +334,11 @@ class Receiver:
         What it wants back and is not whole is forgotten, and said to be.
 
         Raises:
-            ProtocolError: larger than agreed, or of an earlier change.
+            ProtocolError: larger than agreed, of an earlier change, or of another by its number.
         """
         burst = wire.expand(frame.burst, self.acks.largest_burst)
-        if frame.stride_bytes > self._largest_stride or burst < self._stride_burst:
+        is_another = burst == self._stride_burst and frame.stride_bytes != self.incoming.stride
+        if frame.stride_bytes > self._largest_stride or burst < self._stride_burst or is_another:
             raise ProtocolError("bad_stride", f"{frame.stride_bytes} bytes")
         self.incoming.change_stride(frame.stride_bytes)
         self._stride_burst = burst

@@ -336,7 +336,7 @@ class Sender:
             for transfer, outgoing in outstanding.items()
             if not (outgoing.is_small and outgoing.plain_bytes <= small_bytes)
         }
-        self._change = StrideChange(stride, self.flight.next_burst - 1, wanted)
+        self._change = StrideChange(stride, self.flight.take_number(), wanted)
         self.departures.is_held = True
         for transfer in wanted:
             self.departures.drop(outstanding[transfer])
@@ -356,10 +356,10 @@ class Sender:
         elif now >= change.due_at(patience_s):
             yield change.question(left, now)
 
-    def stride_changed(self, stride: int) -> None:
-        """The neighbour knows of a change."""
-        if self._change is not None and self._change.stride == stride:
-            self._change.is_known = True
+    def stride_changed(self, stride: int, burst: int) -> None:
+        """The neighbour knows of the change that named `burst`."""
+        if self._change is not None:
+            self._change.take_answer(stride, burst)
 
     def _end_change(self, stride: int) -> None:
         departures = self.departures

@@ -124,8 +124,8 @@ class Session:
             envelope.max_probe_bytes = max(stride, wire.MAX_CONTROL_BYTES)
         self._arrived_bytes: int | None = None
         """The size of a probe that arrived, to be said."""
-        self._changed_bytes: int | None = None
-        """The size of datagrams that the neighbour told of, to be confirmed."""
+        self._changed: tuple[int, int] | None = None
+        """The size of datagrams that the neighbour told of, and the number of that, to be confirmed."""
         self._rekeying: Rekeying | None = None
         if ring is not None:
             self._rekeying = Rekeying(
@@ -408,20 +408,20 @@ class Session:
                 self.sender.departures.large_since = None
             case wire.StrideStep.CHANGE:
                 self.receiver.change_stride(frame)
-                self._changed_bytes = frame.stride_bytes
+                self._changed = frame.stride_bytes, frame.burst
             case wire.StrideStep.CHANGED:
-                self.sender.stride_changed(frame.stride_bytes)
+                self.sender.stride_changed(frame.stride_bytes, frame.burst)
 
     def _stride_control(self, mtu: PathMtu, now: float) -> Iterator[Datagram]:
         """Yield what is to be said about the size of datagrams."""
         patience_s = self.rtt.probe_timeout_s(0)
-        for step, size in (
-            (wire.StrideStep.ARRIVED, self._arrived_bytes),
-            (wire.StrideStep.CHANGED, self._changed_bytes),
-        ):
-            if size is not None:
-                yield self._control([wire.StrideFrame(step, size).to_bytes()])
-        self._arrived_bytes = self._changed_bytes = None
+        if self._arrived_bytes is not None:
+            arrived = wire.StrideFrame(wire.StrideStep.ARRIVED, self._arrived_bytes)
+            yield self._control([arrived.to_bytes()])
+        if self._changed is not None:
+            changed = wire.StrideFrame(wire.StrideStep.CHANGED, *self._changed)
+            yield self._control([changed.to_bytes()])
+        self._arrived_bytes = self._changed = None
         mtu.suspect(self.sender.departures.large_since, patience_s, now)
         if mtu.must_ask(patience_s, now):
             if self.sender.flight.unanswered_since is None:

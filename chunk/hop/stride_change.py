@@ -16,7 +16,8 @@ class StrideChange:
 
     Args:
         stride: the new size.
-        burst: the last one of the old size.
+        burst: a number that no burst has, between those of the old size and those of the new one.
+            No two changes have the same: else one that was overtaken would be believed.
         wanted: transfers that must come back or be settled first, and their body bytes.
     """
 
@@ -39,6 +40,15 @@ class StrideChange:
     def due_at(self, patience_s: float) -> float:
         """Return when `question` has something to say."""
         return self._asked_at + patience_s
+
+    def take_answer(self, stride: int, burst: int) -> None:
+        """Take in which change the neighbour knows of, if it is this one.
+
+        Args:
+            burst: its low 32 bits.
+        """
+        if (stride, burst) == (self.stride, self._burst & 0xFFFF_FFFF):
+            self.is_known = True
 
     def question(self, left: list[tuple[int, int]], now: float) -> bytes:
         """Return the frame that asks for the change, and for what must come back."""

@@ -102,6 +102,10 @@ def _bad_controls() -> BadBytes:
             none + _frame(14, b"\1\0\4\xb0\0\0\0\1"),
             "bad_frame",
         ),
+        "stride, a confirmation with an entry": (
+            none + _frame(14, b"\4\0\4\xb0\0\0\0\1" + bytes(8)),
+            "bad_frame",
+        ),
         "stride, 65 entries": (
             none + _frame(14, b"\3\0\4\xb0" + bytes(4) + bytes(over_entries)),
             "bad_frame",

@@ -202,7 +202,7 @@ def good_controls() -> dict[str, Control]:
                 ),
             )
         ),
-        "stride, changed": Control((wire.StrideFrame(wire.StrideStep.CHANGED, 1472),)),
+        "stride, changed": Control((wire.StrideFrame(wire.StrideStep.CHANGED, 1472, 7),)),
         "padding": Control((wire.PaddingFrame(0), wire.PaddingFrame(44))),
         "largest counter": Control((wire.ProbeFrame(1),), counter=2**64 - 1),
         "several frames": Control((ack, wire.RefusedFrame(((4, 3),)), wire.ProbeFrame(11))),

@@ -151,6 +151,63 @@ def test_a_healthy_path_with_loss_keeps_its_size() -> None:
     assert kept >= 19 and TRIES_COUNT == 5
 
 
+@pytest.mark.parametrize("overtaken", [A, B])
+def test_a_change_of_size_that_was_overtaken_by_the_next_one_is_not_believed(
+    overtaken: Any,
+) -> None:
+    """Nor is the answer to it: both sides agree on the size, and bodies arrive."""
+    link = NarrowLink()
+    ours = link.connect()
+    (theirs,) = link.cores[B].sessions.values()
+    assert ours._mtu is not None
+    end = link.now + 1
+    link.run(lambda: link.now >= end)
+    late: list[bytes] = []
+
+    def hold_back(source: Any, datagram: bytes) -> bool:
+        if source == overtaken and datagram[0] == wire.CONTROL_BYTE:
+            late.append(datagram)
+        return source != overtaken
+
+    def change(size: int, seconds: float) -> None:
+        assert ours._mtu is not None
+        ours._mtu.stride_bytes = size
+        link.cores[A]._active[ours] = None
+        until = link.now + seconds
+        link.run(lambda: link.now >= until)
+
+    link.on_datagram = hold_back
+    change(1200, 0.02)
+    assert late
+    link.on_datagram = lambda source, datagram: True
+    change(1472, 0.5)
+    assert ours.sender.stride == theirs.receiver.incoming.stride == 1472
+    if overtaken == B:
+        # The neighbour does not hear of a third change, and what it said of the first comes now.
+        link.on_datagram = lambda source, datagram: source != A
+        change(1200, 0.02)
+    for datagram in late:
+        link.receive(B if overtaken == A else A, overtaken, [datagram])
+    link.pump()
+    link.on_datagram = lambda source, datagram: True
+    ours.send(BodyKind.CHUNK, b"", link.random.randbytes(100_000), "x")
+    link.run(lambda: bool(link.uppers[A].settled), 10)
+    assert settled_well(link, A, 1)
+    assert ours.sender.stride == theirs.receiver.incoming.stride
+
+
+def test_a_number_of_a_change_stands_for_one_size() -> None:
+    """The same change may come twice; another one with its number is dropped."""
+    link = NarrowLink()
+    ours = link.connect()
+    (theirs,) = link.cores[B].sessions.values()
+    for stride in (1300, 1300, 1400):
+        frame = wire.StrideFrame(wire.StrideStep.CHANGE, stride, 50).to_bytes()
+        link.receive(B, A, [ours._envelope.control([frame])])
+    assert theirs.receiver.incoming.stride == 1300
+    assert link.cores[B].dropped == {"bad_stride": 1}
+
+
 def test_nobody_makes_datagrams_smaller_than_every_path_carries() -> None:
     """Neither below 1200 bytes nor above what was agreed; an open session has none of it."""
     link = Link()
