@@ -181,6 +181,7 @@ CAPS = (
             "open_transfers:OpenTransfers.outstanding",
             "departures:Departures._resend",
             "departures:Departures._resend_small",
+            "departures:Departures._resend_waiting",
             "open_transfers:OpenTransfers.forgotten",
             "open_transfers:OpenTransfers._forget",
             "open_transfers:OpenTransfers.whole",

@@ -125,7 +125,7 @@ class Session:
         self._arrived_bytes: int | None = None
         """The size of a probe that arrived, to be said."""
         self._changed: tuple[int, int] | None = None
-        """The size of datagrams that the neighbour told of, and the number of that, to be confirmed."""
+        """The size of datagrams that the neighbour changed to, and its number, to be confirmed."""
         self._rekeying: Rekeying | None = None
         if ring is not None:
             self._rekeying = Rekeying(
