@@ -55,7 +55,6 @@ class Custody:
         self._incoming = incoming
         self._outcomes = outcomes
         self._acks = acks
-        self._max_body_bytes = max_body_bytes
         self._max_wire_bytes = max_body_bytes + (wire.TAG_BYTES if ring is not None else 0)
         """The same as it travels."""
         self._ring = ring
@@ -134,9 +133,9 @@ class Custody:
             raise ProtocolError("over_credit", f"{body_bytes} bytes")
 
     def note_blocked(self, wanted_bytes: int, now: float) -> None:
-        """The sender has a body of `wanted_bytes` to start and no credit."""
+        """The sender has a body of `wanted_bytes`, tag included, to start and no credit."""
         lacking = self._credit.lacking_bytes(wanted_bytes)
-        if lacking > 0 and wanted_bytes <= self._max_body_bytes:
+        if lacking > 0 and wanted_bytes <= self._max_wire_bytes:
             self.evict_slow(lacking, now)
         self._credit.is_starved = True
         self._acks.due_now = True

@@ -653,3 +653,22 @@ def test_a_neighbour_that_sends_nothing_for_a_while_keeps_no_buffer_ready() -> N
         link.run(lambda: link.now >= end, 20)  # noqa: B023  # called before the next turn
         assert session.is_up and session.receiver.incoming.landing() is None
         assert core.pool.free_bytes > free_bytes + (1 << 20)
+
+
+def test_a_slow_transfer_gives_way_to_a_body_of_the_largest_size() -> None:
+    """What BLOCKED names is as it travels, so with its tag; one byte more makes nobody give way."""
+    link = Link(config=HopConfig(max_body_bytes=100_000, credit_bytes=150_000))
+    session = link.connect()
+    (theirs,) = link.cores[B].sessions.values()
+
+    def only_first_segments(source: Any, datagram: bytes) -> bool:
+        return source != A or datagram[0] != wire.DATA_BYTE or not any(datagram[20:24])
+
+    link.on_datagram = only_first_segments
+    session.send(BodyKind.CHUNK, b"", bytes(100_000), "slow")
+    end = link.now + 7
+    link.run(lambda: link.now > end)
+    theirs.receiver.custody.note_blocked(100_000 + wire.TAG_BYTES + 1, link.now)
+    assert theirs.counters()["evicted_transfers"] == 0
+    theirs.receiver.custody.note_blocked(100_000 + wire.TAG_BYTES, link.now)
+    assert theirs.counters()["evicted_transfers"] == 1
