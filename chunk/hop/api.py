@@ -20,6 +20,9 @@ from packetcloud.chunk.names import GUID
 
 Buffer = bytes | bytearray | memoryview
 
+MAX_PREFIX_BYTES = 1100
+"""What may stand before a payload: less than a datagram that every path carries."""
+
 
 class Role(IntEnum):
     """What a neighbour says it is; its signature covers the claim."""
@@ -112,10 +115,13 @@ class Neighbour(Protocol):
         down before anybody else on the path has to.
 
         `token` is handed back at settlement and names the body to `cancel`: any object that is in
-        use for one body at a time. A prefix has at most 1100 bytes.
+        use for one body at a time. A prefix has at most `MAX_PREFIX_BYTES`.
 
         `flow`: a label of 16 bits for what may wait without the rest having to; 0 for none. While
         the neighbour has no room for a flow (`is_busy`), its bodies wait here, and the others go.
+
+        Raises:
+            LocalMisuseError: the session has ended; or kind, prefix or flow is beyond what travels.
         """
 
     def send_body(

@@ -56,7 +56,7 @@ class Custody:
         self._outcomes = outcomes
         self._acks = acks
         self._max_wire_bytes = max_body_bytes + (wire.TAG_BYTES if ring is not None else 0)
-        """The same as it travels."""
+        """Bytes of the largest body taken, as it travels."""
         self._ring = ring
         self._deliver = deliver
         self._on_room = on_room

@@ -13,6 +13,7 @@ from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.address_proof import AddressProof
 from packetcloud.chunk.hop.api import (
+    MAX_PREFIX_BYTES,
     Body,
     Buffer,
     Deferral,
@@ -66,6 +67,8 @@ COUNTERS = (
     "evicted_transfers",
 )
 """What a session counts, by name."""
+
+_KINDS = frozenset(BodyKind)
 
 Datagram = tuple[Any, list[Buffer], int]
 """Address, buffers of a burst, bytes of each of its datagrams."""
@@ -194,7 +197,7 @@ class Session:
         flow: int = 0,
         background: bool = False,
     ) -> None:
-        self._check_up()
+        self._check_body(kind, prefix, flow)
         self.sender.queue(kind, prefix, payload, token, flow, background)
         self._wake(self)
 
@@ -208,7 +211,7 @@ class Session:
         flow: int = 0,
         background: bool = False,
     ) -> None:
-        self._check_up()
+        self._check_body(kind, prefix, flow)
         if (
             not prefix
             and self.suite is Suite.OPEN
@@ -237,9 +240,14 @@ class Session:
             self.is_up = False
             self._wake(self)
 
-    def _check_up(self) -> None:
+    def _check_body(self, kind: int, prefix: bytes, flow: int) -> None:
+        """Raise for what would fail later, when the bodies of others leave with it."""
         if not self.is_up:
             raise LocalMisuseError(f"the session with {self.guid.short} has ended")
+        if kind not in _KINDS or not 0 <= flow <= wire.MAX_FLOW or len(prefix) > MAX_PREFIX_BYTES:
+            raise LocalMisuseError(
+                f"body of kind {kind}, flow {flow}, prefix of {len(prefix)} bytes"
+            )
 
     # --- receiving ------------------------------------------------------------------------------
 

@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
+from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.api import HopConfig, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.hop.api import (
+    MAX_PREFIX_BYTES,
+    HopConfig,
+    Neighbour,
+    Refusal,
+    Role,
+    Settlement,
+)
 from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESET_DOMAIN, RESETS_PER_S, HopCore
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.session import Session
@@ -672,3 +680,32 @@ def test_a_slow_transfer_gives_way_to_a_body_of_the_largest_size() -> None:
     assert theirs.counters()["evicted_transfers"] == 0
     theirs.receiver.custody.note_blocked(100_000 + wire.TAG_BYTES, link.now)
     assert theirs.counters()["evicted_transfers"] == 1
+
+
+@pytest.mark.parametrize("config", [None, OPEN])
+@pytest.mark.parametrize("size", [50, 50_000])
+@pytest.mark.parametrize(
+    ("kind", "prefix_bytes", "flow"),
+    [
+        (BodyKind.CHUNK, 0, wire.MAX_FLOW + 1),
+        (BodyKind.CHUNK, 0, -1),
+        (BodyKind.CHUNK, MAX_PREFIX_BYTES + 1, 0),
+        (0, 0, 0),
+        (16, 0, 0),
+    ],
+)
+def test_a_body_that_cannot_travel_costs_whoever_sends_it_and_no_other(
+    config: HopConfig | None, size: int, kind: Any, prefix_bytes: int, flow: int
+) -> None:
+    """It is refused when it is handed over; the session and others at the caps go on."""
+    link = Link(config=config)
+    session = link.connect()
+    session.send(BodyKind.CHUNK, b"", bytes(50_000), "innocent")
+    with pytest.raises(LocalMisuseError):
+        session.send(kind, bytes(prefix_bytes), bytes(size), "wrong", flow=flow)
+    session.send(
+        BodyKind.VERDICT, bytes(MAX_PREFIX_BYTES), bytes(size), "largest", flow=wire.MAX_FLOW
+    )
+    link.run(lambda: len(link.uppers[A].settled) == 2)
+    assert {how for _, how, _ in link.uppers[A].settled} == {Settlement.ACCEPTED}
+    assert session.is_up and not link.cores[A].dropped
