@@ -44,10 +44,16 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `path_mtu`    how large a datagram the path takes
 - `rekey`       new keys inside a session
 - `address_proof`       whether a neighbour is where its datagrams come from now
+- `agreement`   what a handshake ends with, and a session begins with
 - `session`     one sender, one receiver, keep-alive
 - `address_rate`        how often one address may begin a handshake
 - `stamps`      which handshakes are newer than which
 - `handshake`   HELLO, WELCOME, CONFIRM
+- `timers`      what is due when: one deadline for each session or handshake
+- `replies`     single datagrams that wait for the socket
+- `resets`      word to neighbours of an earlier life
+- `door`        strangers and what they get; handshakes under way
+- `landing`     where the next train is received
 - `core`        all sessions of one node
 - `flood`       how many strangers' datagrams are looked at when there are too many
 - `caps`        what a neighbour can make grow, and where it stops

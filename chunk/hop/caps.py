@@ -11,11 +11,14 @@ from packetcloud.chunk.hop.address_rate import ADDRESSES_COUNT
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
-from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SLACK_COUNT, HopCore
+from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
+from packetcloud.chunk.hop.replies import MAX_REPLIES_COUNT
+from packetcloud.chunk.hop.resets import RESETS_PER_S
 from packetcloud.chunk.hop.stamps import PEERS_COUNT
+from packetcloud.chunk.hop.timers import TIMER_SLACK_COUNT
 from packetcloud.chunk.hop.train_headers import MAX_TRAIN_ROWS
 
 _DEFAULTS = HopConfig()
@@ -72,7 +75,7 @@ CAPS = (
         "1.2 MiB; whoever wants one asks again",
         "dropped",
         _dropped("replies_full"),
-        ("core:HopCore._out",),
+        ("replies:Replies._waiting",),
     ),
     Cap(
         "answers to datagrams of unknown sessions",
@@ -81,7 +84,7 @@ CAPS = (
         "enough to tell neighbours of an earlier life of a restart; 5 of them to one address",
         "silence",
         _dropped("resets_full"),
-        ("core:HopCore._resets_to",),
+        ("resets:Resets._told",),
     ),
     Cap(
         "replaced timers",
@@ -90,7 +93,7 @@ CAPS = (
         "400 KiB; a timer that was replaced by an earlier one lies in the heap until its time",
         "taken out before their time",
         "packetcloud_hop_dead_timers_total",
-        ("core:HopCore._timers", "core:HopCore._timer_of"),
+        ("timers:Timers._heap", "timers:Timers._deadline_of"),
     ),
     Cap(
         "body",
@@ -255,8 +258,7 @@ ROOM = Room(
         "repair:DigestAnswers._frames": "the answer to one question: 8 frames",
         "core:HopCore.dropped": "its keys are reasons of ours",
         "core:HopCore._ended": "its keys are names of counters",
-        "core:HopCore._clients": "handshakes that this node began: its config says with whom",
-        "core:HopCore._client_done": "one for each handshake that this node began",
+        "door:Door._calls": "handshakes that this node began: its config says with whom",
         "flow_queues:FlowQueues._lines": "bodies of the layer above, which has caps of its own",
         "flow_queues:FlowQueues._turns": "flows of those bodies",
         "flow_queues:FlowQueues._left_bytes": "flows of those bodies, or that have to pay a turn",
@@ -277,9 +279,9 @@ def in_use(core: HopCore) -> dict[str, int]:
     transfers = [session.sender.transfers for session in sessions]
     return {
         "neighbours": len(core.sessions),
-        "half-open handshakes": len(core._servers),
-        "answers waiting for a full socket": len(core._out),
-        "replaced timers": len(core._timers) - len(core._timer_of),
+        "half-open handshakes": core._door.half_open_count,
+        "answers waiting for a full socket": len(core._replies),
+        "replaced timers": core._timers.replaced_count,
         "bodies held for one neighbour": max(
             (one.credit.held_bytes for one in receivers), default=0
         ),

@@ -9,8 +9,7 @@ Source: docs/protocol/hop.md; design, sections 3 and 5.
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,26 +17,15 @@ import numpy as np
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.agreement import Agreement
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Role
-from packetcloud.chunk.hop.buffers import (
-    BufferPool,
-    ByteArray,
-    FlatBuffer,
-    RowBuffer,
-    Store,
-    join_front,
-)
-from packetcloud.chunk.hop.envelope import Envelope
-from packetcloud.chunk.hop.handshake import (
-    ClientHandshake,
-    ClientState,
-    HalfOpen,
-    RandomBytes,
-    ServerHandshakes,
-    new_session_id,
-)
+from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, RowBuffer, Store
+from packetcloud.chunk.hop.door import Connected, Door, Newcomer
+from packetcloud.chunk.hop.handshake import RandomBytes
 from packetcloud.chunk.hop.incoming_transfers import EVICTION_PAUSE_S
-from packetcloud.chunk.hop.keys import KeyRing
+from packetcloud.chunk.hop.landing import LandingPlace
+from packetcloud.chunk.hop.replies import Replies
+from packetcloud.chunk.hop.resets import Resets, check_reset
 from packetcloud.chunk.hop.session import (
     BURSTS_PER_TURN,
     COUNTERS,
@@ -47,22 +35,11 @@ from packetcloud.chunk.hop.session import (
 )
 from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.hop.suites import offered_suites, parse_networks
-from packetcloud.chunk.identity import Identity, verify
+from packetcloud.chunk.hop.timers import Timers
+from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
-RESETS_PER_S = 50
-"""Answers to datagrams of unknown sessions: enough for a restart, useless for a flood."""
-RESETS_PER_ADDRESS = 5
-"""Of them to one address: a neighbour of an earlier life sends once in 3 s at least."""
 SAME_KEY = "another process attached with the same key"
-MAX_REPLIES_COUNT = 1024
-"""Handshakes, probes and farewells that wait for the socket; whoever wants one asks again."""
-TIMER_SLACK_COUNT = 4096
-"""Timers that were replaced by earlier ones lie in the heap until their time; so many may, besides
-one for each live timer. A timer is 100 bytes."""
-SCRATCH_BYTES = 65_536
-"""More than the kernel ever hands over in one piece."""
-
 
 COUNTER_NAMES = frozenset(
     {
@@ -75,10 +52,8 @@ COUNTER_NAMES = frozenset(
     }
 )
 """What `HopCore.counters` has: of `stats()`, what only ever grows."""
-RESET_DOMAIN = b"hop 2 reset"
 
 _CONFIRM_BYTE = wire.type_byte(wire.DatagramType.CONFIRM)
-_SESSION_BYTES = frozenset({wire.DATA_BYTE, wire.BUNDLE_BYTE, wire.CONTROL_BYTE})
 
 
 class HopCore:
@@ -129,51 +104,33 @@ class HopCore:
         self.sessions: dict[int, Session] = {}
         self.dropped: Counter[str] = Counter()
         """Datagrams or trains that were dropped, by reason."""
-        self._servers = ServerHandshakes(identity, random_bytes, self._admit_with_cap, self.stamps)
-        self._clients: dict[int, ClientHandshake] = {}
         self._by_remote: dict[int, tuple[Session, ...]] = {}
         """By the id that the neighbour chose: two neighbours may choose the same."""
-        self._reset_second = 0
-        self._resets_to: Counter[Any] = Counter()
-        """Resets of this second, by address."""
         self._ended: Counter[str] = Counter()
         """What the sessions that ended had counted."""
-        self._client_done: dict[int, Callable[[Session | str], None]] = {}
         self._active: dict[Session, None] = {}
-        self._out: deque[Datagram] = deque()
-        self._timers: list[tuple[float, int]] = []
-        self._timer_of: dict[int, float] = {}
         self._make_room_at = float("-inf")
-        self._hellos_count = 0
-        self._dead_timers = 0
-        """Replaced timers that were taken out before their time."""
-        self._scratch: ByteArray = np.empty(SCRATCH_BYTES, np.uint8)
-        self._landing: tuple[Store, int] | None = None
-        self._last: Session | None = None
+        self._replies = Replies(self.dropped)
+        self._timers = Timers()
+        """Of sessions and handshakes, by session id."""
+        self._door = Door(
+            identity,
+            random_bytes,
+            self._parameters,
+            self._admit_with_cap,
+            self._take_reset,
+            self.stamps,
+            self._timers,
+            self._replies,
+            Resets(identity, self.dropped),
+        )
+        self.landing_place = LandingPlace()
 
     # --- connecting -----------------------------------------------------------------------------
 
-    def connect(
-        self,
-        address: Any,
-        expected: GUID | None,
-        done: Callable[[Session | str], None],
-        now: float,
-    ) -> None:
+    def connect(self, address: Any, expected: GUID | None, done: Connected, now: float) -> None:
         """Begin a handshake; `done` gets the session, or a text that says why there is none."""
-        local_id = new_session_id(self._random_bytes)
-        self._clients[local_id] = ClientHandshake(
-            self.identity,
-            self._parameters(address),
-            address,
-            expected,
-            local_id,
-            self._random_bytes,
-            self.stamps.take(),
-            now,
-        )
-        self._client_done[local_id] = done
-        self._after_client(local_id, now)
+        self._door.call(address, expected, done, now)
         self._on_wake()
 
     def _parameters(self, address: Any) -> wire.Parameters:
@@ -203,33 +160,11 @@ class HopCore:
     # --- receiving ------------------------------------------------------------------------------
 
     def landing(self) -> list[memoryview]:
-        """Return where the next train shall be received: its likely place, then scratch space."""
-        self._landing = None
-        last = self._last
-        if last is not None:
-            place = last.receiver.incoming.landing()
-            if place is not None and place[1] < place[0].capacity:
-                self._landing = place
-                return [*place[0].landing(place[1]), self._scratch.data]
-        return [self._scratch.data]
+        """Return where the next train shall be received: its likely place, then scratch space.
 
-    def landing_run(self) -> tuple[Store, int, int, Any] | None:
-        """Return where the trains that end the transfer in hand belong, and who sends them.
-
-        The shell may receive several trains into these rows, one behind the other, as long as each
-        is full, and hand them over as one by `receive_run`; jumbo datagrams, whose headers land
-        apart, by `receive_split`.
+        `landing_place` has places for several trains.
         """
-        last = self._last
-        place = last.receiver.incoming.landing_run() if last is not None else None
-        if last is None or place is None:
-            return None
-        return *place, last.peer_address
-
-    @property
-    def scratch(self) -> memoryview:
-        """Space behind a landing place, for what turns out longer."""
-        return self._scratch.data
+        return self.landing_place.landing()
 
     def receive_run(self, rows: RowBuffer, row: int, length: int, address: Any, now: float) -> None:
         """Take in `length` bytes of full datagrams that landed in `rows` from `row` on."""
@@ -238,19 +173,6 @@ class HopCore:
             self._receive(array, length, min(rows.stride, length), (rows, row), address, now)
         except ProtocolError as error:
             self.dropped[error.reason] += 1
-
-    def landing_rows(self) -> tuple[ByteArray, int] | None:
-        """Return a place for a batch of datagrams, as an array and the bytes of each row."""
-        self._landing = None
-        last = self._last
-        place = last.receiver.incoming.landing() if last is not None else None
-        if place is None:
-            return None
-        rows, row = place
-        if isinstance(rows, FlatBuffer) or row >= rows.capacity:
-            return None
-        self._landing = place
-        return rows.bytes[row * rows.stride :], rows.stride
 
     def receive_elsewhere(
         self, array: ByteArray, length: int, row_bytes: int, address: Any, now: float
@@ -263,24 +185,11 @@ class HopCore:
 
     def receive_train(self, length: int, row_bytes: int, address: Any, now: float) -> None:
         """Take in a train of `length` bytes that was received into `landing()`."""
-        placed = self._landing
-        rows, row = placed if placed is not None else (None, 0)
-        if rows is None:
-            array = self._scratch
-        elif isinstance(rows, FlatBuffer):
-            array, placed = self._join(rows.landing(row), length), None
-        else:
-            array = rows.bytes[row * rows.stride :]
-            if length > len(array):
-                array, placed = self._join([array.data], length), None
+        array, placed = self.landing_place.find(length)
         try:
             self._receive(array, length, row_bytes, placed, address, now)
         except ProtocolError as error:
             self.dropped[error.reason] += 1
-
-    def _join(self, pieces: list[memoryview], length: int) -> ByteArray:
-        """Copy a train that lies in `pieces` and behind them in the scratch into one array."""
-        return np.frombuffer(join_front([*pieces, self._scratch.data], length), np.uint8)
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, address: Any, now: float
@@ -299,7 +208,7 @@ class HopCore:
             ):
                 check_address(session, address)
                 self._active[session] = None
-                self._last = session
+                self.landing_place.session = session
                 if session.receive_split(store, row, count, last_bytes, now):
                     return
         except ProtocolError as error:
@@ -307,7 +216,8 @@ class HopCore:
             return
         # They lie where others may be placed: take all of them out before looking at the first.
         sizes = [store.stride] * (count - 1) + [last_bytes]
-        wholes = [self._join(store.landing(row + at), size) for at, size in enumerate(sizes)]
+        join = self.landing_place.join
+        wholes = [join(store.landing(row + at), size) for at, size in enumerate(sizes)]
         for whole in wholes:
             self.receive_elsewhere(whole, len(whole), len(whole), address, now)
 
@@ -328,7 +238,7 @@ class HopCore:
         if first == wire.DATA_BYTE and session is not None:
             check_address(session, address)
             self._active[session] = None
-            self._last = session
+            self.landing_place.session = session
             others = session.receive_rows(array, length, row_bytes, placed, now)
             for datagram in others:
                 try:
@@ -355,7 +265,7 @@ class HopCore:
         if session is not None:
             if first == wire.CONTROL_BYTE and address != session.peer_address:
                 for answer in session.receive_from_elsewhere(bytes(datagram), address, now):
-                    self._reply(answer)
+                    self._replies.add(answer)
                 self._active[session] = None
                 return
             check_address(session, address)
@@ -368,166 +278,25 @@ class HopCore:
                 array = np.frombuffer(datagram, np.uint8)
                 session.receive_rows(array, len(datagram), len(datagram), None, now)
             elif first == _CONFIRM_BYTE and not session.is_confirmed:
-                self._reply(session.ack_datagram(now))
+                self._replies.add(session.ack_datagram(now))
             else:
                 raise ProtocolError("unexpected_type", f"{first:#04x}")
             return
         if first >> 4 != wire.HOP_VERSION:
             raise ProtocolError("bad_version", f"{first >> 4}")
-        if first in _SESSION_BYTES and local_id not in self._clients:
-            self._reset(local_id, len(datagram), address, now)
-            raise ProtocolError("unknown_session")
-        if len(datagram) > wire.MIN_DATAGRAM_BYTES:
-            raise ProtocolError("unknown_session")
-        self._receive_handshake(first & 15, local_id, bytes(datagram), address, now)
-
-    def _receive_handshake(
-        self, kind: int, local_id: int, datagram: bytes, address: Any, now: float
-    ) -> None:
-        if kind == wire.DatagramType.HELLO:
-            self._hellos_count += 1
-            parameters = self._parameters(address)
-            answer = self._servers.receive_hello(datagram, address, parameters, now)
-            self._reply((address, [answer], len(answer)))
-            return
-        if kind == wire.DatagramType.CONFIRM:
-            proven = self._servers.receive_confirm(datagram, address)
-            if isinstance(proven, bytes):
-                self._reply((address, [proven], len(proven)))
-            else:
-                self._begin_inbound(proven, now)
-            return
-        client = self._clients.get(local_id)
-        if client is None or client.address != address:
-            if kind == wire.DatagramType.REJECT:
-                self._take_reset(datagram, address, now)
-            raise ProtocolError("unknown_session")
-        frames = b""
-        match kind:
-            case wire.DatagramType.RETRY:
-                client.receive_retry(datagram, now)
-            case wire.DatagramType.WELCOME:
-                client.receive_welcome(datagram, now)
-            case wire.DatagramType.CONTROL:
-                frames = client.receive_control(datagram)
-            case _:
-                raise ProtocolError("unexpected_type", str(kind))
-        self._after_client(local_id, now)
-        session = self.sessions.get(local_id)
-        if session is not None and kind == wire.DatagramType.CONTROL:
-            session.receive_frames(frames, now)
-
-    def _reset(self, local_id: int, asked_bytes: int, address: Any, now: float) -> None:
-        """Tell a neighbour of an earlier life that its session is not known here.
-
-        Never about a handshake under way: what was signed would end the session once it is up.
-        """
-        if asked_bytes < wire.REJECT_BYTES or local_id in self._servers:
-            return
-        second = int(now)
-        if second != self._reset_second:
-            self._reset_second = second
-            self._resets_to.clear()
-        resets_to = self._resets_to
-        if resets_to[address] >= RESETS_PER_ADDRESS or resets_to.total() >= RESETS_PER_S:
-            self.dropped["resets_full"] += 1
-            return
-        resets_to[address] += 1
-        signature = self.identity.sign(RESET_DOMAIN, local_id.to_bytes(8, "big"))
-        reset = wire.Reject(local_id, signature).to_bytes()
-        self._reply((address, [reset], len(reset)))
-
-    def _take_reset(self, datagram: bytes, address: Any, now: float) -> None:
-        """End the session that the neighbour does not know (any more): it was restarted."""
-        reject = wire.Reject.from_bytes(datagram)
-        sessions = self._by_remote.get(reject.session, ())
-        session = next((one for one in sessions if one.peer_address == address), None)
-        if session is None:
-            return
-        signed = reject.session.to_bytes(8, "big")
-        if not verify(session.public_key, RESET_DOMAIN, signed, reject.signature):
-            raise ProtocolError("bad_signature", "REJECT")
-        session.close("the neighbour was restarted")
-        self._end(session, now, tell=False)
-
-    def _after_client(self, local_id: int, now: float) -> None:
-        """Send what a client handshake wants sent, and finish it when it is over."""
-        client = self._clients[local_id]
-        datagram = client.take_datagram()
-        if datagram is not None:
-            self._reply((client.address, [datagram], len(datagram)))
-        if client.state is ClientState.UP:
-            assert client.welcome is not None and client.envelope is not None
-            del self._clients[local_id]
-            session = self._begin(
-                client.welcome.public_key,
-                client.welcome.parameters,
-                client.parameters,
-                client.address,
-                local_id,
-                client.welcome.own_session,
-                client.ring,
-                client.envelope,
-                now,
-            )
-            if client.rtt_s is not None:
-                session.rtt.add_sample(client.rtt_s, 0.0, now)
-            self._client_done.pop(local_id)(session)
-            self._tell(self._upper.neighbour_up, session)
-        elif client.state is ClientState.FAILED:
-            del self._clients[local_id]
-            self._client_done.pop(local_id)(client.failure)
-        else:
-            self._arm(local_id, client.next_timeout())
+        newcomer = self._door.receive(datagram, first, local_id, address, now)
+        if newcomer is not None:
+            self._begin(newcomer, now)
 
     # --- sessions -------------------------------------------------------------------------------
 
-    def _begin_inbound(self, half: HalfOpen, now: float) -> None:
-        guid = GUID.from_public_key(half.public_key)
-        for old in list(self.sessions.values()):
-            if old.guid == guid and old.instance == half.parameters.instance:
-                is_elsewhere = old.peer_address != half.address
-                old.close(SAME_KEY if is_elsewhere else "replaced by a new session")
-                # Where the old one still runs it must not take this for a restart of ours.
-                self._end(old, now, tell=is_elsewhere)
-        ring = half.make_ring()
-        session = self._begin(
-            half.public_key,
-            half.parameters,
-            half.own_parameters,
-            half.address,
-            half.local_id,
-            half.remote_id,
-            ring,
-            Envelope(half.remote_id, ring),
-            now,
-        )
-        session.rtt.add_sample(now - half.begun_at, 0.0, now)
-        session.receiver.acks.due_now = True
-        self._tell(self._upper.neighbour_up, session)
-
-    def _begin(
-        self,
-        public_key: bytes,
-        theirs: wire.Parameters,
-        ours: wire.Parameters,
-        address: Any,
-        local_id: int,
-        remote_id: int,
-        ring: KeyRing | None,
-        envelope: Envelope,
-        now: float,
-    ) -> Session:
+    def _begin(self, newcomer: Newcomer, now: float) -> None:
+        """Have a session with whom a handshake is over."""
+        agreement = newcomer.agreement
+        if newcomer.connected is None:
+            self._end_older(agreement, now)
         session = Session(
-            GUID.from_public_key(public_key),
-            public_key,
-            theirs,
-            address,
-            local_id,
-            remote_id,
-            min(theirs.max_datagram_bytes, ours.max_datagram_bytes),
-            ring,
-            envelope,
+            agreement,
             self.config,
             self._window_bytes,
             self.pool,
@@ -539,10 +308,37 @@ class HopCore:
             self._random_bytes,
             now,
         )
+        local_id, remote_id = session.local_id, session.remote_id
         self.sessions[local_id] = session
         self._by_remote[remote_id] = (*self._by_remote.get(remote_id, ()), session)
         self._active[session] = None
-        return session
+        if newcomer.connected is None:
+            session.receiver.acks.due_now = True
+        else:
+            newcomer.connected(session)
+        self._tell(self._upper.neighbour_up, session)
+        if newcomer.connected is not None and local_id in self.sessions:
+            session.receive_frames(newcomer.frames, now)
+
+    def _end_older(self, agreement: Agreement, now: float) -> None:
+        """End the sessions that the one takes the place of that was agreed on."""
+        instance = agreement.parameters.instance
+        for old in list(self.sessions.values()):
+            if old.guid == agreement.guid and old.instance == instance:
+                is_elsewhere = old.peer_address != agreement.address
+                old.close(SAME_KEY if is_elsewhere else "replaced by a new session")
+                # Where the old one still runs it must not take this for a restart of ours.
+                self._end(old, now, tell=is_elsewhere)
+
+    def _take_reset(self, reset: wire.Reject, address: Any, now: float) -> None:
+        """End the session that the neighbour does not know (any more): it was restarted."""
+        sessions = self._by_remote.get(reset.session, ())
+        session = next((one for one in sessions if one.peer_address == address), None)
+        if session is None:
+            return
+        check_reset(reset, session.public_key)
+        session.close("the neighbour was restarted")
+        self._end(session, now, tell=False)
 
     def _make_room(self, size: int, now: float) -> None:
         """Have unfinished transfers refused, so that one more body of `size` bytes can be held.
@@ -573,11 +369,11 @@ class HopCore:
             self._by_remote[session.remote_id] = others
         else:
             del self._by_remote[session.remote_id]
-        self._timer_of.pop(session.local_id, None)
-        if self._last is session:
-            self._last = None
+        self._timers.cancel(session.local_id)
+        if self.landing_place.session is session:
+            self.landing_place.session = None
         if tell:
-            self._reply(session.close_datagram())
+            self._replies.add(session.close_datagram())
         session.end()
         self._ended.update(session.counters())
         self._tell(self._upper.neighbour_down, session, session.close_reason)
@@ -585,13 +381,6 @@ class HopCore:
     def _wake(self, session: Session) -> None:
         self._active[session] = None
         self._on_wake()
-
-    def _reply(self, datagram: Datagram) -> None:
-        """Have a single datagram sent, unless so many wait that the socket must be stuck."""
-        if len(self._out) < MAX_REPLIES_COUNT:
-            self._out.append(datagram)
-        else:
-            self.dropped["replies_full"] += 1
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:
         """Call the layer above; a fault of its own costs nobody else anything."""
@@ -609,28 +398,22 @@ class HopCore:
         for session in self.sessions.values():
             if session.peer_address == address:
                 session.suspect(now)
-                self._arm(session.local_id, now)
-        for local_id, client in self._clients.items():
-            if client.address == address:
-                client.suspect(now)
-                self._arm(local_id, client.next_timeout())
+                self._timers.arm(session.local_id, now)
+        self._door.suspect(address, now)
 
     def close(self, reason: str, now: float) -> None:
         """End every session; `datagrams_to_send` then holds the farewells."""
         for session in list(self.sessions.values()):
             session.close(reason)
             self._end(session, now, tell=True)
-        for local_id, done in list(self._client_done.items()):
-            self._clients.pop(local_id, None)
-            done(reason)
-        self._client_done.clear()
+        self._door.close(reason)
 
     # --- sending --------------------------------------------------------------------------------
 
     @property
     def has_more(self) -> bool:
         """Some session used up its turn and may have more to send."""
-        return bool(self._active or self._out)
+        return bool(self._active or self._replies)
 
     def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
         """Yield what is to be sent now; the buffers of each hold until the next is asked for.
@@ -645,7 +428,7 @@ class HopCore:
             else:
                 # Either the neighbour closed it or the layer above did; tell him in both cases.
                 self._end(session, now, tell=True)
-        yield from self._take_replies()
+        yield from self._replies.take()
         for session in turns:
             if session not in self._active:
                 continue
@@ -658,12 +441,8 @@ class HopCore:
             if bursts < BURSTS_PER_TURN:
                 self._active.pop(session, None)
             if session.is_up:
-                self._arm(session.local_id, session.next_timeout())
-        yield from self._take_replies()
-
-    def _take_replies(self) -> Iterator[Datagram]:
-        while self._out:
-            yield self._out.popleft()
+                self._timers.arm(session.local_id, session.next_timeout())
+        yield from self._replies.take()
 
     def _guarded(
         self, session: Session, datagrams: Iterator[Datagram], now: float
@@ -678,50 +457,32 @@ class HopCore:
 
     # --- timers ---------------------------------------------------------------------------------
 
-    def _arm(self, local_id: int, deadline: float) -> None:
-        """Have a look at this session or handshake at `deadline`; never later than asked before."""
-        known = self._timer_of.get(local_id)
-        if known is None or deadline < known:
-            self._timer_of[local_id] = deadline
-            heapq.heappush(self._timers, (deadline, local_id))
-            if len(self._timers) > len(self._timer_of) + TIMER_SLACK_COUNT:
-                self._dead_timers += len(self._timers) - len(self._timer_of)
-                self._timers = [(at, number) for number, at in self._timer_of.items()]
-                heapq.heapify(self._timers)
-
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` must be called, or None."""
-        timers = self._timers
-        while timers and self._timer_of.get(timers[0][1]) != timers[0][0]:
-            heapq.heappop(timers)
-        return timers[0][0] if timers else None
+        return self._timers.next_deadline()
 
     def handle_timeout(self, now: float) -> None:
         """Run every timer that is due; then ask `datagrams_to_send`."""
-        for _ in range(len(self._timers)):
-            deadline = self.next_timeout()
-            if deadline is None or deadline > now:
-                return
-            _, local_id = heapq.heappop(self._timers)
-            self._timer_of.pop(local_id, None)
+        for local_id in self._timers.take_due(now):
             session = self.sessions.get(local_id)
-            if session is not None:
-                for datagram in self._guarded(session, session.handle_timeout(now), now):
-                    self._reply(datagram)
-                if local_id in self.sessions:
-                    self._active[session] = None
-            elif local_id in self._clients:
-                self._clients[local_id].handle_timeout(now)
-                self._after_client(local_id, now)
+            if session is None:
+                self._door.handle_timeout(local_id, now)
+                continue
+            for datagram in self._guarded(session, session.handle_timeout(now), now):
+                self._replies.add(datagram)
+            if local_id in self.sessions:
+                self._active[session] = None
+
+    # --- figures --------------------------------------------------------------------------------
 
     @property
     def strangers_count(self) -> int:
         """Datagrams so far that belong to no session: HELLOs, and sessions that are not known."""
-        return self._hellos_count + self.dropped["unknown_session"]
+        return self._door.hellos_count + self.dropped["unknown_session"]
 
     def known_ids(self) -> list[int]:
         """Return every session id that a datagram may carry which is no stranger's."""
-        return [*self.sessions, *self._clients, *self._servers.local_ids()]
+        return [*self.sessions, *self._door.local_ids()]
 
     def counters(self) -> dict[str, int]:
         """Return what only ever grows, of this node's sessions past and present, for metrics."""
@@ -731,10 +492,8 @@ class HopCore:
             total.update(session.counters())
         return {
             **total,
-            "half_open_forgotten": self._servers.forgotten_count,
-            "stamps_forgotten": self.stamps.forgotten_count,
-            "addresses_forgotten": self._servers.addresses_forgotten_count,
-            "dead_timers": self._dead_timers,
+            **self._door.counters(),
+            "dead_timers": self._timers.dead_count,
             "buffers_freed": self.pool.freed_count,
         }
 
@@ -743,7 +502,7 @@ class HopCore:
         sessions = self.sessions.values()
         return {
             "neighbours": len(self.sessions),
-            "half_open": len(self._servers),
+            "half_open": self._door.half_open_count,
             "held_bytes": sum(s.receiver.credit.held_bytes for s in sessions),
             "queued_bytes": sum(s.sender.queued_bytes for s in sessions),
             "in_flight_bytes": sum(s.sender.in_flight_bytes for s in sessions),

@@ -21,6 +21,7 @@ from typing import Any
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.address_rate import AddressRate
+from packetcloud.chunk.hop.agreement import Agreement
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.keys import Exchange, KeyRing, confirm_tag, extract
 from packetcloud.chunk.hop.stamps import MAX_JUMP, Stamps
@@ -176,6 +177,21 @@ class ClientHandshake:
         self.state = ClientState.UP
         return frames
 
+    def agreement(self) -> Agreement:
+        """Return what the session begins with; only when the state is UP."""
+        assert self.welcome is not None and self.envelope is not None and self.rtt_s is not None
+        return Agreement(
+            self.welcome.public_key,
+            self.welcome.parameters,
+            self.parameters,
+            self.address,
+            self.local_id,
+            self.welcome.own_session,
+            self.ring,
+            self.envelope,
+            self.rtt_s,
+        )
+
     def suspect(self, now: float) -> None:
         """The network says that nobody listens there: a hint, so one more try, then give up."""
         if not self._is_suspect:
@@ -228,6 +244,21 @@ class HalfOpen:
     def make_ring(self) -> KeyRing | None:
         """Return the keys of the session; None when it is open."""
         return make_ring(self.suite, self.secret, is_client=False)
+
+    def agreement(self, now: float) -> Agreement:
+        """Return what the session begins with, once the stranger has proved himself."""
+        ring = self.make_ring()
+        return Agreement(
+            self.public_key,
+            self.parameters,
+            self.own_parameters,
+            self.address,
+            self.local_id,
+            self.remote_id,
+            ring,
+            Envelope(self.remote_id, ring),
+            now - self.begun_at,
+        )
 
 
 class ServerHandshakes:

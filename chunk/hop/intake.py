@@ -46,6 +46,7 @@ class Intake:
 
     def __init__(self, core: HopCore, sock: socket.socket, read_errors: Callable[[], None]) -> None:
         self._core = core
+        self._place = core.landing_place
         self._socket = sock
         self._read_errors = read_errors
         recvmmsg = load_recvmmsg()
@@ -86,7 +87,7 @@ class Intake:
         Raises:
             BlockingIOError: there is nothing.
         """
-        place = self._core.landing_run()
+        place = self._place.landing_run()
         if place is None:
             return 0
         store, first, end, expected = place
@@ -99,7 +100,7 @@ class Intake:
     ) -> int:
         """Receive full trains of `expected` into rows [first, end)."""
         core = self._core
-        stride, memory, scratch = rows.stride, rows.memory, core.scratch
+        stride, memory, scratch = rows.stride, rows.memory, self._place.scratch
         receive = self._socket.recvmsg_into
         row, length = first, 0
         other: tuple[bytearray, int, Any] | None = None
@@ -137,7 +138,7 @@ class Intake:
     ) -> int:
         """Receive jumbo datagrams of `expected`, their headers apart and their shares in place."""
         core = self._core
-        stride, scratch = store.stride, core.scratch
+        stride, scratch = store.stride, self._place.scratch
         receive = self._socket.recvmsg_into
         row, length, last_bytes = first, 0, 0
         other: tuple[bytearray, int, Any] | None = None
@@ -180,7 +181,7 @@ class Intake:
         Raises:
             BlockingIOError: there is nothing.
         """
-        buffers = self._core.landing()
+        buffers = self._place.landing()
         length, ancillary, _, address = self._socket.recvmsg_into(buffers, _ANCILLARY_BYTES)
         row_bytes = _row_bytes(ancillary, length)
         if not length:
@@ -195,7 +196,7 @@ class Intake:
     def _receive_batch(self) -> int:
         """Receive many single datagrams; returns their bytes, 0 when there is no place for them."""
         core = self._core
-        place = core.landing_rows()
+        place = self._place.landing_rows()
         if place is None or self._batch is None or place[1] > JUMBO_BYTES:
             return 0
         self._batches_left -= 1

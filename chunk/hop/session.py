@@ -12,6 +12,7 @@ from typing import Any
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.address_proof import AddressProof
+from packetcloud.chunk.hop.agreement import Agreement
 from packetcloud.chunk.hop.api import (
     MAX_PREFIX_BYTES,
     Body,
@@ -24,8 +25,6 @@ from packetcloud.chunk.hop.api import (
     Settlement,
 )
 from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store, StoredBody
-from packetcloud.chunk.hop.envelope import Envelope
-from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.path_mtu import PathMtu
 from packetcloud.chunk.hop.receiver import Receiver
 from packetcloud.chunk.hop.rekey import Rekeying
@@ -33,7 +32,6 @@ from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.hop.suites import Suite
 from packetcloud.chunk.messages import BodyKind
-from packetcloud.chunk.names import GUID
 from packetcloud.chunk.reasons import Reason
 
 BURSTS_PER_TURN = 4
@@ -79,15 +77,7 @@ class Session:
 
     def __init__(
         self,
-        guid: GUID,
-        public_key: bytes,
-        parameters: wire.Parameters,
-        address: Any,
-        local_id: int,
-        remote_id: int,
-        stride: int,
-        ring: KeyRing | None,
-        envelope: Envelope,
+        agreement: Agreement,
         config: HopConfig,
         window_bytes: int,
         pool: BufferPool,
@@ -99,14 +89,15 @@ class Session:
         random_bytes: Callable[[int], bytes],
         now: float,
     ) -> None:
-        self.guid = guid
-        self.public_key = public_key
+        parameters, ring, envelope = agreement.parameters, agreement.ring, agreement.envelope
+        self.guid = agreement.guid
+        self.public_key = agreement.public_key
         self.role = Role(parameters.role)
         self.instance = parameters.instance
-        self.peer_address = address
-        self.local_id = local_id
-        self.remote_id = remote_id
-        self.stride = stride
+        self.peer_address = agreement.address
+        self.local_id = agreement.local_id
+        self.remote_id = agreement.remote_id
+        self.stride = stride = agreement.datagram_bytes
         self.suite = ring.suite if ring is not None else Suite.OPEN
         self._is_open = ring is None
         self.is_up = True
@@ -164,7 +155,7 @@ class Session:
             make_room,
         )
         self.sender = Sender(
-            remote_id,
+            agreement.remote_id,
             stride,
             parameters.max_body_bytes,
             parameters.credit_bytes,
@@ -176,6 +167,7 @@ class Session:
             self._settle,
             (lambda: SKIP_AFTER_COUNT + random_bytes(1)[0] % SKIP_AFTER_COUNT) if ring else None,
         )
+        self.rtt.add_sample(agreement.rtt_s, 0.0, now)
 
     # --- hop.api.Neighbour ----------------------------------------------------------------------
 

@@ -34,8 +34,6 @@ class Life(Link):
         """The process ends without a word, and begins again with the same key."""
         old = self.cores[address]
         self.uppers[address] = Upper()
-        core = self.core(address, old.role, None, 1472)
-        core.identity = old.identity
         saved = old.stamps.to_bytes() if keep else None
         self.cores[address] = HopCore(
             old.identity, old.role, old.config, self.uppers[address], self.random.randbytes,

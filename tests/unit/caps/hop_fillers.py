@@ -16,12 +16,14 @@ from packetcloud.chunk.hop.address_rate import ADDRESSES_COUNT
 from packetcloud.chunk.hop.api import HopConfig, Role
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT, BatchReceiver
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, rows_class
-from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESETS_PER_S, TIMER_SLACK_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT, Outlet
+from packetcloud.chunk.hop.replies import MAX_REPLIES_COUNT
+from packetcloud.chunk.hop.resets import RESETS_PER_S
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.hop.stamps import PEERS_COUNT
+from packetcloud.chunk.hop.timers import TIMER_SLACK_COUNT
 from packetcloud.chunk.hop.train_headers import MAX_TRAIN_ROWS
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
@@ -46,8 +48,8 @@ def neighbours() -> Filled:
     def attach(instance: int) -> Session | str:
         address = (f"198.51.100.{100 + instance}", 4000)
         scene.uppers[address] = type(scene.uppers[VICTIM])()
-        core = scene.core(address, Role.HOST, replace(config, instance=instance), 1472)
-        core.identity = first.identity
+        mine = replace(config, instance=instance)
+        core = scene.core(address, Role.HOST, mine, 1472, first.identity)
         scene.cores[address] = core
         result: list[Session | str] = []
         core.connect(VICTIM, None, result.append, scene.now)
@@ -115,7 +117,7 @@ def addresses_that_began() -> Filled:
     """HELLOs from ever new addresses, each of which would cost a signature."""
     scene = Scene()
     assert scene.honest_goes_on()
-    rate = scene.victim._servers._rate
+    rate = scene.victim._door._servers._rate
 
     def come(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
@@ -159,12 +161,12 @@ def replies() -> Filled:
     def knock(times: int) -> tuple[int, int]:
         for _ in range(times):
             scene.receive(VICTIM, ("203.0.113.1", 4000), [bytes(buffers[0])])
-        return len(victim._out), victim.dropped["replies_full"]
+        return len(victim._replies), victim.dropped["replies_full"]
 
     at_cap, counted = knock(MAX_REPLIES_COUNT)
     beyond, counted_beyond = knock(100)
     goes_on = scene.honest_goes_on()
-    left = len(victim._out)
+    left = len(victim._replies)
     return Filled(MAX_REPLIES_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
@@ -174,17 +176,17 @@ def resets() -> Filled:
     scene = Scene()
     assert scene.honest_goes_on()
     scene.now = math.ceil(scene.now)
-    victim = scene.victim
+    victim, told = scene.victim, scene.victim._door._resets._told
 
     def stray(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
             stray = wire.encode_control(number, 1, [wire.PaddingFrame(60).to_bytes()])
             scene.receive(VICTIM, (f"203.0.113.{number % 200}", 4000), [stray])
-        return victim._resets_to.total(), victim.dropped["resets_full"]
+        return told.total(), victim.dropped["resets_full"]
 
     at_cap, counted = stray(1, RESETS_PER_S + 1)
     beyond, counted_beyond = stray(RESETS_PER_S + 1, 5000)
-    assert len(victim._resets_to) <= RESETS_PER_S
+    assert len(told) <= RESETS_PER_S
     goes_on = scene.honest_goes_on()
     scene.step(2.0)
     left = stray(1, 2)[0] - 1
@@ -200,7 +202,7 @@ def timers() -> Filled:
     hostile = [scene.hostile(number) for number in range(1, 13)]
 
     def stale() -> int:
-        return len(victim._timers) - len(victim._timer_of)
+        return victim._timers.replaced_count
 
     largest = [0, 0]
     for index in range(1000):

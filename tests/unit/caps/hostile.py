@@ -39,11 +39,16 @@ class Scene(Link):
         del self.cores[A]
 
     def core(
-        self, address: Any, role: Role, config: HopConfig | None, datagram_bytes: int
+        self,
+        address: Any,
+        role: Role,
+        config: HopConfig | None,
+        datagram_bytes: int,
+        identity: Identity | None = None,
     ) -> HopCore:
         """Return a node whose links are all private: what is sealed is no less hostile."""
         config = replace(config or HopConfig(), private_links=("0.0.0.0/0",))
-        return super().core(address, role, config, datagram_bytes)
+        return super().core(address, role, config, datagram_bytes, identity)
 
     @property
     def victim(self) -> HopCore:

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from packetcloud.chunk.hop import core, wire
+from packetcloud.chunk.hop import door, wire
 from packetcloud.chunk.hop.api import HopConfig, Role
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.messages import BodyKind
@@ -200,7 +200,7 @@ def test_a_neighbour_that_took_anothers_session_id_is_in_nobodys_way(
     assert scene.honest_goes_on()
     honest = next(s for s in scene.victim.sessions.values() if s.peer_address == HONEST)
     with monkeypatch.context() as patch:
-        patch.setattr(core, "new_session_id", lambda _: honest.remote_id)
+        patch.setattr(door, "new_session_id", lambda _: honest.remote_id)
         hostile = scene.hostile()
     assert hostile.theirs.remote_id == honest.remote_id
     if leaves:
@@ -208,8 +208,7 @@ def test_a_neighbour_that_took_anothers_session_id_is_in_nobodys_way(
         scene.step(0.05)
         assert not hostile.theirs.is_up
     identity = scene.cores[HONEST].identity
-    scene.cores[HONEST] = scene.core(HONEST, Role.HOST, None, DATAGRAM_BYTES)
-    scene.cores[HONEST].identity = identity
+    scene.cores[HONEST] = scene.core(HONEST, Role.HOST, None, DATAGRAM_BYTES, identity)
     honest.send(BodyKind.CHUNK, b"", b"x", object())
     scene.step(0.5)
     assert not honest.is_up

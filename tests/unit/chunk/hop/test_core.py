@@ -18,8 +18,10 @@ from packetcloud.chunk.hop.api import (
     Role,
     Settlement,
 )
-from packetcloud.chunk.hop.core import MAX_REPLIES_COUNT, RESET_DOMAIN, RESETS_PER_S, HopCore
+from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.envelope import Envelope
+from packetcloud.chunk.hop.replies import MAX_REPLIES_COUNT
+from packetcloud.chunk.hop.resets import RESET_DOMAIN, RESETS_PER_S
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
@@ -96,10 +98,15 @@ class Link:
         self.on_datagram: Callable[[Any, bytes], bool] = lambda address, datagram: True
 
     def core(
-        self, address: Any, role: Role, config: HopConfig | None, datagram_bytes: int
+        self,
+        address: Any,
+        role: Role,
+        config: HopConfig | None,
+        datagram_bytes: int,
+        identity: Identity | None = None,
     ) -> HopCore:
         return HopCore(
-            Identity(self.random.randbytes(32)),
+            identity or Identity(self.random.randbytes(32)),
             role,
             config or HopConfig(),
             self.uppers[address],
@@ -596,7 +603,7 @@ def test_replies_to_strangers_are_capped_while_the_socket_is_stuck() -> None:
     link = Link()
     core = link.cores[B]
     for number in range(MAX_REPLIES_COUNT + 1):
-        core._reply((("198.51.100.7", number), [b"x"], 1))
+        core._replies.add((("198.51.100.7", number), [b"x"], 1))
     assert core.dropped["replies_full"] == 1
     assert len(list(core.datagrams_to_send(link.now))) == MAX_REPLIES_COUNT
 

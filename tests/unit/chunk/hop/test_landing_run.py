@@ -25,7 +25,7 @@ def test_no_run_lands_behind_the_end_of_a_transfer_that_has_a_hole() -> None:
     receiver = link.cores[B].sessions[next(iter(link.cores[B].sessions))].receiver
     link.run(lambda: any(one.high == one.segments for one in receiver.incoming.transfers.values()))
     assert link.uppers[B].bodies == []
-    assert link.cores[B].landing_run() is None
+    assert link.cores[B].landing_place.landing_run() is None
     missing[0] = False
     link.run(lambda: bool(link.uppers[A].settled))
     assert link.uppers[B].bodies == [bytes(20_000)]

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from packetcloud.chunk.hop.api import Refusal, Role
-from packetcloud.chunk.hop.core import RESETS_PER_ADDRESS, HopCore
+from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.envelope import Envelope
+from packetcloud.chunk.hop.resets import RESETS_PER_ADDRESS
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 from tests.unit.chunk.hop.test_core import A, B, Link
