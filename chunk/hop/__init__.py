@@ -42,10 +42,12 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `stride_change`       datagrams of another size
 - `sender`      bodies in, bursts out, settlements up
 - `path_mtu`    how large a datagram the path takes
+- `stride_negotiation`  the size of full datagrams, agreed on each way
+- `liveness`    whether a neighbour lives
 - `rekey`       new keys inside a session
 - `address_proof`       whether a neighbour is where its datagrams come from now
 - `agreement`   what a handshake ends with, and a session begins with
-- `session`     one sender, one receiver, keep-alive
+- `session`     one sender, one receiver, and what goes on between them
 - `address_rate`        how often one address may begin a handshake
 - `stamps`      which handshakes are newer than which
 - `handshake`   HELLO, WELCOME, CONFIRM

@@ -1,4 +1,4 @@
-"""One established session with a neighbour: a sender, a receiver and the timers between them.
+"""One established session with a neighbour: a sender, a receiver and what goes on between them.
 
 Source: docs/protocol/hop.md, "Sessions".
 """
@@ -25,11 +25,12 @@ from packetcloud.chunk.hop.api import (
     Settlement,
 )
 from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store, StoredBody
-from packetcloud.chunk.hop.path_mtu import PathMtu
+from packetcloud.chunk.hop.liveness import Liveness
 from packetcloud.chunk.hop.receiver import Receiver
 from packetcloud.chunk.hop.rekey import Rekeying
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
+from packetcloud.chunk.hop.stride_negotiation import StrideNegotiation
 from packetcloud.chunk.hop.suites import Suite
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
@@ -38,10 +39,6 @@ BURSTS_PER_TURN = 4
 """Bursts that one session sends before the next session has its turn: 2 MiB."""
 REFUSAL_REPEAT_S = 0.05
 """Refusals are repeated this often until the sender has confirmed them."""
-SUSPECT_TIMEOUT_S = 0.25
-"""A neighbour whose host says that its port is closed has this long to answer a probe, or twice as
-long as an answer may take on the path, whichever is more."""
-
 SKIP_AFTER_COUNT = 32
 """After 32 to 63 bursts of a sealed session one number is left out, at random: a neighbour that
 acknowledges ahead of what arrives names it before long. Without seals links may alter numbers."""
@@ -111,15 +108,6 @@ class Session:
         self._answer: Datagram | None = None
         """The PATH_RESPONSE that is due."""
         self.moves = 0
-        self._mtu: PathMtu | None = None
-        """In an open session the routes are taken at their word."""
-        if ring is not None:
-            self._mtu = PathMtu(stride, now)
-            envelope.max_probe_bytes = max(stride, wire.MAX_CONTROL_BYTES)
-        self._arrived_bytes: int | None = None
-        """The size of a probe that arrived, to be said."""
-        self._changed: tuple[int, int] | None = None
-        """The size of datagrams that the neighbour changed to, and its number, to be confirmed."""
         self._rekeying: Rekeying | None = None
         if ring is not None:
             self._rekeying = Rekeying(
@@ -132,13 +120,10 @@ class Session:
                 is_client=ring.is_client,
             )
         self.rtt = RttEstimator()
-        self._config = config
         self._upper = upper
         self._wake = wake
         self._on_fault = on_fault
-        self._last_heard = now
-        self._last_probe = now
-        self._is_suspect = False
+        self._liveness = Liveness(config.idle_timeout_s, config.keepalive_s, now)
         self._withheld_acks = False
         """It sent, but acknowledged nothing for so long that the session ended."""
         self.receiver = Receiver(
@@ -167,6 +152,12 @@ class Session:
             self._settle,
             (lambda: SKIP_AFTER_COUNT + random_bytes(1)[0] % SKIP_AFTER_COUNT) if ring else None,
         )
+        self._negotiation: StrideNegotiation | None = None
+        """In an open session the routes are taken at their word."""
+        if ring is not None:
+            self._negotiation = StrideNegotiation(
+                stride, envelope, self.sender, self.receiver, self.rtt, now
+            )
         self.rtt.add_sample(agreement.rtt_s, 0.0, now)
 
     # --- hop.api.Neighbour ----------------------------------------------------------------------
@@ -261,7 +252,7 @@ class Session:
             return receiver.receive_rows(array, length, row_bytes, placed, now)
         finally:
             if self._is_open or receiver.fresh_segments > known:
-                self._heard(now)
+                self._liveness.heard(now)
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
@@ -273,12 +264,12 @@ class Session:
             return receiver.receive_split(store, row, count, last_bytes, now)
         finally:
             if self._is_open or receiver.fresh_segments > known:
-                self._heard(now)
+                self._liveness.heard(now)
 
     def receive_bundle(self, data: memoryview, now: float) -> None:
         """Take in a BUNDLE datagram. Raises: ProtocolError."""
         burst, count, records = self._envelope.open_bundle(data)
-        self._heard(now)
+        self._liveness.heard(now)
         self.receiver.receive_bundle(burst, count, records, len(data), now)
 
     def receive_control(self, datagram: bytes, now: float) -> None:
@@ -322,8 +313,8 @@ class Session:
         """The path is another one: what was known of the old one does not hold."""
         self.rtt.reset()
         self.sender.flight.restart_path()
-        if self._mtu is not None:
-            self._mtu.restart(now)
+        if self._negotiation is not None:
+            self._negotiation.restart(now)
 
     def _receive_ack(self, frame: wire.AckFrame, busy: tuple[int, ...], now: float) -> None:
         try:
@@ -342,7 +333,7 @@ class Session:
         Raises:
             ProtocolError: a frame breaks the format or lies; those before it were taken.
         """
-        self._heard(now)
+        self._liveness.heard(now)
         self.is_confirmed = True
         busy: tuple[int, ...] = ()
         has_ack = has_whole = False
@@ -354,8 +345,8 @@ class Session:
                     has_ack = True
                     known = self.sender.flight.largest_acked
                     self._receive_ack(frame, busy, now)
-                    if self._mtu is not None and self.sender.flight.largest_acked > known:
-                        self._mtu.note_heard()
+                    if self._negotiation is not None and self.sender.flight.largest_acked > known:
+                        self._negotiation.note_heard()
                 case wire.BusyFrame(flows):
                     busy = flows
                 case wire.WholeFrame():
@@ -398,39 +389,9 @@ class Session:
         self._answer = address, [response], len(response)
 
     def _receive_stride(self, frame: wire.StrideFrame) -> None:
-        if self._mtu is None:
+        if self._negotiation is None:
             raise ProtocolError("unexpected_stride", "in an open session")
-        match frame.step:
-            case wire.StrideStep.PROBE:
-                self._arrived_bytes = frame.stride_bytes
-            case wire.StrideStep.ARRIVED:
-                self._mtu.note_arrived(frame.stride_bytes)
-                self.sender.departures.large_since = None
-            case wire.StrideStep.CHANGE:
-                self.receiver.change_stride(frame)
-                self._changed = frame.stride_bytes, frame.burst
-            case wire.StrideStep.CHANGED:
-                self.sender.stride_changed(frame.stride_bytes, frame.burst)
-
-    def _stride_control(self, mtu: PathMtu, now: float) -> Iterator[Datagram]:
-        """Yield what is to be said about the size of datagrams."""
-        patience_s = self.rtt.probe_timeout_s(0)
-        if self._arrived_bytes is not None:
-            arrived = wire.StrideFrame(wire.StrideStep.ARRIVED, self._arrived_bytes)
-            yield self._control([arrived.to_bytes()])
-        if self._changed is not None:
-            changed = wire.StrideFrame(wire.StrideStep.CHANGED, *self._changed)
-            yield self._control([changed.to_bytes()])
-        self._arrived_bytes = self._changed = None
-        mtu.suspect(self.sender.departures.large_since, patience_s, now)
-        if mtu.must_ask(patience_s, now):
-            if self.sender.flight.unanswered_since is None:
-                yield self._control([self.sender.flight.probe(now)])
-        elif (size := mtu.probe_bytes(patience_s, now)) is not None:
-            yield self.peer_address, [self._envelope.probe(size)], size
-        self.sender.change_stride(mtu.stride_bytes)
-        for frame in self.sender.stride_frames(patience_s, now):
-            yield self._control([frame])
+        self._negotiation.receive(frame)
 
     def _receive_rekey(self, frame: wire.RekeyFrame, now: float) -> None:
         if self._rekeying is None:
@@ -443,17 +404,9 @@ class Session:
         """What went one way or the other, whichever is more."""
         return max(self.sender.flight.sent_bytes, self.receiver.acks.received_bytes)
 
-    def _heard(self, now: float) -> None:
-        self._last_heard = now
-        self._is_suspect = False
-
     def suspect(self, now: float) -> None:
         """The neighbour's host says that nobody listens: believe it unless it answers soon."""
-        if not self._is_suspect:
-            self._is_suspect = True
-            self._last_probe = float("-inf")
-            patience_s = max(SUSPECT_TIMEOUT_S, 2 * self.rtt.probe_timeout_s(0))
-            self._last_heard = min(self._last_heard, now - self._config.idle_timeout_s + patience_s)
+        self._liveness.suspect(self.rtt.probe_timeout_s(0), now)
 
     def _deliver(self, kind: BodyKind, body: Body) -> Refusal | Deferral | None:
         try:
@@ -501,8 +454,9 @@ class Session:
         if receiver.repairs.transfers:
             for question in receiver.repair_frames(self.rtt.probe_timeout_s(0), now):
                 yield self._control([question])
-        if self._mtu is not None:
-            yield from self._stride_control(self._mtu, now)
+        if self._negotiation is not None:
+            for datagram in self._negotiation.datagrams(now):
+                yield self.peer_address, [datagram], len(datagram)
 
     def bursts_to_send(self, now: float) -> Iterator[Datagram]:
         """Yield up to `BURSTS_PER_TURN` bursts, or what asks for leave to send more."""
@@ -531,18 +485,11 @@ class Session:
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` must be called at the latest."""
-        heard = self._last_heard
-        deadline = min(
-            heard + self._config.idle_timeout_s,
-            max(heard, self._last_probe) + self._config.keepalive_s,
-        )
-        waiting_since = self.sender.flight.unanswered_since
-        if waiting_since is not None:
-            deadline = min(deadline, waiting_since + self._config.idle_timeout_s)
+        deadline = self._liveness.next_timeout(self.sender.flight.unanswered_since)
         if self.receiver.acks.due_at is not None:
             deadline = min(deadline, self.receiver.acks.due_at)
-        if self._mtu is not None:
-            deadline = min(deadline, self._stride_deadline(self._mtu))
+        if self._negotiation is not None:
+            deadline = min(deadline, self._negotiation.next_timeout())
         if self._rekeying is not None:
             deadline = min(deadline, self._rekeying.next_timeout(self.rtt.probe_timeout_s(0)))
         if self.receiver.repairs.transfers:
@@ -550,23 +497,13 @@ class Session:
         sender_deadline = self.sender.next_timeout()
         return deadline if sender_deadline is None else min(deadline, sender_deadline)
 
-    def _stride_deadline(self, mtu: PathMtu) -> float:
-        patience_s = self.rtt.probe_timeout_s(0)
-        deadline = mtu.next_timeout()
-        change_at = self.sender.stride_at(patience_s)
-        if change_at is not None:
-            deadline = min(deadline, change_at)
-        suspect_at = mtu.suspect_at(self.sender.departures.large_since, patience_s)
-        return min(deadline, suspect_at) if suspect_at is not None else deadline
-
     def handle_timeout(self, now: float) -> Iterator[Datagram]:
         """Do what is due at `now`; `is_up` is False afterwards when the neighbour is gone."""
-        if now >= self._last_heard + self._config.idle_timeout_s:
+        if self._liveness.is_gone(now):
             self.is_up = False
-            self.close_reason = "port closed" if self._is_suspect else "no answer"
+            self.close_reason = "port closed" if self._liveness.is_suspect else "no answer"
             return
-        waiting_since = self.sender.flight.unanswered_since
-        if waiting_since is not None and now >= waiting_since + self._config.idle_timeout_s:
+        if self._liveness.is_withholding(self.sender.flight.unanswered_since, now):
             # It hears nothing of us, or keeps us waiting on purpose: what is on its way would grow.
             self._withheld_acks = True
             self.close("it acknowledges nothing")
@@ -579,9 +516,8 @@ class Session:
             receiver.acks.due_now = True
         receiver.incoming.rest(now)
         frames = list(self.sender.handle_timeout(now))
-        if now >= max(self._last_heard, self._last_probe) + self._config.keepalive_s:
+        if self._liveness.must_ask(now):
             frames.append(self.sender.flight.probe(now))
-            self._last_probe = now
         if frames:
             yield self._control(frames)
 
@@ -593,7 +529,7 @@ class Session:
             "duplicate_segments": receiver.duplicate_segments,
             "damaged_segments": receiver.damaged_segments,
             "moves": self.moves,
-            "mtu_fallbacks": self._mtu.fallbacks if self._mtu is not None else 0,
+            "mtu_fallbacks": self._negotiation.fallbacks if self._negotiation is not None else 0,
             "rekeyings": self._rekeying.count if self._rekeying is not None else 0,
             "probes": sender.probes,
             "received_bodies": receiver.custody.received_bodies,
