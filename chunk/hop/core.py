@@ -291,7 +291,7 @@ class HopCore:
     # --- sessions -------------------------------------------------------------------------------
 
     def _begin(self, newcomer: Newcomer, now: float) -> None:
-        """Have a session with whom a handshake is over."""
+        """Begin a session with a neighbour whose handshake is over."""
         agreement = newcomer.agreement
         if newcomer.connected is None:
             self._end_older(agreement, now)
@@ -321,7 +321,7 @@ class HopCore:
             session.receive_frames(newcomer.frames, now)
 
     def _end_older(self, agreement: Agreement, now: float) -> None:
-        """End the sessions that the one takes the place of that was agreed on."""
+        """End the sessions whose place the one takes that was agreed on."""
         instance = agreement.parameters.instance
         for old in list(self.sessions.values()):
             if old.guid == agreement.guid and old.instance == instance:

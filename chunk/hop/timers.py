@@ -1,7 +1,7 @@
 """When to look at which session or handshake next: one deadline each, the earliest first.
 
-A deadline that moves forward leaves the later one in the heap, where it is known to be dead by
-what is looked up beside it; taking it out at once would cost a search.
+A deadline that was replaced by an earlier one, or cancelled, stays in the heap and is passed over
+when its time comes: taking it out at once would cost a search.
 """
 
 from __future__ import annotations
