@@ -122,7 +122,7 @@ class HopCore:
             self.stamps,
             self._timers,
             self._replies,
-            Resets(identity, self.dropped),
+            Resets(identity, config.instance, self.dropped),
         )
         self.landing_place = LandingPlace()
 
@@ -336,7 +336,7 @@ class HopCore:
         session = next((one for one in sessions if one.peer_address == address), None)
         if session is None:
             return
-        check_reset(reset, session.public_key)
+        check_reset(reset, session.public_key, session.instance)
         session.close("the neighbour was restarted")
         self._end(session, now, tell=False)
 

@@ -8,20 +8,27 @@ Source: docs/protocol/hop.md.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from packetcloud.chunk.hop import wire
+from packetcloud.chunk.hop.resets import Resets
+from packetcloud.chunk.identity import Identity
 from tests.vectors.fields import Fields, plain_fields
 from tests.vectors.file import VectorFile
 from tests.vectors.hop_v2_invalid import bad_datagrams
 from tests.vectors.hop_v2_sealed import replay_tables, sealed_datagrams
 from tests.vectors.hop_v2_valid import (
+    SESSION,
     good_bundles,
     good_controls,
     good_handshakes,
     good_segments,
 )
+
+SEED = bytes(range(32))
+INSTANCES = (0, 7)
 
 
 def build() -> Fields:
@@ -41,11 +48,26 @@ def build() -> Fields:
         ],
         "sealed": sealed_datagrams(),
         "replay": replay_tables(),
+        "resets": [_reset(instance) for instance in INSTANCES],
         "invalid": [
             {"name": name, "kind": kind, "bytes": data.hex(), "reason": reason}
             for kind, table in bad_datagrams().items()
             for name, (data, reason) in table.items()
         ],
+    }
+
+
+def _reset(instance: int) -> Fields:
+    """Return what a bearer of the key of `SEED` says about a session that it does not know."""
+    identity = Identity(SEED)
+    reset = Resets(identity, instance, Counter()).reset(SESSION, wire.REJECT_BYTES, ("", 0), 0.0)
+    assert reset is not None
+    return {
+        "name": f"instance {instance}",
+        "seed": SEED.hex(),
+        "public_key": identity.public_key.hex(),
+        "instance": instance,
+        "bytes": reset.hex(),
     }
 
 

@@ -14,6 +14,7 @@ from packetcloud.chunk.hop.buffers import BufferPool, RowBuffer
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.replay import ReplayWindow
+from packetcloud.chunk.hop.resets import check_reset
 from tests.vectors import hop_v2
 from tests.vectors.fields import plain_fields
 
@@ -53,6 +54,16 @@ def test_datagrams(vector: dict[str, Any]) -> None:
         value: Any = hop_v2.DECODERS[kind](data)
         assert plain_fields(value) == fields
         assert value.to_bytes() == data
+
+
+@hop_v2.FILE.each("resets")
+def test_resets(vector: dict[str, Any]) -> None:
+    """A reset counts from the bearer of the key that signed it, and from no other."""
+    reset = wire.Reject.from_bytes(bytes.fromhex(vector["bytes"]))
+    public_key = bytes.fromhex(vector["public_key"])
+    check_reset(reset, public_key, vector["instance"])
+    with pytest.raises(ProtocolError, match="bad_signature"):
+        check_reset(reset, public_key, vector["instance"] + 1)
 
 
 @hop_v2.FILE.each("invalid")

@@ -21,7 +21,7 @@ from packetcloud.chunk.hop.api import (
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.replies import MAX_REPLIES_COUNT
-from packetcloud.chunk.hop.resets import RESET_DOMAIN, RESETS_PER_S
+from packetcloud.chunk.hop.resets import RESET_DOMAIN, RESETS_PER_S, signed_bytes
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
@@ -471,7 +471,7 @@ def test_a_forged_reset_ends_nothing() -> None:
     link = Link()
     neighbour = link.connect()
     signer = link.cores[B].identity
-    signature = signer.sign(RESET_DOMAIN, neighbour.remote_id.to_bytes(8, "big"))
+    signature = signer.sign(RESET_DOMAIN, signed_bytes(neighbour.remote_id, 0))
     right = wire.Reject(neighbour.remote_id, signature).to_bytes()
     wrong = wire.Reject(neighbour.remote_id ^ 2, signature).to_bytes()
     forged = wire.Reject(neighbour.remote_id, bytes(64)).to_bytes()
@@ -481,6 +481,32 @@ def test_a_forged_reset_ends_nothing() -> None:
     assert neighbour.is_up and not link.uppers[A].down
     assert link.cores[A].dropped == {"unknown_session": 2, "bad_signature": 1}
     link.receive(A, B, [right])
+    assert link.uppers[A].down == ["the neighbour was restarted"]
+
+
+def test_what_a_replica_does_not_know_ends_no_session_of_another() -> None:
+    """Two bearers of one key: a reset asked of one, with the session id of the other, is dropped
+    by whoever has that session; one of the bearer that it is with ends it."""
+    link = Link()
+    neighbour = link.connect()
+
+    def bearer(instance: int) -> HopCore:
+        return HopCore(
+            link.cores[B].identity, Role.ROUTER, HopConfig(instance=instance), Upper(),
+            link.random.randbytes, lambda _: 1472, 1 << 20, None, lambda: None,
+        )  # fmt: skip
+
+    def reset_of(core: HopCore) -> bytes:
+        asked = Envelope(neighbour.remote_id, None).control([wire.PaddingFrame(60).to_bytes()])
+        core.landing()[0][: len(asked)] = asked
+        core.receive_train(len(asked), len(asked), ("203.0.113.9", 9), link.now)
+        [(_, [reset], _)] = core.datagrams_to_send(link.now)
+        return bytes(reset)
+
+    link.receive(A, B, [reset_of(bearer(7))])
+    assert neighbour.is_up and not link.uppers[A].down
+    assert link.cores[A].dropped["bad_signature"] == 1
+    link.receive(A, B, [reset_of(bearer(0))])
     assert link.uppers[A].down == ["the neighbour was restarted"]
 
 
