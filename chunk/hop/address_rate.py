@@ -43,7 +43,7 @@ class AddressRate:
 
     def take(self, host: str, now: float) -> bool:
         """Take one token of `host`; False when it has none."""
-        bearer = _bearer(host)
+        bearer = bearer_of(host)
         left, at = self._buckets.pop(bearer, (self._burst, now))
         left = min(self._burst, left + (now - at) * self._per_s)
         allowed = left >= 1.0
@@ -54,7 +54,7 @@ class AddressRate:
         return allowed
 
 
-def _bearer(host: str) -> str | int:
+def bearer_of(host: str) -> str | int:
     """Return what all addresses have in common that one bearer of `host` can send from."""
     if ":" not in host:
         return host

@@ -181,7 +181,7 @@ def resets() -> Filled:
     def stray(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
             stray = wire.encode_control(number, 1, [wire.PaddingFrame(60).to_bytes()])
-            scene.receive(VICTIM, (f"203.0.113.{number % 200}", 4000), [stray])
+            scene.receive(VICTIM, (f"203.{number % 100}.113.{number % 200}", 4000), [stray])
         return told.total(), victim.dropped["resets_full"]
 
     at_cap, counted = stray(1, RESETS_PER_S + 1)

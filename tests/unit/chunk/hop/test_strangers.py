@@ -15,7 +15,7 @@ import pytest
 from packetcloud.chunk.hop.api import Refusal, Role
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.envelope import Envelope
-from packetcloud.chunk.hop.resets import RESETS_PER_ADDRESS
+from packetcloud.chunk.hop.resets import RESETS_PER_ADDRESS, RESETS_PER_NETWORK
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 from tests.unit.chunk.hop.test_core import A, B, Link
@@ -194,3 +194,32 @@ def test_one_flooder_leaves_resets_for_others() -> None:
     link.receive(B, A, [stray])
     told = [to for to, _, _ in core.datagrams_to_send(link.now)]
     assert told.count(SPOOFED) == RESETS_PER_ADDRESS and told.count(A) == 1
+
+
+@pytest.mark.parametrize("address", ["198.51.100.{}", "2001:db8:1:2::{}"])
+def test_one_network_leaves_resets_for_others(address: str) -> None:
+    """All addresses of one network together get few answers, one elsewhere gets its own."""
+    link = Link()
+    for number in range(1000):
+        stray = Envelope(number + 1, None).control([])
+        link.receive(B, (address.format(number % 200 + 1), number), [stray])
+    link.receive(B, A, [Envelope(4711, None).control([])])
+    told = [to for to, _, _ in link.cores[B].datagrams_to_send(link.now)]
+    assert len(told) == RESETS_PER_NETWORK + 1 and told.count(A) == 1
+
+
+def test_strangers_from_everywhere_do_not_suppress_resets() -> None:
+    """Sixty as each second begins, every one from another network: a neighbour of an earlier life
+    that asks in the same second is told."""
+    link = Link()
+    core: HopCore = link.cores[B]
+    for second in range(2000, 2010):
+        for number in range(60):
+            link.now = second + number * 0.001
+            stray = Envelope(second * 100 + number, None).control([])
+            link.receive(B, (f"198.{second % 100}.{number}.7", 9), [stray])
+        link.now = second + 0.5
+        link.receive(B, A, [Envelope(4711, None).control([])])
+        told = [to for to, _, _ in core.datagrams_to_send(link.now)]
+        assert told.count(A) == 1
+    assert not core.dropped["resets_full"]
