@@ -277,7 +277,7 @@ class HopCore:
             elif first == wire.DATA_BYTE:
                 array = np.frombuffer(datagram, np.uint8)
                 session.receive_rows(array, len(datagram), len(datagram), None, now)
-            elif first == _CONFIRM_BYTE and not session.is_confirmed:
+            elif first == _CONFIRM_BYTE and session.confirm and datagram == session.confirm:
                 self._replies.add(session.ack_datagram(now))
             else:
                 raise ProtocolError("unexpected_type", f"{first:#04x}")
@@ -314,6 +314,7 @@ class HopCore:
         self._active[session] = None
         if newcomer.connected is None:
             session.receiver.acks.due_now = True
+            session.confirm = newcomer.confirm
         else:
             newcomer.connected(session)
         self._tell(self._upper.neighbour_up, session)

@@ -45,6 +45,8 @@ class Newcomer:
     agreement: Agreement
     connected: Connected | None = None
     """Who asked for the session here; None: the neighbour called."""
+    confirm: bytes = b""
+    """Where the neighbour called: the CONFIRM, which is answered again if it says it again."""
     frames: bytes = b""
     """Where this node called: what the neighbour has said on the session."""
 
@@ -186,7 +188,7 @@ class Door:
         if isinstance(proven, bytes):
             self._reply(address, proven)
             return None
-        return Newcomer(proven.agreement(now))
+        return Newcomer(proven.agreement(now), confirm=datagram)
 
     def _receive_answer(
         self, call: _Call, datagram: bytes, kind: int, now: float
@@ -207,7 +209,7 @@ class Door:
         if client.state is not ClientState.UP:
             return None
         del self._calls[client.local_id]
-        return Newcomer(client.agreement(), call.connected, frames)
+        return Newcomer(client.agreement(), call.connected, frames=frames)
 
     def _reset(self, local_id: int, asked_bytes: int, address: Any, now: float) -> None:
         """Tell a neighbour of an earlier life that its session is not known here.

@@ -98,8 +98,9 @@ class Session:
         self.suite = ring.suite if ring is not None else Suite.OPEN
         self._is_open = ring is None
         self.is_up = True
-        self.is_confirmed = False
-        """The neighbour has spoken on the session: its handshake is over too."""
+        self.confirm = b""
+        """The CONFIRM that began the session, until the neighbour has spoken on it: then its
+        handshake is over too."""
         self.close_reason = ""
         self._envelope = envelope
         self._proof = AddressProof(random_bytes)
@@ -334,7 +335,7 @@ class Session:
             ProtocolError: a frame breaks the format or lies; those before it were taken.
         """
         self._liveness.heard(now)
-        self.is_confirmed = True
+        self.confirm = b""
         busy: tuple[int, ...] = ()
         has_ack = has_whole = False
         for frame in wire.decode_frames(frames):

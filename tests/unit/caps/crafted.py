@@ -252,7 +252,7 @@ OUTCOMES: dict[str, tuple[str, str, str]] = {
     "HELLO in a session": ("unexpected_type", "", ""),
     "RETRY in a session": ("unexpected_type", "", ""),
     "WELCOME in a session": ("unexpected_type", "", ""),
-    "CONFIRM in a session": ("", "CONTROL", ""),
+    "CONFIRM in a session": ("unexpected_type", "", ""),
     "REJECT in a session": ("unexpected_type", "", ""),
     "DATA, session 0": ("unknown_session", "REJECT", ""),
     "BUNDLE, session 0": ("unknown_session", "REJECT", ""),

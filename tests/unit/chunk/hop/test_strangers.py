@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Refusal, Role
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.envelope import Envelope
@@ -223,3 +224,25 @@ def test_strangers_from_everywhere_do_not_suppress_resets() -> None:
         told = [to for to, _, _ in core.datagrams_to_send(link.now)]
         assert told.count(A) == 1
     assert not core.dropped["resets_full"]
+
+
+def test_garbage_in_place_of_a_confirm_draws_nothing() -> None:
+    """While a neighbour has not spoken on its session only the CONFIRM that began it is answered,
+    with the ACK that may have been lost; 12 bytes of its type, or another tag, are dropped."""
+    link = Link()
+    confirms: list[bytes] = []
+
+    def hold(source: Any, datagram: bytes) -> bool:
+        if source == A and datagram[0] & 15 == wire.DatagramType.CONFIRM:
+            confirms.append(datagram)
+        return source == A
+
+    link.on_datagram = lambda source, datagram: source == B or hold(source, datagram)
+    link.cores[A].connect(B, None, lambda _: None, link.now)
+    link.run(lambda: bool(link.uppers[B].up))
+    (confirm, *_) = confirms
+    wrong = confirm[:-1] + bytes([confirm[-1] ^ 1])
+    for garbage in (confirm[:12], confirm[:-1], confirm + b"x", confirm[:12] + bytes(80), wrong):
+        assert not answers(link, A, garbage)
+    (answer,) = answers(link, A, confirm)
+    assert len(answer) <= len(confirm)
