@@ -362,9 +362,9 @@ class HopCore:
 
     def _end(self, session: Session, now: float, *, tell: bool) -> None:
         """Take a session out and tell both neighbours of it: the one below and the one above."""
+        self._active.pop(session, None)
         if self.sessions.pop(session.local_id, None) is None:
             return
-        self._active.pop(session, None)
         others = tuple(o for o in self._by_remote[session.remote_id] if o is not session)
         if others:
             self._by_remote[session.remote_id] = others
@@ -380,6 +380,10 @@ class HopCore:
         self._tell(self._upper.neighbour_down, session, session.close_reason)
 
     def _wake(self, session: Session) -> None:
+        """Have a session asked what it has to send, unless it is gone: a body that it delivered may
+        be released much later."""
+        if session.local_id not in self.sessions:
+            return
         self._active[session] = None
         self._on_wake()
 

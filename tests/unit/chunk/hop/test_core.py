@@ -484,6 +484,28 @@ def test_a_forged_reset_ends_nothing() -> None:
     assert link.uppers[A].down == ["the neighbour was restarted"]
 
 
+def test_a_body_released_after_its_session_is_over_leaves_nothing_to_do() -> None:
+    """The layer above may keep a body for long; the node does not turn for one that is gone."""
+    link = Link(config=HopConfig(credit_bytes=100_000))
+    kept: list[Any] = []
+    upper = link.uppers[B]
+    upper.body_received = lambda neighbour, kind, body: kept.append(body)  # type: ignore[method-assign]
+    neighbour = link.connect()
+    neighbour.send(BodyKind.CHUNK, b"", bytes(90_000), "x")
+    link.run(lambda: bool(kept))
+    neighbour.close("over")
+    link.run(lambda: bool(upper.down))
+    core = link.cores[B]
+    list(core.datagrams_to_send(link.now))
+    assert not core.has_more
+    for body in kept:
+        body.release()
+    assert not core.has_more
+    for _ in range(3):
+        list(core.datagrams_to_send(link.now))
+    assert not core.has_more and core.pool.held_bytes == 0
+
+
 def test_what_a_replica_does_not_know_ends_no_session_of_another() -> None:
     """Two bearers of one key: a reset asked of one, with the session id of the other, is dropped
     by whoever has that session; one of the bearer that it is with ends it."""
