@@ -159,7 +159,7 @@ def test_a_change_of_size_that_was_overtaken_by_the_next_one_is_not_believed(
     link = NarrowLink()
     ours = link.connect()
     (theirs,) = link.cores[B].sessions.values()
-    assert ours._mtu is not None
+    assert ours._negotiation is not None
     end = link.now + 1
     link.run(lambda: link.now >= end)
     late: list[bytes] = []
@@ -170,8 +170,8 @@ def test_a_change_of_size_that_was_overtaken_by_the_next_one_is_not_believed(
         return source != overtaken
 
     def change(size: int, seconds: float) -> None:
-        assert ours._mtu is not None
-        ours._mtu.stride_bytes = size
+        assert ours._negotiation is not None
+        ours._negotiation._mtu.stride_bytes = size
         link.cores[A]._active[ours] = None
         until = link.now + seconds
         link.run(lambda: link.now >= until)
