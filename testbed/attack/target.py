@@ -81,6 +81,7 @@ class Target:
             "sessions_lost": self.sessions_lost,
             "largest": dict(self.largest),
             "neighbours": [one.peer_address for one in node.core.sessions.values()],
+            "sessions": list(node.core.sessions),
             "hop": node.stats(),
             "dropped": node.dropped,
             "rss_bytes": psutil.Process().memory_info().rss,

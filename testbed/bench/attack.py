@@ -320,7 +320,8 @@ def _flood_run(scene: Scene, plan: AttackPlan, timing: Timing, *options: object)
             "goodput_during_gbps": _gbps(before, during),
             "goodput_kept": ratio(_gbps(before, during), _gbps(*quiet)),
             "target_cores": _cores(before, during),
-            "sessions_lost": during["sessions_lost"] - before["sessions_lost"],
+            # Newcomers come and leave meanwhile: only of those that were there before.
+            "sessions_lost": len(set(before["sessions"]) - set(during["sessions"])),
             "new_handshakes": len([one for one in newcomers if one["is_up"]]),
             "longest_new_handshake_s": max(
                 (one["connect_s"] for one in newcomers if one["is_up"]), default=None
