@@ -1,0 +1,8 @@
+"""Demultiplexing rules: which chunks see a service that they did not ask for, and who may say so.
+
+- `rule`   one rule: what it matches, what it does; a question that rules answer
+- `judge`  what a set of rules says about a chunk, plainly: the meaning that all else must keep
+- `answer` what the rules say about a flow, and what is left to ask of each chunk
+
+Source: design, section 6; MobiArch'13 paper, sections 3.3 and 3.5; docs/decisions/0012.
+"""
