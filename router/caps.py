@@ -210,6 +210,7 @@ ROOM = Room(
         "routes:Routes._routers": "the neighbours of the config",
         "routes:Routes._by_na": "the routes of the config",
         "routes:Routes._names": "the names of the config",
+        "rules.judge": "what `rule explain` shows of one chunk, one item for each rule",
         "schemas": "answers of the management API, made for one request",
         "service_pool:Service.verdicts": "its keys are verdict codes",
         "settings:RouterSettings.names": "the names of the config",
