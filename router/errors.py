@@ -26,3 +26,7 @@ class ChunkRefusedError(PacketCloudError):
 class DamagedRecordError(PacketCloudError):
     """A chunk on disk is not what was written. It is given up and counted; nothing altered is
     sent."""
+
+
+class PatternError(PacketCloudError):
+    """A payload pattern cannot be looked for; the text says what is wrong and what is allowed."""

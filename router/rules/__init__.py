@@ -3,6 +3,9 @@
 - `rule`   one rule: what it matches, what it does; a question that rules answer
 - `judge`  what a set of rules says about a chunk, plainly: the meaning that all else must keep
 - `answer` what the rules say about a flow, and what is left to ask of each chunk
+- `patterns` which payload patterns may be installed, and how all are found at once
+- `expression`, `expression_reader` expressions over bytes, the same for every engine
+- `hyperscan_scanner`, `re2_scanner` the engines
 
 Source: design, section 6; MobiArch'13 paper, sections 3.3 and 3.5; docs/decisions/0012.
 """

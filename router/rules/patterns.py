@@ -1,0 +1,126 @@
+"""Payload patterns: which may be installed, and the scanner that finds them all in one pass.
+
+A pattern is found if some match of it lies wholly within its range of the payload, whatever other
+matches there are. `^` and `$` are the two ends of the payload; where a range moves an end nothing
+can be anchored to it. Two engines give the same answers: Hyperscan, and RE2 where Hyperscan has no
+wheel; what RE2 refuses is refused under both.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+
+from packetcloud.router.errors import PatternError
+from packetcloud.router.rules import re2_scanner
+from packetcloud.router.rules.expression import Expression
+from packetcloud.router.rules.expression_reader import literal, parse
+from packetcloud.router.rules.re2_scanner import RE2Scanner
+from packetcloud.router.rules.rule import MAX_SIZE_BYTES, Pattern
+
+HAS_HYPERSCAN = importlib.util.find_spec("hyperscan") is not None
+"""Whether there is a wheel of it for this machine."""
+if HAS_HYPERSCAN:
+    from packetcloud.router.rules import hyperscan_scanner
+    from packetcloud.router.rules.hyperscan_scanner import HyperscanScanner
+
+MAX_PATTERNS_COUNT = 10_000
+"""In one version of the rules: measured at 15 Gbit/s of one core."""
+MAX_STARTS_COUNT = 8
+"""Different starts of ranges of expressions of no fixed length: each may cost one more scan."""
+
+
+def check_pattern(pattern: Pattern) -> str | None:
+    """Say why a pattern may not be installed; None: it may. Cost: about a millisecond."""
+    try:
+        expression = _expression_of(pattern)
+        _check_range(pattern, expression)
+        re2_scanner.check_compiles(expression)
+        if HAS_HYPERSCAN:
+            hyperscan_scanner.check_compiles(expression)
+    except PatternError as error:
+        return str(error)
+    return None
+
+
+def compile_scanner(
+    patterns: Sequence[Pattern], *, use_hyperscan: bool = HAS_HYPERSCAN
+) -> HyperscanScanner | RE2Scanner:
+    """Return the scanner of all patterns of a version; ids are their places in `patterns`.
+
+    Its `to_bytes` is for `load_scanner` in another process. Cost: seconds for thousands.
+
+    Raises:
+        PatternError: a pattern that `check_pattern` refuses, or too many of them.
+    """
+    if not 0 < len(patterns) <= MAX_PATTERNS_COUNT:
+        raise PatternError(f"{len(patterns)} patterns; allowed: 1 to {MAX_PATTERNS_COUNT}")
+    expressions = [_expression_of(pattern) for pattern in patterns]
+    starts: set[int] = set()
+    for pattern, expression in zip(patterns, expressions, strict=True):
+        _check_range(pattern, expression)
+        shortest, longest = expression.widths
+        if pattern.start and shortest != longest:
+            starts.add(pattern.start)
+    if len(starts) > MAX_STARTS_COUNT:
+        raise PatternError(
+            f"{len(starts)} different starts of expressions of no fixed length; "
+            f"allowed: {MAX_STARTS_COUNT} in all rules"
+        )
+    if use_hyperscan:
+        return HyperscanScanner.compile(patterns, expressions)
+    return RE2Scanner.compile(expressions, [(one.start, one.end) for one in patterns])
+
+
+def load_scanner(data: bytes) -> HyperscanScanner | RE2Scanner:
+    """Return the scanner that `to_bytes` gave, compiled by this machine.
+
+    Raises:
+        PatternError: another engine or version compiled it, or it is damaged.
+    """
+    if HAS_HYPERSCAN and data.startswith(hyperscan_scanner.ENGINE):
+        return HyperscanScanner.from_bytes(data)
+    return RE2Scanner.from_bytes(data)
+
+
+def finds(pattern: Pattern, payload: bytes) -> bool:
+    """Tell whether a pattern is found in a payload: what `judge` asks. By RE2, one at a time.
+
+    Raises:
+        PatternError: `check_pattern` refuses it.
+    """
+    return re2_scanner.is_there(
+        _engine_form(pattern), memoryview(payload)[pattern.start : pattern.end]
+    )
+
+
+@lru_cache(maxsize=4096)
+def _engine_form(pattern: Pattern) -> bytes:
+    expression = _expression_of(pattern)
+    _check_range(pattern, expression)
+    return expression.to_engine()
+
+
+def _expression_of(pattern: Pattern) -> Expression:
+    read = parse if pattern.is_regex else literal
+    return read(pattern.expression, ignore_case=pattern.ignore_case)
+
+
+def _check_range(pattern: Pattern, expression: Expression) -> None:
+    start, end = pattern.start, pattern.end
+    if not 0 <= start <= MAX_SIZE_BYTES:
+        raise PatternError(f"start = {start}; allowed: 0 to {MAX_SIZE_BYTES}")
+    if end is None:
+        end = MAX_SIZE_BYTES
+    elif not 0 < end <= MAX_SIZE_BYTES:
+        raise PatternError(f"end = {end}; allowed: 1 to {MAX_SIZE_BYTES}")
+    shortest, _ = expression.widths
+    if end - start < shortest:
+        raise PatternError(
+            f"{shortest} bytes at least cannot lie from {start} to before {end}; widen the range"
+        )
+    if start and any(branch.from_begin for branch in expression.branches):
+        raise PatternError("^ is the begin of the payload; allowed with it: start = 0")
+    if pattern.end is not None and any(branch.to_end for branch in expression.branches):
+        raise PatternError("$ is the end of the payload; allowed with it: no end")

@@ -1,0 +1,185 @@
+"""Payload patterns: what may be installed, what is found, and what stops an expression."""
+
+from __future__ import annotations
+
+import pytest
+
+from packetcloud.router.errors import PatternError
+from packetcloud.router.rules.expression_reader import (
+    MAX_EXPRESSION_BYTES,
+    MAX_NESTING_COUNT,
+    MAX_POSITIONS_COUNT,
+    MAX_REPEAT_COUNT,
+    parse,
+)
+from packetcloud.router.rules.patterns import (
+    MAX_PATTERNS_COUNT,
+    MAX_STARTS_COUNT,
+    check_pattern,
+    compile_scanner,
+    finds,
+    load_scanner,
+)
+from packetcloud.router.rules.rule import MAX_SIZE_BYTES, Pattern
+
+REFUSED = {
+    rb"(a)\1": "back references are not in linear time",
+    rb"(?P<n>a)(?P=n)": "back references are not in linear time",
+    rb"a(?=b)": "looking around is not in linear time",
+    rb"a(?!b)": "looking around is not in linear time",
+    rb"(?<=a)b": "looking around is not in linear time",
+    rb"(?<!a)b": "looking around is not in linear time",
+    rb"\bfoo": "\\b and \\B look around",
+    rb"(?>a+)b": "atomic groups",
+    rb"a++": "possessive repeats",
+    rb"(?(1)a|b)": "conditions on groups",
+    rb"(?i)a": "`ignore_case`",
+    rb"a*": "found in every payload",
+    rb"(a|)": "found in every payload",
+    rb"^$": "found in every payload",
+    rb"(ab": "a ( without its )",
+    rb"ab)": "a ) without its (",
+    rb"[ab": "a [ without its ]",
+    rb"[b-a]": "from one byte to a larger one",
+    rb"[\d-z]": "from one byte to a larger one",
+    rb"[[:alpha:]]": "write [A-Za-z]",
+    rb"[^\x00-\xff]": "no byte is in this set",
+    rb"*a": "nothing stands before it",
+    rb"{2}": "nothing stands before it",
+    rb"a**": "a repeat of a repeat",
+    rb"a{2}{3}": "a repeat of a repeat",
+    rb"a{2,1}": "fewer times than it must",
+    rb"a{,3}": "allowed: {2}, {2,} or {2,4}",
+    rb"a^b": "^ may stand only",
+    rb"a$b": "$ may stand only",
+    rb"(a$)": "$ may not stand in a group",
+    rb"\pL": "\\p is not known",
+    rb"\Qab": "\\Q is not known",
+    rb"\x4": "two hexadecimal digits",
+    rb"\012": "bytes in octal",
+    b"a\\": "a \\ at the end",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_an_expression_is_refused_with_its_reason(text: bytes) -> None:
+    """What has no linear time or no one meaning is refused, and the text says why."""
+    refusal = check_pattern(Pattern(text, is_regex=True))
+    assert refusal is not None
+    assert REFUSED[text] in refusal
+
+
+@pytest.mark.parametrize(
+    ("text", "payload"),
+    [
+        (rb"^GET /[a-z]{2,8} HTTP/1\.[01]\r\n", b"GET /index HTTP/1.1\r\n"),
+        (rb'{"key": *\d+}', b'say {"key":  12}'),
+        (rb"(?P<word>ab)+?c$", b"ababc"),
+        (rb"[]a-]x", b"]x"),
+        (rb"[^]]x", b"ax"),
+        (rb"\AGIF8[79]a|\x89PNG\z", b"...\x89PNG"),
+        (rb"a.b", b"a\nb"),
+        (b"\xff\\x00", b"\xff\0"),
+    ],
+)
+def test_an_expression_is_found(text: bytes, payload: bytes) -> None:
+    """What authors write is understood, and found by both engines."""
+    pattern = Pattern(text, is_regex=True)
+    assert check_pattern(pattern) is None
+    assert finds(pattern, payload)
+    for use_hyperscan in (True, False):
+        scanner = compile_scanner([pattern], use_hyperscan=use_hyperscan)
+        assert scanner.found(memoryview(payload)) == {0}
+        assert scanner.found(memoryview(payload[:-1])) == set()
+
+
+@pytest.mark.parametrize("use_hyperscan", [True, False])
+def test_a_match_begins_and_ends_in_its_range(use_hyperscan: bool) -> None:
+    """A match that begins too early hides none that begins in time, of fixed length or not."""
+    patterns = [
+        Pattern(b"abc", start=2, end=6),
+        Pattern(b"a.*c", is_regex=True, start=2, end=6),
+        Pattern(b"a+", is_regex=True, start=2),
+    ]
+    scanner = compile_scanner(patterns, use_hyperscan=use_hyperscan)
+    expected = {
+        b"": set(),
+        b"abc": set(),
+        b"xabc": set(),
+        b"xxabc": {0, 1, 2},
+        b"xxxabc": {0, 1, 2},
+        b"xxxxabc": {2},
+        b"abcabc": {0, 1, 2},
+        b"axxxxc": set(),
+        b"aaa": {2},
+    }
+    assert {one: scanner.found(memoryview(one)) for one in expected} == expected
+
+
+def test_a_pattern_that_cannot_lie_in_its_range_is_refused() -> None:
+    """A range is refused that is no range, too short, or moves the end that is anchored to."""
+    for pattern, words in (
+        (Pattern(b"abc", start=1, end=3), "widen the range"),
+        (Pattern(b"^a", True, start=1), "allowed with it: start = 0"),
+        (Pattern(b"b|a$", True, end=9), "allowed with it: no end"),
+        (Pattern(b"a", start=-1), "start = -1; allowed: 0 to"),
+        (Pattern(b"a", end=0), "end = 0; allowed: 1 to"),
+        (Pattern(b"a", end=MAX_SIZE_BYTES + 1), "allowed: 1 to"),
+        (Pattern(b""), "empty"),
+    ):
+        assert words in (check_pattern(pattern) or "")
+        with pytest.raises(PatternError):
+            compile_scanner([pattern])
+    assert check_pattern(Pattern(b"abc", start=1, end=4)) is None
+
+
+@pytest.mark.parametrize(
+    ("at_cap", "beyond", "words"),
+    [
+        (b"a" * MAX_EXPRESSION_BYTES, b"a" * (MAX_EXPRESSION_BYTES + 1), "bytes; allowed"),
+        (b"a{%d}" % MAX_REPEAT_COUNT, b"a{%d}" % (MAX_REPEAT_COUNT + 1), "repeats"),
+        (b"(a{10}){100}", b"(a{10}){101}", "multiplied"),
+        (b"a{1000}b{1000}", b"a{1000}b{1000}c", "written out"),
+        (
+            b"(" * MAX_NESTING_COUNT + b"a" + b")" * MAX_NESTING_COUNT,
+            b"(" * (MAX_NESTING_COUNT + 1) + b"a" + b")" * (MAX_NESTING_COUNT + 1),
+            "groups in one another",
+        ),
+    ],
+    ids=["length", "repeats", "nested repeats", "positions", "groups"],
+)
+def test_the_size_of_an_expression_is_capped(at_cap: bytes, beyond: bytes, words: str) -> None:
+    """At each cap an expression is taken, one more is refused."""
+    assert parse(at_cap).positions_count <= MAX_POSITIONS_COUNT
+    assert check_pattern(Pattern(at_cap, is_regex=True)) is None
+    assert words in (check_pattern(Pattern(beyond, is_regex=True)) or "")
+
+
+def test_the_number_of_patterns_is_capped() -> None:
+    """So many of all rules together, and no more; none is none to scan for."""
+    many = [Pattern(b"%08d" % number) for number in range(MAX_PATTERNS_COUNT)]
+    scanner = compile_scanner(many, use_hyperscan=False)
+    assert scanner.found(memoryview(b"-00000007-")) == {7}
+    for wrong in ([*many, Pattern(b"one more")], []):
+        with pytest.raises(PatternError, match=f"allowed: 1 to {MAX_PATTERNS_COUNT}"):
+            compile_scanner(wrong)
+
+
+def test_the_number_of_scans_is_capped() -> None:
+    """Expressions of no fixed length have so many different starts; those of fixed length more."""
+    many = [Pattern(b"a.*b", True, start=start) for start in range(1, MAX_STARTS_COUNT + 1)]
+    many += [Pattern(b"ab", start=start) for start in range(20)]
+    assert 0 in compile_scanner(many).found(memoryview(b"-ab"))
+    with pytest.raises(PatternError, match="different starts"):
+        compile_scanner([*many, Pattern(b"a.*b", True, start=99)])
+
+
+@pytest.mark.parametrize("use_hyperscan", [True, False])
+def test_a_scanner_is_loaded_by_another_process(use_hyperscan: bool) -> None:
+    """What was compiled is loaded; what is damaged or of another version is refused."""
+    patterns = [Pattern(b"abc"), Pattern(b"x.*y", True, start=3)]
+    data = compile_scanner(patterns, use_hyperscan=use_hyperscan).to_bytes()
+    assert load_scanner(data).found(memoryview(b"abcxy")) == {0, 1}
+    for wrong in (b"", b"\n", data[:-9], data.replace(b"\n", b" "), b"perl\n" + data):
+        with pytest.raises(PatternError, match="compile again"):
+            load_scanner(wrong)
