@@ -4,6 +4,9 @@
 - `names`       GUID, SID, NA, ChunkId and the self-certifying hash behind them
 - `disk`        what durable state needs of a disk, and the real one
 - `identity`    Ed25519 keys and the files they live in
+- `timestamps`  points in time as documents write them
+- `grants`      whoever owns a name lets another key speak for it
+- `grant_chains` whether the holder of a key may speak for a name, and why not
 - `header`      the chunk header: fields, extensions, encode and decode
 - `reasons`     why a chunk was not delivered: one number and one word each
 - `messages`    what else a hop carries: service tasks, verdicts, delivery reports

@@ -4,6 +4,7 @@
 `LocalMisuseError`: our own caller broke a rule. Raise; it is a bug on this side.
 `IdentityError`: a key file is missing, readable by others or damaged. Tell the operator.
 `CaptureError`: a capture file cannot be read. Tell the user.
+`GrantError`: a grant is not one. Refuse it.
 """
 
 from __future__ import annotations
@@ -34,3 +35,7 @@ class CaptureError(PacketCloudError):
 
 class IdentityError(PacketCloudError):
     """A key file cannot be used; the text names the file and the next step."""
+
+
+class GrantError(PacketCloudError):
+    """A grant cannot be read; the text names the key, its value and what is allowed."""

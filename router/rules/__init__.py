@@ -7,5 +7,15 @@
 - `expression`, `expression_reader` expressions over bytes, the same for every engine
 - `hyperscan_scanner`, `re2_scanner` the engines
 
+How rules are written, carried and proven:
+
+- `values`    kinds of values in documents: how they are read, what is allowed, their schema
+- `fields`    the fields of a rule, and a rule made of them
+- `document`  a change of a set of rules: its head, and items as JSON Lines
+- `signed`    a document with its signature and grants
+- `proof`     whether a signer may say what its rules say
+- `refusals`  why a document or a rule is refused
+- `errors`    errors about documents
+
 Source: design, section 6; MobiArch'13 paper, sections 3.3 and 3.5; docs/decisions/0012.
 """
