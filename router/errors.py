@@ -30,3 +30,9 @@ class DamagedRecordError(PacketCloudError):
 
 class PatternError(PacketCloudError):
     """A payload pattern cannot be looked for; the text says what is wrong and what is allowed."""
+
+
+class SegmentError(PacketCloudError):
+    """A table of rules on disk is damaged or of another version; the text names the file.
+
+    Nothing of it is used. The keeper writes it anew from its database when it starts."""

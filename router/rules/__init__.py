@@ -17,5 +17,17 @@ How rules are written, carried and proven:
 - `refusals`  why a document or a rule is refused
 - `errors`    errors about documents
 
+How the data plane asks them:
+
+- `table`          one version of all rules: `Table.ask` answers about a flow
+- `ranking`        what the rules of several keys add up to
+- `segment`        rules in memory, found by what they name: `load_segment`
+- `segment_layout` how entries lie in it
+- `segment_hash`   the keyed hash under which they lie
+- `segment_policy` what a rule does beside what it names
+- `segment_file`   its file
+- `segment_entries` which entries a rule has
+- `segment_writer` writes segments, from rules or from older ones: `write_segment`, `merge_segments`
+
 Source: design, section 6; MobiArch'13 paper, sections 3.3 and 3.5; docs/decisions/0012.
 """

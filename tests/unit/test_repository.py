@@ -75,6 +75,7 @@ SHELLS = {
         "management",
         "storage",
     },
+    "router.rules": {"segment_file"},
 }
 """Modules that touch sockets, files, clocks or random sources, by package."""
 

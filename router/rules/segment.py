@@ -1,0 +1,181 @@
+"""A segment of the table of rules, in memory: entries that never change, asked by hash.
+
+See `segment_layout` for how they lie, `table` for who asks. Source: docs/decisions/0012.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+
+from packetcloud.router.rules.answer import Contender
+from packetcloud.router.rules.segment_file import Kind, Memory, Part, read_parts
+from packetcloud.router.rules.segment_layout import LONG_RUN, MANY, Rows, Words, unpacked
+from packetcloud.router.rules.segment_policy import RECORD, Effect, Policy
+
+MAX_KEPT_COUNT = 65_536
+"""Policies, and rules of long runs, that one segment keeps as objects; about 400 bytes each.
+Beyond: policies are forgotten and read again when asked, runs are read for each question."""
+STEP_COUNT = 256
+"""Rules that are decoded in one step: less than a millisecond."""
+
+Candidate = tuple[int, Contender, Effect]
+"""A rule of a key: its place in the order of ranks, and what it does."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TupleTable:
+    """The entries of the rules that name the fields of `mask`."""
+
+    mask: int
+    has_both: bool
+    """Some of them hold for the answers too."""
+    homes: int
+    slots: memoryview
+    """Two words for each slot, flat."""
+
+    def words(self, bits: int) -> list[int]:
+        """Return the second word of the slot with this hash, as a list of one; none: not there."""
+        slots, start = self.slots, bits >> 16
+        at = (start * self.homes >> 64) << 1
+        while slots[at] < start:
+            at += 2
+        while slots[at] == start:
+            if slots[at + 1] >> 48 == bits & 0xFFFF:
+                return [slots[at + 1]]
+            at += 2
+        return []
+
+    def array(self) -> Words:
+        """Return a copy of the slots, shape (n, 2)."""
+        return np.array(self.slots, np.uint64).reshape(-1, 2)
+
+
+class Segment:
+    """One file of entries, loaded.
+
+    Args:
+        parts: views of `memory`.
+    """
+
+    def __init__(self, memory: Memory, secret: bytes, parts: list[Part]) -> None:
+        self._memory = memory
+        self.secret = secret
+        self.tuples: list[TupleTable] = []
+        self.members: TupleTable | None = None
+        """The members of all sets."""
+        self._flat: dict[Kind, memoryview] = {}
+        self._effects: dict[int, Effect] = {}
+        self._kept: dict[int, list[Candidate]] = {}
+        self._kept_count = 0
+        for part in parts:
+            if part.kind is Kind.TUPLE:
+                self.tuples.append(TupleTable(part.mask, part.has_both, part.homes, part.data))
+            elif part.kind is Kind.MEMBERS:
+                self.members = TupleTable(part.mask, False, part.homes, part.data)
+            else:
+                self._flat[part.kind] = part.data
+        self._runs = self._flat[Kind.RUNS]
+
+    @property
+    def array_bytes(self) -> int:
+        """All that it takes in memory but what `MAX_KEPT_COUNT` bounds."""
+        slots = [one.slots for one in self.tuples]
+        if self.members is not None:
+            slots.append(self.members.slots)
+        return sum(one.nbytes for one in (*slots, *self._flat.values()))
+
+    @property
+    def policy_count(self) -> int:
+        return len(self._flat[Kind.POLICIES]) // RECORD.size
+
+    def effect(self, index: int) -> Effect:
+        """Return a policy. The first time it is read from its record: a few microseconds."""
+        known = self._effects.get(index)
+        if known is None:
+            if len(self._effects) >= MAX_KEPT_COUNT:
+                self._effects.clear()
+            known = self._effects[index] = Effect(self._policy(index))
+        return known
+
+    def candidates(self, word: int) -> list[Candidate]:
+        """Return the rules that a slot stands for, by rank."""
+        number = word & 0xFFFF_FFFF
+        index = word >> 32 & MANY
+        if index != MANY:
+            return [self._candidate(number, index)]
+        kept = self._kept.get(number)
+        if kept is not None:
+            return kept
+        candidates: list[Candidate] = []
+        for _ in self._decoding(number, candidates):
+            pass
+        return candidates
+
+    def is_long(self, word: int) -> bool:
+        """Tell whether a slot stands for so many rules that what they say is worth keeping."""
+        return word >> 32 & MANY == MANY and self._runs[word & 0xFFFF_FFFF] >= LONG_RUN
+
+    def prepare(self) -> Iterator[None]:
+        """Decode the long runs, the longest first, a step of less than a millisecond at a time."""
+        for at in self._flat[Kind.LONG_RUNS]:
+            if at not in self._kept:
+                yield from self._decoding(at, [])
+
+    def all_policies(self) -> Iterator[Policy]:
+        """Yield all, in the order of their index."""
+        return (self._policy(index) for index in range(self.policy_count))
+
+    def all_rows(self) -> Iterator[tuple[int, bool, Rows]]:
+        """Yield the entries of each tuple as arrays: mask, `has_both`, rows by hash."""
+        runs = np.array(self._runs, np.uint32)
+        for one in self.tuples:
+            yield one.mask, one.has_both, unpacked(one.array(), runs)
+
+    def all_members(self) -> Rows:
+        """Return the members of all sets, as rows without meaning but the hash."""
+        none = np.empty((0, 2), np.uint64)
+        slots = none if self.members is None else self.members.array()
+        return unpacked(slots, np.empty(0, np.uint32))
+
+    def close(self) -> None:
+        """Give its memory back. For a thread; nobody may ask it any more."""
+        self._memory.close()
+
+    def _policy(self, index: int) -> Policy:
+        at = index * RECORD.size
+        record = self._flat[Kind.POLICIES][at : at + RECORD.size]
+        return Policy.from_bytes(record, self._flat[Kind.PATTERNS])
+
+    def _decoding(self, at: int, candidates: list[Candidate]) -> Iterator[None]:
+        """Fill `candidates` with the rules of a run, by rank; keep them if it is long."""
+        begin = at + 1
+        end = begin + 2 * self._runs[at]
+        for step in range(begin, end, 2 * STEP_COUNT):
+            pairs = self._runs[step : min(step + 2 * STEP_COUNT, end)].tolist()
+            candidates += map(self._candidate, pairs[::2], pairs[1::2])
+            yield
+        candidates.sort(key=itemgetter(0))
+        if LONG_RUN <= len(candidates) <= MAX_KEPT_COUNT - self._kept_count:
+            self._kept[at] = candidates
+            self._kept_count += len(candidates)
+
+    def _candidate(self, number: int, index: int) -> Candidate:
+        effect = self.effect(index)
+        return effect.order + number, Contender(number, effect.action, effect.late), effect
+
+
+def load_segment(path: Path) -> Segment:
+    """Read a segment into memory and check it.
+
+    May run in a thread beside the data plane: it holds the interpreter for microseconds at a time.
+
+    Raises:
+        OSError: it cannot be read.
+        SegmentError: it is damaged, or of another version.
+    """
+    return Segment(*read_parts(path))
