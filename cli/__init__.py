@@ -13,6 +13,7 @@
 - `host`       `packetcloud host send|receive|ping`
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`
+- `rule`       `packetcloud rule sign|check|grant`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `testbed`    `packetcloud testbed link`
 - `simulate`   `packetcloud testbed simulate`

@@ -66,6 +66,9 @@ NOUNS = {
     "router": Noun(
         "packetcloud.cli.router:router", "Run a router, check its config, ask how it is."
     ),
+    "rule": Noun(
+        "packetcloud.cli.rule:rule", "Write, sign and check demultiplexing rules, and grant them."
+    ),
     "service": Noun(
         "packetcloud.cli.service:service",
         "Run network services, try them, list them, make their keys.",

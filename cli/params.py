@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from packetcloud.chunk.errors import ProtocolError
-from packetcloud.chunk.names import GUID
+from packetcloud.chunk.names import GUID, PUBLIC_KEY_BYTES
+from packetcloud.chunk.timestamps import parse_time
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +42,50 @@ class NameType(click.ParamType):  # type: ignore[type-arg]  # generic in new cli
                 param,
                 ctx,
             )
+
+
+class TimeType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
+    """A point in time in RFC 3339, as seconds since 1970."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_time(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: expected {error}", param, ctx)
+
+
+class PublicKeyType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
+    """A public key of 64 hexadecimal digits, or the key file that it belongs to."""
+
+    name = "PUBKEY|FILE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        try:
+            key = bytes.fromhex(value)
+        except ValueError:
+            key = b""
+        if len(key) == PUBLIC_KEY_BYTES:
+            return key
+        if not Path(value).is_file():
+            self.fail(
+                f"{value!r}: expected 64 hexadecimal digits, as printed by packetcloud identity "
+                "show, or a key file",
+                param,
+                ctx,
+            )
+        from packetcloud.chunk.identity import load_identity_file
+
+        return load_identity_file(Path(value)).public_key
 
 
 class AddressType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only

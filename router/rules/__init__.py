@@ -12,8 +12,10 @@ How rules are written, carried and proven:
 - `values`    kinds of values in documents: how they are read, what is allowed, their schema
 - `fields`    the fields of a rule, and a rule made of them
 - `document`  a change of a set of rules: its head, and items as JSON Lines
+- `written`   documents as people write them: TOML, JSON, JSON Lines
 - `signed`    a document with its signature and grants
 - `proof`     whether a signer may say what its rules say
+- `trial`     tries a document without any router
 - `refusals`  why a document or a rule is refused
 - `errors`    errors about documents
 

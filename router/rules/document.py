@@ -233,14 +233,25 @@ def decode_line(line: bytes) -> object:
     """
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"over {MAX_LINE_BYTES} bytes in a line")
+    return decode_json(line.rstrip())
+
+
+def decode_json(text: bytes) -> object:
+    """Return what a text in JSON says.
+
+    Raises:
+        ValueError: it is no JSON, or says something twice.
+    """
     try:
-        return _decode(line.decode())
+        return _decode(text.decode())
     except RecursionError:
         raise ValueError("no JSON: nested too deep") from None
     except UnicodeDecodeError:
         raise ValueError("no JSON: not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error.msg} at column {error.colno}") from None
+        line = f"line {error.lineno}, " if b"\n" in text.rstrip() else ""
+        where = f"{line}column {error.colno}"
+        raise ValueError(f"no JSON: {error.msg} at {where}") from None
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

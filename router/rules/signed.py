@@ -33,6 +33,7 @@ from packetcloud.router.rules.fields import CheckPattern
 from packetcloud.router.rules.refusals import Refusal, Refused
 
 SIGNED_FORMAT = "packetcloud-signed-rules-1"
+ENVELOPE_START = b'{"format":"' + SIGNED_FORMAT.encode() + b'",'
 DOCUMENT_DOMAIN = b"packetcloud-rules-1"
 """Domain word of the signature."""
 MAX_GRANTS_COUNT = 4096
@@ -70,13 +71,13 @@ class Envelope:
             RulesRefusedError: it is no envelope, so nobody signed the document.
             RuleDocumentError: it is one, and not as `to_bytes` makes it.
         """
+        if not line.startswith(ENVELOPE_START):
+            problem = "the document has no signature; sign it with: packetcloud rule sign"
+            raise RulesRefusedError(Refused(Refusal.UNSIGNED, problem))
         try:
             record: Any = decode_line(line)
         except ValueError as error:
             raise RuleDocumentError(f"envelope: {error}") from None
-        if not isinstance(record, dict) or record.get("format") != SIGNED_FORMAT:
-            problem = "the document has no signature; sign it with: packetcloud rule sign"
-            raise RulesRefusedError(Refused(Refusal.UNSIGNED, problem))
         grants = record.get("grants")
         if not isinstance(grants, list) or len(grants) > MAX_GRANTS_COUNT:
             raise RuleDocumentError(
