@@ -17,6 +17,9 @@
 To look into captures; nothing above imports these:
 
 - `capture`     the packets of a pcap or pcapng file
+- `pcapng`      writes such a file
+- `open_frames` a body as the packets that would carry it in the open
+- `captured`    the chunks of a capture, put together
 - `dissect`     what one hop datagram says, field by field
 - `pcap`        the hop datagrams of a capture, and what each belongs to
 - `scapy_layers` the chunk formats as scapy layers

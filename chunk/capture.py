@@ -36,6 +36,8 @@ _INTERFACE = 1
 _SIMPLE_PACKET = 3
 _ENHANCED_PACKET = 6
 _BYTE_ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
+_OPTION_COMMENT = 1
+_OPTION_LOST_COUNT = 4
 _OPTION_TIME_RESOLUTION = 9
 _OPTION_TIME_OFFSET = 14
 
@@ -52,6 +54,10 @@ class CapturedPacket:
     data: bytes
     wire_bytes: int
     """Length of the packet on the wire; `data` is shorter if the capture cut it off."""
+    comment: str = ""
+    """What the capture says about it."""
+    lost_count: int = 0
+    """Packets that whoever captured had no room for, between the one before and this one."""
 
 
 def read_packets(stream: IO[bytes], name: str) -> Iterator[CapturedPacket]:
@@ -100,10 +106,18 @@ class _Reader:
         return data
 
     def packet(
-        self, time_ns: int | None, link_type: int, data: bytes, wire_bytes: int
+        self,
+        time_ns: int | None,
+        link_type: int,
+        data: bytes,
+        wire_bytes: int,
+        comment: str = "",
+        lost_count: int = 0,
     ) -> CapturedPacket:
         self.packets_count += 1
-        return CapturedPacket(self.packets_count, time_ns, link_type, data, wire_bytes)
+        return CapturedPacket(
+            self.packets_count, time_ns, link_type, data, wire_bytes, comment, lost_count
+        )
 
     def error(self, text: str) -> CaptureError:
         return CaptureError(f"{self.name}, after packet {self.packets_count}: {text}")
@@ -190,18 +204,12 @@ def _interface(reader: _Reader, order: str, block: bytes) -> _Interface:
         raise reader.error("an interface description is cut off")
     link_type, _, snap_bytes = struct.unpack_from(f"{order}HHI", block)
     units_per_s, offset_s = 1_000_000, 0
-    at = 8
-    while len(block) - at >= 4:
-        code, size = struct.unpack_from(f"{order}HH", block, at)
-        value = block[at + 4 : at + 4 + size]
-        if not code or len(value) != size:
-            break
-        if code == _OPTION_TIME_RESOLUTION and size == 1:
+    for code, value in read_options(block, order, 8):
+        if code == _OPTION_TIME_RESOLUTION and len(value) == 1:
             base, exponent = (2 if value[0] & 0x80 else 10), value[0] & 0x7F
             units_per_s = base**exponent
-        elif code == _OPTION_TIME_OFFSET and size == 8:
+        elif code == _OPTION_TIME_OFFSET and len(value) == 8:
             offset_s = struct.unpack(f"{order}q", value)[0]
-        at += 4 + size + -size % 4
     return _Interface(link_type, snap_bytes, units_per_s, offset_s)
 
 
@@ -216,7 +224,14 @@ def _enhanced_packet(
         raise reader.error("a packet block contradicts itself; it is damaged")
     interface = interfaces[index]
     time_ns = interface.time_ns(high << 32 | low)
-    return reader.packet(time_ns, interface.link_type, data, wire_bytes)
+    comments, lost_count = [], 0
+    for code, value in read_options(block, order, 20 + size + -size % 4):
+        if code == _OPTION_COMMENT:
+            comments.append(value.decode("utf-8", "replace"))
+        elif code == _OPTION_LOST_COUNT and len(value) == 8:
+            lost_count = struct.unpack(f"{order}Q", value)[0]
+    comment = "\n".join(comments)
+    return reader.packet(time_ns, interface.link_type, data, wire_bytes, comment, lost_count)
 
 
 def _simple_packet(
@@ -230,3 +245,14 @@ def _simple_packet(
     if len(data) != size:
         raise reader.error("a simple packet block is cut off; it is damaged")
     return reader.packet(None, interfaces[0].link_type, data, wire_bytes)
+
+
+def read_options(block: bytes, order: str, at: int) -> Iterator[tuple[int, bytes]]:
+    """Yield code and value of each option behind `at`; a damaged one ends the list."""
+    while len(block) - at >= 4:
+        code, size = struct.unpack_from(f"{order}HH", block, at)
+        value = block[at + 4 : at + 4 + size]
+        if not code or len(value) != size:
+            return
+        yield code, value
+        at += 4 + size + -size % 4

@@ -49,6 +49,8 @@ class Body:
     header: ChunkHeader | None = None
     """The chunk's, if this is its first segment and it could be read."""
     error: str | None = None
+    content: bytes = b""
+    """What the capture has of this segment; empty if it is sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,8 @@ def _body(
         except ProtocolError as refused:
             error = _error_text(refused, cut_bytes)
             described.update(_unread(content))
-    return Body(_kind_word(kind), transfer, body_bytes, index, whole, described, header, error)
+    word = _kind_word(kind)
+    return Body(word, transfer, body_bytes, index, whole, described, header, error, content)
 
 
 def _read_body(kind: int, content: bytes, whole: bool, described: Fields) -> ChunkHeader | None:

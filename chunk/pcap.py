@@ -15,19 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from scapy.config import conf
+from scapy.layers import inet6  # noqa: F401  # packets that begin with an IP header of version 6
 from scapy.layers.inet import UDP
 
 from packetcloud.chunk.capture import CapturedPacket
 from packetcloud.chunk.dissect import Body, Datagram, dissect, looks_like_hop, split_train
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID
+from packetcloud.chunk.open_frames import Place
 
 MAX_REMEMBERED_COUNT = 65_536
 """Transfers, tasks and sessions remembered, each; the oldest are forgotten first."""
 _UDP_HEADER_BYTES = 8
-
-Place = tuple[str, int]
-"""An address and a UDP port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,10 @@ class Sighting:
     """For each body the header of the chunk that it is about, as far as the capture showed it."""
     sender: GUID | None = None
     receiver: GUID | None = None
+    comment: str = ""
+    """What the capture says about the packet."""
+    is_cut: bool = False
+    """The capture has not all of its bytes."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class Counts:
     other_datagrams: int = 0
     """UDP, but nothing of ours."""
     unknown_link_types: set[int] = field(default_factory=set)
+    lost_packets: int = 0
+    """Whoever captured had no room for them."""
 
 
 class CaptureDecoder:
@@ -79,6 +84,7 @@ class CaptureDecoder:
         """Yield the hop datagrams of `packets`; several for a packet that holds a train."""
         for packet in packets:
             self.counts.packets += 1
+            self.counts.lost_packets += packet.lost_count
             found = self._udp(packet)
             if found is None:
                 self.counts.other_packets += 1
@@ -89,8 +95,9 @@ class CaptureDecoder:
                 continue
             rows = split_train(payload)
             for row in rows:
-                datagram = dissect(row, cut_bytes if row is rows[-1] else 0)
-                yield self._sighting(packet, source, destination, datagram)
+                row_cut_bytes = cut_bytes if row is rows[-1] else 0
+                datagram = dissect(row, row_cut_bytes)
+                yield self._sighting(packet, source, destination, datagram, row_cut_bytes > 0)
 
     def _is_ours(self, source: Place, destination: Place, payload: bytes) -> bool:
         if self._port is not None:
@@ -119,7 +126,12 @@ class CaptureDecoder:
     # --- what was learnt --------------------------------------------------------------------------
 
     def _sighting(
-        self, packet: CapturedPacket, source: Place, destination: Place, datagram: Datagram
+        self,
+        packet: CapturedPacket,
+        source: Place,
+        destination: Place,
+        datagram: Datagram,
+        is_cut: bool,
     ) -> Sighting:
         for session, guid in datagram.keys.items():
             self._names.put(session, guid)
@@ -131,7 +143,16 @@ class CaptureDecoder:
         )
         sender, receiver = self._neighbours(datagram)
         return Sighting(
-            packet.number, packet.time_ns, source, destination, datagram, headers, sender, receiver
+            packet.number,
+            packet.time_ns,
+            source,
+            destination,
+            datagram,
+            headers,
+            sender,
+            receiver,
+            packet.comment,
+            is_cut,
         )
 
     def _neighbours(self, datagram: Datagram) -> tuple[GUID | None, GUID | None]:
@@ -168,18 +189,20 @@ class Filter:
 
     def __call__(self, sighting: Sighting) -> bool:
         headers = [header for header in sighting.headers if header is not None]
-        if self.guid is not None:
-            names = {*sighting.datagram.keys.values()}
-            for header in headers:
-                names |= {header.source, header.destination}
-            if not any(name.hex.startswith(self.guid) for name in names):
-                return False
-        if self.sid is not None:
-            sids = {header.sid for header in headers}
-            for header in headers:
-                sids |= {*header.sequence.sids} if header.sequence else set()
-            return any(sid.hex.startswith(self.sid) for sid in sids)
-        return True
+        return self._takes(headers, sighting.datagram.keys.values())
+
+    def takes(self, header: ChunkHeader) -> bool:
+        """Tell whether to show a chunk with this header."""
+        return self._takes([header], ())
+
+    def _takes(self, headers: Iterable[ChunkHeader], others: Iterable[GUID]) -> bool:
+        names, sids = {*others}, set[GUID]()
+        for header in headers:
+            names |= {header.source, header.destination}
+            sids |= {header.sid, *(header.sequence.sids if header.sequence else ())}
+        return (self.guid is None or any(name.hex.startswith(self.guid) for name in names)) and (
+            self.sid is None or any(sid.hex.startswith(self.sid) for sid in sids)
+        )
 
 
 def as_json(sighting: Sighting) -> dict[str, Any]:
@@ -202,6 +225,8 @@ def as_json(sighting: Sighting) -> dict[str, Any]:
             _body_json(body, header)
             for body, header in zip(datagram.bodies, sighting.headers, strict=True)
         ]
+    if sighting.comment:
+        found["comment"] = sighting.comment
     found["error"] = datagram.error
     return found
 
