@@ -5,6 +5,7 @@
 - `params`     types of values on the command line, and options as a group
 - `bars`       progress bars of files on their way
 - `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack`
+- `captures`   `packetcloud chunk capture|replay`
 - `chunk`      `packetcloud chunk decode`
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
 - `config`     `packetcloud config sample|check`

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from packetcloud.cli.captures import capture, replay
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.params import name_start
 
 if TYPE_CHECKING:
     from packetcloud.chunk.dissect import Body
@@ -19,31 +21,23 @@ _COLUMNS = ("packet", "time s", "from", "to", "type", "bytes", "what")
 Row = tuple[object, ...]
 
 
-def _name_start(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
-    """Check that `text` can be the beginning of a GUID or SID."""
-    if text is None:
-        return None
-    digits = text.strip().lower()
-    if not 4 <= len(digits) <= 40 or not set(digits) <= set("0123456789abcdef"):
-        raise click.BadParameter(
-            f"{text!r} is not the beginning of a name: 4 to 40 hexadecimal digits", context, option
-        )
-    return digits
-
-
 @click.group()
 def chunk() -> None:
-    """Look at chunks on the wire."""
+    """Look at chunks on the wire, capture them in a router, and try a service on them."""
+
+
+chunk.add_command(capture)
+chunk.add_command(replay)
 
 
 @chunk.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.option("--port", type=click.IntRange(1, 65535), help="Only this UDP port, and all of it.")
 @click.option(
-    "--guid", metavar="HEX", callback=_name_start, help="Only chunks from or to this GUID."
+    "--guid", metavar="HEX", callback=name_start, help="Only chunks from or to this GUID."
 )
 @click.option(
-    "--sid", metavar="HEX", callback=_name_start, help="Only chunks that ask for this service."
+    "--sid", metavar="HEX", callback=name_start, help="Only chunks that ask for this service."
 )
 @click.option(
     "--limit",
@@ -111,6 +105,8 @@ def _summary(counts: Counts, sightings: list[Sighting]) -> str:
         f"malformed; not shown: {counts.other_packets} packets without UDP, "
         f"{counts.other_datagrams} other UDP datagrams"
     )
+    if counts.lost_packets:
+        text += f"; {counts.lost_packets} packets were lost while the capture was made"
     if counts.unknown_link_types:
         kinds = ", ".join(map(str, sorted(counts.unknown_link_types)))
         text += f"; link types that cannot be read: {kinds}"
@@ -181,6 +177,8 @@ def _lines(run: list[Sighting]) -> Iterator[str]:
     for frame in datagram.fields.get("frames", ()):
         yield _frame_text(frame)
         said = True
+    if first.comment:
+        yield f"# {_word(first.comment)}"
     if datagram.error is not None:
         yield f"! {datagram.error}: {datagram.fields.get('bytes', '')}"
     elif not said:

@@ -43,7 +43,10 @@ NOUNS = {
         "packetcloud.cli.bench:bench",
         "Measure hop, path, service, small chunks and bad links against their peers.",
     ),
-    "chunk": Noun("packetcloud.cli.chunk:chunk", "Look at chunks on the wire."),
+    "chunk": Noun(
+        "packetcloud.cli.chunk:chunk",
+        "Look at chunks on the wire, capture them in a router, and try a service on them.",
+    ),
     "completion": Noun(
         "packetcloud.cli.completion:completion", "Print the completion script for SHELL."
     ),

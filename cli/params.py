@@ -151,6 +151,37 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def _url(context: click.Context, option: click.Parameter, text: str) -> str:
+    """Turn HOST:PORT into a URL; a URL stays what it is."""
+    if "://" in text:
+        return text
+    host, port = AddressType().convert(text, option, context)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+ROUTER = click.option(
+    "--router",
+    "url",
+    metavar="ADDRESS",
+    default="127.0.0.1:4701",
+    show_default=True,
+    callback=_url,
+    help="The router's management API: HOST:PORT or a URL.",
+)
+
+
+def name_start(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Check that `text` can be the beginning of a GUID or SID."""
+    if text is None:
+        return None
+    digits = text.strip().lower()
+    if not 4 <= len(digits) <= 40 or not set(digits) <= set("0123456789abcdef"):
+        raise click.BadParameter(
+            f"{text!r} is not the beginning of a name: 4 to 40 hexadecimal digits", context, option
+        )
+    return digits
+
+
 EMULATOR = click.option(
     "--emulator",
     type=click.Choice(("auto", "tun", "netem")),

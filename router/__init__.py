@@ -25,6 +25,7 @@ The core, which knows no socket, clock or loop:
 - `deadlines`    a timing wheel
 - `histogram`    durations with quantiles in bounded memory
 - `reports`      what sources are told, batched
+- `tap`          captures: copies of chunks for whoever asks
 - `settings`     what the core is told to do
 - `redial`       which neighbour routers to call, and when again
 - `caps`         what neighbours can make grow, and where it stops
@@ -41,6 +42,9 @@ Around it:
 - `management`   the HTTP port as a part of the daemon
 - `daemon`       the process: service tree, signals, drain, reload
 - `state`        a running router as the API reads it
+- `capture_file` what a capture saw, as pcapng
+- `capture_stream` the same as an answer of the management API
+- `capture_client` asks a running router for it
 - `view`         the core's state as answers
 - `schemas`      the answers of the management API
 - `api`          its paths

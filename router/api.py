@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from typing import Annotated, Protocol
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from packetcloud.router.capture_stream import MEDIA_TYPE, CaptureResponse
 from packetcloud.router.config import ConfigFile
-from packetcloud.router.schemas import Health, HeldChunks, Info, NeighbourInfo, ServiceInfo
+from packetcloud.router.errors import TooManyCapturesError
+from packetcloud.router.schemas import (
+    CaptureQuery,
+    Health,
+    HeldChunks,
+    Info,
+    NeighbourInfo,
+    ServiceInfo,
+)
 
 API_VERSION = "1"
 MAX_HELD_SAMPLE_COUNT = 1000
@@ -35,6 +45,8 @@ class RouterState(Protocol):
     def held_chunks(self, limit: int) -> HeldChunks: ...
 
     def config(self) -> ConfigFile: ...
+
+    def capture(self, query: CaptureQuery) -> CaptureResponse: ...
 
 
 def make_app(state: RouterState) -> FastAPI:
@@ -86,6 +98,18 @@ def make_app(state: RouterState) -> FastAPI:
     ) -> HeldChunks:
         """Return some of the chunks in custody, those with the least time left at the top."""
         return state.held_chunks(limit)
+
+    @app.get(
+        "/chunks/capture",
+        response_class=StreamingResponse,
+        responses={200: {"content": {MEDIA_TYPE: {}}}, 503: {"description": "Too many captures"}},
+    )
+    async def capture(query: Annotated[CaptureQuery, Query()]) -> CaptureResponse:
+        """Return looks at chunks as they pass, as pcapng, until the client goes away."""
+        try:
+            return state.capture(query)
+        except TooManyCapturesError as error:
+            raise HTTPException(503, str(error)) from None
 
     @app.get("/config")
     async def config() -> ConfigFile:

@@ -15,6 +15,7 @@ from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
 from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
 from packetcloud.router.spool import MAX_QUEUED_BYTES
+from packetcloud.router.tap import MAX_CAPTURES_COUNT, MAX_RING_BYTES
 
 _DEFAULTS = RouterSettings(GUID_ZERO, NA(1))
 _SPOOL = SpoolSettings()
@@ -184,6 +185,24 @@ CAPS = (
         "not admitted",
         _NOT_ADMITTED,
         ("service_table:ServiceTable.by_sid", "service_table:ServiceTable._without_vi"),
+    ),
+    Cap(
+        "captures",
+        MAX_CAPTURES_COUNT,
+        "captures",
+        "each looks at every chunk",
+        "answered 503",
+        f"{PREFIX}captures",
+        ("tap:Tap.captures",),
+    ),
+    Cap(
+        "bytes of one capture",
+        MAX_RING_BYTES,
+        "bytes",
+        "a quarter of a second of 500 Mbit/s",
+        "counted and told in the capture; chunks go on",
+        f"{PREFIX}capture_lost_total",
+        ("tap:Capture._sights",),
     ),
     Cap(
         "names of services in the count of drops",

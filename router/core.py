@@ -45,6 +45,7 @@ from packetcloud.router.service_pool import Service, Visit
 from packetcloud.router.service_table import ServiceTable
 from packetcloud.router.settings import FailPolicy, RouterSettings
 from packetcloud.router.spool import Spool
+from packetcloud.router.tap import Point, Tap
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class RouterCore:
         classifier: the rules that make chunks visit services that they did not ask for.
         spool: where chunks may lie on disk; None: nowhere.
         label_key: 16 bytes that nobody outside knows, for the labels of flows.
+        tap: where captures look at chunks.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class RouterCore:
         classifier: Classifier | None = None,
         label_key: bytes = bytes(KEY_BYTES),
         spool: Spool | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.settings = settings
+        self.tap = tap or Tap(lambda: 0)
         self.reports = ReportBatch()
         self.spool = spool or Spool(None, lambda job: None, 1, lambda: 0)
-        self.book = CustodyBook(settings.store_bytes, self.reports, self.spool)
+        self.book = CustodyBook(settings.store_bytes, self.reports, self.spool, self.tap)
         self.routes = Routes(settings, now)
         self.forwarder = Forwarder(settings, self.book, self.routes)
         self.service_table = ServiceTable(settings, now)
@@ -216,7 +220,10 @@ class RouterCore:
             return self._at_door(Reason.NOT_AUTHORISED)
         if kind is not BodyKind.CHUNK or attachment.next_hop is None:
             return self._at_door(Reason.NOT_AUTHORISED)
-        return self._chunk_received(attachment, body, now)
+        answer = self._chunk_received(attachment, body, now)
+        if answer is not None and self.tap.is_on and isinstance(answer, Refusal):
+            self.tap.refused_at_door(attachment, body, answer)
+        return answer
 
     def body_settled(
         self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int, now: float
@@ -390,6 +397,8 @@ class RouterCore:
         if self.spool.is_durable:
             return self._store(entry, attachment, body, now)
         book.take(entry)
+        if self.tap.is_on:
+            self.tap.saw_chunk(Point.TAKEN, entry, attachment)
         self._begin(entry, now)
         return None
 
@@ -409,12 +418,18 @@ class RouterCore:
         assert entry.arrival is not None, "whoever waits is known"
         (neighbour, body), entry.arrival = entry.arrival, None
         self.book.pending_bytes -= entry.size_bytes
+        attachment = self._attachments.get(id(neighbour))
         if error:
-            neighbour.decide(body, self._at_door(Reason.STORE_FULL))
+            refusal = self._at_door(Reason.STORE_FULL)
+            if self.tap.is_on and attachment is not None:
+                self.tap.refused_at_door(attachment, body, refusal)
+            neighbour.decide(body, refusal)
             return
         self.spool.stored_count += 1
         entry.phase = Phase.LEAVING
         self.book.take(entry)
+        if self.tap.is_on:
+            self.tap.saw_chunk(Point.TAKEN, entry, attachment)
         neighbour.decide(body)
         self._begin(entry, now)
 

@@ -15,7 +15,7 @@ from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from packetcloud.chunk.header import HOP_LIMIT_OFFSET
+from packetcloud.chunk.header import HOP_LIMIT_OFFSET, PAYLOAD_BYTES_OFFSET
 from packetcloud.chunk.hop.api import Body, Buffer, Neighbour
 from packetcloud.chunk.messages import DeliveryReport, Outcome
 from packetcloud.chunk.names import ChunkId
@@ -23,6 +23,7 @@ from packetcloud.chunk.reasons import Reason
 from packetcloud.router.deadlines import DeadlineWheel
 from packetcloud.router.reports import ReportBatch, indeterminate
 from packetcloud.router.spool import Lying, Spool
+from packetcloud.router.tap import Point, Tap
 
 if TYPE_CHECKING:
     from packetcloud.router.flow import Flow
@@ -37,6 +38,7 @@ MAX_DROPPING_NAMES_COUNT = 1024
 """Services whose drops are counted by name; those of others are counted together. Where services
 that no list names may attach, strangers choose the names."""
 OTHER_NAME = "other"
+_PAYLOAD_BYTES = slice(PAYLOAD_BYTES_OFFSET, PAYLOAD_BYTES_OFFSET + 4)
 BACK_SHARE = 8
 """Where the store is full, what came back from disk may take an eighth of it beyond that."""
 
@@ -188,6 +190,19 @@ class Custody:
             return self.head  # on disk, since before it was taken over
         return self.body.head(self.flow.layout.header_bytes)
 
+    def first_bytes(self, payload_bytes: int) -> tuple[bytes, int]:
+        """Return the header as it is now with up to `payload_bytes`, and the size of the chunk."""
+        if self.header is not None:
+            shown = bytes(self.header) + bytes(self.payload[:payload_bytes])
+            header_bytes = len(self.header)
+        else:
+            header_bytes = self.flow.layout.header_bytes
+            if self.body is None:
+                shown = self.head[:header_bytes]
+            else:
+                shown = self.body.head(header_bytes + payload_bytes)
+        return shown, header_bytes + int.from_bytes(shown[_PAYLOAD_BYTES], "big")
+
     def update_payload(self, header: bytearray, payload: Buffer, verdict_body: Body) -> None:
         """Take the payload inside `verdict_body`, and keep the original for its credit."""
         self.is_updated = True
@@ -264,9 +279,10 @@ class Custody:
 class CustodyBook:
     """All chunks in custody, the counters of the sum, and the one place where custody ends."""
 
-    def __init__(self, store_bytes: int, reports: ReportBatch, spool: Spool) -> None:
+    def __init__(self, store_bytes: int, reports: ReportBatch, spool: Spool, tap: Tap) -> None:
         self.store_bytes = store_bytes
         self.spool = spool
+        self.tap = tap
         self.spilled_bytes = 0
         """Of the chunks in custody: on disk only."""
         self.pending_bytes = 0
@@ -387,6 +403,9 @@ class CustodyBook:
 
     def give_up(self, entry: Custody, how: Leaving, reason: Reason, detail: str) -> None:
         """End custody without passing the chunk on; its source is told when it asked."""
+        if self.tap.is_on:
+            words = (how.value, reason.word, detail)
+            self.tap.saw_chunk(Point.ENDED, entry, None, ": ".join(filter(None, words)))
         if how is Leaving.REFUSED:
             self.refused[reason] += 1
         elif how is Leaving.EXPIRED:

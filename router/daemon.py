@@ -34,6 +34,7 @@ from packetcloud.router.redial import Redial
 from packetcloud.router.schemas import Reload
 from packetcloud.router.shell import RouterShell
 from packetcloud.router.state import LiveState
+from packetcloud.router.tap import Tap
 
 DRAIN_CHECK_S = 0.05
 REPORT_LIMIT_S = 1.0
@@ -65,6 +66,7 @@ class RouterDaemon(MultiService):
             first_chunk_id,
             label_key=os.urandom(KEY_BYTES),
             spool=self.disk.spool,
+            tap=Tap(time.time_ns),
         )
         self.shell = RouterShell(reactor, self.core)
         node = HopNode(
@@ -96,6 +98,7 @@ class RouterDaemon(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         self.state.address = None
+        self.core.tap.end_all()
         stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
         return stopped.addBoth(self._ports_closed)
 

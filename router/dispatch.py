@@ -126,6 +126,8 @@ class ServiceDispatch:
             return None
         visit = entry.visit
         assert visit is not None, "an entry with a task has a visit"
+        if self._book.tap.is_on:
+            self._book.tap.saw_verdict(entry, vi.attachment, body, verdict)
         if entry.is_unsettled:
             if visit.verdict is not None:
                 self.bad_verdicts_count += 1
@@ -219,6 +221,8 @@ class ServiceDispatch:
         if due_at < entry.wake_at:
             self._wheel.wake_by(entry, due_at)
         prefix = task_id.to_bytes(8, "big") + service.task_tail
+        if self._book.tap.is_on:
+            self._book.tap.saw_task(entry, vi.attachment, prefix)
         if entry.header is None:
             assert entry.body is not None, "a chunk without header of its own lies in a body"
             vi.neighbour.send_body(BodyKind.TASK, entry.body, entry, prefix, flow=entry.flow.label)

@@ -23,6 +23,10 @@ class ChunkRefusedError(PacketCloudError):
         self.detail = detail
 
 
+class TooManyCapturesError(PacketCloudError):
+    """As many captures run as may; end one of them, or wait until one has ended."""
+
+
 class DamagedRecordError(PacketCloudError):
     """A chunk on disk is not what was written. It is given up and counted; nothing altered is
     sent."""

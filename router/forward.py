@@ -17,6 +17,7 @@ from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, Patch
 from packetcloud.router.routes import NextHop, Routes
 from packetcloud.router.settings import RouterSettings
+from packetcloud.router.tap import Point
 from packetcloud.router.waiting import RETRYABLE_REASONS, WaitingRoom
 
 _DESTINATION = slice(44, 64)
@@ -98,6 +99,8 @@ class Forwarder:
                 self.expire(entry)
                 return
             entry.patch(offset, left_ms.to_bytes(4, "big"))
+        if self._book.tap.is_on:
+            self._book.tap.saw_chunk(Point.LEFT, entry, attachment)
         entry.next_hop = entry.left_to = hop
         hop.began(entry)
         entry.phase = Phase.LEAVING

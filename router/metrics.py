@@ -119,6 +119,10 @@ class RouterCollector(Collector):
             "Absent hosts that made room for others.",
             core.routes.forgotten_count,
         )
+        yield _gauge("captures", "Captures that run now.", len(core.tap.captures))
+        yield _counter(
+            "capture_lost", "Looks at chunks that a capture had no room for.", core.tap.lost_count
+        )
         yield _gauge("draining", "1 while the router takes no more chunks.", core.is_draining)
 
     def _spool(self) -> Iterator[Metric]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
+
+from packetcloud.router.tap import DEFAULT_SNAP_BYTES, MAX_SNAP_BYTES, Point
+
+NameStart = Annotated[str, Field(pattern="^[0-9a-f]{0,40}$")]
+"""The first hex digits of a GUID or SID; empty: any."""
 
 
 class Health(BaseModel):
@@ -161,3 +166,21 @@ class HeldChunks(BaseModel):
 
     total: int
     chunks: list[HeldChunk]
+
+
+class CaptureQuery(BaseModel):
+    """What a capture is to hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    point: list[Point] = Field(default_factory=lambda: list(Point), description="Looks at chunks.")
+    guid: NameStart = Field("", description="Of source or destination, as the chunk came.")
+    source: NameStart = ""
+    destination: NameStart = ""
+    sid: NameStart = Field("", description="A service that the chunk asked for as it came.")
+    sample: int = Field(1, ge=1, le=1 << 32, description="One of so many chunks.")
+    count: int | None = Field(None, ge=1, description="Ends after so many looks.")
+    seconds: float | None = Field(None, gt=0, description="Ends after this time.")
+    snap: int = Field(
+        DEFAULT_SNAP_BYTES, ge=0, le=MAX_SNAP_BYTES, description="Bytes of the payload."
+    )

@@ -9,10 +9,21 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.router import view
+from packetcloud.router.capture_file import CaptureWriter
+from packetcloud.router.capture_stream import CaptureResponse
 from packetcloud.router.config import ConfigFile, RouterConfig
 from packetcloud.router.core import RouterCore
 from packetcloud.router.metrics import RouterCollector
-from packetcloud.router.schemas import Health, HeldChunks, Info, NeighbourInfo, Reload, ServiceInfo
+from packetcloud.router.schemas import (
+    CaptureQuery,
+    Health,
+    HeldChunks,
+    Info,
+    NeighbourInfo,
+    Reload,
+    ServiceInfo,
+)
+from packetcloud.router.tap import Wanted
 
 
 class LiveState:
@@ -33,6 +44,7 @@ class LiveState:
         self._node = node
         self._seconds = seconds
         self._started_at = seconds()
+        self._captures_count = 0
         self.registry = CollectorRegistry()
         self.registry.register(RouterCollector(core, self._hop_stats, self._hop_dropped))
         ProcessCollector(registry=self.registry)
@@ -71,6 +83,29 @@ class LiveState:
 
     def config(self) -> ConfigFile:
         return self.configuration.file
+
+    def capture(self, query: CaptureQuery) -> CaptureResponse:
+        """Begin a capture.
+
+        Raises:
+            TooManyCapturesError: as many as there may be run already.
+        """
+        wanted = Wanted(
+            frozenset(query.point),
+            query.guid,
+            query.source,
+            query.destination,
+            query.sid,
+            None,
+            query.sample,
+            query.snap,
+            query.count,
+        )
+        settings = self._core.settings
+        self._captures_count += 1
+        session = int.from_bytes(settings.guid.value[:8], "big") ^ self._captures_count
+        writer = CaptureWriter(settings.name, self.address, session, str)
+        return CaptureResponse(self._core.tap, wanted, writer, query.seconds)
 
     def _hop_stats(self) -> dict[str, int]:
         return self._node.stats() if self.address is not None else {}

@@ -33,6 +33,7 @@ What keeps it running
 What the command needs besides
 - `catalogue`      the bundled services, and finding one by name or file
 - `trial`          `service test`: run a service on files, without a network
+- `replay`         `chunk replay`: run a service on the chunks of a capture
 - `scaffold`       `service new`: a service to start from
 
 The bundled services: `secure_communication`, `wan_optimizer`. Imports only `packetcloud.chunk`.

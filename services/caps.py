@@ -85,6 +85,7 @@ ROOM = Room(
         "supervisor:Supervisor.replicas": _CONFIG,
         "tasks:TaskQueue.answered": "its keys are verdict codes",
         "tasks:TaskQueue.refused": "its keys are reasons",
+        "replay": "one replay of an operator's own capture",
         "testing": "a harness for authors' tests",
         "trial": "one trial on an author's own files",
     },

@@ -135,6 +135,7 @@ class ServiceHarness:
             returned.
         settings: parameters as `--set` takes them, in text.
         max_payload_bytes: as the router would be configured.
+        sid: under which the service is attached.
 
     Raises:
         ServiceConfigError: the manifest, a parameter or `start` is at fault.
@@ -146,12 +147,14 @@ class ServiceHarness:
         settings: Mapping[str, str] | None = None,
         *,
         max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES,
+        sid: SID = HARNESS_SID,
     ) -> None:
         found = service if isinstance(service, FoundService) else find_service(str(service))
         manifest = found.manifest
         log = logging.getLogger(f"packetcloud.service.{manifest.service.name}")
         self.service: NetworkService = load_service(manifest.service.entry_point, found.search_path)
-        self._context = ServiceContext(HARNESS_SID, manifest.resolve(settings or {}), log)
+        self._sid = sid
+        self._context = ServiceContext(sid, manifest.resolve(settings or {}), log)
         self._pool = BufferPool(max_payload_bytes + PAYLOAD_HEADROOM_BYTES)
         self._tasks = TaskQueue(
             self._context,
@@ -199,15 +202,23 @@ class ServiceHarness:
         Raises:
             ServiceMisuseError: the runtime would not even accept such a chunk.
         """
-        self._chunk_number += 1
         header = ChunkHeader(
             source=source,
             destination=destination,
-            chunk_id=ChunkId(self._chunk_number if chunk_id is None else chunk_id),
+            chunk_id=ChunkId(self._chunk_number + 1 if chunk_id is None else chunk_id),
             payload_bytes=len(payload),
-            sid=HARNESS_SID,
-            parameters=(ServiceParameters(HARNESS_SID, parameters),) if parameters else (),
+            sid=self._sid,
+            parameters=(ServiceParameters(self._sid, parameters),) if parameters else (),
         )
+        return self.process_chunk(header, payload)
+
+    def process_chunk(self, header: ChunkHeader, payload: Buffer) -> ProcessResult:
+        """Let the service process a chunk with this header; `process` makes one.
+
+        Raises:
+            ServiceMisuseError: the runtime would not even accept such a chunk.
+        """
+        self._chunk_number += 1
         task_header = TaskHeader(self._chunk_number, _DEADLINE_MS).to_bytes()
         body = HeldBody(b"".join((task_header, header.to_bytes(), payload)))
         refusal = self._tasks.admit(body, self._router, 0.0)

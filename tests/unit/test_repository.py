@@ -63,11 +63,13 @@ SHELLS = {
         "runtime",
         "state_dir",
         "supervision",
+        "replay",
         "testing",
         "trial",
     },
     "services.secure_communication": {"keys", "service", "suites"},
     "router": {
+        "capture_stream",
         "daemon",
         "disk_service",
         "disk_worker",

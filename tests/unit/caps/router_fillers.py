@@ -11,10 +11,12 @@ from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.core import RouterCore
 from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT, OTHER_NAME
+from packetcloud.router.errors import TooManyCapturesError
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
 from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
 from packetcloud.router.spool import MAX_QUEUED_BYTES
+from packetcloud.router.tap import MAX_CAPTURES_COUNT, MAX_RING_BYTES, Capture, Point, Wanted
 from tests.unit.caps.filled import Filled, fills
 from tests.unit.router.router_fakes import (
     ROUTER,
@@ -422,4 +424,57 @@ def dropping_names() -> Filled:
     net.check_idle()
     return Filled(
         MAX_DROPPING_NAMES_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, net.sums["held"]
+    )
+
+
+@fills("router", "captures")
+def captures() -> Filled:
+    """Whoever reaches the management API begins captures and ends none."""
+    net = FakeNetwork()
+    a, b, tap = net.host(A), net.host(B), net.core.tap
+    running: list[Capture] = []
+
+    def press(count: int) -> tuple[int, int]:
+        refused = 0
+        for _ in range(count):
+            try:
+                running.append(tap.begin(Wanted(), lambda: None))
+            except TooManyCapturesError:
+                refused += 1
+        return len(tap.captures), refused
+
+    at_cap, counted = press(MAX_CAPTURES_COUNT)
+    beyond, counted_beyond = press(10)
+    goes_on = a.chunk(chunk()) is None and len(b.accept_all()) == 1
+    for capture in running:
+        tap.end(capture)
+    left = len(tap.captures) + tap.is_on
+    return Filled(MAX_CAPTURES_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+@fills("router", "bytes of one capture")
+def capture_bytes() -> Filled:
+    """A reader takes nothing out of its capture."""
+    net = FakeNetwork(settings(store_bytes=1 << 30))
+    a, b, tap = net.host(A), net.host(B), net.core.tap
+    capture = tap.begin(Wanted(frozenset({Point.TAKEN}), snap_bytes=MIB), lambda: None)
+
+    def press() -> tuple[int, int]:
+        for number in range(MAX_RING_BYTES // (MIB // 2)):
+            if capture.ring_bytes + granularity > MAX_RING_BYTES and not beyond_too:
+                break
+            assert a.chunk(of_size(MIB // 2, chunk_id=number)) is None
+            b.accept_all()
+        return capture.ring_bytes, tap.lost_count
+
+    granularity, beyond_too = MIB // 2 + 1024, False
+    at_cap, counted = press()
+    beyond_too = True
+    beyond, counted_beyond = press()
+    goes_on = net.sums["delivered"] > 32
+    capture.take(1 << 30)
+    left = capture.ring_bytes
+    net.check_idle()
+    return Filled(
+        MAX_RING_BYTES, at_cap, counted, beyond, counted_beyond, goes_on, left, granularity
     )
