@@ -12,6 +12,9 @@ from packetcloud.router.attachment import MAX_FLOWS_COUNT
 from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
+from packetcloud.router.rules.number_counts import MAX_PAGES_COUNT
+from packetcloud.router.rules.segment import MAX_KEPT_COUNT
+from packetcloud.router.rules.table import MAX_RANKED_COUNT
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
 from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
 from packetcloud.router.spool import MAX_QUEUED_BYTES
@@ -213,6 +216,42 @@ CAPS = (
         f'{PREFIX}chunks_dropped_total{{service="other"}}',
         ("custody:CustodyBook.dropped",),
     ),
+    Cap(
+        "rules of long runs kept of one segment",
+        MAX_KEPT_COUNT,
+        "rules",
+        "400 bytes each: 26 MB",
+        "those of further keys are read for each flow that asks, 2 ms at the most",
+        "`Segment.unkept_count`",
+        ("rules.segment:Segment._kept",),
+    ),
+    Cap(
+        "policies kept of one segment",
+        MAX_KEPT_COUNT,
+        "policies",
+        "400 bytes each: 26 MB",
+        "forgotten and read again, 5 µs each",
+        "`Segment.forgotten_count`",
+        ("rules.segment:Segment.effects",),
+    ),
+    Cap(
+        "ranked rules kept of one version",
+        MAX_RANKED_COUNT,
+        "rules",
+        "100 bytes each: 7 MB",
+        "forgotten and ranked again, half a millisecond for a key at the most",
+        "`Table.forgotten_count`",
+        ("rules.table:Table._rankings",),
+    ),
+    Cap(
+        "pages of rules that are counted by number",
+        MAX_PAGES_COUNT,
+        "pages",
+        "256 rules each, 140 MB in all",
+        "rules of further pages are not counted by number",
+        "`NumberCounts.uncounted_count`",
+        ("rules.number_counts:NumberCounts._pages",),
+    ),
 )
 
 ROOM = Room(
@@ -231,10 +270,14 @@ ROOM = Room(
         "routes:Routes._names": "the names of the config",
         "rules.judge": "what `rule explain` shows of one chunk, one item for each rule",
         "rules.ranking:Ranking._contests": "one for each service that the ranked rules name",
-        "rules.segment": "at most `MAX_KEPT_COUNT` objects of each kind, and a tuple for each mask",
+        "rules.segment:Segment.tuples": "the tuples of one file, 32 at the most",
+        "rules.segment:Segment._flat": "the parts of one file",
         "rules.segment_entries": "what the keeper writes of rules that it has accepted",
         "rules.segment_file:Memory._views": "the parts of one file",
-        "rules.table": "tuples of its segments, and at most `MAX_KEPT_RANKINGS_COUNT` rankings",
+        "rules.table:Table._always_hits": "one for each segment",
+        "rules.table:Table._terms": "the fields, and the ends exchanged: 7 at the most",
+        "rules.table:Table._additions": "the tuples of its segments",
+        "rules.table:Table._probes": "the tuples of its segments",
         "schemas": "answers of the management API, made for one request",
         "service_pool:Service.verdicts": "its keys are verdict codes",
         "settings:RouterSettings.names": "the names of the config",

@@ -29,6 +29,8 @@ How the data plane asks them:
 - `segment_policy` what a rule does beside what it names
 - `segment_file`   its file
 - `segment_entries` which entries a rule has
+- `crowding`       keys that too many rules name
+- `number_counts`  counts by the number of a rule
 - `segment_writer` writes segments, from rules or from older ones: `write_segment`, `merge_segments`
 
 Source: design, section 6; MobiArch'13 paper, sections 3.3 and 3.5; docs/decisions/0012.

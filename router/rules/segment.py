@@ -11,15 +11,15 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from packetcloud.router.rules.answer import Contender
 from packetcloud.router.rules.segment_file import Kind, Memory, Part, read_parts
-from packetcloud.router.rules.segment_layout import LONG_RUN, MANY, Rows, Words, unpacked
+from packetcloud.router.rules.segment_layout import LONG_RUN, MANY, Rows, Words, found, unpacked
 from packetcloud.router.rules.segment_policy import RECORD, Effect, Policy
 
 MAX_KEPT_COUNT = 65_536
-"""Policies, and rules of long runs, that one segment keeps as objects; about 400 bytes each.
-Beyond: policies are forgotten and read again when asked, runs are read for each question."""
+"""Policies that one segment keeps as objects, and rules of long runs: 400 bytes each, 26 MB."""
 STEP_COUNT = 256
 """Rules that are decoded in one step: less than a millisecond."""
 
@@ -69,9 +69,15 @@ class Segment:
         self.members: TupleTable | None = None
         """The members of all sets."""
         self._flat: dict[Kind, memoryview] = {}
-        self._effects: dict[int, Effect] = {}
+        self.effects: dict[int, Effect] = {}
+        """Those that were asked, by index; see `effect`."""
         self._kept: dict[int, list[Candidate]] = {}
-        self._kept_count = 0
+        self.kept_count = 0
+        """Rules of long runs that are kept."""
+        self.forgotten_count = 0
+        """Policies that were forgotten; they are read again when asked."""
+        self.unkept_count = 0
+        """How often a long run was read for one question, as there was no room to keep it."""
         for part in parts:
             if part.kind is Kind.TUPLE:
                 self.tuples.append(TupleTable(part.mask, part.has_both, part.homes, part.data))
@@ -95,11 +101,12 @@ class Segment:
 
     def effect(self, index: int) -> Effect:
         """Return a policy. The first time it is read from its record: a few microseconds."""
-        known = self._effects.get(index)
+        known = self.effects.get(index)
         if known is None:
-            if len(self._effects) >= MAX_KEPT_COUNT:
-                self._effects.clear()
-            known = self._effects[index] = Effect(self._policy(index))
+            if len(self.effects) >= MAX_KEPT_COUNT:
+                self.forgotten_count += len(self.effects)
+                self.effects.clear()
+            known = self.effects[index] = Effect(self._policy(index))
         return known
 
     def candidates(self, word: int) -> list[Candidate]:
@@ -120,10 +127,28 @@ class Segment:
         """Tell whether a slot stands for so many rules that what they say is worth keeping."""
         return word >> 32 & MANY == MANY and self._runs[word & 0xFFFF_FFFF] >= LONG_RUN
 
+    def counts(self, mask: int, rows: Rows) -> npt.NDArray[np.int64]:
+        """Return how many rules it has of each of some keys of a tuple; O(keys)."""
+        counts = np.zeros(len(rows.hashes), np.int64)
+        for one in self.tuples:
+            if one.mask == mask:
+                slots = np.frombuffer(one.slots, np.uint64).reshape(-1, 2)
+                is_there, words = found(slots, one.homes, rows.hashes, rows.extras)
+                counts += is_there
+                is_run = is_there & (words >> np.uint64(32) & np.uint64(MANY) == MANY)
+                at = (words[is_run] & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+                counts[is_run] = np.frombuffer(self._runs, np.uint32)[at]
+        return counts
+
+    def numbers(self, mask: int, bits: int) -> list[int]:
+        """Return the numbers of its rules of a key. `bits`: the hash of the key."""
+        words = [word for one in self.tuples if one.mask == mask for word in one.words(bits)]
+        return [one.number for word in words for _, one, _ in self.candidates(word)]
+
     def prepare(self) -> Iterator[None]:
         """Decode the long runs, the longest first, a step of less than a millisecond at a time."""
         for at in self._flat[Kind.LONG_RUNS]:
-            if at not in self._kept:
+            if at not in self._kept and self.kept_count + self._runs[at] <= MAX_KEPT_COUNT:
                 yield from self._decoding(at, [])
 
     def all_policies(self) -> Iterator[Policy]:
@@ -144,6 +169,9 @@ class Segment:
 
     def close(self) -> None:
         """Give its memory back. For a thread; nobody may ask it any more."""
+        self.effects.clear()
+        self._kept.clear()
+        self.kept_count = 0
         self._memory.close()
 
     def _policy(self, index: int) -> Policy:
@@ -160,9 +188,13 @@ class Segment:
             candidates += map(self._candidate, pairs[::2], pairs[1::2])
             yield
         candidates.sort(key=itemgetter(0))
-        if LONG_RUN <= len(candidates) <= MAX_KEPT_COUNT - self._kept_count:
+        # A thread may prepare it while the loop asks: whoever comes second leaves it as it is.
+        if len(candidates) >= LONG_RUN and at not in self._kept:
+            if self.kept_count + len(candidates) > MAX_KEPT_COUNT:
+                self.unkept_count += 1
+                return
             self._kept[at] = candidates
-            self._kept_count += len(candidates)
+            self.kept_count += len(candidates)
 
     def _candidate(self, number: int, index: int) -> Candidate:
         effect = self.effect(index)

@@ -41,6 +41,8 @@ _EXTRA_BITS = 16
 _EXTRA_MASK = (1 << _EXTRA_BITS) - 1
 _NO_SETS = (0,) * len(Field)
 _FIELDS = tuple(Field)
+_VISIT, _SHADOW, _BOTH = Action.VISIT, Mode.SHADOW, Direction.BOTH
+"""Looked up once: an attribute of an enum takes longer than the rest of a comparison."""
 
 
 def entry_count(match: Match) -> int:
@@ -152,7 +154,7 @@ class Entries:
         if entries is None:
             entries = self.tuples[mask] = TupleEntries()
         match = installed.rule.match
-        is_both = match.direction is Direction.BOTH and (
+        is_both = match.direction is _BOTH and (
             bool(mask & ENDS) or bool(sets[Field.SOURCE] or sets[Field.DESTINATION])
         )
         entries.has_both |= is_both
@@ -167,8 +169,8 @@ class Entries:
         if match.patterns:
             patterns = tuple(self._pattern_id(one) for one in match.patterns)
         flags = (
-            (Flag.VISIT if rule.action is Action.VISIT else 0)
-            | (Flag.SHADOW if rule.mode is Mode.SHADOW else 0)
+            (Flag.VISIT if rule.action is _VISIT else 0)
+            | (Flag.SHADOW if rule.mode is _SHADOW else 0)
             | (Flag.OWN if installed.is_own else 0)
             | (Flag.BOTH if is_both else 0)
             | (Flag.ALL_PATTERNS if patterns and match.needs_all_patterns else 0)

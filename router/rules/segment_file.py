@@ -30,7 +30,7 @@ ALIGNMENT = 64
 MAX_PARTS_COUNT = 64
 _HEAD = struct.Struct(f"<8sII{SECRET_BYTES}s16x")
 _PART = struct.Struct("<BBBxIQQQ8x")
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 16 << 20
 _LARGE_PAGE_BYTES = 2 << 20
 
 

@@ -29,6 +29,7 @@ LONG_RUN = 64
 
 Words = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.uint32]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +91,17 @@ def laid_out(hashes: Words, words: Words) -> tuple[int, Words]:
     slots[at, 0] = hashes
     slots[at, 1] = words
     return homes, slots
+
+
+def found(slots: Words, homes: int, hashes: Words, extras: Words) -> tuple[Flags, Words]:
+    """Search for many keys at once; return which are there, and the word of each that is."""
+    at = homes_of(hashes, homes)
+    pending = np.arange(len(hashes))
+    while len(pending := pending[slots[at[pending], 0] < hashes[pending]]):
+        at[pending] += 1
+    words: Words = slots[at, 1]
+    is_there = (slots[at, 0] == hashes) & (words >> np.uint64(48) == extras)
+    return is_there, words
 
 
 def packed(rows: Rows, runs_before: int) -> tuple[Words, Words, Numbers, Numbers]:

@@ -23,8 +23,9 @@ from packetcloud.router.rules.segment_hash import (
 )
 from packetcloud.router.rules.segment_layout import MANY
 
-MAX_KEPT_RANKINGS_COUNT = 1024
-"""Rankings of long runs that a table keeps."""
+MAX_RANKED_COUNT = 65_536
+"""Rules whose ranking a table keeps, of long runs: 100 bytes each."""
+_RARE = 1 << Field.PAYLOAD_TYPE | 1 << Field.INGRESS
 _EXCHANGED = {Field.SOURCE: Field.DESTINATION, Field.DESTINATION: Field.SOURCE}
 
 Hit = tuple[Segment, int, bool]
@@ -60,10 +61,18 @@ class Table:
         self._additions: list[tuple[int, int]] = []
         self._probes: list[tuple[int, memoryview, int, Segment, bool]] = []
         self._plan()
+        self._needs_all_fields = any(
+            one.members is not None or any(table.mask & _RARE for table in one.tuples)
+            for one in segments
+        )
         self._nothing = Answer(version)
         self._always: Ranking | None = None
         self._always_answer = self._nothing
-        self._rankings: dict[tuple[Segment, int, bool], Ranking] = {}
+        self._rankings: dict[Hit, Ranking] = {}
+        self.ranked_count = 0
+        """Rules whose ranking is kept."""
+        self.forgotten_count = 0
+        """Rankings that were forgotten; they are made again when asked."""
 
     def ask(
         self,
@@ -78,7 +87,9 @@ class Table:
 
         The clock may be set back: an answer then holds until its `until_s` all the same.
         """
-        fields = (source, destination, sid, payload_type.to_bytes(2, "little"), ingress or NOWHERE)
+        fields: tuple[bytes, ...] = (source, destination, sid)
+        if self._needs_all_fields:
+            fields += (payload_type.to_bytes(2, "little"), ingress or NOWHERE)
         sums = [int.from_bytes(fields[index], "little") * factor for index, factor in self._terms]
         for one, other in self._additions:
             sums.append(sums[one] + sums[other])
@@ -149,7 +160,7 @@ class Table:
         index = word >> 32 & MANY
         if index == MANY:
             return None
-        effect = segment.effect(index)
+        effect = segment.effects.get(index) or segment.effect(index)
         number = word & 0xFFFF_FFFF
         if not effect.is_simple or number in self._withdrawn:
             return None
@@ -186,11 +197,19 @@ class Table:
             return ranking(segment.candidates(word), now_s, self._withdrawn, is_answer)
         kept = self._rankings.get(hit)
         if kept is None or not kept.since_s <= now_s < kept.until_s:
-            kept = ranking(segment.candidates(word), now_s, self._withdrawn, is_answer)
-            if len(self._rankings) >= MAX_KEPT_RANKINGS_COUNT:
-                self._rankings.clear()
+            candidates = segment.candidates(word)
+            kept = ranking(candidates, now_s, self._withdrawn, is_answer)
+            if hit not in self._rankings:
+                self._make_room(len(candidates))
             self._rankings[hit] = kept
         return kept
+
+    def _make_room(self, count: int) -> None:
+        if self.ranked_count + count > MAX_RANKED_COUNT:
+            self.forgotten_count += len(self._rankings)
+            self._rankings.clear()
+            self.ranked_count = 0
+        self.ranked_count += count
 
     def _is_in_sets(self, hit: Hit, rule: Candidate, fields: Sequence[bytes]) -> bool:
         segment, _, is_answer = hit

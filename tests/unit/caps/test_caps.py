@@ -15,6 +15,7 @@ from tests.unit.caps import (  # noqa: F401  # they fill the table
     hop_fillers,
     host_fillers,
     router_fillers,
+    rule_fillers,
     services_fillers,
 )
 from tests.unit.caps.containers import containers_of
