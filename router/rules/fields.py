@@ -165,6 +165,8 @@ RULE_FIELDS = {
 }
 _READERS = {key: field.kind.read for key, field in RULE_FIELDS.items()}
 _NONE: frozenset[Any] = frozenset()
+_BOTH, _FORWARD, _VISIT = Direction.BOTH, Direction.FORWARD, Action.VISIT
+"""A lookup in an enum takes as long as one of these reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +206,10 @@ def read_rule(record: Mapping[str, Any], defaults: Defaults, check_pattern: Chec
             get("size_min", 0),
             get("size_max", MAX_SIZE_BYTES),
             get("patterns", ()),
-            get("patterns_needed") is Needed.ALL,
-            get("direction", Direction.BOTH) if sources or destinations else Direction.FORWARD,
+            "patterns_needed" in values and values["patterns_needed"] is Needed.ALL,
+            get("direction", _BOTH) if sources or destinations else _FORWARD,
         ),
-        get("action", Action.VISIT),
+        get("action", _VISIT),
         get("mode", defaults.mode),
         get("priority", 0),
         get("valid_from", defaults.valid_from_s),
@@ -274,15 +276,12 @@ def _refuse_contradictions(
         raise RuleFieldError("valid_until", ": allowed: the set's valid_until or earlier")
     if "patterns_needed" in values and not match.patterns:
         raise RuleFieldError("patterns_needed", ": there are no patterns; leave it out")
-    combinations = math.prod(
-        len(one) or 1
-        for one in (
-            match.sources,
-            match.destinations,
-            match.sids,
-            match.payload_types,
-            match.ingress,
-        )
+    combinations = (
+        (len(match.sources) or 1)
+        * (len(match.destinations) or 1)
+        * (len(match.sids) or 1)
+        * (len(match.payload_types) or 1)
+        * (len(match.ingress) or 1)
     )
     if combinations > MAX_COMBINATIONS_COUNT:
         raise RuleFieldError(

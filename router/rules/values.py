@@ -126,11 +126,18 @@ def _read_sid(value: Any) -> bytes:
     return octets
 
 
-def _read_service(value: Any) -> SID:
-    octets = _read_sid(value)
+@lru_cache(maxsize=1024)
+def _service(text: str) -> SID:
+    octets = _read_sid(text)
     if octets == SID_ZERO.value:
         raise ValueError
     return SID.unchecked(octets)
+
+
+def _read_service(value: Any) -> SID:
+    if type(value) is not str:
+        raise ValueError
+    return _service(value)  # a document names few services and many destinations
 
 
 def _read_payload_type(value: Any) -> int:
