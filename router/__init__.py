@@ -3,9 +3,11 @@
 The core, which knows no socket, clock or loop:
 
 - `core`         events in, calls on neighbours out: the order of the steps
-- `flow`         what is decided once per flow: services to visit, the way out, the classifier
+- `flow`         what is decided once per flow: services to visit and the way out
 - `planner`      decides for a header that no flow is known for
 - `rules`        which chunks see services that they did not ask for
+- `late_rules`   the rules of a flow that look at each chunk
+- `rule_counts`  what rules did, and shadow rules would have done
 - `layout`       where things stand in one encoded header, so that it is not decoded again
 - `dispatch`     chunks to VIs and verdicts back
 - `emitted`      the chunks that a service makes

@@ -10,6 +10,8 @@ from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.names import GUID_ZERO, NA, SID_ZERO
 from packetcloud.router.attachment import MAX_FLOWS_COUNT
 from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
+from packetcloud.router.flow import MAX_VISIT_COUNT
+from packetcloud.router.late_rules import MAX_KINDS_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
 from packetcloud.router.rules.number_counts import MAX_PAGES_COUNT
@@ -208,6 +210,24 @@ CAPS = (
         ("tap:Capture._sights",),
     ),
     Cap(
+        "services of one visit",
+        MAX_VISIT_COUNT,
+        "services",
+        "each takes its time, and the record of a chunk on disk names them",
+        "refused `unsupported` at the door",
+        f'{PREFIX}chunks_refused_at_door_total{{reason="unsupported"}}',
+        ("flow:VisitPlan.steps",),
+    ),
+    Cap(
+        "kinds of chunks of one flow",
+        MAX_KINDS_COUNT,
+        "kinds",
+        "what a size and a payload can make of one flow, about 600 bytes each",
+        "the memory is emptied, each kind is decided again",
+        f"{PREFIX}late_flows_forgotten_total",
+        ("late_rules:LateRules.flows",),
+    ),
+    Cap(
         "names of services in the count of drops",
         MAX_DROPPING_NAMES_COUNT,
         "names",
@@ -249,7 +269,7 @@ CAPS = (
         "pages",
         "256 rules each, 140 MB in all",
         "rules of further pages are not counted by number",
-        "`NumberCounts.uncounted_count`",
+        f"{PREFIX}rule_decisions_uncounted_total",
         ("rules.number_counts:NumberCounts._pages",),
     ),
 )
@@ -264,6 +284,10 @@ ROOM = Room(
         "core:RouterCore._attachments": "one for each session: the hop caps neighbours",
         "custody:CustodyBook.refused": "its keys are reasons",
         "custody:CustodyBook.expired": "its keys are reasons",
+        "late_rules:LateAnswer._contests": "one for each contest of an answer",
+        "late_rules:LateAnswer._shadow_contests": "one for each contest of an answer",
+        "late_rules:_LateContest._by_pattern": "one item for each rule of an answer",
+        "late_rules:_LateContest._others": "one item for each rule of an answer",
         "redial:Redial._targets": "the neighbours of the config",
         "routes:Routes._routers": "the neighbours of the config",
         "routes:Routes._by_na": "the routes of the config",
@@ -278,6 +302,7 @@ ROOM = Room(
         "rules.table:Table._terms": "the fields, and the ends exchanged: 7 at the most",
         "rules.table:Table._additions": "the tuples of its segments",
         "rules.table:Table._probes": "the tuples of its segments",
+        "rules.trial:Trial.refused": "items of a document that its author tries",
         "schemas": "answers of the management API, made for one request",
         "service_pool:Service.verdicts": "its keys are verdict codes",
         "settings:RouterSettings.names": "the names of the config",

@@ -57,6 +57,9 @@ here; and not all there is, since answers wait for it."""
 REMOVED_SLACK_BYTES = 1 << 20
 """The list of the removed is written anew when it is longer by this than what it must say."""
 _NAME_BYTES = 20
+_ORIGINATED = 1
+_HAS_INGRESS = 2
+"""The first of the names is the neighbour that the chunk came from, the rest services that ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,10 @@ class Record:
     """Wall clock, ms since 1970."""
     expires_ms: int
     is_originated: bool = False
-    emitted_by: tuple[bytes, ...] = ()
-    """SIDs of services that had a part in making it."""
+    executed: tuple[bytes, ...] = ()
+    """SIDs of services that ran in its visit before, or had a part in making it."""
+    ingress: bytes = b""
+    """GUID of the neighbour that it came from; empty: it was made here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +254,7 @@ class ChunkLog:
         """
         if record.number >= NUMBERS_COUNT:
             raise OSError(errno.EOVERFLOW, "no record numbers are left; is the clock right?")
-        names = b"".join(record.emitted_by)
+        names = record.ingress + b"".join(record.executed)
         crc = zlib.crc32(names)
         size = 0
         for piece in pieces:
@@ -489,7 +494,7 @@ def _head(key: bytes, record: Record, size: int, names_bytes: int, crc: int) -> 
         record.expires_ms,
         size,
         names_bytes,
-        int(record.is_originated),
+        _ORIGINATED * record.is_originated | _HAS_INGRESS * bool(record.ingress),
         crc,
     )
     return head + _tag(key, head)
@@ -506,11 +511,11 @@ def _place_at(key: bytes, name: str, data: bytes, at: int) -> _Place | None:
     if number >= NUMBERS_COUNT:
         return None
     start = at + HEAD_BYTES
-    names = data[start : start + names_bytes]
-    emitted_by = tuple(
-        names[first : first + _NAME_BYTES] for first in range(0, len(names), _NAME_BYTES)
-    )
-    record = Record(number, taken_ms, expires_ms, bool(flags & 1), emitted_by)
+    text = data[start : start + names_bytes]
+    names = [text[first : first + _NAME_BYTES] for first in range(0, len(text), _NAME_BYTES)]
+    ingress = names.pop(0) if flags & _HAS_INGRESS and names else b""
+    is_originated = bool(flags & _ORIGINATED)
+    record = Record(number, taken_ms, expires_ms, is_originated, tuple(names), ingress)
     return _Place(name, at, record, names_bytes, size)
 
 

@@ -13,7 +13,10 @@ import logging
 import math
 import zlib
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
+from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.flow_labels import KEY_BYTES, FlowLabels
 from packetcloud.chunk.header import (
     CHUNK_VERSION,
@@ -21,6 +24,7 @@ from packetcloud.chunk.header import (
     MAX_HEADER_BYTES,
     ChunkHeader,
     PayloadType,
+    decode_header,
 )
 from packetcloud.chunk.hop.api import Body, Deferral, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind
@@ -34,13 +38,15 @@ from packetcloud.router.dispatch import ServiceDispatch
 from packetcloud.router.emission import Done, Emissions
 from packetcloud.router.emitted import Emitted, header_from_router
 from packetcloud.router.errors import ChunkRefusedError
-from packetcloud.router.flow import Classifier, Flow
+from packetcloud.router.flow import Flow
 from packetcloud.router.forward import Forwarder
 from packetcloud.router.layout import HeaderLayout
 from packetcloud.router.planner import FlowPlanner
 from packetcloud.router.reports import ReportBatch
 from packetcloud.router.restore import Restorer
 from packetcloud.router.routes import Routes
+from packetcloud.router.rule_counts import RuleCounts
+from packetcloud.router.rules.answer import RuleTable
 from packetcloud.router.service_pool import Service, Visit
 from packetcloud.router.service_table import ServiceTable
 from packetcloud.router.settings import FailPolicy, RouterSettings
@@ -64,10 +70,10 @@ class RouterCore:
         settings: names, limits, services, neighbours.
         now: seconds on a clock that never steps, the same clock as every later `now`.
         first_chunk_id: for chunks that this router makes; no earlier run may have come near it.
-        classifier: the rules that make chunks visit services that they did not ask for.
         spool: where chunks may lie on disk; None: nowhere.
         label_key: 16 bytes that nobody outside knows, for the labels of flows.
         tap: where captures look at chunks.
+        wall_s: seconds since 1970, by which rules are valid; None: there will be no rules.
     """
 
     def __init__(
@@ -75,10 +81,10 @@ class RouterCore:
         settings: RouterSettings,
         now: float,
         first_chunk_id: int,
-        classifier: Classifier | None = None,
         label_key: bytes = bytes(KEY_BYTES),
         spool: Spool | None = None,
         tap: Tap | None = None,
+        wall_s: Callable[[], float] | None = None,
     ) -> None:
         self.settings = settings
         self.tap = tap or Tap(lambda: 0)
@@ -93,6 +99,7 @@ class RouterCore:
             self.service_table,
             self.forwarder.leave,
             self._emit,
+            self._ask_again,
             self._forget_flows,
         )
         self.door_refusals: Counter[Reason] = Counter()
@@ -101,17 +108,23 @@ class RouterCore:
         """Neighbours that were not admitted, by what they said they are."""
         self.flow_misses_count = 0
         self.is_draining = False
+        self.rule_counts = RuleCounts()
         self._labels = FlowLabels(label_key)
         self._planner = FlowPlanner(
-            settings, self.forwarder, self.service_table.hosted, classifier, self._labels
+            settings,
+            self.forwarder,
+            self.service_table.hosted,
+            self._labels,
+            self.rule_counts,
+            wall_s if wall_s is not None else _no_wall_clock,
         )
+        self._rules_epoch = self._planner.rules_epoch
         self.restorer = Restorer(
             self.book,
             self._planner,
             self._labels,
             self.forwarder.waiting,
-            self.dispatch,
-            self._end_of_fault,
+            self._begin_found,
         )
         self._emissions = Emissions(self.book, self._begin)
         self._attachments: dict[int, Attachment] = {}
@@ -170,6 +183,20 @@ class RouterCore:
             for attachment in self.attachments:
                 if attachment.role is Role.HOST and attachment.guid not in settings.hosts:
                     attachment.neighbour.close("no longer listed at this router")
+
+    @property
+    def rules(self) -> RuleTable | None:
+        """The rules in force."""
+        return self._planner.rules
+
+    def install_rules(self, rules: RuleTable | None) -> None:
+        """Decide by these rules from here on, in one step; None: there are no rules.
+
+        Whatever is in custody goes on as it was decided. Flows are decided again each when its next
+        chunk comes, so this costs the same however many there are.
+        """
+        self._planner.install(rules)
+        self._rules_epoch = self._planner.rules_epoch
 
     def neighbour_up(self, neighbour: Neighbour, now: float) -> None:
         """A session is established."""
@@ -350,6 +377,8 @@ class RouterCore:
         hop = flow.next_hop if flow is not None else None
         if (
             flow is None
+            or flow.rules_epoch != self._rules_epoch
+            or now >= flow.until_s
             or not flow.layout.matches(head)
             or (hop is not None and hop.attachment is None)
         ):
@@ -380,6 +409,15 @@ class RouterCore:
         book = self.book
         if book.is_full(size_bytes):
             return self._at_door(Reason.STORE_FULL)
+        if flow.late is not None:
+            start = layout.header_bytes
+            try:
+                flow = self._planner.settle(
+                    flow, head, payload_bytes, lambda: body.contiguous()[start:], now
+                )
+            except ChunkRefusedError as error:
+                return self._at_door(error.reason)
+            hop = flow.next_hop
         steps = flow.steps
         if steps:
             service = steps[0].service
@@ -436,6 +474,9 @@ class RouterCore:
     def _begin(self, entry: Custody, now: float) -> None:
         """Do with a chunk in custody what is to be done."""
         try:
+            tally = entry.flow.tally
+            if tally is not None:
+                self.rule_counts.add(tally)
             if entry.flow.steps:
                 self.dispatch.run_step(entry, now)
             else:
@@ -443,6 +484,61 @@ class RouterCore:
         except Exception:
             # Raised on, the hop would refuse the body and reuse its memory while the books hold it.
             self._end_of_fault(entry)
+
+    def _begin_found(self, entry: Custody, now: float) -> None:
+        """Do with a chunk that an earlier process had taken what is to be done."""
+        if self._settle_late(entry, entry.flow, now):
+            self._begin(entry, now)
+
+    def _ask_again(self, entry: Custody, now: float) -> bool:
+        """Decide about a redirected chunk, whose service is done; False: it was refused."""
+        visit, old = entry.visit, entry.flow
+        assert visit is not None, "a service redirected it"
+        if self._planner.rules is None:
+            return True
+        executed = visit.executed(old.steps[: visit.step_index])
+        head = entry.header_bytes_now()
+        try:
+            flow = self._planner.plan(
+                decode_header(head),
+                head,
+                now,
+                ingress=old.ingress,
+                flow_hash=old.hash,
+                reports_to=old.reports_to,
+                executed=executed,
+                layout=old.layout,
+                label=old.label,
+            )
+        except ChunkRefusedError as error:
+            self.book.give_up(entry, Leaving.REFUSED, error.reason, error.detail)
+            return False
+        if not self._settle_late(entry, flow, now):
+            return False
+        visit.start_again(executed)
+        tally = entry.flow.tally
+        if tally is not None:
+            self.rule_counts.add(tally)
+        return True
+
+    def _settle_late(self, entry: Custody, flow: Flow, now: float) -> bool:
+        """Decide about a chunk in custody by what is in it; False: it was refused."""
+        if flow.late is not None:
+            try:
+                flow = self._planner.settle(
+                    flow,
+                    entry.header_bytes_now(),
+                    entry.payload_bytes,
+                    entry.payload_now,
+                    now,
+                )
+            except ChunkRefusedError as error:
+                self.book.give_up(entry, Leaving.REFUSED, error.reason, error.detail)
+                return False
+        entry.flow = flow
+        for offset, data in flow.patches:
+            entry.patch(offset, data)
+        return True
 
     def _end_of_fault(self, entry: Custody) -> None:
         """Give up a chunk with which a fault of the router was met, inside its handler."""
@@ -463,20 +559,24 @@ class RouterCore:
     ) -> None:
         visit = parent.visit
         assert visit is not None, "only a service emits"
-        ran = (step.service.sid.value for step in parent.flow.steps[: visit.step_index + 1])
-        executed = visit.emitted_by.union(ran)
+        # The one that emits has had its part too, though its step is not done.
+        makers = visit.executed(parent.flow.steps[: visit.step_index + 1])
         children: list[Custody] = []
         for made, payload in emitted:
             header = header_from_router(made, sid, self.settings.na, parent.head[1])
             head = header.to_bytes()
             try:
                 flow = self._planner.plan(
-                    header, head, now, flow_hash=zlib.crc32(head[20:FIXED_BYTES]), executed=executed
+                    header, head, now, flow_hash=zlib.crc32(head[20:FIXED_BYTES]), makers=makers
                 )
+                if flow.late is not None:
+                    flow = self._planner.settle(
+                        flow, head, len(payload), partial(_view, payload), now
+                    )
             except ChunkRefusedError as error:
                 self._refuse_emitted(head, payload, error, now)
                 continue
-            children.append(self._entry_of(head, payload, flow, Visit(executed), now))
+            children.append(self._entry_of(head, payload, flow, Visit(makers), now))
         if self.spool.is_durable and children:
             self._emissions.store(parent, children, done, now)
             return
@@ -504,7 +604,7 @@ class RouterCore:
         if is_full:
             self.book.give_up(entry, Leaving.REFUSED, Reason.STORE_FULL, "")
             return
-        self.dispatch.run_step(entry, now)
+        self._begin(entry, now)
 
     def _refuse_emitted(
         self, header: bytes, payload: bytes, error: ChunkRefusedError, now: float
@@ -570,6 +670,14 @@ class RouterCore:
     def _at_door(self, reason: Reason) -> Refusal:
         self.door_refusals[reason] += 1
         return _REFUSALS[reason]
+
+
+def _view(payload: bytes) -> memoryview:
+    return memoryview(payload)
+
+
+def _no_wall_clock() -> float:
+    raise LocalMisuseError("rules are valid by the wall clock: give the core a wall_s")
 
 
 def _refuses_without_vi(service: Service) -> bool:

@@ -203,6 +203,20 @@ class Custody:
                 shown = self.body.head(header_bytes + payload_bytes)
         return shown, header_bytes + int.from_bytes(shown[_PAYLOAD_BYTES], "big")
 
+    def payload_now(self) -> memoryview:
+        """Return the payload as it is in memory; good while the chunk stays there."""
+        if self.header is not None:
+            return memoryview(self.payload)
+        assert self.body is not None, "a chunk without header of its own lies in a body"
+        return self.body.contiguous()[self.flow.layout.header_bytes :]
+
+    @property
+    def payload_bytes(self) -> int:
+        if self.header is not None:
+            return len(self.payload)
+        assert self.body is not None, "a chunk without header of its own lies in a body"
+        return len(self.body) - self.flow.layout.header_bytes
+
     def update_payload(self, header: bytearray, payload: Buffer, verdict_body: Body) -> None:
         """Take the payload inside `verdict_body`, and keep the original for its credit."""
         self.is_updated = True

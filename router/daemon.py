@@ -67,6 +67,7 @@ class RouterDaemon(MultiService):
             label_key=os.urandom(KEY_BYTES),
             spool=self.disk.spool,
             tap=Tap(time.time_ns),
+            wall_s=time.time,
         )
         self.shell = RouterShell(reactor, self.core)
         node = HopNode(

@@ -42,6 +42,8 @@ class ServiceDispatch:
         leave: called with a chunk whose services are done.
         emit: called with a chunk, the SID that emitted, the emitted chunks, and what to call when
             they are in custody, or cannot be.
+        redirected: called with a chunk that has another destination, when the step that gave it is
+            done; decides which services are left, False: the chunk ended.
         services_changed: called when cached flows may name services that are gone.
     """
 
@@ -51,6 +53,7 @@ class ServiceDispatch:
         table: ServiceTable,
         leave: Callable[[Custody, float], None],
         emit: Callable[[Custody, SID, list[Emitted], Done, float], None],
+        redirected: Callable[[Custody, float], bool],
         services_changed: Callable[[], None],
     ) -> None:
         self.services = table.by_sid
@@ -60,6 +63,7 @@ class ServiceDispatch:
         self._table = table
         self._leave = leave
         self._emit = emit
+        self._redirected = redirected
         self._services_changed = services_changed
         self._last_task_id = 0
 
@@ -293,7 +297,9 @@ class ServiceDispatch:
             return
         entry.patch(_DESTINATION_OFFSET, verdict.detail[: GUID_BYTES + 4])
         visit.is_redirected = True
-        self._step_done(visit, entry, now)
+        self._count_step(visit, entry)
+        if self._redirected(entry, now):
+            self.run_step(entry, now)
 
     def _emit_chunks(
         self,
@@ -331,10 +337,13 @@ class ServiceDispatch:
         self._emit(entry, service.sid, emitted, done, now)
 
     def _step_done(self, visit: Visit, entry: Custody, now: float) -> None:
+        self._count_step(visit, entry)
+        self.run_step(entry, now)
+
+    def _count_step(self, visit: Visit, entry: Custody) -> None:
         for offset, data in entry.flow.steps[visit.step_index].patches:
             entry.patch(offset, data)
         visit.next_step()
-        self.run_step(entry, now)
 
     def _attempt_failed(
         self, vi: VI, visit: Visit, entry: Custody, reason: Reason, text: str, now: float

@@ -51,6 +51,7 @@ class RouterCollector(Collector):
         yield from self._traffic()
         yield from self._spool()
         yield from self._services()
+        yield from self._rules()
         yield from self._durations()
         yield from self._hop()
 
@@ -203,6 +204,51 @@ class RouterCollector(Collector):
             for word, count in verdict_words(service.verdicts).items():
                 verdicts.add_metric([service.name, service.sid.hex, word], count)
         yield verdicts
+
+    def _rules(self) -> Iterator[Metric]:
+        core = self._core
+        counts, rules = core.rule_counts, core.rules
+        yield _gauge(
+            "rules_version", "Of the rules in force; 0: none.", rules.version if rules else 0
+        )
+        family = CounterMetricFamily(
+            f"{PREFIX}rule_decisions",
+            "Rules that decided about a chunk, and shadow rules that would have.",
+            labels=["action", "mode"],
+        )
+        for action, mode, value in (
+            ("visit", "active", counts.visits_count),
+            ("pass", "active", counts.passes_count),
+            ("visit", "shadow", counts.shadow_visits_count),
+            ("pass", "shadow", counts.shadow_passes_count),
+        ):
+            family.add_metric([action, mode], value)
+        yield family
+        for name, text, value in (
+            (
+                "shadow_rules_differing_chunks",
+                "Chunks that would have visited other services with the shadow rules.",
+                counts.would_differ_count,
+            ),
+            (
+                "rule_services_absent",
+                "Rules that led a chunk to a service that is not at this cloudlet.",
+                counts.unhosted_count,
+            ),
+            (
+                "rule_decisions_uncounted",
+                "Decisions of rules whose own count had no room.",
+                counts.uncounted_count,
+            ),
+            (
+                "late_flows_forgotten",
+                "Flows with so many kinds of chunks that all were forgotten.",
+                counts.late_forgotten_count,
+            ),
+            ("payloads_scanned", "Payloads looked at for patterns.", counts.scanned_count),
+            ("payload_scanned_bytes", "Their bytes.", counts.scanned_bytes),
+        ):
+            yield _counter(name, text, value)
 
     def _durations(self) -> Iterator[Metric]:
         for name, text in (

@@ -11,7 +11,6 @@ Source: docs/decisions/0010; docs/reference/router.md, "After a kill".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.flow_labels import FlowLabels
@@ -27,9 +26,6 @@ from packetcloud.router.service_pool import Visit
 from packetcloud.router.settings import MIB, RouterSettings
 from packetcloud.router.waiting import WaitingRoom
 
-if TYPE_CHECKING:
-    from packetcloud.router.dispatch import ServiceDispatch
-
 LOADING_BYTES = 16 * MIB
 """Read from disk at a time."""
 TRY_AGAIN_S = 0.1
@@ -39,15 +35,18 @@ TRY_AGAIN_S = 0.1
 class _Kind:
     """Found chunks with the same header, but for what differs from chunk to chunk."""
 
-    __slots__ = ("entries", "executed", "flow", "head", "header", "names")
+    __slots__ = ("entries", "executed", "flow", "head", "header", "ingress", "names")
 
-    def __init__(self, header: ChunkHeader, entry: Custody, executed: frozenset[bytes]) -> None:
+    def __init__(
+        self, header: ChunkHeader, entry: Custody, executed: frozenset[bytes], ingress: bytes
+    ) -> None:
         self.header = header
         """Of the first of them."""
         self.head = entry.head
         self.flow = entry.flow
         """For what they all have in common; once they start, the one that was planned."""
         self.executed = executed
+        self.ingress = ingress
         self.entries: dict[Custody, None] = {}
         self.names: set[bytes] = {header.destination.value, header.sid.value}
         """GUIDs and SIDs whose coming may open the way."""
@@ -62,7 +61,7 @@ class Restorer:
 
     Args:
         waiting: counts what cannot be read.
-        fault: called with a chunk that a fault of the router was met with.
+        begin: called with a chunk that starts, its bytes in memory.
     """
 
     def __init__(
@@ -71,16 +70,14 @@ class Restorer:
         planner: FlowPlanner,
         labels: FlowLabels,
         waiting: WaitingRoom,
-        dispatch: ServiceDispatch,
-        fault: Callable[[Custody], None],
+        begin: Callable[[Custody, float], None],
     ) -> None:
         self._book = book
         self._spool = book.spool
         self._planner = planner
         self._labels = labels
         self._waiting = waiting
-        self._dispatch = dispatch
-        self._fault = fault
+        self._begin = begin
         self._found: dict[Custody, _Kind] = {}
         self._kinds: dict[object, _Kind] = {}
         self._by_name: dict[bytes, dict[_Kind, None]] = {}
@@ -108,8 +105,8 @@ class Restorer:
             record = one.record
             layout = HeaderLayout.of(one.head)
             head = one.head[: layout.header_bytes]
-            executed = frozenset(record.emitted_by)
-            key = (head[2:8], head[20:FIXED_BYTES], layout, executed)
+            executed = frozenset(record.executed)
+            key = (head[2:8], head[20:FIXED_BYTES], layout, executed, record.ingress)
             kind = self._kinds.get(key)
             flow = kind.flow if kind is not None else self._flow_of(header, layout)
             taken_at = now - max(0.0, (wall_ms - record.taken_ms) / 1000)
@@ -127,7 +124,7 @@ class Restorer:
             self._book.restore(entry)
             self._book.wheel.wake_by(entry, min(entry.due_at, entry.expires_at))
             if kind is None:
-                kind = self._kinds[key] = _Kind(header, entry, executed)
+                kind = self._kinds[key] = _Kind(header, entry, executed, record.ingress)
             kind.entries[entry] = None
             self._found[entry] = kind
         self.look_at_all(now)
@@ -160,7 +157,7 @@ class Restorer:
             kind = self._found[entry] if entry is not None else next(iter(self._open))
             if entry is None:
                 entry = next(iter(kind.entries), None)
-                if entry is None or not (_is_open(kind.flow) or self._look_at(kind, now)):
+                if entry is None or not (self._is_open(kind) or self._look_at(kind, now)):
                     self._open.pop(kind, None)
                     continue
             if not self._may_read(entry):
@@ -195,11 +192,7 @@ class Restorer:
             self._waiting.cannot_be_read(entry, result)
         else:
             self._waiting.bring_back(entry, result.data)
-            try:
-                self._dispatch.run_step(entry, now)
-            except Exception:
-                # Whatever it was, this chunk ends, and those behind it do not wait for ever.
-                self._fault(entry)
+            self._begin(entry, now)
         self.start(now)
 
     def forget(self, entry: Custody) -> None:
@@ -231,9 +224,14 @@ class Restorer:
             kind.header,
             kind.head,
             now,
+            ingress=kind.ingress,
             reports_to=kind.flow.reports_to,
             executed=kind.executed,
         )
+
+    def _is_open(self, kind: _Kind) -> bool:
+        is_decided = kind.flow.rules_epoch == self._planner.rules_epoch
+        return is_decided and _has_way(kind.flow)
 
     def _look_at(self, kind: _Kind, now: float) -> bool:
         """Plan a kind; tell, and note, whether its way is open."""
@@ -242,7 +240,7 @@ class Restorer:
         except ChunkRefusedError:
             is_open = False
         else:
-            is_open = _is_open(kind.flow)
+            is_open = _has_way(kind.flow)
             if kind.flow.next_hop is not None:
                 kind.names.add(kind.flow.next_hop.guid)
             if kind.flow.steps:
@@ -254,7 +252,7 @@ class Restorer:
         return is_open
 
 
-def _is_open(flow: Flow) -> bool:
+def _has_way(flow: Flow) -> bool:
     if flow.steps:
         return flow.steps[0].service.has_vi
     return flow.next_hop is not None and flow.next_hop.attachment is not None

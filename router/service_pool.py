@@ -9,6 +9,8 @@ Source: design, section 6, step 4.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from packetcloud.chunk.hop.api import Body
 from packetcloud.chunk.messages import TaskHeader, VerdictCode, VerdictHeader
@@ -17,6 +19,9 @@ from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody
 from packetcloud.router.histogram import LogHistogram
 from packetcloud.router.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from packetcloud.router.flow import Step
 
 _TASK_ID_BYTES = 8
 
@@ -57,7 +62,7 @@ class Visit:
 
     __slots__ = (
         "attempts",
-        "emitted_by",
+        "executed_before",
         "failed_vis",
         "failure",
         "first_sent_at",
@@ -70,9 +75,10 @@ class Visit:
         "vi",
     )
 
-    def __init__(self, emitted_by: frozenset[bytes] = frozenset()) -> None:
-        self.emitted_by = emitted_by
-        """Services of this visit that had a part in making the chunk; it may not ask for them."""
+    def __init__(self, executed_before: frozenset[bytes] = frozenset()) -> None:
+        self.executed_before = executed_before
+        """SIDs of services of this visit that ran before the chunk's present steps were decided,
+        or had a part in making it: none of them runs again."""
         self.step_index = 0
         self.task_id = 0
         self.vi: VI | None = None
@@ -89,6 +95,15 @@ class Visit:
         """A verdict that overtook the settlement of its task, and its body."""
         self.is_redirected = False
         self.service_name = ""
+
+    def executed(self, steps: Iterable[Step]) -> frozenset[bytes]:
+        """Return the SIDs of all services that ran in this visit when these steps are done."""
+        return self.executed_before.union(step.service.sid.value for step in steps)
+
+    def start_again(self, executed: frozenset[bytes]) -> None:
+        """Go to the first of other steps."""
+        self.executed_before = executed
+        self.step_index = 0
 
     def next_step(self) -> None:
         self.step_index += 1

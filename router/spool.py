@@ -140,8 +140,18 @@ class Spool:
         wall_ms = self._wall_ms()
         taken_ms = wall_ms - int((now - entry.taken_at) * 1000)
         expires_ms = wall_ms + int((entry.expires_at - now) * 1000)
-        emitted_by = tuple(sorted(entry.visit.emitted_by)) if entry.visit is not None else ()
-        record = Record(number, max(0, taken_ms), expires_ms, entry.is_originated, emitted_by)
+        visit = entry.visit
+        executed: frozenset[bytes] = frozenset()
+        if visit is not None:
+            executed = visit.executed(entry.flow.steps[: visit.step_index])
+        record = Record(
+            number,
+            max(0, taken_ms),
+            expires_ms,
+            entry.is_originated,
+            tuple(sorted(executed)),
+            entry.flow.ingress,
+        )
         self._keep(entry, number, size)
         entry.lying = Lying.WRITING
         entry.is_updated = False

@@ -12,12 +12,16 @@ from packetcloud.chunk.reasons import Reason
 from packetcloud.router.core import RouterCore
 from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT, OTHER_NAME
 from packetcloud.router.errors import TooManyCapturesError
+from packetcloud.router.flow import MAX_VISIT_COUNT
+from packetcloud.router.late_rules import MAX_KINDS_COUNT
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
+from packetcloud.router.rules.rule import Match, Rule
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
 from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
 from packetcloud.router.spool import MAX_QUEUED_BYTES
 from packetcloud.router.tap import MAX_CAPTURES_COUNT, MAX_RING_BYTES, Capture, Point, Wanted
 from tests.unit.caps.filled import Filled, fills
+from tests.unit.router.plain_table import PlainTable, installed, visiting
 from tests.unit.router.router_fakes import (
     ROUTER,
     A,
@@ -298,6 +302,69 @@ def flows_of_host() -> Filled:
 def flows_of_router() -> Filled:
     """A router brings ever new headers."""
     return _flows(Role.ROUTER, GUID(b"Q" * 20), 65_536)
+
+
+@fills("router", "kinds of chunks of one flow")
+def kinds_of_chunks() -> Filled:
+    """A host sends chunks of ever new sizes, each of which some rule is about."""
+    net = FakeNetwork(settings(service(S)))
+    a, b, c, vi = net.host(A), net.host(B), net.host(C), net.vi(S)
+    match = [Match(size_min=size, size_max=size) for size in range(100)]
+    rules = installed(Rule(str(one.size_min), S, one) for one in match)
+    net.core.install_rules(PlainTable(rules))
+    counts = net.core.rule_counts
+
+    def press(sizes: Iterable[int]) -> int:
+        for size in sizes:
+            assert a.chunk(chunk(payload=bytes(size))) is None
+            for task in vi.accept_all():
+                vi.verdict(task)
+        b.accept_all()
+        return sum(
+            len(flow.late.flows)
+            for attachment in net.core.attachments
+            for flow in attachment.flows.values()
+            if flow.late is not None
+        )
+
+    at_cap, counted = press(range(MAX_KINDS_COUNT)), counts.late_forgotten_count
+    beyond, counted_beyond = press([MAX_KINDS_COUNT]), counts.late_forgotten_count
+    goes_on = c.chunk(chunk(C, A, bytes(3))) is None
+    for task in vi.accept_all():
+        vi.verdict(task)
+    goes_on &= len(a.accept_all()) == 1
+    net.check_idle()
+    c.go_down()
+    net.core.install_rules(None)
+    left = press([1])
+    return Filled(MAX_KINDS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+@fills("router", "services of one visit")
+def services_of_a_visit() -> Filled:
+    """Rules lead a chunk to ever more services."""
+    services = [SID(number.to_bytes(20, "big")) for number in range(2, MAX_VISIT_COUNT + 3)]
+    net = FakeNetwork(settings(*map(service, services)))
+    a, b = net.host(A), net.host(B)
+    vis = {one: net.vi(one) for one in services}
+    doors = net.core.door_refusals
+
+    def press(count: int) -> tuple[int, int]:
+        net.core.install_rules(PlainTable(visiting(*services[:count])))
+        a.chunk(chunk())
+        visited = 0
+        while turn := [vi for vi in vis.values() if vi.unsettled]:
+            for vi in turn:
+                for task in vi.accept_all():
+                    visited += 1
+                    vi.verdict(task)
+        return visited, doors[Reason.UNSUPPORTED]
+
+    at_cap, counted = press(MAX_VISIT_COUNT)
+    beyond, counted_beyond = press(MAX_VISIT_COUNT + 1)
+    goes_on = press(1) == (1, counted_beyond) and len(b.accept_all()) == 2
+    net.check_idle()
+    return Filled(MAX_VISIT_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
 
 
 def _vi_window(given: RouterSettings, size: int, limit: int, unit: str) -> Filled:

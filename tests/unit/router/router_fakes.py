@@ -323,7 +323,13 @@ class FakeNetwork:
     def __post_init__(self) -> None:
         found = self.disk.open()
         spool = self.disk.spool(self.settings.spool)
-        self.core = RouterCore(self.settings, self.now, first_chunk_id=1, spool=spool)
+        self.core = RouterCore(
+            self.settings,
+            self.now,
+            first_chunk_id=1,
+            spool=spool,
+            wall_s=lambda: self.disk.wall_ms / 1000,
+        )
         self.core.restore(found, self.disk.wall_ms, self.now)
 
     def host(self, name: GUID) -> FakeNeighbour:

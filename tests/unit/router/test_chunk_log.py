@@ -252,7 +252,7 @@ def test_a_clock_set_back_uses_no_number_again(
     reactor = SimpleNamespace(callFromThread=lambda call, *given: call(*given))
     service = disk_service.DiskService(reactor, config, lambda results: None)
     assert len(service.open()) == 1
-    flow = SimpleNamespace(label=1)
+    flow = SimpleNamespace(label=1, ingress=b"")
     entry: Any = SimpleNamespace(
         flow=flow, taken_at=0.0, expires_at=9.0, visit=None, is_originated=False
     )

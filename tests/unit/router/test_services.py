@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 
 from packetcloud.chunk.header import (
-    ChunkHeader,
     DigestAlgorithm,
     PayloadDigest,
     ServiceSequence,
@@ -19,8 +17,8 @@ from packetcloud.chunk.hop.api import Role, Settlement
 from packetcloud.chunk.messages import BodyKind, Outcome, VerdictCode
 from packetcloud.chunk.names import GUID, GUID_ZERO, NA, SID, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.core import RouterCore
 from packetcloud.router.settings import FailPolicy
+from tests.unit.router.plain_table import PlainTable, visiting
 from tests.unit.router.router_fakes import (
     ROUTER_NA,
     A,
@@ -147,16 +145,6 @@ def test_one_service_twice_in_a_visit_is_refused() -> None:
     assert reason_of(a.chunk(chunk(services=(S, T, S)))) is Reason.UNSUPPORTED
 
 
-class Rules:
-    """A classifier with transparent services for every chunk."""
-
-    def __init__(self, *sids: SID) -> None:
-        self.sids = sids
-
-    def transparent_services(self, header: ChunkHeader) -> Sequence[SID]:
-        return self.sids
-
-
 @pytest.mark.parametrize(
     ("priorities", "order"),
     [
@@ -170,7 +158,7 @@ def test_priority_orders_asked_for_and_transparent_services(
 ) -> None:
     """The unexecuted service of highest priority is next, whoever wanted it, each once."""
     net = FakeNetwork(settings(*(service(name, priority=p) for name, p in priorities.items())))
-    net.core = RouterCore(net.settings, net.now, 1, Rules(T, U, T))
+    net.core.install_rules(PlainTable(visiting(T, U)))
     a, b = net.host(A), net.host(B)
     vis = {name: net.vi(name) for name in priorities}
     assert a.chunk(chunk(services=(S,))) is None
@@ -183,7 +171,7 @@ def test_priority_orders_asked_for_and_transparent_services(
 def test_service_that_is_both_asked_for_and_transparent_runs_once() -> None:
     """Having run as a transparent service counts as having run."""
     net = FakeNetwork(settings(service(S, priority=1), service(T, priority=9)))
-    net.core = RouterCore(net.settings, net.now, 1, Rules(T))
+    net.core.install_rules(PlainTable(visiting(T)))
     a, b, s, t = net.host(A), net.host(B), net.vi(S), net.vi(T)
     assert a.chunk(chunk(services=(S, T))) is None
     t.verdict(task_of(t))
