@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import pytest
 
@@ -52,6 +53,22 @@ def test_the_digest_tells_documents_apart() -> None:
     }
     assert digest not in others
     assert len(others) == 2
+
+
+def test_items_take_the_memory_of_one() -> None:
+    """A document is read as it comes: what is kept of it does not grow with its items."""
+    lines = [rule_record(name=f"rule-{number}") for number in range(5000)]
+    found = opened(signed(body_of(*lines)))
+    items = found.items(takes_any_pattern)
+    next(items)
+    tracemalloc.start()
+    try:
+        count = sum(isinstance(item, Rule) for item in items)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 4999
+    assert peak < 100_000
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
