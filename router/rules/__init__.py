@@ -11,6 +11,7 @@ How rules are written, carried and proven:
 
 - `values`    kinds of values in documents: how they are read, what is allowed, their schema
 - `fields`    the fields of a rule, and a rule made of them
+- `making`    rules made of checked values, quickly
 - `schema`    the JSON Schema of documents
 - `document`  a change of a set of rules: its head, and items as JSON Lines
 - `written`   documents as people write them: TOML, JSON, JSON Lines

@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import Any
 
 from packetcloud.router.rules.errors import RuleFieldError
+from packetcloud.router.rules.making import make_match, make_rule
 from packetcloud.router.rules.rule import (
     MAX_SIZE_BYTES,
     Action,
     Direction,
-    Match,
     Mode,
     Pattern,
     Rule,
@@ -194,10 +194,10 @@ def read_rule(record: Mapping[str, Any], defaults: Defaults, check_pattern: Chec
         raise AssertionError("the careful reader took what the quick one refused") from None
     get = values.get
     sources, destinations = get("source", _NONE), get("destination", _NONE)
-    rule = Rule(
+    rule = make_rule(
         rule_name,
         service,
-        Match(
+        make_match(
             sources,
             destinations,
             get("sid", _NONE),
