@@ -10,6 +10,8 @@
 How rules are written, carried and proven:
 
 - `values`    kinds of values in documents: how they are read, what is allowed, their schema
+- `records`   tables in documents and their fields
+- `pattern_fields` the fields of a pattern
 - `fields`    the fields of a rule, and a rule made of them
 - `making`    rules made of checked values, quickly
 - `schema`    the JSON Schema of documents

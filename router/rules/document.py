@@ -15,14 +15,8 @@ from typing import Any, BinaryIO
 
 from packetcloud.chunk.timestamps import time_text
 from packetcloud.router.rules.errors import RuleDocumentError, RuleFieldError
-from packetcloud.router.rules.fields import (
-    CheckPattern,
-    Defaults,
-    Field,
-    read_fields,
-    read_rule,
-    shown,
-)
+from packetcloud.router.rules.fields import CheckPattern, Defaults, read_rule
+from packetcloud.router.rules.records import Field, read_fields, shown
 from packetcloud.router.rules.rule import Mode, Rule
 from packetcloud.router.rules.values import (
     FLAG,

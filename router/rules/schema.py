@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from packetcloud.router.rules.document import HEAD_FIELDS
-from packetcloud.router.rules.fields import PATTERN_FIELDS, RULE_FIELDS, Field
+from packetcloud.router.rules.fields import RULE_FIELDS
+from packetcloud.router.rules.pattern_fields import PATTERN_FIELDS
+from packetcloud.router.rules.records import Field
 from packetcloud.router.rules.values import TEXT_NAME, Schema
 
 

@@ -21,12 +21,8 @@ from packetcloud.router.rules.document import (
     read_items,
 )
 from packetcloud.router.rules.errors import RuleDocumentError
-from packetcloud.router.rules.fields import (
-    MAX_COMBINATIONS_COUNT,
-    MAX_PATTERN_BYTES,
-    MAX_PATTERNS_COUNT,
-    RULE_FIELDS,
-)
+from packetcloud.router.rules.fields import MAX_COMBINATIONS_COUNT, RULE_FIELDS
+from packetcloud.router.rules.pattern_fields import MAX_PATTERN_BYTES, MAX_PATTERNS_COUNT
 from packetcloud.router.rules.rule import (
     MAX_SIZE_BYTES,
     Action,

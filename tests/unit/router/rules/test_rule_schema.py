@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from packetcloud.chunk import grant_chains, grants
-from packetcloud.router.rules import document, fields, signed, values
+from packetcloud.router.rules import document, fields, pattern_fields, signed, values
 from packetcloud.router.rules.document import HEAD_FIELDS, ItemError
-from packetcloud.router.rules.fields import PATTERN_FIELDS, RULE_FIELDS, Field
+from packetcloud.router.rules.fields import RULE_FIELDS
+from packetcloud.router.rules.pattern_fields import PATTERN_FIELDS
+from packetcloud.router.rules.records import Field
 from packetcloud.router.rules.refusals import Refusal
 from packetcloud.router.rules.schema import document_schema, schema_text
 from tests.unit.router.rules.rule_documents import items_of, rule_record
@@ -101,8 +103,8 @@ def test_every_cap_stands_in_the_page() -> None:
         "characters in a name": values.MAX_NAME_CHARS,
         "names in one set of a rule": values.MAX_NAMES_COUNT,
         "combinations of the sets of a rule": fields.MAX_COMBINATIONS_COUNT,
-        "patterns in a rule": fields.MAX_PATTERNS_COUNT,
-        "bytes in a pattern": fields.MAX_PATTERN_BYTES,
+        "patterns in a rule": pattern_fields.MAX_PATTERNS_COUNT,
+        "bytes in a pattern": pattern_fields.MAX_PATTERN_BYTES,
         "routers in an audience": document.MAX_AUDIENCE_COUNT,
         "grants in a document": signed.MAX_GRANTS_COUNT,
         "bytes in a grant": grants.MAX_GRANT_BYTES,
