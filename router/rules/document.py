@@ -89,7 +89,7 @@ class ItemError:
     number: int
     """From 1."""
     name: str
-    """Of the rule; empty if there is none to read."""
+    """Of the rule, as it is written; empty if it is missing or not allowed."""
     field: str
     """Empty: the whole item."""
     text: str
@@ -269,5 +269,8 @@ def _item_error(number: int, record: object, field: str, problem: str) -> ItemEr
     name = record.get("name", record.get("withdraw")) if isinstance(record, dict) else None
     if not isinstance(name, str):
         return ItemError(number, "", field, f"item {number}: {problem}")
-    readable = shown(name)
-    return ItemError(number, readable.strip('"'), field, f"item {number} {readable}: {problem}")
+    text = f"item {number} {shown(name)}: {problem}"
+    try:
+        return ItemError(number, TEXT_NAME.read(name), field, text)
+    except ValueError:
+        return ItemError(number, "", field, text)

@@ -231,6 +231,18 @@ def test_a_pattern_that_the_scanner_refuses() -> None:
     assert (bad.field, bad.text) == ("patterns[0]", 'item 1 "r": patterns[0]: looks back')
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("n" * MAX_NAME_CHARS, "n" * MAX_NAME_CHARS), ("a b", ""), (7, "")]
+)
+def test_an_error_has_the_name_of_its_rule(name: Any, expected: str) -> None:
+    """Whole, so that the rule of that name is found; what is no name is none."""
+    (by_rule,) = items_of(rule_record(name=name, colour="red"))
+    (by_withdrawal,) = items_of({"withdraw": name, "colour": "red"})
+    assert isinstance(by_rule, ItemError)
+    assert isinstance(by_withdrawal, ItemError)
+    assert by_rule.name == by_withdrawal.name == expected
+
+
 AT_CAP: dict[str, tuple[Any, Any]] = {
     "name": ("n" * MAX_NAME_CHARS, "n" * (MAX_NAME_CHARS + 1)),
     "source": (_names(MAX_NAMES_COUNT), _names(MAX_NAMES_COUNT + 1)),
