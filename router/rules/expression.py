@@ -8,10 +8,13 @@ time either.
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ALL_BYTES = frozenset(range(256))
+WORD_BYTES = 2
+"""So many fixed bytes next to each other let a scan skip to where an expression may be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,11 @@ class Expression:
         """Bytes and sets, all repeats written out."""
         return sum(_positions(branch.node) for branch in self.branches)
 
+    @property
+    def word_bytes(self) -> int:
+        """The most fixed bytes next to each other that stand in every match, in either case."""
+        return min(_words(branch.node).longest for branch in self.branches)
+
     def to_engine(self) -> bytes:
         """Write it in the language that Hyperscan, RE2 and `re` have in common."""
         return b"|".join(
@@ -85,6 +93,43 @@ class Expression:
             + (b"\\z" if branch.to_end else b"")
             for branch in self.branches
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """Fixed bytes at the begin, at the end, and the most anywhere, of every match of a node."""
+
+    first: int = 0
+    last: int = 0
+    longest: int = 0
+    is_whole: bool = False
+    """Nothing but fixed bytes, always as many."""
+
+
+def _words(node: Node) -> _Words:
+    match node:
+        case OneOf(members):
+            is_fixed = len({byte | 0x20 for byte in members}) == 1
+            return _Words(1, 1, 1, True) if is_fixed else _Words()
+        case Sequence(parts):
+            return functools.reduce(_next_to, map(_words, parts), _Words(is_whole=True))
+        case Either(parts):
+            return _Words(longest=min(_words(part).longest for part in parts))
+        case Repeat(part, least, most):
+            inner = _words(part)
+            if not least or not inner.is_whole:
+                return replace(inner, is_whole=False) if least else _Words()
+            count = inner.longest * least
+            return _Words(count, count, count, least == most)
+
+
+def _next_to(one: _Words, other: _Words) -> _Words:
+    return _Words(
+        one.first + other.first if one.is_whole else one.first,
+        one.last + other.last if other.is_whole else other.last,
+        max(one.longest, other.longest, one.last + other.first),
+        one.is_whole and other.is_whole,
+    )
 
 
 def repeats_count(node: Node) -> int:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from packetcloud.router.errors import PatternError
 from packetcloud.router.rules import re2_scanner
-from packetcloud.router.rules.expression import Expression
+from packetcloud.router.rules.expression import WORD_BYTES, Expression
 from packetcloud.router.rules.expression_reader import literal, parse
 from packetcloud.router.rules.re2_scanner import RE2Scanner
 from packetcloud.router.rules.rule import MAX_SIZE_BYTES, Pattern
@@ -29,6 +29,9 @@ MAX_PATTERNS_COUNT = 10_000
 """In one version of the rules: measured at 15 Gbit/s of one core."""
 MAX_STARTS_COUNT = 8
 """Different starts of ranges of expressions of no fixed length: each may cost one more scan."""
+MAX_WORDLESS_COUNT = 32
+"""Patterns without two fixed bytes next to each other: a scan cannot skip to where they may be, so
+each costs time of its own with every payload."""
 
 
 def check_pattern(pattern: Pattern) -> str | None:
@@ -58,6 +61,7 @@ def compile_scanner(
         raise PatternError(f"{len(patterns)} patterns; allowed: 1 to {MAX_PATTERNS_COUNT}")
     expressions = [_expression_of(pattern) for pattern in patterns]
     starts: set[int] = set()
+    wordless_count = sum(one.word_bytes < WORD_BYTES for one in expressions)
     for pattern, expression in zip(patterns, expressions, strict=True):
         _check_range(pattern, expression)
         shortest, longest = expression.widths
@@ -67,6 +71,11 @@ def compile_scanner(
         raise PatternError(
             f"{len(starts)} different starts of expressions of no fixed length; "
             f"allowed: {MAX_STARTS_COUNT} in all rules"
+        )
+    if wordless_count > MAX_WORDLESS_COUNT:
+        raise PatternError(
+            f"{wordless_count} patterns without {WORD_BYTES} fixed bytes next to each other; "
+            f"allowed: {MAX_WORDLESS_COUNT} in all rules"
         )
     if use_hyperscan:
         return HyperscanScanner.compile(patterns, expressions)

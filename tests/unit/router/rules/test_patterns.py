@@ -13,14 +13,17 @@ from packetcloud.router.rules.expression_reader import (
     parse,
 )
 from packetcloud.router.rules.patterns import (
+    HAS_HYPERSCAN,
     MAX_PATTERNS_COUNT,
     MAX_STARTS_COUNT,
+    MAX_WORDLESS_COUNT,
     check_pattern,
     compile_scanner,
     finds,
     load_scanner,
 )
 from packetcloud.router.rules.rule import MAX_SIZE_BYTES, Pattern
+from tests.unit.router.rules.catastrophic import CATASTROPHES
 
 REFUSED = {
     rb"(a)\1": "back references are not in linear time",
@@ -172,6 +175,54 @@ def test_the_number_of_scans_is_capped() -> None:
     assert 0 in compile_scanner(many).found(memoryview(b"-ab"))
     with pytest.raises(PatternError, match="different starts"):
         compile_scanner([*many, Pattern(b"a.*b", True, start=99)])
+
+
+@pytest.mark.parametrize(
+    ("text", "word_bytes"),
+    [
+        (b"abc", 3),
+        (b"a.bc", 2),
+        (b"a[bB]c", 3),
+        (b"a[bc]d", 1),
+        (b"(abc|de)+x", 2),
+        (b"(ab){2}c", 5),
+        (b"a{3,9}b", 4),
+        (b"x(ab)?y", 1),
+        (b"(ab)*cd", 2),
+        (b"abc|d", 1),
+        (b"[0-9]{16}", 0),
+    ],
+)
+def test_fixed_bytes_next_to_each_other_are_found(text: bytes, word_bytes: int) -> None:
+    """So many stand in every match, side by side; never more than there are."""
+    assert parse(text).word_bytes == word_bytes
+
+
+def test_patterns_without_a_word_are_capped() -> None:
+    """So many in all rules, found like the others; one more is refused."""
+    letters = range(65, 65 + MAX_WORDLESS_COUNT)
+    many = [Pattern(b"[\\x%02x-z]+[0-9]" % letter, True) for letter in letters]
+    scanner = compile_scanner([Pattern(b"word"), *many])
+    loaded = load_scanner(scanner.to_bytes())
+    for one in (scanner, loaded):
+        assert one.found(memoryview(b"-z7-")) == set(range(1, MAX_WORDLESS_COUNT + 1))
+        assert one.found(memoryview(b"sword")) == {0}
+    with pytest.raises(PatternError, match="2 fixed bytes next to each other"):
+        compile_scanner([*many, Pattern(b"[0-9]", True)])
+
+
+def test_catastrophic_expressions_are_refused_or_found_in_linear_time() -> None:
+    """Each is refused with a reason, or taken by both engines, which do not go back."""
+    refused = {}
+    for one in CATASTROPHES:
+        refusal = check_pattern(Pattern(one.expression, is_regex=True))
+        if refusal is not None:
+            refused[one.expression] = refusal
+    assert len(CATASTROPHES) == 200
+    assert len(refused) == 32 + HAS_HYPERSCAN
+    for text, refusal in refused.items():
+        is_looking = rb"\1" in text or b"(?=" in text
+        assert ("linear time" in refusal) == is_looking, (text, refusal)
 
 
 @pytest.mark.parametrize("use_hyperscan", [True, False])
