@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -64,7 +66,8 @@ def sign(
     with file.open("rb") as stream:
         if is_signed(stream):
             raise RuleDocumentError(f"{file}: signed already; sign what it was made of")
-        trial = try_document(stream, check_pattern, time.time())
+        with _bar(output, file, stream) as tell:
+            trial = try_document(stream, check_pattern, time.time(), tell=tell)
         if trial.refused_count:
             _show(output, file, trial)
             context.exit(ExitCode.NEGATIVE)
@@ -128,9 +131,14 @@ def check(
         )
     now_s = time.time() if at_s is None else at_s
     try:
-        with file.open("rb") as stream:
+        with file.open("rb") as stream, _bar(output, file, stream) as tell:
             trial = try_document(
-                stream, check_pattern, now_s, trust, is_at_its_audience=router is None
+                stream,
+                check_pattern,
+                now_s,
+                trust,
+                is_at_its_audience=router is None,
+                tell=tell,
             )
     except RulesRefusedError as error:
         output.record({"file": str(file), "refused": str(error)})
@@ -221,6 +229,21 @@ def _read_grant(path: Path) -> Grant:
     if not found.is_genuine:
         raise GrantError(f"{path}: the signature does not fit; get the grant anew")
     return found
+
+
+@contextmanager
+def _bar(output: Output, file: Path, stream: BinaryIO) -> Iterator[Callable[[int], None]]:
+    """Show how far a large document was read."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    words = TextColumn("{task.description}", markup=False)
+    with output.progress(words, BarColumn(), TimeRemainingColumn()) as shown:
+        task = shown.add_task(str(file), total=file.stat().st_size)
+
+        def tell(items: int) -> None:
+            shown.update(task, completed=stream.tell(), description=f"{file}: {items} items")
+
+        yield tell
 
 
 def _facts(file: Path, trial: Trial) -> dict[str, object]:

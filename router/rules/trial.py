@@ -5,7 +5,7 @@ Source: docs/reference/rules.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
@@ -26,6 +26,7 @@ from packetcloud.router.rules.written import is_signed, open_written
 
 MAX_LISTED_COUNT = 1000
 """Refused items that a trial lists; all are counted."""
+_TELL_EACH_COUNT = 5000
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ def try_document(
     trust: Trust | None = None,
     *,
     is_at_its_audience: bool = False,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> Trial:
     """Read a document as a router would.
 
@@ -70,6 +72,7 @@ def try_document(
         now_s: seconds since 1970.
         trust: whom the router believes; None: do not ask for proof.
         is_at_its_audience: whatever router `trust` says, try it at one that the document is for.
+        tell: hears now and then how many items were read.
 
     Raises:
         RuleDocumentError: it cannot be read as a whole.
@@ -91,8 +94,10 @@ def try_document(
                 raise RulesRefusedError(refused)
             trial.is_own = document.signer in trust.own_keys
             items = _proven(document, items, trust, now_s)
-    for item in items:
+    for number, item in enumerate(items, 1):
         trial.count(item)
+        if not number % _TELL_EACH_COUNT:
+            tell(number)
     return trial
 
 

@@ -139,6 +139,15 @@ def test_a_trial_lists_so_many_errors_and_counts_all(monkeypatch: pytest.MonkeyP
     assert (trial.rule_count, trial.withdrawal_count) == (1, 1)
 
 
+def test_a_trial_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Now and then, so that somebody who waits for a million rules sees them go by."""
+    monkeypatch.setattr(trial_module, "_TELL_EACH_COUNT", 2)
+    told: list[int] = []
+    body = body_of(*[rule_record()] * 5)
+    try_document(io.BytesIO(body), takes_any_pattern, NOW_S, tell=told.append)
+    assert told == [2, 4]
+
+
 def test_a_trial_asks_for_proof_item_by_item() -> None:
     """One rule without proof costs itself."""
     body = body_of(rule_record(), rule_record(name="other", destination="aa" * 20))
