@@ -68,6 +68,8 @@ class GrantBook:
         self._holders: set[bytes] = set()
         self._proven: dict[bytes, dict[bytes, list[Grant]]] = {}
         self._why: dict[tuple[bytes, bytes], Doubt] = {}
+        self._holder = self._holder_name = b""
+        """Who was asked about last: of one document it is always the same."""
         names_count = 0
         for grant in grants:
             names_count += len(grant.names)
@@ -83,7 +85,9 @@ class GrantBook:
 
         Cost: O(grants about the name) the first time, then O(those to the holder).
         """
-        if name_bytes(holder) == name:
+        if holder != self._holder:
+            self._holder, self._holder_name = holder, name_bytes(holder)
+        if self._holder_name == name:
             return None
         grants = self._chain_ends(name).get(holder)
         if not grants:
