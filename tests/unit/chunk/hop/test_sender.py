@@ -202,6 +202,32 @@ def test_transfers_named_as_whole_again_are_not_looked_at_again() -> None:
         assert list(transfers.take_whole(far, 100)) == []
 
 
+def test_a_whole_takes_a_queued_transfer_out_without_a_look_at_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One frame may name thousands that were called lost, those queued last before the others."""
+    compared = []
+
+    def equal(one: Outgoing, other: object) -> bool:
+        compared.append(one.transfer)
+        return one is other
+
+    bench = bench_of_small(1000)
+    for _ in range(3):
+        bench.sender.flight.probe(0.0)
+    bench.answer(RTT_S)
+    resend = bench.sender.departures._resend_small
+    assert len(resend) == 1000
+    monkeypatch.setattr(Outgoing, "__eq__", equal)
+    monkeypatch.setattr(Outgoing, "__hash__", object.__hash__)
+    for first in range(990, 0, -10):
+        bench.sender.receive_whole(wire.WholeFrame(((first, 10),)))
+    assert len(compared) <= 990
+    assert [o.transfer for o in resend] == list(range(10))
+    assert bench.send(1.0)
+    assert not resend
+
+
 def test_transfers_named_as_settled_again_are_not_looked_at_again() -> None:
     """A bitmap comes with every ACK, relative to another transfer each time."""
     bench = bench_of_small(100)
