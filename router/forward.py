@@ -149,11 +149,17 @@ class Forwarder:
     def wait_over(self, entry: Custody, now: float) -> None:
         """A chunk in line has waited as long as it should before somebody looks."""
         hop = entry.next_hop
-        if hop is None or _attachment_of(hop, now) is None:
+        if hop is None:
             self.lose(entry)
-            return
-        entry.due_at = math.inf
-        self.waiting.pump(hop, now)
+        elif _attachment_of(hop, now) is not None:
+            entry.due_at = math.inf
+            self.waiting.pump(hop, now)
+        elif now < (held_until := self.waiting.held_until(hop)):
+            # It was to be offered again, and its next hop went away just then.
+            entry.due_at = held_until
+            self._book.wheel.wake_by(entry, held_until)
+        else:
+            self.lose(entry)
 
     def give_up_waiting(self, hop: NextHop) -> None:
         """End the wait of every chunk for a next hop that is no longer known."""

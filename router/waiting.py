@@ -115,8 +115,8 @@ class WaitingRoom:
         entry.next_hop = hop
         entry.phase = Phase.HELD
         entry.due_at = now + self._detached_hold_s if is_away else math.inf
-        if entry.retry_at > now:
-            entry.due_at = min(entry.due_at, entry.retry_at)
+        if not is_away and entry.retry_at > now:
+            entry.due_at = entry.retry_at
         line = hop.waiting.add(entry, is_back=is_back)
         if may_move:
             self._keep_in_memory(line, entry)
@@ -131,6 +131,10 @@ class WaitingRoom:
         self.retried_count += 1
         entry.retry_at = now + wait_s
         self.hold(entry, hop, now, is_back=True)
+
+    def held_until(self, hop: NextHop) -> float:
+        """Return until when a chunk waits for a next hop that is away, whenever it came."""
+        return hop.away_since + self._detached_hold_s
 
     def stop_waiting(self, entry: Custody) -> None:
         """Take a chunk out of its line, if it is in one."""

@@ -396,6 +396,38 @@ def test_a_chunk_that_the_next_custodian_has_no_room_for_is_offered_again(reason
     net.check_idle()
 
 
+def test_a_chunk_to_be_offered_again_waits_on_when_its_next_hop_goes_away() -> None:
+    """Its turn comes between the end of the session and the news of it: that is no long wait."""
+    net = FakeNetwork(settings())
+    a, q = net.host(A), net.router()
+    a.chunk(chunk(destination=C, destination_na=NA(2), chunk_id=1))
+    q.settle(q.unsettled[0], Settlement.REFUSED, int(Reason.STORE_FULL))
+    q.is_up = False
+    net.pass_time(0.35)
+    assert net.sums["held"] == 1
+    q.go_down()
+    net.pass_time(net.settings.detached_hold_s - 1)
+    assert ids(net.router().accept_all()) == [1]
+    net.check_idle()
+
+
+def test_a_chunk_refused_by_a_session_that_ends_waits_as_long_as_any() -> None:
+    """The refusal is the last that is heard of it: no time to offer it again cuts the wait."""
+    net = FakeNetwork(settings())
+    a, q = net.host(A), net.router()
+    a.chunk(chunk(destination=C, destination_na=NA(2), chunk_id=1))
+    q.is_up = False
+    q.settle(q.unsettled[0], Settlement.REFUSED, int(Reason.SHUTTING_DOWN))
+    net.pass_time(net.settings.detached_hold_s - 1)
+    assert net.sums["held"] == 1
+    net.pass_time(2)
+    assert net.sums["held"] == 0
+    net.end_turn()
+    [report] = reports_in(a.accept_all()[0])
+    assert report.outcome is Outcome.EXPIRED
+    net.check_idle()
+
+
 def test_a_chunk_that_is_never_taken_ends_at_its_deadline() -> None:
     """The next custodian stays full: expired, and the source is told."""
     net = FakeNetwork(settings())
