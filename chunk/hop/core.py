@@ -391,7 +391,7 @@ class HopCore:
         """Call the layer above; a fault of its own costs nobody else anything."""
         try:
             call(*arguments)
-        except Exception:
+        except Exception:  # whatever the layer above raises
             self._note_fault()
 
     def _note_fault(self) -> None:
@@ -455,7 +455,7 @@ class HopCore:
         """Pass datagrams on; a fault of ours ends this session, not the port."""
         try:
             yield from datagrams
-        except Exception:
+        except Exception:  # raised on, it would end the turn of every other session
             self._note_fault()
             session.close("internal error")
             self._end(session, now, tell=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from packetcloud.testbed.simulation.journal import Entry
 from packetcloud.testbed.simulation.network import LinkOptions
@@ -234,8 +235,8 @@ class _Draw:
         """A moment in the middle of the load."""
         return LOAD_BEGINS_S + 0.5 + self.rng.random() * (LOAD_LASTS_S - 2.0)
 
-    def plan(self, topology: str, operations: tuple[Operation, ...], **rest: object) -> Plan:
-        common: dict[str, object] = {
+    def plan(self, topology: str, operations: tuple[Operation, ...], **rest: Any) -> Plan:
+        common: dict[str, Any] = {
             "joins_datagrams": self.rng.random() < 0.7,
             "rekey_after_s": self.rng.choice([3600.0, 3600.0, 1.5]),
             "is_private": self.is_private,
@@ -243,7 +244,7 @@ class _Draw:
             "detached_hold_s": self.rng.choice([5.0, 30.0]),
         }
         values = common | rest
-        return Plan(self.seed, self.scenario, topology, operations=operations, **values)  # type: ignore[arg-type]
+        return Plan(self.seed, self.scenario, topology, operations=operations, **values)
 
 
 LINE = ("A-R1", "R1-R2", "R2-B")

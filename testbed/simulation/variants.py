@@ -217,7 +217,7 @@ def _cancels_for_certain(original: Any) -> Any:
         def end_for_certain(outgoing: Any, settlement: Settlement, reason: int) -> None:
             end(outgoing, Settlement.CANCELLED, int(Reason.CANCELLED))
 
-        self._end = end_for_certain  # type: ignore[method-assign]
+        self._end = end_for_certain  # type: ignore[method-assign]  # on purpose
         try:
             original(self, token)
         finally:
