@@ -257,6 +257,7 @@ ROOM = Room(
         "stride_change:StrideChange._wanted": "open transfers of one session",
         "repair:DigestAnswers._frames": "the answer to one question: 8 frames",
         "core:HopCore.dropped": "its keys are reasons of ours",
+        "session:Surroundings.dropped": "the same",
         "core:HopCore._ended": "its keys are names of counters",
         "door:Door._calls": "handshakes that this node began: its config says with whom",
         "flow_queues:FlowQueues._lines": "bodies of the layer above, which has caps of its own",

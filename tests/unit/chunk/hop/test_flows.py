@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Deferral, HopConfig, Neighbour, Refusal, Settlement
+from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flow_credit import STALE_COUNT, FlowCredit
 from packetcloud.chunk.hop.flow_queues import TURN_BYTES, FlowQueues
 from packetcloud.chunk.hop.outgoing import Outgoing
@@ -54,11 +56,17 @@ class Holder(Upper):
             body.release()
 
 
+def put_above(core: HopCore, upper: Upper) -> None:
+    """Let `upper` be the layer above of a node that has no session yet."""
+    core._upper = upper
+    core._surroundings = replace(core._surroundings, upper=upper)
+
+
 def joined(config: HopConfig = CONFIG, **network: Any) -> tuple[Link, Session, Holder]:
     link = Link(config=config, **network)
     upper = Holder()
     link.uppers[B] = upper
-    link.cores[B]._upper = upper
+    put_above(link.cores[B], upper)
     return link, link.connect(), upper
 
 
@@ -360,7 +368,7 @@ def undecided(**network: Any) -> tuple[Link, Session, Undecided]:
     link = Link(**network)
     upper = Undecided()
     link.uppers[B] = upper
-    link.cores[B]._upper = upper
+    put_above(link.cores[B], upper)
     return link, link.connect(), upper
 
 
