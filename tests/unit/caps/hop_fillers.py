@@ -16,6 +16,7 @@ from packetcloud.chunk.hop.address_rate import ADDRESSES_COUNT
 from packetcloud.chunk.hop.api import HopConfig, Role
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT, BatchReceiver
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, rows_class
+from packetcloud.chunk.hop.flow_credit import MAX_FLOWS_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT, Outlet
@@ -290,8 +291,34 @@ def flow_credit() -> Filled:
     assert held.credit.flows.held_bytes(8) == MIB, "another flow of the same neighbour goes on"
     goes_on = scene.honest_goes_on()
     hostile.forget(dict.fromkeys(range(41), MIB))
-    left = held.credit.held_bytes + len(held.credit.flows._held) + len(held.credit.flows.busy)
+    left = held.credit.held_bytes + len(held.credit.flows.held) + len(held.credit.flows.busy)
     return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+@fills("hop", "flows of one neighbour that hold something")
+def held_flows() -> Filled:
+    """The layer above keeps a byte of each of more and more flows."""
+    scene = Scene()
+    hostile = scene.hostile()
+    upper, flows = scene.uppers[VICTIM], hostile.theirs.receiver.credit.flows
+    upper.keeps = True
+
+    def press(first: int, end: int) -> tuple[int, int]:
+        for flow in range(first, end):
+            hostile.bundle({flow - 1: b"x"}, flow=flow)
+        return len(flows.held), scene.victim.counters()["refused_store_full"]
+
+    at_cap, counted = press(1, MAX_FLOWS_COUNT + 1)
+    beyond, counted_beyond = press(MAX_FLOWS_COUNT + 1, MAX_FLOWS_COUNT + 100)
+    hostile.bundle({MAX_FLOWS_COUNT + 99: b"x"}, flow=7)
+    assert flows.held_bytes(7) == 2, "a flow that holds something may hold more"
+    upper.keeps = False
+    goes_on = scene.honest_goes_on()
+    for body in upper.keep:
+        body.release()
+    return Filled(
+        MAX_FLOWS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, len(flows.held)
+    )
 
 
 @fills("hop", "flows in a BUSY list")
