@@ -20,7 +20,8 @@ The core, which knows no socket, clock or loop:
 - `restore`      chunks that an earlier process had taken
 - `routes`       attached hosts, neighbour routers, the static name table
 - `attachment`   one neighbour's session and flow cache
-- `custody`      the chunks that this router answers for, and the conservation sum
+- `custody`      one chunk that this router answers for
+- `custody_book` all of them, and the conservation sum
 - `deadlines`    a timing wheel
 - `histogram`    durations with quantiles in bounded memory
 - `reports`      what sources are told, batched

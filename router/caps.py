@@ -9,7 +9,7 @@ from packetcloud.chunk.caps import Cap, Room
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.names import GUID_ZERO, NA, SID_ZERO
 from packetcloud.router.attachment import MAX_FLOWS_COUNT
-from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
+from packetcloud.router.custody_book import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
@@ -192,7 +192,7 @@ CAPS = (
         "each is a label of a metric for ever",
         "counted together",
         f'{PREFIX}chunks_dropped_total{{service="other"}}',
-        ("custody:CustodyBook.dropped",),
+        ("custody_book:CustodyBook.dropped",),
     ),
 )
 
@@ -204,8 +204,8 @@ ROOM = Room(
         "core:RouterCore.door_refusals": "its keys are reasons",
         "core:RouterCore.refused_attachments": "its keys are roles",
         "core:RouterCore._attachments": "one for each session: the hop caps neighbours",
-        "custody:CustodyBook.refused": "its keys are reasons",
-        "custody:CustodyBook.expired": "its keys are reasons",
+        "custody_book:CustodyBook.refused": "its keys are reasons",
+        "custody_book:CustodyBook.expired": "its keys are reasons",
         "redial:Redial._targets": "the neighbours of the config",
         "routes:Routes._routers": "the neighbours of the config",
         "routes:Routes._by_na": "the routes of the config",

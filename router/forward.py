@@ -12,7 +12,8 @@ from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason, reason_word
 from packetcloud.router.attachment import Attachment
-from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.custody import Custody, Leaving, Phase
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, Patch
 from packetcloud.router.routes import NextHop, Routes

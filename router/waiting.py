@@ -14,7 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.custody import Custody, Leaving, Phase
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.disk_jobs import ReadDone
 from packetcloud.router.lines import Line
 from packetcloud.router.settings import MIB, RouterSettings

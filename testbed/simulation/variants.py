@@ -32,7 +32,8 @@ from packetcloud.host.endpoint_core import EndpointCore
 from packetcloud.host.outstanding import OutstandingSends
 from packetcloud.router.chunk_log import REMOVED_NAME, ChunkLog
 from packetcloud.router.core import RouterCore
-from packetcloud.router.custody import Custody, CustodyBook
+from packetcloud.router.custody import Custody
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.forward import Forwarder
 from packetcloud.router.redial import Redial
 from packetcloud.router.spool import Spool

@@ -10,7 +10,7 @@ from packetcloud.chunk.messages import BodyKind, VerdictCode
 from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.core import RouterCore
-from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT, OTHER_NAME
+from packetcloud.router.custody_book import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT, OTHER_NAME
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
 from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
