@@ -39,8 +39,9 @@ from packetcloud.router.redial import Redial
 from packetcloud.router.spool import Spool
 from packetcloud.testbed.simulation.disk import SimulatedFolder
 from packetcloud.testbed.simulation.machine import ProcessReactor
+from packetcloud.testbed.simulation.plan import Fault, Plan
 from packetcloud.testbed.simulation.run import SeedResult, run_plan
-from packetcloud.testbed.simulation.scenario import Fault, Plan, draw_plan
+from packetcloud.testbed.simulation.scenario import draw_plan
 
 MOST_SEEDS_COUNT = 40
 """A variant is caught within so many seeds of its scenario."""
