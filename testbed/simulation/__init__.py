@@ -27,7 +27,9 @@ everything. Layers, each on the one before:
 - `ciphers`      no nonce twice, no replay accepted
 - `run`          one seed
 - `campaign`     many seeds, in several processes
-- `variants`     the bug museum: code broken on purpose, which the judges must catch
+- `variant`      a mistake that is made on purpose, and the hunt for it
+- `hop_variants`, `router_variants`, `host_variants`  the mistakes
+- `museum`       all of them, which the judges must catch
 
 Source: docs/reference/simulate.md.
 """

@@ -25,7 +25,7 @@ from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.reasons import Reason
-from tests.unit.chunk.hop.test_core import Upper
+from tests.unit.chunk.hop.hop_link import Upper
 
 LIMIT_S = 30.0
 

@@ -9,7 +9,7 @@ from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.suites import Suite
 from packetcloud.chunk.messages import BodyKind
 from tests.unit.caps.hostile import HONEST, Scene
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 SHARE = bytes(31) + b"\x09"
 GUID_B = GUID(bytes(range(20)))

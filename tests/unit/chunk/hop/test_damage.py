@@ -10,7 +10,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 SIZES = [1, 700, 1418, 1424, 1425, 2864, 2865, 20_000, 300_000, 1 << 20]
 
@@ -25,7 +25,7 @@ def test_bodies_survive_corruption(corruption: float, datagram_bytes: int) -> No
     began = link.now
     for number, body in enumerate(bodies):
         neighbour.send(BodyKind.CHUNK, b"", body, number)
-    link.run(lambda: len(link.uppers[A].settled) == len(bodies), 60)
+    link.run_until_settled(len(bodies), 60)
     assert sorted(link.uppers[B].bodies) == sorted(bodies)
     assert {how for _, how, _ in link.uppers[A].settled} == {Settlement.ACCEPTED}
     assert link.now - began < 20
@@ -48,7 +48,7 @@ def test_bodies_survive_whatever_a_link_does(seed: int) -> None:
     bodies = [link.random.randbytes(chooser.choice(SIZES[:-1])) for _ in range(40)]
     for number, body in enumerate(bodies):
         neighbour.send(BodyKind.CHUNK, b"", body, number)
-    link.run(lambda: len(link.uppers[A].settled) == len(bodies), 300)
+    link.run_until_settled(len(bodies), 300)
     assert sorted(link.uppers[B].bodies) == sorted(bodies)
     assert {how for _, how, _ in link.uppers[A].settled} == {Settlement.ACCEPTED}
 

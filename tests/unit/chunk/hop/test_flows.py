@@ -21,7 +21,7 @@ from packetcloud.chunk.hop.outgoing import Outgoing
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
-from tests.unit.chunk.hop.test_core import A, B, Link, Upper
+from tests.unit.chunk.hop.hop_link import A, B, Link, Upper
 
 MIB = 1 << 20
 STOPPED, OTHER = 7, 8
@@ -78,8 +78,7 @@ def send(session: Session, flow: int, count: int, size: int = MIB // 2) -> list[
 
 
 def run_for(link: Link, seconds: float) -> None:
-    end = link.now + seconds
-    link.run(lambda: link.now >= end, seconds + 5)
+    link.pass_time(seconds)
 
 
 @pytest.mark.parametrize("size", [200, MIB // 2])
@@ -390,7 +389,7 @@ def test_pending_custody_is_neither_sent_again_nor_given_up(size: int, loss: flo
         neighbour.decide(body, Refusal(Reason.STORE_FULL) if is_odd else None)
         if not is_odd:
             body.release()
-    link.run(lambda: len(link.uppers[A].settled) == 20)
+    link.run_until_settled(20)
     for token, how, reason in link.uppers[A].settled:
         assert isinstance(token, int)
         expected = (Settlement.REFUSED, 11) if token % 2 else (Settlement.ACCEPTED, 0)

@@ -13,7 +13,7 @@ from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
-from tests.unit.chunk.hop.test_core import Upper
+from tests.unit.chunk.hop.hop_link import Upper
 
 PEER = GUID(bytes(range(20)))
 
