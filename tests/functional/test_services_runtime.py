@@ -34,10 +34,10 @@ class Reverser(NetworkService):
 
 
 class Pausing(NetworkService):
-    """Forwards after a moment, several chunks at once."""
+    """Forwards a turn of the event loop later, several chunks at once."""
 
     async def process(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         return Verdict.forward()
 
 

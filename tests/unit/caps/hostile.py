@@ -49,7 +49,8 @@ class Scene(Link):
     def join(self, core: HopCore, address: Any) -> Session:
         """Let `core` become a neighbour of the victim; it has a core until `take_away`."""
         self.cores[address] = core
-        self.uppers.setdefault(address, core._upper)  # type: ignore[arg-type]
+        upper: Any = core._upper
+        self.uppers.setdefault(address, upper)
         result: list[Session | str] = []
         core.connect(VICTIM, None, result.append, self.now)
         self.run(lambda: bool(result))

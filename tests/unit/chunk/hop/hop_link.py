@@ -24,7 +24,8 @@ OPEN = HopConfig(private_links=("192.0.2.0/24",))
 
 
 class Upper:
-    """The layer above: keeps what it is told; `answer` decides on each body."""
+    """The layer above: keeps what it is told; `answer` decides on each body, `on_settled`
+    acts on each end."""
 
     def __init__(self) -> None:
         self.up: list[Neighbour] = []
@@ -33,6 +34,7 @@ class Upper:
         self.settled: list[tuple[object, Settlement, int]] = []
         self.keep: list[Any] = []
         self.answer: Callable[[bytes], Refusal | None] = lambda data: None
+        self.on_settled: Callable[[object], None] = lambda token: None
         self.keeps = False
 
     def neighbour_up(self, neighbour: Neighbour) -> None:
@@ -56,6 +58,7 @@ class Upper:
         self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
     ) -> None:
         self.settled.append((token, settlement, reason))
+        self.on_settled(token)
 
 
 class Link:

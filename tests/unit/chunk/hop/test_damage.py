@@ -83,7 +83,9 @@ def test_only_what_was_altered_is_sent_again() -> None:
     assert link.cores[B].counters()["damaged_segments"] == 1
 
 
-def test_an_altered_repeat_of_what_was_compared_does_not_refuse_a_good_body() -> None:
+def test_an_altered_repeat_of_what_was_compared_does_not_refuse_a_good_body(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """While digests are compared a right repeat mends one segment, and an altered one of another,
     which was found right already, comes too: the body is taken, not refused as wrongly sealed."""
     link = Link(delay_s=0.005)
@@ -117,7 +119,7 @@ def test_an_altered_repeat_of_what_was_compared_does_not_refuse_a_good_body() ->
             link.receive(B, A, [altered(segments[7])])
         return result
 
-    repair.take_digests = interrupted  # type: ignore[method-assign]
+    monkeypatch.setattr(repair, "take_digests", interrupted)
     link.run(lambda: bool(link.uppers[A].settled))
     assert len(compared) > 1, "one frame of digests would prove nothing"
     assert link.uppers[A].settled == [("x", Settlement.ACCEPTED, 0)]

@@ -3,7 +3,7 @@
 import pytest
 
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.api import Neighbour, Settlement
+from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.hop.buffers import BufferPool
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.outgoing import Outgoing
@@ -263,18 +263,16 @@ def test_bodies_cancelled_while_their_session_ends_are_settled_once(size: int) -
     link = Link()
     session = link.connect()
     tokens = [object() for _ in range(4)]
-    settled: list[tuple[int, Settlement]] = []
 
-    def on_settled(_: Neighbour, token: object, how: Settlement, reason: int) -> None:
-        settled.append((tokens.index(token), how))
-        for other in tokens:
-            session.cancel(other)
+    def cancel_all(_: object) -> None:
+        for token in tokens:
+            session.cancel(token)
 
-    link.uppers[A].body_settled = on_settled  # type: ignore[method-assign]
+    link.uppers[A].on_settled = cancel_all
     for token in tokens:
         session.send(BodyKind.CHUNK, b"", bytes(size), token)
     link.pump()
     session.close("over")
     link.pump()
-    assert settled == [(number, Settlement.LOST) for number in range(4)]
+    assert link.uppers[A].settled == [(token, Settlement.LOST, 0) for token in tokens]
     assert session.queued_bytes == 0 and not link.cores[A].dropped

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from packetcloud.chunk.hop.api import (
     HopConfig,
     Role,
@@ -84,7 +86,9 @@ def test_a_second_process_with_the_same_key_takes_the_place_and_the_first_is_tol
     assert len(link.cores[B].sessions) == 1
 
 
-def test_a_fault_of_ours_while_sending_ends_one_session_only() -> None:
+def test_a_fault_of_ours_while_sending_ends_one_session_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The neighbour whose session is broken is told, the others go on."""
     link = Link()
     neighbour = link.connect()
@@ -92,7 +96,7 @@ def test_a_fault_of_ours_while_sending_ends_one_session_only() -> None:
     def fault(now: float) -> None:
         raise RuntimeError("a fault of ours")
 
-    neighbour.sender.departures.next_burst = fault  # type: ignore[method-assign]
+    monkeypatch.setattr(neighbour.sender.departures, "next_burst", fault)
     neighbour.send(BodyKind.CHUNK, b"", bytes(50_000), 1)
     link.run(lambda: bool(link.uppers[B].down))
     assert link.uppers[A].settled == [(1, Settlement.LOST, 0)]
