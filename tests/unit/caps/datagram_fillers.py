@@ -179,7 +179,7 @@ def failures_logged() -> Filled:
 
     sock = Unreachable()
     dropped: Counter[str] = Counter()
-    outlet = Outlet(sock, False, lambda: None, dropped)  # type: ignore[arg-type]
+    outlet = Outlet(sock, False, lambda: None, dropped)  # type: ignore[arg-type]  # a fake
 
     def send(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):

@@ -56,8 +56,8 @@ class Inbox:
         self.folder = InboxFolder(path, sync_disk=False, free_bytes=lambda _: 1 << 50)
         self.folder.open()
         self.receiver = FileReceiver(
-            self.clock,  # type: ignore[arg-type]
-            self.endpoint,  # type: ignore[arg-type]
+            self.clock,  # type: ignore[arg-type]  # a fake
+            self.endpoint,  # type: ignore[arg-type]  # a fake
             self.folder,
             ReceiveRules(sync_disk=False),
         )
@@ -75,7 +75,7 @@ class Inbox:
             if words is not None:
                 self.refusals.append(words)
 
-        self.receiver.take(ReceivedChunk(header, 0, FakeBody(b""), answer), message)  # type: ignore[arg-type]
+        self.receiver.take(ReceivedChunk(header, 0, FakeBody(b""), answer), message)  # type: ignore[arg-type]  # fakes
         return len(self.refusals) == before
 
     def offer(

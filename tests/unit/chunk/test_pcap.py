@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,8 +42,8 @@ from tests.vectors.hop_v2_valid import (
 WHOLE = good_segments()["whole chunk"].to_bytes()
 
 
-def sightings(frames: list[bytes], port: int | None = None, **how: int) -> list[Sighting]:
-    return list(CaptureDecoder(port).decode(read(pcap(frames, **how))))  # type: ignore[arg-type]
+def sightings(frames: list[bytes], port: int | None = None, **how: Any) -> list[Sighting]:
+    return list(CaptureDecoder(port).decode(read(pcap(frames, **how))))
 
 
 @pytest.mark.parametrize(

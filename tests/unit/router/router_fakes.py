@@ -381,19 +381,19 @@ class FakeNetwork:
         return self.core.book.conservation()
 
 
-def service(name: SID, **changes: object) -> ServiceSettings:
-    return ServiceSettings(sid=name, name=name.value[:1].decode(), **changes)  # type: ignore[arg-type]
+def service(name: SID, **changes: Any) -> ServiceSettings:
+    return ServiceSettings(sid=name, name=name.value[:1].decode(), **changes)
 
 
-def settings(*services: ServiceSettings, **changes: object) -> RouterSettings:
+def settings(*services: ServiceSettings, **changes: Any) -> RouterSettings:
     """Settings with one neighbour router (NA 2) behind which NA 3 lies as well."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "guid": ROUTER,
         "na": ROUTER_NA,
         "services": services,
         "neighbours": (RouterNeighbour(OTHER_ROUTER, "q", NA(2), (NA(3),)),),
     }
-    return RouterSettings(**(values | changes))  # type: ignore[arg-type]
+    return RouterSettings(**(values | changes))
 
 
 def chunk(
@@ -402,10 +402,10 @@ def chunk(
     payload: bytes = b"payload",
     services: tuple[SID, ...] = (),
     chunk_id: int = 7,
-    **changes: object,
+    **changes: Any,
 ) -> bytes:
     """The bytes of a chunk that asks for `services`."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "source": source,
         "destination": destination,
         "chunk_id": ChunkId(chunk_id),
@@ -415,7 +415,7 @@ def chunk(
         "lifetime_ms": 60_000,
         "wants_report": True,
     }
-    return ChunkHeader(**(values | changes)).to_bytes() + payload  # type: ignore[arg-type]
+    return ChunkHeader(**(values | changes)).to_bytes() + payload
 
 
 def reports_in(sent: Sent) -> list[DeliveryReport]:

@@ -121,7 +121,7 @@ def test_chunk_given_up_while_the_next_hop_may_have_it_is_not_reported_as_certai
     a, b = net.host(A), net.host(B)
     assert a.chunk(chunk(lifetime_ms=2_000)) is None
     (sent,) = b.unsettled
-    b.cancel = lambda token: b.settle(sent, settlement)  # type: ignore[method-assign]
+    b.cancel = lambda token: b.settle(sent, settlement)  # type: ignore[method-assign]  # at once
     net.pass_time(2.2)
     assert net.sums["expired"] == 1
     net.end_turn()

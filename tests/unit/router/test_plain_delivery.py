@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -84,14 +85,14 @@ def test_flow_cache_tells_apart_what_differs_in_extensions_only() -> None:
         {"lifetime_ms": None, "wants_report": False},
     ],
 )
-def test_every_extension_passes_unchanged(changes: dict[str, object]) -> None:
+def test_every_extension_passes_unchanged(changes: dict[str, Any]) -> None:
     """Extensions that are not the router's pass as they are, also in a header over 256 bytes."""
     net = FakeNetwork()
     a, b = net.host(A), net.host(B)
     for _ in range(2):
-        assert a.chunk(chunk(**changes)) is None  # type: ignore[arg-type]
+        assert a.chunk(chunk(**changes)) is None
         (sent,) = b.accept_all()
-        assert sent.data == chunk(source_na=ROUTER_NA, **changes)  # type: ignore[arg-type]
+        assert sent.data == chunk(source_na=ROUTER_NA, **changes)
 
 
 def test_host_may_not_use_another_source() -> None:
@@ -264,9 +265,9 @@ def test_a_fault_after_custody_was_taken_ends_the_chunk_in_the_books_only() -> N
     def fault(*_: object) -> None:
         raise RuntimeError("a fault of the router")
 
-    good, net.core.forwarder.leave = net.core.forwarder.leave, fault  # type: ignore[method-assign]
+    good, net.core.forwarder.leave = net.core.forwarder.leave, fault  # type: ignore[method-assign]  # for one call
     assert a.chunk(chunk()) is None, "custody was taken: the hop must not give the body back"
-    net.core.forwarder.leave = good  # type: ignore[method-assign]
+    net.core.forwarder.leave = good  # type: ignore[method-assign]  # for one call
     assert net.core.book.refused[Reason.INTERNAL_ERROR] == 1
     assert a.chunk(chunk(chunk_id=2)) is None
     assert [sent.header.chunk_id.value for sent in b.accept_all()] == [2]
