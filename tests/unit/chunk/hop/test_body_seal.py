@@ -1,6 +1,7 @@
 """A body sealed and opened piece by piece is the body sealed and opened at once."""
 
-import os
+from __future__ import annotations
+
 import random
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_a_body_sealed_in_pieces_is_the_body_sealed_at_once(
     """Wherever the pieces end: in the prefix, in the body or in the tag."""
     keys, rng = keys_of(suite), random.Random(prefix_bytes)
     for size in (prefix_bytes + 1, 100, 997, 70_000):
-        body = os.urandom(size)
+        body = rng.randbytes(size)
         seal = BodySeal(
             keys, terms(size + TAG_BYTES), body[:prefix_bytes], body[prefix_bytes:], BufferPool()
         )
@@ -91,7 +92,7 @@ def test_a_body_opened_in_pieces_is_the_body_opened_at_once(is_flat: bool) -> No
     keys, rng = keys_of(Suite.AES_256_GCM), random.Random(4)
     # Ends of segments just before, within and just behind the tag.
     for size in (1, SHARE - TAG_BYTES, SHARE - 1, SHARE, 3 * SHARE - 5, 3 * SHARE + 1, 9000):
-        body = os.urandom(size)
+        body = rng.randbytes(size)
         sealed = sealed_whole(keys, body)
         for _ in range(5):
             store = store_of(sealed, is_flat)
@@ -105,7 +106,7 @@ def test_a_body_opened_in_pieces_is_the_body_opened_at_once(is_flat: bool) -> No
 def test_one_altered_bit_anywhere_is_found_and_the_buffer_comes_back(is_flat: bool) -> None:
     """In the first segment, behind it, in the tag: nothing is opened, and nothing is kept."""
     keys, rng = keys_of(Suite.AES_256_GCM), random.Random(5)
-    sealed = sealed_whole(keys, os.urandom(3 * SHARE))
+    sealed = sealed_whole(keys, rng.randbytes(3 * SHARE))
     for at in (0, SHARE, 2 * SHARE + 7, len(sealed) - TAG_BYTES, len(sealed) - 1):
         altered = bytearray(sealed)
         altered[at] ^= 4

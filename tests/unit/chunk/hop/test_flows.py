@@ -70,8 +70,8 @@ def joined(config: HopConfig = CONFIG, **network: Any) -> tuple[Link, Session, H
     return link, link.connect(), upper
 
 
-def send(session: Session, flow: int, count: int, size: int = MIB // 2) -> list[str]:
-    tokens = [f"{flow}/{number}/{random.random()}" for number in range(count)]
+def send(session: Session, flow: int, count: int, size: int = MIB // 2) -> list[object]:
+    tokens = [object() for _ in range(count)]
     for token in tokens:
         session.send(BodyKind.CHUNK, bytes([flow]), bytes(size - 1), token, flow=flow)
     return tokens
