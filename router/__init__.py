@@ -17,6 +17,7 @@ The core, which knows no socket, clock or loop:
 - `spool`        what of the chunks in custody is on disk
 - `disk_jobs`    what is asked of the disk, and how a group of it is done
 - `chunk_log`    records in segment files
+- `chunk_record` what one of them looks like
 - `restore`      chunks that an earlier process had taken
 - `routes`       attached hosts, neighbour routers, the static name table
 - `attachment`   one neighbour's session and flow cache

@@ -7,7 +7,8 @@ from typing import Any
 
 from packetcloud.chunk.flow_labels import KEY_BYTES
 from packetcloud.chunk.hop.api import HopConfig, Role
-from packetcloud.router.chunk_log import ChunkLog, Found
+from packetcloud.router.chunk_log import ChunkLog
+from packetcloud.router.chunk_record import Found
 from packetcloud.router.core import RouterCore
 from packetcloud.router.hop_service import HopService
 from packetcloud.router.redial import Redial

@@ -6,10 +6,8 @@ import random
 
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID, ChunkId
-from packetcloud.router.chunk_log import (
-    ChunkLog,
-    Record,
-)
+from packetcloud.router.chunk_log import ChunkLog
+from packetcloud.router.chunk_record import Record
 from packetcloud.router.disk_jobs import (
     Put,
 )

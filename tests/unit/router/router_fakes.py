@@ -18,7 +18,8 @@ from packetcloud.chunk.messages import (
 )
 from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.chunk_log import ChunkLog, Found
+from packetcloud.router.chunk_log import ChunkLog
+from packetcloud.router.chunk_record import Found
 from packetcloud.router.core import RouterCore
 from packetcloud.router.disk_jobs import Job, run_group
 from packetcloud.router.settings import (

@@ -6,14 +6,8 @@ import random
 
 import pytest
 
-from packetcloud.router.chunk_log import (
-    KEY_NAME,
-    NUMBERS_COUNT,
-    REMOVED_NAME,
-    SEGMENT_BYTES,
-    ChunkLog,
-    Record,
-)
+from packetcloud.router.chunk_log import KEY_NAME, REMOVED_NAME, SEGMENT_BYTES, ChunkLog
+from packetcloud.router.chunk_record import NUMBERS_COUNT, Record
 from tests.unit.router.chunk_records import RESERVE_BYTES, chunk, opened, record
 from tests.unit.router.forgetful_storage import ForgetfulStorage
 

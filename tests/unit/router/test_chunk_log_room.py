@@ -9,12 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from packetcloud.router import chunk_log
-from packetcloud.router.chunk_log import (
-    HEAD_BYTES,
-    SEGMENT_BYTES,
-    ChunkLog,
-    Record,
-)
+from packetcloud.router.chunk_log import SEGMENT_BYTES, ChunkLog
+from packetcloud.router.chunk_record import HEAD_BYTES, Record
 from packetcloud.router.disk_jobs import (
     DiskState,
     Job,

@@ -6,12 +6,8 @@ import random
 
 import pytest
 
-from packetcloud.router.chunk_log import (
-    KEY_NAME,
-    NUMBERS_COUNT,
-    REMOVED_NAME,
-    Record,
-)
+from packetcloud.router.chunk_log import KEY_NAME, REMOVED_NAME
+from packetcloud.router.chunk_record import NUMBERS_COUNT, Record
 from packetcloud.router.errors import DamagedRecordError
 from tests.unit.router.chunk_records import chunk, opened, record
 from tests.unit.router.forgetful_storage import ForgetfulStorage

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import queue
 
-from packetcloud.router.chunk_log import (
-    Record,
-)
+from packetcloud.router.chunk_record import Record
 from packetcloud.router.disk_jobs import (
     DiskState,
     Put,

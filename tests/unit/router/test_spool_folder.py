@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from packetcloud.router import chunk_log, disk_service
-from packetcloud.router.chunk_log import (
-    ChunkLog,
-    Record,
-)
+from packetcloud.router.chunk_log import ChunkLog
+from packetcloud.router.chunk_record import Record
 from packetcloud.router.settings import SpoolSettings
 from packetcloud.router.storage import MAX_OPEN_COUNT, FolderStorage
 from tests.unit.router.chunk_records import RESERVE_BYTES, chunk, opened, record
