@@ -16,6 +16,7 @@ from packetcloud.router.service_table import MAX_UNLISTED_COUNT
 from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
 from packetcloud.router.spool import MAX_QUEUED_BYTES
 from tests.unit.caps.filled import Filled, fills
+from tests.unit.router.fake_bodies import PlainBody
 from tests.unit.router.router_fakes import (
     ROUTER,
     A,
@@ -23,7 +24,6 @@ from tests.unit.router.router_fakes import (
     C,
     FakeNeighbour,
     FakeNetwork,
-    PlainBody,
     S,
     T,
     chunk,

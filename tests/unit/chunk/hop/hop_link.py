@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from packetcloud.chunk.hop.api import (
@@ -116,6 +117,12 @@ class Link:
     def config_of(self, config: HopConfig | None) -> HopConfig:
         """Return what a node is configured with that asked for this."""
         return config or HopConfig()
+
+    def put_above(self, address: Any, upper: Upper) -> None:
+        """Let `upper` be the layer above of a node that has no session yet."""
+        core = self.cores[address]
+        self.uppers[address] = core._upper = upper
+        core._surroundings = replace(core._surroundings, upper=upper)
 
     def connect(self) -> Session:
         result: list[Session | str] = []

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
-from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -14,13 +11,10 @@ import pytest
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Deferral, HopConfig, Neighbour, Refusal, Settlement
-from packetcloud.chunk.hop.core import HopCore
-from packetcloud.chunk.hop.flow_credit import STALE_COUNT, FlowCredit
 from packetcloud.chunk.hop.flow_queues import TURN_BYTES, FlowQueues
 from packetcloud.chunk.hop.outgoing import Outgoing
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.messages import BodyKind
-from packetcloud.chunk.reasons import Reason
 from tests.unit.chunk.hop.hop_link import A, B, Link, Upper
 
 MIB = 1 << 20
@@ -56,17 +50,10 @@ class Holder(Upper):
             body.release()
 
 
-def put_above(core: HopCore, upper: Upper) -> None:
-    """Let `upper` be the layer above of a node that has no session yet."""
-    core._upper = upper
-    core._surroundings = replace(core._surroundings, upper=upper)
-
-
 def joined(config: HopConfig = CONFIG, **network: Any) -> tuple[Link, Session, Holder]:
     link = Link(config=config, **network)
     upper = Holder()
-    link.uppers[B] = upper
-    put_above(link.cores[B], upper)
+    link.put_above(B, upper)
     return link, link.connect(), upper
 
 
@@ -246,203 +233,6 @@ def test_turns_are_fair_for_any_sizes(seed: int) -> None:
         queues.popleft()
         rest += 1
     assert rest == left.total()
-
-
-def test_credit_of_a_flow_at_its_cap_and_one_beyond() -> None:
-    """At the cap a body is admitted; one byte more is not, and its flow is on the list."""
-    credit = FlowCredit(1000)
-    credit.hold(1, 400, 10_000)
-    assert credit.admits(1, 600, 10_000) and not credit.busy
-    assert not credit.admits(1, 601, 10_000) and list(credit.busy) == [1]
-    assert credit.admits(2, 5000, 0), "who holds nothing may always begin one"
-    assert credit.admits(0, 5000, 0), "no flow has no limit"
-
-
-def test_a_flow_leaves_the_list_only_when_what_was_refused_fits() -> None:
-    """Else it would be tried, and refused, in every round trip."""
-    credit = FlowCredit(1000)
-    credit.hold(1, 300, 10_000)
-    credit.hold(1, 100, 10_000)
-    assert not credit.admits(1, 900, 10_000)
-    assert not credit.release(1, 100, 10_000) and credit.busy
-    assert credit.release(1, 300, 10_000) and not credit.busy
-
-
-def stopped_flows(count: int, free_bytes: int) -> FlowCredit:
-    """Return the account of `count` flows that each hold a little and were refused much."""
-    credit = FlowCredit(1 << 24)
-    for flow in range(1, count + 1):
-        credit.hold(flow, 350, free_bytes)
-        assert not credit.admits(flow, MIB, free_bytes)
-    return credit
-
-
-def lines_of(work: Any) -> int:
-    """Return how many lines `work` executes."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
-
-
-def test_a_release_costs_the_same_beside_any_number_of_stopped_flows() -> None:
-    """The neighbour chooses the labels: 65 535 of them must not make each release a long one."""
-    few, many = stopped_flows(10, 10_000), stopped_flows(65_535, 10_000)
-    for credit in (few, many):
-        credit.hold(0, 1000, 10_000)
-    assert lines_of(lambda: many.release(0, 1000, 11_000)) <= 40
-    assert lines_of(lambda: few.release(0, 1000, 11_000)) <= 40
-    assert len(many.busy) == 65_535 and many.busy_labels(3) == [1, 2, 3]
-
-
-def test_what_a_stopped_flow_waits_for_is_kept_in_bounds() -> None:
-    """A flow refused and released over and over leaves no trace for each time."""
-    credit = FlowCredit(1000)
-    for _ in range(20_000):
-        credit.hold(1, 400, 500)
-        credit.admits(1, 900, 500)
-        credit.release(1, 400, 0)
-    assert len(credit._waits) <= 2 * len(credit.busy) + STALE_COUNT + 1
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_the_list_is_what_a_look_at_every_flow_would_make_it(seed: int) -> None:
-    """At any time a flow leaves at the release after which it holds at most half of its limit, and
-    what was refused fits."""
-    rng = random.Random(seed)
-    credit, total_bytes = FlowCredit(4000), 12_000
-    held: list[tuple[int, int]] = []
-    used = 0
-    for _ in range(4000):
-        flow, size = rng.randint(0, 30), rng.choice([1, 50, 400, 1500])
-        if rng.random() < 0.55:
-            if used + size <= total_bytes and credit.admits(flow, size, total_bytes - used):
-                used += size
-                credit.hold(flow, size, total_bytes - used)
-                held.append((flow, size))
-        elif held:
-            flow, size = held.pop(rng.randrange(len(held)))
-            used -= size
-            limit = credit._limit(total_bytes - used)
-            holds = Counter({flow: -size})
-            for one in {*credit.busy, flow}:
-                holds[one] += credit.held_bytes(one)
-            stay = [
-                one for one, wanted in credit.busy.items()
-                if holds[one] and holds[one] > min(limit // 2, limit - wanted)
-            ]  # fmt: skip
-            has_freed = len(stay) < len(credit.busy)
-            assert credit.release(flow, size, total_bytes - used) == has_freed
-            assert list(credit.busy) == stay
-
-
-class Undecided(Upper):
-    """Decides about nothing by itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pending: list[tuple[Neighbour, Any]] = []
-
-    def body_received(
-        self, neighbour: Neighbour, kind: BodyKind, body: Any
-    ) -> Refusal | Deferral | None:
-        self.pending.append((neighbour, body))
-        return Deferral.PENDING
-
-
-def undecided(**network: Any) -> tuple[Link, Session, Undecided]:
-    link = Link(**network)
-    upper = Undecided()
-    link.uppers[B] = upper
-    put_above(link.cores[B], upper)
-    return link, link.connect(), upper
-
-
-@pytest.mark.parametrize("size", [500, 300_000])
-@pytest.mark.parametrize("loss", [0.0, 0.2])
-def test_pending_custody_is_neither_sent_again_nor_given_up(size: int, loss: float) -> None:
-    """For twenty seconds nothing is settled and nothing is repeated; then each ends as decided."""
-    link, session, upper = undecided(seed=3, loss=loss)
-    for number in range(20):
-        session.send(BodyKind.CHUNK, b"", bytes([number]) * size, number + 1000)
-    link.run(lambda: len(upper.pending) == 20)
-    link.pass_time(1.0)
-    again = session.sender.retransmitted_segments
-    link.pass_time(20.0)
-    assert link.uppers[A].settled == [] and session.is_up
-    assert session.sender.retransmitted_segments == again
-    for neighbour, body in upper.pending:
-        is_odd = body.head(1)[0] % 2
-        neighbour.decide(body, Refusal(Reason.STORE_FULL) if is_odd else None)
-        if not is_odd:
-            body.release()
-    link.run_until_settled(20)
-    for token, how, reason in link.uppers[A].settled:
-        assert isinstance(token, int)
-        expected = (Settlement.REFUSED, 11) if token % 2 else (Settlement.ACCEPTED, 0)
-        assert (how, reason) == expected
-    receiver = next(iter(link.cores[B].sessions.values())).receiver
-    assert receiver.credit.held_bytes == 0
-
-
-def test_a_lost_word_of_custody_is_asked_for() -> None:
-    """The ACK that says "taken" is lost while nothing else is on its way."""
-    link, session, upper = undecided()
-    session.send(BodyKind.CHUNK, b"", bytes(5000), "x")
-    link.run(lambda: bool(upper.pending))
-    link.pass_time(1.0)
-    lost = 0
-
-    def lose(source: Any, datagram: bytes) -> bool:
-        nonlocal lost
-        lost += source == B and lost < 2
-        return not (source == B and lost < 2)
-
-    link.on_datagram = lose
-    [(neighbour, body)] = upper.pending
-    neighbour.decide(body)
-    body.release()
-    began = link.now
-    link.run(lambda: bool(link.uppers[A].settled))
-    assert link.now - began < 2.5
-
-
-def test_a_body_given_up_while_it_is_pending_is_settled_once() -> None:
-    """The sender cancels; a later decision changes nothing and frees the memory."""
-    link, session, upper = undecided()
-    session.send(BodyKind.CHUNK, b"", bytes(50_000), token := object())
-    link.run(lambda: bool(upper.pending))
-    session.cancel(token)
-    link.pass_time(0.5)
-    receiver = next(iter(link.cores[B].sessions.values())).receiver
-    assert receiver.credit.held_bytes >= 50_000
-    [(neighbour, body)] = upper.pending
-    neighbour.decide(body, Refusal(Reason.STORE_FULL))
-    link.pass_time(0.5)
-    assert [how for _, how, _ in link.uppers[A].settled] == [Settlement.LOST]
-    assert receiver.credit.held_bytes == 0 and not session.sender.transfers.forgotten
-
-
-def test_a_decision_after_the_session_has_ended_frees_the_memory() -> None:
-    """The sender was told LOST; the layer above may keep the body or not."""
-    link, session, upper = undecided()
-    session.send(BodyKind.CHUNK, b"", bytes(50_000), "x")
-    link.run(lambda: bool(upper.pending))
-    session.close("over")
-    link.run(lambda: bool(upper.down))
-    [(neighbour, body)] = upper.pending
-    neighbour.decide(body, Refusal(Reason.STORE_FULL))
-    assert link.cores[B].pool.held_bytes == 0
 
 
 def test_frames_of_flows_are_refused_beyond_their_caps() -> None:
