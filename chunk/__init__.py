@@ -24,6 +24,7 @@ To look into captures; nothing above imports these:
 - `pcap`        the hop datagrams of a capture, and what each belongs to
 - `scapy_layers` the chunk formats as scapy layers
 - `scapy_hop`   the hop datagrams as scapy layers
+- `scapy_frames` the frames of its CONTROL datagrams
 
 Imports nothing of ours. Source: docs/protocol/chunk.md, docs/protocol/hop.md.
 """

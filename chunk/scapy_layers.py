@@ -7,7 +7,8 @@ Lengths and counts are filled in when they are left out, and kept as given other
 ones can be crafted too. The layers show what is there; what a node accepts is decided by `header`
 and `messages`. The wire vectors hold both together. The hop protocol's layers: `scapy_hop`.
 
-Importing scapy takes half a second: nothing of ours but this module, `scapy_hop` and `pcap` does.
+Importing scapy takes half a second: nothing of ours but this module, `scapy_hop`, `scapy_frames`
+and `pcap` does.
 Source: docs/protocol/chunk.md.
 """
 

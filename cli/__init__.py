@@ -5,6 +5,7 @@
 - `params`     types of values on the command line, and options as a group
 - `bars`       progress bars of files on their way
 - `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack`
+- `bench_run`  what those have in common: options, the run, its report
 - `captures`   `packetcloud chunk capture|replay`
 - `chunk`      `packetcloud chunk decode`
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish

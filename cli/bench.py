@@ -2,63 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from packetcloud.cli.bench_run import MODE, finish, measuring, running, shared_options
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import EMULATOR, FILE, F, FiniteRange, group
-
-if TYPE_CHECKING:
-    from packetcloud.testbed.bench.rounds import Progress, Timing
-    from packetcloud.testbed.links import LinkMode
-
-MODES = ("superframe", "wire", "bare")
-
-
-_MODE = click.option(
-    "--mode",
-    "modes",
-    type=click.Choice(MODES),
-    multiple=True,
-    help="Link mode; may be given more than once. [default: all three]",
-)
-
-
-def _options(seconds: int, repeats: int, *others: Callable[[Any], Any]) -> Callable[[F], F]:
-    """The options that all benchmarks share, and `others` of this one."""
-    return group(
-        click.option(
-            "--seconds",
-            type=click.IntRange(1, 600),
-            default=seconds,
-            show_default=True,
-            help="Length of each run, after one second of warm-up.",
-        ),
-        click.option(
-            "--repeats",
-            type=click.IntRange(1, 100),
-            default=repeats,
-            show_default=True,
-            help="Runs of each contender, in turn; medians are shown.",
-        ),
-        *others,
-        click.option(
-            "--json",
-            "json_file",
-            type=FILE,
-            help="Write the whole report to this file.",
-        ),
-        click.option(
-            "--plot",
-            "plot_file",
-            type=FILE,
-            help="Draw the figures into this PNG file.",
-        ),
-    )
+from packetcloud.cli.params import EMULATOR, FiniteRange
 
 
 @click.group()
@@ -70,24 +20,24 @@ def bench() -> None:
 
 
 @bench.command()
-@_options(5, 5, _MODE)
+@shared_options(5, 5, MODE)
 @pass_output
 def hop(output: Output, /, **options: Any) -> ExitCode:
     """One hop against one TCP flow (CUBIC, BBR), in all three link modes."""
     from packetcloud.testbed.bench.hop import bench_hop
 
-    with _run(output, options, MODES) as (modes, timing, progress):
+    with measuring(output, options) as (modes, timing, progress):
         document = bench_hop(modes, timing, progress)
     columns = ("mode", "ours Gbit/s", "sealed", "CUBIC", "BBR", "ratio", "sealed over open")
     keys = (
         "goodput_gbps", "sealed_gbps", "cubic_gbps", "bbr_gbps", "ratio", "sealed_over_open",
     )  # fmt: skip
     rows = [[mode, *(found[key] for key in keys)] for mode, found in document["modes"].items()]
-    return _finish(output, options, document, [Table(columns, rows)])
+    return finish(output, options, document, [Table(columns, rows)])
 
 
 @bench.command()
-@_options(5, 5, _MODE)
+@shared_options(5, 5, MODE)
 @click.option(
     "--memory-gb",
     type=FiniteRange(0, 10_000),
@@ -100,7 +50,7 @@ def path(output: Output, /, memory_gb: float, **options: Any) -> ExitCode:
     """A -> R -> B against IP forwarding, socat and HAProxy, in all three link modes."""
     from packetcloud.testbed.bench.path import bench_path
 
-    with _run(output, options, MODES) as (modes, timing, progress):
+    with measuring(output, options) as (modes, timing, progress):
         document = bench_path(modes, timing, memory_gb, progress)
     peers = ("ip_forwarding", "socat", "haproxy", "haproxy_tuned")
     titles = ("IP forwarding", "socat", "HAProxy", "HAProxy tuned")
@@ -133,11 +83,11 @@ def path(output: Output, /, memory_gb: float, **options: Any) -> ExitCode:
         rows = [(name, memory[f"rss_{name}_bytes"] / (1 << 20)) for name in _MEMORY]
         title = f"Router memory over {memory['payload_bytes'] / 1e9:.1f} GB"
         tables.append(Table(("RSS", "MiB"), rows, title))
-    return _finish(output, options, document, tables)
+    return finish(output, options, document, tables)
 
 
 @bench.command()
-@_options(3, 3, _MODE)
+@shared_options(3, 3, MODE)
 @pass_output
 def service(output: Output, /, **options: Any) -> ExitCode:
     """R -> VI -> R with AES-128-CBC against HTTP and gRPC doing the same.
@@ -146,7 +96,7 @@ def service(output: Output, /, **options: Any) -> ExitCode:
     """
     from packetcloud.testbed.bench.service import bench_service
 
-    with _run(output, options, MODES) as (modes, timing, progress):
+    with measuring(output, options) as (modes, timing, progress):
         document = bench_service(modes, timing, progress)
     measured = [
         (mode, f"{int(size) >> 10} KiB", figures)
@@ -161,17 +111,17 @@ def service(output: Output, /, **options: Any) -> ExitCode:
         )
         for title, titles, keys in _SERVICE_TABLES
     ]
-    return _finish(output, options, document, tables)
+    return finish(output, options, document, tables)
 
 
 @bench.command()
-@_options(5, 3, _MODE)
+@shared_options(5, 3, MODE)
 @pass_output
 def chunks(output: Output, /, **options: Any) -> ExitCode:
     """Small chunks per second through one router process, and its CPU by stage."""
     from packetcloud.testbed.bench.chunks import bench_chunks
 
-    with _run(output, options, MODES) as (modes, timing, progress):
+    with measuring(output, options) as (modes, timing, progress):
         document = bench_chunks(modes, timing, progress)
     rates, stages = [], []
     for mode, found in document["modes"].items():
@@ -188,11 +138,11 @@ def chunks(output: Output, /, **options: Any) -> ExitCode:
         ),
         Table(("mode", "bytes", "stage", "µs"), stages, "Router CPU per chunk by stage"),
     ]
-    return _finish(output, options, document, tables)
+    return finish(output, options, document, tables)
 
 
 @bench.command()
-@_options(10, 3, EMULATOR)
+@shared_options(10, 3, EMULATOR)
 @click.option(
     "--cells",
     "losses_percent",
@@ -239,7 +189,7 @@ def loss(
         parts or DEFAULT_PARTS,
         emulator=Emulator(options["emulator"]),
     )
-    with _running(output, options, warmup=2) as (timing, progress):
+    with running(output, options, warmup=2) as (timing, progress):
         document = bench_loss(plan, timing, progress)
     cells = [(f"{percent} %", cell) for percent, cell in document["cells"].items()]
     cells += [("interop", document["interop"])] if "interop" in document else []
@@ -276,11 +226,11 @@ def loss(
         ]
         titles = ("change", "before Mbit/s", "after", "recovered after s", "sent again")
         tables.append(Table(titles, rows, "Links that change under a transfer"))
-    return _finish(output, options, document, tables)
+    return finish(output, options, document, tables)
 
 
 @bench.command()
-@_options(20, 3, EMULATOR)
+@shared_options(20, 3, EMULATOR)
 @click.option(
     "--flows",
     type=click.IntRange(2, 64),
@@ -322,7 +272,7 @@ def fairness(
         peers=others,
         emulator=Emulator(options["emulator"]),
     )
-    with _running(output, options, warmup=6) as (timing, progress):
+    with running(output, options, warmup=6) as (timing, progress):
         document = bench_fairness(plan, timing, progress)
     rows = [
         (f"{count} flows", kind, found["jain"], found["jain_of_means"], found["link_share"])
@@ -351,11 +301,11 @@ def fairness(
         dark = document["dark"]
         keys = ("seconds", "datagrams", "timeouts", "datagrams_per_timeout")
         tables.append(Table(keys, [[dark[key] for key in keys]], "While everything is lost"))
-    return _finish(output, options, document, tables)
+    return finish(output, options, document, tables)
 
 
 @bench.command()
-@_options(5, 1)
+@shared_options(5, 1)
 @click.option(
     "--part",
     "parts",
@@ -391,7 +341,7 @@ def attack(
     from packetcloud.testbed.bench.attack import PARTS, AttackPlan, bench_attack, controls
 
     plan = AttackPlan(parts or PARTS, guesses, flood_per_s)
-    with _running(output, options) as (timing, progress):
+    with running(output, options) as (timing, progress):
         document = bench_attack(plan, timing, progress)
     columns = ("defence", "figure", "with it", "without it", "control")
     rows = [
@@ -422,7 +372,7 @@ def attack(
             for name, found in document["caps"]["in_use"].items()
         ]
         tables.append(Table(("cap", "most", "limit"), used, "Caps under a hostile neighbour"))
-    return _finish(output, options, document, tables)
+    return finish(output, options, document, tables)
 
 
 _UNDER_ATTACK = ("goodput_before_gbps", "goodput_during_gbps", "goodput_kept", "target_cores")
@@ -463,74 +413,3 @@ _SERVICE_TABLES = (
         ),
     ),
 )
-
-
-@contextmanager
-def _run(
-    output: Output, options: dict[str, Any], default_modes: tuple[str, ...]
-) -> Iterator[tuple[list[LinkMode | None], Timing, Progress]]:
-    """Settle where to measure; show what runs; end cleanly on SIGTERM too."""
-    from packetcloud.testbed.links import LinkMode
-    from packetcloud.testbed.namespaces import can_make_namespaces
-
-    modes: list[LinkMode | None] = [LinkMode(mode) for mode in options["modes"] or default_modes]
-    if not can_make_namespaces():
-        output.warn("no network namespaces here (not root?): measuring on loopback, without modes")
-        modes = [None]
-    with _running(output, options) as (timing, progress):
-        yield modes, timing, progress
-
-
-@contextmanager
-def _running(
-    output: Output, options: dict[str, Any], warmup: int = 1
-) -> Iterator[tuple[Timing, Progress]]:
-    """Show what runs; end cleanly on SIGTERM too."""
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from packetcloud.testbed.bench.rounds import Timing
-
-    timing = Timing(options["seconds"], warmup, options["repeats"])
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with output.progress(*columns) as shown:
-            task = shown.add_task("starting", total=None)
-            yield timing, lambda text: shown.update(task, description=text)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _finish(
-    output: Output, options: dict[str, Any], document: dict[str, Any], tables: list[Table]
-) -> ExitCode:
-    """Write the files, print the tables, and say what did not work."""
-    from packetcloud.testbed.bench.report import write_document
-
-    if options["json_file"]:
-        write_document(document, options["json_file"])
-    if options["plot_file"]:
-        from packetcloud.testbed.bench.plot import plot_document
-
-        plot_document(document, options["plot_file"])
-    output.report(document, tables)
-    for text in [*document["notes"], *_missing(document)]:
-        output.warn(text)
-    for text in document["failures"]:
-        output.warn(f"a run failed: {text}")
-    return ExitCode.NEGATIVE if document["failures"] else ExitCode.FINE
-
-
-def _missing(document: dict[str, Any]) -> list[str]:
-    """Why peers were left out, each reason once."""
-    modes = list(document.get("modes", {}).values())
-    groups = [*modes, *(size for mode in modes for size in mode.get("sizes", {}).values())]
-    for part in ("cells", "own_kind", "beside"):
-        groups += document.get(part, {}).values()
-    groups.append(document.get("background", {}))
-    runs = [run for group in groups for run in group.get("runs", {}).values()]
-    return list(dict.fromkeys(run["missing"] for run in runs if run["missing"]))

@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message())
     except OSError as error:
         return _fail(_os_error_text(error))
-    except Exception as error:
+    except Exception as error:  # the last catch: who uses the command meets no traceback
         return _internal_error(error)
     # A command says "no" by ctx.exit(ExitCode.NEGATIVE) or by returning an ExitCode.
     return int(status) if isinstance(status, int) else ExitCode.FINE

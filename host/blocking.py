@@ -95,7 +95,7 @@ class ReactorThread:
         def run() -> None:
             try:
                 begin(future)
-            except BaseException as error:
+            except BaseException as error:  # a thread waits for the future, whatever happens here
                 future.set_exception(error)
 
         self.reactor.callFromThread(run)
@@ -123,7 +123,7 @@ class BlockingEndpoint:
         thread = ReactorThread()
         try:
             endpoint = thread.wait(Endpoint.open, thread.reactor, router, identity, **options)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else knows of the thread yet
             thread.stop()
             raise
         return cls(thread, endpoint)

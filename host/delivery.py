@@ -87,7 +87,7 @@ class Delivery:
     def _call(self, callback: ChunksCallback, batch: list[ReceivedChunk]) -> None:
         try:
             callback(batch)
-        except Exception:
+        except Exception:  # an application's callback may raise anything
             _log.failure("the receiver of chunks failed; {count} refused", count=len(batch))
             self.counters["callback_failures_total"] += 1
             for chunk in batch:

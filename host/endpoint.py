@@ -225,8 +225,8 @@ class Endpoint:
         """The same as `send` for callers that keep their options: faster for many small chunks."""
         if self._is_closing:
             raise EndpointClosedError("the endpoint is closed")
-        promise: Promise[SendResult] = Promise(self._cancel_send)
-        promise.send = self._core.send(  # type: ignore[attr-defined]
+        promise = _SendPromise(self._cancel_send)
+        promise.send = self._core.send(
             options,
             payload,
             self._reactor.seconds(),
@@ -389,8 +389,8 @@ class Endpoint:
             waiter.callback(None)
 
     def _cancel_send(self, promise: Deferred[Any]) -> None:
-        send: Send = promise.send  # type: ignore[attr-defined]
-        self._core.sends.abandon(send, self._reactor.seconds())
+        assert isinstance(promise, _SendPromise), "whose canceller this is"
+        self._core.sends.abandon(promise.send, self._reactor.seconds())
         self._pump()
 
     def _answered(self, chunk: ReceivedChunk, words: str | None) -> None:
@@ -484,6 +484,12 @@ class Endpoint:
         self._timer = None
         self._core.handle_timeout(self._reactor.seconds())
         self._pump()
+
+
+class _SendPromise(Promise[SendResult]):
+    """Knows the chunk whose result it is."""
+
+    send: Send
 
 
 def _remembering(limits: EndpointLimits) -> EndpointLimits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,12 +86,9 @@ class _Active:
 
     incoming: Incoming
     part: PartFile | None = None
-    pieces: deque[tuple[ReceivedChunk, Data]] = None  # type: ignore[assignment]
+    pieces: deque[tuple[ReceivedChunk, Data]] = field(default_factory=deque)
     is_working: bool = False
     syncing: Promise[None] | None = None
-
-    def __post_init__(self) -> None:
-        self.pieces = deque()
 
 
 class FileReceiver:

@@ -20,10 +20,12 @@ The core, which knows no socket, clock or loop:
 - `spool`        what of the chunks in custody is on disk
 - `disk_jobs`    what is asked of the disk, and how a group of it is done
 - `chunk_log`    records in segment files
+- `chunk_record` what one of them looks like
 - `restore`      chunks that an earlier process had taken
 - `routes`       attached hosts, neighbour routers, the static name table
 - `attachment`   one neighbour's session and flow cache
-- `custody`      the chunks that this router answers for, and the conservation sum
+- `custody`      one chunk that this router answers for
+- `custody_book` all of them, and the conservation sum
 - `deadlines`    a timing wheel
 - `histogram`    durations with quantiles in bounded memory
 - `reports`      what sources are told, batched

@@ -9,7 +9,7 @@ from packetcloud.chunk.caps import Cap, Room
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.names import GUID_ZERO, NA, SID_ZERO
 from packetcloud.router.attachment import MAX_FLOWS_COUNT
-from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
+from packetcloud.router.custody_book import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
 from packetcloud.router.flow import MAX_VISIT_COUNT
 from packetcloud.router.late_rules import MAX_KINDS_COUNT
 from packetcloud.router.metrics import PREFIX
@@ -234,7 +234,7 @@ CAPS = (
         "each is a label of a metric for ever",
         "counted together",
         f'{PREFIX}chunks_dropped_total{{service="other"}}',
-        ("custody:CustodyBook.dropped",),
+        ("custody_book:CustodyBook.dropped",),
     ),
     Cap(
         "rules of long runs kept of one segment",
@@ -282,8 +282,8 @@ ROOM = Room(
         "core:RouterCore.door_refusals": "its keys are reasons",
         "core:RouterCore.refused_attachments": "its keys are roles",
         "core:RouterCore._attachments": "one for each session: the hop caps neighbours",
-        "custody:CustodyBook.refused": "its keys are reasons",
-        "custody:CustodyBook.expired": "its keys are reasons",
+        "custody_book:CustodyBook.refused": "its keys are reasons",
+        "custody_book:CustodyBook.expired": "its keys are reasons",
         "late_rules:LateAnswer._contests": "one for each contest of an answer",
         "late_rules:LateAnswer._shadow_contests": "one for each contest of an answer",
         "late_rules:_LateContest._by_pattern": "one item for each rule of an answer",

@@ -1,11 +1,8 @@
-"""Chunks on disk: checksummed records in segment files that only grow, and a list of the removed.
+"""Chunks on disk: records in segment files that only grow, and a list of the removed.
 
-A segment is `chunks-%016x`; a record is a head and the chunk as it lies in custody (header, then
-payload). The content has a checksum, so that damage in it costs one record. The head has a tag that
-only who has the folder's `key` can make: behind a damaged head the next one is looked for by its
-magic, among bytes that hosts chose, and theirs must not pass for ours. `removed` lists the ids of
-records that are done with; a segment without a live record is deleted, and one in which little
-lives is written anew elsewhere. An id is used once and stands for one chunk for ever.
+A segment is `chunks-%016x`, of records as `chunk_record` has them. `removed` lists the ids of those
+that are done with; a segment without a live record is deleted, and one in which little lives is
+written anew elsewhere. An id is used once and stands for one chunk for ever.
 
 What the calls promise about a power cut: after `sync`, every record put before is there, and after
 `sync_removed` none that was removed before. In between a removal may be forgotten, so a chunk may
@@ -16,33 +13,35 @@ Source: docs/decisions/0010.
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import secrets
-import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from packetcloud.chunk.header import MAX_HEADER_BYTES
 from packetcloud.chunk.hop.api import Buffer
+from packetcloud.router.chunk_record import (
+    CHECKSUM_BYTES,
+    HEAD_BYTES,
+    MAGIC,
+    NUMBERS_COUNT,
+    REMOVAL,
+    Found,
+    Place,
+    Record,
+    checksum,
+    encode_head,
+    encode_removal,
+    is_right,
+    place_at,
+)
 from packetcloud.router.errors import DamagedRecordError
 from packetcloud.router.storage import Storage
 
-MAGIC = b"\xf1PCchnk2"
-_HEAD = struct.Struct(">8sQQQIHHI")
-"""magic, id, taken in and expires (wall clock, ms since 1970), content bytes, bytes of names before
-the content, flags, checksum of names and content; the tag of all that follows."""
-_CRC = struct.Struct(">I")
-TAG_BYTES = 8
-"""Keyed BLAKE2b. Each guess needs a torn head in front of it: 2^64 of them are out of reach."""
-HEAD_BYTES = _HEAD.size + TAG_BYTES
 KEY_NAME = "key"
 """32 random bytes and their checksum."""
 KEY_BYTES = 32
-NUMBERS_COUNT = 1 << 63
-"""Ids are below it, so that one that was found never leaves those after it without any."""
-_REMOVED = struct.Struct(">QI")
 REMOVED_NAME = "removed"
 RESERVE_NAME = "reserve"
 _PREFIX = "chunks-"
@@ -56,49 +55,6 @@ CLEARED_SEGMENTS_COUNT = 2
 here; and not all there is, since answers wait for it."""
 REMOVED_SLACK_BYTES = 1 << 20
 """The list of the removed is written anew when it is longer by this than what it must say."""
-_NAME_BYTES = 20
-_ORIGINATED = 1
-_HAS_INGRESS = 2
-"""The first of the names is the neighbour that the chunk came from, the rest services that ran."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is told of a chunk beside its bytes."""
-
-    number: int
-    taken_ms: int
-    """Wall clock, ms since 1970."""
-    expires_ms: int
-    is_originated: bool = False
-    executed: tuple[bytes, ...] = ()
-    """SIDs of services that ran in its visit before, or had a part in making it."""
-    ingress: bytes = b""
-    """GUID of the neighbour that it came from; empty: it was made here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A record that an earlier process left."""
-
-    record: Record
-    head: bytes
-    """The first bytes of the chunk, its whole header among them."""
-    size_bytes: int
-    """Of the chunk."""
-
-
-@dataclass(slots=True)
-class _Place:
-    segment: str
-    offset: int
-    record: Record
-    names_bytes: int
-    content_bytes: int
-
-    @property
-    def size(self) -> int:
-        return HEAD_BYTES + self.names_bytes + self.content_bytes
 
 
 @dataclass(slots=True)
@@ -136,7 +92,7 @@ class ChunkLog:
         self._reserve_bytes = reserve_bytes
         self._new_key = new_key
         self._key = b""
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
         self._segments: dict[str, _Segment] = {}
         self._active: str | None = None
         self._unsynced: dict[str, None] = {}
@@ -190,26 +146,29 @@ class ChunkLog:
 
     def _kept_key(self, names: Sequence[str]) -> bytes:
         if KEY_NAME in names:
-            data = self._storage.read(KEY_NAME, 0, KEY_BYTES + _CRC.size)
-            if len(data) == KEY_BYTES + _CRC.size and _crc(data[:KEY_BYTES]) == data[KEY_BYTES:]:
+            data = self._storage.read(KEY_NAME, 0, KEY_BYTES + CHECKSUM_BYTES)
+            if (
+                len(data) == KEY_BYTES + CHECKSUM_BYTES
+                and checksum(data[:KEY_BYTES]) == data[KEY_BYTES:]
+            ):
                 return data[:KEY_BYTES]
         elif not any(map(_is_segment, names)):
             key = self._new_key()
-            self._storage.replace(KEY_NAME, key + _crc(key))
+            self._storage.replace(KEY_NAME, key + checksum(key))
             return key
         text = "its file 'key' is damaged or gone, and the chunks beside it cannot be read without"
         raise OSError(errno.EBADMSG, text)
 
-    def _scan(self, name: str, data: bytes) -> Iterator[tuple[_Place, bytes]]:
+    def _scan(self, name: str, data: bytes) -> Iterator[tuple[Place, bytes]]:
         at = 0
         while 0 <= at < len(data):
-            place = _place_at(self._key, name, data, at)
+            place = place_at(self._key, name, data, at)
             if place is None:
                 # Torn or damaged: on to whatever looks like the next head.
                 self.damaged_count += 1
                 at = data.find(MAGIC, at + 1)
                 continue
-            if _is_right(data, at, place):
+            if is_right(data, at, place):
                 yield place, data[at + HEAD_BYTES + place.names_bytes : at + place.size]
             else:
                 self.damaged_count += 1
@@ -218,8 +177,8 @@ class ChunkLog:
     def _read_removed(self) -> set[int]:
         data = self._storage.read(REMOVED_NAME, 0, self._storage.size(REMOVED_NAME))
         removed = set()
-        for at in range(0, len(data) - _REMOVED.size + 1, _REMOVED.size):
-            number, crc = _REMOVED.unpack_from(data, at)
+        for at in range(0, len(data) - REMOVAL.size + 1, REMOVAL.size):
+            number, crc = REMOVAL.unpack_from(data, at)
             if crc == zlib.crc32(data[at : at + 8]):
                 removed.add(number)
             else:
@@ -260,7 +219,7 @@ class ChunkLog:
         for piece in pieces:
             crc = zlib.crc32(piece, crc)
             size += len(piece)
-        head = _head(self._key, record, size, len(names), crc)
+        head = encode_head(self._key, record, size, len(names), crc)
         segment = self._segment_for(HEAD_BYTES + len(names) + size)
         offset = self._segments[segment].size
         try:
@@ -270,7 +229,7 @@ class ChunkLog:
             self._active = None
             self._segments[segment].size = self._size_of(segment, offset)
             raise
-        place = _Place(segment, offset, record, len(names), size)
+        place = Place(segment, offset, record, len(names), size)
         self._segments[segment].size += place.size
         self._note(place)
         self._unsynced[segment] = None
@@ -299,8 +258,8 @@ class ChunkLog:
         """
         place = self._places[number]
         data = self._storage.read(place.segment, place.offset, place.size)
-        found = _place_at(self._key, place.segment, data, 0)
-        if found is None or found.record != place.record or not _is_right(data, 0, place):
+        found = place_at(self._key, place.segment, data, 0)
+        if found is None or found.record != place.record or not is_right(data, 0, place):
             self.damaged_count += 1
             raise DamagedRecordError(f"record {number} in {place.segment} is damaged")
         return data[HEAD_BYTES + place.names_bytes :]
@@ -321,7 +280,7 @@ class ChunkLog:
             noted.append(number)
         if not noted:
             return
-        data = b"".join(map(_removal, noted))
+        data = b"".join(map(encode_removal, noted))
         try:
             if self._is_torn:
                 self._rewrite_removed()
@@ -371,9 +330,9 @@ class ChunkLog:
 
     @property
     def _needed_removals_bytes(self) -> int:
-        return _REMOVED.size * sum(len(one.dead) for one in self._segments.values())
+        return REMOVAL.size * sum(len(one.dead) for one in self._segments.values())
 
-    def _note(self, place: _Place) -> None:
+    def _note(self, place: Place) -> None:
         self._places[place.record.number] = place
         self._highest_number = max(self._highest_number, place.record.number)
         segment = self._segments[place.segment]
@@ -431,7 +390,7 @@ class ChunkLog:
             OSError: nothing has moved.
         """
         segment = self._segments[name]
-        moved: list[_Place] = []
+        moved: list[Place] = []
         try:
             for number in sorted(segment.live):
                 place = self._places[number]
@@ -457,7 +416,7 @@ class ChunkLog:
         self._clear_empty()
         return freed_bytes
 
-    def _drop(self, place: _Place) -> None:
+    def _drop(self, place: Place) -> None:
         """Count a record as dead where it lies."""
         segment = self._segments[place.segment]
         segment.live.discard(place.record.number)
@@ -466,7 +425,7 @@ class ChunkLog:
 
     def _rewrite_removed(self) -> None:
         numbers = set[int]().union(*(one.dead for one in self._segments.values()))
-        data = b"".join(map(_removal, sorted(numbers - self._places.keys())))
+        data = b"".join(map(encode_removal, sorted(numbers - self._places.keys())))
         self._storage.replace(REMOVED_NAME, data)
         self._removed_bytes = len(data)
         self._is_torn = self._has_unsynced_removals = False
@@ -484,57 +443,3 @@ class ChunkLog:
 def _is_segment(name: str) -> bool:
     """Tell our files from those that somebody put beside them, such as a copy `chunks-….bak`."""
     return _SEGMENT_NAME.fullmatch(name) is not None
-
-
-def _head(key: bytes, record: Record, size: int, names_bytes: int, crc: int) -> bytes:
-    head = _HEAD.pack(
-        MAGIC,
-        record.number,
-        record.taken_ms,
-        record.expires_ms,
-        size,
-        names_bytes,
-        _ORIGINATED * record.is_originated | _HAS_INGRESS * bool(record.ingress),
-        crc,
-    )
-    return head + _tag(key, head)
-
-
-def _place_at(key: bytes, name: str, data: bytes, at: int) -> _Place | None:
-    """Return the record whose head is at `at`; None when it is no right head."""
-    if len(data) - at < HEAD_BYTES:
-        return None
-    head = data[at : at + _HEAD.size]
-    if not head.startswith(MAGIC) or _tag(key, head) != data[at + _HEAD.size : at + HEAD_BYTES]:
-        return None
-    _, number, taken_ms, expires_ms, size, names_bytes, flags, _ = _HEAD.unpack(head)
-    if number >= NUMBERS_COUNT:
-        return None
-    start = at + HEAD_BYTES
-    text = data[start : start + names_bytes]
-    names = [text[first : first + _NAME_BYTES] for first in range(0, len(text), _NAME_BYTES)]
-    ingress = names.pop(0) if flags & _HAS_INGRESS and names else b""
-    is_originated = bool(flags & _ORIGINATED)
-    record = Record(number, taken_ms, expires_ms, is_originated, tuple(names), ingress)
-    return _Place(name, at, record, names_bytes, size)
-
-
-def _is_right(data: bytes, at: int, place: _Place) -> bool:
-    """Tell whether all bytes behind the head match its checksum."""
-    crc = _HEAD.unpack_from(data, at)[-1]
-    start = at + HEAD_BYTES
-    content = memoryview(data)[start : at + place.size]
-    return len(content) == place.size - HEAD_BYTES and zlib.crc32(content) == crc
-
-
-def _tag(key: bytes, head: bytes) -> bytes:
-    return hashlib.blake2b(head, digest_size=TAG_BYTES, key=key).digest()
-
-
-def _crc(data: bytes) -> bytes:
-    return _CRC.pack(zlib.crc32(data))
-
-
-def _removal(number: int) -> bytes:
-    data = number.to_bytes(8, "big")
-    return data + _crc(data)

@@ -31,8 +31,9 @@ from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID, GUID_BYTES, NA, SID, ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
-from packetcloud.router.chunk_log import Found
-from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.chunk_record import Found
+from packetcloud.router.custody import Custody, Leaving, Phase
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.disk_jobs import PutDone, ReadDone, RemoveDone, Result
 from packetcloud.router.dispatch import ServiceDispatch
 from packetcloud.router.emission import Done, Emissions

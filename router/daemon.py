@@ -177,7 +177,7 @@ def run_router(config: RouterConfig, started: Callable[[RouterDaemon], None]) ->
     from twisted.internet import reactor as installed_reactor
 
     reactor: Any = installed_reactor
-    observer = PythonLoggingObserver("packetcloud.twisted")  # type: ignore[no-untyped-call]
+    observer = PythonLoggingObserver("packetcloud.twisted")  # type: ignore[no-untyped-call]  # Twisted's
     observer.start()
     daemon = RouterDaemon(reactor, config)
     failures: list[PacketCloudError] = []

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from packetcloud.chunk.hop.api import Buffer
-from packetcloud.router.chunk_log import ChunkLog, Record
+from packetcloud.router.chunk_log import ChunkLog
+from packetcloud.router.chunk_record import Record
 from packetcloud.router.errors import DamagedRecordError
 from packetcloud.router.histogram import LogHistogram
 

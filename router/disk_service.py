@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from packetcloud.router.chunk_log import ChunkLog, Found
+from packetcloud.router.chunk_log import ChunkLog
+from packetcloud.router.chunk_record import Found
 from packetcloud.router.config import RouterConfig
 from packetcloud.router.disk_jobs import Job, Result
 from packetcloud.router.disk_worker import DiskWorker

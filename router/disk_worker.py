@@ -75,6 +75,6 @@ class DiskWorker:
                     results = failed(group)
                     try:
                         abandon(self._log, group)
-                    except Exception:
+                    except Exception:  # the disk that failed the group may fail this too
                         _log.exception("fault of the disk worker; records may be found again")
                 self._answer(results)

@@ -22,7 +22,8 @@ from packetcloud.chunk.messages import (
 from packetcloud.chunk.names import GUID_BYTES, SID
 from packetcloud.chunk.reasons import Reason, reason_word
 from packetcloud.router.attachment import Attachment
-from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.custody import Custody, Leaving, Phase
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.emission import Done
 from packetcloud.router.emitted import Emitted, split_emitted
 from packetcloud.router.service_pool import VI, Service, Visit

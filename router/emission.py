@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from packetcloud.router.custody import Custody, CustodyBook, Phase
+from packetcloud.router.custody import Custody, Phase
+from packetcloud.router.custody_book import CustodyBook
 
 Done = Callable[[str, float], None]
 """Called with why the emitted chunks were not taken, empty if they were, and the time."""

@@ -12,7 +12,8 @@ from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason, reason_word
 from packetcloud.router.attachment import Attachment
-from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.custody import Custody, Leaving, Phase
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, Patch
 from packetcloud.router.routes import NextHop, Routes
@@ -152,11 +153,17 @@ class Forwarder:
     def wait_over(self, entry: Custody, now: float) -> None:
         """A chunk in line has waited as long as it should before somebody looks."""
         hop = entry.next_hop
-        if hop is None or _attachment_of(hop, now) is None:
+        if hop is None:
             self.lose(entry)
-            return
-        entry.due_at = math.inf
-        self.waiting.pump(hop, now)
+        elif _attachment_of(hop, now) is not None:
+            entry.due_at = math.inf
+            self.waiting.pump(hop, now)
+        elif now < (held_until := self.waiting.held_until(hop)):
+            # It was to be offered again, and its next hop went away just then.
+            entry.due_at = held_until
+            self._book.wheel.wake_by(entry, held_until)
+        else:
+            self.lose(entry)
 
     def give_up_waiting(self, hop: NextHop) -> None:
         """End the wait of every chunk for a next hop that is no longer known."""

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.flow_labels import FlowLabels
 from packetcloud.chunk.header import FIXED_BYTES, ChunkHeader, decode_header
-from packetcloud.router.chunk_log import Found
-from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.chunk_record import Found
+from packetcloud.router.custody import Custody, Leaving, Phase
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.disk_jobs import ReadDone
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, is_report

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from packetcloud.chunk.hop.api import Buffer
-from packetcloud.router.chunk_log import Record
+from packetcloud.router.chunk_record import Record
 from packetcloud.router.disk_jobs import (
     TRY_AGAIN_S,
     DiskFigures,

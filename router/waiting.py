@@ -14,7 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.custody import Custody, CustodyBook, Leaving, Phase
+from packetcloud.router.custody import Custody, Leaving, Phase
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.disk_jobs import ReadDone
 from packetcloud.router.lines import Line
 from packetcloud.router.settings import MIB, RouterSettings
@@ -115,8 +116,8 @@ class WaitingRoom:
         entry.next_hop = hop
         entry.phase = Phase.HELD
         entry.due_at = now + self._detached_hold_s if is_away else math.inf
-        if entry.retry_at > now:
-            entry.due_at = min(entry.due_at, entry.retry_at)
+        if not is_away and entry.retry_at > now:
+            entry.due_at = entry.retry_at
         line = hop.waiting.add(entry, is_back=is_back)
         if may_move:
             self._keep_in_memory(line, entry)
@@ -131,6 +132,10 @@ class WaitingRoom:
         self.retried_count += 1
         entry.retry_at = now + wait_s
         self.hold(entry, hop, now, is_back=True)
+
+    def held_until(self, hop: NextHop) -> float:
+        """Return until when a chunk waits for a next hop that is away, whenever it came."""
+        return hop.away_since + self._detached_hold_s
 
     def stop_waiting(self, entry: Custody) -> None:
         """Take a chunk out of its line, if it is in one."""

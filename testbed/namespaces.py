@@ -131,7 +131,7 @@ class Namespace:
             try:
                 enter(self.name)
                 results.append(function(*arguments))
-            except BaseException as error:
+            except BaseException as error:  # raised where it was called
                 errors.append(error)
 
         thread = threading.Thread(target=body, name=f"in-{self.name}")

@@ -53,7 +53,7 @@ def load_recvmmsg() -> Callable[..., int] | None:
         ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p,
     ]  # fmt: skip
     function.restype = ctypes.c_int
-    return function  # type: ignore[no-any-return]
+    return function  # type: ignore[no-any-return]  # ctypes makes functions by name
 
 
 class BatchReceiver:

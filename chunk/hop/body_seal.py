@@ -22,6 +22,13 @@ from packetcloud.chunk.hop.suites import NONCE_BYTES
 
 _ASSOCIATED = struct.Struct(">BHI")
 """kind, flow, bytes of the sealed body."""
+Terms = tuple[bytes, bytes]
+"""The nonce that a body is sealed with, and what its tag proves beside the content."""
+
+
+def terms_of(transfer: int, kind: int, flow: int, size: int) -> Terms:
+    """Return the terms of a body that takes `size` bytes when it is sealed."""
+    return transfer.to_bytes(NONCE_BYTES, "big"), _ASSOCIATED.pack(kind, flow, size)
 
 
 class BodySeal:
@@ -35,9 +42,7 @@ class BodySeal:
     def __init__(
         self,
         keys: DirectionKeys,
-        transfer: int,
-        kind: int,
-        flow: int,
+        terms: Terms,
         prefix: bytes,
         payload: Buffer,
         pool: BufferPool,
@@ -48,16 +53,14 @@ class BodySeal:
         """The sealed body, in a buffer of the pool that may be longer."""
         self._prefix, self._payload = prefix, memoryview(payload)
         self._done_bytes = 0
-        associated = _ASSOCIATED.pack(kind, flow, size)
+        nonce, associated = terms
         self._stream: AEADEncryptionContext | None = None
         if keys.body_streams is not None:
-            self._stream = keys.body_streams.sealing(_nonce(transfer), associated)
+            self._stream = keys.body_streams.sealing(nonce, associated)
             return
         sealed[: len(prefix)] = np.frombuffer(prefix, np.uint8)
         sealed[len(prefix) : plain_bytes] = np.frombuffer(payload, np.uint8)
-        keys.body.encrypt_into(
-            _nonce(transfer), sealed.data[:plain_bytes], associated, sealed.data[:size]
-        )
+        keys.body.encrypt_into(nonce, sealed.data[:plain_bytes], associated, sealed.data[:size])
         self._done_bytes = size
 
     def seal_to(self, end_bytes: int) -> None:
@@ -89,15 +92,7 @@ class BodyOpening:
 
     __slots__ = ("_done_bytes", "_plain_bytes", "_pool", "_size", "_stream", "plain", "rows")
 
-    def __init__(
-        self,
-        keys: DirectionKeys,
-        transfer: int,
-        kind: int,
-        flow: int,
-        size: int,
-        pool: BufferPool,
-    ) -> None:
+    def __init__(self, keys: DirectionKeys, terms: Terms, size: int, pool: BufferPool) -> None:
         assert keys.body_streams is not None, "the cipher takes a body in pieces"
         self._pool = pool
         self._size, self._plain_bytes = size, size - TAG_BYTES
@@ -105,8 +100,7 @@ class BodyOpening:
         self.rows = 0
         """Segments that were opened."""
         self.plain = pool.take_flat(size)
-        associated = _ASSOCIATED.pack(kind, flow, size)
-        self._stream = keys.body_streams.opening(_nonce(transfer), associated)
+        self._stream = keys.body_streams.opening(*terms)
 
     def take(self, store: Store, rows: int, end_bytes: int) -> None:
         """Open what `store` has of the body up to segment `rows`, which ends at `end_bytes`."""
@@ -141,13 +135,7 @@ class BodyOpening:
 
 
 def open_body(
-    keys: DirectionKeys,
-    transfer: int,
-    kind: int,
-    flow: int,
-    size: int,
-    store: Store,
-    pool: BufferPool,
+    keys: DirectionKeys, terms: Terms, size: int, store: Store, pool: BufferPool
 ) -> ByteArray | None:
     """Return the body of `size` sealed bytes in `store`, in a buffer of the pool.
 
@@ -159,25 +147,19 @@ def open_body(
         sealed = plain.data[:size]
     else:
         sealed = store.memory[:size]
-    associated = _ASSOCIATED.pack(kind, flow, size)
+    nonce, associated = terms
     try:
-        keys.body.decrypt_into(_nonce(transfer), sealed, associated, plain.data[: size - TAG_BYTES])
+        keys.body.decrypt_into(nonce, sealed, associated, plain.data[: size - TAG_BYTES])
     except InvalidTag:
         pool.give_flat(plain)
         return None
     return plain
 
 
-def open_small_body(
-    keys: DirectionKeys, transfer: int, kind: int, flow: int, sealed: memoryview
-) -> bytes | None:
+def open_small_body(keys: DirectionKeys, terms: Terms, sealed: memoryview) -> bytes | None:
     """Return a body that came in one piece; None when something of it was altered."""
-    associated = _ASSOCIATED.pack(kind, flow, len(sealed))
+    nonce, associated = terms
     try:
-        return keys.body.decrypt(_nonce(transfer), bytes(sealed), associated)
+        return keys.body.decrypt(nonce, bytes(sealed), associated)
     except InvalidTag:
         return None
-
-
-def _nonce(transfer: int) -> bytes:
-    return transfer.to_bytes(NONCE_BYTES, "big")

@@ -12,6 +12,7 @@ from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
 from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
 from packetcloud.chunk.hop.core import HopCore
+from packetcloud.chunk.hop.flow_credit import MAX_FLOWS_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
@@ -123,12 +124,26 @@ CAPS = (
         'refused as "not now" and BUSY is said; its sender keeps the body and sends other flows',
         "packetcloud_hop_refused_not_now_total",
         (
-            "flow_credit:FlowCredit._held",
+            "flow_credit:FlowCredit.held",
             "flow_credit:FlowCredit.busy",
             "flow_credit:FlowCredit._waits",
             "flow_credit:FlowCredit._wait_of",
         ),
         "flow_credit_bytes",
+    ),
+    Cap(
+        "flows of one neighbour that hold something",
+        MAX_FLOWS_COUNT,
+        "flows",
+        "up to 330 bytes each; a third of the credit in bodies of 1 KiB",
+        "a body of one more is refused `store_full`, nothing stored",
+        "packetcloud_hop_refused_store_full_total",
+        (
+            "flow_credit:FlowCredit.held",
+            "flow_credit:FlowCredit.busy",
+            "flow_credit:FlowCredit._waits",
+            "flow_credit:FlowCredit._wait_of",
+        ),
     ),
     Cap(
         "flows in a BUSY list",
@@ -257,6 +272,7 @@ ROOM = Room(
         "stride_change:StrideChange._wanted": "open transfers of one session",
         "repair:DigestAnswers._frames": "the answer to one question: 8 frames",
         "core:HopCore.dropped": "its keys are reasons of ours",
+        "session:Surroundings.dropped": "the same",
         "core:HopCore._ended": "its keys are names of counters",
         "door:Door._calls": "handshakes that this node began: its config says with whom",
         "flow_queues:FlowQueues._lines": "bodies of the layer above, which has caps of its own",
@@ -284,6 +300,9 @@ def in_use(core: HopCore) -> dict[str, int]:
         "replaced timers": core._timers.replaced_count,
         "bodies held for one neighbour": max(
             (one.credit.held_bytes for one in receivers), default=0
+        ),
+        "flows of one neighbour that hold something": max(
+            (len(one.credit.flows.held) for one in receivers), default=0
         ),
         "bodies held for all neighbours": core.pool.held_bytes,
         "open transfers of one neighbour": max(

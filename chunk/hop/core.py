@@ -31,6 +31,7 @@ from packetcloud.chunk.hop.session import (
     COUNTERS,
     Datagram,
     Session,
+    Surroundings,
     check_address,
 )
 from packetcloud.chunk.hop.stamps import Stamps
@@ -91,7 +92,6 @@ class HopCore:
         self.role = role
         self.config = config
         self._upper = upper
-        self._random_bytes = random_bytes
         self._datagram_bytes = datagram_bytes
         self._window_bytes = window_bytes
         self._on_wake = on_wake
@@ -104,6 +104,17 @@ class HopCore:
         self.sessions: dict[int, Session] = {}
         self.dropped: Counter[str] = Counter()
         """Datagrams or trains that were dropped, by reason."""
+        self._surroundings = Surroundings(
+            config,
+            window_bytes,
+            self.pool,
+            upper,
+            self._wake,
+            self._note_fault,
+            self._make_room,
+            self.dropped,
+            random_bytes,
+        )
         self._by_remote: dict[int, tuple[Session, ...]] = {}
         """By the id that the neighbour chose: two neighbours may choose the same."""
         self._ended: Counter[str] = Counter()
@@ -295,19 +306,7 @@ class HopCore:
         agreement = newcomer.agreement
         if newcomer.connected is None:
             self._end_older(agreement, now)
-        session = Session(
-            agreement,
-            self.config,
-            self._window_bytes,
-            self.pool,
-            self._upper,
-            self._wake,
-            self._note_fault,
-            self._make_room,
-            self.dropped,
-            self._random_bytes,
-            now,
-        )
+        session = Session(agreement, self._surroundings, now)
         local_id, remote_id = session.local_id, session.remote_id
         self.sessions[local_id] = session
         self._by_remote[remote_id] = (*self._by_remote.get(remote_id, ()), session)
@@ -391,7 +390,7 @@ class HopCore:
         """Call the layer above; a fault of its own costs nobody else anything."""
         try:
             call(*arguments)
-        except Exception:
+        except Exception:  # whatever the layer above raises
             self._note_fault()
 
     def _note_fault(self) -> None:
@@ -455,7 +454,7 @@ class HopCore:
         """Pass datagrams on; a fault of ours ends this session, not the port."""
         try:
             yield from datagrams
-        except Exception:
+        except Exception:  # raised on, it would end the turn of every other session
             self._note_fault()
             session.close("internal error")
             self._end(session, now, tell=True)

@@ -8,7 +8,7 @@ Source: docs/protocol/hop.md, "Sending".
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Buffer
@@ -68,9 +68,10 @@ class Departures:
         self._current: Outgoing | None = None
         self._waiting_current: Outgoing | None = None
         """The one under way of those that can wait."""
-        self._resend: deque[Outgoing] = deque()
-        self._resend_small: deque[Outgoing] = deque()
-        self._resend_waiting: deque[Outgoing] = deque()
+        # Ordered dicts, as one ACK may take thousands out of their middle.
+        self._resend: OrderedDict[Outgoing, None] = OrderedDict()
+        self._resend_small: OrderedDict[Outgoing, None] = OrderedDict()
+        self._resend_waiting: OrderedDict[Outgoing, None] = OrderedDict()
         """Those of the background class."""
         self._asked_burst = 0
         """The last burst before which an ACK was asked for while the window grows."""
@@ -99,7 +100,7 @@ class Departures:
         return stride - head_bytes - self.overhead_bytes
 
     def drop(self, outgoing: Outgoing) -> None:
-        """Nothing more of it leaves."""
+        """Nothing more of it leaves. O(1)."""
         if self._current is outgoing:
             self._current = None
         if self._waiting_current is outgoing:
@@ -107,8 +108,7 @@ class Departures:
         if outgoing.lost:
             outgoing.lost.clear()
         for queue in (self._resend, self._resend_small, self._resend_waiting):
-            if outgoing in queue:
-                queue.remove(outgoing)
+            queue.pop(outgoing, None)
 
     def clear(self) -> None:
         """The session ends."""
@@ -146,10 +146,10 @@ class Departures:
             if laid is not None:
                 return laid
         while self._resend:
-            outgoing = self._resend[0]
+            outgoing = next(iter(self._resend))
             if outgoing.lost:
                 return self._send_lost(outgoing, rows, now)
-            self._resend.popleft()
+            del self._resend[outgoing]
         current = self._current
         if current is None:
             head = self._flows.head()
@@ -205,10 +205,12 @@ class Departures:
         Args:
             may_begin: nothing else waits for credit; else a body would take what comes free of it.
         """
-        lost, current = self._resend_waiting, self._waiting_current
-        while lost and not lost[0].lost:
-            lost.popleft()
-        head = lost[0] if lost else current
+        resend, current = self._resend_waiting, self._waiting_current
+        lost = next(iter(resend), None)
+        while lost is not None and not lost.lost:
+            del resend[lost]
+            lost = next(iter(resend), None)
+        head = lost or current
         if head is None and may_begin:
             head = self._flows.background_head()
         if head is None:
@@ -219,8 +221,8 @@ class Departures:
             background.is_full = True
             return None
         rows = max(1, min(rows, int(room) // self.stride))
-        if lost:
-            return self._send_lost(head, rows, now)
+        if lost is not None:
+            return self._send_lost(lost, rows, now)
         if current is None:
             if not self._transfers.may_start(head, now):
                 return None
@@ -256,7 +258,7 @@ class Departures:
         return buffers, self.stride
 
     def _send_bundles(
-        self, lost: deque[Outgoing] | None, rows: int, now: float
+        self, lost: OrderedDict[Outgoing, None] | None, rows: int, now: float
     ) -> tuple[list[Buffer], int] | None:
         """Pack small bodies into up to `rows` datagrams of one size.
 
@@ -270,7 +272,7 @@ class Departures:
         sizes: list[int] = []
         size = limit + 1
         while True:
-            outgoing = flows.head() if lost is None else lost[0] if lost else None
+            outgoing = flows.head() if lost is None else next(iter(lost), None)
             if outgoing is None:
                 break
             added = wire.RECORD_BYTES + outgoing.body_bytes
@@ -281,7 +283,7 @@ class Departures:
                 sizes.append(0)
                 size = wire.BUNDLE_HEADER_BYTES
             if lost is not None:
-                lost.popleft()
+                del lost[outgoing]
                 if outgoing.transfer not in transfers.outstanding:
                     continue
                 self.retransmitted_segments += 1
@@ -320,7 +322,7 @@ class Departures:
             self._congestion.on_loss(min(lost * self.stride, outgoing.body_bytes))
             if outgoing.is_small:
                 outgoing.lost.clear()
-                self._resend_small.append(outgoing)
+                self._resend_small[outgoing] = None
             elif not was_queued:
                 self._queue_again(outgoing)
         return lost is not None
@@ -333,7 +335,7 @@ class Departures:
             self._queue_again(outgoing)
 
     def _queue_again(self, outgoing: Outgoing) -> None:
-        (self._resend_waiting if outgoing.background else self._resend).append(outgoing)
+        (self._resend_waiting if outgoing.background else self._resend)[outgoing] = None
 
     def note_arrived(self, outgoing: Outgoing) -> None:
         """Something of this arrived: if it takes large datagrams, they arrive."""

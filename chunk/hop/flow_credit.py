@@ -13,6 +13,9 @@ import heapq
 from collections import OrderedDict
 from itertools import islice
 
+MAX_FLOWS_COUNT = 8192
+"""Flows of one neighbour that hold something, up to 330 bytes each: 2.6 MiB. They are a third of
+the usual credit in bodies of 1 KiB; a byte of each of all 65,535 labels would cost 20 MiB."""
 STALE_COUNT = 1024
 """Entries of the heap that mean nothing any more: so many may lie in it, and one more for each flow
 on the list. An entry is 100 bytes."""
@@ -24,7 +27,8 @@ class FlowCredit:
     def __init__(self, flow_credit_bytes: int) -> None:
         self._flow_credit_bytes = flow_credit_bytes
         self._busy_from_bytes = flow_credit_bytes * 3 // 4
-        self._held: dict[int, int] = {}
+        self.held: dict[int, int] = {}
+        """Bytes by flow, of those that hold any."""
         # A plain dict would be searched from its first slot on, however many have left it.
         self.busy: OrderedDict[int, int] = OrderedDict()
         """Flows that may not start now, the one longest on the list first, and the bytes of the
@@ -39,11 +43,11 @@ class FlowCredit:
         return list(islice(self.busy, count))
 
     def held_bytes(self, flow: int) -> int:
-        return self._held.get(flow, 0)
+        return self.held.get(flow, 0)
 
     def admits(self, flow: int, size: int, free_bytes: int) -> bool:
         """Tell whether `flow` may begin a body; if not, it is on the list from now on."""
-        held = self._held.get(flow, 0)
+        held = self.held.get(flow, 0)
         if not held or not flow:
             return True
         total = held + size
@@ -58,7 +62,7 @@ class FlowCredit:
 
         At three quarters of its limit already: what is on the way then still finds room.
         """
-        held = self._held[flow] = self._held.get(flow, 0) + size
+        held = self.held[flow] = self.held.get(flow, 0) + size
         if not flow or (held <= free_bytes // 2 and held <= self._busy_from_bytes):
             return False
         if flow not in self.busy and held > self._limit(free_bytes) * 3 // 4:
@@ -73,11 +77,11 @@ class FlowCredit:
         Cost: the flows that leave it and the logarithm of those on it, not all of them: the
         neighbour chooses how many labels it uses.
         """
-        held = self._held[flow] - size
+        held = self.held[flow] - size
         if held:
-            self._held[flow] = held
+            self.held[flow] = held
         else:
-            del self._held[flow]
+            del self.held[flow]
         if not self.busy:
             return False
         if flow in self.busy:
@@ -99,7 +103,7 @@ class FlowCredit:
     def _needed(self, flow: int) -> int:
         """Return the limit at which a flow leaves the list: it holds at most half of that, and
         what was refused fits."""
-        held = self._held.get(flow, 0)
+        held = self.held.get(flow, 0)
         return max(2 * held, held + self.busy[flow]) if held else 0
 
     def _wait(self, flow: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.body_seal import BodyOpening, open_body
+from packetcloud.chunk.hop.body_seal import BodyOpening, open_body, terms_of
 from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, Store
 from packetcloud.chunk.hop.keys import DirectionKeys
 
@@ -131,14 +131,9 @@ class Unsealer:
             if not is_beginning or keys.body_streams is None:
                 return
             self.close()
-            opening = BodyOpening(
-                keys,
-                incoming.transfer,
-                incoming.kind,
-                incoming.flow,
-                incoming.body_bytes,
-                self._pool,
-            )
+            size = incoming.body_bytes
+            terms = terms_of(incoming.transfer, incoming.kind, incoming.flow, size)
+            opening = BodyOpening(keys, terms, size, self._pool)
         self._in_hand = incoming, opening
         if (high - opening.rows) * share >= OPEN_BYTES:
             opening.take(incoming.store, high, min(high * share, incoming.body_bytes))
@@ -148,15 +143,9 @@ class Unsealer:
         opening = self._take(incoming)
         if opening is not None:
             return opening.finish(incoming.store, incoming.segments)
-        return open_body(
-            keys,
-            incoming.transfer,
-            incoming.kind,
-            incoming.flow,
-            incoming.body_bytes,
-            incoming.store,
-            self._pool,
-        )
+        size = incoming.body_bytes
+        terms = terms_of(incoming.transfer, incoming.kind, incoming.flow, size)
+        return open_body(keys, terms, size, incoming.store, self._pool)
 
     def give_up(self, incoming: Incoming) -> None:
         """Nothing more comes of a transfer."""

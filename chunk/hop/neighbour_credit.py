@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.buffers import BufferPool
-from packetcloud.chunk.hop.flow_credit import FlowCredit
+from packetcloud.chunk.hop.flow_credit import MAX_FLOWS_COUNT, FlowCredit
 from packetcloud.chunk.reasons import Reason
 
 
@@ -62,15 +62,18 @@ class NeighbourCredit:
     def refusal(self, size: int, flow: int, now: float) -> int | None:
         """Return why a body cannot begin for which the neighbour has credit; None if it can.
 
-        Either all neighbours together hold too much, and no room can be made, or the flow does.
+        Either all neighbours together hold too much, and no room can be made, or the flow does, or
+        one flow more would hold something than may.
         """
-        pool = self._pool
+        pool, flows = self._pool, self.flows
         if not pool.has_room(size):
             self._make_room(size, now)
             if not pool.has_room(size):
                 return Reason.STORE_FULL
+        if len(flows.held) >= MAX_FLOWS_COUNT and flow and flow not in flows.held:
+            return Reason.STORE_FULL
         free_bytes = self._credit_bytes - (self._used_bytes - self._released_bytes)
-        return None if self.flows.admits(flow, size, free_bytes) else wire.NOT_NOW
+        return None if flows.admits(flow, size, free_bytes) else wire.NOT_NOW
 
     def hold(self, size: int, flow: int = 0) -> bool:
         """Count a body that began; tell whether its flow must be called busy by that."""

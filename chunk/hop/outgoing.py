@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.body_seal import BodySeal
+from packetcloud.chunk.hop.body_seal import BodySeal, terms_of
 from packetcloud.chunk.hop.buffers import BufferPool, StoredBody
 from packetcloud.chunk.hop.keys import DirectionKeys
 
@@ -131,9 +131,8 @@ class Outgoing:
         What was handed over stays as it is.
         """
         self.keys = keys
-        self.seal = BodySeal(
-            keys, self.transfer, self.kind, self.flow, self.prefix, self.payload, pool
-        )
+        terms = terms_of(self.transfer, self.kind, self.flow, self.body_bytes)
+        self.seal = BodySeal(keys, terms, self.prefix, self.payload, pool)
         self.prefix, self.payload = b"", self.seal.sealed.data[: self.body_bytes]
 
     def give_back(self, pool: BufferPool) -> None:

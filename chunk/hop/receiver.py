@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.acks import Acks
-from packetcloud.chunk.hop.body_seal import open_small_body
+from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.hop.body_seal import open_small_body, terms_of
 from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store
 from packetcloud.chunk.hop.custody import Custody, DeliverBody
 from packetcloud.chunk.hop.incoming import Incoming
@@ -44,8 +45,8 @@ class Receiver:
     """Receives the transfers of one neighbour.
 
     Args:
+        config: how large a body may be, and what the neighbour and a flow of it may hold here.
         stride: bytes of a full datagram in this session, segment header included.
-        flow_credit_bytes: what one flow of this neighbour may hold here.
         ring: the keys; None in an open session.
         dropped: counts datagrams that are dropped, by reason.
         deliver: called with each whole body; returns None to take custody, a refusal, or that it
@@ -58,16 +59,14 @@ class Receiver:
     def __init__(
         self,
         pool: BufferPool,
+        config: HopConfig,
         stride: int,
-        max_body_bytes: int,
-        credit_bytes: int,
-        flow_credit_bytes: int,
         window_bytes: int,
         ring: KeyRing | None,
         dropped: Counter[str],
         deliver: DeliverBody,
         on_room: Callable[[], None],
-        make_room: Callable[[int, float], None] = lambda size, now: None,
+        make_room: Callable[[int, float], None],
     ) -> None:
         self._ring = ring
         self._overhead_bytes = wire.TAG_BYTES if ring is not None else 0
@@ -75,13 +74,20 @@ class Receiver:
         self._on_room = on_room
         self._headers = TrainHeaders(ring)
         self.credit = credit = NeighbourCredit(
-            pool, credit_bytes, flow_credit_bytes, self._announce_room, make_room
+            pool, config.credit_bytes, config.flow_credit_bytes, self._announce_room, make_room
         )
         self.incoming = incoming = IncomingTransfers(pool, stride, credit.release)
         self.outcomes = outcomes = Outcomes(ring)
         self.acks = acks = Acks(window_bytes, credit, outcomes, incoming)
         self.custody = Custody(
-            credit, incoming, outcomes, acks, max_body_bytes, ring, deliver, self._announce_room
+            credit,
+            incoming,
+            outcomes,
+            acks,
+            config.max_body_bytes,
+            ring,
+            deliver,
+            self._announce_room,
         )
         self.repairs = Repairs()
         self._largest_stride = stride
@@ -394,7 +400,7 @@ class Receiver:
         Raises:
             ProtocolError: not admitted.
         """
-        plain = open_small_body(keys, transfer, kind, flow, sealed)
+        plain = open_small_body(keys, terms_of(transfer, kind, flow, len(sealed)), sealed)
         if plain is None:
             self._dropped["bad_body"] += 1
             return

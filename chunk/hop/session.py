@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
@@ -69,24 +70,33 @@ Datagram = tuple[Any, list[Buffer], int]
 """Address, buffers of a burst, bytes of each of its datagrams."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Surroundings:
+    """What a node shares with each of its sessions."""
+
+    config: HopConfig
+    window_bytes: int
+    """What the socket's receive buffer can take from one neighbour."""
+    pool: BufferPool
+    upper: HopReceiver
+    """The layer above."""
+    wake: Callable[[Session], None]
+    """Called with a session that has something to send outside of a receive."""
+    on_fault: Callable[[], None]
+    """Called inside the handler of an exception that the layer above raised."""
+    make_room: Callable[[int, float], None]
+    """Called with bytes and the time when all neighbours together hold too much for them."""
+    dropped: Counter[str]
+    """Counts datagrams that are dropped, by reason."""
+    random_bytes: Callable[[int], bytes]
+
+
 class Session:
     """A neighbour, as `hop.api.Neighbour` describes it."""
 
-    def __init__(
-        self,
-        agreement: Agreement,
-        config: HopConfig,
-        window_bytes: int,
-        pool: BufferPool,
-        upper: HopReceiver,
-        wake: Callable[[Session], None],
-        on_fault: Callable[[], None],
-        make_room: Callable[[int, float], None],
-        dropped: Counter[str],
-        random_bytes: Callable[[int], bytes],
-        now: float,
-    ) -> None:
+    def __init__(self, agreement: Agreement, around: Surroundings, now: float) -> None:
         parameters, ring, envelope = agreement.parameters, agreement.ring, agreement.envelope
+        config, random_bytes, wake = around.config, around.random_bytes, around.wake
         self.guid = agreement.guid
         self.public_key = agreement.public_key
         self.role = Role(parameters.role)
@@ -121,24 +131,22 @@ class Session:
                 is_client=ring.is_client,
             )
         self.rtt = RttEstimator()
-        self._upper = upper
+        self._upper = around.upper
         self._wake = wake
-        self._on_fault = on_fault
+        self._on_fault = around.on_fault
         self._liveness = Liveness(config.idle_timeout_s, config.keepalive_s, now)
         self._withheld_acks = False
         """It sent, but acknowledged nothing for so long that the session ended."""
         self.receiver = Receiver(
-            pool,
+            around.pool,
+            config,
             stride,
-            config.max_body_bytes,
-            config.credit_bytes,
-            config.flow_credit_bytes,
-            window_bytes,
+            around.window_bytes,
             ring,
-            dropped,
+            around.dropped,
             self._deliver,
             lambda: wake(self),
-            make_room,
+            around.make_room,
         )
         self.sender = Sender(
             agreement.remote_id,
@@ -148,7 +156,7 @@ class Session:
             parameters.window_bytes,
             ring,
             envelope,
-            pool,
+            around.pool,
             self.rtt,
             self._settle,
             (lambda: SKIP_AFTER_COUNT + random_bytes(1)[0] % SKIP_AFTER_COUNT) if ring else None,

@@ -122,7 +122,8 @@ def without_padding(config: HopConfig) -> HopConfig:
         padded = datagram[:-tail].ljust(wire.HELLO_CORE_BYTES, b"\0") + datagram[-tail:]
         return whole(self, padded, address, parameters, now)
 
-    handshake.ServerHandshakes.receive_hello = receive_short  # type: ignore[method-assign]
+    whose = handshake.ServerHandshakes
+    whose.receive_hello = receive_short  # type: ignore[method-assign]  # on purpose, as above
     return config
 
 

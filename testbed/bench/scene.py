@@ -55,7 +55,7 @@ class Scene:
             self._lab.__enter__()
             try:
                 self._build(self._lab)
-            except BaseException:
+            except BaseException:  # Ctrl-C too: `__exit__` is not called for this
                 self._lab.close()
                 raise
         return self

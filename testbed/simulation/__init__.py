@@ -13,8 +13,13 @@ everything. Layers, each on the one before:
 - `payload`      payloads that say which operation they belong to
 - `witness`      writes down what is said between a hop node and the layer above
 - `disk_worker`  the router's disk worker without its thread
-- `programs`     routers, hosts and services, started again after each end
-- `scenario`     topology, links, load and faults, drawn from the seed
+- `application`  what an application on a host sends, and how fast it takes what arrives
+- `program`      what a machine runs, started again after each end
+- `services`     what the services do to a chunk, and what its digest says of them
+- `router_program`, `host_program`, `service_program`  the code of the daemons
+- `plan`         topology, links, load and faults of one run
+- `draw`         the parts of a plan, from one stream of random numbers
+- `scenario`     which parts belong together
 - `world`        builds the network of a plan, and makes its faults happen
 - `watch`        caps and sums, looked at while a run goes
 - `checker`      judges the journals by the promises
@@ -22,7 +27,9 @@ everything. Layers, each on the one before:
 - `ciphers`      no nonce twice, no replay accepted
 - `run`          one seed
 - `campaign`     many seeds, in several processes
-- `variants`     the bug museum: code broken on purpose, which the judges must catch
+- `variant`      a mistake that is made on purpose, and the hunt for it
+- `hop_variants`, `router_variants`, `host_variants`  the mistakes
+- `museum`       all of them, which the judges must catch
 
 Source: docs/reference/simulate.md.
 """

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from packetcloud.testbed.simulation.application import LONGEST_HOLD_S, Operation, Tempo
 from packetcloud.testbed.simulation.checker import (
     StreamingJudge,
     Violation,
@@ -15,14 +16,13 @@ from packetcloud.testbed.simulation.checker import (
 from packetcloud.testbed.simulation.ciphers import CipherWatch, watching_ciphers
 from packetcloud.testbed.simulation.guard import forbidding_real_time
 from packetcloud.testbed.simulation.journal import Line
-from packetcloud.testbed.simulation.programs import LONGEST_HOLD_S, Operation, Tempo
-from packetcloud.testbed.simulation.scenario import (
+from packetcloud.testbed.simulation.plan import (
     FIRST_PROBE,
     LONGEST_LIFETIME_S,
     PROBE_LIFETIME_S,
     Plan,
-    draw_plan,
 )
+from packetcloud.testbed.simulation.scenario import draw_plan
 from packetcloud.testbed.simulation.trace import Trace
 from packetcloud.testbed.simulation.virtual_time import EndlessError
 from packetcloud.testbed.simulation.watch import Watch

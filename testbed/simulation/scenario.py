@@ -1,258 +1,40 @@
-"""Scenarios: a topology, its links, the load and the faults, all drawn from one seed.
-
-A `Plan` is the whole of what a run depends on. It prints as a list of options, so that whoever
-looks into a failing seed sees what happens when before running it.
-"""
+"""Scenarios: which topology, links, load and faults belong together, all drawn from one seed."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 
+from packetcloud.testbed.simulation.application import Tempo
+from packetcloud.testbed.simulation.draw import Draw, Flow
 from packetcloud.testbed.simulation.journal import Entry
 from packetcloud.testbed.simulation.network import LinkOptions
-from packetcloud.testbed.simulation.programs import PASSING, TURNING, Operation, Tempo
+from packetcloud.testbed.simulation.plan import (
+    AWAY_AFTER_S,
+    LOAD_BEGINS_S,
+    LONGEST_AIM_S,
+    LONGEST_LIFETIME_S,
+    Fault,
+    Plan,
+)
+from packetcloud.testbed.simulation.services import PASSING, TURNING
 
-LOAD_BEGINS_S = 1.0
-"""The sessions are up by then on every link that works."""
-LOAD_LASTS_S = 6.0
-SHORTEST_LIFETIME_S = 2.0
-LONGEST_LIFETIME_S = 40.0
-PROBE_LIFETIME_S = 30.0
-LONGEST_AIM_S = 2.0
-AWAY_AFTER_S = 15.0
-"""A neighbour that is silent is away after so long: the idle time-out of a session."""
+LINE = ("A-R1", "R1-R2", "R2-B")
+STAR = ("A-R1", "B-R1")
+THREE = ("A-R1", "B-R1", "C-R1")
+_BOTH_WAYS: list[Flow] = [("A", "B", ()), ("B", "A", ())]
 AWAY_S = (AWAY_AFTER_S + 2.0, AWAY_AFTER_S + 7.0)
 """So long is a link cut for its neighbours to be away."""
-FIRST_PROBE = 1_000_000
-"""Operations from here on are sent after the last fault has healed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that goes wrong for a while."""
-
-    kind: str
-    """cut, cut_one_way, degrade, narrow, kill, power_cut, pause, step_clock, move, disk_full or
-    disk_error."""
-    target: str
-    """A machine, or a link as ONE-OTHER, or a direction as ONE>OTHER."""
-    at_s: float
-    for_s: float = 0.0
-    amount: float = 0.0
-    """By how many seconds a clock is set forward; the largest IP packet that a link now carries."""
-    after: Entry | None = None
-    """It comes right after such a line of the target's journal, the first from `at_s` on; without
-    one if none comes for `LONGEST_AIM_S`."""
-
-    def __str__(self) -> str:
-        amount = f", {self.amount:+g}" if self.amount else ""
-        lasting = f" for {self.for_s:.3f} s" if self.for_s else ""
-        aim = f" after the next {self.after.value!r}" if self.after is not None else ""
-        return f"{self.kind} {self.target} at {self.at_s:.3f} s{aim}{lasting}{amount}"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One run."""
-
-    seed: int
-    scenario: str
-    topology: str
-    links: dict[str, tuple[LinkOptions, LinkOptions]]
-    """By name, ONE-OTHER: there and back."""
-    operations: tuple[Operation, ...]
-    faults: tuple[Fault, ...] = ()
-    tempos: dict[str, Tempo] = field(default_factory=dict)
-    services: dict[str, str] = field(default_factory=dict)
-    """By machine: the service that runs there."""
-    joins_datagrams: bool = True
-    rekey_after_s: float = 3600.0
-    spool: str = ""
-    """Of all routers: none, "spill" (what memory has no room for) or "durable" (custody too)."""
-    spool_bytes: int = 2 << 20
-    """What may lie in it."""
-    waiting_bytes: int = 200_000
-    """What may wait in memory before it goes there."""
-    must_spill: bool = False
-    """A run in which nothing was on disk only proves nothing."""
-    isolated_flows: tuple[tuple[str, str], ...] = ()
-    """Source and destination of what nothing that goes wrong elsewhere may hold up."""
-    is_private: bool = False
-    """All links are private: the sessions are open."""
-    has_fast_aes: bool = True
-    """The suite that all machines prefer."""
-    store_bytes: int = 4 << 20
-    max_unanswered_count: int = 64
-    """Chunks that an application may leave unanswered before its endpoint takes no more."""
-    detached_hold_s: float = 30.0
-    faults_overlap: bool = False
-    """One fault may hide another: it is enough that one of them is felt."""
-
-    @property
-    def healed_at_s(self) -> float:
-        """From here on nothing goes wrong any more."""
-        ends = [
-            fault.at_s + fault.for_s + (LONGEST_AIM_S if fault.after is not None else 0.0)
-            for fault in self.faults
-        ]
-        return max([LOAD_BEGINS_S + LOAD_LASTS_S, *ends])
-
-    @property
-    def keeps_custody(self) -> bool:
-        """Whether whatever a router acknowledged gets to its destination in time.
-
-        Memory lasts where nobody is killed. Where a neighbour may be away, what waits for it is
-        given up after `detached_hold_s`.
-        """
-        if self.spool == "durable":
-            return True
-        ends_alive = all(fault.kind not in ("kill", "power_cut") for fault in self.faults)
-        away_s = sum(fault.for_s for fault in self.faults)
-        if self.is_private and any(fault.kind == "move" for fault in self.faults):
-            away_s += AWAY_AFTER_S
-        return ends_alive and (away_s < AWAY_AFTER_S / 2 or away_s < self.detached_hold_s / 2)
-
-    def lines(self) -> list[str]:
-        """Return the options as people read them."""
-        text = [
-            f"seed {self.seed}, scenario {self.scenario}, topology {self.topology}",
-            f"joins_datagrams {self.joins_datagrams}, is_private {self.is_private}, "
-            f"rekey_after_s {self.rekey_after_s:g}, spool {self.spool!r} of {self.spool_bytes} "
-            f"bytes above {self.waiting_bytes} in memory, "
-            f"has_fast_aes {self.has_fast_aes}, store_bytes {self.store_bytes}, "
-            f"max_unanswered_count {self.max_unanswered_count}, "
-            f"detached_hold_s {self.detached_hold_s:g}",
-        ]
-        for name, (there, back) in self.links.items():
-            text.append(f"link {name}: {_changed(there)}")
-            if back != there:
-                text.append(f"link {name}, the way back: {_changed(back)}")
-        text += [f"machine {name} runs service {what}" for name, what in self.services.items()]
-        text += [f"application of {name}: {tempo}" for name, tempo in self.tempos.items()]
-        text += [f"fault: {fault}" for fault in self.faults]
-        sizes = [operation.size for operation in self.operations]
-        text.append(f"{len(sizes)} operations, {sum(sizes)} bytes, largest {max(sizes)}")
-        return text
 
 
 def draw_plan(seed: int, scenario: str | None = None) -> Plan:
     """Return the plan of a seed; `scenario` None: the seed chooses."""
     names = list(SCENARIOS)
     name = scenario if scenario is not None else names[seed % len(names)]
-    return SCENARIOS[name](_Draw(seed, name))
+    return SCENARIOS[name](Draw(seed, name))
 
 
-class _Draw:
-    """Draws the parts of one plan from one stream of random numbers."""
-
-    def __init__(self, seed: int, scenario: str) -> None:
-        self.seed = seed
-        self.scenario = scenario
-        self.rng = random.Random(f"packetcloud simulation {scenario} {seed}")
-        self.is_private = self.rng.random() < 0.2
-
-    def link(
-        self, *, lossy: bool = False, bursty: bool = False, crooked: bool = False
-    ) -> LinkOptions:
-        rng = self.rng
-        rate_bps = rng.choice([0.0, 0.0, 5e6, 20e6, 100e6])
-        options = LinkOptions(
-            delay_s=rng.choice([0.0001, 0.001, 0.005, 0.02, 0.05]),
-            jitter_s=rng.choice([0.0, 0.0, 0.002]),
-            rate_bps=rate_bps,
-            queue_bytes=rng.choice([37_500, 150_000, 1 << 20]),
-        )
-        if lossy:
-            options = replace(options, loss=rng.choice([0.01, 0.02, 0.05, 0.1, 0.2, 0.3]))
-        if bursty:
-            options = replace(options, burst_enter=rng.choice([0.005, 0.02, 0.05]))
-        if crooked:
-            options = replace(
-                options,
-                duplicate=rng.choice([0.0, 0.02, 0.1, 0.3]),
-                reorder=rng.choice([0.05, 0.2, 0.5]),
-                reorder_s=rng.choice([0.001, 0.01, 0.05]),
-                replay=rng.choice([0.0, 0.0, 0.05]),
-                corrupt=rng.choice([0.0, 0.02, 0.05]),
-                # An open session has only the checksum of UDP between it and bit flips.
-                corruption_is_seen=self.is_private,
-            )
-        return options
-
-    def links(
-        self, names: Iterable[str], **traits: bool
-    ) -> dict[str, tuple[LinkOptions, LinkOptions]]:
-        """Draw each link with these traits; a third of them differ by direction."""
-        links = {}
-        for name in names:
-            there = self.link(**traits)
-            links[name] = (there, there if self.rng.random() < 0.7 else self.link(**traits))
-        return links
-
-    def operations(
-        self,
-        flows: Sequence[tuple[str, str, tuple[str, ...]]],
-        count: int,
-        *,
-        faults: tuple[Fault, ...] = (),
-    ) -> tuple[Operation, ...]:
-        """Draw `count` operations, and one along each flow into every fault: it must be felt."""
-        rng = self.rng
-        moments = [LOAD_BEGINS_S + rng.random() * LOAD_LASTS_S for _ in range(count)]
-        for fault in faults:
-            moments += [fault.at_s + rng.random() * 0.1 for _ in flows]
-        drawn = []
-        for number, at_s in enumerate(moments):
-            source, destination, services = flows[number % len(flows)]
-            drawn.append(
-                Operation(
-                    op=number + 1,
-                    at_s=at_s,
-                    source=source,
-                    destination=destination,
-                    size=self.size(),
-                    services=services,
-                    lifetime_s=rng.uniform(SHORTEST_LIFETIME_S, LONGEST_LIFETIME_S),
-                    wants_report=rng.random() < 0.9,
-                )
-            )
-        return tuple(drawn)
-
-    def size(self) -> int:
-        """Mostly small; one in a hundred is large."""
-        rng = self.rng
-        share = rng.random()
-        if share < 0.01:
-            return rng.randint(100_000, 300_000)
-        if share < 0.15:
-            return rng.randint(8_000, 60_000)
-        return int(16 * 2 ** rng.uniform(0.0, 9.0))
-
-    def moment(self) -> float:
-        """A moment in the middle of the load."""
-        return LOAD_BEGINS_S + 0.5 + self.rng.random() * (LOAD_LASTS_S - 2.0)
-
-    def plan(self, topology: str, operations: tuple[Operation, ...], **rest: object) -> Plan:
-        common: dict[str, object] = {
-            "joins_datagrams": self.rng.random() < 0.7,
-            "rekey_after_s": self.rng.choice([3600.0, 3600.0, 1.5]),
-            "is_private": self.is_private,
-            "has_fast_aes": self.rng.random() < 0.7,
-            "detached_hold_s": self.rng.choice([5.0, 30.0]),
-        }
-        values = common | rest
-        return Plan(self.seed, self.scenario, topology, operations=operations, **values)  # type: ignore[arg-type]
-
-
-LINE = ("A-R1", "R1-R2", "R2-B")
-STAR = ("A-R1", "B-R1")
-THREE = ("A-R1", "B-R1", "C-R1")
-_BOTH_WAYS: list[tuple[str, str, tuple[str, ...]]] = [("A", "B", ()), ("B", "A", ())]
-
-
-def _line(draw: _Draw, faults: tuple[Fault, ...] = (), **traits: bool) -> Plan:
+def _line(draw: Draw, faults: tuple[Fault, ...] = (), **traits: bool) -> Plan:
     count = draw.rng.randint(20, 50)
     return draw.plan(
         "line",
@@ -262,19 +44,19 @@ def _line(draw: _Draw, faults: tuple[Fault, ...] = (), **traits: bool) -> Plan:
     )
 
 
-def _loss(draw: _Draw) -> Plan:
+def _loss(draw: Draw) -> Plan:
     return _line(draw, lossy=True)
 
 
-def _bursts(draw: _Draw) -> Plan:
+def _bursts(draw: Draw) -> Plan:
     return _line(draw, bursty=True)
 
 
-def _crooked(draw: _Draw) -> Plan:
+def _crooked(draw: Draw) -> Plan:
     return _line(draw, crooked=True, lossy=draw.rng.random() < 0.5)
 
 
-def _partition(draw: _Draw) -> Plan:
+def _partition(draw: Draw) -> Plan:
     faults = []
     at_s = draw.moment()
     for _ in range(draw.rng.choice([1, 1, 1, 2, 3])):
@@ -290,7 +72,7 @@ def _partition(draw: _Draw) -> Plan:
     return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.3)
 
 
-def _flapping(draw: _Draw) -> Plan:
+def _flapping(draw: Draw) -> Plan:
     rng = draw.rng
     link, one_way = rng.choice(LINE), rng.random() < 0.3
     down_s, up_s = rng.choice([(0.2, 0.2), (1.0, 0.5), (5.0, 2.0)])
@@ -301,7 +83,7 @@ def _flapping(draw: _Draw) -> Plan:
     return _line(draw, tuple(faults))
 
 
-def _narrow_path(draw: _Draw) -> Plan:
+def _narrow_path(draw: Draw) -> Plan:
     """What is larger than a path now takes vanishes without a word; who declares a link private
     answers for its MTU, so the sessions are sealed."""
     rng = draw.rng
@@ -318,7 +100,7 @@ def _narrow_path(draw: _Draw) -> Plan:
     return replace(plan, operations=(*plan.operations, *large))
 
 
-def _roaming(draw: _Draw) -> Plan:
+def _roaming(draw: Draw) -> Plan:
     rng = draw.rng
     faults = [
         Fault("move", rng.choice(["A", "B"]), draw.moment()) for _ in range(rng.randint(1, 3))
@@ -326,7 +108,7 @@ def _roaming(draw: _Draw) -> Plan:
     return _line(draw, tuple(faults), lossy=rng.random() < 0.4)
 
 
-def _power_cut(draw: _Draw) -> Plan:
+def _power_cut(draw: Draw) -> Plan:
     rng = draw.rng
     target = rng.choice(["A", "R1", "R2"])
     after = rng.choice([None, Entry.TOOK, Entry.PASSED])
@@ -334,7 +116,7 @@ def _power_cut(draw: _Draw) -> Plan:
     return _line(draw, (fault,), lossy=rng.random() < 0.4)
 
 
-def _durable(draw: _Draw) -> Plan:
+def _durable(draw: Draw) -> Plan:
     """What a router took survives its end, whatever the end."""
     rng = draw.rng
     kind = rng.choice(["kill", "power_cut", "power_cut"])
@@ -354,7 +136,7 @@ def _durable(draw: _Draw) -> Plan:
     return replace(plan, operations=operations, spool="durable")
 
 
-def _spill(draw: _Draw) -> Plan:
+def _spill(draw: Draw) -> Plan:
     """A router's next hop is away, and its memory has little room for what waits."""
     rng = draw.rng
     faults = [Fault("cut", rng.choice(LINE[1:]), draw.moment(), rng.uniform(*AWAY_S))]
@@ -365,7 +147,7 @@ def _spill(draw: _Draw) -> Plan:
     return _spilling(draw, plan, rng.choice([60_000, 2 << 20]))
 
 
-def _durable_services(draw: _Draw) -> Plan:
+def _durable_services(draw: Draw) -> Plan:
     """Chunks that a service changed wait on disk, where they stand as they arrived."""
     rng = draw.rng
     at_s, for_s = draw.moment(), rng.uniform(*AWAY_S)
@@ -392,7 +174,7 @@ def _durable_services(draw: _Draw) -> Plan:
     return _spilling(draw, plan, 2 << 20)
 
 
-def _full_disk(draw: _Draw) -> Plan:
+def _full_disk(draw: Draw) -> Plan:
     """The disk of a router with durable custody takes nothing for a while; then the power goes."""
     rng = draw.rng
     target, at_s, for_s = rng.choice(["R1", "R2"]), draw.moment(), rng.uniform(0.5, 4.0)
@@ -416,7 +198,7 @@ def _full_disk(draw: _Draw) -> Plan:
     return replace(plan, operations=operations, spool="durable")
 
 
-def _spilling(draw: _Draw, plan: Plan, spool_bytes: int) -> Plan:
+def _spilling(draw: Draw, plan: Plan, spool_bytes: int) -> Plan:
     """Everything is sent while the next hop is away, large enough and with the time to wait."""
     fault = plan.faults[0]
     operations = tuple(
@@ -439,12 +221,12 @@ def _spilling(draw: _Draw, plan: Plan, spool_bytes: int) -> Plan:
     )
 
 
-def _degrade(draw: _Draw) -> Plan:
+def _degrade(draw: Draw) -> Plan:
     fault = Fault("degrade", draw.rng.choice(LINE), draw.moment(), draw.rng.uniform(1.0, 6.0))
     return _line(draw, (fault,))
 
 
-def _kill_router(draw: _Draw) -> Plan:
+def _kill_router(draw: Draw) -> Plan:
     at_s = draw.moment()
     after = draw.rng.choice([None, Entry.TOOK, Entry.PASSED])
     target, for_s = draw.rng.choice(["R1", "R2"]), draw.rng.uniform(0.05, 4.0)
@@ -456,7 +238,7 @@ def _kill_router(draw: _Draw) -> Plan:
     return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.5)
 
 
-def _kill_host(draw: _Draw) -> Plan:
+def _kill_host(draw: Draw) -> Plan:
     rng = draw.rng
     at_s = draw.moment()
     target = rng.choice(["A", "B"])
@@ -471,13 +253,13 @@ def _kill_host(draw: _Draw) -> Plan:
     return plan
 
 
-def _pause(draw: _Draw) -> Plan:
+def _pause(draw: Draw) -> Plan:
     target = draw.rng.choice(["A", "R1", "R2", "B"])
     fault = Fault("pause", target, draw.moment(), draw.rng.choice([0.1, 1.0, 5.0, 20.0]))
     return _line(draw, (fault,), lossy=draw.rng.random() < 0.3)
 
 
-def _clocks(draw: _Draw) -> Plan:
+def _clocks(draw: Draw) -> Plan:
     faults = [
         Fault(
             "step_clock",
@@ -490,14 +272,14 @@ def _clocks(draw: _Draw) -> Plan:
     return _line(draw, tuple(faults), lossy=draw.rng.random() < 0.5)
 
 
-def _slow_destination(draw: _Draw) -> Plan:
+def _slow_destination(draw: Draw) -> Plan:
     rng = draw.rng
     tempo = Tempo(
         hold_s=rng.choice([0.05, 0.3, 1.0]),
         defers=rng.random() < 0.5,
         refuses_every=rng.choice([0, 0, 5]),
     )
-    flows: list[tuple[str, str, tuple[str, ...]]] = [("A", "B", ()), ("A", "C", ()), ("C", "A", ())]
+    flows: list[Flow] = [("A", "B", ()), ("A", "C", ()), ("C", "A", ())]
     return draw.plan(
         "three",
         draw.operations(flows, rng.randint(30, 60)),
@@ -508,7 +290,7 @@ def _slow_destination(draw: _Draw) -> Plan:
     )
 
 
-def _stopped_destination(draw: _Draw) -> Plan:
+def _stopped_destination(draw: Draw) -> Plan:
     """B takes chunks and gives no buffer back for seconds, with far more sent than it may hold."""
     rng = draw.rng
     to_b = draw.operations([("A", "B", ())], 30)
@@ -527,7 +309,7 @@ def _stopped_destination(draw: _Draw) -> Plan:
     )
 
 
-def _services(draw: _Draw, faults: tuple[Fault, ...] = ()) -> Plan:
+def _services(draw: Draw, faults: tuple[Fault, ...] = ()) -> Plan:
     rng = draw.rng
     second = rng.random() < 0.5
     services = {"V1": "upper", "V2": "upper"} if rng.random() < 0.5 else {"V1": "upper"}
@@ -545,7 +327,7 @@ def _services(draw: _Draw, faults: tuple[Fault, ...] = ()) -> Plan:
     )
 
 
-def _kill_service(draw: _Draw) -> Plan:
+def _kill_service(draw: Draw) -> Plan:
     at_s = draw.moment()
     faults = [Fault("kill", "V1", at_s, draw.rng.uniform(0.05, 3.0))]
     if draw.rng.random() < 0.4:
@@ -553,7 +335,7 @@ def _kill_service(draw: _Draw) -> Plan:
     return _services(draw, tuple(faults))
 
 
-def _everything(draw: _Draw) -> Plan:
+def _everything(draw: Draw) -> Plan:
     rng = draw.rng
     faults: list[Fault] = []
     at_s = LOAD_BEGINS_S + 0.3
@@ -573,7 +355,7 @@ def _everything(draw: _Draw) -> Plan:
     return replace(_line(draw, tuple(faults), lossy=True, crooked=True), faults_overlap=True)
 
 
-SCENARIOS: dict[str, Callable[[_Draw], Plan]] = {
+SCENARIOS: dict[str, Callable[[Draw], Plan]] = {
     "loss": _loss,
     "bursts": _bursts,
     "crooked": _crooked,
@@ -598,16 +380,3 @@ SCENARIOS: dict[str, Callable[[_Draw], Plan]] = {
     "everything": _everything,
 }
 """By name; a seed's number modulo their count chooses among them."""
-
-
-def _changed(options: LinkOptions) -> str:
-    """Return the options that are not at their default."""
-    default = LinkOptions()
-    return (
-        ", ".join(
-            f"{item.name} {getattr(options, item.name):g}"
-            for item in fields(options)
-            if getattr(options, item.name) != getattr(default, item.name)
-        )
-        or "defaults"
-    )

@@ -18,20 +18,15 @@ from packetcloud.router.settings import (
     ServiceSettings,
     SpoolSettings,
 )
+from packetcloud.testbed.simulation.application import Tempo
+from packetcloud.testbed.simulation.host_program import HostProgram
 from packetcloud.testbed.simulation.journal import Line
 from packetcloud.testbed.simulation.machine import Machine
 from packetcloud.testbed.simulation.network import Network, Path
-from packetcloud.testbed.simulation.programs import (
-    ROUTER_PORT,
-    HostProgram,
-    Program,
-    RouterProgram,
-    ServiceProgram,
-    Tempo,
-    WriteLine,
-    identity_of,
-)
-from packetcloud.testbed.simulation.scenario import LONGEST_AIM_S, Fault, Plan
+from packetcloud.testbed.simulation.plan import LONGEST_AIM_S, Fault, Plan
+from packetcloud.testbed.simulation.program import Program, WriteLine, identity_of
+from packetcloud.testbed.simulation.router_program import ROUTER_PORT, RouterProgram
+from packetcloud.testbed.simulation.service_program import ServiceProgram
 from packetcloud.testbed.simulation.trace import Trace
 from packetcloud.testbed.simulation.virtual_time import VirtualTime
 

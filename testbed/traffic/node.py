@@ -29,7 +29,7 @@ Address = tuple[str, int]
 
 def install_reactor() -> Any:
     """Install the reactor that our daemons use, so that both are measured alike."""
-    asyncioreactor.install()  # type: ignore[no-untyped-call]
+    asyncioreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
     from twisted.internet import reactor
 
     # What the hop logs, unhandled errors above all, is a child's last words.

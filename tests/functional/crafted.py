@@ -14,7 +14,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.keys import Exchange
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 STRANGER = ("198.51.100.9", 909)
 OTHER_ID = 0x0BAD_0BAD_0BAD_0BAD

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from packetcloud.router.daemon import RouterDaemon
 LIMIT_S = 60.0
 
 
-def run(test: Callable[[Any], Awaitable[None]]) -> None:
+def run(test: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on a reactor of its own."""
     loop = asyncio.new_event_loop()
     try:
@@ -40,7 +40,7 @@ def run(test: Callable[[Any], Awaitable[None]]) -> None:
 
         async def main() -> None:
             # Begun inside the loop: the management API makes its task on the running one.
-            deferred: Deferred[None] = ensureDeferred(test(reactor))  # type: ignore[arg-type]
+            deferred: Deferred[None] = ensureDeferred(test(reactor))
             await asyncio.wait_for(deferred.asFuture(loop), LIMIT_S)
 
         loop.run_until_complete(main())
@@ -71,11 +71,11 @@ class Host:
         self.node.listen("127.0.0.1", 0)
         self.router = await self.node.connect(address)
 
-    def send(self, to: GUID, payload: bytes = b"payload", *services: SID, **changes: object) -> int:
+    def send(self, to: GUID, payload: bytes = b"payload", *services: SID, **changes: Any) -> int:
         """Send a chunk that wants a report; return its id."""
         assert self.router is not None
         number, self._next_id = self._next_id, self._next_id + 1
-        values: dict[str, object] = {
+        values: dict[str, Any] = {
             "source": self.guid,
             "destination": to,
             "chunk_id": ChunkId(number),
@@ -85,7 +85,7 @@ class Host:
             "lifetime_ms": 30_000,
             "wants_report": True,
         }
-        header = ChunkHeader(**(values | changes))  # type: ignore[arg-type]
+        header = ChunkHeader(**(values | changes))
         self.router.send(BodyKind.CHUNK, header.to_bytes(), payload, number)
         return number
 

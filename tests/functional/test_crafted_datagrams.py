@@ -24,7 +24,7 @@ from tests.functional.crafted import (
     flip,
     put,
 )
-from tests.unit.chunk.hop.test_core import OPEN, A, B, Link
+from tests.unit.chunk.hop.hop_link import OPEN, A, B, Link
 
 T = wire.DatagramType
 PROBE = wire.ProbeFrame(9)

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,18 @@ from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.reasons import Reason
-from tests.unit.chunk.hop.test_core import Upper
+from tests.unit.chunk.hop.hop_link import Upper
 
 LIMIT_S = 30.0
 
 
-def run(test: Callable[[Any], Awaitable[None]]) -> None:
+def run(test: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on a reactor of its own."""
     loop = asyncio.new_event_loop()
     try:
         reactor = AsyncioSelectorReactor(loop)
         reactor.getThreadPool().start()  # as reactor.run() would
-        deferred = ensureDeferred(test(reactor))  # type: ignore[arg-type]
+        deferred = ensureDeferred(test(reactor))
         loop.run_until_complete(asyncio.wait_for(deferred.asFuture(loop), LIMIT_S))
     finally:
         reactor.getThreadPool().stop()
@@ -259,7 +259,7 @@ def test_a_fault_while_sending_does_not_close_the_port() -> None:
                 raise RuntimeError("a fault of ours")
             return good(*arguments)
 
-        a._opened.outlet.send = send  # type: ignore[method-assign]
+        a._opened.outlet.send = send  # type: ignore[method-assign]  # it fails twice
         neighbour.send(BodyKind.CHUNK, b"", bytes(300_000), 1)
         await wait_for(reactor, lambda: len(upper.bodies) == 1)
         assert a.dropped["internal_error"] == 2

@@ -12,7 +12,7 @@ from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.stamps import MAX_JUMP, PEERS_COUNT, Stamps
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
-from tests.unit.chunk.hop.test_core import A, B, Link, Upper
+from tests.unit.chunk.hop.hop_link import A, B, Link, Upper
 
 NOW_NS = 1_700_000_000 * 10**9
 DAY_NS = 24 * 3600 * 10**9

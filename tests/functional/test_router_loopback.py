@@ -293,7 +293,7 @@ def test_what_is_settled_while_a_router_stops_is_noted_on_disk(tmp_path: Path) -
             router.core.forwarder.waiting.stop_waiting(entry)
             router.core.book.passed_on(entry, to_router=False)
 
-        router.hop.node.close = close_late  # type: ignore[method-assign]
+        router.hop.node.close = close_late  # type: ignore[method-assign]  # a slow end
         await net.close()
         net.routers.clear()
         net.ends.clear()

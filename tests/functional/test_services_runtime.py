@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -34,19 +34,19 @@ class Reverser(NetworkService):
 
 
 class Pausing(NetworkService):
-    """Forwards after a moment, several chunks at once."""
+    """Forwards a turn of the event loop later, several chunks at once."""
 
     async def process(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         return Verdict.forward()
 
 
-def run(test: Callable[[Any], Awaitable[None]]) -> None:
+def run(test: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on a reactor of its own."""
     loop = asyncio.new_event_loop()
     try:
         reactor = AsyncioSelectorReactor(loop)
-        deferred = ensureDeferred(test(reactor))  # type: ignore[arg-type]
+        deferred = ensureDeferred(test(reactor))
         loop.run_until_complete(asyncio.wait_for(deferred.asFuture(loop), LIMIT_S))
     finally:
         loop.close()

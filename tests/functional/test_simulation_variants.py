@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from packetcloud.testbed.simulation.variants import VARIANTS, Variant, broken, hunt
+from packetcloud.testbed.simulation.museum import VARIANTS
+from packetcloud.testbed.simulation.variant import Variant, broken, hunt
 
 MUSEUM = Path(__file__).parents[2] / "docs" / "reference" / "bug-museum.md"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.hop.api import Role, Settlement
 from packetcloud.chunk.messages import BodyKind, VerdictCode
-from packetcloud.chunk.names import GUID, NA
+from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.settings import FailPolicy
 from tests.unit.router.router_fakes import (
@@ -87,7 +88,7 @@ class Run:
     def all_neighbours(self) -> list[FakeNeighbour]:
         return [one for group in self.neighbours.values() for one in group]
 
-    def send(self, services: tuple, destination: GUID) -> None:  # type: ignore[type-arg]
+    def send(self, services: tuple[SID, ...], destination: GUID) -> None:
         number = 1000 + len(self.sent_ids)
         data = chunk(A, destination, b"0", services, number, lifetime_ms=20_000)
         if self.a.chunk(data) is None:
@@ -159,7 +160,7 @@ class Run:
 @hypothesis_settings(max_examples=300, deadline=None)
 @given(st.lists(step, max_size=80), st.sampled_from(list(FailPolicy)))
 def test_no_chunk_is_lost_or_doubled_whatever_happens(
-    steps: list[tuple[str, object, object]], policy: FailPolicy
+    steps: list[tuple[str, Any, Any]], policy: FailPolicy
 ) -> None:
     """Every chunk taken ends exactly once: accepted onwards, or told to its source.
 
@@ -171,17 +172,17 @@ def test_no_chunk_is_lost_or_doubled_whatever_happens(
     for verb, first, second in steps:
         match verb:
             case "chunk":
-                run.send(first, second)  # type: ignore[arg-type]
+                run.send(first, second)
             case "settle":
-                run.settle(first, second)  # type: ignore[arg-type]
+                run.settle(first, second)
             case "verdict":
-                run.verdict(first, second)  # type: ignore[arg-type]
+                run.verdict(first, second)
             case "crash":
-                run.crash(first, second)  # type: ignore[arg-type]
+                run.crash(first, second)
             case "attach":
-                run.attach(first)  # type: ignore[arg-type]
+                run.attach(first)
             case "wait":
-                run.net.pass_time(first)  # type: ignore[arg-type]
+                run.net.pass_time(first)
             case _:
                 run.take_reports()
     run.heal()

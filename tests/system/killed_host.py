@@ -58,7 +58,7 @@ async def receive(reactor: object, router: tuple[str, int], folder: Path) -> Non
             chunk.release()
 
     endpoint = await Endpoint.open(
-        reactor,  # type: ignore[arg-type]
+        reactor,  # type: ignore[arg-type]  # a module that is one
         router,
         load_identity_file(folder / "b.key"),
         state_file=folder / "b.window",
@@ -72,7 +72,7 @@ async def send(reactor: object, router: tuple[str, int], folder: Path, to: GUID)
     """Send chunk after chunk until a file says that it is enough; numbers are never used twice."""
     journal = Journal(folder / "sent")
     endpoint = await Endpoint.open(
-        reactor,  # type: ignore[arg-type]
+        reactor,  # type: ignore[arg-type]  # a module that is one
         router,
         load_identity_file(folder / "a.key"),
     )

@@ -23,7 +23,7 @@ from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import ChunkId
 from packetcloud.cli.main import main
-from tests.unit.chunk.hop.test_core import Upper
+from tests.unit.chunk.hop.hop_link import Upper
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("tcpdump")]
 

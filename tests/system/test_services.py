@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +133,16 @@ class Probe:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Probe], Awaitable[None]]], None]]:
+def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Probe], Coroutine[Any, Any, None]]], None]]:
     """Return a function that runs a test with a probe; every process is ended whatever happens."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def run_test(test: Callable[[Probe], Awaitable[None]]) -> None:
+    def run_test(test: Callable[[Probe], Coroutine[Any, Any, None]]) -> None:
         loop = asyncio.new_event_loop()
         try:
             reactor = AsyncioSelectorReactor(loop)
             probe = Probe(reactor, tmp_path, started)
-            deferred = ensureDeferred(test(probe))  # type: ignore[arg-type]
+            deferred = ensureDeferred(test(probe))
             loop.run_until_complete(asyncio.wait_for(deferred.asFuture(loop), LIMIT_S))
             loop.run_until_complete(ensureDeferred(probe.router.stop()).asFuture(loop))
         finally:

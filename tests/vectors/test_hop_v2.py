@@ -9,7 +9,7 @@ import pytest
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.body_seal import open_body
+from packetcloud.chunk.hop.body_seal import open_body, terms_of
 from packetcloud.chunk.hop.buffers import BufferPool, RowBuffer
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.keys import KeyRing
@@ -96,8 +96,8 @@ def test_sealed(vector: dict[str, Any]) -> None:
             keys = ring.receive_keys(fields["epoch"])
             assert keys.check.is_right(words).all()
             size, pool = fields["body_bytes"], BufferPool()
-            names = ("transfer", "kind", "flow")
-            body = open_body(keys, *(fields[name] for name in names), size, store, pool)
+            terms = terms_of(fields["transfer"], fields["kind"], fields["flow"], size)
+            body = open_body(keys, terms, size, store, pool)
             assert body is not None and body[: size - 16].tobytes().hex() == fields["body"]
 
 

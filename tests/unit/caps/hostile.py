@@ -15,7 +15,7 @@ from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 C = ("192.0.2.3", 4000)
 HONEST = C
@@ -38,17 +38,9 @@ class Scene(Link):
         """What the victim sent to hostile addresses."""
         del self.cores[A]
 
-    def core(
-        self,
-        address: Any,
-        role: Role,
-        config: HopConfig | None,
-        datagram_bytes: int,
-        identity: Identity | None = None,
-    ) -> HopCore:
-        """Return a node whose links are all private: what is sealed is no less hostile."""
-        config = replace(config or HopConfig(), private_links=("0.0.0.0/0",))
-        return super().core(address, role, config, datagram_bytes, identity)
+    def config_of(self, config: HopConfig | None) -> HopConfig:
+        """All links of every node are private: what is sealed is no less hostile."""
+        return replace(super().config_of(config), private_links=("0.0.0.0/0",))
 
     @property
     def victim(self) -> HopCore:
@@ -57,7 +49,8 @@ class Scene(Link):
     def join(self, core: HopCore, address: Any) -> Session:
         """Let `core` become a neighbour of the victim; it has a core until `take_away`."""
         self.cores[address] = core
-        self.uppers.setdefault(address, core._upper)  # type: ignore[arg-type]
+        upper: Any = core._upper
+        self.uppers.setdefault(address, upper)
         result: list[Session | str] = []
         core.connect(VICTIM, None, result.append, self.now)
         self.run(lambda: bool(result))

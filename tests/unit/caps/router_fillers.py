@@ -10,7 +10,7 @@ from packetcloud.chunk.messages import BodyKind, VerdictCode
 from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.core import RouterCore
-from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT, OTHER_NAME
+from packetcloud.router.custody_book import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT, OTHER_NAME
 from packetcloud.router.errors import TooManyCapturesError
 from packetcloud.router.flow import MAX_VISIT_COUNT
 from packetcloud.router.late_rules import MAX_KINDS_COUNT
@@ -21,6 +21,7 @@ from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSe
 from packetcloud.router.spool import MAX_QUEUED_BYTES
 from packetcloud.router.tap import MAX_CAPTURES_COUNT, MAX_RING_BYTES, Capture, Point, Wanted
 from tests.unit.caps.filled import Filled, fills
+from tests.unit.router.fake_bodies import PlainBody
 from tests.unit.router.plain_table import PlainTable, installed, visiting
 from tests.unit.router.router_fakes import (
     ROUTER,
@@ -29,7 +30,6 @@ from tests.unit.router.router_fakes import (
     C,
     FakeNeighbour,
     FakeNetwork,
-    PlainBody,
     S,
     T,
     chunk,

@@ -138,7 +138,7 @@ def failure_kinds() -> Filled:
     def fail(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
             task = Task.__new__(Task)
-            task.chunk, task.context = number, None  # type: ignore[assignment]
+            task.chunk, task.context = number, None  # type: ignore[assignment]  # unread
             outcome, _ = calls.run(task)
             assert isinstance(outcome, str)
         other = calls.failures.get(("other", ""), 0)

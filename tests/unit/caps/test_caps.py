@@ -12,8 +12,12 @@ import pytest
 
 from packetcloud.chunk.caps import Cap, Room
 from tests.unit.caps import (  # noqa: F401  # they fill the table
-    hop_fillers,
-    host_fillers,
+    body_fillers,
+    datagram_fillers,
+    duplicate_fillers,
+    endpoint_fillers,
+    file_fillers,
+    handshake_fillers,
     router_fillers,
     rule_fillers,
     services_fillers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -147,14 +148,14 @@ def test_a_look_for_slow_transfers_is_not_to_be_had_for_each_frame() -> None:
     assert len(looks) <= 1
 
 
-class _Watched(dict):  # type: ignore[type-arg]
+class _Watched(dict[int, object]):
     """Notes each look at all that it holds."""
 
     def __init__(self, content: dict[int, object], looks: list[int]) -> None:
         super().__init__(content)
         self.looks = looks
 
-    def items(self):  # type: ignore[no-untyped-def]
+    def items(self) -> Any:
         self.looks.append(len(self))
         return super().items()
 

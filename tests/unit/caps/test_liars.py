@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from packetcloud.chunk.hop import wire
@@ -9,7 +11,7 @@ from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.suites import Suite
 from packetcloud.chunk.messages import BodyKind
 from tests.unit.caps.hostile import HONEST, Scene
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 MIB = 1 << 20
 
@@ -33,17 +35,18 @@ def carry(link: Link, count: int, ahead: int) -> bool:
     receiver = ours.receiver
     take_ack = receiver.acks.take
 
-    def lie(now: float, *others: object) -> list[bytes]:
+    def lie(now: float, *others: Any) -> list[bytes]:
         honest = receiver.acks.largest_burst
         newest = theirs.sender.flight.next_burst - 1  # it guesses well: never too far ahead
         receiver.acks.largest_burst = min(honest + ahead, newest)
         try:
-            return take_ack(now, *others)  # type: ignore[arg-type]
+            return take_ack(now, *others)
         finally:
             receiver.acks.largest_burst = honest
 
     if ahead:
-        receiver.acks.take = lie  # type: ignore[method-assign,assignment]
+        acks: Any = receiver.acks
+        acks.take = lie
     settled = link.uppers[B].settled
     link.run(lambda: not theirs.is_up or len(settled) == count, 120)
     return theirs.is_up

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from packetcloud.chunk.messages import BodyKind, TaskHeader, VerdictCode, Verdic
 from packetcloud.chunk.names import GUID, SID_SEQUENCE, ChunkId
 from packetcloud.chunk.pcap import CaptureDecoder, Filter, Sighting, as_json, place_text
 from tests.unit.chunk.captures import ETHER, HERE, THERE, frame, pcap, read
-from tests.unit.chunk.hop.test_core import OPEN, A, Link
+from tests.unit.chunk.hop.hop_link import OPEN, A, Link
 from tests.vectors.chunk_v1_valid import DESTINATION, SIDS, SOURCE, make_header
 from tests.vectors.hop_v2_valid import (
     KEY,
@@ -41,8 +42,8 @@ from tests.vectors.hop_v2_valid import (
 WHOLE = good_segments()["whole chunk"].to_bytes()
 
 
-def sightings(frames: list[bytes], port: int | None = None, **how: int) -> list[Sighting]:
-    return list(CaptureDecoder(port).decode(read(pcap(frames, **how))))  # type: ignore[arg-type]
+def sightings(frames: list[bytes], port: int | None = None, **how: Any) -> list[Sighting]:
+    return list(CaptureDecoder(port).decode(read(pcap(frames, **how))))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_a_whole_conversation(loss: float) -> None:
     for number, size in enumerate(sizes):
         header = ChunkHeader(SOURCE, DESTINATION, ChunkId(number), size, lifetime_ms=1000)
         session.send(BodyKind.CHUNK, header.to_bytes(), bytes(size), number)
-    link.run(lambda: len(link.uppers[A].settled) == len(sizes))
+    link.run_until_settled(len(sizes))
     decoder = CaptureDecoder()
     seen = list(decoder.decode(read(pcap(frames))))
     assert len(seen) == len(frames)

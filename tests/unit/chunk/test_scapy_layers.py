@@ -11,7 +11,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Padding, Raw
 
-from packetcloud.chunk import scapy_hop, scapy_layers
+from packetcloud.chunk import scapy_frames, scapy_hop, scapy_layers
 from packetcloud.chunk.header import ExtensionType, decode_header
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.messages import BodyKind, decode_reports
@@ -275,7 +275,9 @@ def test_a_bundle_and_control_frames_are_crafted() -> None:
     assert wire.BUNDLE_HEADER.unpack_from(bundle)[6] == 1
     assert wire.RECORD.unpack_from(bundle, wire.BUNDLE_HEADER_BYTES) == (4, 93, 1, 0, 0)
     control = bytes(
-        HopControl(session=7, frames=[scapy_hop.Probe(burst=3), scapy_hop.Close(reason=b"bye")])
+        HopControl(
+            session=7, frames=[scapy_frames.Probe(burst=3), scapy_frames.Close(reason=b"bye")]
+        )
     )
     assert list(wire.decode_control(control)) == [wire.ProbeFrame(3), wire.CloseFrame("bye")]
 

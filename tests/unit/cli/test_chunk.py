@@ -108,7 +108,7 @@ def test_a_filter_must_be_hex_digits(
 def test_bad_bytes_are_shown_with_their_reason(tmp_path: Path, capsys: Streams) -> None:
     """On the given port everything is shown: what it is, or why it is nothing."""
     bad = make_header().to_bytes()[:-1] + b"\xff"
-    damaged = Segment(1, 1, 88, 0, 1, b"\x07" + bad[1:])  # type: ignore[arg-type]
+    damaged = Segment(1, 1, 88, 0, 1, b"\x07" + bad[1:])  # type: ignore[arg-type]  # a row of bytes
     path = tmp_path / "bad.pcap"
     path.write_bytes(pcap([frame(b"\xde\xad"), frame(damaged.to_bytes())]))
     assert decode(path, "--port", str(THERE[1])) == 0

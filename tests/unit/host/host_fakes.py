@@ -318,7 +318,7 @@ class World:
     def open(self, number: int, **options: Any) -> Promise[Endpoint]:
         identity = identity_of(number)
         options.setdefault("node_factory", self.factory)
-        return Endpoint.open(self.clock, ROUTER_ADDRESS, identity, **options)  # type: ignore[arg-type]
+        return Endpoint.open(self.clock, ROUTER_ADDRESS, identity, **options)  # type: ignore[arg-type]  # a fake
 
     def run(self, promise: Deferred[Any], limit_s: float = 300.0) -> Any:
         """Move the clock until `promise` is kept, and return its value."""

@@ -31,7 +31,7 @@ class Side:
         self.world = world
         self.endpoint: Endpoint = world.endpoint(number)
         self.guid = self.endpoint.guid
-        self.transfers = FileTransfers(world.clock, self.endpoint)  # type: ignore[arg-type]
+        self.transfers = FileTransfers(world.clock, self.endpoint)  # type: ignore[arg-type]  # a fake
         self.files: list[ReceivedFile] = []
         self.receiver: FileReceiver | None = None
         if folder is not None:
@@ -479,7 +479,7 @@ def test_chunks_that_come_while_the_folder_is_opened(tmp_path: Path) -> None:
         def callInThreadWithCallback(self, *call: Any) -> None:
             opening.append(call)
 
-    world.clock.getThreadPool = lambda: SlowPool()  # type: ignore[method-assign]
+    world.clock.getThreadPool = lambda: SlowPool()  # type: ignore[method-assign]  # till it opens
     promise = b.transfers.receive(tmp_path / "in", on_file=b.files.append)
     del world.clock.getThreadPool
     sending = a.transfers.send(make_file(tmp_path / "out", 10), b.guid)

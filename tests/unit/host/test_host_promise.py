@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
@@ -30,7 +31,7 @@ def test_inline_callbacks_and_add_callback_get_the_value() -> None:
     got: list[int] = []
 
     @inlineCallbacks
-    def wait():  # type: ignore[no-untyped-def]
+    def wait() -> Any:
         got.append((yield promise))
 
     wait()

@@ -15,12 +15,12 @@ from packetcloud.chunk.hop.api import Body, Buffer, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.router.core import RouterCore
+from tests.unit.router.fake_bodies import PlainBody
 from tests.unit.router.router_fakes import (
     OTHER_ROUTER,
     A,
     B,
     C,
-    PlainBody,
     S,
     T,
     U,

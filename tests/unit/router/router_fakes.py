@@ -1,4 +1,4 @@
-"""Neighbours and bodies in memory, with the rules of `chunk.hop.api` checked as they are used."""
+"""Neighbours, a disk and a network in memory, around a real router core."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from packetcloud.chunk.messages import (
 )
 from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.chunk_log import ChunkLog, Found
+from packetcloud.router.chunk_log import ChunkLog
+from packetcloud.router.chunk_record import Found
 from packetcloud.router.core import RouterCore
 from packetcloud.router.disk_jobs import Job, run_group
 from packetcloud.router.settings import (
@@ -28,6 +29,7 @@ from packetcloud.router.settings import (
     SpoolSettings,
 )
 from packetcloud.router.spool import Spool
+from tests.unit.router.fake_bodies import FakeBody
 from tests.unit.router.forgetful_storage import ForgetfulStorage
 
 ROUTER_NA = NA(1)
@@ -45,69 +47,6 @@ def sid(text: str) -> SID:
 ROUTER, OTHER_ROUTER = guid("R"), guid("Q")
 A, B, C = guid("a"), guid("b"), guid("c")
 S, T, U = sid("s"), sid("t"), sid("u")
-
-
-class PlainBody:
-    """A body without the checks of the fakes: many thousands of them are held."""
-
-    flow = 0
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytearray) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def head(self, count: int) -> bytes:
-        return bytes(self.data[:count])
-
-    def patch(self, offset: int, data: bytes) -> None:
-        self.data[offset : offset + len(data)] = data
-
-    def contiguous(self) -> memoryview:
-        return memoryview(self.data)
-
-    def release(self) -> None:
-        pass
-
-
-class FakeBody:
-    """A received body that fails the test when it is used after its release."""
-
-    flow = 0
-
-    def __init__(self, data: bytes) -> None:
-        self.data = bytearray(data)
-        self.is_released = False
-        self.reader: FakeNeighbour | None = None
-        """Who sends it now: nobody may patch or send it meanwhile."""
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def head(self, count: int) -> bytes:
-        self._check()
-        return bytes(self.data[:count])
-
-    def patch(self, offset: int, data: bytes) -> None:
-        self._check()
-        assert self.reader is None, "patched while the hop reads it"
-        assert offset + len(data) <= min(1024, len(self.data))
-        self.data[offset : offset + len(data)] = data
-
-    def contiguous(self) -> memoryview:
-        self._check()
-        return memoryview(self.data)
-
-    def release(self) -> None:
-        assert not self.is_released, "released twice"
-        assert self.reader is None, "released while the hop reads it"
-        self.is_released = True
-
-    def _check(self) -> None:
-        assert not self.is_released, "used after its release"
 
 
 @dataclass
@@ -387,19 +326,19 @@ class FakeNetwork:
         return self.core.book.conservation()
 
 
-def service(name: SID, **changes: object) -> ServiceSettings:
-    return ServiceSettings(sid=name, name=name.value[:1].decode(), **changes)  # type: ignore[arg-type]
+def service(name: SID, **changes: Any) -> ServiceSettings:
+    return ServiceSettings(sid=name, name=name.value[:1].decode(), **changes)
 
 
-def settings(*services: ServiceSettings, **changes: object) -> RouterSettings:
+def settings(*services: ServiceSettings, **changes: Any) -> RouterSettings:
     """Settings with one neighbour router (NA 2) behind which NA 3 lies as well."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "guid": ROUTER,
         "na": ROUTER_NA,
         "services": services,
         "neighbours": (RouterNeighbour(OTHER_ROUTER, "q", NA(2), (NA(3),)),),
     }
-    return RouterSettings(**(values | changes))  # type: ignore[arg-type]
+    return RouterSettings(**(values | changes))
 
 
 def chunk(
@@ -408,10 +347,10 @@ def chunk(
     payload: bytes = b"payload",
     services: tuple[SID, ...] = (),
     chunk_id: int = 7,
-    **changes: object,
+    **changes: Any,
 ) -> bytes:
     """The bytes of a chunk that asks for `services`."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "source": source,
         "destination": destination,
         "chunk_id": ChunkId(chunk_id),
@@ -421,7 +360,7 @@ def chunk(
         "lifetime_ms": 60_000,
         "wants_report": True,
     }
-    return ChunkHeader(**(values | changes)).to_bytes() + payload  # type: ignore[arg-type]
+    return ChunkHeader(**(values | changes)).to_bytes() + payload
 
 
 def reports_in(sent: Sent) -> list[DeliveryReport]:

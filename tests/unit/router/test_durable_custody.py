@@ -25,7 +25,7 @@ from tests.unit.router.router_fakes import (
     guid,
     reports_in,
 )
-from tests.unit.router.test_spool import KIB, accept_with_disk, ids, payload, send, spooled
+from tests.unit.router.spooling import KIB, accept_with_disk, ids, payload, send, spooled
 
 
 @pytest.mark.parametrize("redirected", [False, True])

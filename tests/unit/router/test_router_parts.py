@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import httpx
 import pytest
@@ -323,8 +324,8 @@ def test_metrics_carry_reasons_and_the_sum() -> None:
         lambda request: httpx.Response(200, json={"name": "r"}),
     ],
 )
-def test_status_of_something_else_is_an_error(answer: object) -> None:
+def test_status_of_something_else_is_an_error(answer: Any) -> None:
     """A page that is no router's is told apart from a router."""
-    transport = httpx.MockTransport(answer)  # type: ignore[arg-type]
+    transport = httpx.MockTransport(answer)
     with pytest.raises(RouterUnreachableError, match=r"http://127\.0\.0\.1:1"):
         fetch_status("http://127.0.0.1:1", 1.0, transport)

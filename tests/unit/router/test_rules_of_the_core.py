@@ -31,8 +31,8 @@ from tests.unit.router.router_fakes import (
     service,
     settings,
 )
-from tests.unit.router.test_services import emitted, only, reported, task_of
-from tests.unit.router.test_spool import spooled
+from tests.unit.router.service_visits import emitted, only, reported, task_of
+from tests.unit.router.spooling import spooled
 
 
 def network(*services: SID) -> FakeNetwork:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,6 @@ from packetcloud.chunk.names import NA
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router import waiting
 from packetcloud.router.custody import Phase
-from packetcloud.router.settings import RouterSettings, SpoolSettings
 from tests.unit.router.router_fakes import (
     A,
     B,
@@ -25,47 +23,9 @@ from tests.unit.router.router_fakes import (
     chunk,
     reason_of,
     reports_in,
-    service,
     settings,
 )
-
-KIB = 1024
-
-
-def spooled(*, durable: bool = False, **changes: Any) -> RouterSettings:
-    values = {"memory_bytes": 8 * KIB, "max_bytes": 256 * KIB, "max_flow_bytes": 128 * KIB}
-    spool = SpoolSettings(reserve_bytes=4096, is_durable=durable, **(values | changes))
-    return settings(service(S), detached_hold_bytes=16 * KIB, spool=spool)
-
-
-def payload(number: int, size: int = KIB) -> bytes:
-    return random.Random(number).randbytes(size)
-
-
-def send(host: FakeNeighbour, numbers: range, *, to: Any = B, **changes: Any) -> list[Any]:
-    return [
-        host.chunk(chunk(destination=to, payload=payload(n), chunk_id=n, **changes))
-        for n in numbers
-    ]
-
-
-def ids(sents: list[Any]) -> list[int]:
-    return [sent.header.chunk_id.value for sent in sents]
-
-
-def label_of(net: FakeNetwork) -> int:
-    return next(entry.flow.label for entry in net.core.book.wheel)
-
-
-def accept_with_disk(net: FakeNetwork, host: FakeNeighbour) -> list[Any]:
-    """Take what comes, and let the disk turn in between."""
-    taken: list[Any] = []
-    while True:
-        before = len(taken)
-        taken += host.accept_all()
-        net.disk_turns()
-        if len(taken) == before and not host.unsettled:
-            return taken
+from tests.unit.router.spooling import KIB, accept_with_disk, ids, label_of, payload, send, spooled
 
 
 def test_what_waits_for_an_absent_host_goes_to_disk_and_comes_back_in_order() -> None:
@@ -393,6 +353,38 @@ def test_a_chunk_that_the_next_custodian_has_no_room_for_is_offered_again(reason
     assert ids(q.accept_all()) == [1, 4]
     net.end_turn()
     assert not a.unsettled
+    net.check_idle()
+
+
+def test_a_chunk_to_be_offered_again_waits_on_when_its_next_hop_goes_away() -> None:
+    """Its turn comes between the end of the session and the news of it: that is no long wait."""
+    net = FakeNetwork(settings())
+    a, q = net.host(A), net.router()
+    a.chunk(chunk(destination=C, destination_na=NA(2), chunk_id=1))
+    q.settle(q.unsettled[0], Settlement.REFUSED, int(Reason.STORE_FULL))
+    q.is_up = False
+    net.pass_time(0.35)
+    assert net.sums["held"] == 1
+    q.go_down()
+    net.pass_time(net.settings.detached_hold_s - 1)
+    assert ids(net.router().accept_all()) == [1]
+    net.check_idle()
+
+
+def test_a_chunk_refused_by_a_session_that_ends_waits_as_long_as_any() -> None:
+    """The refusal is the last that is heard of it: no time to offer it again cuts the wait."""
+    net = FakeNetwork(settings())
+    a, q = net.host(A), net.router()
+    a.chunk(chunk(destination=C, destination_na=NA(2), chunk_id=1))
+    q.is_up = False
+    q.settle(q.unsettled[0], Settlement.REFUSED, int(Reason.SHUTTING_DOWN))
+    net.pass_time(net.settings.detached_hold_s - 1)
+    assert net.sums["held"] == 1
+    net.pass_time(2)
+    assert net.sums["held"] == 0
+    net.end_turn()
+    [report] = reports_in(a.accept_all()[0])
+    assert report.outcome is Outcome.EXPIRED
     net.check_idle()
 
 

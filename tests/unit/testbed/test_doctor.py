@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -72,10 +73,10 @@ def test_a_complete_machine_lacks_nothing() -> None:
     ],
 )
 def test_each_lack_is_named_with_its_cost_and_its_remedy(
-    change: dict[str, object], name: str, state: State
+    change: dict[str, Any], name: str, state: State
 ) -> None:
     """One missing thing makes one finding, and that says what it costs and how to get it."""
-    lacking = _lacking(replace(COMPLETE, **change))  # type: ignore[arg-type]
+    lacking = _lacking(replace(COMPLETE, **change))
     assert list(lacking) == [name]
     assert lacking[name].state is state
     assert lacking[name].cost

@@ -97,7 +97,7 @@ def test_samples_are_added_up_by_stage() -> None:
 @pytest.mark.parametrize(
     ("function", "stage"),
     [
-        ("packetcloud.router.custody:CustodyBook.take", "custody"),
+        ("packetcloud.router.custody_book:CustodyBook.take", "custody"),
         ("packetcloud.router.core:RouterCore.body_received", "router, rest"),
         ("packetcloud.chunk.header:decode_header", "header"),
         ("asyncio.base_events:BaseEventLoop._run_once", "event loop"),

@@ -20,8 +20,8 @@ def test_whoever_ends_early_waits_for_nothing_on_its_way() -> None:
     with Children() as children:
         ends = Ends(children, Load(1, 1), Timing(seconds=1, warmup=0, repeats=1))
         script = (
-            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-            "print('{\"event\": 1}', flush=True); time.sleep(60)"
+            "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+            "print('{\"event\": 1}', flush=True); signal.pause()"
         )
         command = [sys.executable, "-c", script]
         ends.sender = children.start("sender", command)

@@ -9,7 +9,7 @@ from packetcloud.chunk.hop.path_model import PathModel
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import B, Link
 
 STRIDE = 1472
 RTT_S = 0.030
@@ -122,13 +122,12 @@ def test_credit_that_comes_free_goes_to_a_body_that_cannot_wait() -> None:
     while not any(body[:1] == b"F" for body in upper.bodies):
         assert upper.keep, "all was released and it has not come"
         upper.keep.pop(0).release()
-        end = link.now + 0.3
-        link.run(lambda: link.now >= end)  # noqa: B023
+        link.pass_time(0.3)
     assert len(upper.bodies) <= 15
     upper.keeps = False
     while upper.keep:
         upper.keep.pop().release()
-    link.run(lambda: len(link.uppers[A].settled) == 61)
+    link.run_until_settled(61)
 
 
 def test_what_was_lost_of_a_body_that_can_wait_waits_and_keeps_to_its_window() -> None:

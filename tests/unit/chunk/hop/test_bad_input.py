@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 SHARE = bytes(31) + b"\x09"
 GUID_B = GUID(bytes(range(20)))
@@ -145,7 +146,7 @@ def test_control_decoder_gives_frames_or_one_named_error(data: bytes) -> None:
     "decode",
     [wire.Hello, wire.Retry, wire.Welcome, wire.Confirm, wire.Reject],
 )
-def test_handshake_decoders_give_a_value_or_one_named_error(decode: type) -> None:
+def test_handshake_decoders_give_a_value_or_one_named_error(decode: Any) -> None:
     """Every truncation and bit flip of a valid message, and noise, raise ProtocolError at most."""
     parameters = wire.Parameters(2, 1472, 1 << 20, 1 << 20, 1 << 24, 5)
     valid = {
@@ -157,7 +158,7 @@ def test_handshake_decoders_give_a_value_or_one_named_error(decode: type) -> Non
         wire.Confirm: wire.Confirm(9, bytes(64), bytes(16)),
         wire.Reject: wire.Reject(9, bytes(64)),
     }[decode].to_bytes()
-    assert decode.from_bytes(valid).to_bytes() == valid  # type: ignore[attr-defined]
+    assert decode.from_bytes(valid).to_bytes() == valid
     mutations = [valid[:size] for size in range(len(valid))]
     for bit in range(len(valid) * 8):
         flipped = bytearray(valid)
@@ -165,7 +166,7 @@ def test_handshake_decoders_give_a_value_or_one_named_error(decode: type) -> Non
         mutations.append(bytes(flipped))
     for data in mutations:
         try:
-            value = decode.from_bytes(data)  # type: ignore[attr-defined]
+            value = decode.from_bytes(data)
         except ProtocolError:
             continue
         # The first byte was looked at before, so it does not come back.

@@ -10,7 +10,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 SIZES = [1, 700, 1418, 1424, 1425, 2864, 2865, 20_000, 300_000, 1 << 20]
 
@@ -25,7 +25,7 @@ def test_bodies_survive_corruption(corruption: float, datagram_bytes: int) -> No
     began = link.now
     for number, body in enumerate(bodies):
         neighbour.send(BodyKind.CHUNK, b"", body, number)
-    link.run(lambda: len(link.uppers[A].settled) == len(bodies), 60)
+    link.run_until_settled(len(bodies), 60)
     assert sorted(link.uppers[B].bodies) == sorted(bodies)
     assert {how for _, how, _ in link.uppers[A].settled} == {Settlement.ACCEPTED}
     assert link.now - began < 20
@@ -48,7 +48,7 @@ def test_bodies_survive_whatever_a_link_does(seed: int) -> None:
     bodies = [link.random.randbytes(chooser.choice(SIZES[:-1])) for _ in range(40)]
     for number, body in enumerate(bodies):
         neighbour.send(BodyKind.CHUNK, b"", body, number)
-    link.run(lambda: len(link.uppers[A].settled) == len(bodies), 300)
+    link.run_until_settled(len(bodies), 300)
     assert sorted(link.uppers[B].bodies) == sorted(bodies)
     assert {how for _, how, _ in link.uppers[A].settled} == {Settlement.ACCEPTED}
 
@@ -83,7 +83,9 @@ def test_only_what_was_altered_is_sent_again() -> None:
     assert link.cores[B].counters()["damaged_segments"] == 1
 
 
-def test_an_altered_repeat_of_what_was_compared_does_not_refuse_a_good_body() -> None:
+def test_an_altered_repeat_of_what_was_compared_does_not_refuse_a_good_body(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """While digests are compared a right repeat mends one segment, and an altered one of another,
     which was found right already, comes too: the body is taken, not refused as wrongly sealed."""
     link = Link(delay_s=0.005)
@@ -117,7 +119,7 @@ def test_an_altered_repeat_of_what_was_compared_does_not_refuse_a_good_body() ->
             link.receive(B, A, [altered(segments[7])])
         return result
 
-    repair.take_digests = interrupted  # type: ignore[method-assign]
+    monkeypatch.setattr(repair, "take_digests", interrupted)
     link.run(lambda: bool(link.uppers[A].settled))
     assert len(compared) > 1, "one frame of digests would prove nothing"
     assert link.uppers[A].settled == [("x", Settlement.ACCEPTED, 0)]

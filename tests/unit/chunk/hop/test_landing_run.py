@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 
 def test_no_run_lands_behind_the_end_of_a_transfer_that_has_a_hole() -> None:

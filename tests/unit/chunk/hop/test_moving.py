@@ -10,7 +10,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import OPEN, A, B, Link
+from tests.unit.chunk.hop.hop_link import OPEN, A, B, Link
 
 MOVED = ("192.0.2.77", 5555)
 STRANGER = ("198.51.100.66", 6666)

@@ -10,7 +10,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.hop.path_mtu import RETRY_AFTER_S, TRIES_COUNT
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import OPEN, A, B, Link
+from tests.unit.chunk.hop.hop_link import OPEN, A, B, Link
 
 SIZES = [1, 500, 1100, 1146, 1147, 1400, 1418, 1424, 2864, 20_000, 300_000]
 
@@ -46,8 +46,7 @@ def test_a_path_that_takes_it_all_is_proven_at_once(datagram_bytes: int) -> None
         return True
 
     link.on_datagram = watch
-    end = link.now + 3600 * 0.9
-    link.run(lambda: link.now > end, 3600)
+    link.pass_time(3600 * 0.9)
     assert len(probes) <= 2 and set(probes) <= {datagram_bytes}
     assert ours.sender.stride == datagram_bytes
     assert not link.cores[A].dropped and not link.cores[B].dropped
@@ -79,8 +78,7 @@ def test_a_narrow_path_is_gone_round(
         assert link.now - began < 5
     assert (ours.sender.stride == 1200) == (A in narrow)
     assert (theirs.sender.stride == 1200) == (B in narrow)
-    for address in (A, B):
-        link.run(lambda: not link.cores[address].stats()["held_bytes"], 5)  # noqa: B023
+    link.run(lambda: not any(core.stats()["held_bytes"] for core in link.cores.values()), 5)
 
 
 def test_a_path_that_becomes_narrow_amid_transfers_is_gone_round() -> None:
@@ -92,7 +90,7 @@ def test_a_path_that_becomes_narrow_amid_transfers_is_gone_round() -> None:
     link.run(lambda: len(link.uppers[A].settled) >= 5)
     link.limit_bytes = 1400
     began = link.now
-    link.run(lambda: len(link.uppers[A].settled) == 20, 30)
+    link.run_until_settled(20, 30)
     assert settled_well(link, A, 20)
     assert sorted(body[0] for body in link.uppers[B].bodies) == list(range(20))
     assert link.now - began < 5 and link.vanished
@@ -107,17 +105,15 @@ def test_a_path_that_becomes_wide_again_is_used_after_ten_minutes() -> None:
     ours.send(BodyKind.CHUNK, b"", bytes(50_000), "x")
     link.run(lambda: bool(link.uppers[A].settled))
     assert ours.sender.stride == 1200
-    end = link.now + RETRY_AFTER_S + 10
-    link.run(lambda: link.now > end, RETRY_AFTER_S + 20)
+    link.pass_time(RETRY_AFTER_S + 10)
     assert ours.sender.stride == 1200
     link.limit_bytes = 1_000_000
     for number in range(5):
         ours.send(BodyKind.CHUNK, b"", bytes(50_000), number)
-    end = link.now + RETRY_AFTER_S + 10
-    link.run(lambda: link.now > end, RETRY_AFTER_S + 20)
+    link.pass_time(RETRY_AFTER_S + 10)
     assert ours.sender.stride == 1472
     ours.send(BodyKind.CHUNK, b"", bytes(50_000), "y")
-    link.run(lambda: len(link.uppers[A].settled) == 7)
+    link.run_until_settled(7)
     assert settled_well(link, A, 7)
 
 
@@ -125,12 +121,10 @@ def test_silence_in_both_directions_says_nothing_about_sizes() -> None:
     """An outage is no black hole: the size stays what it was."""
     link = NarrowLink()
     ours = link.connect()
-    end = link.now + 1
-    link.run(lambda: link.now > end)
+    link.pass_time(1)
     link.on_datagram = lambda source, datagram: False
     ours.send(BodyKind.CHUNK, b"", bytes(50_000), "x")
-    end = link.now + 10
-    link.run(lambda: link.now > end, 20)
+    link.pass_time(10)
     link.on_datagram = lambda source, datagram: True
     link.run(lambda: bool(link.uppers[A].settled), 20)
     assert settled_well(link, A, 1)
@@ -144,9 +138,8 @@ def test_a_healthy_path_with_loss_keeps_its_size() -> None:
         link = NarrowLink(seed, loss=0.1)
         ours = link.connect()
         ours.send(BodyKind.CHUNK, b"", bytes(300_000), "x")
-        link.run(lambda: bool(link.uppers[A].settled))  # noqa: B023
-        end = link.now + 5
-        link.run(lambda: link.now > end)  # noqa: B023
+        link.run_until_settled(1)
+        link.pass_time(5)
         kept += ours.sender.stride == 1472
     assert kept >= 19 and TRIES_COUNT == 5
 
@@ -160,8 +153,7 @@ def test_a_change_of_size_that_was_overtaken_by_the_next_one_is_not_believed(
     ours = link.connect()
     (theirs,) = link.cores[B].sessions.values()
     assert ours._negotiation is not None
-    end = link.now + 1
-    link.run(lambda: link.now >= end)
+    link.pass_time(1)
     late: list[bytes] = []
 
     def hold_back(source: Any, datagram: bytes) -> bool:
@@ -173,8 +165,7 @@ def test_a_change_of_size_that_was_overtaken_by_the_next_one_is_not_believed(
         assert ours._negotiation is not None
         ours._negotiation._mtu.stride_bytes = size
         link.cores[A]._active[ours] = None
-        until = link.now + seconds
-        link.run(lambda: link.now >= until)
+        link.pass_time(seconds)
 
     link.on_datagram = hold_back
     change(1200, 0.02)

@@ -9,7 +9,7 @@ import pytest
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig, Settlement
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 SMALL = HopConfig(rekey_after_bytes=200_000)
 
@@ -64,14 +64,14 @@ def test_old_keys_are_forgotten_with_their_last_transfer() -> None:
     link.on_datagram = withhold
     for number in range(12):
         ours.send(BodyKind.CHUNK, b"", bytes([number]) * 100_000, number)
-    link.run(lambda: len(link.uppers[A].settled) == 11)
+    link.run_until_settled(11)
     assert ring.newest.epoch >= 2
     assert ring.receive_epochs[0] == 0, "transfer 0 is open"
     withholding.clear()
-    link.run(lambda: len(link.uppers[A].settled) == 12)
+    link.run_until_settled(12)
     assert link.uppers[B].bodies[-1] == bytes(100_000)
     ours.send(BodyKind.CHUNK, b"", bytes(5000), "the first of the newest epoch")
-    link.run(lambda: len(link.uppers[A].settled) == 13)
+    link.run_until_settled(13)
     assert ring.receive_epochs == [ring.newest.epoch]
 
 
@@ -80,8 +80,7 @@ def test_keys_change_with_time() -> None:
     link = Link(config=HopConfig(rekey_after_s=60))
     ours = link.connect()
     (theirs,) = link.cores[B].sessions.values()
-    end = link.now + 200
-    link.run(lambda: link.now > end, 300)
+    link.pass_time(200)
     assert ours.counters()["rekeyings"] == theirs.counters()["rekeyings"] == 3
     ours.send(BodyKind.CHUNK, b"", bytes(50_000), "x")
     link.run(lambda: bool(link.uppers[A].settled))
@@ -110,7 +109,7 @@ def test_no_two_epochs_share_a_key() -> None:
     assert ring is not None
     for number in range(90):
         ours.send(BodyKind.CHUNK, b"", bytes(100_000), number)
-        link.run(lambda: len(link.uppers[A].settled) == number + 1)  # noqa: B023
+        link.run_until_settled(number + 1)
         seen.add((ring.send.epoch, ring.send.digest_key))
         seen.add((ring.newest.epoch, ring.newest.digest_key))
     assert len({key for _, key in seen}) == len(seen) == 2 * (ring.send.epoch + 1) > 34

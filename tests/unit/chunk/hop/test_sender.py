@@ -3,14 +3,14 @@
 import pytest
 
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.api import Neighbour, Settlement
+from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.hop.buffers import BufferPool
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.outgoing import Outgoing
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.messages import BodyKind
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 STRIDE = 1472
 RTT_S = 0.010
@@ -119,10 +119,9 @@ def test_what_was_acknowledged_is_not_remembered_when_nothing_is_outstanding() -
     history = session.sender.flight._history
     for number in range(200):
         session.send(BodyKind.CHUNK, b"", bytes(200), number)
-        link.run(lambda: len(link.uppers[A].settled) > number)  # noqa: B023
+        link.run_until_settled(number + 1)
         assert len(history) < 4
-    end = link.now + 3600
-    link.run(lambda: link.now >= end, 3700)
+    link.pass_time(3600)
     assert session.sender.probes > 1000
     assert len(history) < 4
 
@@ -202,6 +201,32 @@ def test_transfers_named_as_whole_again_are_not_looked_at_again() -> None:
         assert list(transfers.take_whole(far, 100)) == []
 
 
+def test_a_whole_takes_a_queued_transfer_out_without_a_look_at_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One frame may name thousands that were called lost, those queued last before the others."""
+    compared = []
+
+    def equal(one: Outgoing, other: object) -> bool:
+        compared.append(one.transfer)
+        return one is other
+
+    bench = bench_of_small(1000)
+    for _ in range(3):
+        bench.sender.flight.probe(0.0)
+    bench.answer(RTT_S)
+    resend = bench.sender.departures._resend_small
+    assert len(resend) == 1000
+    monkeypatch.setattr(Outgoing, "__eq__", equal)
+    monkeypatch.setattr(Outgoing, "__hash__", object.__hash__)
+    for first in range(990, 0, -10):
+        bench.sender.receive_whole(wire.WholeFrame(((first, 10),)))
+    assert len(compared) <= 990
+    assert [o.transfer for o in resend] == list(range(10))
+    assert bench.send(1.0)
+    assert not resend
+
+
 def test_transfers_named_as_settled_again_are_not_looked_at_again() -> None:
     """A bitmap comes with every ACK, relative to another transfer each time."""
     bench = bench_of_small(100)
@@ -238,18 +263,16 @@ def test_bodies_cancelled_while_their_session_ends_are_settled_once(size: int) -
     link = Link()
     session = link.connect()
     tokens = [object() for _ in range(4)]
-    settled: list[tuple[int, Settlement]] = []
 
-    def on_settled(_: Neighbour, token: object, how: Settlement, reason: int) -> None:
-        settled.append((tokens.index(token), how))
-        for other in tokens:
-            session.cancel(other)
+    def cancel_all(_: object) -> None:
+        for token in tokens:
+            session.cancel(token)
 
-    link.uppers[A].body_settled = on_settled  # type: ignore[method-assign]
+    link.uppers[A].on_settled = cancel_all
     for token in tokens:
         session.send(BodyKind.CHUNK, b"", bytes(size), token)
     link.pump()
     session.close("over")
     link.pump()
-    assert settled == [(number, Settlement.LOST) for number in range(4)]
+    assert link.uppers[A].settled == [(token, Settlement.LOST, 0) for token in tokens]
     assert session.queued_bytes == 0 and not link.cores[A].dropped

@@ -13,7 +13,7 @@ from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
-from tests.unit.chunk.hop.test_core import Upper
+from tests.unit.chunk.hop.hop_link import Upper
 
 PEER = GUID(bytes(range(20)))
 
@@ -36,14 +36,20 @@ def test_what_changed_is_written_within_a_second(tmp_path: Path) -> None:
     assert not clock.getDelayedCalls() and [one.name for one in tmp_path.iterdir()] == ["stamps"]
 
 
+def kept_in(folder: Path) -> tuple[Clock, Stamps, StampFile]:
+    """Return stamps that are written to a folder when the clock has moved."""
+    clock, stamps = Clock(), Stamps()
+    file = StampFile(clock, folder / "stamps")
+    file.keep(stamps)
+    return clock, stamps, file
+
+
 def test_a_folder_that_cannot_be_written_is_said_and_borne(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The node goes on; the next change is tried again."""
     folder = tmp_path / "folder"
-    clock, stamps = Clock(), Stamps()
-    file = StampFile(clock, folder / "stamps")
-    file.keep(stamps)
+    clock, stamps, file = kept_in(folder)
     stamps.take()
     clock.advance(SAVE_PAUSE_S)
     assert "cannot write" in caplog.text
@@ -58,9 +64,7 @@ def test_what_could_not_be_written_is_written_when_it_can_be(
 ) -> None:
     """Without another change, which may be long in coming; the log has one line, not one each."""
     folder = tmp_path / "folder"
-    clock, stamps = Clock(), Stamps()
-    file = StampFile(clock, folder / "stamps")
-    file.keep(stamps)
+    clock, stamps, file = kept_in(folder)
     stamps.note(PEER, 3, 77)
     for _ in range(5):
         clock.advance(SAVE_PAUSE_S)

@@ -19,7 +19,7 @@ from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.resets import RESETS_PER_ADDRESS, RESETS_PER_NETWORK
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
-from tests.unit.chunk.hop.test_core import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B, Link
 
 SPOOFED = ("203.0.113.7", 999)
 TYPES = range(16)
@@ -61,7 +61,7 @@ def recorded() -> tuple[Link, list[bytes]]:
     tokens = [object() for _ in range(4)]
     for token, body in zip(tokens, (b"x", bytes(5000), b"\7" * 3000, bytes(90_000)), strict=True):
         session.send(BodyKind.CHUNK, b"", body, token)
-    link.run(lambda: len(link.uppers[A].settled) == 4)
+    link.run_until_settled(4)
     link.on_datagram = lambda source, datagram: False
     return link, seen
 

@@ -1,0 +1,98 @@
+"""A whole router on a simulated machine: `HopService`, `RouterShell` and `RouterCore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from packetcloud.chunk.flow_labels import KEY_BYTES
+from packetcloud.chunk.hop.api import HopConfig, Role
+from packetcloud.router.chunk_log import ChunkLog
+from packetcloud.router.chunk_record import Found
+from packetcloud.router.core import RouterCore
+from packetcloud.router.hop_service import HopService
+from packetcloud.router.redial import Redial
+from packetcloud.router.settings import RouterSettings
+from packetcloud.router.shell import RouterShell
+from packetcloud.router.spool import Spool
+from packetcloud.testbed.simulation.disk import SimulatedFolder
+from packetcloud.testbed.simulation.disk_worker import SimulatedDiskWorker
+from packetcloud.testbed.simulation.machine import Machine
+from packetcloud.testbed.simulation.network import Network
+from packetcloud.testbed.simulation.program import Program, WriteLine
+
+ROUTER_PORT = 4700
+SPOOL_FOLDER = Path("/spool")
+
+
+class RouterProgram(Program):
+    """A router without its management API."""
+
+    role = Role.ROUTER
+
+    def __init__(
+        self,
+        machine: Machine,
+        network: Network,
+        config: HopConfig,
+        write: WriteLine,
+        settings: RouterSettings,
+    ) -> None:
+        super().__init__(machine, network, config, write)
+        self.settings = settings
+        self.core: RouterCore | None = None
+        self._spilled_before_count = 0
+        """Of the processes that were killed."""
+
+    @property
+    def spilled_count(self) -> int:
+        """Chunks that were on disk only for a while."""
+        now_count = self.core.book.spool.spilled_count if self.core is not None else 0
+        return self._spilled_before_count + now_count
+
+    def left_on_disk(self) -> list[str]:
+        """Return what a router that started now would find, and the segments beyond the last."""
+        if self.settings.spool is None:
+            return []
+        folder = SimulatedFolder(self.machine.disk.copy(), SPOOL_FOLDER)
+        segments = [name for name in folder.names() if name.startswith("chunks-")]
+        found = ChunkLog(folder, 0).open()
+        left = [f"{len(found)} chunks on disk that nobody holds"] if found else []
+        return left + ([f"{len(segments)} segments of nothing"] if len(segments) > 1 else [])
+
+    def start(self) -> None:
+        process = self.machine.start()
+        reactor: Any = process.reactor
+        first_chunk_id = int(self.machine.wall_s() * 1000) << 20
+        label_key = self.machine.rng.randbytes(KEY_BYTES)
+        found: list[Found] = []
+        workers: list[SimulatedDiskWorker] = []
+        spool = Spool(
+            self.settings.spool,
+            lambda job: workers[0].submit(job),
+            self._wall_ms() << 20,
+            self._wall_ms,
+        )
+        self.core = RouterCore(
+            self.settings, reactor.seconds(), first_chunk_id, label_key=label_key, spool=spool
+        )
+        shell = RouterShell(reactor, self.core)
+        if self.settings.spool is not None:
+            folder = SimulatedFolder(self.machine.disk, SPOOL_FOLDER)
+            log = ChunkLog(folder, self.settings.spool.reserve_bytes)
+            found = log.open()
+            spool.start_at(log.next_number)
+            workers.append(SimulatedDiskWorker(process, log, shell.disk_done))
+        node: Any = self.make_node(process, shell, self.core.admit)
+        redial = Redial(self.settings.guid, self.settings.neighbours, reactor.seconds())
+        self.core.restore(found, self._wall_ms(), reactor.seconds())
+        HopService(reactor, node, f"0.0.0.0:{ROUTER_PORT}", redial).startService()
+        shell.changed()
+
+    def killed(self) -> None:
+        super().killed()
+        self._spilled_before_count = self.spilled_count
+        self.core = None
+
+    def _wall_ms(self) -> int:
+        return int(self.machine.wall_s() * 1000)

@@ -1,0 +1,59 @@
+"""A virtual instance on a simulated machine: a `ServiceRuntime` that runs a small service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
+from packetcloud.chunk.names import SID
+from packetcloud.services.launch import ExecutionMode, LaunchSpec
+from packetcloud.services.runtime import ServiceRuntime
+from packetcloud.testbed.simulation.machine import Address, Machine
+from packetcloud.testbed.simulation.network import Network
+from packetcloud.testbed.simulation.program import Program, WriteLine, identity_of
+from packetcloud.testbed.simulation.services import service_of
+
+
+class ServiceProgram(Program):
+    """A virtual instance of a service: machines of one service share its key."""
+
+    role = Role.SERVICE
+
+    def __init__(
+        self,
+        machine: Machine,
+        network: Network,
+        config: HopConfig,
+        write: WriteLine,
+        router: Address,
+        service: str,
+    ) -> None:
+        super().__init__(machine, network, config, write)
+        self.identity = identity_of(service)
+        self.runtime: ServiceRuntime | None = None
+        self._router = router
+        self._service = service
+
+    def start(self) -> None:
+        process = self.machine.start()
+        spec = LaunchSpec(self._service, "1", "", "", *self._router, execution=ExecutionMode.INLINE)
+
+        def make_node(upper: HopReceiver) -> Any:
+            return self.make_node(
+                process, upper, lambda guid, role: "a service takes no neighbours"
+            )
+
+        self.runtime = ServiceRuntime(
+            process.reactor,
+            spec,
+            service_of(self._service),
+            SID(self.identity.sid.value),
+            make_node,
+            self.machine.rng.randbytes,
+            nanoseconds=lambda: int(self.machine.monotonic_s() * 1e9),
+        )
+        self.runtime.start()
+
+    def killed(self) -> None:
+        super().killed()
+        self.runtime = None
