@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,9 @@ REPORT_LIMIT_S = 1.0
 """After a drain: how long the last reports may take to leave."""
 GC_THRESHOLDS = (100_000, 20, 100)
 """Small chunks cost the process an eighth less CPU than with Python's own (700, 10, 10)."""
+SWITCH_INTERVAL_S = 0.001
+"""How long a thread beside the loop may keep the interpreter while the loop waits for it.
+Making ten thousand rules ready held it up for 5 to 10 ms with Python's own 5 ms, for 2 with this."""
 _log = logging.getLogger("packetcloud.router")
 
 
@@ -192,6 +196,7 @@ def run_router(config: RouterConfig, started: Callable[[RouterDaemon], None]) ->
             reactor.stop()
 
     _spare_the_collector()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stops.asked)
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
