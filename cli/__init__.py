@@ -11,6 +11,7 @@
 - `config`     `packetcloud config sample|check`
 - `demo`       `packetcloud demo`
 - `doctor`     `packetcloud doctor`
+- `explain`    `packetcloud rule explain`
 - `host`       `packetcloud host send|receive|ping`
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`

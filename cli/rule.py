@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from packetcloud.chunk.names import GUID, GUID_ZERO, SID
+from packetcloud.cli.explain import explain
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, NameType, PublicKeyType, TimeType
 
@@ -31,6 +32,9 @@ _out = click.option("-o", "--out", type=FILE, required=True, help="File to write
 @click.group()
 def rule() -> None:
     """Write, sign and check demultiplexing rules, and grant them."""
+
+
+rule.add_command(explain)
 
 
 @rule.command()

@@ -27,6 +27,8 @@ The core, which knows no socket, clock or loop:
 - `deadlines`    a timing wheel
 - `histogram`    durations with quantiles in bounded memory
 - `reports`      what sources are told, batched
+- `explanation`  what would become of a chunk, and why
+- `offline_explanation` the same of files, without a router
 - `tap`          captures: copies of chunks for whoever asks
 - `settings`     what the core is told to do
 - `redial`       which neighbour routers to call, and when again

@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from packetcloud.router.capture_stream import MEDIA_TYPE, CaptureResponse
 from packetcloud.router.config import ConfigFile
 from packetcloud.router.errors import TooManyCapturesError
+from packetcloud.router.rules.explain_schemas import ExplainQuestion, Explanation
 from packetcloud.router.schemas import (
     CaptureQuery,
     Health,
@@ -47,6 +48,8 @@ class RouterState(Protocol):
     def config(self) -> ConfigFile: ...
 
     def capture(self, query: CaptureQuery) -> CaptureResponse: ...
+
+    async def explain(self, question: ExplainQuestion) -> Explanation: ...
 
 
 def make_app(state: RouterState) -> FastAPI:
@@ -110,6 +113,11 @@ def make_app(state: RouterState) -> FastAPI:
             return state.capture(query)
         except TooManyCapturesError as error:
             raise HTTPException(503, str(error)) from None
+
+    @app.post("/v1/rules/explain")
+    async def explain(question: ExplainQuestion) -> Explanation:
+        """Say what would become of a chunk, and why; nothing changes by asking."""
+        return await state.explain(question)
 
     @app.get("/config")
     async def config() -> ConfigFile:

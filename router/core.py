@@ -189,6 +189,10 @@ class RouterCore:
         """The rules in force."""
         return self._planner.rules
 
+    def planner_for_questions(self) -> FlowPlanner:
+        """Return a planner that decides as this router does now, and leaves no trace in it."""
+        return self._planner.for_questions()
+
     def install_rules(self, rules: RuleTable | None) -> None:
         """Decide by these rules from here on, in one step; None: there are no rules.
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
+from typing import Protocol
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.flow_labels import FlowLabels
 from packetcloud.chunk.header import SOURCE_NA_OFFSET, ChunkHeader, DeliveryMode, decode_header
 from packetcloud.chunk.hop.api import Role
-from packetcloud.chunk.names import SID, SID_ZERO
+from packetcloud.chunk.names import GUID, SID, SID_ZERO
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.attachment import Attachment
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, Patch, is_report, plan_visit
 from packetcloud.router.forward import Forwarder
@@ -36,6 +36,16 @@ the wall clock, by which rules are valid, may have been set meanwhile."""
 
 _UNSUPPORTED_ERRORS = frozenset({"bad_version", "unknown_critical_extension"})
 _NO_RULES = Answer(0)
+
+
+class Ingress(Protocol):
+    """The neighbour that a chunk came from."""
+
+    @property
+    def guid(self) -> GUID: ...
+
+    @property
+    def role(self) -> Role: ...
 
 
 class FlowPlanner:
@@ -78,7 +88,20 @@ class FlowPlanner:
         """Take new settings; flows made before are the caller's to forget."""
         self._settings = settings
 
-    def decide(self, attachment: Attachment, key: bytes, head: bytes, now: float) -> Flow:
+    def for_questions(self) -> FlowPlanner:
+        """Return one that decides as this one does now, and counts nothing."""
+        twin = FlowPlanner(
+            self._settings,
+            self._forwarder,
+            self._hosted,
+            self._labels,
+            RuleCounts(),
+            self._wall_s,
+        )
+        twin.install(self.rules)
+        return twin
+
+    def decide(self, ingress: Ingress, key: bytes, head: bytes, now: float) -> Flow:
         """Return the flow of a chunk that came from a neighbour.
 
         Args:
@@ -97,8 +120,8 @@ class FlowPlanner:
         own_na = self._settings.na
         patches: tuple[Patch, ...] = ()
         source_na = header.source_na
-        if attachment.role is Role.HOST:
-            if header.source != attachment.guid:
+        if ingress.role is Role.HOST:
+            if header.source != ingress.guid:
                 raise ChunkRefusedError(Reason.NOT_AUTHORISED, "a source GUID that it does not own")
             if source_na != own_na:
                 source_na = own_na
@@ -108,7 +131,7 @@ class FlowPlanner:
             header,
             head,
             now,
-            ingress=attachment.guid.value,
+            ingress=ingress.guid.value,
             flow_hash=zlib.crc32(key),
             patches=patches,
             reports_to=source_na.value if wants_report else None,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from packetcloud.chunk.hop.udp import HopNode
+from packetcloud.chunk.names import GUID
 from packetcloud.router import view
 from packetcloud.router.capture_file import CaptureWriter
 from packetcloud.router.capture_stream import CaptureResponse
 from packetcloud.router.config import ConfigFile, RouterConfig
 from packetcloud.router.core import RouterCore
+from packetcloud.router.explanation import AskedChunk, explain_visit
 from packetcloud.router.metrics import RouterCollector
+from packetcloud.router.rules.explain_schemas import ExplainQuestion, Explanation
 from packetcloud.router.schemas import (
     CaptureQuery,
     Health,
@@ -96,7 +100,7 @@ class LiveState:
             query.source,
             query.destination,
             query.sid,
-            None,
+            query.rule,
             query.sample,
             query.snap,
             query.count,
@@ -104,8 +108,16 @@ class LiveState:
         settings = self._core.settings
         self._captures_count += 1
         session = int.from_bytes(settings.guid.value[:8], "big") ^ self._captures_count
-        writer = CaptureWriter(settings.name, self.address, session, str)
+        writer = CaptureWriter(settings.name, self.address, session)
         return CaptureResponse(self._core.tap, wanted, writer, query.seconds)
+
+    async def explain(self, question: ExplainQuestion) -> Explanation:
+        """Say what would become of a chunk, and why."""
+        payload = None
+        if question.payload is not None:
+            payload = base64.b64decode(question.payload)
+        asked = AskedChunk(bytes.fromhex(question.header), GUID.from_hex(question.ingress), payload)
+        return explain_visit(self._core, asked, self._seconds())
 
     def _hop_stats(self) -> dict[str, int]:
         return self._node.stats() if self.address is not None else {}

@@ -37,5 +37,14 @@ How the data plane asks them:
 - `number_counts`  counts by the number of a rule
 - `segment_writer` writes segments, from rules or from older ones: `write_segment`, `merge_segments`
 
+Why they decide so:
+
+- `explain`         rules that come near a chunk, and what became of each
+- `explain_report`  the same as an answer
+- `explain_schemas` questions and answers of the management API
+- `explain_client`  asks a running router
+- `rule_files`      rules in force if a router had taken these files
+- `table_numbers`   which rules of a table stand under a chunk's names
+
 Source: design, section 6; MobiArch'13 paper, sections 3.3 and 3.5; docs/decisions/0012.
 """
