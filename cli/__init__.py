@@ -16,6 +16,7 @@
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`
 - `rule`       `packetcloud rule sign|check|grant`
+- `rule_router` `packetcloud rule install|list|show|withdraw`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `testbed`    `packetcloud testbed link`
 - `simulate`   `packetcloud testbed simulate`

@@ -42,6 +42,7 @@ Around it:
 - `storage`      the folder of the spool
 - `disk_worker`  the thread that writes
 - `disk_service` both as a part of the daemon
+- `rule_service` rules as a part of the daemon: the keeper beside it, documents, tables
 - `hop_service`  the UDP port as a part of the daemon
 - `management`   the HTTP port as a part of the daemon
 - `daemon`       the process: service tree, signals, drain, reload

@@ -1,6 +1,7 @@
-"""The management API: health, metrics and tables of one router, over HTTP. Reads only.
+"""The management API: health, metrics, tables and rules of one router, over HTTP.
 
-It has no authentication: it listens on a loopback address unless the operator says otherwise.
+It has no authentication: it listens on a loopback address unless the operator says otherwise. What
+it changes are rules, and those bring their proof themselves (`rules.api`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from packetcloud.router.capture_stream import MEDIA_TYPE, CaptureResponse
 from packetcloud.router.config import ConfigFile
 from packetcloud.router.errors import TooManyCapturesError
+from packetcloud.router.rules.api import RuleAccess, add_rule_paths
 from packetcloud.router.rules.explain_schemas import ExplainQuestion, Explanation
 from packetcloud.router.schemas import (
     CaptureQuery,
@@ -32,6 +34,9 @@ class RouterState(Protocol):
     """What the API reads from a running router."""
 
     registry: CollectorRegistry
+
+    @property
+    def rules(self) -> RuleAccess: ...
 
     def health(self) -> Health: ...
 
@@ -57,7 +62,7 @@ def make_app(state: RouterState) -> FastAPI:
     app = FastAPI(
         title="PacketCloud router",
         version=API_VERSION,
-        description="Health, metrics and tables of one router.",
+        description="Health, metrics, tables and rules of one router.",
         docs_url=None,
         redoc_url=None,
     )
@@ -124,6 +129,7 @@ def make_app(state: RouterState) -> FastAPI:
         """Return the config in force; it holds no secrets, only the path of the key file."""
         return state.config()
 
+    add_rule_paths(app, lambda: state.rules)
     return app
 
 

@@ -32,6 +32,7 @@ from packetcloud.router.disk_service import DiskService, wall_ms
 from packetcloud.router.hop_service import HopService
 from packetcloud.router.management import ManagementService
 from packetcloud.router.redial import Redial
+from packetcloud.router.rule_service import RuleService
 from packetcloud.router.schemas import Reload
 from packetcloud.router.shell import RouterShell
 from packetcloud.router.state import LiveState
@@ -59,6 +60,7 @@ class RouterDaemon(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         install_monotonic_clock(reactor)
         self._reactor = reactor
+        self._configuring: asyncio.Task[None] | None = None
         settings = config.settings
         # Chunk ids of one run must not meet those of an earlier one: milliseconds since 1970 leave
         # room for 2^20 ids a millisecond.
@@ -83,7 +85,10 @@ class RouterDaemon(MultiService):
             self.core.admit,
             config.stamp_file,
         )
-        self.state = LiveState(self.core, node, config, reactor.seconds)
+        self.rules = RuleService(
+            reactor.seconds, config, self.core.install_rules, self.core.rule_counts.of
+        )
+        self.state = LiveState(self.core, node, config, reactor.seconds, self.rules)
         redial = Redial(settings.guid, settings.neighbours, reactor.seconds())
         self.hop = HopService(reactor, node, config.file.router.listen, redial)
         self.management = ManagementService(config.file.router.control_listen, self.state)
@@ -94,8 +99,9 @@ class RouterDaemon(MultiService):
         """Open both ports.
 
         Raises:
-            RouterConfigError: one of them cannot be bound.
+            RouterConfigError: one of them cannot be bound, or the rules of before cannot be had.
         """
+        self.rules.open()
         self.core.restore(self.disk.open(), wall_ms(), self._reactor.seconds())
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's
         self.shell.changed()
@@ -111,7 +117,8 @@ class RouterDaemon(MultiService):
         # What the hop settles while it ends is noted on disk too, so that closes last.
         self.shell.stop()
         self.disk.close()
-        return result
+        stopping = asyncio.get_event_loop().create_task(self.rules.stop())
+        return Deferred.fromFuture(stopping).addCallback(lambda _: result)
 
     def _disk_done(self, results: list[Result]) -> None:
         self.shell.disk_done(results)
@@ -137,17 +144,21 @@ class RouterDaemon(MultiService):
             _log.error("config not read again, the old one stays: %s", error)
             self.state.last_reload = Reload(succeeded=False, detail=str(error))
             return
-        detail = "services, names, neighbours and hosts taken over"
+        detail = "services, rules, names, neighbours and hosts taken over"
         if new.file.router != old.file.router or new.identity.guid != old.identity.guid:
             detail += "; changes in [router] need a restart"
         if new.file.spool != old.file.spool:
             detail += "; changes in [spool] need a restart"
-        kept = {"router": old.file.router, "spool": old.file.spool}
+        kept: dict[str, Any] = {"router": old.file.router, "spool": old.file.spool}
+        if new.rules_folder != old.rules_folder:
+            detail += "; a change of [rules] path needs a restart"
+            kept["rules"] = old.file.rules
         file = new.file.model_copy(update=kept)
         self.state.configuration = config = RouterConfig(old.path, file, old.identity)
         now = self._reactor.seconds()
         self.core.configure(config.settings, now)
         self.hop.redial.configure(config.settings.neighbours, now)
+        self._configuring = asyncio.get_event_loop().create_task(self.rules.configure(config))
         self.shell.changed()
         self.state.last_reload = Reload(succeeded=True, detail=detail)
         _log.info("config read again: %s", detail)

@@ -17,7 +17,9 @@ from packetcloud.router.config import ConfigFile, RouterConfig
 from packetcloud.router.core import RouterCore
 from packetcloud.router.explanation import AskedChunk, explain_visit
 from packetcloud.router.metrics import RouterCollector
+from packetcloud.router.rule_service import RuleService
 from packetcloud.router.rules.explain_schemas import ExplainQuestion, Explanation
+from packetcloud.router.rules.metrics import RuleCollector
 from packetcloud.router.schemas import (
     CaptureQuery,
     Health,
@@ -38,9 +40,15 @@ class LiveState:
     """
 
     def __init__(
-        self, core: RouterCore, node: HopNode, config: RouterConfig, seconds: Callable[[], float]
+        self,
+        core: RouterCore,
+        node: HopNode,
+        config: RouterConfig,
+        seconds: Callable[[], float],
+        rules: RuleService,
     ) -> None:
         self.configuration = config
+        self.rules = rules
         self.last_reload: Reload | None = None
         self.address: tuple[str, int] | None = None
         """Where the hop node listens; None: it does not."""
@@ -51,6 +59,7 @@ class LiveState:
         self._captures_count = 0
         self.registry = CollectorRegistry()
         self.registry.register(RouterCollector(core, self._hop_stats, self._hop_dropped))
+        self.registry.register(RuleCollector(rules.figures))
         ProcessCollector(registry=self.registry)
 
     def health(self) -> Health:

@@ -14,6 +14,7 @@ from packetcloud.chunk.caps import Cap, Room
 from tests.unit.caps import (  # noqa: F401  # they fill the table
     hop_fillers,
     host_fillers,
+    keeper_fillers,
     router_fillers,
     rule_fillers,
     services_fillers,
