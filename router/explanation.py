@@ -137,7 +137,7 @@ def _pass_door(core: RouterCore, asked: AskedChunk, ingress: Ingress, now: float
         raise ChunkRefusedError(Reason.STORE_FULL, "all that is in custody, or its number")
     if flow.late is not None:
         payload = asked.payload if asked.payload is not None else b""
-        flow = planner.settle(flow, head, size, lambda: memoryview(payload), now)
+        flow = planner.settle(flow, head, size, lambda at: at(memoryview(payload)), now)
         hop = flow.next_hop
     if flow.steps:
         first = flow.steps[0].service

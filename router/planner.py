@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Protocol
 
 from packetcloud.chunk.errors import ProtocolError
@@ -34,6 +34,7 @@ RECHECK_S = 60.0
 """A flow with a rule whose validity begins or ends is asked about again after this at the latest:
 the wall clock, by which rules are valid, may have been set meanwhile."""
 
+LookAtPayload = Callable[[Callable[[memoryview], Set[int]]], Set[int]]
 _UNSUPPORTED_ERRORS = frozenset({"bad_version", "unknown_critical_extension"})
 _NO_RULES = Answer(0)
 
@@ -201,22 +202,25 @@ class FlowPlanner:
         flow: Flow,
         head: bytes,
         payload_bytes: int,
-        payload: Callable[[], memoryview],
+        look: LookAtPayload,
         now: float,
     ) -> Flow:
         """Return the flow for one chunk of a flow with late rules.
+
+        Args:
+            look: shows the payload, if it must be looked at.
 
         Raises:
             ChunkRefusedError: it cannot be served or sent on from here.
         """
         late, header = flow.late, flow.header
         assert late is not None and header is not None, "it has late rules"
-        scanned = None
-        if late.is_scanning:
-            scanned = payload()
+        found: Set[int] = frozenset()
+        if late.scanner is not None:
+            found = look(late.scanner.found)
             self._counts.scanned_count += 1
             self._counts.scanned_bytes += payload_bytes
-        kind = late.kind(payload_bytes, scanned)
+        kind = late.kind(payload_bytes, found)
         settled = late.flows.get(kind)
         if settled is not None and (
             settled.next_hop is None or settled.next_hop.attachment is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,9 @@ class PlainBody:
     def contiguous(self) -> memoryview:
         return memoryview(self.data)
 
+    def look(self, at: Callable[[memoryview], Any]) -> Any:
+        return at(self.contiguous())
+
     def release(self) -> None:
         pass
 
@@ -100,6 +104,9 @@ class FakeBody:
     def contiguous(self) -> memoryview:
         self._check()
         return memoryview(self.data)
+
+    def look(self, at: Callable[[memoryview], Any]) -> Any:
+        return at(self.contiguous())
 
     def release(self) -> None:
         assert not self.is_released, "released twice"
