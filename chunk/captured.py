@@ -5,6 +5,7 @@ Source: docs/protocol/hop.md; docs/how-to/capture-chunks.md.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import ChunkHeader, decode_header
 from packetcloud.chunk.messages import TASK_BYTES
+from packetcloud.chunk.names import GUID
 from packetcloud.chunk.open_frames import Place
 from packetcloud.chunk.pcap import Sighting
 
@@ -39,6 +41,12 @@ class CapturedChunk:
     @property
     def is_whole(self) -> bool:
         return len(self.payload) == self.header.payload_bytes
+
+    @property
+    def neighbour(self) -> GUID | None:
+        """Who a router got it from, as its comment says."""
+        found = re.search(r"; from=(?:host|router) ([0-9a-f]{40})(?:;|$)", self.comment)
+        return GUID.from_hex(found[1]) if found is not None else None
 
     @property
     def point(self) -> str:

@@ -12,10 +12,12 @@
 - `config`     `packetcloud config sample|check`
 - `demo`       `packetcloud demo`
 - `doctor`     `packetcloud doctor`
+- `explain`    `packetcloud rule explain`
 - `host`       `packetcloud host send|receive|ping`
 - `identity`   `packetcloud identity create|show`
 - `router`     `packetcloud router run|check|status`
 - `rule`       `packetcloud rule sign|check|grant`
+- `rule_router` `packetcloud rule install|list|show|withdraw`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `testbed`    `packetcloud testbed link`
 - `simulate`   `packetcloud testbed simulate`

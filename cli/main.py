@@ -70,7 +70,8 @@ NOUNS = {
         "packetcloud.cli.router:router", "Run a router, check its config, ask how it is."
     ),
     "rule": Noun(
-        "packetcloud.cli.rule:rule", "Write, sign and check demultiplexing rules, and grant them."
+        "packetcloud.cli.rule:rule",
+        "Write, sign and check demultiplexing rules, grant and install them.",
     ),
     "service": Noun(
         "packetcloud.cli.service:service",

@@ -160,13 +160,14 @@ def _url(context: click.Context, option: click.Parameter, text: str) -> str:
 
 
 ROUTER = click.option(
+    "--url",
     "--router",
     "url",
     metavar="ADDRESS",
     default="127.0.0.1:4701",
     show_default=True,
     callback=_url,
-    help="The router's management API: HOST:PORT or a URL.",
+    help="The router's management API, as HOST:PORT or a URL.",
 )
 
 

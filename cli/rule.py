@@ -1,4 +1,4 @@
-"""`packetcloud rule`: write, sign and check demultiplexing rules, and grant them.
+"""`packetcloud rule`: write, sign and check demultiplexing rules, grant and install them.
 
 What asks a running router, and what explains, is in modules of its own that add to this group.
 """
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from packetcloud.chunk.names import GUID, GUID_ZERO, SID
+from packetcloud.cli.explain import explain
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, NameType, PublicKeyType, TimeType
+from packetcloud.cli.rule_router import install, list_rules, show, withdraw
 
 if TYPE_CHECKING:
     from packetcloud.chunk.grants import Grant
@@ -30,7 +32,14 @@ _out = click.option("-o", "--out", type=FILE, required=True, help="File to write
 
 @click.group()
 def rule() -> None:
-    """Write, sign and check demultiplexing rules, and grant them."""
+    """Write, sign and check demultiplexing rules, grant and install them."""
+
+
+for _command in (install, list_rules, show, withdraw):
+    rule.add_command(_command)
+
+
+rule.add_command(explain)
 
 
 @rule.command()

@@ -29,6 +29,8 @@ The core, which knows no socket, clock or loop:
 - `deadlines`    a timing wheel
 - `histogram`    durations with quantiles in bounded memory
 - `reports`      what sources are told, batched
+- `explanation`  what would become of a chunk, and why
+- `offline_explanation` the same of files, without a router
 - `tap`          captures: copies of chunks for whoever asks
 - `settings`     what the core is told to do
 - `redial`       which neighbour routers to call, and when again
@@ -42,6 +44,7 @@ Around it:
 - `storage`      the folder of the spool
 - `disk_worker`  the thread that writes
 - `disk_service` both as a part of the daemon
+- `rule_service` rules as a part of the daemon: the keeper beside it, documents, tables
 - `hop_service`  the UDP port as a part of the daemon
 - `management`   the HTTP port as a part of the daemon
 - `daemon`       the process: service tree, signals, drain, reload

@@ -1,6 +1,7 @@
-"""The management API: health, metrics and tables of one router, over HTTP. Reads only.
+"""The management API: health, metrics, tables and rules of one router, over HTTP.
 
-It has no authentication: it listens on a loopback address unless the operator says otherwise.
+It has no authentication: it listens on a loopback address unless the operator says otherwise. What
+it changes are rules, and those bring their proof themselves (`rules.api`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from packetcloud.router.capture_stream import MEDIA_TYPE, CaptureResponse
 from packetcloud.router.config import ConfigFile
 from packetcloud.router.errors import TooManyCapturesError
+from packetcloud.router.rules.api import RuleAccess, add_rule_paths
+from packetcloud.router.rules.explain_schemas import ExplainQuestion, Explanation
 from packetcloud.router.schemas import (
     CaptureQuery,
     Health,
@@ -32,6 +35,9 @@ class RouterState(Protocol):
 
     registry: CollectorRegistry
 
+    @property
+    def rules(self) -> RuleAccess: ...
+
     def health(self) -> Health: ...
 
     def readiness(self) -> Health: ...
@@ -48,13 +54,15 @@ class RouterState(Protocol):
 
     def capture(self, query: CaptureQuery) -> CaptureResponse: ...
 
+    async def explain(self, question: ExplainQuestion) -> Explanation: ...
+
 
 def make_app(state: RouterState) -> FastAPI:
     """Return the API of the router whose state is `state`."""
     app = FastAPI(
         title="PacketCloud router",
         version=API_VERSION,
-        description="Health, metrics and tables of one router.",
+        description="Health, metrics, tables and rules of one router.",
         docs_url=None,
         redoc_url=None,
     )
@@ -111,11 +119,17 @@ def make_app(state: RouterState) -> FastAPI:
         except TooManyCapturesError as error:
             raise HTTPException(503, str(error)) from None
 
+    @app.post("/v1/rules/explain")
+    async def explain(question: ExplainQuestion) -> Explanation:
+        """Say what would become of a chunk, and why; nothing changes by asking."""
+        return await state.explain(question)
+
     @app.get("/config")
     async def config() -> ConfigFile:
         """Return the config in force; it holds no secrets, only the path of the key file."""
         return state.config()
 
+    add_rule_paths(app, lambda: state.rules)
     return app
 
 

@@ -14,17 +14,29 @@ from packetcloud.router.flow import MAX_VISIT_COUNT
 from packetcloud.router.late_rules import MAX_KINDS_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
+from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
+from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT
 from packetcloud.router.rules.number_counts import MAX_PAGES_COUNT
 from packetcloud.router.rules.segment import MAX_KEPT_COUNT
 from packetcloud.router.rules.table import MAX_RANKED_COUNT
+from packetcloud.router.rules.uploads import MAX_UPLOADS_COUNT
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
-from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
+from packetcloud.router.settings import (
+    RouterSettings,
+    RuleSettings,
+    ServiceSettings,
+    SpoolSettings,
+)
 from packetcloud.router.spool import MAX_QUEUED_BYTES
 from packetcloud.router.tap import MAX_CAPTURES_COUNT, MAX_RING_BYTES
 
 _DEFAULTS = RouterSettings(GUID_ZERO, NA(1))
 _SPOOL = SpoolSettings()
 _SERVICE = ServiceSettings(SID_ZERO, "")
+_RULES = RuleSettings()
+_ITEMS = f"{PREFIX}rule_items_refused_total"
+_DOCUMENTS = f"{PREFIX}rule_documents_refused_total"
+_UPLOADS = f"{PREFIX}rule_uploads_refused_total"
 _STORE_FULL = f'{PREFIX}chunks_refused_at_door_total{{reason="store_full"}}'
 _MISSES = f"{PREFIX}flow_cache_misses_total"
 _WAITING = f"{PREFIX}service_waiting_chunks"
@@ -272,6 +284,95 @@ CAPS = (
         f"{PREFIX}rule_decisions_uncounted_total",
         ("rules.number_counts:NumberCounts._pages",),
     ),
+    Cap(
+        "rules",
+        _RULES.max_rules,
+        "rules",
+        "50 bytes each here and 450 on disk; a rule counts for each name of its lists",
+        "refused `too many rules`",
+        f'{_ITEMS}{{reason="too many rules"}}',
+        setting="[rules] max_rules",
+    ),
+    Cap(
+        "rules of third parties",
+        _RULES.max_third_party_rules,
+        "rules",
+        "an eighth of all, so that they leave room for the ISP's",
+        "refused `too many rules`",
+        f'{_ITEMS}{{reason="too many rules"}}',
+        setting="[rules] max_third_party_rules",
+    ),
+    Cap(
+        "rules of one third party",
+        _RULES.max_signer_rules,
+        "rules",
+        "a twentieth of what third parties have",
+        "refused `too many rules`",
+        f'{_ITEMS}{{reason="too many rules"}}',
+        setting="[rules] max_signer_rules",
+    ),
+    Cap(
+        "payload patterns",
+        _RULES.max_patterns,
+        "patterns",
+        "what one scan finds at 15 Gbit/s of one core",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
+        ("rules.pattern_book:PatternBook._numbers",),
+        "[rules] max_patterns",
+    ),
+    Cap(
+        "payload patterns of one third party",
+        _RULES.max_signer_patterns,
+        "patterns",
+        "a fiftieth of all",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
+        setting="[rules] max_signer_patterns",
+    ),
+    Cap(
+        "sets of rules",
+        MAX_SETS_COUNT,
+        "sets",
+        "their serials are never forgotten; third parties have half of them at the most",
+        "refused `too many sets`",
+        f'{_DOCUMENTS}{{reason="too many sets"}}',
+        ("rules.schemas:RuleSetPage.sets",),
+    ),
+    Cap(
+        "sets of rules of one third party",
+        MAX_SIGNER_SETS_COUNT,
+        "sets",
+        "a thirty-second of what third parties have",
+        "refused `too many sets`",
+        f'{_DOCUMENTS}{{reason="too many sets"}}',
+    ),
+    Cap(
+        "documents of rules on their way in",
+        MAX_UPLOADS_COUNT,
+        "documents",
+        "each may take its full size on disk",
+        "refused with status 429",
+        _UPLOADS,
+    ),
+    Cap(
+        "bytes of a document of rules",
+        _RULES.max_document_bytes,
+        "bytes",
+        "six million rules",
+        "refused with status 413",
+        _UPLOADS,
+        setting="[rules] max_document_bytes",
+    ),
+    Cap(
+        "requests to the keeper of rules",
+        MAX_REQUESTS_COUNT,
+        "requests",
+        "questions wait for one thread of the keeper",
+        "refused with status 503",
+        f"{PREFIX}rule_requests_refused_total",
+        ("rules.keeper_link:KeeperLink._waiting", "rules.keeper_process:Worker._messages"),
+    ),
 )
 
 ROOM = Room(
@@ -292,6 +393,20 @@ ROOM = Room(
         "routes:Routes._routers": "the neighbours of the config",
         "routes:Routes._by_na": "the routes of the config",
         "routes:Routes._names": "the names of the config",
+        "offline_explanation": "what a command was given in files",
+        "rules.explain": "what `rule explain` shows of one chunk, one item for each rule",
+        "rules.explain_schemas": "answers of the management API, made for one request",
+        "rules.figures": "their keys are reasons",
+        "rules.installer": "what is answered about one document",
+        "rules.intake": "one for each item of one document, whose bytes are bounded",
+        "rules.keeper:Keeper._versions": "those that the router may still load",
+        "rules.policy_change:PolicyChange.told": "one for each set",
+        "rules.reread": "one for each document that rules go back to",
+        "rules.schemas:Installation.items": "at most `MAX_LISTED_COUNT`",
+        "rules.schemas:Installation.reasons": "its keys are reasons",
+        "rules.schemas:RuleEntry.item": "one rule of a document",
+        "rules.schemas:RulePage.rules": "a page of at most 1 MiB and a rule",
+        "rules.table_files": "the files of one version: few, as small ones are merged",
         "rules.judge": "what `rule explain` shows of one chunk, one item for each rule",
         "rules.ranking:Ranking._contests": "one for each service that the ranked rules name",
         "rules.segment:Segment.tuples": "the tuples of one file, 32 at the most",

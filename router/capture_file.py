@@ -1,13 +1,13 @@
 """Sights as pcapng: each a packet of the hop protocol in the open, with a comment that says more.
 
 The comment begins with the point, then `; ` and words such as `from=host ...`, `to=VI 2 of service
-x`, `rules=SET/NAME`, and at last what else is known. Source: docs/how-to/capture-chunks.md.
+x`, `rules=NUMBERS`, and at last what else is known. Source: docs/how-to/capture-chunks.md.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from packetcloud.chunk import pcapng
 from packetcloud.chunk.open_frames import OpenBody, Place
@@ -24,20 +24,12 @@ class CaptureWriter:
         router_name: the name of the interface in the file.
         place: where the router listens; None: it does not.
         session: 64 bits that stand for a session in the packets.
-        rule_name: returns what people call a rule.
     """
 
-    def __init__(
-        self,
-        router_name: str,
-        place: Place | None,
-        session: int,
-        rule_name: Callable[[int], str],
-    ) -> None:
+    def __init__(self, router_name: str, place: Place | None, session: int) -> None:
         self._router_name = router_name
         self._place = place
         self._session = session
-        self._rule_name = rule_name
         self._transfer = 0
         self._lost_count = 0
 
@@ -92,7 +84,7 @@ class CaptureWriter:
         if sight.neighbour is not None:
             words.append(f"{'to' if sight.is_outbound else 'from'}={described(sight.neighbour)}")
         if sight.rules:
-            words.append(f"rules={','.join(map(self._rule_name, sight.rules))}")
+            words.append(f"rules={','.join(map(str, sight.rules))}")
         if sight.text:
             words.append(sight.text)
         return "; ".join(words)

@@ -23,17 +23,20 @@ from pydantic import (
     ValidationError,
 )
 
+from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.suites import parse_networks
 from packetcloud.chunk.identity import Identity, load_identity_file
-from packetcloud.chunk.names import GUID, NA, SID, SID_SEQUENCE, SID_ZERO
+from packetcloud.chunk.names import GUID, NA, PUBLIC_KEY_BYTES, SID, SID_SEQUENCE, SID_ZERO
 from packetcloud.router.errors import RouterConfigError
 from packetcloud.router.settings import (
     MIB,
     FailPolicy,
     RouterNeighbour,
     RouterSettings,
+    RuleSettings,
+    RulesFrom,
     ServiceSettings,
     SpoolSettings,
 )
@@ -42,6 +45,7 @@ MAX_CONFIG_BYTES = 16 << 20
 """100 000 names are 8 MiB; a larger file is a mistake."""
 BODY_HEADROOM_BYTES = 2048
 """Above the largest payload: the chunk header, a task header, and what services add."""
+_RULES = RuleSettings()
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -73,6 +77,29 @@ def _check_sid(text: str) -> str:
     return text
 
 
+def _signer(text: str) -> GUID:
+    """Return the GUID that a public key owns, or that is written out.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        if len(text) == 2 * PUBLIC_KEY_BYTES:
+            return GUID.from_public_key(bytes.fromhex(text))
+        return GUID.from_hex(text)
+    except (ValueError, ProtocolError):
+        raise ValueError(
+            "allowed: a public key (64 hexadecimal digits) or a GUID (40 hexadecimal digits), "
+            "as packetcloud identity show prints them"
+        ) from None
+
+
+def _check_signer(text: str) -> str:
+    _signer(text)
+    return text
+
+
+_Signer = Annotated[str, AfterValidator(_check_signer)]
 _Address = Annotated[str, AfterValidator(_check_address)]
 _Network = Annotated[str, AfterValidator(_check_network)]
 _Name20 = Annotated[
@@ -88,6 +115,8 @@ _Label = Annotated[
 _Bytes = Annotated[int, Field(ge=1, le=1 << 40, strict=True)]
 _Seconds = Annotated[float, Field(ge=0.05, le=86_400)]
 _Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]
+_RuleCount = Annotated[int, Field(ge=0, le=100_000_000, strict=True)]
+_PatternCount = Annotated[int, Field(ge=0, le=10_000, strict=True)]
 
 
 class _Table(BaseModel):
@@ -131,6 +160,25 @@ class SpoolTable(_Table):
     reserve_bytes: Annotated[int, Field(ge=0, le=1 << 30, strict=True)] = 1 * MIB
 
 
+class RulesTable(_Table):
+    """`[rules]`: where demultiplexing rules are kept, whose they may be, and how many."""
+
+    path: Path
+    isp_keys: tuple[_Signer, ...] = ()
+    max_rules: _RuleCount = _RULES.max_rules
+    max_third_party_rules: _RuleCount = _RULES.max_third_party_rules
+    max_signer_rules: _RuleCount = _RULES.max_signer_rules
+    max_patterns: _PatternCount = _RULES.max_patterns
+    max_signer_patterns: _PatternCount = _RULES.max_signer_patterns
+    max_document_bytes: Annotated[int, Field(ge=1024, le=1 << 34, strict=True)] = (
+        _RULES.max_document_bytes
+    )
+
+    def settings(self) -> RuleSettings:
+        limits = self.model_dump(exclude={"path", "isp_keys"})
+        return RuleSettings(frozenset(map(_signer, self.isp_keys)), **limits)
+
+
 class HostsTable(_Table):
     """`[hosts]`: who may attach as a host."""
 
@@ -155,6 +203,7 @@ class ServiceTable(_Table):
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 10.0
     max_replicas: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
     max_attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = 5
+    rules_from: RulesFrom = RulesFrom.ISP
 
     def settings(self) -> ServiceSettings:
         return ServiceSettings(**(self.model_dump() | {"sid": SID.from_hex(self.sid)}))
@@ -190,6 +239,7 @@ class ConfigFile(_Table):
     hosts: HostsTable = HostsTable()
     services: ServicesTable = ServicesTable()
     spool: SpoolTable | None = None
+    rules: RulesTable | None = None
     service: tuple[ServiceTable, ...] = ()
     neighbour: tuple[NeighbourTable, ...] = ()
     name: tuple[NameTable, ...] = ()
@@ -251,6 +301,18 @@ class RouterConfig:
         """Where the spool is; None: there is none."""
         table = self.file.spool
         return self.path.parent / table.path if table is not None else None
+
+    @property
+    def rules_folder(self) -> Path | None:
+        """Where rules are kept; None: there are none."""
+        table = self.file.rules
+        return self.path.parent / table.path if table is not None else None
+
+    @property
+    def rules(self) -> RuleSettings:
+        """Whose rules are taken."""
+        table = self.file.rules
+        return table.settings() if table is not None else RuleSettings()
 
     @property
     def _spool_settings(self) -> SpoolSettings | None:

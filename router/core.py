@@ -26,7 +26,7 @@ from packetcloud.chunk.header import (
     PayloadType,
     decode_header,
 )
-from packetcloud.chunk.hop.api import Body, Deferral, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.hop.api import Body, Deferral, FoundT, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID, GUID_BYTES, NA, SID, ChunkId
 from packetcloud.chunk.reasons import Reason
@@ -189,6 +189,10 @@ class RouterCore:
     def rules(self) -> RuleTable | None:
         """The rules in force."""
         return self._planner.rules
+
+    def planner_for_questions(self) -> FlowPlanner:
+        """Return a planner that decides as this router does now, and leaves no trace in it."""
+        return self._planner.for_questions()
 
     def install_rules(self, rules: RuleTable | None) -> None:
         """Decide by these rules from here on, in one step; None: there are no rules.
@@ -414,7 +418,7 @@ class RouterCore:
             start = layout.header_bytes
             try:
                 flow = self._planner.settle(
-                    flow, head, payload_bytes, lambda: body.contiguous()[start:], now
+                    flow, head, payload_bytes, partial(_look_in, body, start), now
                 )
             except ChunkRefusedError as error:
                 return self._at_door(error.reason)
@@ -530,7 +534,7 @@ class RouterCore:
                     flow,
                     entry.header_bytes_now(),
                     entry.payload_bytes,
-                    entry.payload_now,
+                    entry.look_at_payload,
                     now,
                 )
             except ChunkRefusedError as error:
@@ -572,7 +576,7 @@ class RouterCore:
                 )
                 if flow.late is not None:
                     flow = self._planner.settle(
-                        flow, head, len(payload), partial(_view, payload), now
+                        flow, head, len(payload), partial(_look_at, payload), now
                     )
             except ChunkRefusedError as error:
                 self._refuse_emitted(head, payload, error, now)
@@ -673,8 +677,12 @@ class RouterCore:
         return _REFUSALS[reason]
 
 
-def _view(payload: bytes) -> memoryview:
-    return memoryview(payload)
+def _look_in(body: Body, start: int, at: Callable[[memoryview], FoundT]) -> FoundT:
+    return body.look(lambda whole: at(whole[start:]))
+
+
+def _look_at(payload: bytes, at: Callable[[memoryview], FoundT]) -> FoundT:
+    return at(memoryview(payload))
 
 
 def _no_wall_clock() -> float:

@@ -6,11 +6,12 @@ Source: design, section 6, "Custody".
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from packetcloud.chunk.header import HOP_LIMIT_OFFSET, PAYLOAD_BYTES_OFFSET
-from packetcloud.chunk.hop.api import Body, Buffer, Neighbour
+from packetcloud.chunk.hop.api import Body, Buffer, FoundT, Neighbour
 from packetcloud.chunk.names import ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.spool import Lying
@@ -183,12 +184,13 @@ class Custody:
                 shown = self.body.head(header_bytes + payload_bytes)
         return shown, header_bytes + int.from_bytes(shown[_PAYLOAD_BYTES], "big")
 
-    def payload_now(self) -> memoryview:
-        """Return the payload as it is in memory; good while the chunk stays there."""
+    def look_at_payload(self, at: Callable[[memoryview], FoundT]) -> FoundT:
+        """Return what `at` finds in the payload as it is now, in memory."""
         if self.header is not None:
-            return memoryview(self.payload)
+            return at(memoryview(self.payload))
         assert self.body is not None, "a chunk without header of its own lies in a body"
-        return self.body.contiguous()[self.flow.layout.header_bytes :]
+        start = self.flow.layout.header_bytes
+        return self.body.look(lambda whole: at(whole[start:]))
 
     @property
     def payload_bytes(self) -> int:

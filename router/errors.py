@@ -40,3 +40,24 @@ class SegmentError(PacketCloudError):
     """A table of rules on disk is damaged or of another version; the text names the file.
 
     Nothing of it is used. The keeper writes it anew from its database when it starts."""
+
+
+class RuleStoreError(PacketCloudError):
+    """The folder of the rules cannot be used; the text says why and what to do. A router does not
+    start without the rules that were installed."""
+
+
+class RulesUnavailableError(PacketCloudError):
+    """Rules cannot be changed or asked for just now; those in force stay. Try again."""
+
+
+class RuleUploadError(PacketCloudError):
+    """A document of rules is not taken from the network; `status` is the HTTP status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class RuleNotFoundError(PacketCloudError):
+    """No such rule, or several: the text says which, and how to name one."""

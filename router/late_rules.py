@@ -20,7 +20,6 @@ MAX_KINDS_COUNT = 16
 """Kinds of chunks of one flow that are remembered, about 600 bytes each. Sources choose payloads,
 so a full memory is emptied; what was forgotten costs a look at the flow's rules."""
 
-_NOTHING: frozenset[int] = frozenset()
 _Kind = tuple[int, frozenset[int]]
 Winners = tuple[Contender | None, ...]
 """Who decides in each contest; None: no rule about that service matches."""
@@ -93,26 +92,19 @@ class LateRules:
         scanner: of the same version of the rules.
     """
 
-    __slots__ = ("_late", "_scanner", "answer", "flows", "is_scanning")
+    __slots__ = ("_late", "answer", "flows", "scanner")
 
     def __init__(self, late: LateAnswer, scanner: Scanner | None) -> None:
         self._late = late
-        self._scanner = scanner
         self.answer = late.answer
-        self.is_scanning = bool(late.patterns)
-        """Whether payloads must be looked at."""
+        assert scanner is not None or not late.patterns, "patterns have a scanner"
+        self.scanner = scanner if late.patterns else None
+        """Looks at payloads; None: nobody has to."""
         self.flows: dict[_Kind, Flow] = {}
 
-    def kind(self, payload_bytes: int, payload: memoryview | None) -> _Kind:
-        """Return what decides about a chunk.
-
-        Args:
-            payload: needed if this is scanning.
-        """
-        if not self.is_scanning:
-            return self._late.kind(payload_bytes, _NOTHING)
-        assert self._scanner is not None and payload is not None, "patterns have a scanner"
-        return self._late.kind(payload_bytes, self._scanner.found(payload))
+    def kind(self, payload_bytes: int, found: Set[int]) -> _Kind:
+        """Return what decides about a chunk in whose payload these patterns were found."""
+        return self._late.kind(payload_bytes, found)
 
     def winners(self, payload_bytes: int, kind: _Kind) -> tuple[Winners, Winners]:
         """Return who decides about chunks of this kind, and who would with the shadow rules."""

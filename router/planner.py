@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from typing import Protocol
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.flow_labels import FlowLabels
 from packetcloud.chunk.header import SOURCE_NA_OFFSET, ChunkHeader, DeliveryMode, decode_header
 from packetcloud.chunk.hop.api import Role
-from packetcloud.chunk.names import SID, SID_ZERO
+from packetcloud.chunk.names import GUID, SID, SID_ZERO
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.attachment import Attachment
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, Patch, is_report, plan_visit
 from packetcloud.router.forward import Forwarder
@@ -34,8 +34,19 @@ RECHECK_S = 60.0
 """A flow with a rule whose validity begins or ends is asked about again after this at the latest:
 the wall clock, by which rules are valid, may have been set meanwhile."""
 
+LookAtPayload = Callable[[Callable[[memoryview], Set[int]]], Set[int]]
 _UNSUPPORTED_ERRORS = frozenset({"bad_version", "unknown_critical_extension"})
 _NO_RULES = Answer(0)
+
+
+class Ingress(Protocol):
+    """The neighbour that a chunk came from."""
+
+    @property
+    def guid(self) -> GUID: ...
+
+    @property
+    def role(self) -> Role: ...
 
 
 class FlowPlanner:
@@ -78,7 +89,20 @@ class FlowPlanner:
         """Take new settings; flows made before are the caller's to forget."""
         self._settings = settings
 
-    def decide(self, attachment: Attachment, key: bytes, head: bytes, now: float) -> Flow:
+    def for_questions(self) -> FlowPlanner:
+        """Return one that decides as this one does now, and counts nothing."""
+        twin = FlowPlanner(
+            self._settings,
+            self._forwarder,
+            self._hosted,
+            self._labels,
+            RuleCounts(),
+            self._wall_s,
+        )
+        twin.install(self.rules)
+        return twin
+
+    def decide(self, ingress: Ingress, key: bytes, head: bytes, now: float) -> Flow:
         """Return the flow of a chunk that came from a neighbour.
 
         Args:
@@ -97,8 +121,8 @@ class FlowPlanner:
         own_na = self._settings.na
         patches: tuple[Patch, ...] = ()
         source_na = header.source_na
-        if attachment.role is Role.HOST:
-            if header.source != attachment.guid:
+        if ingress.role is Role.HOST:
+            if header.source != ingress.guid:
                 raise ChunkRefusedError(Reason.NOT_AUTHORISED, "a source GUID that it does not own")
             if source_na != own_na:
                 source_na = own_na
@@ -108,7 +132,7 @@ class FlowPlanner:
             header,
             head,
             now,
-            ingress=attachment.guid.value,
+            ingress=ingress.guid.value,
             flow_hash=zlib.crc32(key),
             patches=patches,
             reports_to=source_na.value if wants_report else None,
@@ -178,22 +202,25 @@ class FlowPlanner:
         flow: Flow,
         head: bytes,
         payload_bytes: int,
-        payload: Callable[[], memoryview],
+        look: LookAtPayload,
         now: float,
     ) -> Flow:
         """Return the flow for one chunk of a flow with late rules.
+
+        Args:
+            look: shows the payload, if it must be looked at.
 
         Raises:
             ChunkRefusedError: it cannot be served or sent on from here.
         """
         late, header = flow.late, flow.header
         assert late is not None and header is not None, "it has late rules"
-        scanned = None
-        if late.is_scanning:
-            scanned = payload()
+        found: Set[int] = frozenset()
+        if late.scanner is not None:
+            found = look(late.scanner.found)
             self._counts.scanned_count += 1
             self._counts.scanned_bytes += payload_bytes
-        kind = late.kind(payload_bytes, scanned)
+        kind = late.kind(payload_bytes, found)
         settled = late.flows.get(kind)
         if settled is not None and (
             settled.next_hop is None or settled.next_hop.attachment is not None

@@ -22,6 +22,15 @@ class FailPolicy(StrEnum):
     """The chunk is refused, reason `service_failed`."""
 
 
+class RulesFrom(StrEnum):
+    """Whose rules may lead chunks to a service that did not ask for it."""
+
+    ISP = "isp"
+    """The ISP's own, and those of others to whom the service's key granted it."""
+    ANYONE = "anyone"
+    """Also those of everybody, for what each has proven to own."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """One service of this router's cloudlet."""
@@ -39,6 +48,7 @@ class ServiceSettings:
     max_attempts: int = 5
     """VIs that may fail over one chunk (an error, a missed deadline, a crash while it was the
     oldest task) before the fail policy applies: a chunk that kills VIs must not kill them all."""
+    rules_from: RulesFrom = RulesFrom.ISP
 
     def for_unlisted(self, sid: SID) -> Self:
         """Return these settings for a service that the config does not list."""
@@ -72,6 +82,29 @@ class SpoolSettings:
     """A file that is given up on a full disk, so that removals can be noted."""
     is_durable: bool = False
     """Acknowledge a chunk only when it survives a power cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """Whose rules are taken, and how many.
+
+    A rule counts as its entries: once for each combination of the names and types that it lists.
+    """
+
+    isp_signers: frozenset[GUID] = frozenset()
+    """Whose sets are the ISP's own."""
+    max_rules: int = 16_000_000
+    """In all; the ISP's own may take them all."""
+    max_third_party_rules: int = 2_000_000
+    """Of all others together, so that they leave room for the ISP's."""
+    max_signer_rules: int = 100_000
+    """Of one other."""
+    max_patterns: int = 10_000
+    """Different ones, in all."""
+    max_signer_patterns: int = 200
+    """Of one other."""
+    max_document_bytes: int = 1 << 30
+    """One signed file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from packetcloud.chunk.hop.udp import HopNode
+from packetcloud.chunk.names import GUID
 from packetcloud.router import view
 from packetcloud.router.capture_file import CaptureWriter
 from packetcloud.router.capture_stream import CaptureResponse
 from packetcloud.router.config import ConfigFile, RouterConfig
 from packetcloud.router.core import RouterCore
+from packetcloud.router.explanation import AskedChunk, explain_visit
 from packetcloud.router.metrics import RouterCollector
+from packetcloud.router.rule_service import RuleService
+from packetcloud.router.rules.explain_schemas import ExplainQuestion, Explanation
+from packetcloud.router.rules.metrics import RuleCollector
 from packetcloud.router.schemas import (
     CaptureQuery,
     Health,
@@ -34,9 +40,15 @@ class LiveState:
     """
 
     def __init__(
-        self, core: RouterCore, node: HopNode, config: RouterConfig, seconds: Callable[[], float]
+        self,
+        core: RouterCore,
+        node: HopNode,
+        config: RouterConfig,
+        seconds: Callable[[], float],
+        rules: RuleService,
     ) -> None:
         self.configuration = config
+        self.rules = rules
         self.last_reload: Reload | None = None
         self.address: tuple[str, int] | None = None
         """Where the hop node listens; None: it does not."""
@@ -47,6 +59,7 @@ class LiveState:
         self._captures_count = 0
         self.registry = CollectorRegistry()
         self.registry.register(RouterCollector(core, self._hop_stats, self._hop_dropped))
+        self.registry.register(RuleCollector(rules.figures))
         ProcessCollector(registry=self.registry)
 
     def health(self) -> Health:
@@ -96,7 +109,7 @@ class LiveState:
             query.source,
             query.destination,
             query.sid,
-            None,
+            query.rule,
             query.sample,
             query.snap,
             query.count,
@@ -104,8 +117,16 @@ class LiveState:
         settings = self._core.settings
         self._captures_count += 1
         session = int.from_bytes(settings.guid.value[:8], "big") ^ self._captures_count
-        writer = CaptureWriter(settings.name, self.address, session, str)
+        writer = CaptureWriter(settings.name, self.address, session)
         return CaptureResponse(self._core.tap, wanted, writer, query.seconds)
+
+    async def explain(self, question: ExplainQuestion) -> Explanation:
+        """Say what would become of a chunk, and why."""
+        payload = None
+        if question.payload is not None:
+            payload = base64.b64decode(question.payload)
+        asked = AskedChunk(bytes.fromhex(question.header), GUID.from_hex(question.ingress), payload)
+        return explain_visit(self._core, asked, self._seconds())
 
     def _hop_stats(self) -> dict[str, int]:
         return self._node.stats() if self.address is not None else {}

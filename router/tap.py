@@ -249,6 +249,7 @@ class Tap:
             flow=entry.flow.label,
             neighbour=neighbour,
             text=text,
+            rules=_rules_of(entry),
         )
 
     def saw_task(self, entry: Custody, vi: Attachment, prefix: bytes) -> None:
@@ -265,6 +266,7 @@ class Tap:
             kind=BodyKind.TASK,
             flow=entry.flow.label,
             neighbour=vi,
+            rules=_rules_of(entry),
         )
 
     def saw_verdict(
@@ -280,6 +282,7 @@ class Tap:
             neighbour=vi,
             text=f"{verdict.code.name.lower()}; chunk={entry.chunk_id}; "
             f"source={entry.head[_SOURCE].hex()}",
+            rules=_rules_of(entry),
         )
 
     def refused_at_door(self, attachment: Attachment, body: Body, refusal: Refusal) -> None:
@@ -304,6 +307,12 @@ def described(attachment: Attachment) -> str:
     if attachment.role is Role.SERVICE and attachment.vi is not None:
         return f"VI {attachment.vi.number} of service {attachment.vi.service.name}"
     return f"{attachment.role.name.lower()} {attachment.guid.hex}"
+
+
+def _rules_of(entry: Custody) -> tuple[int, ...]:
+    """Return the numbers of the rules that decided for a chunk."""
+    tally = entry.flow.tally
+    return tally.numbers if tally is not None else ()
 
 
 def _sids(head: bytes) -> list[str]:

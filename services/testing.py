@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from packetcloud.chunk.header import (
     ServiceParameters,
     decode_header,
 )
-from packetcloud.chunk.hop.api import Buffer, Refusal, Role
+from packetcloud.chunk.hop.api import Buffer, FoundT, Refusal, Role
 from packetcloud.chunk.messages import BodyKind, TaskHeader, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, NA, SID, ChunkId
 from packetcloud.services.buffers import BufferPool
@@ -63,6 +63,9 @@ class HeldBody:
 
     def contiguous(self) -> memoryview:
         return memoryview(self._data)
+
+    def look(self, at: Callable[[memoryview], FoundT]) -> FoundT:
+        return at(self.contiguous())
 
     def release(self) -> None:
         self.is_released = True

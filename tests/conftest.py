@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--host-kills", type=int, default=6, help="SIGKILLs of each of two hosts (up to 200)"
     )
+    parser.addoption(
+        "--rule-kills", type=int, default=8, help="SIGKILLs of a keeper of rules (up to 200)"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.hop.datagrams import MAX_BODY_BYTES
@@ -19,6 +19,7 @@ from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID
 
 Buffer = bytes | bytearray | memoryview
+FoundT = TypeVar("FoundT")
 
 MAX_PREFIX_BYTES = 1100
 """What may stand before a payload: less than a datagram that every path carries."""
@@ -81,6 +82,12 @@ class Body(Protocol):
 
     def contiguous(self) -> memoryview:
         """Return the whole body as one writable memoryview; copies once if it lies scattered."""
+
+    def look(self, at: Callable[[memoryview], FoundT]) -> FoundT:
+        """Return what `at` finds in the whole body, which stays as it lies.
+
+        The bytes are those of a moment: nothing of them may be kept or changed.
+        """
 
     def release(self) -> None: ...
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -207,6 +207,9 @@ def flat_class(size: int) -> int:
     return (size + step - 1) // step * step
 
 
+FoundT = TypeVar("FoundT")
+
+
 class StoredBody:
     """A received body of many segments, as rows or in one piece.
 
@@ -272,6 +275,19 @@ class StoredBody:
             self.rows = None
         return self._flat.data[: self._size]
 
+    def look(self, at: Callable[[memoryview], FoundT]) -> FoundT:
+        rows = self.rows
+        if rows is None:
+            return at(self.contiguous())
+        # Each body takes the same piece of memory in turn, which the processor's cache still has,
+        # and goes on from its rows.
+        flat = self._pool.take_flat(self._size)
+        try:
+            gather(rows, self._size, flat)
+            return at(flat.data[: self._size])
+        finally:
+            self._pool.give_flat(flat)
+
     def release(self) -> None:
         if self._released:
             return
@@ -316,6 +332,9 @@ class SmallBody:
 
     def contiguous(self) -> memoryview:
         return memoryview(self._data)
+
+    def look(self, at: Callable[[memoryview], FoundT]) -> FoundT:
+        return at(memoryview(self._data))
 
     def release(self) -> None:
         if not self._released:

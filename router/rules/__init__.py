@@ -37,5 +37,38 @@ How the data plane asks them:
 - `number_counts`  counts by the number of a rule
 - `segment_writer` writes segments, from rules or from older ones: `write_segment`, `merge_segments`
 
+Why they decide so:
+
+- `explain`         rules that come near a chunk, and what became of each
+- `explain_report`  the same as an answer
+- `explain_schemas` questions and answers of the management API
+- `explain_client`  asks a running router
+- `rule_files`      rules in force if a router had taken these files
+- `table_numbers`   which rules of a table stand under a chunk's names
+
+How they are kept, by a process beside the router:
+
+- `store`          the database: sets and serials, rules, versions
+- `intake`         the items of one document on their way into it, and what became of each
+- `installer`      one document: believed or not, its items, the files of the version
+- `pattern_book`   the patterns of all rules and their numbers in the scanner
+- `table_files`    the files of a version: how they grow, how they are loaded
+- `evidence`       the signed documents behind the rules
+- `policy`         what the config says about rules
+- `policy_change`  what becomes of rules when it says something else
+- `reread`         rules of rows of the database
+- `keeper`         all of that: changes in, versions out
+- `catalogue`      answers questions about what is installed
+- `keeper_process` the keeper as a program
+- `keeper_link`    the router's end of it
+
+How the management API has to do with them:
+
+- `api`      its paths
+- `schemas`  its answers
+- `client`   asks it from elsewhere
+- `uploads`  documents on their way in
+- `figures`, `metrics` what is counted
+
 Source: design, section 6; MobiArch'13 paper, sections 3.3 and 3.5; docs/decisions/0012.
 """

@@ -41,11 +41,30 @@ class Refusal(StrEnum):
     """The name is granted, but not for rules that lead to this service."""
 
 
+class KeeperRefusal(StrEnum):
+    """Why a router does not take what may well be proven."""
+
+    UNREADABLE = "unreadable"
+    """The document is none: its envelope or its head cannot be read, or it has too many items."""
+    OTHER_OWNER = "other owner"
+    """The set is the ISP's and the signer is not, or the other way round."""
+    WRONG_FIELD = "wrong field"
+    """A field of an item is missing, unknown, or not allowed."""
+    REPEATED = "repeated"
+    """The document has an item of that name further up."""
+    TOO_MANY_RULES = "too many rules"
+    """The router has no room for more rules: in all, of third parties, or of the signer."""
+    TOO_MANY_PATTERNS = "too many patterns"
+    """The same for payload patterns."""
+    TOO_MANY_SETS = "too many sets"
+    """The same for sets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """One refusal."""
 
-    reason: Refusal
+    reason: Refusal | KeeperRefusal
     text: str
     """One sentence: what is wrong and what would do."""
 

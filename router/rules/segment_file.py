@@ -74,14 +74,26 @@ class Part:
 
 
 class Memory:
-    """The bytes of a segment in memory of its own."""
+    """The bytes of a segment, in memory of their own or those of the file itself."""
 
-    def __init__(self, byte_count: int) -> None:
-        self._map = mmap.mmap(-1, byte_count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if byte_count >= _LARGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-            self._map.madvise(mmap.MADV_HUGEPAGE)
-        self._whole = memoryview(self._map)
+    def __init__(self, pages: mmap.mmap) -> None:
+        self._map = pages
+        self._whole = memoryview(pages)
         self._views: list[memoryview] = []
+
+    @classmethod
+    def of_its_own(cls, byte_count: int) -> Memory:
+        """Return empty memory, of large pages if it is large."""
+        pages = mmap.mmap(-1, byte_count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if byte_count >= _LARGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        return cls(pages)
+
+    @classmethod
+    def of_file(cls, path: Path) -> Memory:
+        """Return the file: its pages are read when they are looked at."""
+        with path.open("rb") as file:
+            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def view(self, offset: int, byte_count: int, form: str) -> memoryview:
         """Return a part as numbers of a `struct` form."""
@@ -150,10 +162,13 @@ def write_parts(path: Path, secret: bytes, parts: Sequence[Part]) -> None:
     _sync_folder(path.parent)
 
 
-def read_parts(path: Path) -> tuple[Memory, bytes, list[Part]]:
+def read_parts(path: Path, *, as_it_lies: bool = False) -> tuple[Memory, bytes, list[Part]]:
     """Read a file into memory and check it; return memory, secret and parts (views of numbers).
 
     May run in a thread: it holds the interpreter for microseconds at a time.
+
+    Args:
+        as_it_lies: look at the file where it is and check its directory only.
 
     Raises:
         OSError: it cannot be read.
@@ -162,17 +177,20 @@ def read_parts(path: Path) -> tuple[Memory, bytes, list[Part]]:
     byte_count = path.stat().st_size
     if byte_count < _HEAD.size:
         raise _damaged(path, f"it has {byte_count} bytes")
-    memory = Memory(byte_count)
+    memory = Memory.of_file(path) if as_it_lies else Memory.of_its_own(byte_count)
     try:
-        memory.fill(path)
-        secret, parts = _checked(path, memory, byte_count)
+        if not as_it_lies:
+            memory.fill(path)
+        secret, parts = _checked(path, memory, byte_count, with_parts=not as_it_lies)
     except BaseException:
         memory.close()
         raise
     return memory, secret, parts
 
 
-def _checked(path: Path, memory: Memory, byte_count: int) -> tuple[bytes, list[Part]]:
+def _checked(
+    path: Path, memory: Memory, byte_count: int, *, with_parts: bool
+) -> tuple[bytes, list[Part]]:
     magic, crc, count, secret = _HEAD.unpack(memory.view(0, _HEAD.size, "B"))
     if magic != MAGIC:
         raise SegmentError(
@@ -188,7 +206,7 @@ def _checked(path: Path, memory: Memory, byte_count: int) -> tuple[bytes, list[P
     for kind, mask, has_both, part_crc, homes, offset, length in _PART.iter_unpack(directory):
         if kind not in _FORMS or offset + length > byte_count:
             raise _damaged(path, f"a part of kind {kind}, {length} bytes at {offset}")
-        if memory.crc(offset, length) != part_crc:
+        if with_parts and memory.crc(offset, length) != part_crc:
             raise _damaged(path, f"checksum of the part at {offset}")
         data = memory.view(offset, length, _FORMS[Kind(kind)])
         parts.append(Part(Kind(kind), data, mask, bool(has_both), homes))

@@ -74,7 +74,12 @@ class RouterProgram(Program):
             self._wall_ms,
         )
         self.core = RouterCore(
-            self.settings, reactor.seconds(), first_chunk_id, label_key=label_key, spool=spool
+            self.settings,
+            reactor.seconds(),
+            first_chunk_id,
+            label_key=label_key,
+            spool=spool,
+            wall_s=self.machine.wall_s,
         )
         shell = RouterShell(reactor, self.core)
         if self.settings.spool is not None:

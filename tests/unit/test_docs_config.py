@@ -18,6 +18,7 @@ ROUTER = {
     "[hosts]": router_config.HostsTable,
     "[services]": router_config.ServicesTable,
     "[spool]": router_config.SpoolTable,
+    "[rules]": router_config.RulesTable,
     "[[service]]": router_config.ServiceTable,
     "[[neighbour]]": router_config.NeighbourTable,
     "[[name]]": router_config.NameTable,

@@ -12,6 +12,8 @@ from packetcloud.chunk.names import GUID, NA
 from packetcloud.host import file_format
 from packetcloud.router.core import RouterCore
 from packetcloud.router.metrics import PREFIX, RouterCollector
+from packetcloud.router.rules.figures import RuleFigures
+from packetcloud.router.rules.metrics import RuleCollector
 from packetcloud.router.settings import RouterSettings
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +24,11 @@ FILE_PAGE = (ROOT / "docs" / "protocol" / "file-transfer.md").read_text()
 def test_metrics() -> None:
     """Every metric of a router stands in the page, with its labels, and no other does."""
     core = RouterCore(RouterSettings(GUID(b"r" * 20), NA(1)), 0.0, 1)
+    collectors = RouterCollector(core, dict, dict), RuleCollector(RuleFigures)
     exported = {
         metric.name.removeprefix(PREFIX) + ("_total" if metric.type == "counter" else "")
-        for metric in RouterCollector(core, dict, dict).collect()
+        for collector in collectors
+        for metric in collector.collect()
         if metric.name.startswith(PREFIX)
     }
     section = ROUTER_PAGE.split("\n## Metrics\n", 1)[1]

@@ -75,9 +75,17 @@ SHELLS = {
         "disk_worker",
         "hop_service",
         "management",
+        "rule_service",
         "storage",
     },
-    "router.rules": {"segment_file"},
+    "router.rules": {
+        "evidence",
+        "keeper_link",
+        "keeper_process",
+        "segment_file",
+        "table_files",
+        "uploads",
+    },
 }
 """Modules that touch sockets, files, clocks or random sources, by package."""
 

@@ -50,6 +50,9 @@ class FakeBody:
         assert self._data is not None, "read after release"
         return memoryview(self._data)
 
+    def look(self, at: Callable[[memoryview], Any]) -> Any:
+        return at(self.contiguous())
+
     def release(self) -> None:
         self._data = None
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 
 class PlainBody:
     """A body without the checks of the fakes: many thousands of them are held."""
@@ -24,6 +27,9 @@ class PlainBody:
 
     def contiguous(self) -> memoryview:
         return memoryview(self.data)
+
+    def look(self, at: Callable[[memoryview], Any]) -> Any:
+        return at(self.contiguous())
 
     def release(self) -> None:
         pass
@@ -56,6 +62,9 @@ class FakeBody:
     def contiguous(self) -> memoryview:
         self._check()
         return memoryview(self.data)
+
+    def look(self, at: Callable[[memoryview], Any]) -> Any:
+        return at(self.contiguous())
 
     def release(self) -> None:
         assert not self.is_released, "released twice"

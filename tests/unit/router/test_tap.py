@@ -46,7 +46,7 @@ def points(capture: Capture) -> list[str]:
 
 
 def write(capture: Capture) -> bytes:
-    writer = CaptureWriter("r1", ("127.0.0.1", 4700), 99, str)
+    writer = CaptureWriter("r1", ("127.0.0.1", 4700), 99)
     return writer.beginning() + writer.packets(capture.take(1 << 30)) + writer.ending(0, 0)
 
 

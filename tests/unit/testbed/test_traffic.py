@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from packetcloud.chunk.header import decode_header
@@ -70,6 +73,9 @@ class PlainBody:
 
     def contiguous(self) -> memoryview:
         return memoryview(self.data)
+
+    def look(self, at: Callable[[memoryview], Any]) -> Any:
+        return at(self.contiguous())
 
     def release(self) -> None:
         self.is_released = True

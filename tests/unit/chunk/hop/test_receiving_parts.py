@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from packetcloud.chunk.hop import wire
-from packetcloud.chunk.hop.buffers import BufferPool, SmallBody
+from packetcloud.chunk.hop.buffers import BufferPool, RowBuffer, SmallBody, StoredBody
 from packetcloud.chunk.hop.incoming import Incoming
 from packetcloud.chunk.hop.neighbour_credit import NeighbourCredit
 from packetcloud.chunk.hop.outcomes import Outcomes
@@ -83,3 +85,27 @@ def test_the_sender_learns_of_room_at_a_quarter_or_when_it_waits() -> None:
     assert len(heard) == 2
     credit.hold(400)
     assert credit.advertise() == (1400, True) and not credit.is_starved
+
+
+def test_a_look_at_a_body_leaves_it_in_its_rows() -> None:
+    """Whoever looks sees all of it in one piece; it goes on as it lay, and the piece is reused."""
+    pool = BufferPool()
+    released: list[int] = []
+    rows = pool.take_rows(3, 1472)
+    assert isinstance(rows, RowBuffer)
+    data = bytes(number % 251 for number in range(2 * 1440 + 100))
+    for row in range(3):
+        share = data[row * 1440 : (row + 1) * 1440]
+        start = row * 1472 + 32
+        rows.memory[start : start + len(share)] = share
+    body = StoredBody(rows, len(data), pool, lambda size, flow: released.append(size), 1)
+    for _ in range(2):
+        assert body.look(bytes) == data
+        assert body.rows is rows
+    assert pool.free_bytes == 4096, "one piece for both"
+    with pytest.raises(ZeroDivisionError):
+        body.look(lambda whole: 1 // 0)
+    assert pool.free_bytes == 4096, "given back whatever happened"
+    assert bytes(body.contiguous()) == data and body.look(bytes) == data
+    body.release()
+    assert released == [1]

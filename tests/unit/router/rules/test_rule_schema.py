@@ -14,7 +14,7 @@ from packetcloud.router.rules.document import HEAD_FIELDS, ItemError
 from packetcloud.router.rules.fields import RULE_FIELDS
 from packetcloud.router.rules.pattern_fields import PATTERN_FIELDS
 from packetcloud.router.rules.records import Field
-from packetcloud.router.rules.refusals import Refusal
+from packetcloud.router.rules.refusals import KeeperRefusal, Refusal
 from packetcloud.router.rules.schema import document_schema, schema_text
 from tests.unit.router.rules.rule_documents import items_of, rule_record
 from tests.unit.router.rules.small_schema import is_valid
@@ -87,7 +87,9 @@ def test_every_field_stands_in_the_page(heading: str, first: str, table: dict[st
 
 def test_every_refusal_stands_in_the_page() -> None:
     """Reasons and their order are those of the code."""
-    assert _documented("Refusals", "reason") == [reason.value for reason in Refusal]
+    assert _documented("Refusals", "reason") == [
+        reason.value for reason in (*Refusal, *KeeperRefusal)
+    ]
 
 
 def test_every_cap_stands_in_the_page() -> None:

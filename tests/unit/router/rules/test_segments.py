@@ -12,7 +12,7 @@ from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.router.errors import SegmentError
 from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, crowded
 from packetcloud.router.rules.rule import Direction, InstalledRule, Match
-from packetcloud.router.rules.segment import TupleTable, load_segment
+from packetcloud.router.rules.segment import TupleTable, load_segment, open_segment
 from packetcloud.router.rules.segment_entries import entry_count
 from packetcloud.router.rules.segment_hash import HASH_MASK, SHIFT, Field, multipliers
 from packetcloud.router.rules.segment_layout import EMPTY, homes_of
@@ -220,6 +220,19 @@ def test_the_memory_of_a_closed_segment_is_given_back(tmp_path: Path) -> None:
     asked.segments[0].close()
     with pytest.raises(ValueError, match="released"):
         ask(asked, destination=name(7))
+
+
+def test_a_segment_is_looked_at_where_it_lies(tmp_path: Path) -> None:
+    """Opened instead of loaded it answers the same, and may be crowded; its head is checked."""
+    path = tmp_path / "segment"
+    write_segment(path, exact_rules(1000), {}, SECRET)
+    opened = open_segment(path)
+    assert numbers(ask(Table(1, [opened]), destination=name(999))) == [999]
+    assert crowded(segment(tmp_path, exact_rules(1000)), [opened]) == []
+    opened.close()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SegmentError, match="damaged"):
+        open_segment(path)
 
 
 @pytest.mark.parametrize("both", list(Direction))

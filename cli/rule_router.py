@@ -1,0 +1,295 @@
+"""`packetcloud rule install|list|show|withdraw`: the rules of a running router."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from packetcloud.chunk.names import GUID, SID
+from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.params import FILE, NameType, group
+from packetcloud.cli.router import DEFAULT_URL
+
+if TYPE_CHECKING:
+    from packetcloud.router.rules.schemas import Installation, Refusal, RuleEntry
+
+MAX_SHOWN_COUNT = 20
+"""Refused items in the table; JSON has those that the router lists."""
+MAX_LISTED_COUNT = 100
+"""Rules in the table unless more are asked for."""
+_DAY_S = 86_400
+_url = group(
+    click.option(
+        "--url", default=DEFAULT_URL, show_default=True, help="The router's management API."
+    ),
+    click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for answers."),
+)
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@_url
+@click.option("--dry-run", is_flag=True, help="Say what would become of it; change nothing.")
+@pass_output
+def install(output: Output, file: Path, url: str, timeout: float, dry_run: bool) -> ExitCode:
+    """Install the signed document of rules in FILE at a running router.
+
+    Returns when what was accepted is in force and lasts. Exit code 1 says that the document, or an
+    item of it, was refused.
+    """
+    return _bring(output, file, url, timeout, is_dry_run=dry_run)
+
+
+@click.command(name="list")
+@_url
+@click.option("--set", "set_name", help="Rules of this set.")
+@click.option("--signer", type=NameType(GUID), help="Rules that this key signed.")
+@click.option("--service", type=NameType(SID), help="Rules that lead to this service.")
+@click.option("--destination", type=NameType(GUID), help="Rules that name this destination.")
+@click.option("--name", help="Rules whose names begin so.")
+@click.option("--sets", is_flag=True, help="List the sets instead of the rules.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=MAX_LISTED_COUNT,
+    show_default=True,
+    help="Rules at most.",
+)
+@pass_output
+def list_rules(
+    output: Output,
+    url: str,
+    timeout: float,
+    set_name: str | None,
+    signer: GUID | None,
+    service: SID | None,
+    destination: GUID | None,
+    name: str | None,
+    sets: bool,
+    limit: int,
+) -> None:
+    """List the rules that are installed at a running router, with their hits."""
+    from itertools import islice
+
+    from packetcloud.router.rules.client import RuleClient
+
+    with RuleClient(url, timeout) as client:
+        if sets:
+            _show_sets(output, client)
+            return
+        given = {
+            "set": set_name,
+            "signer": signer.hex if signer is not None else None,
+            "service": service.hex if service is not None else None,
+            "destination": destination.hex if destination is not None else None,
+            "name": name,
+        }
+        filters = {key: value for key, value in given.items() if value is not None}
+        found = list(islice(client.rules(filters), limit + 1))
+    if len(found) > limit:
+        output.warn(f"there are more than {limit}; see them all with a larger --limit")
+    shown = found[:limit]
+    output.report(
+        [one.model_dump() for one in shown],
+        [
+            Table(
+                ("Set", "Name", "Service", "Mode", "By", "Hits"),
+                [
+                    (one.set, one.name, one.service[:8], _mode(one), _author(one), _hits(one))
+                    for one in shown
+                ],
+            )
+        ],
+    )
+
+
+@click.command()
+@click.argument("set_name", metavar="SET")
+@click.argument("name")
+@_url
+@click.option("--signer", type=NameType(GUID), help="Where several signers have such a set.")
+@pass_output
+def show(
+    output: Output, set_name: str, name: str, url: str, timeout: float, signer: GUID | None
+) -> None:
+    """Show the rule NAME of SET: what it says, what it did, and the document that it came with."""
+    from packetcloud.router.rules.client import RuleClient
+
+    with RuleClient(url, timeout) as client:
+        found = client.rule(set_name, name, signer.hex if signer is not None else None)
+    one = found.rule
+    facts: list[tuple[str, object]] = [
+        ("set", one.set),
+        ("name", one.name),
+        ("number", one.number),
+        ("signer", one.signer),
+        ("by the ISP", one.is_own),
+        ("mode", _mode(one)),
+        ("hits", one.hits),
+        ("shadow hits", one.shadow_hits),
+        ("serial of the set", found.serial),
+        ("document", found.evidence.document),
+        ("kept as", found.evidence.path),
+    ]
+    fields = [(key, _text(value)) for key, value in one.item.items() if key != "name"]
+    output.report(found.model_dump(), [Table(("", ""), facts), Table(("Field", "Value"), fields)])
+
+
+@click.command()
+@click.argument("set_name", metavar="SET")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--key", "key_file", type=FILE, required=True, help="Key file of the set's signer.")
+@_url
+@pass_output
+def withdraw(
+    output: Output,
+    set_name: str,
+    names: tuple[str, ...],
+    key_file: Path,
+    url: str,
+    timeout: float,
+) -> ExitCode:
+    """Withdraw rules of SET from a running router: those named, or all of them.
+
+    Makes the change, signs it for this router with the serial that comes next, and installs it.
+    """
+    import io
+
+    from packetcloud.chunk.identity import load_identity_file
+    from packetcloud.router.errors import RuleNotFoundError
+    from packetcloud.router.rules.client import RuleClient
+    from packetcloud.router.rules.document import Head, line_of
+    from packetcloud.router.rules.signed import sign_document
+    from packetcloud.router.status import fetch_status
+
+    identity = load_identity_file(key_file)
+    with RuleClient(url, timeout) as client:
+        _, sets = client.sets()
+    serials = [one.serial for one in sets if (one.set, one.signer) == (set_name, identity.guid.hex)]
+    if not serials:
+        raise RuleNotFoundError(
+            f"{url} has no set {set_name!r} by {identity.guid.hex}; see: packetcloud rule list "
+            "--sets"
+        )
+    router = GUID.from_hex(fetch_status(url, timeout).info.guid)
+    head = Head(
+        set_name,
+        serials[0] + 1,
+        frozenset({router.value}),
+        valid_until_s=float(int(time.time()) + _DAY_S),
+        replaces=not names,
+    )
+    body = head.to_bytes() + b"".join(line_of({"withdraw": name}) for name in names)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "withdrawal"
+        with path.open("wb") as target:
+            sign_document(io.BytesIO(body), identity, (), target)
+        return _bring(output, path, url, timeout)
+
+
+def _bring(
+    output: Output, file: Path, url: str, timeout: float, *, is_dry_run: bool = False
+) -> ExitCode:
+    from packetcloud.router.rules.client import RuleClient
+    from packetcloud.router.rules.schemas import Refusal
+
+    size = file.stat().st_size
+    with RuleClient(url, timeout) as client, output.progress() as progress:
+        task = progress.add_task("sent", total=size)
+
+        def moved(count: int) -> None:
+            words = "sent" if count < size else "being installed"
+            progress.update(task, completed=count, description=words)
+
+        answer = client.install(file, moved, is_dry_run=is_dry_run)
+    if isinstance(answer, Refusal):
+        return _show_refusal(output, answer)
+    return _show_installation(output, answer)
+
+
+def _show_refusal(output: Output, refusal: Refusal) -> ExitCode:
+    facts: list[tuple[str, object]] = [
+        ("refused", "the whole document"),
+        ("reason", refusal.reason),
+        ("detail", refusal.detail),
+    ]
+    output.report({"refused": refusal.model_dump()}, [Table(("", ""), facts)])
+    return ExitCode.NEGATIVE
+
+
+def _show_installation(output: Output, done: Installation) -> ExitCode:
+    facts: list[tuple[str, object]] = [
+        ("set", done.set),
+        ("signer", done.signer),
+        ("by the ISP", done.is_own),
+        ("accepted", done.accepted),
+        ("unchanged", done.unchanged),
+        ("withdrawn", done.withdrawn),
+        ("refused", done.refused),
+        ("version in force", done.version),
+        ("took", f"{done.duration_s:.2f} s"),
+    ]
+    if done.is_dry_run:
+        facts.insert(0, ("dry run", "nothing was changed"))
+    tables = [Table(("", ""), facts)]
+    refused = [one for one in done.items if one.result == "refused"]
+    if refused:
+        rows = [(one.item, one.name, one.reason, one.detail) for one in refused[:MAX_SHOWN_COUNT]]
+        tables.append(Table(("Item", "Name", "Refused", "Why"), rows))
+        if done.refused > len(rows):
+            counts = [(reason, count) for reason, count in sorted(done.reasons.items())]
+            tables.append(Table(("Refused in all", "Items"), counts))
+    output.report(done.model_dump(), tables)
+    return ExitCode.NEGATIVE if done.refused else ExitCode.FINE
+
+
+def _show_sets(output: Output, client: Any) -> None:
+    sums, sets = client.sets()
+    output.report(
+        {
+            "version": sums.version,
+            "active": sums.active,
+            "shadow": sums.shadow,
+            "suspended": sums.suspended,
+            "sets": [one.model_dump() for one in sets],
+        },
+        [
+            Table(
+                ("Set", "Signer", "By", "Serial", "Active", "Shadow", "State"),
+                [
+                    (
+                        one.set,
+                        one.signer,
+                        "ISP" if one.is_own else "third party",
+                        one.serial,
+                        one.active,
+                        one.shadow,
+                        "suspended" if one.is_suspended else "in force",
+                    )
+                    for one in sets
+                ],
+            )
+        ],
+    )
+
+
+def _mode(one: RuleEntry) -> str:
+    return "suspended" if one.is_suspended else one.mode
+
+
+def _author(one: RuleEntry) -> str:
+    return "ISP" if one.is_own else one.signer[:8]
+
+
+def _hits(one: RuleEntry) -> int:
+    return one.shadow_hits if one.mode == "shadow" else one.hits
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return str(value)

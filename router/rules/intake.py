@@ -1,0 +1,246 @@
+"""Takes the items of one document into the store, and says what became of each.
+
+All of it happens inside one change of the store, which the caller ends or undoes.
+Source: docs/decisions/0012; docs/reference/rules.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from packetcloud.router.rules.document import ItemError, Withdrawal
+from packetcloud.router.rules.pattern_book import PatternBook
+from packetcloud.router.rules.policy import RulePolicy
+from packetcloud.router.rules.refusals import KeeperRefusal, Refusal, Refused
+from packetcloud.router.rules.rule import InstalledRule, Mode, Rule
+from packetcloud.router.rules.segment_entries import entry_count
+from packetcloud.router.rules.store import RuleStore, StoredRule, StoredSet
+
+MAX_LISTED_COUNT = 1000
+"""Items that an answer lists: all of a short document, of a longer one those refused."""
+_BATCH_COUNT = 2000
+
+LineItem = tuple[str, Rule | Withdrawal | ItemError]
+"""The line of an item in its document, and the item."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the items."""
+
+    lists_all: bool
+    accepted: int = 0
+    unchanged: int = 0
+    withdrawn: int = 0
+    refused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    items: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, number: int, name: str, result: str, reason: str = "", text: str = "") -> None:
+        """Count an item, and list it if there is room."""
+        setattr(self, result, getattr(self, result) + 1)
+        if reason:
+            self.reasons[reason] += 1
+        if (self.lists_all or reason) and len(self.items) < MAX_LISTED_COUNT:
+            item = {"item": number, "name": name, "result": result}
+            self.items.append(item | {"reason": reason, "detail": text})
+
+    @property
+    def listed(self) -> str:
+        if self.lists_all:
+            return "all"
+        return "refused" if self.refused <= MAX_LISTED_COUNT else "some refused"
+
+
+class Room:
+    """How much more the store takes of one signer. A rule counts as its entries."""
+
+    def __init__(self, store: RuleStore, policy: RulePolicy, signer: bytes, is_own: bool) -> None:
+        totals, limits = store.totals(), policy.settings
+        left = [(limits.max_rules - totals.entries, "max_rules")]
+        if not is_own:
+            entries, _ = store.holdings(signer)
+            left += [
+                (limits.max_third_party_rules - totals.third_party, "max_third_party_rules"),
+                (limits.max_signer_rules - entries, "max_signer_rules"),
+            ]
+        self._least, self._limit = min(left)
+        self._taken = 0
+
+    def take(self, entries: int) -> str | None:
+        """Take room for so many more, or fewer; or say why there is none."""
+        if self._taken + entries > self._least and entries > 0:
+            left = max(self._least - self._taken, 0)
+            return f"it takes {entries} and {left} are left of [rules] {self._limit}"
+        self._taken += entries
+        return None
+
+
+class Intake:
+    """One document on its way into the store.
+
+    Args:
+        stored_set: the set that it changes, which has its id already.
+        document: id of the document in the store.
+        says_the_same: tells whether a rule that stands in the set with the same words says the
+            same, as its document may have said something else for all its rules.
+        refusal: says why the signer may not say a rule.
+    """
+
+    def __init__(
+        self,
+        store: RuleStore,
+        stored_set: StoredSet,
+        document: int,
+        room: Room,
+        patterns: PatternBook,
+        outcome: Outcome,
+        says_the_same: Callable[[StoredRule], bool],
+        refusal: Callable[[Rule], Refused | None],
+    ) -> None:
+        self.outcome = outcome
+        self.gone: list[int] = []
+        """Numbers of the rules that left."""
+        self._store = store
+        self._set = stored_set
+        self._document = document
+        self._room = room
+        self._patterns = patterns
+        self._says_the_same = says_the_same
+        self._refusal = refusal
+        self._names: set[str] = set()
+        self._count = 0
+
+    def take(self, items: Iterator[LineItem], *, replaces: bool) -> Iterator[InstalledRule]:
+        """Take all items; yield the rules that are new. Nothing is done beyond what is consumed.
+
+        Args:
+            replaces: rules of the set that no item names leave it.
+        """
+        while batch := list(islice(items, _BATCH_COUNT)):
+            yield from self._take_batch(batch)
+        if replaces:
+            rest = [
+                one for one in self._store.rules_of(self._set.id) if one.name not in self._names
+            ]
+            for one in rest:
+                self.outcome.note(0, one.name, "withdrawn")
+            self._remove(rest)
+
+    def _take_batch(self, batch: list[LineItem]) -> list[InstalledRule]:
+        there: dict[str, StoredRule] = {}
+        if self._set.rules:
+            names = [item.name for _, item in batch if item.name]
+            there = {one.name: one for one in self._store.named(self._set.id, names)}
+        outcome = self.outcome
+        gone: list[StoredRule] = []
+        new: list[tuple[str, Rule, int]] = []
+        for line, item in batch:
+            self._count += 1
+            before = there.get(item.name)
+            entries = 0
+            try:
+                entries = self._admit(item, before)
+            except _RefusedItemError as error:
+                outcome.note(self._count, item.name, "refused", error.reason, error.text)
+                continue
+            if not isinstance(item, Rule):
+                outcome.note(self._count, item.name, "unchanged" if before is None else "withdrawn")
+            elif before is not None and before.item == line and self._says_the_same(before):
+                outcome.note(self._count, item.name, "unchanged")
+                continue
+            else:
+                new.append((line, item, entries))
+                if outcome.lists_all:
+                    outcome.note(self._count, item.name, "accepted")
+                else:
+                    outcome.accepted += 1
+            if before is not None:
+                gone.append(before)
+        self._remove(gone)
+        return self._enter(new)
+
+    def _admit(self, item: Rule | Withdrawal | ItemError, before: StoredRule | None) -> int:
+        """Take name and room for an item; return its entries.
+
+        Raises:
+            _RefusedItemError: the item is refused.
+        """
+        name, names = item.name, self._names
+        if isinstance(item, ItemError):
+            # In a set that becomes exactly this document the rule of that name stays as it is.
+            names.add(name)
+            raise _RefusedItemError(KeeperRefusal.WRONG_FIELD, item.text)
+        if name in names:
+            text = "an item of that name stands further up"
+            raise _RefusedItemError(KeeperRefusal.REPEATED, text)
+        names.add(name)
+        freed = before.entries if before is not None else 0
+        if isinstance(item, Withdrawal):
+            self._room.take(-freed)
+            return 0
+        refused = self._refusal(item)
+        if refused is not None:
+            raise _RefusedItemError(refused.reason, refused.text)
+        entries = entry_count(item.match)
+        problem = self._room.take(entries - freed)
+        if problem is not None:
+            raise _RefusedItemError(KeeperRefusal.TOO_MANY_RULES, problem)
+        if item.match.patterns:
+            problem = self._patterns.take(item.match.patterns)
+            if problem is not None:
+                self._room.take(freed - entries)
+                raise _RefusedItemError(KeeperRefusal.TOO_MANY_PATTERNS, problem)
+        return entries
+
+    def _remove(self, rules: list[StoredRule]) -> None:
+        if rules:
+            self._store.remove_rules(rules)
+            self.gone += [one.number for one in rules]
+
+    def _enter(self, new: list[tuple[str, Rule, int]]) -> list[InstalledRule]:
+        if not new:
+            return []
+        first = self._store.take_numbers(len(new))
+        stored, uses, installed = [], [], []
+        shadows = total = 0
+        of_set = self._set
+        for number, (line, rule, entries) in enumerate(new, first):
+            is_shadow = rule.mode is Mode.SHADOW
+            shadows += is_shadow
+            total += entries
+            until_s = rule.valid_until_s if rule.valid_until_s != math.inf else None
+            stored.append(
+                StoredRule(
+                    number,
+                    of_set.id,
+                    rule.name,
+                    rule.service.value,
+                    is_shadow,
+                    until_s,
+                    entries,
+                    self._document,
+                    line,
+                )
+            )
+            if rule.match.patterns:
+                uses += [(number, self._patterns.number(one)) for one in {*rule.match.patterns}]
+            installed.append(InstalledRule(number, of_set.name, of_set.signer, of_set.is_own, rule))
+        self._store.put_rules(stored)
+        self._store.put_pattern_uses(uses)
+        self._store.add_counts(of_set.id, len(new), shadows, total)
+        return installed
+
+
+class _RefusedItemError(Exception):
+    """An item is refused."""
+
+    def __init__(self, reason: Refusal | KeeperRefusal, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text

@@ -1,0 +1,274 @@
+"""Fillers of the caps of the keeper of rules. Source: router/caps.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from packetcloud.chunk.identity import Identity
+from packetcloud.router.errors import RulesUnavailableError, RuleUploadError
+from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
+from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT, KeeperLink
+from packetcloud.router.rules.uploads import MAX_UPLOADS_COUNT, Uploads
+from packetcloud.router.settings import RuleSettings
+from tests.unit.caps.filled import Filled, fills
+from tests.unit.router.rules.keeping import POLICY, Kept, head
+from tests.unit.router.rules.rule_documents import ISP, TENANT, grant, rule_record
+
+FEW = 6
+OTHER = Identity(bytes(31) + b"\x55")
+
+
+@contextlib.contextmanager
+def _kept(**limits: int) -> Iterator[Kept]:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = RuleSettings(frozenset({ISP.guid}), **limits)  # type: ignore[arg-type]
+        kept = Kept(Path(folder), replace(POLICY, settings=settings))
+        yield kept
+        kept.close()
+
+
+def _refused(answers: list[dict[str, Any]], reason: str) -> int:
+    return sum(one["outcome"]["reasons"].get(reason, 0) for one in answers)
+
+
+def _of_rules(limit: str, signer: Identity, others: Identity) -> Filled:
+    """One rule a document until there are too many; then a document of another signer."""
+    with _kept(**{limit: FEW}) as kept:
+
+        def install(number: int) -> dict[str, Any]:
+            return kept.install(
+                rule_record(name=f"r{number}"),
+                head=head(serial=number + 1),
+                signer=signer,
+                grants=[grant()],
+            )
+
+        first = [install(number) for number in range(FEW)]
+        at_cap = kept.keeper.store.totals().entries
+        more = [install(number) for number in range(FEW, 2 * FEW)]
+        beyond = kept.keeper.store.totals().entries
+        if others is signer:
+            other = kept.install({"withdraw": "r0"}, head=head(serial=98), signer=signer)
+            goes_on = other["outcome"]["withdrawn"] == 1
+        else:
+            other = kept.install(
+                rule_record(name="x", destination=others.guid.hex), head=head("x"), signer=others
+            )
+            goes_on = other["outcome"]["accepted"] == 1
+        for name, one in (("test", signer), ("x", others)):
+            kept.install(head=head(name, 99, replaces=True), signer=one)
+        return Filled(
+            FEW,
+            at_cap,
+            _refused(first, "too many rules"),
+            beyond,
+            _refused(more, "too many rules"),
+            goes_on,
+            kept.keeper.store.totals().entries,
+        )
+
+
+@fills("router", "rules")
+def rules() -> Filled:
+    """The ISP's own; what is withdrawn still is."""
+    return _of_rules("max_rules", ISP, ISP)
+
+
+@fills("router", "rules of third parties")
+def third_party_rules() -> Filled:
+    """The ISP still finds room."""
+    return _of_rules("max_third_party_rules", TENANT, ISP)
+
+
+@fills("router", "rules of one third party")
+def signer_rules() -> Filled:
+    """Another third party still finds room."""
+    return _of_rules("max_signer_rules", TENANT, OTHER)
+
+
+def _of_patterns(limit: str, signer: Identity) -> Filled:
+    with _kept(**{limit: FEW}) as kept:
+
+        def install(number: int, **more: Any) -> dict[str, Any]:
+            return kept.install(
+                rule_record(name=f"r{number}", **more),
+                head=head(serial=number + 1),
+                signer=signer,
+                grants=[grant()],
+            )
+
+        first = [install(number, patterns={"text": f"word{number}"}) for number in range(FEW)]
+        at_cap = len(kept.keeper.store.used_patterns())
+        numbers = range(FEW, 2 * FEW)
+        more = [install(number, patterns={"text": f"word{number}"}) for number in numbers]
+        beyond = len(kept.keeper.store.used_patterns())
+        other = install(50, patterns={"text": "word1"})
+        kept.install(head=head(serial=99, replaces=True), signer=signer)
+        return Filled(
+            FEW,
+            at_cap,
+            _refused(first, "too many patterns"),
+            beyond,
+            _refused(more, "too many patterns"),
+            other["outcome"]["accepted"] == 1,
+            len(kept.keeper.store.used_patterns()),
+        )
+
+
+@fills("router", "payload patterns")
+def patterns() -> Filled:
+    """Of the ISP; a rule with a pattern that is there already is taken."""
+    return _of_patterns("max_patterns", ISP)
+
+
+@fills("router", "payload patterns of one third party")
+def signer_patterns() -> Filled:
+    return _of_patterns("max_signer_patterns", TENANT)
+
+
+def _of_sets(cap: int, signer: Identity, others: Identity) -> Filled:
+    """All sets but the last stand in the store already: to sign so many takes minutes."""
+    with _kept() as kept:
+        store = kept.keeper.store
+        with store.change():
+            document = store.put_document(b"d" * 32, 1, 0.0, head().to_bytes())
+            for number in range(cap - 1):
+                store.put_set(signer.guid.value, f"s{number}", 1, signer is ISP, document)
+
+        def install(name: str, serial: int = 1) -> dict[str, Any]:
+            return kept.install(
+                rule_record(name="r"), head=head(name, serial), signer=signer, grants=[grant()]
+            )
+
+        last = install("last")
+        at_cap = store.sets_count()
+        more = [install(f"more{number}") for number in range(3)]
+        beyond = store.sets_count()
+        if others is signer:
+            other = install("s0", 2)
+        else:
+            other = kept.install(rule_record(name="r"), head=head("theirs"), signer=others)
+        too_many = [one.get("refusal", {}).get("reason") == "too many sets" for one in more]
+        return Filled(
+            cap, at_cap, "refusal" in last, beyond, sum(too_many),
+            other["outcome"]["accepted"] == 1, 0,
+        )  # fmt: skip
+
+
+@fills("router", "sets of rules")
+def sets() -> Filled:
+    """A set that is known is changed still."""
+    return _of_sets(MAX_SETS_COUNT, ISP, ISP)
+
+
+@fills("router", "sets of rules of one third party")
+def signer_sets() -> Filled:
+    """The ISP still makes sets."""
+    return _of_sets(MAX_SIGNER_SETS_COUNT, TENANT, ISP)
+
+
+async def _until_told(first: bytes, told: asyncio.Event) -> AsyncIterator[bytes]:
+    yield first
+    await told.wait()
+
+
+@fills("router", "documents of rules on their way in")
+def documents() -> Filled:
+    """Clients that do not come to an end; when one does, the next is taken."""
+
+    async def fill(folder: Path) -> Filled:
+        uploads, told = Uploads(folder, 1 << 20), asyncio.Event()
+
+        async def bring() -> bool:
+            try:
+                async with uploads.receive(_until_told(b"x", told)):
+                    return True
+            except RuleUploadError:
+                return False
+
+        running = [asyncio.create_task(bring()) for _ in range(MAX_UPLOADS_COUNT)]
+        await asyncio.sleep(0.01)
+        at_cap, counted = uploads.open_count, uploads.refused_count
+        more = [await bring() for _ in range(3)]
+        beyond = uploads.open_count
+        told.set()
+        whole = await asyncio.gather(*running)
+        goes_on = all(whole) and await bring() and not any(more)
+        return Filled(
+            MAX_UPLOADS_COUNT, at_cap, counted, beyond, uploads.refused_count, goes_on,
+            uploads.open_count,
+        )  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(fill(Path(folder)))
+
+
+@fills("router", "bytes of a document of rules")
+def document_bytes() -> Filled:
+    """A document of full size is taken; of a larger one nothing stays."""
+    cap = 3 << 20
+
+    async def pieces(size: int) -> AsyncIterator[bytes]:
+        for start in range(0, size, 1 << 16):
+            yield bytes(min(1 << 16, size - start))
+
+    async def fill(folder: Path) -> Filled:
+        uploads = Uploads(folder, cap)
+
+        async def bring(size: int) -> int:
+            try:
+                async with uploads.receive(pieces(size)) as path:
+                    return path.stat().st_size
+            except RuleUploadError:
+                return 0
+
+        at_cap = await bring(cap)
+        counted = uploads.refused_count
+        beyond = await bring(cap + 1)
+        left = sum(path.stat().st_size for path in (folder / "uploads").iterdir())
+        return Filled(
+            cap, at_cap, counted, beyond, uploads.refused_count, await bring(1) == 1, left
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(fill(Path(folder)))
+
+
+class _SilentWriter:
+    """The way to a keeper that answers nothing."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+
+@fills("router", "requests to the keeper of rules")
+def requests() -> Filled:
+    """A keeper that answers nothing until it ends."""
+
+    async def fill() -> Filled:
+        link = KeeperLink(Path("absent"), lambda: 0.0, dict, lambda state: None)
+        link._writer = _SilentWriter()  # type: ignore[assignment]
+        asked = [
+            asyncio.create_task(link.request({"do": "ask"})) for _ in range(MAX_REQUESTS_COUNT)
+        ]
+        await asyncio.sleep(0)
+        at_cap, counted = len(link._waiting), link.refused_count
+        more = await asyncio.gather(
+            *(link.request({"do": "ask"}) for _ in range(3)), return_exceptions=True
+        )
+        beyond = len(link._waiting)
+        link.kill()
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        told = all(isinstance(end, RulesUnavailableError) for end in [*ends, *more])
+        return Filled(
+            MAX_REQUESTS_COUNT, at_cap, counted, beyond, link.refused_count, told,
+            len(link._waiting),
+        )  # fmt: skip
+
+    return asyncio.run(fill())

@@ -1,0 +1,431 @@
+"""The keeper's logic without its process: what is installed is in force, across restarts too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from packetcloud.router.rules import table_files
+from packetcloud.router.rules.document import line_of
+from packetcloud.router.settings import RuleSettings
+from tests.unit.router.rules.keeping import POLICY, Kept, head
+from tests.unit.router.rules.rule_documents import (
+    DAY_S,
+    ISP,
+    NOW_S,
+    OWNER,
+    SERVICE,
+    STRANGER,
+    TENANT,
+    body_of,
+    grant,
+    rule_record,
+    signed,
+)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    keeper = Kept(tmp_path)
+    yield keeper
+    keeper.close()
+
+
+def test_a_set_is_in_force_and_stays(kept: Kept) -> None:
+    """What was answered as accepted decides about chunks, and does after a restart."""
+    answer = kept.install(rule_record(name="a"), rule_record(name="b", priority=7))
+    assert answer["outcome"]["accepted"] == 2
+    assert kept.names_for() == {"b"}
+    version = kept.version
+    kept.close()
+    kept.open()
+    assert kept.version == version
+    assert kept.names_for() == {"b"}
+
+
+def test_a_set_joins_item_by_item(kept: Kept) -> None:
+    """A namesake is replaced, a rule that says the same stays as it is, others are left alone."""
+    kept.install(rule_record(name="a"), rule_record(name="b"))
+    numbers = {one.rule.name: one.number for one in kept.installed()}
+    answer = kept.install(
+        rule_record(name="a", priority=3),
+        rule_record(name="b"),
+        {"withdraw": "c"},
+        head=head(serial=2),
+    )
+    outcome = answer["outcome"]
+    assert (outcome["accepted"], outcome["unchanged"], outcome["withdrawn"]) == (1, 2, 0)
+    after = {one.rule.name: one.number for one in kept.installed()}
+    assert after["b"] == numbers["b"] and after["a"] > max(numbers.values())
+    assert kept.names_for() == {"a"}
+    kept.install({"withdraw": "a"}, head=head(serial=3))
+    assert kept.names_for() == {"b"}
+
+
+def test_words_that_mean_something_else_are_a_change(kept: Kept) -> None:
+    """The same line under another head is another rule."""
+    kept.install(rule_record(name="a"))
+    answer = kept.install(
+        rule_record(name="a"), head=head(serial=2, valid_until_s=NOW_S + 2 * DAY_S)
+    )
+    assert answer["outcome"]["accepted"] == 1
+    (rule,) = kept.installed()
+    assert rule.rule.valid_until_s == NOW_S + 2 * DAY_S
+
+
+def test_a_set_that_replaces_is_exactly_its_document(kept: Kept) -> None:
+    """Rules that it does not name leave; the namesake of an item that is refused stays."""
+    kept.install(rule_record(name="a"), rule_record(name="b"), rule_record(name="c"))
+    answer = kept.install(
+        rule_record(name="a", priority=1),
+        rule_record(name="b", priority="high"),
+        head=head(serial=2, replaces=True),
+    )
+    outcome = answer["outcome"]
+    assert (outcome["accepted"], outcome["withdrawn"], outcome["refused"]) == (1, 1, 1)
+    assert {one.rule.name for one in kept.installed()} == {"a", "b"}
+
+
+def test_each_item_is_answered_by_itself(kept: Kept) -> None:
+    """One bad item costs only itself, and the answer says which and why."""
+    answer = kept.install(
+        rule_record(name="a"), rule_record(name="b", size_min=-1), b"{\n", rule_record(name="a")
+    )
+    assert [(one["item"], one["name"], one["result"], one["reason"])
+            for one in answer["outcome"]["items"]] == [
+        (1, "a", "accepted", ""),
+        (2, "b", "refused", "wrong field"),
+        (3, "", "refused", "wrong field"),
+        (4, "a", "refused", "repeated"),
+    ]  # fmt: skip
+    assert answer["outcome"]["reasons"] == {"wrong field": 2, "repeated": 1}
+    assert kept.names_for() == {"a"}
+
+
+def test_an_old_document_is_refused_also_when_its_set_is_gone(kept: Kept) -> None:
+    """Serials outlive the rules of a set, and restarts."""
+    first = signed(body_of(rule_record(name="a"), head=head(serial=1)))
+    kept.install_file(first)
+    assert kept.install_file(first)["refusal"]["reason"] == "replayed"
+    kept.install({"withdraw": "a"}, head=head(serial=5))
+    kept.close()
+    kept.open()
+    again = signed(body_of(rule_record(name="a"), head=head(serial=5)))
+    for document in (first, again):
+        assert kept.install_file(document)["refusal"]["reason"] == "replayed"
+    assert kept.names_for() == set()
+
+
+def test_sets_of_the_same_name_are_their_signers(kept: Kept) -> None:
+    """A third party can neither take nor change the set of another by its name."""
+    kept.install(rule_record(name="a"))
+    theirs = kept.install(
+        rule_record(name="a", destination=TENANT.guid.hex, priority=9), signer=TENANT
+    )
+    assert theirs["outcome"]["accepted"] == 1
+    assert kept.names_for() == {"a"} == kept.names_for(TENANT.guid.value)
+    kept.install({"withdraw": "a"}, head=head(serial=2), signer=TENANT)
+    assert kept.names_for() == {"a"} and kept.names_for(TENANT.guid.value) == set()
+
+
+def test_what_is_refused_leaves_nothing_behind(kept: Kept) -> None:
+    """A set of which nothing is accepted takes no room: a stranger cannot fill the store."""
+    answer = kept.install(rule_record(name="a"), signer=STRANGER)
+    assert answer["outcome"]["reasons"] == {"no proof": 1}
+    assert kept.keeper.store.sets() == [] and kept.version == 0
+    assert [*(kept.folder / "documents").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text.replace(b'"priority":1', b'"priority":2'), "forged"),
+        (lambda text: text.split(b"\n", 1)[1], "unsigned"),
+        (lambda _text: b"", "unsigned"),
+        (lambda text: text.replace(b'"grants"', b'"grant"', 1), "unreadable"),
+    ],
+)
+def test_a_document_that_is_not_the_signers_changes_nothing(
+    kept: Kept, change: object, reason: str
+) -> None:
+    """Forged, unsigned, none at all: refused as a whole."""
+    document = signed(body_of(rule_record(name="a", priority=1), head=head()))
+    answer = kept.install_file(change(document))  # type: ignore[operator]
+    assert answer["refusal"]["reason"] == reason
+    assert kept.version == 0 and kept.names_for() == set()
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(kept: Kept) -> None:
+    """Its answer is that of the installation that follows."""
+    records = (rule_record(name="a"), rule_record(name="b", size_min=-1))
+    tried = kept.install(*records, is_dry_run=True)["outcome"]
+    assert kept.version == 0 and kept.keeper.store.sets() == []
+    done = kept.install(*records)["outcome"]
+    assert tried == done | {"is_dry_run": True}
+
+
+def test_a_proven_rule_of_a_tenant_holds(kept: Kept) -> None:
+    """A grant of the destination's key is enough for a service that is open to everybody."""
+    answer = kept.install(rule_record(name="t"), signer=TENANT, grants=[grant()])
+    assert answer["outcome"]["accepted"] == 1
+    assert kept.names_for() == {"t"}
+
+
+def test_rules_that_lead_to_a_service_no_longer_open_are_proven_again(kept: Kept) -> None:
+    """Also when the config changed while the router was down; the service's own grant counts."""
+    service_grant = grant(SERVICE, names=(SERVICE.sid.value,))
+    kept.install(rule_record(name="open"), signer=TENANT, grants=[grant()])
+    granted = head("granted")
+    kept.install(
+        rule_record(name="granted"), head=granted, signer=TENANT, grants=[grant(), service_grant]
+    )
+    kept.close()
+    kept.policy = replace(POLICY, open_services=frozenset())
+    kept.open()
+    assert {one.rule.name for one in kept.installed()} == {"granted"}
+    assert kept.names_for() == {"granted"}
+
+
+def test_rules_of_a_withdrawn_isp_key_are_out_of_force_until_it_is_back(kept: Kept) -> None:
+    """They are kept, count towards the limits, and come back without being installed again."""
+    kept.install(rule_record(name="a"))
+    withdrawn = replace(POLICY, settings=RuleSettings())
+    kept.configure(withdrawn)
+    assert kept.names_for() == set()
+    assert kept.keeper.store.totals().suspended == 1
+    answer = kept.install(rule_record(name="a"), head=head(serial=2))
+    assert answer["refusal"]["reason"] == "other owner"
+    kept.configure(POLICY)
+    assert kept.names_for() == {"a"}
+
+
+def test_patterns_are_found(kept: Kept) -> None:
+    """Rules with patterns of several documents share one scanner; it grows with them."""
+    kept.install(rule_record(name="a", patterns={"text": "one"}))
+    kept.install(rule_record(name="b", patterns={"text": "two"}, priority=1), head=head("other"))
+    assert kept.names_for(payload=b"one") == {"a"}
+    assert kept.names_for(payload=b"one two") == {"b"}
+    assert kept.names_for(payload=b"three") == set()
+
+
+def test_patterns_of_rules_that_went_are_numbered_anew(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The places in the scanner come free again, and rules find their patterns afterwards."""
+    monkeypatch.setattr("packetcloud.router.rules.pattern_book.FEW_DEAD_COUNT", 2)
+    for number in range(4):
+        kept.install(
+            rule_record(name="a", patterns={"text": f"word{number}"}),
+            rule_record(name="b", patterns={"text": "stays"}, priority=-1),
+            head=head(serial=number + 1),
+        )
+    assert len(kept.keeper.store.patterns()) == 5
+    kept.load(kept.keeper.tidy(kept.version))
+    assert len(kept.keeper.store.patterns()) == 2
+    assert kept.names_for(payload=b"word3") == {"a"}
+    assert kept.names_for(payload=b"word2 stays") == {"b"}
+
+
+def test_ended_rules_are_removed_in_time(kept: Kept) -> None:
+    """They match no more at their end, can be looked at for an hour, and then are gone."""
+    kept.install(rule_record(name="a"))
+    kept.now_s = NOW_S + DAY_S + 1
+    assert kept.names_for() == set()
+    kept.load(kept.keeper.tidy(kept.version))
+    assert len(kept.installed()) == 1
+    kept.now_s += 3600
+    kept.load(kept.keeper.tidy(kept.version))
+    assert kept.installed() == [] and kept.keeper.store.totals().entries == 0
+
+
+def test_small_changes_are_merged(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many changes there were, few files are asked, and no others lie about."""
+    monkeypatch.setattr(table_files, "MAX_WITHDRAWN_COUNT", 8)
+    for serial in range(1, 41):
+        kept.install(
+            rule_record(name=f"r{serial % 13}", priority=serial),
+            *([{"withdraw": f"r{(serial + 5) % 13}"}] if serial % 3 == 0 else []),
+            head=head(serial=serial),
+        )
+        kept.names_for()
+    files = kept.keeper.store.files()
+    assert len([one for one in files if one.kind == "segment"]) <= 3
+    kept.keeper.tidy(kept.version)
+    assert {path.name for path in (kept.folder / "tables").iterdir()} == {one.name for one in files}
+
+
+@pytest.mark.parametrize("harm", ["cut", "bit", "gone"])
+@pytest.mark.parametrize("kind", ["segment", "scanner", "withdrawn"])
+def test_a_damaged_file_is_made_anew(
+    kept: Kept, caplog: pytest.LogCaptureFixture, kind: str, harm: str
+) -> None:
+    """At the start, with a warning; never without the rules."""
+    for number in range(20):
+        kept.install(
+            rule_record(name=f"r{number}", patterns={"text": "x"}), head=head(serial=number + 1)
+        )
+    kept.install({"withdraw": "r19"}, head=head(serial=21))
+    names = kept.names_for(payload=b"x")
+    (path,) = sorted((kept.folder / "tables").glob(f"*.{kind}"))[:1]
+    kept.close()
+    data = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        at = len(data) // 2
+        path.write_bytes(
+            data[:at] if harm == "cut" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        )
+    kept.open()
+    assert "compiled anew" in caplog.text
+    assert kept.names_for(payload=b"x") == names == {"r0"}
+
+
+def test_files_that_the_router_may_still_load_stay(kept: Kept) -> None:
+    """Until the router has a later version in force."""
+    first = kept.install(rule_record(name="a"))["state"]
+    path = kept.folder / "upload"
+    for serial in range(2, 6):
+        path.write_bytes(signed(body_of(rule_record(name="a", priority=serial),
+                                        head=head(serial=serial))))  # fmt: skip
+        last = kept.keeper.install(path, is_dry_run=False, in_force=first["version"])["state"]
+    kept.load(first)
+    kept.load(last)
+    kept.keeper.tidy(kept.version)
+    names = {path.name for path in (kept.folder / "tables").iterdir()}
+    assert names == {one["name"] for one in last["files"]}
+
+
+def test_evidence_is_kept_as_long_as_rules_go_back_to_it(kept: Kept) -> None:
+    """The signed document lies in the folder, byte for byte, until nothing refers to it."""
+    document = signed(body_of(rule_record(name="a"), head=head()))
+    kept.install_file(document)
+    (path,) = (kept.folder / "documents").iterdir()
+    assert path.read_bytes() == document
+    kept.install(rule_record(name="a", priority=1), head=head(serial=2))
+    kept.now_s += 2 * DAY_S
+    kept.keeper.tidy(kept.version)
+    (left,) = (kept.folder / "documents").iterdir()
+    assert left != path
+
+
+@pytest.mark.parametrize(
+    ("limits", "signer", "allowed"),
+    [
+        ({"max_rules": 5}, ISP, 5),
+        ({"max_third_party_rules": 4}, TENANT, 4),
+        ({"max_signer_rules": 6}, TENANT, 6),
+    ],
+)
+def test_no_more_rules_than_allowed(
+    tmp_path: Path, limits: dict[str, int], signer: object, allowed: int
+) -> None:
+    """At the cap all are accepted, one more is refused, and withdrawing makes room."""
+    settings = RuleSettings(frozenset({ISP.guid}), **limits)  # type: ignore[arg-type]
+    kept = Kept(tmp_path, replace(POLICY, settings=settings))
+    for number in range(allowed + 1):
+        answer = kept.install(
+            rule_record(name=f"r{number}"),
+            head=head(serial=number + 1),
+            signer=signer,  # type: ignore[arg-type]
+            grants=[grant()],
+        )
+        is_over = number == allowed
+        assert answer["outcome"]["accepted"] == (not is_over)
+    assert answer["outcome"]["reasons"] == {"too many rules": 1}
+    answer = kept.install(
+        {"withdraw": "r0"},
+        rule_record(name="new"),
+        head=head(serial=99),
+        signer=signer,  # type: ignore[arg-type]
+        grants=[grant()],
+    )
+    assert (answer["outcome"]["withdrawn"], answer["outcome"]["accepted"]) == (1, 1)
+    kept.close()
+
+
+def test_a_rule_counts_as_its_entries(tmp_path: Path) -> None:
+    """One rule of many names takes as much room as many rules of one."""
+    settings = RuleSettings(frozenset({ISP.guid}), max_rules=10)
+    kept = Kept(tmp_path, replace(POLICY, settings=settings))
+    names = [f"{number:040x}" for number in range(1, 12)]
+    assert kept.install(rule_record(destination=names))["outcome"]["refused"] == 1
+    answer = kept.install(rule_record(destination=names[:10]), head=head(serial=2))
+    assert answer["outcome"]["accepted"] == 1
+    kept.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "signer"), [({"max_patterns": 3}, ISP), ({"max_signer_patterns": 3}, TENANT)]
+)
+def test_no_more_patterns_than_allowed(
+    tmp_path: Path, limits: dict[str, int], signer: object
+) -> None:
+    """At the cap all are accepted, one more is refused; the same pattern again is no more."""
+    settings = RuleSettings(frozenset({ISP.guid}), **limits)  # type: ignore[arg-type]
+    kept = Kept(tmp_path, replace(POLICY, settings=settings))
+    texts = ["one", "two", "three", "two", "four"]
+    results = [
+        kept.install(
+            rule_record(name=f"r{number}", patterns={"text": text}),
+            head=head(serial=number + 1),
+            signer=signer,  # type: ignore[arg-type]
+            grants=[grant()],
+        )["outcome"]
+        for number, text in enumerate(texts)
+    ]
+    assert [one["accepted"] for one in results] == [1, 1, 1, 1, 0]
+    assert results[-1]["reasons"] == {"too many patterns": 1}
+    kept.close()
+
+
+def test_a_document_cannot_have_patterns_checked_without_end(tmp_path: Path) -> None:
+    """Beyond what its signer may have none is looked at: each takes a millisecond."""
+    settings = RuleSettings(frozenset({ISP.guid}), max_signer_patterns=3)
+    kept = Kept(tmp_path, replace(POLICY, settings=settings))
+    records = [
+        rule_record(name=f"r{number}", patterns={"text": f"word{number}"}) for number in range(9)
+    ]
+    outcome = kept.install(*records, signer=TENANT, grants=[grant()])["outcome"]
+    assert (outcome["accepted"], outcome["refused"]) == (3, 6)
+    assert "different patterns in one document" in outcome["items"][-1]["detail"]
+    kept.close()
+
+
+def test_sets_of_a_third_party_are_few(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their serials are kept for ever, so there is a cap; known sets go on."""
+    monkeypatch.setattr("packetcloud.router.rules.installer.MAX_SIGNER_SETS_COUNT", 2)
+    for name, expected in (("a", None), ("b", None), ("c", "too many sets")):
+        answer = kept.install(
+            rule_record(name="r"), head=head(name), signer=TENANT, grants=[grant()]
+        )
+        assert answer.get("refusal", {}).get("reason") == expected
+    again = kept.install(rule_record(name="s"), head=head("a", 2), signer=TENANT, grants=[grant()])
+    assert again["outcome"]["accepted"] == 1
+
+
+def test_numbers_are_never_used_again(kept: Kept) -> None:
+    """Also those of rules that went, over restarts."""
+    seen: set[int] = set()
+    for serial in range(1, 6):
+        kept.install(rule_record(name="a", priority=serial), head=head(serial=serial))
+        (rule,) = kept.installed()
+        assert rule.number not in seen
+        seen.add(rule.number)
+        kept.close()
+        kept.open()
+
+
+def test_a_long_document_lists_what_was_refused(kept: Kept) -> None:
+    """Of more than a thousand items only those refused are listed, the rest is counted."""
+    records = [
+        line_of(rule_record(name=f"r{number}", priority=0 if number % 2 else "x"))
+        for number in range(1200)
+    ]
+    outcome = kept.install(*records)["outcome"]
+    assert outcome["listed"] == "refused"
+    assert len(outcome["items"]) == outcome["refused"] == outcome["accepted"] == 600
+    assert OWNER.guid.value and kept.names_for() == {"r1"}
