@@ -395,6 +395,7 @@ ROOM = Room(
         "routes:Routes._names": "the names of the config",
         "offline_explanation": "what a command was given in files",
         "rules.explain": "what `rule explain` shows of one chunk, one item for each rule",
+        "rules.explain_store": "rules that come near one chunk, at most `MAX_NEAR_COUNT`",
         "rules.explain_schemas": "answers of the management API, made for one request",
         "rules.figures": "their keys are reasons",
         "rules.installer": "what is answered about one document",
