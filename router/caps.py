@@ -11,7 +11,7 @@ from packetcloud.chunk.names import GUID_ZERO, NA, SID_ZERO
 from packetcloud.router.attachment import MAX_FLOWS_COUNT
 from packetcloud.router.custody import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
 from packetcloud.router.flow import MAX_VISIT_COUNT
-from packetcloud.router.late_rules import MAX_KINDS_COUNT
+from packetcloud.router.late_rules import MAX_KINDS_COUNT, MAX_LONG_CONTESTS_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
@@ -240,6 +240,15 @@ CAPS = (
         ("late_rules:LateRules.flows",),
     ),
     Cap(
+        "long contests laid out",
+        MAX_LONG_CONTESTS_COUNT,
+        "contests",
+        "one for each service with many rules about size or payload; 200 KB for a thousand rules",
+        "all are forgotten and laid out again, a millisecond for a thousand rules",
+        "`LateContests.forgotten_count`",
+        ("late_rules:LateContests._long",),
+    ),
+    Cap(
         "names of services in the count of drops",
         MAX_DROPPING_NAMES_COUNT,
         "names",
@@ -387,8 +396,8 @@ ROOM = Room(
         "custody:CustodyBook.expired": "its keys are reasons",
         "late_rules:LateAnswer._contests": "one for each contest of an answer",
         "late_rules:LateAnswer._shadow_contests": "one for each contest of an answer",
-        "late_rules:_LateContest._by_pattern": "one item for each rule of an answer",
-        "late_rules:_LateContest._others": "one item for each rule of an answer",
+        "late_rules:LateContest._by_pattern": "one item for each rule of a contest",
+        "late_rules:LateContest._others": "one item for each rule of a contest",
         "redial:Redial._targets": "the neighbours of the config",
         "routes:Routes._routers": "the neighbours of the config",
         "routes:Routes._by_na": "the routes of the config",
