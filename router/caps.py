@@ -14,6 +14,7 @@ from packetcloud.router.flow import MAX_VISIT_COUNT
 from packetcloud.router.late_rules import MAX_KINDS_COUNT, MAX_LONG_CONTESTS_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
+from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT
 from packetcloud.router.rules.number_counts import MAX_PAGES_COUNT
@@ -355,6 +356,22 @@ CAPS = (
         "a thirty-second of what third parties have",
         "refused `too many sets`",
         f'{_DOCUMENTS}{{reason="too many sets"}}',
+    ),
+    Cap(
+        "rules that name the same",
+        MAX_RULES_PER_KEY_COUNT,
+        "rules",
+        "a flow asks about each of them: 2 ms",
+        "refused `crowded`",
+        f'{_DOCUMENTS}{{reason="crowded"}}',
+    ),
+    Cap(
+        "rules that name nothing",
+        MAX_UNNAMED_COUNT,
+        "rules",
+        "they are the ISP's, and made ready for all flows at once",
+        "refused `crowded`",
+        f'{_DOCUMENTS}{{reason="crowded"}}',
     ),
     Cap(
         "documents of rules on their way in",
