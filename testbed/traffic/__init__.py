@@ -8,4 +8,5 @@
 - `sender`    `python -m packetcloud.testbed.traffic.sender`
 - `connector` `python -m packetcloud.testbed.traffic.connector`: handshakes, one after the other
 - `receiver`  `python -m packetcloud.testbed.traffic.receiver`
+- `rule_traffic` which of many rules traffic meets
 """
