@@ -12,7 +12,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ROOMS := chunk host services router domain_controller cloudlet testbed cli
-BENCHES := hop path service chunks loss fairness
+BENCHES := hop path service chunks loss fairness rules
 WORKERS ?= 2
 
 .PHONY: demo test check lint types unit bench clean venv

@@ -4,7 +4,8 @@
 - `output`     tables, JSON, notes and progress bars; the exit codes
 - `params`     types of values on the command line, and options as a group
 - `bars`       progress bars of files on their way
-- `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack`
+- `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules`
+- `bench_rules` what the last of these prints
 - `bench_run`  what those have in common: options, the run, its report
 - `captures`   `packetcloud chunk capture|replay`
 - `chunk`      `packetcloud chunk decode`

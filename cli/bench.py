@@ -13,7 +13,7 @@ from packetcloud.cli.params import EMULATOR, FiniteRange
 
 @click.group()
 def bench() -> None:
-    """Measure hop, path, service, small chunks and bad links against their peers.
+    """Measure hop, path, service, small chunks, bad links and rules against their peers.
 
     Root: network namespaces and veth pairs of our own, removed afterwards. Without root: loopback.
     """
@@ -373,6 +373,58 @@ def attack(
         ]
         tables.append(Table(("cap", "most", "limit"), used, "Caps under a hostile neighbour"))
     return finish(output, options, document, tables)
+
+
+@bench.command()
+@_options(4, 5)
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(("lookups", "patterns", "install", "path")),
+    multiple=True,
+    help="What to measure; may be given more than once. [default: all]",
+)
+@click.option(
+    "--rules",
+    "sizes",
+    type=click.IntRange(100, 10_000_000),
+    multiple=True,
+    help="Header rules to look up; may be given more than once. [default: 100 to 10 million]",
+)
+@click.option(
+    "--patterns",
+    "patterns",
+    type=click.IntRange(10, 10_000),
+    multiple=True,
+    help="Payload patterns; may be given more than once. [default: 10 100 1000 10000]",
+)
+@click.option(
+    "--installed",
+    type=click.IntRange(100, 10_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Header rules to install, and of the path.",
+)
+@pass_output
+def rules(
+    output: Output,
+    /,
+    parts: tuple[str, ...],
+    sizes: tuple[int, ...],
+    patterns: tuple[int, ...],
+    installed: int,
+    **options: Any,
+) -> ExitCode:
+    """Header rules by the million against nftables and Open vSwitch, patterns, changes."""
+    from packetcloud.cli.bench_rules import rules_tables
+    from packetcloud.testbed.bench.rule_lookups import SIZES
+    from packetcloud.testbed.bench.rule_patterns import COUNTS
+    from packetcloud.testbed.bench.rules import PARTS, RulesPlan, bench_rules
+
+    plan = RulesPlan(parts or PARTS, sizes or SIZES, patterns or COUNTS, installed)
+    with _running(output, options) as (timing, progress):
+        document = bench_rules(plan, timing, progress)
+    return _finish(output, options, document, rules_tables(document))
 
 
 _UNDER_ATTACK = ("goodput_before_gbps", "goodput_during_gbps", "goodput_kept", "target_cores")

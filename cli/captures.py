@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _POINTS = ("taken", "task", "verdict", "left", "ended")
 _MAX_SNAP_BYTES = 4 << 20
+_QUESTION_LIMIT_S = 10.0
 
 
 def _sample(context: click.Context, option: click.Parameter, text: str) -> int:
@@ -37,6 +38,7 @@ def _sample(context: click.Context, option: click.Parameter, text: str) -> int:
 @click.option(
     "--sid", metavar="HEX", callback=name_start, help="Only chunks that ask for this service."
 )
+@click.option("--rule", metavar="SET/NAME", help="Only those for which this rule decided.")
 @click.option(
     "--point",
     "points",
@@ -79,6 +81,7 @@ def capture(
     source: str | None,
     destination: str | None,
     sid: str | None,
+    rule: str | None,
     points: tuple[str, ...],
     only_failures: bool,
     sample: int,
@@ -106,6 +109,7 @@ def capture(
         "source": source,
         "destination": destination,
         "sid": sid,
+        "rule": _rule_number(url, rule) if rule is not None else None,
         "sample": sample,
         "count": count,
         "seconds": seconds,
@@ -136,6 +140,17 @@ def capture(
             "bytes": size,
         }
     )
+
+
+def _rule_number(url: str, text: str) -> int:
+    """Ask the router which number a rule has."""
+    from packetcloud.router.rules.client import RuleClient
+
+    set_name, slash, name = text.partition("/")
+    if not slash:
+        raise click.BadParameter(f"{text!r}: expected SET/NAME", param_hint="--rule")
+    with RuleClient(url, _QUESTION_LIMIT_S) as client:
+        return client.rule(set_name, name, None).rule.number
 
 
 @click.command()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from packetcloud.router.rules.explain_schemas import Explanation, RuleFinding
 
 _STYLES = {"decides": "green", "would decide": "cyan", "missed": "dim", "outranked": "yellow"}
-_LIVE_SNAP_BYTES = 4 << 20
+_LIVE_SNAP_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Noun:
 NOUNS = {
     "bench": Noun(
         "packetcloud.cli.bench:bench",
-        "Measure hop, path, service, small chunks and bad links against their peers.",
+        "Measure hop, path, service, small chunks, bad links and rules against their peers.",
     ),
     "chunk": Noun(
         "packetcloud.cli.chunk:chunk",

@@ -11,9 +11,10 @@ from packetcloud.chunk.names import GUID_ZERO, NA, SID_ZERO
 from packetcloud.router.attachment import MAX_FLOWS_COUNT
 from packetcloud.router.custody_book import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
 from packetcloud.router.flow import MAX_VISIT_COUNT
-from packetcloud.router.late_rules import MAX_KINDS_COUNT
+from packetcloud.router.late_rules import MAX_KINDS_COUNT, MAX_LONG_CONTESTS_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
+from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT
 from packetcloud.router.rules.number_counts import MAX_PAGES_COUNT
@@ -240,6 +241,15 @@ CAPS = (
         ("late_rules:LateRules.flows",),
     ),
     Cap(
+        "long contests laid out",
+        MAX_LONG_CONTESTS_COUNT,
+        "contests",
+        "one for each service with many rules about size or payload; 200 KB for a thousand rules",
+        "all are forgotten and laid out again, a millisecond for a thousand rules",
+        "`LateContests.forgotten_count`",
+        ("late_rules:LateContests._long",),
+    ),
+    Cap(
         "names of services in the count of drops",
         MAX_DROPPING_NAMES_COUNT,
         "names",
@@ -348,6 +358,22 @@ CAPS = (
         f'{_DOCUMENTS}{{reason="too many sets"}}',
     ),
     Cap(
+        "rules that name the same",
+        MAX_RULES_PER_KEY_COUNT,
+        "rules",
+        "a flow asks about each of them: 2 ms",
+        "refused `crowded`",
+        f'{_DOCUMENTS}{{reason="crowded"}}',
+    ),
+    Cap(
+        "rules that name nothing",
+        MAX_UNNAMED_COUNT,
+        "rules",
+        "they are the ISP's, and made ready for all flows at once",
+        "refused `crowded`",
+        f'{_DOCUMENTS}{{reason="crowded"}}',
+    ),
+    Cap(
         "documents of rules on their way in",
         MAX_UPLOADS_COUNT,
         "documents",
@@ -387,14 +413,15 @@ ROOM = Room(
         "custody_book:CustodyBook.expired": "its keys are reasons",
         "late_rules:LateAnswer._contests": "one for each contest of an answer",
         "late_rules:LateAnswer._shadow_contests": "one for each contest of an answer",
-        "late_rules:_LateContest._by_pattern": "one item for each rule of an answer",
-        "late_rules:_LateContest._others": "one item for each rule of an answer",
+        "late_rules:LateContest._by_pattern": "one item for each rule of a contest",
+        "late_rules:LateContest._others": "one item for each rule of a contest",
         "redial:Redial._targets": "the neighbours of the config",
         "routes:Routes._routers": "the neighbours of the config",
         "routes:Routes._by_na": "the routes of the config",
         "routes:Routes._names": "the names of the config",
         "offline_explanation": "what a command was given in files",
         "rules.explain": "what `rule explain` shows of one chunk, one item for each rule",
+        "rules.explain_store": "rules that come near one chunk, at most `MAX_NEAR_COUNT`",
         "rules.explain_schemas": "answers of the management API, made for one request",
         "rules.figures": "their keys are reasons",
         "rules.installer": "what is answered about one document",

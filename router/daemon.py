@@ -88,7 +88,7 @@ class RouterDaemon(MultiService):
         self.rules = RuleService(
             reactor.seconds, config, self.core.install_rules, self.core.rule_counts.of
         )
-        self.state = LiveState(self.core, node, config, reactor.seconds, self.rules)
+        self.state = LiveState(self.core, node, config, reactor.seconds, self.rules, time.time)
         redial = Redial(settings.guid, settings.neighbours, reactor.seconds())
         self.hop = HopService(reactor, node, config.file.router.listen, redial)
         self.management = ManagementService(config.file.router.control_listen, self.state)

@@ -6,6 +6,7 @@ A property test holds both together. Source: docs/how-to/explain-a-chunk.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from packetcloud.chunk.dissect import header_fields
@@ -17,8 +18,8 @@ from packetcloud.chunk.reasons import Reason
 from packetcloud.router.core import RouterCore
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow
-from packetcloud.router.rules.explain_schemas import Explanation, VisitStep
-from packetcloud.router.rules.rule import Question
+from packetcloud.router.rules.explain_schemas import Explanation, RulesReport, VisitStep
+from packetcloud.router.rules.rule import Action, Question
 from packetcloud.router.service_pool import Service
 from packetcloud.router.settings import FailPolicy
 
@@ -91,11 +92,26 @@ def explain_visit(core: RouterCore, asked: AskedChunk, now: float) -> Explanatio
         told.steps.append(_step(core, step.service, header, flow.hash, number, now))
     told.beyond = flow.beyond.hex() if flow.beyond is not None else None
     told.next_hop = _next_hop(core, flow)
-    if flow.tally is not None and flow.tally.unhosted_count:
-        told.notes.append(
-            f"{flow.tally.unhosted_count} rules lead to services that are not at this cloudlet"
-        )
     return told
+
+
+def add_rules(told: Explanation, report: RulesReport, winners: Mapping[str, Sequence[str]]) -> None:
+    """Add what the rules say, and which of them leads to each step.
+
+    Args:
+        winners: set, name and action of the rule that decides, by the SID of the service.
+    """
+    told.rules = report
+    steps = {step.service: step for step in told.steps}
+    for sid, (set_name, name, action) in winners.items():
+        if action != Action.VISIT:
+            continue
+        if sid in steps:
+            steps[sid].rule = f"{set_name}/{name}"
+        elif told.refused is None:
+            told.notes.append(
+                f"rule {set_name}/{name} leads to service {sid}, which is not at this cloudlet"
+            )
 
 
 def _ingress_of(core: RouterCore, guid: GUID) -> Ingress:

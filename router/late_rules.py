@@ -20,58 +20,96 @@ MAX_KINDS_COUNT = 16
 """Kinds of chunks of one flow that are remembered, about 600 bytes each. Sources choose payloads,
 so a full memory is emptied; what was forgotten costs a look at the flow's rules."""
 
+LONG_COUNT = 16
+"""Contests with more rules are laid out once for all flows."""
+MAX_LONG_CONTESTS_COUNT = 64
+"""About 200 KB for each thousand rules. When there are more all are laid out again as they come."""
+
 _Kind = tuple[int, frozenset[int]]
 Winners = tuple[Contender | None, ...]
 """Who decides in each contest; None: no rule about that service matches."""
 
 
-class _LateContest:
+class LateContest:
     """One contest, laid out so that rules whose patterns were not found are not looked at."""
 
-    __slots__ = ("_by_pattern", "_contenders", "_others")
+    __slots__ = ("_by_pattern", "_others", "bounds", "contest", "patterns")
 
     def __init__(self, contest: Contest) -> None:
-        self._contenders = contest.contenders
+        self.contest = contest
         self._others: list[int] = []
         """Places of the rules without patterns."""
         self._by_pattern: dict[int, list[int]] = {}
+        sizes: set[int] = set()
         for place, one in enumerate(contest.contenders):
-            if one.late is None or not one.late.patterns:
+            late = one.late
+            if late is None:
                 self._others.append(place)
                 continue
-            for number in one.late.patterns:
+            sizes.add(late.size_min)
+            sizes.add(late.size_max + 1)
+            if not late.patterns:
+                self._others.append(place)
+            for number in late.patterns:
                 self._by_pattern.setdefault(number, []).append(place)
+        self.bounds = frozenset(sizes)
+        self.patterns = frozenset(self._by_pattern)
 
     def winner(self, payload_bytes: int, found: Set[int]) -> Contender | None:
         """As `Contest.winner`. O(rules without patterns, and with one that was found)."""
+        contenders = self.contest.contenders
         places = set(self._others)
         for number in found:
             places.update(self._by_pattern.get(number, ()))
         for place in sorted(places):
-            one = self._contenders[place]
+            one = contenders[place]
             if one.late is None or one.late.holds(payload_bytes, found):
                 return one
         return None
 
 
+class LateContests:
+    """The long contests of one version of the rules: tables give one and the same to many flows."""
+
+    def __init__(self) -> None:
+        self.forgotten_count = 0
+        """How often there were too many."""
+        self._long: dict[int, LateContest] = {}
+        """By the identity of the contest, which each of them keeps alive."""
+
+    @property
+    def count(self) -> int:
+        return len(self._long)
+
+    def forget(self) -> None:
+        """Begin anew, with other rules."""
+        self._long.clear()
+
+    def of(self, contest: Contest) -> LateContest:
+        """Return a contest laid out. O(its rules) when it comes first, a millisecond for 1000."""
+        if len(contest.contenders) <= LONG_COUNT:
+            return LateContest(contest)
+        known = self._long.get(id(contest))
+        if known is None:
+            if len(self._long) >= MAX_LONG_CONTESTS_COUNT:
+                self.forgotten_count += 1
+                self._long.clear()
+            known = self._long[id(contest)] = LateContest(contest)
+        return known
+
+
 class LateAnswer:
-    """An answer with late rules, worked out for as many flows as have it. O(rules)."""
+    """An answer with late rules, laid out."""
 
     __slots__ = ("_bounds", "_contests", "_shadow_contests", "answer", "patterns")
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, known: LateContests) -> None:
         self.answer = answer
-        self._contests = [_LateContest(one) for one in answer.contests]
-        self._shadow_contests = [_LateContest(one) for one in answer.shadow_contests]
-        lates = [
-            one.late
-            for contest in answer.contests + answer.shadow_contests
-            for one in contest.contenders
-            if one.late is not None
-        ]
-        self.patterns = frozenset(number for late in lates for number in late.patterns)
-        sizes = {late.size_min for late in lates} | {late.size_max + 1 for late in lates}
-        self._bounds = sorted(sizes)
+        self._contests = [known.of(one) for one in answer.contests]
+        self._shadow_contests = [known.of(one) for one in answer.shadow_contests]
+        both = self._contests + self._shadow_contests
+        self.patterns = _union([one.patterns for one in both])
+        self._bounds = sorted(_union([one.bounds for one in both]))
 
     def kind(self, payload_bytes: int, found: Set[int]) -> _Kind:
         """Return what decides about a chunk."""
@@ -124,3 +162,8 @@ def winners_of(contests: Sequence[Contest]) -> Winners:
     return tuple(
         next((one for one in contest.contenders if one.late is None), None) for contest in contests
     )
+
+
+def _union(sets: list[frozenset[int]]) -> frozenset[int]:
+    some = [one for one in sets if one]
+    return some[0] if len(some) == 1 else frozenset().union(*some)

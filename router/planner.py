@@ -22,7 +22,13 @@ from packetcloud.chunk.reasons import Reason
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, Patch, is_report, plan_visit
 from packetcloud.router.forward import Forwarder
-from packetcloud.router.late_rules import LateAnswer, LateRules, Winners, winners_of
+from packetcloud.router.late_rules import (
+    LateAnswer,
+    LateContests,
+    LateRules,
+    Winners,
+    winners_of,
+)
 from packetcloud.router.layout import HeaderLayout
 from packetcloud.router.rule_counts import RuleCounts, deciders, tally_of
 from packetcloud.router.rules.answer import Answer, RuleTable
@@ -78,12 +84,14 @@ class FlowPlanner:
         self.rules_epoch = 0
         """Grows with every installation: flows of an earlier one are decided again."""
         self._last_late: LateAnswer | None = None
+        self._late_contests = LateContests()
 
     def install(self, rules: RuleTable | None) -> None:
         """Decide by these rules from now on."""
         self.rules = rules
         self.rules_epoch += 1
         self._last_late = None
+        self._late_contests.forget()
 
     def configure(self, settings: RouterSettings) -> None:
         """Take new settings; flows made before are the caller's to forget."""
@@ -239,7 +247,7 @@ class FlowPlanner:
             return known
         if not answer.is_late:
             return None
-        self._last_late = LateAnswer(answer)
+        self._last_late = LateAnswer(answer, self._late_contests)
         return self._last_late
 
     def _ask(self, header: ChunkHeader, flow: Flow, now: float) -> Answer:

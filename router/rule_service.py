@@ -23,9 +23,11 @@ from packetcloud.router.errors import (
 )
 from packetcloud.router.rules.answer import RuleTable
 from packetcloud.router.rules.api import DocumentRefusedError
+from packetcloud.router.rules.explain_store import RulesQuestion
 from packetcloud.router.rules.figures import RuleFigures
 from packetcloud.router.rules.keeper_link import KeeperLink
 from packetcloud.router.rules.policy import policy_of
+from packetcloud.router.rules.rule import Question
 from packetcloud.router.rules.schemas import (
     Installation,
     Refusal,
@@ -36,6 +38,7 @@ from packetcloud.router.rules.schemas import (
 from packetcloud.router.rules.segment import Segment
 from packetcloud.router.rules.store import StoredFile
 from packetcloud.router.rules.table_files import LoadedTable, load_table
+from packetcloud.router.rules.table_numbers import numbers_of
 from packetcloud.router.rules.uploads import Uploads
 
 _log = logging.getLogger("packetcloud.router")
@@ -177,6 +180,20 @@ class RuleService:
         return RuleSetPage(
             version=self._figures.version, **await self._ask("sets", cursor=cursor, limit=limit)
         )
+
+    async def explain(self, question: Question, now_s: float, *, has_payload: bool) -> Message:
+        """Return what the rules say about a chunk, and who decides. Raises: RulesUnavailableError.
+
+        Args:
+            now_s: seconds since 1970.
+            has_payload: else its payload stands for one that is not known.
+        """
+        segments = self._loaded.table.segments if self._loaded is not None else ()
+        numbers = frozenset(numbers_of(segments, question))
+        asked = RulesQuestion(numbers, question, has_payload, now_s)
+        told = await self._ask("explain", **asked.to_json())
+        told["report"]["version"] = self._figures.version
+        return told
 
     async def _tidy_now_and_then(self) -> None:
         """Let the keeper remove what ended a while ago."""

@@ -15,10 +15,15 @@ from packetcloud.router.capture_file import CaptureWriter
 from packetcloud.router.capture_stream import CaptureResponse
 from packetcloud.router.config import ConfigFile, RouterConfig
 from packetcloud.router.core import RouterCore
-from packetcloud.router.explanation import AskedChunk, explain_visit
+from packetcloud.router.errors import RulesUnavailableError
+from packetcloud.router.explanation import AskedChunk, add_rules, explain_visit, question_of
 from packetcloud.router.metrics import RouterCollector
 from packetcloud.router.rule_service import RuleService
-from packetcloud.router.rules.explain_schemas import ExplainQuestion, Explanation
+from packetcloud.router.rules.explain_schemas import (
+    ExplainQuestion,
+    Explanation,
+    RulesReport,
+)
 from packetcloud.router.rules.metrics import RuleCollector
 from packetcloud.router.schemas import (
     CaptureQuery,
@@ -37,6 +42,7 @@ class LiveState:
 
     Args:
         seconds: the monotonic clock that the core is driven with.
+        wall_s: seconds since 1970.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class LiveState:
         config: RouterConfig,
         seconds: Callable[[], float],
         rules: RuleService,
+        wall_s: Callable[[], float],
     ) -> None:
         self.configuration = config
         self.rules = rules
@@ -55,6 +62,7 @@ class LiveState:
         self._core = core
         self._node = node
         self._seconds = seconds
+        self._wall_s = wall_s
         self._started_at = seconds()
         self._captures_count = 0
         self.registry = CollectorRegistry()
@@ -126,7 +134,17 @@ class LiveState:
         if question.payload is not None:
             payload = base64.b64decode(question.payload)
         asked = AskedChunk(bytes.fromhex(question.header), GUID.from_hex(question.ingress), payload)
-        return explain_visit(self._core, asked, self._seconds())
+        told = explain_visit(self._core, asked, self._seconds())
+        if self.rules.is_on and told.chunk:
+            try:
+                found = await self.rules.explain(
+                    question_of(asked), self._wall_s(), has_payload=payload is not None
+                )
+            except RulesUnavailableError as error:
+                told.notes.append(f"the rules are not explained: {error}")
+            else:
+                add_rules(told, RulesReport(**found["report"]), found["winners"])
+        return told
 
     def _hop_stats(self) -> dict[str, int]:
         return self._node.stats() if self.address is not None else {}

@@ -12,6 +12,7 @@
 - `meter`           CPU and memory of those over time
 - `daemons`         our own daemons, as an experiment runs them
 - `sampled`         where a program spends its CPU time
+- `lagged`          when a program's event loop is late
 - `machine`         what the figures were measured on
 - `peers`           the programs we compare with
 - `traffic`         our own senders and receivers, one process each

@@ -28,7 +28,17 @@ CAP_NET_ADMIN = 12
 WANTED_BUFFER_BYTES = 8 << 20
 """Eight full chunks may wait in the kernel while Python is busy: no loss in a pause of 6 ms at
 10 Gbit/s."""
-COMMANDS = ("ip", "ethtool", "iperf3", "socat", "haproxy", "nginx", "tcpdump")
+COMMANDS = (
+    "ip",
+    "ethtool",
+    "iperf3",
+    "socat",
+    "haproxy",
+    "nginx",
+    "nft",
+    "ovs-vswitchd",
+    "tcpdump",
+)
 MODULES = ("grpc", "matplotlib")
 LXD_SOCKETS = (
     Path("/var/snap/lxd/common/lxd/unix.socket"),

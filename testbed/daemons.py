@@ -38,6 +38,15 @@ class ServiceEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesEntry:
+    """The rules of a router."""
+
+    folder: Path
+    isp_key: str
+    """Public key of who signs the ISP's own, hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
 class RouterPlan:
     """What goes into a router's config file. Port 0: the system chooses one."""
 
@@ -48,6 +57,7 @@ class RouterPlan:
     """More keys of its [router] table."""
     private_links: Sequence[str] = ("127.0.0.0/8",)
     """Where its services are; a service says the same, a host does not."""
+    rules: RulesEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,9 @@ def router_config(plan: RouterPlan, name: str, key_file: Path) -> str:
         lines += ["", "[[service]]", f'sid = "{entry.sid}"', f'name = "{entry.name}"']
         lines += [f'fail_policy = "{entry.fail_policy}"']
         lines += [f"{key} = {value}" for key, value in entry.settings.items()]
+    if plan.rules is not None:
+        lines += ["", "[rules]", f'path = "{plan.rules.folder}"']
+        lines += [f'isp_keys = ["{plan.rules.isp_key}"]']
     return "\n".join(lines) + "\n"
 
 

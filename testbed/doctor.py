@@ -14,7 +14,12 @@ from packetcloud.testbed.capabilities import WANTED_BUFFER_BYTES, Capabilities
 
 OLDEST_PYTHON = (3, 11)
 _MIB = 1 << 20
-_PACKAGES = {"ip": "iproute2", "nginx": "nginx-light"}
+_PACKAGES = {
+    "ip": "iproute2",
+    "nginx": "nginx-light",
+    "nft": "nftables",
+    "ovs-vswitchd": "openvswitch-switch",
+}
 """apt packages whose name is not the command's."""
 _MODULE_COSTS = {"grpc": "no gRPC peer in bench service", "matplotlib": "no plots from bench"}
 

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = ("twisted", "numpy", "pycryptodome", "cryptography", "zstandard", "grpcio", "uvloop")
+PACKAGES = (
+    "twisted",
+    "numpy",
+    "pycryptodome",
+    "cryptography",
+    "zstandard",
+    "grpcio",
+    "uvloop",
+    "hyperscan",
+    "google-re2",
+)
 _ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -41,6 +41,7 @@ Why they decide so:
 
 - `explain`         rules that come near a chunk, and what became of each
 - `explain_report`  the same as an answer
+- `explain_store`   the keeper's part of it
 - `explain_schemas` questions and answers of the management API
 - `explain_client`  asks a running router
 - `rule_files`      rules in force if a router had taken these files

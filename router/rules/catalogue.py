@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from packetcloud.router.rules.evidence import Evidence
+from packetcloud.router.rules.explain_store import explain_from_store
 from packetcloud.router.rules.reread import Rereader
 from packetcloud.router.rules.store import RuleStore, StoredRule, StoredSet
 
@@ -35,6 +36,8 @@ class Catalogue:
         match question["what"]:
             case "rules":
                 return self.rules(question["filters"], question["cursor"], question["limit"])
+            case "explain":
+                return explain_from_store(self._store, question)
             case "rule":
                 return self.rule(question["set"], question["name"], question["signer"])
             case _:

@@ -23,7 +23,7 @@ def crowded(
 ) -> list[int]:
     """Return the numbers of the rules of `newest` whose key has too many rules in all.
 
-    The keeper refuses these and writes the segment without them.
+    The keeper refuses their document.
 
     Args:
         withdrawn: do not count.

@@ -9,7 +9,11 @@ from pydantic import ValidationError
 
 from packetcloud.chunk.names import GUID
 from packetcloud.router.errors import RouterUnreachableError
-from packetcloud.router.rules.explain_schemas import ExplainQuestion, Explanation
+from packetcloud.router.rules.explain_schemas import (
+    MAX_EXPLAINED_PAYLOAD_BYTES,
+    ExplainQuestion,
+    Explanation,
+)
 
 _LIMIT_S = 30.0
 
@@ -23,9 +27,14 @@ def ask_router(
 ) -> Explanation:
     """Return what the router at `url` says.
 
+    Args:
+        payload: without it, or if it is larger than a question may be, no pattern is found.
+
     Raises:
         RouterUnreachableError: no answer, or it says no; the text has its reason.
     """
+    if payload is not None and len(payload) > MAX_EXPLAINED_PAYLOAD_BYTES:
+        payload = None
     encoded = base64.b64encode(payload).decode() if payload is not None else None
     question = ExplainQuestion(header=head.hex(), payload=encoded, ingress=ingress.hex)
     advice = "is the router running, and is this its [router] control_listen?"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-MAX_EXPLAINED_PAYLOAD_BYTES = 4 << 20
-"""Of the payload that comes with a question."""
+MAX_EXPLAINED_PAYLOAD_BYTES = 1 << 20
+"""Of the payload that comes with a question: read on the router's loop, some milliseconds."""
 MAX_FINDINGS_COUNT = 1000
 """Rules of one answer; those that match come before those that miss."""
 Hex20 = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
@@ -22,10 +23,16 @@ class ExplainQuestion(BaseModel):
     payload: str | None = Field(
         None,
         max_length=MAX_EXPLAINED_PAYLOAD_BYTES * 4 // 3 + 4,
-        pattern="^[A-Za-z0-9+/]*={0,2}$",
-        description="In base64; without it no pattern is found.",
+        description="In base64, 1 MiB at most; without it no pattern is found.",
     )
     ingress: Hex20 = Field(description="GUID of the neighbour that it comes from.")
+
+    @field_validator("payload")
+    @classmethod
+    def _is_base64(cls, value: str | None) -> str | None:
+        if value is not None:
+            base64.b64decode(value, validate=True)
+        return value
 
 
 class RuleFinding(BaseModel):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
 from packetcloud.router.rules.errors import RulesRefusedError
 from packetcloud.router.rules.evidence import Evidence
 from packetcloud.router.rules.intake import (
@@ -141,6 +142,8 @@ class Installer:
             raise NothingInstalled
         if outcome.accepted or outcome.withdrawn:
             files = self._store.files()
+            if segment.rules:
+                self._refuse_crowding(its_set, self._tables.crowded(files, segment, intake.gone))
             grown = self._tables.grown(files, segment if segment.rules else None, intake.gone)
             if patterns.has_new:
                 grown += self._tables.write_scanner(patterns.patterns)
@@ -183,6 +186,18 @@ class Installer:
         if not is_own and of_signer >= MAX_SIGNER_SETS_COUNT:
             text = f"{of_signer} sets are of this signer; use one of them"
             _refuse(KeeperRefusal.TOO_MANY_SETS, text)
+
+    def _refuse_crowding(self, its_set: StoredSet, crowded: list[int]) -> None:
+        """Raises: RulesRefusedError."""
+        if crowded:
+            rows = self._store.rules_of(its_set.id)
+            name = next(one.name for one in rows if one.number == crowded[0])
+            _refuse(
+                KeeperRefusal.CROWDED,
+                f"{name!r} and {len(crowded) - 1} more of its rules would make it over "
+                f"{MAX_RULES_PER_KEY_COUNT} that name the same, or over {MAX_UNNAMED_COUNT} that "
+                "name nothing; one rule may have many names and many patterns",
+            )
 
     def _says_the_same(self, document: SignedDocument) -> Callable[[StoredRule], bool]:
         reader = Rereader(self._store)

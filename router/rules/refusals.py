@@ -58,6 +58,8 @@ class KeeperRefusal(StrEnum):
     """The same for payload patterns."""
     TOO_MANY_SETS = "too many sets"
     """The same for sets."""
+    CROWDED = "crowded"
+    """Too many rules name the same; a flow would have to ask about each of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from packetcloud.router.errors import PatternError, SegmentError
 from packetcloud.router.rules.answer import Scanner
+from packetcloud.router.rules.crowding import crowded
 from packetcloud.router.rules.patterns import compile_scanner, load_scanner
 from packetcloud.router.rules.rule import InstalledRule, Pattern
-from packetcloud.router.rules.segment import Segment, load_segment
+from packetcloud.router.rules.segment import Segment, load_segment, open_segment
 from packetcloud.router.rules.segment_writer import merge_segments, write_segment
 from packetcloud.router.rules.store import StoredFile
 from packetcloud.router.rules.table import Table
@@ -33,6 +34,9 @@ RATIO = 8
 MAX_WITHDRAWN_COUNT = 8192
 """More are taken out of the segments: each question looks a number up, and a set of so many is made
 in a third of a millisecond."""
+PAUSE_S = 0.0005
+"""Between two steps of making a table ready. The loop gets the interpreter then; if nothing were
+waited for, this thread would mostly have it again before the loop woke."""
 _HEAD = struct.Struct("<8sI")
 _MAGIC = {"withdrawn": b"PCGONE\x00\x01", "scanner": b"PCSCAN\x00\x01"}
 
@@ -108,6 +112,24 @@ class TableFiles:
             return []
         return segments + self._write_withdrawn(withdrawn)
 
+    def crowded(
+        self, files: Sequence[StoredFile], new: StoredFile, gone: Iterable[int]
+    ) -> list[int]:
+        """Return the numbers of the new rules whose key too many have then; see `crowding`."""
+        withdrawn = {*gone}
+        opened: list[Segment] = []
+        try:
+            for one in files:
+                if one.kind == Kind.SEGMENT:
+                    opened.append(open_segment(self._folder / one.name))
+                elif one.kind == Kind.WITHDRAWN:
+                    withdrawn |= load_withdrawn(self._folder / one.name)
+            opened.append(open_segment(self._folder / new.name))
+            return crowded(opened[-1], opened[:-1], withdrawn)
+        finally:
+            for segment in opened:
+                segment.close()
+
     def _merged(self, files: Sequence[StoredFile], withdrawn: set[int]) -> list[StoredFile]:
         segments = [load_segment(self._folder / one.name) for one in files]
         try:
@@ -173,7 +195,7 @@ def load_table(
     parts = _load(folder / FOLDER, files, before.segments if before is not None else {})
     table = Table(version, [*parts.segments.values()], parts.withdrawn, parts.scanner)
     for _ in table.prepare(now_s):
-        time.sleep(0)  # others run in between
+        time.sleep(PAUSE_S)
     return LoadedTable(table, parts.segments)
 
 

@@ -23,6 +23,12 @@
 - `handshakes`     50 of them over a link that loses and alters packets
 - `changes`        a link that changes under a transfer
 - `outages`        a file over a link that goes dark
+- `rules`          many header rules and payload patterns
+- `rule_lookups`   header rules by number, ours and the peers', interleaved
+- `rule_questions` what a router asks of its rules, timed
+- `rule_patterns`  payload inspection, and expressions that hurt
+- `rule_install`   installing and withdrawing under a stream of chunks
+- `rule_path`      throughput with rules against without
 - `link_trial`     one sender over one emulated link, second by second
 - `report`         what every report starts with
 - `plot`           the PNG

@@ -5,6 +5,7 @@ Source: docs/reference/bench.md, "path".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,14 @@ from packetcloud.testbed.bench.report import Document, begin_document
 from packetcloud.testbed.bench.rounds import Contender, Progress, Timing, best, ratio
 from packetcloud.testbed.bench.scene import LOOPBACK_ADDRESS, Scene, path_scene
 from packetcloud.testbed.bench.trial import Trial, make_trial
-from packetcloud.testbed.daemons import Command, Router, RouterPlan, ServiceEntry, start_router
+from packetcloud.testbed.daemons import (
+    Command,
+    Router,
+    RouterPlan,
+    RulesEntry,
+    ServiceEntry,
+    start_router,
+)
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.links import LinkMode
 from packetcloud.testbed.meter import Meter
@@ -39,11 +47,15 @@ class OurPath:
     scene: Scene
     load: Load = field(default_factory=Load)
     name: str = "ours"
+    rules: RulesEntry | None = None
+    """Rules that were installed before."""
 
     def run(self, timing: Timing) -> Trial:
         with Children() as children:
             private_links = ANYWHERE if self.load.is_open else ()
-            router = router_on_centre(children, self.scene, private_links=private_links)
+            router = router_on_centre(
+                children, self.scene, private_links=private_links, rules=self.rules
+            )
             ends = attach_ends(children, self.scene, router, self.load, timing)
             assert ends.sender is not None and ends.receiver is not None
             with Meter([ends.sender, router.child, ends.receiver]) as meter:
@@ -51,6 +63,7 @@ class OurPath:
             sent, received = ends.finish()
             check_conservation(sent, received, router)
             rss = [rss_bytes for _, rss_bytes in meter.rss_series(router.child.name)]
+            more = {"payloads_scanned": _payloads_scanned(router)} if self.rules else {}
             return make_trial(
                 window,
                 meter,
@@ -58,7 +71,17 @@ class OurPath:
                 router_rss_max_bytes=max(rss),
                 sender=sent,
                 receiver=received,
+                **more,
             )
+
+
+def _payloads_scanned(router: Router) -> int:
+    """Return how many payloads a router with rules has looked at for patterns."""
+    text = router.get("/metrics").decode()
+    found = re.search(r"^packetcloud_router_payloads_scanned_total (\S+)$", text, re.MULTILINE)
+    if found is None:
+        raise ChildError("the router's metrics do not say how many payloads were scanned")
+    return int(float(found[1]))
 
 
 def bench_path(
@@ -92,10 +115,13 @@ def router_on_centre(
     services: Sequence[ServiceEntry] = (),
     command: Command = packetcloud_command,
     private_links: Sequence[str] = (),
+    rules: RulesEntry | None = None,
 ) -> Router:
     """Start the router on the scene's centre, listening on every link."""
     host = LOOPBACK_ADDRESS if scene.is_loopback else ANY_ADDRESS
-    plan = RouterPlan((host, scene.port()), (LOOPBACK_ADDRESS, 0), services, {}, private_links)
+    plan = RouterPlan(
+        (host, scene.port()), (LOOPBACK_ADDRESS, 0), services, {}, private_links, rules
+    )
     return start_router(children, plan, scene.place(scene.centre), command)
 
 

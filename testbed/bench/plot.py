@@ -188,6 +188,44 @@ def _draw_attack(document: Document, axes: Any) -> None:
     caps.set_xlabel("most that was used of each cap, under a hostile neighbour")
 
 
+def _draw_rules(document: Document, axes: Any) -> None:
+    """Lookups by number of rules, the pace of patterns, and how late the loop is."""
+    lookups, patterns, stalls = axes
+    sizes = document.get("lookups", {}).get("sizes", {})
+    contenders = ("decision", "table", "nftables", "openvswitch")
+    for number, name in enumerate(contenders):
+        colour = (_OURS, *_PEERS)[number]
+        for spread, style in (("even", "o-"), ("zipf", "o:")):
+            known = {int(size): cell[spread].get(f"{name}_per_s") for size, cell in sizes.items()}
+            points = [(size, rate) for size, rate in known.items() if rate]
+            label = f"{name}, {spread}"
+            if points:
+                lookups.loglog(*zip(*points, strict=True), style, color=colour, label=label)
+    lookups.set_xlabel("rules")
+    lookups.set_ylabel("lookups per second of one core")
+    counts = document.get("patterns", {}).get("counts", {})
+    for number, kind in enumerate(("random", "text", "near_misses")):
+        paces = [cell[f"{kind}_gbps"]["median"] for cell in counts.values()]
+        colour = _PEERS[number]
+        patterns.loglog([int(count) for count in counts], paces, "o-", color=colour, label=kind)
+    patterns.set_xlabel("patterns")
+    patterns.set_ylabel("payload inspection, Gbit/s of one core")
+    phases = document.get("install", {}).get("phases", {})
+    keys = {"stall_max_ms": "stall", "late_max_ms": "loop late", "delay_max_ms": "longest delay"}
+    _grouped_bars(
+        stalls,
+        {
+            name: {title: one.get(key) for key, title in keys.items()}
+            for name, one in phases.items()
+        },
+    )
+    stalls.axhline(5.0, color="black", linestyle="--", linewidth=1)
+    stalls.set_ylabel("ms")
+    for panel, is_drawn in ((lookups, sizes), (patterns, counts)):
+        if is_drawn:
+            panel.legend(fontsize=6)
+
+
 def _grouped_bars(panel: Any, groups: dict[str, dict[str, float | None]]) -> None:
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     if not names:
@@ -211,4 +249,5 @@ _DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {
     "loss": (_draw_loss, 2),
     "fairness": (_draw_fairness, 2),
     "attack": (_draw_attack, 2),
+    "rules": (_draw_rules, 3),
 }

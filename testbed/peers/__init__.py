@@ -7,5 +7,8 @@
 - `http_server` the AES job behind HTTP POST, one process
 - `nginx`       the reverse proxy before it
 - `grpc_server` the AES job as a gRPC unary call
-- `load`        the client of both: closed loop at full rate, open loop at a set rate
+- `nftables`    maps in the kernel's packet filter, and packets that look names up in them
+- `openvswitch` the classifier of a switch in user space
+- `openflow`    what we say to it
+- `load`        the client of HTTP and gRPC: closed loop at full rate, open loop at a set rate
 """

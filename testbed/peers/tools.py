@@ -17,10 +17,22 @@ PACKAGES = {
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "tc": "iproute2",
+    "nft": "nftables",
+    "ovs-vswitchd": "openvswitch-switch",
+    "ovsdb-server": "openvswitch-switch",
+    "ovsdb-tool": "openvswitch-common",
+    "ovs-vsctl": "openvswitch-switch",
 }
 """Program and the Debian package that brings it."""
 START_TIMEOUT_S = 10.0
-_VERSION_FLAGS = {"iperf3": "--version", "socat": "-V", "haproxy": "-v", "nginx": "-v"}
+_VERSION_FLAGS = {
+    "iperf3": "--version",
+    "socat": "-V",
+    "haproxy": "-v",
+    "nginx": "-v",
+    "nft": "--version",
+    "ovs-vswitchd": "--version",
+}
 _SYSTEM_PATHS = "/usr/sbin:/sbin:/usr/local/sbin"
 _LISTEN = "0A"
 

@@ -8,4 +8,8 @@
 - `sender`    `python -m packetcloud.testbed.traffic.sender`
 - `connector` `python -m packetcloud.testbed.traffic.connector`: handshakes, one after the other
 - `receiver`  `python -m packetcloud.testbed.traffic.receiver`
+- `rule_traffic` which of many rules traffic meets
+- `rule_patterns` payload patterns, payloads, and expressions that hurt
+- `rule_documents` signed documents of many rules
+- `rule_writer` `python -m packetcloud.testbed.traffic.rule_writer`: the table of many rules
 """

@@ -28,6 +28,7 @@ from packetcloud.testbed.bench.path import bench_path
 from packetcloud.testbed.bench.plot import plot_document
 from packetcloud.testbed.bench.report import Document, write_document
 from packetcloud.testbed.bench.rounds import Timing
+from packetcloud.testbed.bench.rules import RulesPlan, bench_rules
 from packetcloud.testbed.bench.service import PROMISED, bench_service
 from packetcloud.testbed.links import LinkMode
 from packetcloud.testbed.namespaces import NetworkLab
@@ -192,6 +193,35 @@ def test_bench_fairness_has_every_key(tmp_path: Path) -> None:
     assert found["jain_16"] is None
     assert found["cubic_keeps_beside_background"] > 0
     assert found["dark"]["timeouts"] > 0
+
+
+@pytest.mark.root
+@pytest.mark.needs("nft", "ovs-vswitchd")
+def test_bench_rules_has_every_key(tmp_path: Path) -> None:
+    """Lookups of all contenders, patterns, a change under traffic, the path with and without."""
+    plan = RulesPlan(sizes=(100, 20_000), patterns=(10,), installed=2000, quiet_s=0.5)
+    found = _check_head(bench_rules(plan, BRIEF, _quiet), "rules", tmp_path)
+    assert found["lookups"]["missing"] == {}
+    for cell in found["lookups"]["sizes"].values():
+        assert cell["table_bytes_per_rule"] > 0
+        for spread in ("even", "zipf"):
+            for figure in ("table", "decision", "cached", "nftables", "openvswitch"):
+                assert cell[spread][f"{figure}_per_s"] > 0
+    assert found["ratio_1m"] is None and found["install_1m_s"] is None
+    ten = found["patterns"]["counts"]["10"]
+    for kind in ("random", "text", "near_misses"):
+        assert ten[f"{kind}_gbps"]["median"] > 0
+    hurtful = found["patterns"]["hurtful"]
+    assert 0 < hurtful["refused"] < hurtful["expressions"]
+    assert all("scan_ms" in case for case in hurtful["cases"] if case["refused"] is None)
+    for phase in ("quiet", "busy", "install", "withdraw"):
+        figures = found["install"]["phases"][phase]
+        assert figures["chunks"] > 0 and figures["delay_p50_ms"] > 0
+    assert found["max_stall_ms"] >= 0
+    assert found["bytes_per_rule"] == found["install"]["memory"]["router_bytes_per_rule"]
+    for name in ("without", "header_rules", "header_rules_and_patterns"):
+        assert found["path"][f"{name}_gbps"] > 0
+    assert found["path_ratio_with_rules"] == found["path"]["ratio_with_rules"]
 
 
 @pytest.mark.needs("iperf3")

@@ -12,6 +12,7 @@ from typing import Any
 
 from packetcloud.chunk.identity import Identity
 from packetcloud.router.errors import RulesUnavailableError, RuleUploadError
+from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT, KeeperLink
 from packetcloud.router.rules.uploads import MAX_UPLOADS_COUNT, Uploads
@@ -171,6 +172,41 @@ def sets() -> Filled:
 def signer_sets() -> Filled:
     """The ISP still makes sets."""
     return _of_sets(MAX_SIGNER_SETS_COUNT, TENANT, ISP)
+
+
+def _of_one_key(cap: int, signer: Identity, **named: Any) -> Filled:
+    """All at once; then one more, and one that names another."""
+    with _kept() as kept:
+
+        def install(name: str, numbers: range, serial: int, **more: Any) -> dict[str, Any]:
+            records = [rule_record(name=f"r{one}", **named, **more) for one in numbers]
+            return kept.install(*records, head=head(name, serial), signer=signer, grants=[grant()])
+
+        def count() -> int:
+            return kept.keeper.store.totals().entries
+
+        first = install("full", range(cap), 1)
+        at_cap = count()
+        refused = [
+            install(name, numbers, 2)["refusal"]["reason"] == "crowded"
+            for name, numbers in (("full", range(cap + 1)), ("more", range(1)))
+        ]
+        beyond = count()
+        other = install("other", range(1), 1, ingress=OTHER.guid.hex)["outcome"]["accepted"] == 1
+        for name in ("full", "other"):
+            kept.install(head=head(name, 9, replaces=True), signer=signer)
+        return Filled(cap, at_cap, "refusal" in first, beyond, sum(refused), other, count())
+
+
+@fills("router", "rules that name the same")
+def rules_of_one_key() -> Filled:
+    """A third party's, of the destination that it owns."""
+    return _of_one_key(MAX_RULES_PER_KEY_COUNT, TENANT)
+
+
+@fills("router", "rules that name nothing")
+def rules_of_no_key() -> Filled:
+    return _of_one_key(MAX_UNNAMED_COUNT, ISP, destination=None)
 
 
 async def _until_told(first: bytes, told: asyncio.Event) -> AsyncIterator[bytes]:

@@ -13,9 +13,16 @@ from packetcloud.router.core import RouterCore
 from packetcloud.router.custody_book import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT, OTHER_NAME
 from packetcloud.router.errors import TooManyCapturesError
 from packetcloud.router.flow import MAX_VISIT_COUNT
-from packetcloud.router.late_rules import MAX_KINDS_COUNT
+from packetcloud.router.late_rules import (
+    LONG_COUNT,
+    MAX_KINDS_COUNT,
+    MAX_LONG_CONTESTS_COUNT,
+    LateContest,
+    LateContests,
+)
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
-from packetcloud.router.rules.rule import Match, Rule
+from packetcloud.router.rules.answer import Contender, Contest, Late
+from packetcloud.router.rules.rule import Action, Match, Rule
 from packetcloud.router.service_table import MAX_UNLISTED_COUNT
 from packetcloud.router.settings import RouterSettings, ServiceSettings, SpoolSettings
 from packetcloud.router.spool import MAX_QUEUED_BYTES
@@ -365,6 +372,27 @@ def services_of_a_visit() -> Filled:
     goes_on = press(1) == (1, counted_beyond) and len(b.accept_all()) == 2
     net.check_idle()
     return Filled(MAX_VISIT_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
+
+
+@fills("router", "long contests laid out")
+def long_contests() -> Filled:
+    """Flows meet ever other services with many late rules."""
+    known = LateContests()
+    late = Late(size_min=3)
+    many = tuple(Contender(number, Action.VISIT, late) for number in range(LONG_COUNT + 1))
+
+    def press(first: int, end: int) -> tuple[int, int]:
+        for number in range(first, end):
+            laid_out.append(known.of(Contest(number.to_bytes(20, "big"), many)))
+        return known.count, known.forgotten_count
+
+    laid_out: list[LateContest] = []
+    cap = MAX_LONG_CONTESTS_COUNT
+    at_cap, counted = press(0, cap)
+    beyond, counted_beyond = press(cap, cap + 1)
+    goes_on = all(known.of(one.contest).winner(3, set()) == many[0] for one in laid_out)
+    known.forget()
+    return Filled(cap, at_cap, counted, beyond, counted_beyond, goes_on, known.count)
 
 
 def _vi_window(given: RouterSettings, size: int, limit: int, unit: str) -> Filled:

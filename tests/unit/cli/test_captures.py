@@ -102,6 +102,8 @@ def test_other_files_are_errors(tmp_path: Path, capsys: Streams) -> None:
         (["--snap", "5MiB"], "allowed: 0 to 4194304 bytes"),
         (["--guid", "xyz"], "4 to 40 hexadecimal digits"),
         (["--only-failures", "--point", "left"], "give one of the two"),
+        (["--rule", "web"], "expected SET/NAME"),
+        (["--rule", "web/cache", "--url", "127.0.0.1:1"], "is it running"),
         (["--router", "nowhere"], "expected HOST:PORT"),
         (["--router", "127.0.0.1:1"], "is the router running"),
     ],

@@ -15,7 +15,10 @@ from packetcloud.chunk.hop.api import Body, Buffer, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.router.core import RouterCore
+from packetcloud.router.rules.answer import RuleTable
+from packetcloud.router.rules.rule import Action, Match, Pattern, Rule
 from tests.unit.router.fake_bodies import PlainBody
+from tests.unit.router.plain_table import PlainTable, installed
 from tests.unit.router.router_fakes import (
     OTHER_ROUTER,
     A,
@@ -93,10 +96,16 @@ def core_us_per_chunk(
     to_router: bool = False,
     payload_bytes: int = 1024,
     count: int = 20_000,
+    rules: RuleTable | None = None,
 ) -> float:
-    """Return the CPU time of one chunk of a known flow, in microseconds."""
+    """Return the CPU time of one chunk of a known flow, in microseconds.
+
+    Args:
+        rules: lead no chunk to a service.
+    """
     asked = SERVICES[:service_count]
-    core = RouterCore(settings(*map(service, asked), names={C: NA(2)}), 1.0, 1)
+    core = RouterCore(settings(*map(service, asked), names={C: NA(2)}), 1.0, 1, wall_s=lambda: 1.0)
+    core.install_rules(rules)
     source, host = _Neighbour(A, Role.HOST), _Neighbour(B, Role.HOST)
     router = _Neighbour(OTHER_ROUTER, Role.ROUTER)
     vis = [_Neighbour(GUID(name.value), Role.SERVICE) for name in asked]
@@ -141,8 +150,20 @@ def main() -> None:
         "1 KiB, 1 service, update": [core_us_per_chunk(1, update) for _ in range(5)],
         "1 KiB, 4 services, update": [core_us_per_chunk(4, update) for _ in range(5)],
     }
+    passing = PlainTable(installed([Rule("r", S, action=Action.PASS)]))
+    large = PlainTable(installed([Rule("r", S, Match(size_min=1 << 30))]))
+    rows["1 KiB, a rule passes"] = [core_us_per_chunk(rules=passing) for _ in range(5)]
+    rows["1 KiB, a rule about size"] = [core_us_per_chunk(rules=large) for _ in range(5)]
+    for pattern_count in (1, 1000):
+        patterns = [Pattern(b"pattern %04d" % number) for number in range(pattern_count)]
+        finding = [
+            Rule(str(number), S, Match(patterns=(one,))) for number, one in enumerate(patterns)
+        ]
+        table = PlainTable(installed(finding))
+        label = f"1 KiB, {pattern_count} rules with patterns"
+        rows[label] = [core_us_per_chunk(rules=table) for _ in range(5)]
     for label, figures in rows.items():
-        print(f"{label:28} {min(figures):6.2f} us")
+        print(f"{label:32} {min(figures):6.2f} us")
 
 
 if __name__ == "__main__":

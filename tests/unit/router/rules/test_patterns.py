@@ -234,3 +234,20 @@ def test_a_scanner_is_loaded_by_another_process(use_hyperscan: bool) -> None:
     for wrong in (b"", b"\n", data[:-9], data.replace(b"\n", b" "), b"perl\n" + data):
         with pytest.raises(PatternError, match="compile again"):
             load_scanner(wrong)
+
+
+def test_patterns_are_found_when_the_set_of_re2_has_no_memory_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says then that nothing was found, not even what always is; each is asked for alone."""
+
+    class OutOfMemory:
+        def Match(self, payload: memoryview) -> None:
+            return None
+
+    patterns = [Pattern(b"abc", start=1), Pattern(b"x.*y", True), Pattern(b"no")]
+    scanner = compile_scanner(patterns, use_hyperscan=False)
+    assert scanner.found(memoryview(b"xabcy")) == {0, 1}
+    monkeypatch.setattr(scanner, "_set", OutOfMemory())
+    assert scanner.found(memoryview(b"xabcy")) == {0, 1}
+    assert scanner.found(memoryview(b"")) == set()
