@@ -376,7 +376,7 @@ def attack(
 
 
 @bench.command()
-@_options(4, 5)
+@shared_options(4, 5)
 @click.option(
     "--part",
     "parts",
@@ -422,9 +422,9 @@ def rules(
     from packetcloud.testbed.bench.rules import PARTS, RulesPlan, bench_rules
 
     plan = RulesPlan(parts or PARTS, sizes or SIZES, patterns or COUNTS, installed)
-    with _running(output, options) as (timing, progress):
+    with running(output, options) as (timing, progress):
         document = bench_rules(plan, timing, progress)
-    return _finish(output, options, document, rules_tables(document))
+    return finish(output, options, document, rules_tables(document))
 
 
 _UNDER_ATTACK = ("goodput_before_gbps", "goodput_during_gbps", "goodput_kept", "target_cores")

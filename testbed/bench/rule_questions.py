@@ -22,7 +22,7 @@ from packetcloud.chunk.header import FIXED_BYTES, ChunkHeader, PayloadType
 from packetcloud.chunk.hop.api import Neighbour, Role
 from packetcloud.chunk.names import GUID, NA, SID_ZERO, ChunkId
 from packetcloud.router.attachment import Attachment
-from packetcloud.router.custody import CustodyBook
+from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.forward import Forwarder
 from packetcloud.router.planner import FlowPlanner
 from packetcloud.router.reports import ReportBatch
