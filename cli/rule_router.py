@@ -136,6 +136,8 @@ def show(
         ("kept as", found.evidence.path),
     ]
     fields = [(key, _text(value)) for key, value in one.item.items() if key != "name"]
+    if one.left_out:
+        fields.append(("and besides", f"{one.left_out} names; the document has them"))
     output.report(found.model_dump(), [Table(("", ""), facts), Table(("Field", "Value"), fields)])
 
 

@@ -363,7 +363,7 @@ CAPS = (
         "rules",
         "a flow asks about each of them: 2 ms",
         "refused `crowded`",
-        f'{_DOCUMENTS}{{reason="crowded"}}',
+        f'{_ITEMS}{{reason="crowded"}}',
     ),
     Cap(
         "rules that name nothing",
@@ -371,7 +371,7 @@ CAPS = (
         "rules",
         "they are the ISP's, and made ready for all flows at once",
         "refused `crowded`",
-        f'{_DOCUMENTS}{{reason="crowded"}}',
+        f'{_ITEMS}{{reason="crowded"}}',
     ),
     Cap(
         "documents of rules on their way in",
@@ -432,7 +432,7 @@ ROOM = Room(
         "rules.schemas:Installation.items": "at most `MAX_LISTED_COUNT`",
         "rules.schemas:Installation.reasons": "its keys are reasons",
         "rules.schemas:RuleEntry.item": "one rule of a document",
-        "rules.schemas:RulePage.rules": "a page of at most 1 MiB and a rule",
+        "rules.schemas:RulePage.rules": "a page of at most 64 KiB and a rule",
         "rules.table_files": "the files of one version: few, as small ones are merged",
         "rules.judge": "what `rule explain` shows of one chunk, one item for each rule",
         "rules.ranking:Ranking._contests": "one for each service that the ranked rules name",

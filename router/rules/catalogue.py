@@ -18,8 +18,11 @@ from packetcloud.router.rules.store import RuleStore, StoredRule, StoredSet
 
 MAX_SCANNED_COUNT = 200_000
 """Rules looked at for one page, about a second: then the page ends, whatever it holds."""
-MAX_PAGE_BYTES = 1 << 20
-"""Of the items of a page, and the item that does not fit."""
+MAX_PAGE_BYTES = 1 << 16
+"""Of the items of a page, and the item that does not fit: the router reads it on its loop."""
+MAX_ITEM_BYTES = 1 << 12
+"""A longer item is shown with the beginnings of its lists."""
+SHOWN_NAMES_COUNT = 20
 
 Answer = dict[str, Any]
 
@@ -139,7 +142,7 @@ class Catalogue:
             "mode": "shadow" if row.is_shadow else "active",
             "is_suspended": its_set.is_suspended,
             "document": self._store.document(row.document).digest.hex(),
-            "item": json.loads(row.item),
+            **_shown(row.item),
         }
 
 
@@ -153,3 +156,15 @@ def _matches(row: StoredRule, filters: dict[str, str], reader: Rereader) -> bool
     return destination.lower() in row.item.lower() and (
         bytes.fromhex(destination) in reader.rule(row).match.destinations
     )
+
+
+def _shown(text: str) -> Answer:
+    item = json.loads(text)
+    if len(text) <= MAX_ITEM_BYTES:
+        return {"item": item, "left_out": 0}
+    left_out = 0
+    for key, value in item.items():
+        if isinstance(value, list) and len(value) > SHOWN_NAMES_COUNT:
+            left_out += len(value) - SHOWN_NAMES_COUNT
+            item[key] = value[:SHOWN_NAMES_COUNT]
+    return {"item": item, "left_out": left_out}

@@ -28,7 +28,7 @@ from packetcloud.router.rules.schemas import (
 INSTALL_LIMIT_S = 900.0
 """For the answer to a document: a million rules take some 20 s, many compiled patterns more."""
 _PIECE_BYTES = 1 << 18
-_PAGE_COUNT = 1000
+_PAGE_COUNT = 100
 _NOT_FOUND = 404
 _REFUSED = 422
 

@@ -35,6 +35,10 @@ MAX_SETS_COUNT = 65_536
 MAX_SIGNER_SETS_COUNT = 1024
 """Of one third party."""
 MAX_THIRD_PARTY_SETS_COUNT = MAX_SETS_COUNT // 2
+_CROWDED = (
+    f"over {MAX_RULES_PER_KEY_COUNT} rules would name the same, or over {MAX_UNNAMED_COUNT} "
+    "nothing; one rule may have many names and many patterns"
+)
 
 
 class NothingInstalled(Exception):  # noqa: N818  # it undoes a change, and is no error
@@ -130,20 +134,20 @@ class Installer:
         most = limits.max_patterns if prover.is_own else limits.max_signer_patterns
         items = _with_lines(document, tap, checker(most))
         new = intake.take(items, replaces=document.head.replaces)
+        segment = self._tables.write_rules(new, patterns.number)
+        files = self._store.files()
+        crowded = self._tables.crowded(files, segment, intake.gone) if segment.rules else []
+        if crowded:
+            intake.refuse(crowded, KeeperRefusal.CROWDED, _CROWDED)
+            segment = self._tables.without(segment, crowded)
         if is_dry_run:
-            for _ in new:
-                pass
             if patterns.has_new:
                 compile_scanner(patterns.patterns)
             raise NothingInstalled
-        segment = self._tables.write_rules(new, patterns.number)
         outcome = self._outcome
         if found is None and not outcome.accepted:
             raise NothingInstalled
         if outcome.accepted or outcome.withdrawn:
-            files = self._store.files()
-            if segment.rules:
-                self._refuse_crowding(its_set, self._tables.crowded(files, segment, intake.gone))
             grown = self._tables.grown(files, segment if segment.rules else None, intake.gone)
             if patterns.has_new:
                 grown += self._tables.write_scanner(patterns.patterns)
@@ -186,18 +190,6 @@ class Installer:
         if not is_own and of_signer >= MAX_SIGNER_SETS_COUNT:
             text = f"{of_signer} sets are of this signer; use one of them"
             _refuse(KeeperRefusal.TOO_MANY_SETS, text)
-
-    def _refuse_crowding(self, its_set: StoredSet, crowded: list[int]) -> None:
-        """Raises: RulesRefusedError."""
-        if crowded:
-            rows = self._store.rules_of(its_set.id)
-            name = next(one.name for one in rows if one.number == crowded[0])
-            _refuse(
-                KeeperRefusal.CROWDED,
-                f"{name!r} and {len(crowded) - 1} more of its rules would make it over "
-                f"{MAX_RULES_PER_KEY_COUNT} that name the same, or over {MAX_UNNAMED_COUNT} that "
-                "name nothing; one rule may have many names and many patterns",
-            )
 
     def _says_the_same(self, document: SignedDocument) -> Callable[[StoredRule], bool]:
         reader = Rereader(self._store)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -21,8 +21,9 @@ from packetcloud.router.rules.rule import InstalledRule, Mode, Rule
 from packetcloud.router.rules.segment_entries import entry_count
 from packetcloud.router.rules.store import RuleStore, StoredRule, StoredSet
 
-MAX_LISTED_COUNT = 1000
-"""Items that an answer lists: all of a short document, of a longer one those refused."""
+MAX_LISTED_COUNT = 200
+"""Items that an answer lists: all of a short document, of a longer one those refused. They are read
+on the router's loop, a millisecond or two."""
 _BATCH_COUNT = 2000
 
 LineItem = tuple[str, Rule | Withdrawal | ItemError]
@@ -197,6 +198,21 @@ class Intake:
                 self._room.take(freed - entries)
                 raise _RefusedItemError(KeeperRefusal.TOO_MANY_PATTERNS, problem)
         return entries
+
+    def refuse(self, numbers: Sequence[int], reason: KeeperRefusal, text: str) -> None:
+        """Take back rules that were accepted; a namesake of before that they replaced is gone."""
+        rows = list(self._store.numbered(numbers))
+        self._store.remove_rules(rows)
+        names = {row.name for row in rows}
+        outcome = self.outcome
+        outcome.accepted -= len(rows)
+        listed = {one["name"]: one for one in outcome.items if one["result"] == "accepted"}
+        for name in names:
+            one = listed.get(name)
+            if one is not None:
+                outcome.items.remove(one)
+            outcome.note(one["item"] if one is not None else 0, name, "refused", reason, text)
+        outcome.items.sort(key=lambda item: item["item"])
 
     def _remove(self, rules: list[StoredRule]) -> None:
         if rules:

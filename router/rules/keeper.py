@@ -86,6 +86,7 @@ class Keeper:
             with path.open("rb") as stream, self.store.change():
                 installer.install(stream, path, is_dry_run=is_dry_run)
         except NothingInstalled:
+            self._state(in_force)  # removes what was written in vain
             return {"outcome": installer.answer()}
         except RulesRefusedError as error:
             return _refusal(error.refused.reason, error.refused.text)

@@ -23,8 +23,8 @@ from packetcloud.router.errors import RuleStoreError, RulesUnavailableError
 PROGRAM = "packetcloud.router.rules.keeper_process"
 MAX_REQUESTS_COUNT = 64
 """Questions and changes at a time; one more is told to try again."""
-MAX_LINE_BYTES = 8 << 20
-"""Of one answer: a page of rules has 1 MiB and the first rule that does not fit."""
+MAX_LINE_BYTES = 1 << 19
+"""Of one answer: it is read on the loop. A full page has less than half of it."""
 RESTART_S = (0.2, 10.0)
 """Wait so long after a death, then twice as long, up to the latter."""
 STEADY_S = 60.0
@@ -194,7 +194,7 @@ class KeeperLink:
         """Read answers until the keeper ends."""
         assert self._socket is not None, "begun before"
         self._socket.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=self._socket, limit=MAX_LINE_BYTES)
+        reader, writer = await asyncio.open_connection(sock=self._socket, limit=2 * MAX_LINE_BYTES)
         try:
             if is_first:
                 self._writer = writer

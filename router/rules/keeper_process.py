@@ -28,6 +28,7 @@ from packetcloud.chunk.errors import LocalMisuseError, PacketCloudError
 from packetcloud.router.errors import RuleStoreError
 from packetcloud.router.rules.catalogue import Catalogue
 from packetcloud.router.rules.keeper import Keeper
+from packetcloud.router.rules.keeper_link import MAX_LINE_BYTES
 from packetcloud.router.rules.policy import RulePolicy
 
 NICENESS = 10
@@ -81,6 +82,15 @@ def answer_to(message: Message, answers: Answers) -> Message:
         return {"error": f"fault of the keeper: {type(error).__name__}: {error}"}
 
 
+def line_of(answer: Message) -> bytes:
+    """Return the line of an answer; one that is too long for the router's loop says so instead."""
+    line = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+    if len(line) > MAX_LINE_BYTES:
+        text = f"the answer takes {len(line)} bytes, at most {MAX_LINE_BYTES}; ask for less"
+        line = json.dumps({"id": answer["id"], "error": text}).encode() + b"\n"
+    return line
+
+
 def serve(link: socket.socket, change: Answers, ask: Answers) -> None:
     """Hand each line to the thread it is for, until the other end is closed.
 
@@ -90,7 +100,7 @@ def serve(link: socket.socket, change: Answers, ask: Answers) -> None:
     is_writing = threading.Lock()
 
     def send(answer: Message) -> None:
-        line = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+        line = line_of(answer)
         with is_writing:
             link.sendall(line)
 

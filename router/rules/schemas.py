@@ -68,7 +68,9 @@ class RuleEntry(BaseModel):
     """The signer signs for the ISP no more: it is kept, and not in force."""
     document: str
     item: dict[str, Any]
-    """As its author wrote it."""
+    """As its author wrote it; the lists of a long one are cut."""
+    left_out: int = 0
+    """Names that were cut off; the document has them."""
     hits: int = 0
     """Chunks about which it decided, since the router began."""
     shadow_hits: int = 0

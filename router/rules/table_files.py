@@ -13,7 +13,7 @@ import struct
 import time
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -80,6 +80,11 @@ class TableFiles:
         write_segment(path, counted(), pattern_id, self._secret)
         return StoredFile(Kind.SEGMENT, path.name, count)
 
+    def without(self, new: StoredFile, numbers: Collection[int]) -> StoredFile:
+        """Write a segment again without some of its rules."""
+        (less,) = self._merged([new], {*numbers})
+        return less
+
     def write_scanner(self, patterns: Sequence[Pattern]) -> list[StoredFile]:
         """Compile the patterns; no file for none.
 
@@ -97,10 +102,7 @@ class TableFiles:
     ) -> list[StoredFile]:
         """Return the segments and withdrawn numbers after a change."""
         segments = [one for one in files if one.kind == Kind.SEGMENT]
-        withdrawn = {*gone}
-        for one in files:
-            if one.kind == Kind.WITHDRAWN:
-                withdrawn |= load_withdrawn(self._folder / one.name)
+        withdrawn = self._withdrawn(files) | {*gone}
         if new is not None:
             segments.append(new)
         if len(withdrawn) > MAX_WITHDRAWN_COUNT:
@@ -129,6 +131,13 @@ class TableFiles:
         finally:
             for segment in opened:
                 segment.close()
+
+    def _withdrawn(self, files: Sequence[StoredFile]) -> set[int]:
+        numbers: set[int] = set()
+        for one in files:
+            if one.kind == Kind.WITHDRAWN:
+                numbers |= load_withdrawn(self._folder / one.name)
+        return numbers
 
     def _merged(self, files: Sequence[StoredFile], withdrawn: set[int]) -> list[StoredFile]:
         segments = [load_segment(self._folder / one.name) for one in files]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -15,8 +16,8 @@ import pytest
 
 from packetcloud.router.errors import RuleStoreError, RulesUnavailableError
 from packetcloud.router.rules import keeper_link
-from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT, KeeperLink
-from packetcloud.router.rules.keeper_process import lock_folder
+from packetcloud.router.rules.keeper_link import MAX_LINE_BYTES, MAX_REQUESTS_COUNT, KeeperLink
+from packetcloud.router.rules.keeper_process import line_of, lock_folder
 from tests.unit.router.rules.keeping import POLICY, head
 from tests.unit.router.rules.rule_documents import body_of, rule_record, signed
 
@@ -144,6 +145,15 @@ def test_a_store_that_is_none_stops_the_start(tmp_path: Path) -> None:
     link = _link(tmp_path)
     with pytest.raises(RuleStoreError, match=r"rules\.sqlite"):
         link.open()
+
+
+def test_an_answer_that_is_too_long_says_so() -> None:
+    """At the cap it is sent, beyond it an error is, and the keeper goes on."""
+    head_bytes = len(line_of({"id": 1, "result": ""}))
+    fits = line_of({"id": 1, "result": "x" * (MAX_LINE_BYTES - head_bytes)})
+    assert len(fits) == MAX_LINE_BYTES and b"error" not in fits
+    over = json.loads(line_of({"id": 1, "result": "x" * (MAX_LINE_BYTES - head_bytes + 1)}))
+    assert over["id"] == 1 and "ask for less" in over["error"]
 
 
 def test_one_keeper_for_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ def _of_one_key(cap: int, signer: Identity, **named: Any) -> Filled:
         first = install("full", range(cap), 1)
         at_cap = count()
         refused = [
-            install(name, numbers, 2)["refusal"]["reason"] == "crowded"
+            install(name, numbers, 2)["outcome"]["reasons"] == {"crowded": 1}
             for name, numbers in (("full", range(cap + 1)), ("more", range(1)))
         ]
         beyond = count()

@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from packetcloud.chunk.header import PayloadType
+from packetcloud.chunk.header import PayloadType, decode_header
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import NA, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router import flow as flow_module
 from packetcloud.router import late_rules
+from packetcloud.router.errors import ChunkRefusedError
+from packetcloud.router.flow import plan_visit
+from packetcloud.router.layout import HeaderLayout
 from packetcloud.router.rules.rule import Action, Direction, Match, Mode, Pattern, Rule
+from packetcloud.router.service_pool import Service
 from packetcloud.router.settings import FailPolicy
 from tests.unit.router.plain_table import PlainTable, installed, visiting
 from tests.unit.router.router_fakes import (
@@ -382,6 +386,44 @@ def test_what_has_run_does_not_run_again_after_a_restart(durable: bool) -> None:
     assert rules.questions[-1].ingress == A.value
     net.disk_turns()
     net.check_idle()
+
+
+def test_found_chunks_that_wait_for_memory_meet_the_rules_of_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their way was open under the rules of before; they start by those in force."""
+    disk = FakeDisk()
+    given = spooled(memory_bytes=0)
+    net = FakeNetwork(given, disk=disk)
+    a = net.host(A)
+    net.host(B).go_down()
+    a.chunk(chunk())
+    net.disk_turns()
+    net = FakeNetwork(given, disk=disk)
+    s = net.vi(S)
+    monkeypatch.setattr(net.core.book, "may_read", lambda size: False)
+    b = net.host(B)
+    net.disk_turns()
+    net.core.install_rules(PlainTable(visiting(S)))
+    monkeypatch.undo()
+    net.pass_time(1)
+    net.disk_turns()
+    assert not b.unsettled
+    s.verdict(task_of(s))
+    assert len(b.accept_all()) == 1
+
+
+def test_what_ran_before_the_steps_were_decided_counts_as_asked_for() -> None:
+    """The header says that it ran before the first step; a maker may not be asked for."""
+    hosted = {name: Service(service(name), True, 0.0) for name in (S, T)}
+    head = chunk(services=(S, T))
+    header, layout = decode_header(head), HeaderLayout.of(head)
+    plan = plan_visit(header, layout, (), hosted.get, executed=frozenset({S.value}))
+    assert [step.service.sid for step in plan.steps] == [T]
+    assert plan.patches == ((layout.cursor_offset, b"\1"),)
+    assert plan.steps[0].patches == ((layout.cursor_offset, b"\2"),)
+    with pytest.raises(ChunkRefusedError):
+        plan_visit(header, layout, (), hosted.get, makers=frozenset({S.value}))
 
 
 # --- counts -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from packetcloud.router.rules import table_files
+from packetcloud.router.rules.api import MAX_PAGE_COUNT
+from packetcloud.router.rules.catalogue import Catalogue
 from packetcloud.router.rules.document import line_of
+from packetcloud.router.rules.keeper_link import MAX_LINE_BYTES
 from packetcloud.router.settings import RuleSettings
 from tests.unit.router.rules.keeping import POLICY, Kept, head
 from tests.unit.router.rules.rule_documents import (
@@ -420,12 +424,95 @@ def test_numbers_are_never_used_again(kept: Kept) -> None:
 
 
 def test_a_long_document_lists_what_was_refused(kept: Kept) -> None:
-    """Of more than a thousand items only those refused are listed, the rest is counted."""
+    """Of more than two hundred items only those refused are listed, the rest is counted."""
     records = [
         line_of(rule_record(name=f"r{number}", priority=0 if number % 2 else "x"))
-        for number in range(1200)
+        for number in range(400)
     ]
     outcome = kept.install(*records)["outcome"]
     assert outcome["listed"] == "refused"
-    assert len(outcome["items"]) == outcome["refused"] == outcome["accepted"] == 600
+    assert len(outcome["items"]) == outcome["refused"] == outcome["accepted"] == 200
     assert OWNER.guid.value and kept.names_for() == {"r1"}
+
+
+def test_rules_that_crowd_one_key_are_refused(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow looks at each rule of its key: at the cap all are taken, beyond it none that comes."""
+    monkeypatch.setattr("packetcloud.router.rules.crowding.MAX_RULES_PER_KEY_COUNT", 4)
+    kept.install(*(rule_record(name=f"r{number}", priority=number) for number in range(4)))
+    outcome = kept.install(
+        rule_record(name="r4", priority=4),
+        rule_record(name="elsewhere", destination=TENANT.guid.hex),
+        head=head(serial=2),
+    )["outcome"]
+    assert (outcome["accepted"], outcome["refused"]) == (1, 1)
+    assert outcome["reasons"] == {"crowded": 1}
+    assert [one["name"] for one in outcome["items"] if one["result"] == "refused"] == ["r4"]
+    assert kept.names_for() == {"r3"} and kept.names_for(TENANT.guid.value) == {"elsewhere"}
+    assert kept.keeper.store.totals().entries == 5
+    answer = kept.install(
+        {"withdraw": "r0"}, rule_record(name="r4", priority=4), head=head(serial=3)
+    )
+    assert answer["outcome"]["accepted"] == 1 and kept.names_for() == {"r4"}
+
+
+def test_all_rules_can_be_withdrawn_at_once(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many that the segments are written without them, down to none."""
+    monkeypatch.setattr(table_files, "MAX_WITHDRAWN_COUNT", 8)
+    names = [f"{number:040x}" for number in range(1, 31)]
+    kept.install(*(rule_record(name=name, destination=name) for name in names))
+    outcome = kept.install(head=head(serial=2, replaces=True))["outcome"]
+    assert outcome["withdrawn"] == 30
+    assert kept.names_for(bytes.fromhex(names[3])) == set()
+    kept.install(rule_record(name="new", destination=names[3]), head=head(serial=3))
+    assert kept.names_for(bytes.fromhex(names[3])) == {"new"}
+
+
+def test_nothing_that_the_router_reads_on_its_loop_grows_with_the_rules(kept: Kept) -> None:
+    """Each answer fits the line that is allowed, with the most and the longest rules."""
+    names = [f"{number:040x}" for number in range(1, 60_001)]
+    long = [rule_record(name=f"long{n}" + "x" * 100, destination=names) for n in range(3)]
+    answers = [kept.install(*long)]
+    wrong = [rule_record(name=f"r{n}" + "y" * 100, size_min="z" * 4000) for n in range(1000)]
+    answers.append(kept.install(*wrong, head=head(serial=2)))
+    many = [rule_record(name=f"r{n}" + "y" * 100, destination=names[n]) for n in range(1000)]
+    answers.append(kept.install(*many, head=head(serial=3)))
+    catalogue = Catalogue(kept.folder)
+    answers.append(catalogue.rules({}, None, MAX_PAGE_COUNT))
+    answers.append(catalogue.rule("test", long[0]["name"], None))
+    with kept.keeper.store.change():
+        for number in range(MAX_PAGE_COUNT):
+            kept.keeper.store.put_set(b"s" * 20, f"{number}" + "x" * 100, 1, False, 1)
+    answers.append(catalogue.sets(None, MAX_PAGE_COUNT))
+    assert all(len(json.dumps(answer)) < MAX_LINE_BYTES for answer in answers)
+    assert answers[4]["rule"]["left_out"] == 60_000 - 20
+
+
+def test_pages_have_all_rules_once(kept: Kept) -> None:
+    """However they are cut and filtered."""
+    kept.install(*(rule_record(name=f"r{n:02}", priority=n) for n in range(25)))
+    kept.install(
+        *(rule_record(name=f"r{n:02}", destination=TENANT.guid.hex) for n in range(12)),
+        head=head("other"),
+    )
+    catalogue = Catalogue(kept.folder)
+
+    def found(limit: int, **filters: str) -> list[str]:
+        names: list[str] = []
+        cursor: str | None = None
+        while True:
+            page = catalogue.rules(filters, cursor, limit)
+            names += [f"{one['set']}/{one['name']}" for one in page["rules"]]
+            cursor = page["cursor"]
+            if cursor is None:
+                return names
+
+    everything = [f"test/r{n:02}" for n in range(25)] + [f"other/r{n:02}" for n in range(12)]
+    for limit in (1, 7, 25, 100):
+        assert found(limit) == everything
+    assert found(5, set="other") == everything[25:]
+    assert found(5, destination=TENANT.guid.hex.upper()) == everything[25:]
+    assert found(5, name="r1") == [f"test/r{n}" for n in range(10, 20)] + [
+        "other/r10", "other/r11",
+    ]  # fmt: skip
+    assert found(5, service="11" * 20) == [] == found(5, signer=TENANT.guid.hex)
+    assert "missing" in catalogue.rule("test", "absent", None)
