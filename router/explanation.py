@@ -167,6 +167,10 @@ def _pass_door(core: RouterCore, asked: AskedChunk, ingress: Ingress, now: float
     ):
         text = f"{hop.name} is away, and as much waits for it as may"
         raise ChunkRefusedError(Reason.STORE_FULL, text)
+    if core.spool.is_durable:
+        why = core.spool.reason_to_refuse(flow.label, whole_bytes)
+        if why:
+            raise ChunkRefusedError(Reason.STORE_FULL, f"custody is durable, and the disk: {why}")
     return flow
 
 

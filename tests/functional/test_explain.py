@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.identity import Identity, create_identity_file
+from packetcloud.chunk.names import ChunkId
 from packetcloud.cli.main import main
+from packetcloud.router.rules.explain_schemas import MAX_EXPLAINED_PAYLOAD_BYTES
 from packetcloud.router.state import format_address
 from tests.functional.router_network import Network, run
 from tests.functional.test_capture_stream import in_thread
@@ -46,6 +50,25 @@ def test_a_router_explains_what_it_would_do(
         assert told["refused"] == "not_authorised"
         told = await explain(*fields, "--ingress", key.sid.hex, code=1)
         assert told["refused"] == "not_authorised"
+        url = f"http://{address}/v1/rules/explain"
+        header = ChunkHeader(a.guid, b.guid, ChunkId(1), 3).to_bytes().hex()
+        good = {"header": header, "ingress": a.guid.hex, "payload": "YWJj"}
+        answer = await in_thread(lambda: httpx.post(url, json=good))
+        assert (answer.status_code, answer.json()["refused"]) == (200, None)
+        bad_header = {"header": "01" * 88}
+        answer = await in_thread(lambda: httpx.post(url, json=good | bad_header))
+        assert (answer.status_code, answer.json()["refused"]) == (200, "malformed")
+        wrongs: list[dict[str, object]] = [
+            {"payload": "no base64!"},
+            {"payload": "YWJj" * (MAX_EXPLAINED_PAYLOAD_BYTES // 3 + 4)},
+            {"header": "0102"},
+            {"ingress": "61"},
+            {"more": 1},
+        ]
+        for wrong in wrongs:
+            answer = await in_thread(lambda w=wrong: httpx.post(url, json=good | w))  # type: ignore[misc]
+            assert answer.status_code == 422
+            assert next(iter(wrong)) in answer.text
         assert router.core.flow_misses_count == 0
         assert not router.core.door_refusals
         live = in_thread(
