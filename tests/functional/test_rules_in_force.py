@@ -1,0 +1,144 @@
+"""A whole router with rules on loopback: what it acknowledged decides about the next chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+from twisted.internet.defer import Deferred
+
+from packetcloud.chunk.identity import Identity
+from packetcloud.router.daemon import RouterDaemon
+from packetcloud.router.rules.document import Head, line_of
+from packetcloud.router.state import format_address
+from tests.functional.router_network import Network, run
+from tests.unit.router.rules.rule_documents import signed
+
+UNTIL_S = 4e9
+
+
+class _Api:
+    """The management API of a router in this process."""
+
+    def __init__(self, router: RouterDaemon) -> None:
+        self._url = f"http://{format_address(router.management.address)}"
+
+    async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        async def request() -> httpx.Response:
+            async with httpx.AsyncClient(base_url=self._url, timeout=30) as client:
+                return await client.request(method, path, **more)
+
+        return await Deferred.fromFuture(asyncio.ensure_future(request()))
+
+    async def install(self, document: bytes, **more: Any) -> httpx.Response:
+        return await self.ask("POST", "/v1/rules", content=document, **more)
+
+
+def _document(isp: Identity, serial: int, *items: dict[str, Any]) -> bytes:
+    head = Head("set", serial, None, valid_until_s=UNTIL_S)
+    return signed(head.to_bytes() + b"".join(map(line_of, items)), isp)
+
+
+def test_what_is_acknowledged_decides_about_the_next_chunk(tmp_path: Path) -> None:
+    """Installed: the next chunk visits the service. Withdrawn: the next one does not. After a stop
+    and a start of the router, and while its keeper is dead, the rules are in force as before."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        isp, service = Identity.generate(), Identity.generate()
+        config = (
+            f'[rules]\npath = "rules"\nisp_keys = ["{isp.public_key.hex()}"]\n'
+            f'[[service]]\nsid = "{service.sid}"\nname = "s"\n'
+        )
+        router = net.router(config)
+        api = _Api(router)
+        a, b = await net.host(router), await net.host(router)
+        await net.vi(router, service, b"<s>")
+        await net.until(lambda: router.rules.figures().is_keeper_up)
+
+        async def crosses(payload: bytes, sender: Any, receiver: Any) -> bytes:
+            count = len(receiver.received)
+            sender.send(receiver.guid, payload)
+            await net.until(lambda: len(receiver.received) > count)
+            arrived: bytes = receiver.received[-1][1]
+            return arrived
+
+        visit = {"name": "r", "service": service.sid.hex, "destination": b.guid.hex}
+        for serial in (1, 3, 5):
+            assert await crosses(b"x", a, b) == b"x"
+            answer = await api.install(_document(isp, serial, visit))
+            assert answer.status_code == 200 and answer.json()["accepted"] == 1
+            assert await crosses(b"x", a, b) == b"x<s>"
+            assert await crosses(b"y", b, a) == b"y<s>"
+            answer = await api.install(_document(isp, serial + 1, {"withdraw": "r"}))
+            assert answer.json()["withdrawn"] == 1
+        text = {"name": "r", "service": service.sid.hex, "patterns": {"text": "evil"}}
+        assert (await api.install(_document(isp, 7, text))).status_code == 200
+        assert await crosses(b"good", a, b) == b"good"
+        assert await crosses(b"evil", a, b) == b"evil<s>"
+        detail = (await api.ask("GET", "/v1/rules/rule?set=set&name=r")).json()
+        assert detail["rule"]["hits"] == 1 and detail["serial"] == 7
+
+        assert router.rules.link is not None and router.rules.link.process_id is not None
+        os.kill(router.rules.link.process_id, signal.SIGKILL)
+        assert await crosses(b"evil", a, b) == b"evil<s>"
+        await net.until(lambda: router.rules.figures().keeper_restarts == 1)
+
+        for end in net.ends:
+            await end.node.close()
+        net.ends.clear()
+        await router.stopService()
+        net.routers.clear()
+        again = net.start(tmp_path / "r1.toml")
+        a, b = await net.host(again), await net.host(again)
+        await net.vi(again, service, b"<s>")
+        assert await crosses(b"evil", a, b) == b"evil<s>"
+        assert await crosses(b"good", a, b) == b"good"
+        await net.close()
+
+    run(test)
+
+
+def test_each_kind_of_no_has_its_status(tmp_path: Path) -> None:
+    """Refused as a whole, too long, unknown, unavailable: each with reason and detail."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        isp, stranger = Identity.generate(), Identity.generate()
+        router = net.router(
+            f'[rules]\npath = "rules"\nisp_keys = ["{isp.guid}"]\nmax_document_bytes = 2000\n'
+        )
+        api = _Api(router)
+        await net.until(lambda: router.rules.figures().is_keeper_up)
+        rule = {"name": "r", "service": stranger.sid.hex}
+        document = _document(isp, 1, rule)
+        dry = await api.install(document, params={"dry_run": True})
+        assert (dry.status_code, dry.json()["is_dry_run"], dry.json()["version"]) == (200, True, 0)
+        assert (await api.install(document)).json()["version"] == 1
+        forged = _document(isp, 2, rule).replace(b'"r"', b'"q"')
+        for bad, status, reason in (
+            (document, 422, "replayed"),
+            (forged, 422, "forged"),
+            (b"nothing", 422, "unsigned"),
+            (b"x" * 2001, 413, "upload"),
+        ):
+            answer = await api.install(bad)
+            assert (answer.status_code, answer.json()["reason"]) == (status, reason)
+        missing = await api.ask("GET", "/v1/rules/rule?set=set&name=absent")
+        assert missing.status_code == 404
+        wrong = await api.ask("GET", "/v1/rules?limit=101")
+        assert wrong.status_code == 422
+        figures = router.rules.figures()
+        assert figures.documents_refused == {"replayed": 1, "forged": 1, "unsigned": 1}
+        assert figures.uploads_refused == 1 and figures.uploads == 0
+
+        plain = _Api(net.router(""))
+        for answer in (await plain.install(document), await plain.ask("GET", "/v1/rules")):
+            assert answer.status_code == 503 and "no [rules]" in answer.json()["detail"]
+        await net.close()
+
+    run(test)
