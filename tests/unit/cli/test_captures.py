@@ -141,3 +141,19 @@ def test_ctrl_c_ends_a_capture_in_good_order(
     assert json.loads(capsys.readouterr().out)["packets"] == 1
     assert path.read_bytes() == BEGINNING + packet_of(chunk(), 1)
     assert ended == [True]
+
+
+def test_decode_shows_comments_and_losses(tmp_path: Path, capsys: Streams) -> None:
+    """What the router said of each look, and what it had no room for."""
+    path = tmp_path / "seen.pcapng"
+    body = OpenBody(("192.0.2.1", 1), ("192.0.2.2", 2), 7, 1, BodyKind.CHUNK, chunk(), len(chunk()))
+    ((data, size),) = body.frames()
+    comment = "ended; refused: unknown_sid: \x1b[2J"
+    path.write_bytes(BEGINNING + pcapng.packet(data, size, 1, comment=comment, lost_count=5))
+    assert main(["chunk", "decode", str(path)]) == 0
+    streams = capsys.readouterr()
+    assert "# ended; refused: unknown_sid: \\x1b[2J" in streams.out
+    assert "5 packets were lost while the capture was made" in streams.err
+    assert main(["chunk", "decode", str(path), "--format", "json"]) == 0
+    (sighting,) = json.loads(capsys.readouterr().out)["datagrams"]
+    assert sighting["comment"] == comment
