@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
 
+from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.router.errors import PatternError
 from packetcloud.router.rules import re2_scanner
 from packetcloud.router.rules.expression import WORD_BYTES, Expression
@@ -77,6 +78,8 @@ def compile_scanner(
             f"{wordless_count} patterns without {WORD_BYTES} fixed bytes next to each other; "
             f"allowed: {MAX_WORDLESS_COUNT} in all rules"
         )
+    if use_hyperscan and not HAS_HYPERSCAN:
+        raise LocalMisuseError("Hyperscan is not installed: on this machine RE2 looks for patterns")
     if use_hyperscan:
         return HyperscanScanner.compile(patterns, expressions)
     return RE2Scanner.compile(expressions, [(one.start, one.end) for one in patterns])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from packetcloud.router.rules.patterns import check_pattern, compile_scanner, finds, load_scanner
 from packetcloud.router.rules.rule import Pattern
 from tests.unit.router.rules.naive import naively_finds
+from tests.unit.router.rules.test_patterns import ENGINES
 
 LETTERS = st.sampled_from([b"a", b"b", b"B", b"k", b".", b"[ab]", b"[^a]", b"[^B-b]", b"\\x00"])
 SPECIAL = st.sampled_from(
@@ -60,7 +61,7 @@ def test_engines_find_what_the_plainest_search_finds(
     chosen: list[Pattern], payloads: list[bytes]
 ) -> None:
     """Hyperscan, RE2 and `finds` agree with sets of places, loaded or compiled."""
-    scanners = [compile_scanner(chosen, use_hyperscan=one) for one in (True, False)]
+    scanners = [compile_scanner(chosen, use_hyperscan=one) for one in ENGINES]
     scanners += [load_scanner(scanner.to_bytes()) for scanner in scanners]
     for payload in payloads:
         there = {n for n, one in enumerate(chosen) if naively_finds(one, payload)}
@@ -97,7 +98,7 @@ def test_any_bytes_are_accepted_or_refused_with_a_text(text: bytes) -> None:
         pattern = Pattern(text, is_regex)
         refusal = check_pattern(pattern)
         if refusal is None:
-            for use_hyperscan in (True, False):
+            for use_hyperscan in ENGINES:
                 compile_scanner([pattern], use_hyperscan=use_hyperscan)
         else:
             assert refusal

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from packetcloud.router.errors import PatternError
@@ -25,6 +28,8 @@ from packetcloud.router.rules.patterns import (
 from packetcloud.router.rules.rule import MAX_SIZE_BYTES, Pattern
 from tests.unit.router.rules.catastrophic import CATASTROPHES
 
+ENGINES = [True, False] if HAS_HYPERSCAN else [False]
+"""Whether to use Hyperscan."""
 REFUSED = {
     rb"(a)\1": "back references are not in linear time",
     rb"(?P<n>a)(?P=n)": "back references are not in linear time",
@@ -90,13 +95,13 @@ def test_an_expression_is_found(text: bytes, payload: bytes) -> None:
     pattern = Pattern(text, is_regex=True)
     assert check_pattern(pattern) is None
     assert finds(pattern, payload)
-    for use_hyperscan in (True, False):
+    for use_hyperscan in ENGINES:
         scanner = compile_scanner([pattern], use_hyperscan=use_hyperscan)
         assert scanner.found(memoryview(payload)) == {0}
         assert scanner.found(memoryview(payload[:-1])) == set()
 
 
-@pytest.mark.parametrize("use_hyperscan", [True, False])
+@pytest.mark.parametrize("use_hyperscan", ENGINES)
 def test_a_match_begins_and_ends_in_its_range(use_hyperscan: bool) -> None:
     """A match that begins too early hides none that begins in time, of fixed length or not."""
     patterns = [
@@ -225,7 +230,7 @@ def test_catastrophic_expressions_are_refused_or_found_in_linear_time() -> None:
         assert ("linear time" in refusal) == is_looking, (text, refusal)
 
 
-@pytest.mark.parametrize("use_hyperscan", [True, False])
+@pytest.mark.parametrize("use_hyperscan", ENGINES)
 def test_a_scanner_is_loaded_by_another_process(use_hyperscan: bool) -> None:
     """What was compiled is loaded; what is damaged or of another version is refused."""
     patterns = [Pattern(b"abc"), Pattern(b"x.*y", True, start=3)]
@@ -251,3 +256,31 @@ def test_patterns_are_found_when_the_set_of_re2_has_no_memory_left(
     monkeypatch.setattr(scanner, "_set", OutOfMemory())
     assert scanner.found(memoryview(b"xabcy")) == {0, 1}
     assert scanner.found(memoryview(b"")) == set()
+
+
+def test_without_hyperscan_the_same_is_found() -> None:
+    """Where it has no wheel RE2 takes its place, and what Hyperscan compiled is refused."""
+    program = """
+import importlib.util, sys
+found_at = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name == "hyperscan" else found_at(name)
+sys.modules["hyperscan"] = None
+from packetcloud.router.errors import PatternError
+from packetcloud.router.rules.patterns import check_pattern, compile_scanner, load_scanner
+from packetcloud.router.rules.rule import Pattern
+pattern = Pattern(b"a.*b", True, start=2)
+assert check_pattern(pattern) is None
+scanner = load_scanner(compile_scanner([pattern]).to_bytes())
+print([bool(scanner.found(memoryview(one))) for one in (b"xab", b"xxab")])
+try:
+    load_scanner(b"hyperscan\\n{}\\n")
+except PatternError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "[False, True]",
+        "not a scanner of RE2: compiled by b'hyperscan'; compile again",
+    ]
