@@ -99,10 +99,11 @@ class RuleService:
         Raises:
             RouterConfigError: they cannot be had; without them the router must not take chunks.
         """
-        if self.link is None or self._folder is None:
+        if self.link is None or self.uploads is None:
             return
         try:
             state = self.link.open()
+            self.uploads.clear()
             self._put_in_force(state, self._load_files(state))
         except (RuleStoreError, SegmentError, PatternError, OSError) as error:
             self.link.kill()

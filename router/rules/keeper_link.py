@@ -139,18 +139,25 @@ class KeeperLink:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self.kill()
+        process = self._end()
+        if process is not None:
+            await asyncio.to_thread(process.wait)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once, and wait for that."""
+        process = self._end()
+        if process is not None:
+            process.wait()
+
+    def _end(self) -> subprocess.Popen[bytes] | None:
+        """Kill the process and tell who waits for it; return it, to be waited for."""
         self._writer = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(
@@ -158,6 +165,7 @@ class KeeperLink:
                         "the keeper of the rules ended meanwhile; ask which rules are in force"
                     )
                 )
+        return process
 
     def _begin(self) -> None:
         ours, theirs = socket.socketpair()
@@ -179,7 +187,10 @@ class KeeperLink:
             except OSError as error:
                 _log.error("the keeper of the rules cannot be run: %s", error.strerror or error)
             is_first = False
-            self.kill()
+            process = self._end()
+            if process is not None:
+                # In a thread: the end of a process with much memory takes the kernel a while.
+                await asyncio.to_thread(process.wait)
             if self._seconds() - self._began_at >= STEADY_S:
                 self._backoff_s = RESTART_S[0]
             _log.warning(

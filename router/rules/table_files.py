@@ -163,7 +163,7 @@ class TableFiles:
         Raises:
             SegmentError, PatternError, OSError: one is missing, damaged, or of another version.
         """
-        for segment in _load(self._folder, files, {}).segments.values():
+        for segment in _load(self._folder, files, None).segments.values():
             segment.close()
 
     def remove_others(self, kept: Iterable[str]) -> None:
@@ -179,10 +179,11 @@ class TableFiles:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedTable:
-    """A table and the segments that it asks, by name of their file."""
+    """A table, the segments that it asks by name of their file, and its scanner with the name."""
 
     table: Table
     segments: dict[str, Segment]
+    scanner: tuple[str, Scanner] | None
 
     def unused_by(self, other: LoadedTable) -> list[Segment]:
         """Return its segments that the other table does not ask."""
@@ -196,27 +197,30 @@ def load_table(
     before: LoadedTable | None,
     now_s: float,
 ) -> LoadedTable:
-    """Load a version; segments that an earlier one has are shared. For a thread beside the loop.
+    """Load a version; what an earlier one has of it is shared. For a thread beside the loop.
 
     Raises:
         SegmentError, PatternError, OSError: a file is missing, damaged, or of another version.
     """
-    parts = _load(folder / FOLDER, files, before.segments if before is not None else {})
-    table = Table(version, [*parts.segments.values()], parts.withdrawn, parts.scanner)
+    parts = _load(folder / FOLDER, files, before)
+    scanner = parts.scanner[1] if parts.scanner is not None else None
+    table = Table(version, [*parts.segments.values()], parts.withdrawn, scanner)
     for _ in table.prepare(now_s):
         time.sleep(PAUSE_S)
-    return LoadedTable(table, parts.segments)
+    return LoadedTable(table, parts.segments, parts.scanner)
 
 
 @dataclass(slots=True)
 class _Parts:
     segments: dict[str, Segment]
     withdrawn: frozenset[int] = frozenset()
-    scanner: Scanner | None = None
+    scanner: tuple[str, Scanner] | None = None
 
 
-def _load(folder: Path, files: Sequence[StoredFile], known: dict[str, Segment]) -> _Parts:
+def _load(folder: Path, files: Sequence[StoredFile], before: LoadedTable | None) -> _Parts:
     parts = _Parts({})
+    known = before.segments if before is not None else {}
+    known_scanner = before.scanner if before is not None else None
     try:
         for one in files:
             path = folder / one.name
@@ -224,8 +228,10 @@ def _load(folder: Path, files: Sequence[StoredFile], known: dict[str, Segment]) 
                 parts.segments[one.name] = known.get(one.name) or load_segment(path)
             elif one.kind == Kind.WITHDRAWN:
                 parts.withdrawn = load_withdrawn(path)
+            elif known_scanner is not None and known_scanner[0] == one.name:
+                parts.scanner = known_scanner
             else:
-                parts.scanner = load_scanner(_read_whole(path, Kind.SCANNER))
+                parts.scanner = one.name, load_scanner(_read_whole(path, Kind.SCANNER))
     except (SegmentError, PatternError, OSError):
         for name, segment in parts.segments.items():
             if name not in known:

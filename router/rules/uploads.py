@@ -37,6 +37,12 @@ class Uploads:
         self._folder = folder / FOLDER
         self._next = 0
 
+    def clear(self) -> None:
+        """Remove what an earlier process left. Blocks."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        for path in self._folder.iterdir():
+            path.unlink()
+
     @asynccontextmanager
     async def receive(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Path]:
         """Write the pieces to a file and lend it; it is removed afterwards if it is still there.
@@ -57,13 +63,15 @@ class Uploads:
             yield path
         finally:
             self.open_count -= 1
-            path.unlink(missing_ok=True)
+            # In a thread: to give back the blocks of a large file takes a disk a while.
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def _write(self, path: Path, pieces: AsyncIterator[bytes]) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         size = 0
         held = bytearray()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # Never one that is there: it may be kept as evidence under another name.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             while (piece := await _next_piece(pieces)) is not None:
                 size += len(piece)

@@ -516,3 +516,17 @@ def test_pages_have_all_rules_once(kept: Kept) -> None:
     ]  # fmt: skip
     assert found(5, service="11" * 20) == [] == found(5, signer=TENANT.guid.hex)
     assert "missing" in catalogue.rule("test", "absent", None)
+
+
+def test_a_small_change_loads_little(kept: Kept) -> None:
+    """Large segments and compiled patterns of the version before are shared, not read again."""
+    many = [rule_record(name=f"r{n}", destination=f"{n + 1:040x}") for n in range(100)]
+    kept.install(*many, rule_record(name="p", patterns={"text": "word"}))
+    before = kept.loaded
+    kept.install(rule_record(name="one"), {"withdraw": "r5"}, head=head(serial=2))
+    after = kept.loaded
+    assert before is not None and after is not None and after.scanner is not None
+    (name,) = before.segments
+    assert after.segments[name] is before.segments[name] and len(after.segments) == 2
+    assert after.scanner == before.scanner
+    assert before.unused_by(after) == []

@@ -97,3 +97,24 @@ def test_a_document_that_does_not_go_on_is_left(
         assert refused.value.status == 408 and uploads.open_count == 0
 
     asyncio.run(run())
+
+
+def test_what_a_killed_process_left_is_never_written_over(tmp_path: Path) -> None:
+    """It may be kept as evidence under another name; it is removed before the first document."""
+    evidence = tmp_path / "evidence"
+    evidence.write_bytes(b"signed")
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "uploads" / "1").hardlink_to(evidence)
+
+    async def run() -> None:
+        uploads = Uploads(tmp_path, 1000)
+        with pytest.raises(FileExistsError):
+            async with uploads.receive(_pieces(b"other")):
+                raise AssertionError("it must not be lent")
+        uploads = Uploads(tmp_path, 1000)
+        uploads.clear()
+        async with uploads.receive(_pieces(b"other")) as path:
+            assert path.read_bytes() == b"other"
+        assert evidence.read_bytes() == b"signed"
+
+    asyncio.run(run())
