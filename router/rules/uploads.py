@@ -59,7 +59,11 @@ class Uploads:
         self._next += 1
         path = self._folder / f"{self._next}"
         try:
-            await self._write(path, pieces)
+            try:
+                await self._write(path, pieces)
+            except OSError as error:
+                text = f"the folder of the rules: {error.strerror or error}; see to its disk"
+                raise RuleUploadError(503, text) from None
             yield path
         finally:
             self.open_count -= 1

@@ -108,9 +108,10 @@ def test_what_a_killed_process_left_is_never_written_over(tmp_path: Path) -> Non
 
     async def run() -> None:
         uploads = Uploads(tmp_path, 1000)
-        with pytest.raises(FileExistsError):
+        with pytest.raises(RuleUploadError, match="File exists") as refused:
             async with uploads.receive(_pieces(b"other")):
                 raise AssertionError("it must not be lent")
+        assert refused.value.status == 503
         uploads = Uploads(tmp_path, 1000)
         uploads.clear()
         async with uploads.receive(_pieces(b"other")) as path:
