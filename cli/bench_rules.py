@@ -62,7 +62,7 @@ def _install(document: dict[str, Any]) -> Iterator[Table]:
     yield Table(titles, rows, f"Small chunks while {install['rules']} rules change")
     memory = install["memory"]
     row = [memory[f"{which}_bytes_per_rule"] for which in ("router", "keeper")]
-    yield Table(("router", "keeper"), [row], "Memory, bytes for each rule")
+    yield Table(("router", "keeper"), [row], "Bytes per rule")
 
 
 def _path(document: dict[str, Any]) -> Iterator[Table]:
