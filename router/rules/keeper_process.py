@@ -50,11 +50,18 @@ class Worker:
     Args:
         answers: returns the answer to a message, without its id.
         send: takes a whole answer; called in that thread.
+        afterwards: called when an answer is sent, for what nobody waits for.
     """
 
-    def __init__(self, answers: Answers, send: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        send: Callable[[Message], None],
+        afterwards: Callable[[], None] = lambda: None,
+    ) -> None:
         self._answers = answers
         self._send = send
+        self._afterwards = afterwards
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -65,6 +72,10 @@ class Worker:
         while True:
             message = self._messages.get()
             self._send({"id": message["id"]} | answer_to(message, self._answers))
+            try:
+                self._afterwards()
+            except Exception:
+                _log.exception("fault of the keeper after an answer")
 
 
 def answer_to(message: Message, answers: Answers) -> Message:
@@ -91,11 +102,14 @@ def line_of(answer: Message) -> bytes:
     return line
 
 
-def serve(link: socket.socket, change: Answers, ask: Answers) -> None:
+def serve(
+    link: socket.socket, change: Answers, ask: Answers, afterwards: Callable[[], None]
+) -> None:
     """Hand each line to the thread it is for, until the other end is closed.
 
     Args:
         change, ask: answer messages that change something, and those that only ask.
+        afterwards: called after the answer to a change.
     """
     is_writing = threading.Lock()
 
@@ -104,7 +118,7 @@ def serve(link: socket.socket, change: Answers, ask: Answers) -> None:
         with is_writing:
             link.sendall(line)
 
-    changes = Worker(change, send)
+    changes = Worker(change, send, afterwards)
     questions = Worker(ask, send)
     with link.makefile("rb") as lines:
         for line in lines:
@@ -158,6 +172,10 @@ class KeeperProgram:
             case unknown:
                 raise LocalMisuseError(f"the keeper knows no {unknown!r}")
 
+    def rest(self) -> None:
+        """Do what nobody waits for."""
+        self._keeper.store.checkpoint()
+
     def ask(self, message: Message) -> Message:
         """Answer a question."""
         return self._catalogue.answer(message)
@@ -185,7 +203,11 @@ def main(arguments: list[str]) -> None:
     def ask(message: Message) -> Message:
         return program[0].ask(message)
 
-    serve(link, change, ask)
+    def afterwards() -> None:
+        if program:
+            program[0].rest()
+
+    serve(link, change, ask, afterwards)
     # The other end is gone. What a thread is doing lasts whole or not at all: nobody waits for it.
     os._exit(0)
 

@@ -23,6 +23,8 @@ MAX_NUMBER = 0xFFFF_FFFF
 """Numbers of rules have 32 bits and are never used again."""
 MAX_CHANGES_COUNT = 10_000
 """Changes that are remembered: the youngest."""
+MAX_LOG_BYTES = 4 << 20
+"""The log of changes is emptied when it is longer."""
 _NAMES_AT_ONCE = 500
 _CACHE_KIB = 64 << 10
 _SCHEMA = """
@@ -134,8 +136,9 @@ class Totals:
 class RuleStore:
     """The database of one keeper."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
+        self._path = path
 
     @classmethod
     def open(cls, folder: Path, *, is_reader: bool = False) -> Self:
@@ -152,9 +155,10 @@ class RuleStore:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             if is_reader:
                 connection.execute("PRAGMA query_only = 1")
-                return cls(connection)
+                return cls(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             (found,) = connection.execute("PRAGMA user_version").fetchone()
             if found == 0:
@@ -163,10 +167,20 @@ class RuleStore:
                 raise RuleStoreError(f"{path}: format {found}; this version reads {FORMAT}")
         except sqlite3.Error as error:
             raise RuleStoreError(f"{path}: {error}; put a copy of it back, or remove it") from None
-        return cls(connection)
+        return cls(connection, path)
 
     def close(self) -> None:
         self.connection.close()
+
+    def checkpoint(self) -> None:
+        """Move what changed from the log of changes into the database, once it is worth it.
+
+        What was committed lasts without. After the change of a million rules this takes seconds,
+        for which nobody who waits for an answer should wait; so it is asked for apart.
+        """
+        log = self._path.with_name(self._path.name + "-wal")
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     @contextmanager
     def change(self) -> Iterator[None]:

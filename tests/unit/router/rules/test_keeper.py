@@ -530,3 +530,20 @@ def test_a_small_change_loads_little(kept: Kept) -> None:
     assert after.segments[name] is before.segments[name] and len(after.segments) == 2
     assert after.scanner == before.scanner
     assert before.unused_by(after) == []
+
+
+def test_the_log_of_changes_does_not_grow_for_ever(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is emptied when it is long, and what was committed lasts before and after."""
+    log = kept.folder / "rules.sqlite-wal"
+    kept.install(rule_record(name="a"))
+    kept.keeper.store.checkpoint()
+    assert log.stat().st_size > 0
+    monkeypatch.setattr("packetcloud.router.rules.store.MAX_LOG_BYTES", 1)
+    kept.keeper.store.checkpoint()
+    assert log.stat().st_size == 0
+    kept.install(rule_record(name="b", priority=1), head=head(serial=2))
+    kept.close()
+    kept.open()
+    assert kept.names_for() == {"b"} and len(kept.installed()) == 2
