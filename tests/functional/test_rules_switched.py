@@ -53,7 +53,8 @@ def test_every_chunk_is_decided_wholly_by_one_version(tmp_path: Path) -> None:
             payload = rng.randbytes(rng.choice([10, 900, 5000, 60_000]))
             sent[a.send(b.guid, payload)] = payload
             if number % 8 == 0:
-                await net.until(lambda want=number: len(b.received) > want - 40)  # type: ignore[misc]
+                # Of the eight sent since the last switch two at least have come: it had its chunks.
+                await net.until(lambda want=number: len(b.received) >= want - 6)  # type: ignore[misc]
                 router.core.install_rules(tables[number // 8 % len(tables)])
         await net.until(lambda: len(b.received) >= len(sent))
         seen: Counter[bytes] = Counter()
