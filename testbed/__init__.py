@@ -11,6 +11,7 @@
 - `processes`       child processes: start, read their events, stop
 - `meter`           CPU and memory of those over time
 - `daemons`         our own daemons, as an experiment runs them
+- `instrumented`    a module as a program with a meter beside it
 - `sampled`         where a program spends its CPU time
 - `lagged`          when a program's event loop is late
 - `machine`         what the figures were measured on

@@ -9,13 +9,13 @@ each the thread could have run and others had the processor.
 
 from __future__ import annotations
 
-import json
-import runpy
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from packetcloud.testbed.instrumented import run_instrumented
 
 INTERVAL_S = 0.001
 NOTED_S = 0.0005
@@ -67,18 +67,8 @@ def waited_s() -> float:
 
 def main(arguments: list[str]) -> int:
     """Run the module; its own exit code is ours."""
-    if len(arguments) < 3 or arguments[1] != "--":
-        print("usage: lagged FILE -- MODULE ARGUMENTS...", file=sys.stderr)
-        return 2
-    file, _, module, *rest = arguments
-    sys.argv = [module, *rest]
     meter = LagMeter()
-    meter.start()
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    finally:
-        Path(file).write_text(json.dumps(meter.lags))
-    return 0
+    return run_instrumented("lagged", arguments, meter.start, lambda: meter.lags)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ SIGUSR2 begins the sampling, so that starting up does not count; at the end FILE
 
 from __future__ import annotations
 
-import json
-import runpy
 import signal
 import sys
 from collections import Counter
-from pathlib import Path
 from types import FrameType
+
+from packetcloud.testbed.instrumented import run_instrumented
 
 BEGIN_SAMPLING = signal.SIGUSR2
 INTERVAL_S = 0.002
@@ -48,18 +47,8 @@ class Sampler:
 
 def main(arguments: list[str]) -> int:
     """Run the module; its own exit code is ours."""
-    if len(arguments) < 3 or arguments[1] != "--":
-        print("usage: sampled FILE -- MODULE ARGUMENTS...", file=sys.stderr)
-        return 2
-    file, _, module, *rest = arguments
-    sys.argv = [module, *rest]
     sampler = Sampler()
-    sampler.prepare()
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    finally:
-        Path(file).write_text(json.dumps(sampler.stop()))
-    return 0
+    return run_instrumented("sampled", arguments, sampler.prepare, sampler.stop)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def read_parts(path: Path, *, as_it_lies: bool = False) -> tuple[Memory, bytes, 
         if not as_it_lies:
             memory.fill(path)
         secret, parts = _checked(path, memory, byte_count, with_parts=not as_it_lies)
-    except BaseException:
+    except BaseException:  # a signal too: nobody else knows of the mapping yet
         memory.close()
         raise
     return memory, secret, parts

@@ -189,7 +189,7 @@ class RuleStore:
         try:
             yield
             self.connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # a signal too: half a change must not be left open
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
