@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(error.format_message(), err=True)
         return ExitCode.ERROR
     except click.UsageError as error:
-        return _fail(error.format_message() + _usage_hint(error.ctx))
+        return _fail(_with_hint(error))
     except click.ClickException as error:
         return _fail(error.format_message())
     except OSError as error:
@@ -213,8 +213,13 @@ def _fail(text: str) -> int:
     return ExitCode.ERROR
 
 
-def _usage_hint(context: click.Context | None) -> str:
-    return f" Try '{context.command_path} --help'." if context else ""
+def _with_hint(error: click.UsageError) -> str:
+    """Return the message as a sentence, and where to read on."""
+    text = error.format_message()
+    if error.ctx is None:
+        return text
+    end = "" if text.endswith((".", "?", "!")) else "."
+    return f"{text}{end} Try '{error.ctx.command_path} --help'."
 
 
 def _os_error_text(error: OSError) -> str:

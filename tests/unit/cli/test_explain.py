@@ -185,7 +185,7 @@ def test_the_table_says_it_in_words(web: Path, capsys: Streams) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ((), "give one of"),
+        ((), "or --live. Try"),
         (("--source", A.hex), "go together"),
         ((*FROM_TO, "--live", A.hex, B.hex), "give one of"),
         ((*FROM_TO, "--at", "2020-01-01T00:00:00Z"), "are for --rules"),
