@@ -1,5 +1,10 @@
 """The cloudlet co-located with a router: compute nodes, VIs, placement, scaling, migration.
 
-No module is here yet: services run under the process back-end of the services room.
-docs/architecture.md, "Rooms", says what belongs here and what it may import.
+- `errors`         every error this room raises; who is wrong decides the class
+- `toml_files`     TOML files checked against models, each mistake one readable sentence
+- `limits`         what one VI may use of its node
+- `vi_types`       the catalogue of VI types
+
+The node side
+- `containers`     frozen values of containers and nodes, and the interface of a compute node
 """

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from packetcloud.cloudlet import vi_types
 from packetcloud.router import config as router_config
 from packetcloud.services import manifest
 
@@ -31,6 +32,7 @@ MANIFEST = {
     "[supervision]": manifest.SupervisionTable,
     "[pair]": manifest.PairTable,
 }
+CATALOGUE = {"[[vi_type]]": vi_types.ViTypeTable}
 
 
 def _documented(page: str, table: str) -> dict[str, str]:
@@ -62,7 +64,8 @@ def _default_text(value: Any) -> set[str]:
 @pytest.mark.parametrize(
     ("page", "table", "model"),
     [("router-config.md", table, model) for table, model in ROUTER.items()]
-    + [("service-manifest.md", table, model) for table, model in MANIFEST.items()],
+    + [("service-manifest.md", table, model) for table, model in MANIFEST.items()]
+    + [("vi-types.md", table, model) for table, model in CATALOGUE.items()],
 )
 def test_every_key_stands_in_its_page(page: str, table: str, model: type[BaseModel]) -> None:
     """Keys, their order and their defaults are those of the model that reads the file."""

@@ -1,0 +1,45 @@
+"""Errors of the cloudlet room. Who is wrong decides the class.
+
+`CloudletConfigError`: the operator wrote something that cannot be; the text names the file, the
+key and what is allowed, and the command exits with 2. `NodeError` and what is under it: a node did
+not do what was asked; each says whether asking again can help.
+"""
+
+from __future__ import annotations
+
+from packetcloud.chunk.errors import PacketCloudError
+
+
+class CloudletError(PacketCloudError):
+    """Anything of the cloudlet's that the operator may have to read."""
+
+
+class CloudletConfigError(CloudletError):
+    """A file of the cloudlet cannot be used: file, table, key, what is allowed there."""
+
+
+class NodeError(CloudletError):
+    """A compute node did not do what was asked."""
+
+
+class NodeUnreachable(NodeError):  # noqa: N818
+    """No answer, or none in time: it may have done it or not. Ask again; that is always safe.
+
+    Look whether LXD runs on the node, and whether its address and certificate are as configured.
+    """
+
+
+class ContainerExists(NodeError):  # noqa: N818
+    """Another container has this name. Asking again gives the same answer."""
+
+
+class ContainerMissing(NodeError):  # noqa: N818
+    """The node has no container of this name."""
+
+
+class NoRoom(NodeError):  # noqa: N818
+    """The node has too little memory, disk or addresses left for this. Try another node."""
+
+
+class Refused(NodeError):  # noqa: N818
+    """The node will not do this, now or later; the text is its reason."""

@@ -1,0 +1,101 @@
+"""TOML files of the cloudlet, checked against models: each mistake is one readable sentence."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from packetcloud.cloudlet.errors import CloudletConfigError
+
+MAX_FILE_BYTES = 4 << 20
+"""A catalogue or a list of nodes is some KiB; a larger file is a mistake."""
+
+
+class TomlTable(BaseModel):
+    """A table of a file: unknown keys are refused, the value never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+FileModel = TypeVar("FileModel", bound=TomlTable)
+
+
+def read_toml(path: Path, model: type[FileModel]) -> FileModel:
+    """Read and check the file at `path`.
+
+    Raises:
+        CloudletConfigError: names file, table and key, and says what is allowed.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise CloudletConfigError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise CloudletConfigError(f"{path}: over {MAX_FILE_BYTES} bytes; is it the right file?")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise CloudletConfigError(f"{path}: not TOML: {error}") from None
+    return parse_toml(text, model, str(path))
+
+
+def parse_toml(text: str, model: type[FileModel], origin: str) -> FileModel:
+    """Check the text of a file; `origin` is its name in errors.
+
+    Raises:
+        CloudletConfigError: as `read_toml`.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CloudletConfigError(f"{origin}: not TOML: {error}") from None
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        problems = [problem for problem in error.errors(include_url=False) if not _is_echo(problem)]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        text = _explain(model, dict(problems[0]))
+        raise CloudletConfigError(f"{origin}: {text}{more}") from None
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+    """Turn pydantic's finding into: table, key, value, what is allowed."""
+    location = list(problem["loc"])
+    place = ""
+    while len(location) > 1 and (inner := _table_model(model, location[0])) is not None:
+        name = location.pop(0)
+        is_array = bool(location) and isinstance(location[0], int)
+        place = f"[[{name}]] number {location.pop(0) + 1}" if is_array else f"[{name}]"
+        model = inner
+    where = f"{place} {'.'.join(map(str, location))}".strip()
+    match problem["type"]:
+        case "extra_forbidden":
+            what = "key" if place else "table"
+            return f"{where}: unknown {what}; allowed: {', '.join(model.model_fields)}"
+        case "missing":
+            return f"{where}: missing"
+        case "value_error":
+            given = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+            return f"{where}{given}: {problem['ctx']['error']}".removeprefix(": ")
+        case _:
+            return f"{where} = {problem['input']!r}: {problem['msg']}"
+
+
+def _is_echo(problem: Any) -> bool:
+    """Tell of pydantic's complaint that a list is empty once it has thrown out its bad members."""
+    return bool(problem["type"] == "too_short" and problem["input"])
+
+
+def _table_model(model: type[BaseModel], key: Any) -> type[BaseModel] | None:
+    field = model.model_fields.get(key) if isinstance(key, str) else None
+    if field is None:
+        return None
+    annotation = field.annotation
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
