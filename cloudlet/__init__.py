@@ -1,10 +1,12 @@
 """The cloudlet co-located with a router: compute nodes, VIs, placement, scaling, migration.
 
-- `errors`         every error this room raises; who is wrong decides the class
-- `toml_files`     TOML files checked against models, each mistake one readable sentence
-- `limits`         what one VI may use of its node
-- `vi_types`       the catalogue of VI types
+- `errors`             every error this room raises; who is wrong decides the class
+- `toml_files`         TOML files checked against models, each mistake one readable sentence
+- `limits`             what one VI may use of its node
+- `vi_types`           the catalogue of VI types
 
 The node side
-- `containers`     frozen values of containers and nodes, and the interface of a compute node
+- `containers`         frozen values of containers and nodes, and the interface of a compute node
+- `policy`             what a container may be, and the check of LXD's live configuration
+- `container_config`   from a wish to LXD's configuration
 """

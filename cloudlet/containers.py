@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Protocol
 
@@ -30,15 +31,11 @@ class ContainerState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Nic:
-    """One network interface of a container. Its addresses are the only ones it may use."""
+class NicAddresses:
+    """The addresses of one network interface, with their networks; it may use no others."""
 
-    bridge: str
-    ipv4: str
-    """With prefix: `198.18.4.7/24`."""
-    ipv6: str
-    """With prefix: `fd12:3456:789a::7/64`."""
-    mtu: int
+    ipv4: IPv4Interface
+    ipv6: IPv6Interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +43,17 @@ class ContainerWish:
     """A container to be made. Equal wishes make equal containers."""
 
     name: str
-    """Lower-case letters, digits and '-', at most 63, begins with a letter: unique in the
-    cloudlet."""
+    """Lower-case letters, digits and '-', at most 50, begins with a letter; unique on its machine,
+    other LXD servers there included."""
     image: str
     """Fingerprint of an image that the node has."""
     limits: Limits
-    data: Nic
+    data: NicAddresses
     """eth0: towards the router."""
-    control: Nic
+    control: NicAddresses
     """eth1: towards the controller."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Kept with the container, for the controller's eyes; see `ContainerFacts.labels`."""
+    """Kept with the container, for the controller's eyes. Names like `vi-id`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """What its init finds in its environment. Names begin with PACKETCLOUD_. Whoever may read the
     node's configuration reads it: no keys here."""

@@ -1,0 +1,141 @@
+"""What a container may be: what we ask for is allowed, and each known trick is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Any
+
+import pytest
+
+from packetcloud.cloudlet.container_config import (
+    MAX_NAME_CHARS,
+    MAX_SETTINGS_COUNT,
+    MAX_VALUE_CHARS,
+    build,
+    limit_config,
+    live_differences,
+)
+from packetcloud.cloudlet.containers import NicAddresses
+from packetcloud.cloudlet.errors import Refused
+from packetcloud.cloudlet.policy import live_violations
+from packetcloud.cloudlet.vi_types import load_catalogue
+from tests.unit.cloudlet.tricks import TRICKS, Trick
+from tests.unit.cloudlet.wishes import LIMITS, SITE, WISH, as_live, wish
+
+
+def test_what_is_asked_for_is_allowed() -> None:
+    built = build(WISH, SITE)
+    assert live_violations(as_live(built), SITE) == []
+    assert live_differences(as_live(built), built) == []
+
+
+def test_every_type_of_the_catalogue_is_allowed() -> None:
+    for kind in load_catalogue().types.values():
+        assert live_violations(as_live(build(wish(limits=kind.limits), SITE)), SITE) == []
+
+
+def test_limits_become_keys() -> None:
+    """A share of a core's time becomes milliseconds of each 100, never none."""
+    assert limit_config(LIMITS) == {
+        "limits.cpu.allowance": "50ms/100ms",
+        "limits.memory": "128MiB",
+        "limits.processes": "64",
+    }
+    assert limit_config(replace(LIMITS, vcpu=2))["limits.cpu.allowance"] == "200ms/100ms"
+    assert limit_config(replace(LIMITS, vcpu=0.001))["limits.cpu.allowance"] == "1ms/100ms"
+
+
+def test_a_pool_without_quota_gets_no_size() -> None:
+    """A pool that cannot hold a root to its size is not asked to; others must."""
+    site = replace(SITE, has_disk_quota=False)
+    built = build(WISH, site)
+    assert "size" not in built.devices["root"]
+    assert live_violations(as_live(built), site) == []
+    assert live_violations(as_live(built), SITE) == [
+        "device root: size is None; allowed: [1-9][0-9]*MiB"
+    ]
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: trick.name)
+def test_a_trick_is_found(trick: Trick) -> None:
+    """Whatever hand put it there, the live configuration shows it."""
+    live = as_live(build(WISH, SITE))
+    config, devices = trick.apply(dict(live.config), {k: dict(v) for k, v in live.devices.items()})
+    assert live_violations(replace(live, config=config, devices=devices), SITE) != []
+
+
+@pytest.mark.parametrize(
+    "change", [{"profiles": ("default",)}, {"kind": "virtual-machine"}, {"is_ephemeral": True}]
+)
+def test_a_container_as_a_whole_is_checked(change: dict[str, Any]) -> None:
+    assert len(live_violations(replace(as_live(build(WISH, SITE)), **change), SITE)) == 1
+
+
+def test_a_limit_that_was_raised_is_a_difference() -> None:
+    """A larger limit is a limit still: only the comparison with the wish shows it."""
+    built = build(WISH, SITE)
+    live = as_live(build(wish(limits=replace(LIMITS, memory_mib=4096, disk_mib=9999)), SITE))
+    assert live_violations(live, SITE) == []
+    assert [text.split(" is ")[0] for text in live_differences(live, built)] == [
+        "device root",
+        "limits.memory",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": ""}, "name: allowed"),
+        ({"name": "Vi"}, "name: allowed"),
+        ({"name": "1vi"}, "name: allowed"),
+        ({"name": "vi-"}, "name: allowed"),
+        ({"name": "vi/../x"}, "name: allowed"),
+        ({"name": "v\n"}, "name: allowed"),
+        ({"image": "ubuntu"}, "64 hexadecimal digits"),
+        ({"limits": replace(LIMITS, vcpu=float("nan"))}, "vcpu = nan: allowed: more than 0"),
+        ({"limits": replace(LIMITS, vcpu=0)}, "vcpu = 0"),
+        ({"limits": replace(LIMITS, memory_mib=0)}, "memory_mib = 0: allowed: a whole number"),
+        ({"limits": replace(LIMITS, memory_mib="1GiB")}, "memory_mib = '1GiB'"),
+        ({"limits": replace(LIMITS, processes_count=True)}, "processes_count = True"),
+        ({"limits": replace(LIMITS, disk_mib=1 << 31)}, "disk_mib = 2147483648"),
+        ({"labels": {"A": "x"}}, "label 'A'"),
+        ({"labels": {"wish": "x"}}, "label 'wish' is the node's own"),
+        ({"labels": {"a.b": "x"}}, "label 'a.b'"),
+        ({"labels": {"a": "x\ny"}}, "label a: allowed: printable"),
+        ({"environment": {"PATH": "/tmp"}}, "environment 'PATH'"),
+        ({"environment": {"PACKETCLOUD_A": "\0"}}, "environment PACKETCLOUD_A: allowed"),
+        (
+            {"data": NicAddresses(IPv4Interface("127.0.0.1/8"), WISH.data.ipv6)},
+            "data address 127.0.0.1",
+        ),
+        (
+            {"control": NicAddresses(WISH.data.ipv4, IPv6Interface("fe80::1%eth0/64"))},
+            "control address fe80::1",
+        ),
+    ],
+)
+def test_a_wish_that_breaks_the_policy_is_refused(change: dict[str, Any], said: str) -> None:
+    """The text names what is wrong and says what is allowed."""
+    with pytest.raises(Refused) as caught:
+        build(wish(**change), SITE)
+    assert said in str(caught.value)
+
+
+def _is_taken(**change: Any) -> bool:
+    try:
+        build(wish(**change), SITE)
+    except Refused:
+        return False
+    return True
+
+
+def test_the_caps_of_a_wish() -> None:
+    """Names, values and their numbers are taken at the cap, refused above."""
+    labels = {f"l{number}": "x" for number in range(MAX_SETTINGS_COUNT + 1)}
+    assert not _is_taken(labels=labels)
+    assert _is_taken(labels=dict(list(labels.items())[1:]))
+    for length, is_taken in ((MAX_NAME_CHARS, True), (MAX_NAME_CHARS + 1, False)):
+        assert _is_taken(name="v" * length) is is_taken
+    for length, is_taken in ((MAX_VALUE_CHARS, True), (MAX_VALUE_CHARS + 1, False)):
+        assert _is_taken(environment={"PACKETCLOUD_X": "v" * length}) is is_taken
