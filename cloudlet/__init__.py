@@ -9,4 +9,7 @@ The node side
 - `containers`         frozen values of containers and nodes, and the interface of a compute node
 - `policy`             what a container may be, and the check of LXD's live configuration
 - `container_config`   from a wish to LXD's configuration
+
+The controller
+- `core`               its decisions: events in, commands out
 """

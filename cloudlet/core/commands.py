@@ -1,0 +1,134 @@
+"""What the core tells the shell to do. Every command may be repeated; its end comes as an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from packetcloud.cloudlet.core.instances import Work
+
+
+@dataclass(frozen=True, slots=True)
+class DoWork:
+    """Have a node do something with a container; ends with `WorkDone`.
+
+    Attributes:
+        vi_type: CREATE and RESIZE: the limits.
+        limit_s: STOP: how long it may take to end by itself.
+    """
+
+    node: str
+    number: int
+    work: Work
+    vi_type: str = ""
+    limit_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveStranger:
+    """Delete a container that carries our label and belongs to no VI; seen again if it fails."""
+
+    node: str
+    number: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendLaunch:
+    """Give a VI its service; ends with `ViReady` or `ViFailed`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendStop:
+    """Ask a service to finish its tasks and end."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExportState:
+    """Fetch the state of a VI; ends with `StateExported`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportState:
+    """Give the state that `source` exported to its twin; ends with `StateImported`."""
+
+    source: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropState:
+    """Forget the state that `source` exported."""
+
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitIdle:
+    """Ask the router to say when a VI has no task left; ends with `ViIdle`."""
+
+    number: int
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PushTable:
+    """Give the router an update; ends with `TableAnswered` or `TableUnanswered`.
+
+    Attributes:
+        base_version: the version that the items change; None: they are the whole table.
+        put: entries by SID.
+        remove: SIDs.
+    """
+
+    epoch: int
+    version: int
+    base_version: int | None
+    put: Mapping[str, Mapping[str, object]]
+    remove: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OperationEnded:
+    """What somebody asked for is done, or will not be, and why."""
+
+    operation: int
+    is_done: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that people should read in the log."""
+
+    text: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Another controller is in charge: end, without touching anything."""
+
+    text: str
+
+
+Command = (
+    DoWork
+    | RemoveStranger
+    | SendLaunch
+    | SendStop
+    | ExportState
+    | ImportState
+    | DropState
+    | AwaitIdle
+    | PushTable
+    | OperationEnded
+    | Note
+    | StepDown
+)

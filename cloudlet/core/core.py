@@ -1,0 +1,412 @@
+"""The core of the cloudlet controller: the events' way to what decides on them.
+
+`handle(event, now)` changes `saved` and returns commands. The shell writes `saved` down before it
+carries out any of them, so that whatever was begun is known after a crash; every command may be
+repeated. Source: design, section 8; docs/decisions/0013-cloudlet.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from packetcloud.cloudlet.core.commands import Command, Note, OperationEnded, RemoveStranger
+from packetcloud.cloudlet.core.conduct import Judgement, judge
+from packetcloud.cloudlet.core.events import (
+    Configured,
+    EvacuateWished,
+    Event,
+    LaunchWished,
+    LinkDown,
+    LinkUp,
+    MigrateWished,
+    NodeSeen,
+    NodeSilent,
+    Outcome,
+    ResizeWished,
+    RestartWished,
+    RouterSeen,
+    RouterSilent,
+    StateExported,
+    StateImported,
+    StopWished,
+    TableAnswered,
+    TableUnanswered,
+    Tick,
+    ViFailed,
+    ViIdle,
+    ViReady,
+    ViStatus,
+    WorkDone,
+)
+from packetcloud.cloudlet.core.instances import Vi, ViState, Work
+from packetcloud.cloudlet.core.inventory import Inventory
+from packetcloud.cloudlet.core.life import Life
+from packetcloud.cloudlet.core.migration import Migrations, Step
+from packetcloud.cloudlet.core.placement import Policy, least_loaded
+from packetcloud.cloudlet.core.saved import Saved
+from packetcloud.cloudlet.core.scaling import Scaling
+from packetcloud.cloudlet.core.staffing import Staffing
+from packetcloud.cloudlet.core.table import Entry, RouterTable, entry_of
+from packetcloud.cloudlet.core.values import CloudletSettings
+from packetcloud.cloudlet.core.wishes import Wishes
+
+_HAS_RUN = (ViState.BOOTING, ViState.LAUNCHING, ViState.RUNNING)
+
+
+class CloudletCore:
+    """One cloudlet.
+
+    Args:
+        saved: what the last run left; its epoch grows by one here.
+        random_bytes: the system's random source.
+    """
+
+    def __init__(
+        self,
+        settings: CloudletSettings,
+        saved: Saved,
+        random_bytes: Callable[[int], bytes],
+        policy: Policy = least_loaded,
+    ) -> None:
+        saved.epoch += 1
+        self.settings = settings
+        self.saved = saved
+        self.router: RouterSeen | None = None
+        """What the router said last; None: it does not answer."""
+        self.router_text = "not asked yet"
+        self.table = RouterTable(saved.epoch, saved.version)
+        self.inventory = Inventory(settings, saved.vis)
+        self._life = Life(settings, lambda: int.from_bytes(random_bytes(4), "big") / (1 << 32))
+        self._migrations = Migrations(settings, saved.vis, saved.migrations, self._life, self.table)
+        self._scaling = Scaling()
+        self.staffing = Staffing(
+            settings,
+            saved,
+            self.inventory,
+            self._life,
+            self._migrations,
+            policy,
+            random_bytes,
+        )
+        self._wishes = Wishes(
+            settings, saved, self.inventory, self._life, self._migrations, self.staffing
+        )
+
+    def start(self, now: float) -> list[Command]:
+        """Go on where the last run ended; call once, before any event.
+
+        What runs is adopted when it calls; a migration that was not committed is undone.
+        """
+        commands: list[Command] = []
+        for name in self.saved.evacuated & set(self.inventory.nodes):
+            self.inventory.nodes[name].is_evacuated = True
+        for migration in list(self.saved.migrations.values()):
+            if migration.step is not Step.COMMITTED:
+                commands += self._migrations.abort(migration, "the controller was restarted", now)
+        for vi in self.saved.vis.values():
+            vi.touched_at = now
+            if vi.state in (ViState.LAUNCHING, ViState.RUNNING):
+                vi.state = ViState.BOOTING  # it calls again, and says that its service runs
+            if vi.state is ViState.BOOTING:
+                vi.due_at = now + self.settings.boot_limit_s
+            elif vi.state is ViState.BACKING_OFF:
+                vi.due_at = now + self.settings.retry_s
+            if vi.is_leaving:
+                commands += self._life.leave(vi, now)
+            else:
+                commands += self._life.advance(vi, now)
+        return commands + self._settle(now)
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take note of `event` and return what is to be done."""
+        if isinstance(event, ViStatus) and not self._changes_something(event, now):
+            return []
+        commands = self._dispatch(event, now)
+        for command in commands:
+            if isinstance(command, OperationEnded):
+                self._wishes.ended(command.operation)
+        return commands + self._settle(now)
+
+    def next_timeout(self) -> float:
+        """Return when `Tick` is due; infinite: never."""
+        lost_after = self.settings.node_lost_s
+        return min(
+            min((vi.due_at for vi in self.saved.vis.values()), default=math.inf),
+            min(
+                (
+                    node.silent_since + lost_after
+                    for node in self.inventory.nodes.values()
+                    if node.silent_since is not None and not node.is_lost
+                ),
+                default=math.inf,
+            ),
+            self._migrations.next_timeout(),
+            self.table.due_at,
+        )
+
+    def _dispatch(self, event: Event, now: float) -> list[Command]:
+        match event:
+            case NodeSeen():
+                return self._node_seen(event, now)
+            case NodeSilent(name, text):
+                node = self.inventory.nodes.get(name)
+                if node is not None and node.silent_since is None:
+                    node.silent_since, node.silent_text = now, text
+                return []
+            case RouterSeen():
+                return self._router_seen(event, now)
+            case RouterSilent(text):
+                self.router, self.router_text = None, text
+                return []
+            case TableAnswered():
+                return self.table.answered(event, now)
+            case TableUnanswered():
+                return self.table.unanswered(event, now)
+            case Configured(settings):
+                self._configure(settings)
+                return []
+            case Tick():
+                return self._tick(now)
+            case (
+                LaunchWished()
+                | StopWished()
+                | RestartWished()
+                | ResizeWished()
+                | MigrateWished()
+                | EvacuateWished()
+            ):
+                return self._wishes.begin(event, now)
+            case _:
+                vi = self.saved.vis.get(event.number)
+                return [] if vi is None else self._of_vi(event, vi, now)
+
+    def _of_vi(
+        self,
+        event: WorkDone
+        | LinkUp
+        | LinkDown
+        | ViReady
+        | ViStatus
+        | ViFailed
+        | StateExported
+        | StateImported
+        | ViIdle,
+        vi: Vi,
+        now: float,
+    ) -> list[Command]:
+        match event:
+            case WorkDone(_, work, outcome, text):
+                if work is Work.RESIZE and outcome in (Outcome.REFUSED, Outcome.NO_ROOM):
+                    vi.why = f"resize: {text}"
+                return self._life.work_done(vi, work, outcome, text, now)
+            case LinkUp(_, is_launched):
+                return self._life.link_up(vi, is_launched, now)
+            case LinkDown():
+                self._life.link_down(vi)
+                return []
+            case ViReady():
+                return self._life.ready(vi, now)
+            case ViStatus(_, status):
+                return self._status(vi, status, now)
+            case ViFailed(_, text, is_config):
+                return self._life.failed(vi, text, now, for_good=is_config)
+            case StateExported(_, is_done, text):
+                return self._migrations.exported(vi, is_done, text, now)
+            case StateImported(_, is_done, text):
+                return self._migrations.imported(vi, is_done, text, now)
+            case ViIdle(_, is_idle):
+                if vi.is_draining and is_idle:
+                    return self._life.leave(vi, now)
+                return self._migrations.idle(vi, is_idle, now)
+
+    def _settle(self, now: float) -> list[Command]:
+        """Do whatever follows from what is now the case."""
+        for number in [n for n, vi in self.saved.vis.items() if vi.state is ViState.GONE]:
+            del self.saved.vis[number]
+        commands = self._migrations.go_on(now)
+        for command in commands:
+            if isinstance(command, OperationEnded):
+                self._wishes.ended(command.operation)
+        commands += self.staffing.settle(now)
+        commands += self._drain(now)
+        commands += self._wishes.go_on(now)
+        commands += self.table.want(self._entries(), now)
+        self.saved.version = self.table.version
+        return commands
+
+    def _entries(self) -> Mapping[str, Entry]:
+        held = self._migrations.held()
+        by_service: dict[str, list[Vi]] = {name: [] for name in self.settings.services}
+        for vi in self.saved.vis.values():
+            if vi.service in by_service:
+                by_service[vi.service].append(vi)
+        return {
+            self.settings.services[name].sid: entry_of(self.settings.services[name], vis, held)
+            for name, vis in by_service.items()
+        }
+
+    def _drain(self, now: float) -> list[Command]:
+        """Let go of the VIs that finished their tasks, or never had any."""
+        commands: list[Command] = []
+        for vi in self.saved.vis.values():
+            if not vi.is_draining or vi.is_leaving:
+                continue
+            at_router = self._at_router(vi)
+            if vi.state is not ViState.RUNNING or (
+                at_router is not None
+                and at_router == 0
+                and self.table.is_in_force(self._sid(vi), vi.instance, "draining")
+            ):
+                commands += self._life.leave(vi, now)
+        return commands
+
+    def _at_router(self, vi: Vi) -> int | None:
+        """Return how many tasks the router says that a VI has."""
+        if self.router is None or (self.router.epoch, self.router.version) != (
+            self.table.epoch,
+            self.table.version,
+        ):
+            return None
+        service = self.router.services.get(self._sid(vi))
+        seen = service.vis.get(vi.instance) if service is not None else None
+        return seen.tasks if seen is not None else 0
+
+    def _sid(self, vi: Vi) -> str:
+        service = self.settings.services.get(vi.service)
+        return service.sid if service is not None else ""
+
+    def _node_seen(self, event: NodeSeen, now: float) -> list[Command]:
+        node = self.inventory.nodes.get(event.node)
+        if node is None or event.asked_at < node.asked_at:
+            return []
+        commands: list[Command] = []
+        if node.is_lost:
+            commands.append(Note(f"node {node.name} answers again"))
+        node.capacity, node.free, node.asked_at = event.capacity, event.free, event.asked_at
+        node.silent_since, node.is_lost = None, False
+        node.containers = event.containers
+        seen = {container.number: container for container in event.containers}
+        for number, container in seen.items():
+            vi = self.saved.vis.get(number)
+            if vi is None or vi.node != node.name or vi.instance != container.instance:
+                commands.append(RemoveStranger(node.name, number, "it belongs to no VI"))
+        for vi in [vi for vi in self.saved.vis.values() if vi.node == node.name]:
+            if vi.touched_at >= event.asked_at or vi.pending is not None:
+                continue
+            here = seen.get(vi.number)
+            if here is None:
+                commands += self._life.missing(vi, now)
+            elif here.violations:
+                why = f"its container is not as it must be: {'; '.join(here.violations)}"
+                commands += self._life.quarantine(vi, why, now)
+            elif not here.is_running and vi.state in _HAS_RUN:
+                commands += self._life.failed(vi, vi.why or "its container stopped", now)
+        return commands
+
+    def _router_seen(self, event: RouterSeen, now: float) -> list[Command]:
+        self.router, self.router_text = event, ""
+        commands = self.table.seen(event, now)
+        for name, service in self.settings.services.items():
+            seen = event.services.get(service.sid)
+            if seen is None:
+                continue
+            vis = [vi for vi in self.saved.vis.values() if vi.service == name and vi.counts]
+            for vi in vis:
+                at_router = seen.vis.get(vi.instance)
+                if at_router is not None:
+                    commands += self._judge(vi, at_router.violations, now)
+            count = self.saved.counts.get(name, service.replicas_min)
+            change = self._scaling.step(service, count, _busy_share(vis), seen, now)
+            if change:
+                self.saved.counts[name] = count + change
+                why = "chunks wait too long" if change > 0 else "its VIs are mostly idle"
+                commands.append(Note(f"service {name}: {count} -> {count + change} VIs, {why}"))
+        return commands
+
+    def _judge(self, vi: Vi, violations: int, now: float) -> list[Command]:
+        policy = self.settings.services[vi.service].conduct
+        match judge(vi, violations, policy, now):
+            case Judgement.RESTRICT:
+                vi.is_restricted = True
+                vi.why = f"restricted: {policy.restrict_violations} violations or more"
+                return [Note(f"{vi.service}/{vi.number}: {vi.why}", True)]
+            case Judgement.STOP:
+                why = f"{policy.stop_violations} violations within {policy.window_s:g} s"
+                return self._life.quarantine(vi, why, now)
+            case Judgement.NONE:
+                return []
+
+    def _changes_something(self, event: ViStatus, now: float) -> bool:
+        """Take in a status that says only that a VI is alive; False if it was such a one."""
+        vi = self.saved.vis.get(event.number)
+        if vi is None:
+            return False
+        is_attached = event.status.get("attachment") == "attached"
+        if vi.state is not ViState.RUNNING or is_attached != vi.is_attached:
+            return True
+        if _in_hand_s(event.status) > self._hang_s(vi):
+            return True
+        vi.status = event.status
+        self._life.alive(vi, now)
+        return False
+
+    def _status(self, vi: Vi, status: Mapping[str, object], now: float) -> list[Command]:
+        vi.status = status
+        vi.is_attached = status.get("attachment") == "attached"
+        self._life.alive(vi, now)
+        in_hand_s = _in_hand_s(status)
+        if vi.state is ViState.RUNNING and in_hand_s > self._hang_s(vi):
+            return self._life.failed(vi, f"one task for {in_hand_s:.0f} s", now)
+        return []
+
+    def _hang_s(self, vi: Vi) -> float:
+        service = self.settings.services.get(vi.service)
+        return service.hang_s if service is not None else 10.0
+
+    def _tick(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for node in self.inventory.nodes.values():
+            if node.silent_since is None or node.is_lost:
+                continue
+            if now - node.silent_since < self.settings.node_lost_s:
+                continue
+            node.is_lost = True
+            limit = self.settings.node_lost_s
+            why = f"node {node.name} does not answer for {limit:g} s"
+            commands.append(Note(f"{why}: {node.silent_text}", True))
+            for vi in [vi for vi in self.saved.vis.values() if vi.node == node.name]:
+                commands += self.staffing.replace(vi, why, now)
+        for vi in list(self.saved.vis.values()):
+            if now >= vi.due_at:
+                commands += self._life.due(vi, now)
+        commands += self._migrations.due(now)
+        return commands + self.table.due(now)
+
+    def _configure(self, settings: CloudletSettings) -> None:
+        for name in set(self.settings.services) - set(settings.services):
+            self._scaling.forget(name)
+            self.saved.counts.pop(name, None)
+        for name, service in settings.services.items():
+            count = self.saved.counts.get(name, service.replicas_min)
+            bounded = min(max(count, service.replicas_min), service.replicas_max)
+            self.saved.counts[name] = bounded
+        self.settings = self._life.settings = self._migrations.settings = settings
+        self.staffing.settings = self._wishes.settings = settings
+        self.inventory.configure(settings)
+
+
+def _in_hand_s(status: Mapping[str, object]) -> float:
+    value = status.get("longest_in_hand_s", 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _busy_share(vis: list[Vi]) -> float | None:
+    """Return the mean share of their time that VIs spent with chunks; None: not all say so."""
+    shares = []
+    for vi in vis:
+        share = vi.status.get("busy_share")
+        if not isinstance(share, int | float):
+            return None
+        shares.append(float(share))
+    return sum(shares) / len(shares) if shares else None

@@ -1,0 +1,282 @@
+"""What the shell tells the core: what was seen, what came of commands, what people want."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from packetcloud.cloudlet.core.instances import Work
+from packetcloud.cloudlet.core.values import CloudletSettings, Resources
+
+
+class Outcome(StrEnum):
+    """How a piece of work on a container ended."""
+
+    DONE = "done"
+    MISSING = "missing"
+    """There is no such container."""
+    NO_ROOM = "no-room"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    """The node did not answer; it may have done it all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSeen:
+    """One container with this cloudlet's label on a node."""
+
+    number: int
+    instance: int
+    is_running: bool
+    violations: tuple[str, ...] = ()
+    """What in its live configuration a VI must not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """A node answered."""
+
+    node: str
+    asked_at: float
+    capacity: Resources
+    free: Resources
+    """What is free by measurement, whatever is reserved."""
+    containers: tuple[ContainerSeen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSilent:
+    """A node did not answer."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkDone:
+    """A node ended a piece of work; the text is for people."""
+
+    number: int
+    work: Work
+    outcome: Outcome
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A VI called over the control link and proved who it is.
+
+    Attributes:
+        is_launched: its service runs already: the controller is what was away.
+    """
+
+    number: int
+    is_launched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The control link of a VI ended."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ViReady:
+    """The service in a VI started."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ViStatus:
+    """A VI reported how it is."""
+
+    number: int
+    status: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ViFailed:
+    """A VI said why it cannot go on; `is_config`: the same would happen again."""
+
+    number: int
+    text: str
+    is_config: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StateExported:
+    """The state of a VI is with the shell, whole; or it is not, and `text` says why."""
+
+    number: int
+    is_done: bool
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StateImported:
+    """A twin took over the state; or it did not, and `text` says why."""
+
+    number: int
+    is_done: bool
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ViIdle:
+    """The router says that a held or draining VI has no task left (False: it did not get there)."""
+
+    number: int
+    is_idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableAnswered:
+    """The router answered to an update of its table.
+
+    Attributes:
+        is_in_force: the version is in force, but for the items in `refused`.
+        fenced_by: the epoch of another controller that is in force; None: there is none.
+    """
+
+    version: int
+    is_in_force: bool
+    refused: Mapping[str, str]
+    fenced_by: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableUnanswered:
+    """The router did not answer; it may have taken the update all the same."""
+
+    version: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViAtRouter:
+    """What the router says of one VI; counts since it attached."""
+
+    is_attached: bool
+    tasks: int
+    violations: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAtRouter:
+    """What the router says of one service."""
+
+    waiting: int
+    oldest_wait_s: float
+    penalty_p99_s: float | None
+    vis: Mapping[int, ViAtRouter]
+    """By instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSeen:
+    """The router answered what is in force there."""
+
+    boot: str
+    epoch: int
+    version: int
+    services: Mapping[str, ServiceAtRouter]
+    """By SID."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSilent:
+    """The router did not answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The operator changed the settings."""
+
+    settings: CloudletSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The time that `next_timeout` named has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchWished:
+    """One VI more for a service; `node`: there, if it has room."""
+
+    operation: int
+    service: str
+    vi_type: str | None = None
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopWished:
+    """A VI is to go, and not to be replaced; `is_drained`: when it has no task left."""
+
+    operation: int
+    number: int
+    is_drained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RestartWished:
+    """A VI is to start again, also out of quarantine and restrictions."""
+
+    operation: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeWished:
+    """A VI is to become of another type, without a restart."""
+
+    operation: int
+    number: int
+    vi_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateWished:
+    """A VI is to move; `node` None: to the least loaded."""
+
+    operation: int
+    number: int
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvacuateWished:
+    """Every VI of a node is to move, and none may come; `is_over`: it may be used again."""
+
+    operation: int
+    node: str
+    is_over: bool = False
+
+
+Wish = LaunchWished | StopWished | RestartWished | ResizeWished | MigrateWished | EvacuateWished
+Event = (
+    NodeSeen
+    | NodeSilent
+    | WorkDone
+    | LinkUp
+    | LinkDown
+    | ViReady
+    | ViStatus
+    | ViFailed
+    | StateExported
+    | StateImported
+    | ViIdle
+    | TableAnswered
+    | TableUnanswered
+    | RouterSeen
+    | RouterSilent
+    | Configured
+    | Tick
+    | Wish
+)

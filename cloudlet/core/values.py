@@ -1,0 +1,148 @@
+"""What a cloudlet has and wants: resources, services, settings. Frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """An amount of what VIs share on a node."""
+
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(
+            self.cpus + other.cpus,
+            self.memory_bytes + other.memory_bytes,
+            self.disk_bytes + other.disk_bytes,
+        )
+
+    def __sub__(self, other: Resources) -> Resources:
+        return self + other.times(-1)
+
+    def times(self, factor: float) -> Resources:
+        """Return this amount, `factor` times; bytes are cut to whole ones."""
+        return Resources(
+            self.cpus * factor, int(self.memory_bytes * factor), int(self.disk_bytes * factor)
+        )
+
+    def least(self, other: Resources) -> Resources:
+        """Return of each kind the smaller amount."""
+        return Resources(
+            min(self.cpus, other.cpus),
+            min(self.memory_bytes, other.memory_bytes),
+            min(self.disk_bytes, other.disk_bytes),
+        )
+
+    def lacking_for(self, wanted: Resources) -> list[str]:
+        """Name the kinds of which this is less than `wanted`; empty: it is enough."""
+        pairs = (
+            ("cpus", self.cpus, wanted.cpus),
+            ("memory", self.memory_bytes, wanted.memory_bytes),
+            ("disk", self.disk_bytes, wanted.disk_bytes),
+        )
+        # Sums of fractions of a processor differ from the whole in the last digits.
+        return [name for name, have, want in pairs if want - have > 1e-9]
+
+    def largest_share_of(self, whole: Resources) -> float:
+        """Return the largest of the three shares that this is of `whole`; of nothing: infinite."""
+        pairs = (
+            (self.cpus, whole.cpus),
+            (self.memory_bytes, whole.memory_bytes),
+            (self.disk_bytes, whole.disk_bytes),
+        )
+        return max(part / all_ if all_ > 0 else float(part > 0) * 1e9 for part, all_ in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How often a VI that dies is started again."""
+
+    first_delay_s: float = 0.1
+    longest_delay_s: float = 30.0
+    stable_s: float = 30.0
+    """A VI that ran for so long starts again with the first delay."""
+    quarantine_crashes: int = 8
+    """Crashes within the window after which it is not started again; 0: never."""
+    quarantine_window_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPolicy:
+    """When a service gets or gives up a VI, between its bounds."""
+
+    up_wait_s: float = 0.5
+    """A chunk that waited so long for a VI calls for one more."""
+    up_penalty_s: float | None = None
+    """So does a delay penalty (p99) above this; None: it does not count."""
+    up_after_s: float = 3.0
+    """The cause must last so long."""
+    down_busy_share: float = 0.3
+    """With less than this share of each VI's time busy, one too many runs."""
+    down_after_s: float = 60.0
+    pause_s: float = 10.0
+    """After each change the next waits so long: a new VI takes some time to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConductPolicy:
+    """What a VI may do before it is restricted, and then stopped."""
+
+    restrict_violations: int = 10
+    """Within the window."""
+    stop_violations: int = 100
+    window_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceWish:
+    """One service as the operator declared it."""
+
+    name: str
+    sid: str
+    """40 hexadecimal digits."""
+    vi_type: str
+    replicas_min: int = 1
+    replicas_max: int = 1
+    owner: str | None = None
+    """The tenant; None: the ISP itself."""
+    has_state: bool = False
+    """Its state must go along when it migrates."""
+    router_entry: Mapping[str, object] = field(default_factory=dict)
+    """What the router's table says of it besides its VIs: name, priority, fail_policy, ..."""
+    restart: RestartPolicy = RestartPolicy()
+    scaling: ScalingPolicy = ScalingPolicy()
+    conduct: ConductPolicy = ConductPolicy()
+    hang_s: float = 10.0
+    """A VI that is silent for so long, or has one task for so long, is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudletSettings:
+    """Everything that the core needs to know of its cloudlet."""
+
+    name: str
+    nodes: tuple[str, ...]
+    vi_types: Mapping[str, Resources]
+    services: Mapping[str, ServiceWish]
+    isp_share: float = 0.0
+    """Share of each node that third parties' VIs cannot take."""
+    boot_limit_s: float = 30.0
+    """From a container's start to its call over the control link."""
+    launch_limit_s: float = 30.0
+    """From the launch to `ready`."""
+    stop_limit_s: float = 8.0
+    """For an orderly end; longer than a runtime drains (5 s)."""
+    migration_limit_s: float = 60.0
+    """For a whole migration, most of which is the twin's start."""
+    hold_limit_s: float = 10.0
+    """For the part of it in which chunks wait."""
+    node_lost_s: float = 10.0
+    """A node that does not answer for so long is given up: its VIs start elsewhere."""
+    evacuations_at_once: int = 2
+    retry_s: float = 1.0
+    """A command that a node did not answer is repeated after so long."""
