@@ -9,6 +9,7 @@ The node side
 - `containers`         frozen values of containers and nodes, and the interface of a compute node
 - `policy`             what a container may be, and the check of LXD's live configuration
 - `container_config`   from a wish to LXD's configuration
+- `lxd`                compute nodes that are LXD servers or members of a cluster
 
 The controller
 - `core`               its decisions: events in, commands out

@@ -60,8 +60,8 @@ def build(wish: ContainerWish, site: NodeSite) -> ContainerConfig:
     config |= {ENVIRONMENT_PREFIX + name: value for name, value in wish.environment.items()}
     devices = {
         "root": root_device(wish.limits, site),
-        "eth0": _nic(site.data_bridge, wish.data, DATA_MTU),
-        "eth1": _nic(site.control_bridge, wish.control, CONTROL_MTU),
+        "eth0": _nic("eth0", site.data_bridge, wish.data, DATA_MTU),
+        "eth1": _nic("eth1", site.control_bridge, wish.control, CONTROL_MTU),
     }
     return ContainerConfig(config, devices)
 
@@ -140,9 +140,9 @@ def live_differences(live: LiveConfig, wanted: ContainerConfig) -> list[str]:
     return sorted(found)
 
 
-def _nic(bridge: str, addresses: NicAddresses, mtu: int) -> dict[str, str]:
+def _nic(name: str, bridge: str, addresses: NicAddresses, mtu: int) -> dict[str, str]:
     return {
-        **nic_base(bridge, mtu),
+        **nic_base(name, bridge, mtu),
         "ipv4.address": str(addresses.ipv4.ip),
         "ipv6.address": str(addresses.ipv6.ip),
     }

@@ -7,10 +7,13 @@ counts as well. Pure. Source: decision 0013; docs/reference/vi-policy.md.
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from packetcloud.cloudlet.containers import LiveConfig
 
@@ -25,6 +28,8 @@ WISH_KEY = LABEL_PREFIX + "wish"
 LABEL = re.compile(r"[a-z][a-z0-9-]{0,62}")
 VARIABLE = re.compile(r"PACKETCLOUD_[A-Z0-9_]{1,50}")
 CPU_PERIOD_MS = 100
+HOST_IDS_COUNT = 1 << 16
+"""Users of the host have ids below this."""
 
 FIXED_CONFIG: Mapping[str, str] = {
     "boot.autostart": "false",  # who runs is the controller's to say, not LXD's after a reboot
@@ -78,6 +83,32 @@ def live_violations(live: LiveConfig, site: NodeSite) -> list[str]:
     )
 
 
+def shared_id_maps(lives: Mapping[str, LiveConfig]) -> list[str]:
+    """Return which containers of one node share user ids, by name; empty: none.
+
+    An isolated map is one that no other container has. LXD gives it out; it has been seen to give
+    the same one twice, and one that begins among the ids of the host.
+    """
+    ranges = sorted(
+        (entry["Hostid"], entry["Hostid"] + entry["Maprange"], name)
+        for name, live in lives.items()
+        for entry in _id_map(live)
+        if entry["Isuid"]
+    )
+    found = [
+        f"{name}: ids from {first} are the host's" for first, _, name in ranges if first < 1000
+    ]
+    for (_, end, name), (first, _, other) in itertools.pairwise(ranges):
+        if first < end and name != other:
+            found.append(f"{name}, {other}: share the ids from {first} to {end - 1}")
+    return found
+
+
+def _id_map(live: LiveConfig) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(live.config.get("volatile.idmap.next", "[]"))
+    return entries
+
+
 def _whole(live: LiveConfig) -> Iterator[str]:
     if live.kind != "container":
         yield f"it is a {live.kind}; allowed: container"
@@ -102,8 +133,8 @@ def _config_violations(config: Mapping[str, str]) -> Iterator[str]:
 def _device_violations(devices: Mapping[str, Mapping[str, str]], site: NodeSite) -> Iterator[str]:
     expected = {
         "root": _root_rules(site),
-        "eth0": _nic_rules(site.data_bridge, DATA_MTU),
-        "eth1": _nic_rules(site.control_bridge, CONTROL_MTU),
+        "eth0": _nic_rules("eth0", site.data_bridge, DATA_MTU),
+        "eth1": _nic_rules("eth1", site.control_bridge, CONTROL_MTU),
     }
     for name in sorted(devices.keys() - expected.keys()):
         yield f"device {name} ({devices[name].get('type')}); allowed: {', '.join(expected)}"
@@ -121,9 +152,11 @@ def _device_violations(devices: Mapping[str, Mapping[str, str]], site: NodeSite)
                 yield f"device {name}: {key} is {value!r}; allowed: {allowed}"
 
 
-def nic_base(bridge: str, mtu: int) -> dict[str, str]:
+def nic_base(name: str, bridge: str, mtu: int) -> dict[str, str]:
+    """Return what every NIC of this name has; its addresses are its own."""
     return {
         "type": "nic",
+        "name": name,
         "nictype": "bridged",
         "parent": bridge,
         "mtu": str(mtu),
@@ -143,9 +176,9 @@ def _root_rules(site: NodeSite) -> dict[str, _Rule]:
     return rules | ({"size": _MIB_TEXT} if site.has_disk_quota else {})
 
 
-def _nic_rules(bridge: str, mtu: int) -> dict[str, _Rule]:
+def _nic_rules(name: str, bridge: str, mtu: int) -> dict[str, _Rule]:
     return {
-        **nic_base(bridge, mtu),
+        **nic_base(name, bridge, mtu),
         "ipv4.address": IPv4Address,
         "ipv6.address": IPv6Address,
     }

@@ -11,6 +11,11 @@
 - `processes`       child processes: start, read their events, stop
 - `meter`           CPU and memory of those over time
 - `daemons`         our own daemons, as an experiment runs them
+- `ownership`       whose a thing of an experiment is, also after its maker was killed
+- `lxd_daemon`      private LXD servers, and clusters of them
+- `lxd_remains`     what these leave behind, and its removal
+- `fake_lxd`        a compute node in memory that fails on demand
+- `tiny_image`      a container image of this machine's own shell
 - `instrumented`    a module as a program with a meter beside it
 - `sampled`         where a program spends its CPU time
 - `lagged`          when a program's event loop is late

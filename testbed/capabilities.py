@@ -38,6 +38,9 @@ COMMANDS = (
     "nft",
     "ovs-vswitchd",
     "tcpdump",
+    "debootstrap",
+    "btrfs",
+    "mksquashfs",
 )
 MODULES = ("grpc", "matplotlib")
 LXD_SOCKETS = (

@@ -15,6 +15,8 @@ from packetcloud.testbed.capabilities import WANTED_BUFFER_BYTES, Capabilities
 OLDEST_PYTHON = (3, 11)
 _MIB = 1 << 20
 _PACKAGES = {
+    "btrfs": "btrfs-progs",
+    "mksquashfs": "squashfs-tools",
     "ip": "iproute2",
     "nginx": "nginx-light",
     "nft": "nftables",

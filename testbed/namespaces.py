@@ -29,6 +29,7 @@ from packetcloud.testbed.kernel import (
     unshare_network,
 )
 from packetcloud.testbed.links import LinkMode
+from packetcloud.testbed.ownership import is_abandoned, owner_tag
 
 PREFIX = "pctb"
 DEFAULT_MTU = 1500
@@ -60,10 +61,7 @@ def sweep_stale() -> list[str]:
     """Remove the namespaces of testbeds whose process is dead; return their names."""
     swept = []
     for name in netns.listnetns():
-        parts = name.split("-")
-        if len(parts) < 4 or parts[0] != PREFIX or not parts[1].isdigit():
-            continue
-        if _start_time(int(parts[1])) == parts[2]:
+        if not is_abandoned(name, PREFIX):
             continue
         with contextlib.suppress(OSError):
             _remove(name)
@@ -377,14 +375,4 @@ def _index(netlink: Any, device: str) -> int:
 
 
 def _full_name(role: str, suffix: str) -> str:
-    pid = os.getpid()
-    return f"{PREFIX}-{pid}-{_start_time(pid)}-{suffix}-{role}"
-
-
-def _start_time(pid: int) -> str | None:
-    """When `pid` started, in clock ticks since boot, so that a reused pid is not mistaken."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return text.rpartition(")")[2].split()[19]
+    return f"{PREFIX}-{owner_tag()}-{suffix}-{role}"

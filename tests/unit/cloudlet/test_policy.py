@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any
@@ -16,9 +17,9 @@ from packetcloud.cloudlet.container_config import (
     limit_config,
     live_differences,
 )
-from packetcloud.cloudlet.containers import NicAddresses
+from packetcloud.cloudlet.containers import LiveConfig, NicAddresses
 from packetcloud.cloudlet.errors import Refused
-from packetcloud.cloudlet.policy import live_violations
+from packetcloud.cloudlet.policy import live_violations, shared_id_maps
 from packetcloud.cloudlet.vi_types import load_catalogue
 from tests.unit.cloudlet.tricks import TRICKS, Trick
 from tests.unit.cloudlet.wishes import LIMITS, SITE, WISH, as_live, wish
@@ -139,3 +140,22 @@ def test_the_caps_of_a_wish() -> None:
         assert _is_taken(name="v" * length) is is_taken
     for length, is_taken in ((MAX_VALUE_CHARS, True), (MAX_VALUE_CHARS + 1, False)):
         assert _is_taken(environment={"PACKETCLOUD_X": "v" * length}) is is_taken
+
+
+def _with_ids(first: int, count: int = 65536) -> LiveConfig:
+    id_map = [
+        {"Isuid": is_user, "Isgid": not is_user, "Hostid": first, "Nsid": 0, "Maprange": count}
+        for is_user in (True, False)
+    ]
+    return LiveConfig((), {"volatile.idmap.next": json.dumps(id_map)}, {})
+
+
+def test_containers_that_share_ids_are_found() -> None:
+    """LXD gives out the maps; each of them must be its container's alone, and none the host's."""
+    apart = {"a": _with_ids(165536), "b": _with_ids(100000), "c": LiveConfig((), {}, {})}
+    assert shared_id_maps(apart) == []
+    assert shared_id_maps({**apart, "d": _with_ids(165535)}) == [
+        "b, d: share the ids from 165535 to 165535",
+        "d, a: share the ids from 165536 to 231070",
+    ]
+    assert shared_id_maps({"a": _with_ids(0)}) == ["a: ids from 0 are the host's"]

@@ -1,0 +1,346 @@
+"""The adapter of one compute node: an LXD server, or one member of an LXD cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pylxd.exceptions import LXDAPIException, NotFound
+from requests_toolbelt import MultipartEncoder
+
+from packetcloud.cloudlet.container_config import build, label_config, limit_config, root_device
+from packetcloud.cloudlet.containers import (
+    ContainerFacts,
+    ContainerUsage,
+    ContainerWish,
+    ImageFiles,
+    NodeFacts,
+)
+from packetcloud.cloudlet.errors import (
+    ContainerExists,
+    ContainerMissing,
+    NodeError,
+    NodeUnreachable,
+    Refused,
+)
+from packetcloud.cloudlet.limits import Limits
+from packetcloud.cloudlet.lxd.connection import Api, LxdConnection, translated
+from packetcloud.cloudlet.lxd.operations import creations, finish, under_way, wait
+from packetcloud.cloudlet.lxd.project import PROJECT
+from packetcloud.cloudlet.lxd.protections import POOLS_WITH_QUOTA, find_protections
+from packetcloud.cloudlet.lxd.replies import (
+    console_tail,
+    container_facts,
+    container_usage,
+    is_ours,
+)
+from packetcloud.cloudlet.policy import WISH_KEY, NodeSite
+
+CREATE_TIMEOUT_S = 120.0
+"""The first container of an image unpacks it."""
+CHANGE_TIMEOUT_S = 60.0
+IMPORT_TIMEOUT_S = 600.0
+STOP_MARGIN_S = 10.0
+"""LXD's own work around a stop: interfaces, filters, mounts."""
+
+
+class LxdNode:
+    """One node. See `NodeAdapter` for what each method promises.
+
+    Args:
+        member: name in the cluster; None for a server of its own.
+    """
+
+    def __init__(
+        self, connection: LxdConnection, name: str, site: NodeSite, member: str | None = None
+    ) -> None:
+        self.name = name
+        self.site = site
+        self._connection = connection
+        self._member = member
+        self._creation = asyncio.Lock()
+        self._seen_made: set[str] = set()
+
+    async def describe(self) -> NodeFacts:
+        return await self._connection.call(self._describe)
+
+    async def containers(self) -> list[ContainerFacts]:
+        return await self._connection.call(self._containers)
+
+    async def create(self, wish: ContainerWish) -> None:
+        # One after the other: LXD 5.0 picks a container's range of ids before it writes down the
+        # last one's, so two that are made at once may get the same, or one that is not its own.
+        async with self._creation:
+            await self._connection.call(lambda api: self._create(api, wish))
+
+    async def start(self, name: str) -> None:
+        await self._connection.call(lambda api: _change_state(api, name, "start", "Running"))
+
+    async def stop(self, name: str, timeout_s: float) -> None:
+        await self._connection.call(lambda api: _stop(api, name, timeout_s))
+
+    async def kill(self, name: str) -> None:
+        await self._connection.call(lambda api: _kill(api, name))
+
+    async def delete(self, name: str) -> None:
+        self._seen_made.discard(name)
+        await self._connection.call(lambda api: _delete(api, name))
+
+    async def resize(self, name: str, limits: Limits) -> None:
+        document = {
+            "config": limit_config(limits),
+            "devices": {"root": root_device(limits, self.site)},
+        }
+        await self._patch(name, document)
+
+    async def label(self, name: str, labels: Mapping[str, str]) -> None:
+        await self._patch(name, {"config": label_config(labels)})
+
+    async def read(self, name: str) -> ContainerFacts:
+        return await self._connection.call(lambda api: container_facts(_instance(api, name)))
+
+    async def usage(self, name: str) -> ContainerUsage:
+        return await self._connection.call(
+            lambda api: container_usage(api.instances[name].state.get().json()["metadata"])
+        )
+
+    async def logs(self, name: str) -> str:
+        return await self._connection.call(lambda api: _console(api, name))
+
+    async def has_image(self, fingerprint: str) -> bool:
+        return await self._connection.call(lambda api: _has_image(api, fingerprint))
+
+    async def import_image(self, image: ImageFiles) -> None:
+        await self._connection.call(lambda api: _import_image(api, image))
+
+    async def remove_image(self, fingerprint: str) -> None:
+        await self._connection.call(lambda api: _remove_image(api, fingerprint))
+
+    async def close(self) -> None:
+        self._connection.close()
+
+    async def _patch(self, name: str, document: Mapping[str, Any]) -> None:
+        def work(api: Api) -> None:
+            finish(api, api.instances[name].patch(json=document), CHANGE_TIMEOUT_S)
+
+        await self._connection.call(work)
+
+    def _target(self) -> dict[str, str]:
+        return {} if self._member is None else {"target": self._member}
+
+    def _describe(self, api: Api) -> NodeFacts:
+        target = self._target()
+        server = api.get(params=dict(target)).json()["metadata"]
+        resources = api.resources.get(params=dict(target)).json()["metadata"]
+        pool = api.storage_pools[self.site.pool]
+        driver = pool.get().json()["metadata"]["driver"]
+        space = pool.resources.get(params=dict(target)).json()["metadata"]["space"]
+        project = api.projects[PROJECT].get().json()["metadata"]["config"]
+        warnings = api.warnings.get(params={"recursion": 1}).json()["metadata"]
+        here = [one for one in warnings if one.get("location") in ("", "none", self._member)]
+        return NodeFacts(
+            name=self.name,
+            server_version=server["environment"]["server_version"],
+            cores_count=resources["cpu"]["total"],
+            memory_bytes=resources["memory"]["total"],
+            memory_used_bytes=resources["memory"]["used"],
+            pool=self.site.pool,
+            disk_bytes=space["total"],
+            disk_used_bytes=space["used"],
+            has_disk_quota=driver in POOLS_WITH_QUOTA,
+            protections=find_protections(server, project, here, driver),
+        )
+
+    def _containers(self, api: Api) -> list[ContainerFacts]:
+        listing = api.instances.get(params={"recursion": 1}).json()["metadata"]
+        return sorted(
+            (
+                container_facts(one)
+                for one in listing
+                if is_ours(one) and self._member in (None, one["location"])
+            ),
+            key=lambda facts: facts.name,
+        )
+
+    def _create(self, api: Api, wish: ContainerWish) -> None:
+        digest = wish_digest(wish)
+        built = build(wish, self.site)
+        deadline = time.monotonic() + CREATE_TIMEOUT_S
+        for operation in creations(api):  # begun before our restart, or whose answer was lost
+            _wait_out(api, operation, deadline)
+        if self._is_made(api, wish.name, digest, deadline):
+            return
+        document = {
+            "name": wish.name,
+            "type": "container",
+            "source": {"type": "image", "fingerprint": wish.image},
+            "profiles": [],
+            "config": {**built.config, WISH_KEY: digest},
+            "devices": {name: dict(device) for name, device in built.devices.items()},
+        }
+        try:
+            response = api.instances.post(json=document, params=self._target())
+            finish(api, response, deadline - time.monotonic())
+            self._seen_made.add(wish.name)
+        except NotFound as error:
+            raise Refused(f"container {wish.name}: image {wish.image}: {error}") from error
+        except (LXDAPIException, ContainerExists) as error:
+            # An earlier call of ours may have come to the server after we looked.
+            if "already exists" in str(error).lower() and self._is_made(
+                api, wish.name, digest, deadline
+            ):
+                return
+            raise
+
+    def _is_made(self, api: Api, name: str, digest: str, deadline: float) -> bool:
+        """Tell whether an earlier call made this container whole; what it left half is removed.
+
+        That is known when we saw its creation end, or when it has run: the server writes it down
+        before its disk is there, and a crash of the server leaves it so.
+        """
+        try:
+            instance = _instance(api, name)
+        except ContainerMissing:
+            return False
+        if instance["config"].get(WISH_KEY) != digest or self._member not in (
+            None,
+            instance["location"],
+        ):
+            raise ContainerExists(f"container {name}: another one has this name")
+        if name in self._seen_made or "volatile.last_state.power" in instance["config"]:
+            return True
+        _delete(api, name)
+        return False
+
+
+def wish_digest(wish: ContainerWish) -> str:
+    """Return what equal wishes have in common and others have not."""
+    document = {
+        "name": wish.name,
+        "image": wish.image,
+        "limits": [getattr(wish.limits, name) for name in Limits.__slots__],
+        "nics": [str(nic.ipv4) + str(nic.ipv6) for nic in (wish.data, wish.control)],
+        "labels": dict(wish.labels),
+        "environment": dict(wish.environment),
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _instance(api: Api, name: str) -> Any:
+    try:
+        return api.instances[name].get().json()["metadata"]
+    except NotFound:
+        raise ContainerMissing(f"no container {name}") from None
+
+
+def _settle(api: Api, name: str, timeout_s: float) -> None:
+    """Wait for what is in progress on a container: the server takes one change at a time."""
+    deadline = time.monotonic() + timeout_s
+    for operation in under_way(api, name):
+        _wait_out(api, operation, deadline)
+
+
+def _wait_out(api: Api, operation: Any, deadline: float) -> None:
+    """Wait for the end of an operation, whatever that is: whoever began it was told."""
+    try:
+        wait(api, operation, deadline)
+    except NodeUnreachable:
+        raise
+    except NodeError:
+        return
+
+
+def _change_state(
+    api: Api, name: str, action: str, wanted: str, *, force: bool = False, timeout_s: float = 30
+) -> None:
+    """Bring a container into a state; being there already is success."""
+    _settle(api, name, CHANGE_TIMEOUT_S)
+    if _instance(api, name)["status"] == wanted:
+        return
+    document = {"action": action, "timeout": round(timeout_s), "force": force}
+    try:
+        response = api.instances[name].state.put(json=document)
+        finish(api, response, timeout_s + CHANGE_TIMEOUT_S)
+    except (NodeError, LXDAPIException) as error:
+        # It may have come there by itself meanwhile: a crash, a repeated call.
+        if _instance(api, name)["status"] != wanted:
+            raise error if isinstance(error, NodeError) else translated(error, name) from None
+
+
+def _stop(api: Api, name: str, timeout_s: float) -> None:
+    try:
+        _change_state(api, name, "stop", "Stopped", timeout_s=max(1, timeout_s))
+    except Refused:
+        _kill(api, name)
+
+
+def _kill(api: Api, name: str) -> None:
+    _change_state(api, name, "stop", "Stopped", force=True)
+
+
+def _delete(api: Api, name: str) -> None:
+    for is_last in (False, True):
+        try:
+            _kill(api, name)
+            finish(api, api.instances[name].delete(), CHANGE_TIMEOUT_S)
+            return
+        except (ContainerMissing, NotFound):
+            return
+        except Refused:
+            # Somebody else was deleting it, or starting it again: look once more.
+            if is_last:
+                raise
+
+
+def _console(api: Api, name: str) -> str:
+    _instance(api, name)
+    try:
+        response = api.instances[name].console.get(params={"type": "log"}, is_api=False)
+    except NotFound:
+        return ""  # it never ran
+    return console_tail(response.content)
+
+
+def _has_image(api: Api, fingerprint: str) -> bool:
+    try:
+        found = api.images[fingerprint].get().json()["metadata"]["fingerprint"]
+    except NotFound:
+        return False
+    return bool(found == fingerprint)
+
+
+def _import_image(api: Api, image: ImageFiles) -> None:
+    if _has_image(api, image.fingerprint):
+        return
+    headers = {"X-LXD-fingerprint": image.fingerprint}
+    try:
+        if len(image.files) == 1:
+            with image.files[0].open("rb") as stream:
+                response = api.images.post(data=stream, headers=headers)
+        else:
+            metadata, root = image.files
+            with metadata.open("rb") as first, root.open("rb") as second:
+                form = MultipartEncoder(
+                    {
+                        "metadata": (metadata.name, first, "application/octet-stream"),
+                        "rootfs": (root.name, second, "application/octet-stream"),
+                    }
+                )
+                headers["Content-Type"] = form.content_type
+                response = api.images.post(data=form, headers=headers)
+        finish(api, response, IMPORT_TIMEOUT_S)
+    except (NodeError, LXDAPIException):
+        # Another import of the same files may have come first.
+        if not _has_image(api, image.fingerprint):
+            raise
+
+
+def _remove_image(api: Api, fingerprint: str) -> None:
+    try:
+        finish(api, api.images[fingerprint].delete(), CHANGE_TIMEOUT_S)
+    except (ContainerMissing, NotFound):
+        return

@@ -1,0 +1,136 @@
+"""What a private LXD server leaves behind, and its removal, also after a crash of all concerned.
+
+Only what belongs to one server's folder is touched: processes that name it, mounts and loop devices
+under it, filters and cgroups of its containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from packetcloud.testbed.errors import ChildError
+from packetcloud.testbed.ownership import is_abandoned
+from packetcloud.testbed.processes import wait_until
+
+PREFIX = "pclxd"
+PARENT = Path("/tmp")
+"""Not TMPDIR: the path of a Unix socket has room for 107 characters."""
+END_TIMEOUT_S = 20.0
+
+
+def sweep_stale_lxd() -> list[Path]:
+    """Remove the servers of experiments whose process is dead; return their folders."""
+    stale = [path for path in PARENT.glob(f"{PREFIX}-*") if is_abandoned(path.name, PREFIX)]
+    for folder in stale:
+        end_processes(folder)
+        clear(folder)
+    return stale
+
+
+def end_containers(folder: Path) -> None:
+    """Kill the init of every container of this server; their monitors then clean up and end."""
+    for monitor in _processes_of(folder, "[lxc monitor]"):
+        for child in _children(monitor):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    with contextlib.suppress(ChildError):
+        wait_until(
+            lambda: not _processes_of(folder, "[lxc monitor]"), END_TIMEOUT_S, "containers end"
+        )
+
+
+def end_processes(folder: Path) -> None:
+    """Kill whatever still runs for this server: daemons of dead parents, monitors, proxies."""
+    end_containers(folder)
+    for pid in [*_processes_of(folder), *_daemons_of(folder)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildError):
+        wait_until(
+            lambda: not _processes_of(folder) and not _daemons_of(folder),
+            END_TIMEOUT_S,
+            "processes end",
+        )
+
+
+def _processes_of(folder: Path, title: str = "") -> list[int]:
+    """Return the processes whose command line names the folder, and begins with `title`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                line = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                )
+                if f"{folder}/" in line and line.startswith(title):
+                    found.append(int(entry.name))
+    return found
+
+
+def _daemons_of(folder: Path) -> list[int]:
+    """Return the daemons with this LXD_DIR: their command line does not name it."""
+    wanted = f"LXD_DIR={folder}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                is_lxd = (entry / "comm").read_text().strip() == "lxd"
+                if is_lxd and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def clear(folder: Path) -> None:
+    """Remove filters, mounts, loop devices and files of a server that runs no more."""
+    containers = folder / "containers"
+    names = [path.name for path in containers.iterdir()] if containers.is_dir() else []
+    _remove_filters(names)
+    _remove_groups(names)
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed([mount for mount in mounts if mount.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
+    for device in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if device.read_text().startswith(f"{folder}/"):
+                name = f"/dev/{device.parents[1].name}"
+                subprocess.run(["losetup", "--detach", name], capture_output=True, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_filters(names: list[str]) -> None:
+    """Remove the chains that LXD made for the NICs of these containers."""
+    listing = subprocess.run(
+        ["nft", "--json", "list", "chains", "bridge"], capture_output=True, text=True, check=False
+    )
+    if listing.returncode != 0:
+        return
+    for item in json.loads(listing.stdout)["nftables"]:
+        chain = item.get("chain")
+        # Such as fwd.packetcloud_vi-1.eth0.
+        if chain and chain["table"] == "lxd" and set(chain["name"].split(".")) & set(names):
+            command = ["nft", "delete", "chain", "bridge", "lxd", chain["name"]]
+            subprocess.run(command, capture_output=True, check=False)
+
+
+def _remove_groups(names: list[str]) -> None:
+    """Remove the empty cgroups that killed monitors left."""
+    for name in names:
+        for kind in ("payload", "monitor"):
+            for hierarchy in Path("/sys/fs/cgroup").glob(f"*/lxc.{kind}.{name}"):
+                folders = sorted(hierarchy.rglob("*/"), reverse=True)
+                for folder in [*folders, hierarchy]:
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
