@@ -12,6 +12,7 @@ What an author uses
 What runs a service
 - `launch`         everything a child needs to know, as one line of JSON; how it ended
 - `loading`        from an entry point to a NetworkService
+- `addresses`      HOST:PORT as operators write it
 - `plan`           from manifest and wishes to a launch, checked once
 - `event_loop`     asyncio with Twisted's reactor on it
 - `hosting`        the reactor around one service, until a signal ends it
@@ -21,7 +22,14 @@ What runs a service
 - `backoff`        growing delays, shared by attachment and supervisor
 - `execution`      where `process` runs: on the reactor's thread, in a worker, as a coroutine
 - `runtime`        shell: one service on one hop node
-- `child`          the program that runs inside a VI
+- `child`          the program that runs inside a VI of the process back-end
+
+What runs in a container besides
+- `vi`             the program: addresses, no privileges, a launch from the controller
+- `vi_settings`    what it reads from its environment
+- `control_link`   reports to the controller, its wishes, state in and out
+- `control_frames` the frames of that link
+- `state_transfer` a state in pieces, checked at its end
 
 What keeps it running
 - `isolation`      the interface, and the process back-end with its resource limits

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     """Run the service that standard input describes and return the exit code."""
     die_with(int(arguments[0]))
     report = _take_over_standard_output()
-    _import_early()
+    import_early()
     line = sys.stdin.buffer.readline(MAX_SPEC_BYTES)
     if not line:
         return 0  # a process kept ready that was not needed
@@ -52,21 +52,30 @@ def die_with(parent_pid: int) -> None:
     """Make the kernel kill this process when its parent ends, and give up gaining privileges."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    forbid_new_privileges()
     if os.getppid() != parent_pid:  # it ended before the kernel knew our wish
         os._exit(1)
 
 
-def apply_limits(limits: ResourceLimits) -> None:
+def forbid_new_privileges() -> None:
+    """No program that this process starts can gain privileges, whatever its file says."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def apply_limits(limits: ResourceLimits, *, with_memory: bool = True) -> None:
     """Set what the kernel can limit for one process: memory, open files, no core file.
+
+    Args:
+        with_memory: False in a container, whose own limit can change while the service runs.
 
     `memory_mib` is what the service may add to the interpreter and the libraries loaded so far,
     whose address space (some 400 MiB, mostly untouched) says nothing about memory in use.
     """
     loaded_pages = int(Path("/proc/self/statm").read_text().split()[0])
     memory = loaded_pages * resource.getpagesize() + (limits.memory_mib << 20)
+    wanted_memory = ((resource.RLIMIT_AS, memory),) if with_memory else ()
     for kind, wanted in (
-        (resource.RLIMIT_AS, memory),
+        *wanted_memory,
         (resource.RLIMIT_NOFILE, limits.open_files),
         (resource.RLIMIT_CORE, 0),  # a core file would hold the service's keys
     ):
@@ -76,7 +85,7 @@ def apply_limits(limits: ResourceLimits) -> None:
         resource.setrlimit(kind, (wanted, wanted))
 
 
-def _import_early() -> None:
+def import_early() -> None:
     """Load what every service needs, before the limits count: numpy alone maps 100 MiB.
 
     Not the reactor: that is installed with its loop later.

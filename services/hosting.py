@@ -1,6 +1,7 @@
 """Runs one service in this process until a signal ends it: the reactor, the key, the hop node.
 
-Used by `child` inside a VI, and by `service run --isolation none` in the command's own process.
+Used by `child` and `vi` inside a VI, and by `service run --isolation none` in the command's own
+process.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from packetcloud.chunk.errors import IdentityError, LocalMisuseError
 from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
@@ -21,20 +22,41 @@ from packetcloud.services.event_loop import install_reactor, run_reactor
 from packetcloud.services.launch import EXIT_CONFIG, EXIT_CRASH, EXIT_FINE, LaunchSpec
 from packetcloud.services.state_dir import StatusFile
 
+if TYPE_CHECKING:
+    from packetcloud.chunk.identity import Identity
+    from packetcloud.services.runtime import ServiceRuntime
+
 BEAT_INTERVAL_S = 1.0
 """The supervisor hears from a service so often; silence means that it hangs."""
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def host_service(spec: LaunchSpec, report: Report) -> int:
+class HostedService(Protocol):
+    """A service that runs in this process, for who looks after it."""
+
+    reactor: Any
+    runtime: ServiceRuntime
+
+    def stop(self) -> None:
+        """Begin an orderly end; a second call changes nothing."""
+
+
+def host_service(
+    spec: LaunchSpec,
+    report: Report,
+    identity: Identity | None = None,
+    attend: Callable[[HostedService], None] | None = None,
+) -> int:
     """Run the service of `spec` and return an exit code.
 
     Args:
         report: gets `{"event": "ready" | "status" | "stopped" | "error", ...}`; must not block.
+        identity: the service's key; None: it is in the file that `spec` names.
+        attend: called on the running reactor, before the service starts.
     """
     try:
-        return _Host(spec, report).run()
+        return _Host(spec, report, identity, attend).run()
     except (ServiceConfigError, IdentityError, LocalMisuseError) as error:
         report({"event": "error", "text": str(error)})
         return EXIT_CONFIG
@@ -84,8 +106,14 @@ def _hop_config(spec: LaunchSpec) -> HopConfig:
 class _Host:
     """The reactor around one ServiceRuntime."""
 
-    def __init__(self, spec: LaunchSpec, report: Report) -> None:
-        self._loop, self._reactor = install_reactor()
+    def __init__(
+        self,
+        spec: LaunchSpec,
+        report: Report,
+        identity: Identity | None,
+        attend: Callable[[HostedService], None] | None,
+    ) -> None:
+        self._loop, self.reactor = install_reactor()
         from packetcloud.chunk.hop.udp import HopNode
         from packetcloud.chunk.identity import load_identity_file
         from packetcloud.services.loading import load_service
@@ -94,12 +122,13 @@ class _Host:
         self._report = report
         self._failure: BaseException | None = None
         self._is_stopping = False
-        identity = load_identity_file(Path(spec.key_file))
+        self._attend = attend
+        key = identity or load_identity_file(Path(spec.key_file))
 
         def make_node(receiver: HopReceiver) -> HopNodeLike:
             node: HopNodeLike = HopNode(
-                self._reactor,
-                identity,
+                self.reactor,
+                key,
                 Role.SERVICE,
                 _hop_config(spec),
                 receiver,
@@ -107,18 +136,20 @@ class _Host:
             )
             return node
 
-        self._runtime = ServiceRuntime(
-            self._reactor,
+        self.runtime = ServiceRuntime(
+            self.reactor,
             spec,
             load_service(spec.entry_point, spec.search_path),
-            identity.sid,
+            key.sid,
             make_node,
             on_change=self._beat,
         )
 
     def run(self) -> int:
-        on_signal = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop}
-        run_reactor(self._loop, self._reactor, self._start, on_signal)
+        # SIGPWR is how a container's init is asked to end.
+        ends = (signal.SIGTERM, signal.SIGINT, signal.SIGPWR)
+        on_signal = dict.fromkeys(ends, self.stop)
+        run_reactor(self._loop, self.reactor, self._start, on_signal)
         if isinstance(self._failure, ServiceConfigError):
             raise self._failure
         if self._failure is not None:
@@ -137,11 +168,13 @@ class _Host:
             ensureDeferred(self._stop())
 
     def _start(self) -> None:
+        if self._attend is not None:
+            self._attend(self)
         try:
-            self._runtime.start()
+            self.runtime.start()
         except Exception as error:  # an author's `start` may raise anything
             self._failure = error
-            self._reactor.stop()
+            self.reactor.stop()
             return
         # What is loaded by now stays: the collector need not look at it again. A full collection
         # took 39 ms, as long as thirty chunks of 1 MiB through AES; afterwards it takes none.
@@ -152,14 +185,14 @@ class _Host:
 
     async def _stop(self) -> None:
         try:
-            await self._runtime.stop()
+            await self.runtime.stop()
         except Exception as error:  # an author's `stop` or `export_state` may raise anything
             self._failure = error
-        self._reactor.stop()
+        self.reactor.stop()
 
     def _beat_again(self) -> None:
         self._beat()
-        self._reactor.callLater(BEAT_INTERVAL_S, self._beat_again)
+        self.reactor.callLater(BEAT_INTERVAL_S, self._beat_again)
 
     def _beat(self) -> None:
-        self._report({"event": "status", "status": self._runtime.status()})
+        self._report({"event": "status", "status": self.runtime.status()})

@@ -15,6 +15,7 @@ from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
 from packetcloud.chunk.hop.suites import parse_networks
 from packetcloud.chunk.identity import load_identity_file
 from packetcloud.chunk.names import GUID, SID
+from packetcloud.services.addresses import parse_address
 from packetcloud.services.catalogue import FoundService
 from packetcloud.services.errors import ServiceConfigError
 from packetcloud.services.launch import LOOPBACK, ExecutionMode, LaunchSpec
@@ -62,7 +63,7 @@ def plan_launch(
         IdentityError: the key file cannot be used.
     """
     manifest = found.manifest
-    host, port = parse_router(router)
+    host, port = parse_address(router, "router")
     sid = load_identity_file(key_file).sid
     wanted = manifest.demultiplexing.sid
     if wanted is not None and wanted != sid.hex:
@@ -97,22 +98,6 @@ def plan_launch(
     )
     policy = RestartPolicy(**manifest.supervision.model_dump(), deadline_ms=behaviour.deadline_ms)
     return LaunchPlan(spec, policy, sid, found.path)
-
-
-def parse_router(text: str) -> tuple[str, int]:
-    """Split `HOST:PORT`; an IPv6 address stands in brackets.
-
-    Raises:
-        ServiceConfigError: no host, or no port from 1 to 65535.
-    """
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ServiceConfigError(
-            f"router {text!r}: expected HOST:PORT with a port from 1 to 65535, "
-            "for example 127.0.0.1:4700 or [::1]:4700"
-        )
-    return host, int(port)
 
 
 def _checked_networks(texts: tuple[str, ...]) -> tuple[str, ...]:

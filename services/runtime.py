@@ -23,7 +23,7 @@ from packetcloud.chunk.names import GUID, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.services.attachment import Attachment, Command, Connect, RetryAt
 from packetcloud.services.buffers import BufferPool
-from packetcloud.services.errors import ServiceConfigError
+from packetcloud.services.errors import ServiceConfigError, ServiceMisuseError
 from packetcloud.services.execution import (
     SLOW_PROCESS_NS,
     CoroutineExecution,
@@ -96,6 +96,8 @@ class ServiceRuntime:
         self._retry: Any = None
         self._idle_waiter: Deferred[None] | None = None
         self._last_connect_error = ""
+        self._busy_mark = (reactor.seconds(), 0)
+        """When the status was asked for last, and the processing time until then."""
         self._node = make_node(self)
 
     def start(self) -> None:
@@ -114,12 +116,7 @@ class ServiceRuntime:
         """Finish the tasks in hand, send their verdicts, stop the service, close the node."""
         self.tasks.is_draining = True
         self._cancel_retry()
-        if not self.tasks.is_idle:
-            self._idle_waiter = Deferred()
-            timer = self._reactor.callLater(DRAIN_TIMEOUT_S, self._drained)
-            await self._idle_waiter
-            if timer.active():
-                timer.cancel()
+        await self._until_idle()
         self.attachment.close()
         self._execution.stop()
         try:
@@ -127,6 +124,30 @@ class ServiceRuntime:
             self._export_state()
         finally:
             await self._node.close()
+
+    async def export_state(self) -> bytes:
+        """Return the service's state as it is between two chunks; it goes on serving afterwards.
+
+        Who wants nothing lost sees to it first that no task comes: the router holds them.
+
+        Raises:
+            ServiceMisuseError: tasks in hand did not end in time, or the state is too large.
+        """
+        await self._until_idle()
+        if not self.tasks.is_idle:
+            raise ServiceMisuseError(
+                f"{self.tasks.in_hand_count} tasks in hand did not end within {DRAIN_TIMEOUT_S:g} s"
+            )
+        state = self._service.export_state()
+        if len(state) > MAX_STATE_BYTES:
+            raise ServiceMisuseError(
+                f"its state has {len(state)} bytes; allowed: {MAX_STATE_BYTES}"
+            )
+        return state
+
+    def import_state(self, state: bytes) -> None:
+        """Give the service the state of a predecessor; before its first chunk."""
+        self._service.import_state(state)
 
     def status(self) -> dict[str, Any]:
         """Return what `service list` and the supervisor show, as JSON values."""
@@ -145,6 +166,7 @@ class ServiceRuntime:
             "in_hand": tasks.in_hand_count,
             "longest_in_hand_s": round(tasks.longest_in_hand_s(now), 3),
             "processing_s": tasks.processing_ns / 1e9,
+            "busy_share": self._busy_share(now),
             "output_buffers": self._pool.allocated_count,
             "execution": type(self._execution).__name__.removesuffix("Execution").lower(),
         }
@@ -237,6 +259,22 @@ class ServiceRuntime:
         self._execution.stop()
         self._execution = ThreadExecution(self._reactor, self._calls, self._take, self._conclude)
         self._execution.wake()
+
+    def _busy_share(self, now: float) -> float:
+        """Return the share of the time since the last status that went into `process`."""
+        (then, before_ns), self._busy_mark = self._busy_mark, (now, self.tasks.processing_ns)
+        spent_s = (self.tasks.processing_ns - before_ns) / 1e9
+        return round(min(1.0, spent_s / (now - then)), 3) if now > then else 0.0
+
+    async def _until_idle(self) -> None:
+        """Wait until no task is in hand and no verdict under way, but not for ever."""
+        if self.tasks.is_idle:
+            return
+        self._idle_waiter = Deferred()
+        timer = self._reactor.callLater(DRAIN_TIMEOUT_S, self._drained)
+        await self._idle_waiter
+        if timer.active():
+            timer.cancel()
 
     def _check_idle(self) -> None:
         if self._idle_waiter is not None and self.tasks.is_idle:

@@ -23,7 +23,17 @@ ROOMS = {
     "services": {"chunk"},
     "router": {"chunk"},
     "domain_controller": {"chunk"},
-    "cloudlet": {"chunk", "services.manifest", "router.schemas", "domain_controller.schemas"},
+    "cloudlet": {
+        "chunk",
+        "services.catalogue",
+        "services.control_frames",
+        "services.launch",
+        "services.manifest",
+        "services.plan",
+        "services.state_transfer",
+        "router.schemas",
+        "domain_controller.schemas",
+    },
     "testbed": {"chunk", "host", "services", "router", "domain_controller", "cloudlet"},
     "cli": {"chunk", "host", "services", "router", "domain_controller", "cloudlet", "testbed"},
 }
@@ -55,6 +65,7 @@ SHELLS = {
     },
     "services": {
         "child",
+        "control_link",
         "event_loop",
         "execution",
         "files",
@@ -66,6 +77,7 @@ SHELLS = {
         "replay",
         "testing",
         "trial",
+        "vi",
     },
     "services.secure_communication": {"keys", "service", "suites"},
     "router": {

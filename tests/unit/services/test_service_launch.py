@@ -9,11 +9,12 @@ import pytest
 
 from packetcloud.chunk.errors import IdentityError, LocalMisuseError
 from packetcloud.chunk.identity import create_identity_file
+from packetcloud.services.addresses import parse_address
 from packetcloud.services.catalogue import find_service
 from packetcloud.services.errors import ParameterError, ServiceConfigError
 from packetcloud.services.launch import ExecutionMode, LaunchSpec, ResourceLimits
 from packetcloud.services.loading import load_service
-from packetcloud.services.plan import parse_router, plan_launch
+from packetcloud.services.plan import plan_launch
 from packetcloud.services.scaffold import create_service
 from packetcloud.services.wan_optimizer.service import WanOptimizer
 
@@ -61,7 +62,7 @@ def test_a_line_with_an_unknown_key_is_refused() -> None:
 )
 def test_router_addresses(text: str, address: tuple[str, int]) -> None:
     """IPv4, IPv6 in brackets, names."""
-    assert parse_router(text) == address
+    assert parse_address(text, "router") == address
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_router_addresses(text: str, address: tuple[str, int]) -> None:
 def test_wrong_router_addresses(text: str) -> None:
     """The text says what is expected."""
     with pytest.raises(ServiceConfigError, match="expected HOST:PORT"):
-        parse_router(text)
+        parse_address(text, "router")
 
 
 def test_a_plan_checks_everything_before_a_process_is_started(tmp_path: Path) -> None:

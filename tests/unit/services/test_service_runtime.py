@@ -437,3 +437,29 @@ def test_kinds_of_failure_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes_of(make, 10)
     assert len(calls.failures) == 4
     assert calls.failures[("other", "")] == 7
+
+
+class _Remembering(FunctionService):
+    """A service whose state is a word."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda chunk: Verdict.forward())
+        self.word = b"first"
+
+    def export_state(self) -> bytes:
+        return self.word
+
+    def import_state(self, state: bytes) -> None:
+        self.word = state
+
+
+def test_a_state_is_exported_between_chunks_and_the_service_serves_on() -> None:
+    """Exporting ends nothing: a migration may be undone."""
+    service = _Remembering()
+    bench = Bench(service)
+    bench.attached()
+    exported = ensureDeferred(bench.runtime.export_state())
+    assert exported.result == b"first"
+    assert not bench.runtime.tasks.is_draining
+    bench.runtime.import_state(b"second")
+    assert service.word == b"second"

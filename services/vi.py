@@ -1,0 +1,154 @@
+"""The program in a container: `python -P -m packetcloud.services.vi`, under a small init.
+
+Gives its interfaces their addresses, gives up every privilege, loads everything that is slow to
+import, calls the cloudlet's controller, and waits for its launch: service and key come over the
+control link and stay in memory. Then it runs the service as `child` does. It must import little.
+Source: docs/decisions/0013-cloudlet.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from packetcloud.chunk.errors import PacketCloudError, ProtocolError
+from packetcloud.services.backoff import Backoff
+from packetcloud.services.child import apply_limits, forbid_new_privileges, import_early
+from packetcloud.services.control_frames import FrameReader
+from packetcloud.services.launch import EXIT_CONFIG, LaunchSpec
+from packetcloud.services.vi_settings import ViSettings
+
+SERVICE_UID = 1000
+"""Whom the service runs as, in the container's own numbers."""
+CALL_LIMIT_S = 5.0
+_READ_BYTES = 64 << 10
+_PR_CAPBSET_DROP = 24
+_LAST_CAPABILITY = 63
+_log = logging.getLogger("packetcloud.vi")
+
+
+def main() -> int:
+    """Run the service that the controller names and return its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        settings = ViSettings.from_environment(os.environ)
+        give_addresses(settings)
+    except PacketCloudError as error:
+        _log.error("%s", error)
+        return EXIT_CONFIG
+    if os.geteuid() == 0:
+        give_up_privileges()
+    import_early()
+    connection, spec, seed = _await_launch(settings)
+    return _run(settings, connection, spec, seed)
+
+
+def give_addresses(settings: ViSettings) -> None:
+    """Bring the interfaces up with their addresses; the kernel tests none of them for doubles.
+
+    Raises:
+        PacketCloudError: `ip` refuses; the text is its own.
+    """
+    lines = ["link set dev lo up"]
+    for nic in settings.nics:
+        for address in nic.addresses:
+            options = " nodad" if address.version == 6 else ""
+            lines.append(f"address replace {address} dev {nic.name}{options}")
+        lines.append(f"link set dev {nic.name} up")
+    done = subprocess.run(
+        ["ip", "-batch", "-"],
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+    if done.returncode:
+        raise PacketCloudError(f"cannot set addresses: {done.stderr.strip()}")
+
+
+def give_up_privileges() -> None:
+    """Become an ordinary user for good: no capability can be had again, by any program."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(_LAST_CAPABILITY + 1):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # EINVAL beyond the kernel's last
+    os.setgroups([])
+    os.setresgid(SERVICE_UID, SERVICE_UID, SERVICE_UID)
+    os.setresuid(SERVICE_UID, SERVICE_UID, SERVICE_UID)
+    forbid_new_privileges()
+
+
+def _await_launch(settings: ViSettings) -> tuple[socket.socket, LaunchSpec, bytes]:
+    """Call the controller until it answers with a launch; return that and the connection."""
+    backoff = Backoff(0.05, 2.0)
+    told = ""
+    while True:
+        try:
+            return _ask_for_launch(settings)
+        except (OSError, PacketCloudError) as error:
+            if str(error) != told:
+                told = str(error)
+                _log.warning("controller %s:%d: %s; calling again", *settings.controller, told)
+        time.sleep(backoff.next_delay_s(random.random()))
+
+
+def _ask_for_launch(settings: ViSettings) -> tuple[socket.socket, LaunchSpec, bytes]:
+    from packetcloud.services.control_link import hello
+
+    connection = socket.create_connection(settings.controller, timeout=CALL_LIMIT_S)
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.sendall(hello(settings, is_launched=False))
+        connection.settimeout(None)  # a standby waits for hours
+        frames = FrameReader()
+        while True:
+            data = connection.recv(_READ_BYTES)
+            if not data:
+                raise ProtocolError("it closed the connection")
+            for frame in frames.feed(data):
+                match frame:
+                    case {"do": "launch", "spec": dict(values), "key": str(key)}:
+                        spec = LaunchSpec.from_json(json.dumps(values))
+                        return connection, spec, bytes.fromhex(key)
+                    case {"do": "stop"}:
+                        sys.exit(0)
+                    case _:
+                        raise ProtocolError("it said something else than `launch`")
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _run(settings: ViSettings, connection: socket.socket, spec: LaunchSpec, seed: bytes) -> int:
+    from packetcloud.chunk.identity import Identity
+    from packetcloud.services.control_link import ControlLink
+    from packetcloud.services.hosting import HostedService, host_service
+
+    logging.getLogger().setLevel(spec.log_level)
+    apply_limits(spec.limits, with_memory=False)
+    links: list[ControlLink] = []
+
+    def attend(host: HostedService) -> None:
+        link = ControlLink(settings, host)
+        connection.setblocking(False)
+        link.adopt(connection.fileno(), connection.family)
+        connection.close()  # Twisted has its own descriptor of it
+        links.append(link)
+
+    def report(message: dict[str, Any]) -> None:
+        for link in links:
+            link.report(message)
+
+    return host_service(spec, report, Identity(seed), attend)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
