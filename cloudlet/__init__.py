@@ -9,6 +9,9 @@ The node side
 - `containers`         frozen values of containers and nodes, and the interface of a compute node
 - `policy`             what a container may be, and the check of LXD's live configuration
 - `container_config`   from a wish to LXD's configuration
+- `addresses`          one number for each VI, its addresses on both bridges
+- `filters`            what may come from the bridges, as tables of nftables
+- `network`            bridges and tables on this machine
 - `lxd`                compute nodes that are LXD servers or members of a cluster
 
 The controller

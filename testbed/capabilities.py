@@ -75,6 +75,10 @@ class Capabilities:
     can_make_tun: bool
     congestion_controls: tuple[str, ...]
     has_apparmor: bool
+    cgroups: str
+    """`v2`, `v1 and v2`, `v1` or `absent`."""
+    container_ids_count: int
+    """User ids that root may lend to containers, as /etc/subuid says."""
     lxd: str
     """`running`, `installed` (no server answers) or `absent`."""
     commands: dict[str, str | None]
@@ -110,6 +114,8 @@ def find_capabilities() -> Capabilities:
             _read(Path("/proc/sys/net/ipv4/tcp_available_congestion_control")).split()
         ),
         has_apparmor=_read(Path("/sys/module/apparmor/parameters/enabled")).strip() == "Y",
+        cgroups=_cgroups(),
+        container_ids_count=_container_ids_count(),
         lxd=_lxd_state(),
         commands={command: find_command(command) for command in COMMANDS},
         modules={name: importlib.util.find_spec(name) is not None for name in MODULES},
@@ -189,6 +195,19 @@ def _has_aes_instructions() -> bool:
         if name.strip() in ("flags", "Features"):
             return "aes" in value.split()
     return False
+
+
+def _cgroups() -> str:
+    kinds = {line.split()[2] for line in _read(Path("/proc/self/mounts")).splitlines()}
+    has_v1, has_v2 = "cgroup" in kinds, "cgroup2" in kinds
+    if has_v1:
+        return "v1 and v2" if has_v2 else "v1"
+    return "v2" if has_v2 else "absent"
+
+
+def _container_ids_count() -> int:
+    rows = [line.split(":") for line in _read(Path("/etc/subuid")).splitlines()]
+    return sum(int(row[2]) for row in rows if len(row) == 3 and row[0] in ("root", "0"))
 
 
 def _lxd_state() -> str:

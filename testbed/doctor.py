@@ -13,6 +13,9 @@ from enum import StrEnum
 from packetcloud.testbed.capabilities import WANTED_BUFFER_BYTES, Capabilities
 
 OLDEST_PYTHON = (3, 11)
+IDS_OF_A_CONTAINER = 65536
+WANTED_CONTAINERS = 64
+"""VIs of one node: fifty and some that stand by."""
 _MIB = 1 << 20
 _PACKAGES = {
     "btrfs": "btrfs-progs",
@@ -227,6 +230,22 @@ def _isolation(facts: Capabilities) -> Iterator[Finding]:
         if is_installed
         else "apt-get install lxd, or snap install lxd; then lxd init --auto",
         otherwise=State.LIMITED if is_installed else State.MISSING,
+    )
+    yield _finding(
+        "control groups",
+        facts.cgroups != "absent",
+        facts.cgroups,
+        cost="nothing limits what a container uses",
+        remedy="mount -t cgroup2 none /sys/fs/cgroup, or boot a system that does",
+    )
+    count = facts.container_ids_count
+    yield _finding(
+        "ids of containers",
+        count >= WANTED_CONTAINERS * IDS_OF_A_CONTAINER,
+        f"{count}, {count // IDS_OF_A_CONTAINER} containers",
+        cost="fewer VIs: each has ids that no other has",
+        remedy="in /etc/subuid and /etc/subgid: root:100000:10000001; then restart LXD",
+        otherwise=State.LIMITED if count >= IDS_OF_A_CONTAINER else State.MISSING,
     )
     yield _finding(
         "AppArmor",
