@@ -188,7 +188,7 @@ def udp_node(
     return UdpHopNode(reactor, identity, role, config, receiver, admit)
 
 
-def admit_nobody(guid: GUID, role: Role) -> str | None:
+def admit_nobody(guid: GUID, role: Role, instance: int) -> str | None:
     """Refuse whoever connects to a host."""
     return "a host takes no neighbours"
 

@@ -146,18 +146,18 @@ class RouterCore:
     def attachments(self) -> list[Attachment]:
         return list(self._attachments.values())
 
-    def admit(self, guid: GUID, role: Role) -> str | None:
+    def admit(self, guid: GUID, role: Role, instance: int = 0) -> str | None:
         """Say why a neighbour may not attach, None if it may."""
-        refusal = self._reason_to_refuse(guid, role)
+        refusal = self._reason_to_refuse(guid, role, instance)
         self.refused_attachments[role] += refusal is not None
         return refusal
 
-    def _reason_to_refuse(self, guid: GUID, role: Role) -> str | None:
+    def _reason_to_refuse(self, guid: GUID, role: Role, instance: int) -> str | None:
         settings = self.settings
         if self.is_draining:
             return "this router is shutting down"
         if role is Role.SERVICE:
-            return self.service_table.reason_to_refuse(SID(guid.value))
+            return self.service_table.reason_to_refuse(SID(guid.value), instance)
         if role is Role.ROUTER:
             if any(neighbour.guid == guid for neighbour in settings.neighbours):
                 return None

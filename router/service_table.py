@@ -63,7 +63,7 @@ class ServiceTable:
         """Return the service if it belongs to this cloudlet, whether or not a VI is attached."""
         return self.by_sid.get(sid.value)
 
-    def reason_to_refuse(self, sid: SID) -> str | None:
+    def reason_to_refuse(self, sid: SID, instance: int) -> str | None:
         """Return why no further VI of `sid` may attach, None if it may."""
         service = self.by_sid.get(sid.value)
         if (service is None or not service.is_listed) and self.settings.unlisted_services is None:
@@ -77,7 +77,7 @@ class ServiceTable:
     def attach(self, attachment: Attachment, now: float) -> Service | None:
         """Take in a new VI and return its service; None, and sent away: it may not serve here."""
         sid = SID(attachment.guid.value)
-        refusal = self.reason_to_refuse(sid)
+        refusal = self.reason_to_refuse(sid, attachment.neighbour.instance)
         if refusal is not None:
             attachment.neighbour.close(refusal)
             return None

@@ -132,7 +132,7 @@ class _Host:
                 Role.SERVICE,
                 _hop_config(spec),
                 receiver,
-                lambda guid, role: "a service takes no inbound neighbours",
+                lambda guid, role, instance: "a service takes no inbound neighbours",
             )
             return node
 

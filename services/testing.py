@@ -76,6 +76,7 @@ class _NoRouter:
 
     guid = GUID.from_hex("00" * 19 + "01")
     role = Role.ROUTER
+    instance = 0
     is_up = True
     address = ("", 0)
     queued_bytes = 0

@@ -97,6 +97,8 @@ class Neighbour(Protocol):
 
     guid: GUID
     role: Role
+    instance: int
+    """Which of several bearers of its key it is, by its own word (32 bit)."""
     is_up: bool
 
     @property
@@ -231,5 +233,5 @@ class HopConfig:
             raise LocalMisuseError(f"private_links: {error}") from None
 
 
-AdmitNeighbour = Callable[[GUID, Role], str | None]
-"""Asked before an inbound neighbour is up: None admits it, a text refuses it."""
+AdmitNeighbour = Callable[[GUID, Role, int], str | None]
+"""Asked before an inbound neighbour of this instance is up: None admits it, a text refuses it."""

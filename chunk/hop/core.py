@@ -166,7 +166,9 @@ class HopCore:
         if others >= self.config.max_neighbours_count:
             self.dropped["neighbours_full"] += 1
             return f"this node has {others} neighbours, as many as it may"
-        return self._admit(guid, Role(theirs.role)) if self._admit is not None else None
+        if self._admit is None:
+            return None
+        return self._admit(guid, Role(theirs.role), theirs.instance)
 
     # --- receiving ------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
-from packetcloud.chunk.names import SID
+from packetcloud.chunk.names import GUID, SID
 from packetcloud.services.launch import ExecutionMode, LaunchSpec
 from packetcloud.services.runtime import ServiceRuntime
 from packetcloud.testbed.simulation.machine import Address, Machine
@@ -39,9 +39,10 @@ class ServiceProgram(Program):
         spec = LaunchSpec(self._service, "1", "", "", *self._router, execution=ExecutionMode.INLINE)
 
         def make_node(upper: HopReceiver) -> Any:
-            return self.make_node(
-                process, upper, lambda guid, role: "a service takes no neighbours"
-            )
+            def admit(guid: GUID, role: Role, instance: int) -> str:
+                return "a service takes no neighbours"
+
+            return self.make_node(process, upper, admit)
 
         self.runtime = ServiceRuntime(
             process.reactor,

@@ -89,7 +89,7 @@ def test_connecting_to_nobody_or_to_another_says_so() -> None:
 
     async def test(reactor: Any) -> None:
         a, _ = node(reactor, Upper())
-        b, address = node(reactor, Upper(), admit=lambda guid, role: "not on the list")
+        b, address = node(reactor, Upper(), admit=lambda guid, role, instance: "not on the list")
         with pytest.raises(HopConnectError, match="not on the list"):
             await a.connect(address)
         with pytest.raises(HopConnectError, match="the node there is"):

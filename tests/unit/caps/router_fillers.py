@@ -63,6 +63,7 @@ class _Neighbour:
     def __init__(self, name: GUID, role: Role = Role.HOST) -> None:
         self.guid = name
         self.role = role
+        self.instance = 0
         self.address = ("198.51.100.1", 4700)
         self.is_up = True
         self.queued_bytes = 0

@@ -41,6 +41,7 @@ SERVICES = (S, T, U, sid("w"))
 class _Neighbour:
     queued_bytes = 0
     address = ("", 0)
+    instance = 0
     is_up = True
 
     def __init__(self, guid: GUID, role: Role) -> None:

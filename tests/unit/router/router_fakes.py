@@ -79,10 +79,11 @@ class Sent:
 class FakeNeighbour:
     """A session whose other end is the test."""
 
-    def __init__(self, network: FakeNetwork, name: GUID, role: Role) -> None:
+    def __init__(self, network: FakeNetwork, name: GUID, role: Role, instance: int = 0) -> None:
         self.network = network
         self.guid = name
         self.role = role
+        self.instance = instance
         self.address = ("198.51.100.1", 4700)
         self.is_up = True
         self.unsettled: list[Sent] = []
@@ -274,14 +275,14 @@ class FakeNetwork:
     def host(self, name: GUID) -> FakeNeighbour:
         return self.attach(name, Role.HOST)
 
-    def vi(self, name: SID) -> FakeNeighbour:
-        return self.attach(GUID(name.value), Role.SERVICE)
+    def vi(self, name: SID, instance: int = 0) -> FakeNeighbour:
+        return self.attach(GUID(name.value), Role.SERVICE, instance)
 
     def router(self, name: GUID = OTHER_ROUTER) -> FakeNeighbour:
         return self.attach(name, Role.ROUTER)
 
-    def attach(self, name: GUID, role: Role) -> FakeNeighbour:
-        neighbour = FakeNeighbour(self, name, role)
+    def attach(self, name: GUID, role: Role, instance: int = 0) -> FakeNeighbour:
+        neighbour = FakeNeighbour(self, name, role, instance)
         self.core.neighbour_up(neighbour, self.now)
         self.check()
         return neighbour
