@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -555,7 +554,7 @@ class RouterCore:
         """Decide for a header and all that look like it."""
         attachment.flow_misses += 1
         self.flow_misses_count += 1
-        flow = self._planner.decide(attachment, key, head, now)
+        flow = self._planner.decide(attachment, head, now)
         attachment.remember(key, flow)
         return flow
 
@@ -571,9 +570,7 @@ class RouterCore:
             header = header_from_router(made, sid, self.settings.na, parent.head[1])
             head = header.to_bytes()
             try:
-                flow = self._planner.plan(
-                    header, head, now, flow_hash=zlib.crc32(head[20:FIXED_BYTES]), makers=makers
-                )
+                flow = self._planner.plan(header, head, now, makers=makers)
                 if flow.late is not None:
                     flow = self._planner.settle(
                         flow, head, len(payload), partial(_look_at, payload), now

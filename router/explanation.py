@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from packetcloud.chunk.dissect import header_fields
 from packetcloud.chunk.errors import ProtocolError
-from packetcloud.chunk.header import FIXED_BYTES, HOP_LIMIT_OFFSET, ChunkHeader, decode_header
+from packetcloud.chunk.header import HOP_LIMIT_OFFSET, ChunkHeader, decode_header
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.names import GUID, SID, SID_ZERO
 from packetcloud.chunk.reasons import Reason
@@ -137,7 +137,7 @@ def _pass_door(core: RouterCore, asked: AskedChunk, ingress: Ingress, now: float
     if ingress.role is Role.HOST and hosts is not None and ingress.guid not in hosts:
         raise ChunkRefusedError(Reason.NOT_AUTHORISED, "the host is not listed at this router")
     planner = core.planner_for_questions()
-    flow = planner.decide(ingress, head[2:8] + head[20:FIXED_BYTES], head, now)
+    flow = planner.decide(ingress, head, now)
     size = asked.payload_bytes
     if size > settings.max_payload_bytes and ingress.role is Role.HOST:
         text = f"{size} bytes; max_payload_bytes = {settings.max_payload_bytes}"

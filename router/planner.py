@@ -15,9 +15,15 @@ from typing import Protocol
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.flow_labels import FlowLabels
-from packetcloud.chunk.header import SOURCE_NA_OFFSET, ChunkHeader, DeliveryMode, decode_header
+from packetcloud.chunk.header import (
+    SID_OFFSET,
+    SOURCE_NA_OFFSET,
+    ChunkHeader,
+    DeliveryMode,
+    decode_header,
+)
 from packetcloud.chunk.hop.api import Role
-from packetcloud.chunk.names import GUID, SID, SID_ZERO
+from packetcloud.chunk.names import GUID, GUID_BYTES, SID, SID_ZERO
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow, Patch, is_report, plan_visit
@@ -43,6 +49,9 @@ the wall clock, by which rules are valid, may have been set meanwhile."""
 LookAtPayload = Callable[[Callable[[memoryview], Set[int]]], Set[int]]
 _UNSUPPORTED_ERRORS = frozenset({"bad_version", "unknown_critical_extension"})
 _NO_RULES = Answer(0)
+_SOURCE = slice(20, 40)
+_DESTINATION = slice(44, 64)
+_SID = slice(SID_OFFSET, SID_OFFSET + GUID_BYTES)
 
 
 class Ingress(Protocol):
@@ -110,11 +119,10 @@ class FlowPlanner:
         twin.install(self.rules)
         return twin
 
-    def decide(self, ingress: Ingress, key: bytes, head: bytes, now: float) -> Flow:
+    def decide(self, ingress: Ingress, head: bytes, now: float) -> Flow:
         """Return the flow of a chunk that came from a neighbour.
 
         Args:
-            key: the bytes that all chunks of the flow have in common.
             head: the encoded header; bytes may follow.
 
         Raises:
@@ -141,7 +149,6 @@ class FlowPlanner:
             head,
             now,
             ingress=ingress.guid.value,
-            flow_hash=zlib.crc32(key),
             patches=patches,
             reports_to=source_na.value if wants_report else None,
         )
@@ -153,7 +160,7 @@ class FlowPlanner:
         now: float,
         *,
         ingress: bytes = b"",
-        flow_hash: int = 0,
+        flow_hash: int | None = None,
         patches: tuple[Patch, ...] = (),
         reports_to: int | None = None,
         executed: frozenset[bytes] = frozenset(),
@@ -167,7 +174,7 @@ class FlowPlanner:
             ingress: the neighbour that it came from; empty: it was made here.
             executed: services that it has visited here already.
             makers: services that had a part in making it in the same visit (it was emitted).
-            layout, label: those that it has already, if it is in custody.
+            flow_hash, layout, label: those that it has already, if it is in custody.
 
         Raises:
             ChunkRefusedError: it cannot be served or sent on from here.
@@ -179,7 +186,7 @@ class FlowPlanner:
             label = self._labels.label(header.destination.value, header.sid.value)
         flow = Flow(
             layout if layout is not None else HeaderLayout.of(head),
-            flow_hash=flow_hash,
+            flow_hash=flow_hash if flow_hash is not None else flow_hash_of(head),
             patches=patches,
             reports_to=reports_to,
             is_report=is_report(header),
@@ -304,3 +311,9 @@ class FlowPlanner:
             # A service may redirect to a destination that can be found, or emit an answer.
             if not flow.steps or error.reason is not Reason.UNRESOLVABLE_GUID:
                 raise
+
+
+def flow_hash_of(head: bytes) -> int:
+    """Return by what the VI of a chunk is chosen: the same before and after a restart, when the
+    router has stamped the NAs."""
+    return zlib.crc32(head[_SID], zlib.crc32(head[_DESTINATION], zlib.crc32(head[_SOURCE])))

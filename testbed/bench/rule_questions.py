@@ -91,7 +91,7 @@ class OurRules:
         with _undisturbed():
             begin_s = time.thread_time()
             for head in heads:
-                decide(attachment, head[2:8] + head[20:FIXED_BYTES], head, _NOW_S)
+                decide(attachment, head, _NOW_S)
             return (time.thread_time() - begin_s) / len(heads)
 
     def cached_s(self, size: int, spread: Spread, picks: Names) -> tuple[float, float]:
@@ -118,7 +118,7 @@ class OurRules:
                     or not flow.layout.matches(head)
                 ):
                     misses += 1
-                    attachment.remember(key, planner.decide(attachment, key, head, _NOW_S))
+                    attachment.remember(key, planner.decide(attachment, head, _NOW_S))
             used_s = time.thread_time() - begin_s
         return used_s / len(heads), misses / len(heads)
 
@@ -127,8 +127,7 @@ class OurRules:
         self._planner.install(self._tables[size])
         attachment = self._attachments[size, Spread.EVEN]
         return sum(
-            len(self._planner.decide(attachment, head[2:8], head, _NOW_S).steps) == 1
-            for head in _heads(picks)
+            len(self._planner.decide(attachment, head, _NOW_S).steps) == 1 for head in _heads(picks)
         )
 
 
