@@ -14,6 +14,11 @@ The core, which knows no socket, clock or loop:
 - `emission`     the same on their way to disk
 - `service_table` which services there are, which VIs may join, how long to wait for one
 - `service_pool` services, their VIs, their windows and their delay penalty
+- `cloudlet_table` the services that the cloudlet controller lists: what an update makes of them
+- `cloudlet_pool` one such service: its slots, and what waits for one that is held
+- `cloudlet_dispatch` chunks to the VIs of such services
+- `verdict_checks` what those VIs may say
+- `recent_durations` durations of the last moments
 - `forward`      the way out: hosts, routers, and waiting for those that are away
 - `waiting`      lines of chunks for a next hop that is away, BUSY or full; on disk if need be
 - `lines`        one next hop's lines
@@ -45,6 +50,12 @@ Around it:
 - `disk_worker`  the thread that writes
 - `disk_service` both as a part of the daemon
 - `rule_service` rules as a part of the daemon: the keeper beside it, documents, tables
+- `table_service` the cloudlet's table as a part of the daemon: updates, disk, waiting
+- `table_store`  its file
+- `cloudlet_schemas` updates, answers and the file
+- `cloudlet_api` the paths of the management API that are about it
+- `cloudlet_view` the table in force and its services as answers
+- `cloudlet_metrics` what is counted of it
 - `hop_service`  the UDP port as a part of the daemon
 - `management`   the HTTP port as a part of the daemon
 - `daemon`       the process: service tree, signals, drain, reload

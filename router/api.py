@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from packetcloud.router.capture_stream import MEDIA_TYPE, CaptureResponse
+from packetcloud.router.cloudlet_api import TableAccess, add_table_paths
 from packetcloud.router.config import ConfigFile
 from packetcloud.router.errors import TooManyCapturesError
 from packetcloud.router.rules.api import RuleAccess, add_rule_paths
@@ -37,6 +38,9 @@ class RouterState(Protocol):
 
     @property
     def rules(self) -> RuleAccess: ...
+
+    @property
+    def table(self) -> TableAccess: ...
 
     def health(self) -> Health: ...
 
@@ -130,6 +134,7 @@ def make_app(state: RouterState) -> FastAPI:
         return state.config()
 
     add_rule_paths(app, lambda: state.rules)
+    add_table_paths(app, lambda: state.table)
     return app
 
 

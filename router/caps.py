@@ -9,6 +9,14 @@ from packetcloud.chunk.caps import Cap, Room
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.names import GUID_ZERO, NA, SID_ZERO
 from packetcloud.router.attachment import MAX_FLOWS_COUNT
+from packetcloud.router.cloudlet_api import MAX_UPDATE_BYTES
+from packetcloud.router.cloudlet_table import (
+    MAX_DESTINATIONS_COUNT,
+    MAX_ITEMS_COUNT,
+    MAX_SERVICES_COUNT,
+    MAX_SLOTS_COUNT,
+    MAX_VIS_COUNT,
+)
 from packetcloud.router.custody_book import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
 from packetcloud.router.flow import MAX_VISIT_COUNT
 from packetcloud.router.late_rules import MAX_KINDS_COUNT, MAX_LONG_CONTESTS_COUNT
@@ -29,6 +37,7 @@ from packetcloud.router.settings import (
     SpoolSettings,
 )
 from packetcloud.router.spool import MAX_QUEUED_BYTES
+from packetcloud.router.table_service import MAX_WAITERS_COUNT
 from packetcloud.router.tap import MAX_CAPTURES_COUNT, MAX_RING_BYTES
 
 _DEFAULTS = RouterSettings(GUID_ZERO, NA(1))
@@ -41,6 +50,8 @@ _UPLOADS = f"{PREFIX}rule_uploads_refused_total"
 _STORE_FULL = f'{PREFIX}chunks_refused_at_door_total{{reason="store_full"}}'
 _MISSES = f"{PREFIX}flow_cache_misses_total"
 _WAITING = f"{PREFIX}service_waiting_chunks"
+_TABLE = f"{PREFIX}table_requests_refused_total"
+_TABLE_ITEMS = f"{PREFIX}table_items_refused_total"
 _NOT_ADMITTED = f'{PREFIX}attachments_refused_total{{role="service"}}'
 
 CAPS = (
@@ -399,6 +410,77 @@ CAPS = (
         f"{PREFIX}rule_requests_refused_total",
         ("rules.keeper_link:KeeperLink._waiting", "rules.keeper_process:Worker._messages"),
     ),
+    Cap(
+        "services of the cloudlet's table",
+        MAX_SERVICES_COUNT,
+        "services",
+        "about 20 KiB each, most of it histograms",
+        "the item is refused `too_many_services`",
+        f'{_TABLE_ITEMS}{{reason="too_many_services"}}',
+        (
+            "cloudlet_table:CloudletTable.services",
+            "cloudlet_table:_Draft.services",
+            "service_table:ServiceTable.by_sid",
+        ),
+    ),
+    Cap(
+        "VIs of the cloudlet's table",
+        MAX_VIS_COUNT,
+        "VIs",
+        "as many as a router has neighbours, 10 KiB each while it is attached",
+        "the item is refused `too_many_vis`",
+        f'{_TABLE_ITEMS}{{reason="too_many_vis"}}',
+        (
+            "cloudlet_pool:CloudletService._by_instance",
+            "cloudlet_pool:CloudletService._vis",
+        ),
+    ),
+    Cap(
+        "slots of one service of the cloudlet's table",
+        MAX_SLOTS_COUNT,
+        "slots",
+        "more replicas than a cloudlet has nodes",
+        "the update is refused with status 422",
+        f'{_TABLE}{{reason="malformed"}}',
+        (
+            "cloudlet_pool:CloudletService.held",
+            "cloudlet_table:ServiceEntry.owners",
+            "service_pool:Service.slots",
+        ),
+    ),
+    Cap(
+        "allowed destinations of one service",
+        MAX_DESTINATIONS_COUNT,
+        "names",
+        "each verdict that sends elsewhere is looked up among them",
+        "the update is refused with status 422",
+        f'{_TABLE}{{reason="malformed"}}',
+    ),
+    Cap(
+        "items of an update of the cloudlet's table",
+        MAX_ITEMS_COUNT,
+        "items",
+        "every service taken out, and as many put in",
+        "the update is refused with status 422",
+        f'{_TABLE}{{reason="malformed"}}',
+    ),
+    Cap(
+        "bytes of an update of the cloudlet's table",
+        MAX_UPDATE_BYTES,
+        "bytes",
+        "a thousand VIs are a tenth of it; it is read on the router's loop",
+        "the update is refused with status 413",
+        f'{_TABLE}{{reason="too_large"}}',
+    ),
+    Cap(
+        "requests that wait for a VI to be idle",
+        MAX_WAITERS_COUNT,
+        "requests",
+        "more than VIs that a controller moves at a time",
+        "refused with status 429",
+        f'{_TABLE}{{reason="too_many_waiters"}}',
+        ("table_service:TableService._waiters",),
+    ),
 )
 
 ROOM = Room(
@@ -406,6 +488,14 @@ ROOM = Room(
     "packetcloud.router",
     CAPS,
     {
+        "cloudlet_dispatch:CloudletDispatch._left": "VIs whose tasks ended in this turn",
+        "cloudlet_metrics:TableFigures.items_refused": "its keys are reasons",
+        "cloudlet_metrics:TableFigures.requests_refused": "its keys are reasons",
+        "cloudlet_pool:CloudletService.violations": "its keys are kinds of violations",
+        "cloudlet_pool:CloudletVI.verdicts": "its keys are verdict codes",
+        "cloudlet_pool:CloudletVI.violations": "its keys are kinds of violations",
+        "cloudlet_schemas": "answers of the management API, and a file of ours",
+        "cloudlet_table:_Draft._sids": "one for each service of the table",
         "core:RouterCore.door_refusals": "its keys are reasons",
         "core:RouterCore.refused_attachments": "its keys are roles",
         "core:RouterCore._attachments": "one for each session: the hop caps neighbours",

@@ -102,12 +102,12 @@ def _check_signer(text: str) -> str:
 _Signer = Annotated[str, AfterValidator(_check_signer)]
 _Address = Annotated[str, AfterValidator(_check_address)]
 _Network = Annotated[str, AfterValidator(_check_network)]
-_Name20 = Annotated[
+NameText = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-fA-F]{40}$"), Field(description="40 hexadecimal digits")
 ]
-_Sid = Annotated[_Name20, AfterValidator(_check_sid)]
+SidText = Annotated[NameText, AfterValidator(_check_sid)]
 _Na = Annotated[int, Field(ge=1, le=0xFFFF_FFFF, strict=True)]
-_Label = Annotated[
+Label = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"),
     Field(description="letters, digits, '.', '_' and '-', at most 63"),
@@ -126,7 +126,7 @@ class _Table(BaseModel):
 class RouterTable(_Table):
     """`[router]`: who it is, where it listens, what it may hold."""
 
-    name: _Label
+    name: Label
     key_file: Path
     na: _Na
     listen: _Address = "0.0.0.0:4700"
@@ -179,11 +179,17 @@ class RulesTable(_Table):
         return RuleSettings(frozenset(map(_signer, self.isp_keys)), **limits)
 
 
+class CloudletFolder(_Table):
+    """`[cloudlet]`: where the table of the cloudlet controller is kept."""
+
+    path: Path
+
+
 class HostsTable(_Table):
     """`[hosts]`: who may attach as a host."""
 
     accept: Literal["any", "listed"] = "any"
-    listed: tuple[_Name20, ...] = ()
+    listed: tuple[NameText, ...] = ()
 
 
 class ServicesTable(_Table):
@@ -195,8 +201,8 @@ class ServicesTable(_Table):
 class ServiceTable(_Table):
     """`[[service]]`: one service of this router's cloudlet."""
 
-    sid: _Sid
-    name: _Label
+    sid: SidText
+    name: Label
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000, strict=True)] = 0
     fail_policy: FailPolicy = FailPolicy.CLOSED
     deadline_ms: Annotated[int, Field(ge=50, le=3_600_000, strict=True)] = 10_000
@@ -212,9 +218,9 @@ class ServiceTable(_Table):
 class NeighbourTable(_Table):
     """`[[neighbour]]`: another router."""
 
-    guid: _Name20
+    guid: NameText
     na: _Na
-    name: _Label | None = None
+    name: Label | None = None
     routes: tuple[_Na, ...] = ()
     address: _Address | None = None
 
@@ -228,7 +234,7 @@ class NeighbourTable(_Table):
 class NameTable(_Table):
     """`[[name]]`: where a host or a service is."""
 
-    guid: _Name20
+    guid: NameText
     na: _Na
 
 
@@ -240,6 +246,7 @@ class ConfigFile(_Table):
     services: ServicesTable = ServicesTable()
     spool: SpoolTable | None = None
     rules: RulesTable | None = None
+    cloudlet: CloudletFolder | None = None
     service: tuple[ServiceTable, ...] = ()
     neighbour: tuple[NeighbourTable, ...] = ()
     name: tuple[NameTable, ...] = ()
@@ -285,6 +292,7 @@ class RouterConfig:
             hosts=listed if file.hosts.accept == "listed" else None,
             services=tuple(table.settings() for table in file.service),
             unlisted_services=template if file.services.unlisted == "accept" else None,
+            has_table=file.cloudlet is not None,
             neighbours=tuple(table.settings() for table in file.neighbour),
             spool=self._spool_settings,
             names={GUID.from_hex(table.guid): NA(table.na) for table in file.name},
@@ -306,6 +314,12 @@ class RouterConfig:
     def rules_folder(self) -> Path | None:
         """Where rules are kept; None: there are none."""
         table = self.file.rules
+        return self.path.parent / table.path if table is not None else None
+
+    @property
+    def cloudlet_folder(self) -> Path | None:
+        """Where the table of the cloudlet controller is kept; None: none is taken."""
+        table = self.file.cloudlet
         return self.path.parent / table.path if table is not None else None
 
     @property

@@ -31,10 +31,11 @@ from packetcloud.chunk.names import GUID, GUID_BYTES, NA, SID, ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.chunk_record import Found
+from packetcloud.router.cloudlet_dispatch import make_dispatch
+from packetcloud.router.cloudlet_table import CloudletTable
 from packetcloud.router.custody import Custody, Leaving, Phase
 from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.disk_jobs import PutDone, ReadDone, RemoveDone, Result
-from packetcloud.router.dispatch import ServiceDispatch
 from packetcloud.router.emission import Done, Emissions
 from packetcloud.router.emitted import Emitted, header_from_router
 from packetcloud.router.errors import ChunkRefusedError
@@ -94,13 +95,14 @@ class RouterCore:
         self.routes = Routes(settings, now)
         self.forwarder = Forwarder(settings, self.book, self.routes)
         self.service_table = ServiceTable(settings, now)
-        self.dispatch = ServiceDispatch(
+        self.dispatch, self.cloudlet = make_dispatch(
             self.book,
             self.service_table,
             self.forwarder.leave,
             self._emit,
             self._ask_again,
             self._forget_flows,
+            self.routes if settings.has_table else None,
         )
         self.door_refusals: Counter[Reason] = Counter()
         """Chunks that were not taken, by reason: outside the conservation sum."""
@@ -201,6 +203,17 @@ class RouterCore:
         """
         self._planner.install(rules)
         self._rules_epoch = self._planner.rules_epoch
+
+    def install_table(self, table: CloudletTable, now: float) -> None:
+        """Have the services of the cloudlet controller's table from here on, in one step.
+
+        Chunks in custody go on as they were decided; a service that is gone follows its policy.
+        """
+        if self.cloudlet is None:
+            raise LocalMisuseError("the settings of this router have no table")
+        if self.cloudlet.install(table, now):
+            self._forget_flows()
+            self.restorer.look_at_all(now)
 
     def neighbour_up(self, neighbour: Neighbour, now: float) -> None:
         """A session is established."""

@@ -34,8 +34,10 @@ from packetcloud.router.management import ManagementService
 from packetcloud.router.redial import Redial
 from packetcloud.router.rule_service import RuleService
 from packetcloud.router.schemas import Reload
+from packetcloud.router.settings import ServiceSettings
 from packetcloud.router.shell import RouterShell
 from packetcloud.router.state import LiveState
+from packetcloud.router.table_service import TableService
 from packetcloud.router.tap import Tap
 
 DRAIN_CHECK_S = 0.05
@@ -88,7 +90,17 @@ class RouterDaemon(MultiService):
         self.rules = RuleService(
             reactor.seconds, config, self.core.install_rules, self.core.rule_counts.of
         )
-        self.state = LiveState(self.core, node, config, reactor.seconds, self.rules, time.time)
+        self.table = TableService(
+            config.cloudlet_folder,
+            self.core,
+            reactor.seconds,
+            self.shell.changed,
+            self._services_listed,
+            boot_id=os.urandom(16).hex(),
+        )
+        self.state = LiveState(
+            self.core, node, config, reactor.seconds, self.rules, time.time, self.table
+        )
         redial = Redial(settings.guid, settings.neighbours, reactor.seconds())
         self.hop = HopService(reactor, node, config.file.router.listen, redial)
         self.management = ManagementService(config.file.router.control_listen, self.state)
@@ -101,6 +113,8 @@ class RouterDaemon(MultiService):
         Raises:
             RouterConfigError: one of them cannot be bound, or the rules of before cannot be had.
         """
+        self.table.open()
+        self.rules.list_services(self.table.services)
         self.rules.open()
         self.core.restore(self.disk.open(), wall_ms(), self._reactor.seconds())
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's
@@ -117,8 +131,17 @@ class RouterDaemon(MultiService):
         # What the hop settles while it ends is noted on disk too, so that closes last.
         self.shell.stop()
         self.disk.close()
+        self.table.close()
         stopping = asyncio.get_event_loop().create_task(self.rules.stop())
         return Deferred.fromFuture(stopping).addCallback(lambda _: result)
+
+    def _services_listed(self, services: tuple[ServiceSettings, ...]) -> None:
+        """The cloudlet's table is another one."""
+        if self.rules.list_services(services):
+            self._configure_rules(self.state.configuration)
+
+    def _configure_rules(self, config: RouterConfig) -> None:
+        self._configuring = asyncio.get_event_loop().create_task(self.rules.configure(config))
 
     def _disk_done(self, results: list[Result]) -> None:
         self.shell.disk_done(results)
@@ -141,15 +164,24 @@ class RouterDaemon(MultiService):
         try:
             new = RouterConfig.load(old.path)
         except PacketCloudError as error:
-            _log.error("config not read again, the old one stays: %s", error)
-            self.state.last_reload = Reload(succeeded=False, detail=str(error))
+            self._not_reloaded(str(error))
+            return
+        conflict = self.table.conflict(new.settings)
+        if conflict is not None:
+            self._not_reloaded(f"{old.path}: {conflict}")
             return
         detail = "services, rules, names, neighbours and hosts taken over"
         if new.file.router != old.file.router or new.identity.guid != old.identity.guid:
             detail += "; changes in [router] need a restart"
         if new.file.spool != old.file.spool:
             detail += "; changes in [spool] need a restart"
-        kept: dict[str, Any] = {"router": old.file.router, "spool": old.file.spool}
+        if new.file.cloudlet != old.file.cloudlet:
+            detail += "; changes in [cloudlet] need a restart"
+        kept: dict[str, Any] = {
+            "router": old.file.router,
+            "spool": old.file.spool,
+            "cloudlet": old.file.cloudlet,
+        }
         if new.rules_folder != old.rules_folder:
             detail += "; a change of [rules] path needs a restart"
             kept["rules"] = old.file.rules
@@ -158,10 +190,14 @@ class RouterDaemon(MultiService):
         now = self._reactor.seconds()
         self.core.configure(config.settings, now)
         self.hop.redial.configure(config.settings.neighbours, now)
-        self._configuring = asyncio.get_event_loop().create_task(self.rules.configure(config))
+        self._configure_rules(config)
         self.shell.changed()
         self.state.last_reload = Reload(succeeded=True, detail=detail)
         _log.info("config read again: %s", detail)
+
+    def _not_reloaded(self, why: str) -> None:
+        _log.error("config not read again, the old one stays: %s", why)
+        self.state.last_reload = Reload(succeeded=False, detail=why)
 
     async def _until_empty(self, limit: float) -> None:
         core = self.core

@@ -30,6 +30,10 @@ from packetcloud.router.service_pool import VI, Service, Visit
 from packetcloud.router.service_table import ServiceTable
 from packetcloud.router.settings import FailPolicy
 
+Leave = Callable[[Custody, float], None]
+Emit = Callable[[Custody, SID, list[Emitted], Done, float], None]
+Redirected = Callable[[Custody, float], bool]
+
 _DESTINATION_OFFSET = 44
 _VERDICT_HEAD_BYTES = VERDICT_BYTES + MAX_DETAIL_BYTES
 _MISSED = "no verdict within the deadline"
@@ -52,9 +56,9 @@ class ServiceDispatch:
         self,
         book: CustodyBook,
         table: ServiceTable,
-        leave: Callable[[Custody, float], None],
-        emit: Callable[[Custody, SID, list[Emitted], Done, float], None],
-        redirected: Callable[[Custody, float], bool],
+        leave: Leave,
+        emit: Emit,
+        redirected: Redirected,
         services_changed: Callable[[], None],
     ) -> None:
         self.services = table.by_sid
@@ -193,7 +197,7 @@ class ServiceDispatch:
         if visit is None or visit.step_index == len(entry.flow.steps):
             return
         if entry.phase is Phase.QUEUED:
-            entry.flow.steps[visit.step_index].service.waiting.pop(entry, None)
+            entry.flow.steps[visit.step_index].service.leave_line(entry)
         elif visit.vi is not None:
             self._take_task_back(visit.vi, entry)
         if visit.verdict is not None:
@@ -203,8 +207,7 @@ class ServiceDispatch:
     def handle_timeout(self, now: float) -> None:
         """End the grace times that are over."""
         for service in self._table.graces_over(now):
-            while service.waiting:
-                entry, _ = service.waiting.popitem(last=False)
+            while (entry := service.next_in_line()) is not None:
                 self._follow_policy(service, entry, "no VI came back in time", now)
             if self._table.drop_unused(service):
                 self._services_changed()
@@ -370,7 +373,7 @@ class ServiceDispatch:
             visit.failed_vis
         ):
             return False
-        service.waiting.pop(entry, None)
+        service.leave_line(entry)
         self._follow_policy(service, entry, visit.failure[1], now)
         return True
 

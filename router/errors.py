@@ -61,3 +61,16 @@ class RuleUploadError(PacketCloudError):
 
 class RuleNotFoundError(PacketCloudError):
     """No such rule, or several: the text says which, and how to name one."""
+
+
+class TableFileError(PacketCloudError):
+    """The file with the cloudlet's table is damaged; the text says how. The router starts without
+    it, and has the services again when the controller has sent the whole table."""
+
+
+class TableUnavailableError(PacketCloudError):
+    """The cloudlet's table cannot be changed or asked for now; `status` is the HTTP status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status

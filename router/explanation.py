@@ -211,7 +211,7 @@ def _vi(core: RouterCore, service: Service, flow_hash: int, now: float) -> tuple
             "room, missed a deadline or is gone"
         )
     if service.has_vi:
-        return None, "waits: no VI has room"
+        return None, f"waits: {service.why_wait(flow_hash)}"
     if service.may_serve(now):
         left_s = service.grace_ends_at - now
         return None, f"no VI is attached: waits up to {left_s:.0f} s for one, then fail-{policy}"

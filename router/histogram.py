@@ -44,6 +44,14 @@ class LogHistogram:
                 return _GROWTH**index * _HALF_BUCKET
         return 0.0
 
+    def merged(self, other: LogHistogram) -> LogHistogram:
+        """Return one that has counted what both have."""
+        both = LogHistogram()
+        both.count = self.count + other.count
+        both.sum_ns = self.sum_ns + other.sum_ns
+        both._counts = [one + more for one, more in zip(self._counts, other._counts, strict=True)]
+        return both
+
     def cumulative(self, bounds_ns: Iterable[float]) -> list[int]:
         """Return how many values lie at or below each bound; a bucket counts by its middle."""
         bounds = list(bounds_ns)

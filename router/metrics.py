@@ -181,7 +181,7 @@ class RouterCollector(Collector):
         for service in services:
             values = [service.name, service.sid.hex]
             vis.add_metric(values, len(service.vis))
-            waiting.add_metric(values, len(service.waiting))
+            waiting.add_metric(values, service.waiting_count)
         yield vis
         yield waiting
         for name, text, attribute in (

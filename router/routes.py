@@ -154,6 +154,10 @@ class Routes:
         na = self._names.get(sid)
         return self._by_na.get(na) if na is not None else None
 
+    def na_of_service(self, sid: bytes) -> int | None:
+        """Return where the name table has a service; None: it does not have it."""
+        return self._names.get(sid)
+
     def routers(self) -> Iterator[NextHop]:
         return iter(self._routers.values())
 

@@ -26,7 +26,7 @@ from packetcloud.router.rules.api import DocumentRefusedError
 from packetcloud.router.rules.explain_store import RulesQuestion
 from packetcloud.router.rules.figures import RuleFigures
 from packetcloud.router.rules.keeper_link import KeeperLink
-from packetcloud.router.rules.policy import policy_of
+from packetcloud.router.rules.policy import open_of, policy_of
 from packetcloud.router.rules.rule import Question
 from packetcloud.router.rules.schemas import (
     Installation,
@@ -40,6 +40,7 @@ from packetcloud.router.rules.store import StoredFile
 from packetcloud.router.rules.table_files import LoadedTable, load_table
 from packetcloud.router.rules.table_numbers import numbers_of
 from packetcloud.router.rules.uploads import Uploads
+from packetcloud.router.settings import ServiceSettings
 
 _log = logging.getLogger("packetcloud.router")
 
@@ -67,6 +68,8 @@ class RuleService:
         self._config = config
         self._install = install
         self._hits = hits
+        self._listed: tuple[ServiceSettings, ...] = ()
+        """Services of the cloudlet's table."""
         self._figures = RuleFigures()
         self._folder = config.rules_folder
         self._loading = asyncio.Lock()
@@ -134,6 +137,11 @@ class RuleService:
         except RulesUnavailableError as error:
             # The next keeper is greeted with the new policy.
             _log.warning("rules: the new config is not in force yet: %s", error)
+
+    def list_services(self, services: tuple[ServiceSettings, ...]) -> bool:
+        """Note the services of the cloudlet's table; True: `configure` has to follow."""
+        before, self._listed = self._listed, services
+        return open_of(before) != open_of(services)
 
     async def install(self, pieces: AsyncIterator[bytes], *, is_dry_run: bool) -> Installation:
         """Install a document.
@@ -206,7 +214,8 @@ class RuleService:
                 _log.info("rules: not tidied: %s", error)
 
     def _policy(self) -> Message:
-        return policy_of(self._config.settings, self._config.rules).to_json()
+        config = self._config
+        return policy_of(config.settings, config.rules, self._listed).to_json()
 
     def _greeting(self) -> Message:
         return {"do": "open", "policy": self._policy(), "in_force": self._figures.version}

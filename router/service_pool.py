@@ -151,12 +151,35 @@ class Service:
         return [vi for vi in self.slots if vi is not None]
 
     @property
+    def waiting_count(self) -> int:
+        """Chunks that wait for a VI, for whatever reason."""
+        return len(self.waiting)
+
+    @property
     def has_vi(self) -> bool:
         return any(vi is not None and not vi.is_draining for vi in self.slots)
 
     def may_serve(self, now: float) -> bool:
         """Tell whether a VI is attached, or may still come back in time."""
         return self.has_vi or now < self.grace_ends_at
+
+    def reason_to_refuse(self, instance: int) -> str | None:
+        """Return why no VI of this instance may attach, None if it may."""
+        if len(self.vis) >= self.settings.max_replicas:
+            return f"service {self.name} has its {self.settings.max_replicas} VIs already"
+        return None
+
+    def leave_line(self, entry: Custody) -> None:
+        """Take a chunk out of the line, if it stands there."""
+        self.waiting.pop(entry, None)
+
+    def next_in_line(self) -> Custody | None:
+        """Take the next chunk out of the line, whatever it waits for; None: nobody waits."""
+        return self.waiting.popitem(last=False)[0] if self.waiting else None
+
+    def why_wait(self, flow_hash: int) -> str:
+        """Return what a chunk of this flow waits for while VIs are attached and none takes it."""
+        return "no VI has room"
 
     def attach(self, attachment: Attachment, number: int) -> VI:
         """Give a new VI the first free slot."""

@@ -1,16 +1,20 @@
 """Which services this cloudlet has, which VIs may join them, and how long to wait for one.
 
-Settings list services; where they allow it, a VI of another may come too, and its service stays as
-long as it has one. A service without a VI has a grace time. Source: design, section 6, step 4.
+Settings list services, and so does the table of the cloudlet controller; where settings allow it, a
+VI of another may come too, and its service stays as long as it has one. A service without a VI has
+a grace time. Source: design, section 6, step 4; docs/decisions/0013.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from packetcloud.chunk.names import SID
 from packetcloud.router.attachment import Attachment
+from packetcloud.router.cloudlet_pool import CloudletService
+from packetcloud.router.cloudlet_table import ItemReason, ServiceEntry
 from packetcloud.router.service_pool import VI, Service
 from packetcloud.router.settings import RouterSettings
 
@@ -40,13 +44,14 @@ class ServiceTable:
         listed = {one.sid.value: one for one in settings.services}
         for sid, one in listed.items():
             service = self.by_sid.get(sid)
-            if service is None:
+            if service is None or isinstance(service, CloudletService):
+                # One that the cloudlet's table had goes on until its VIs are gone.
                 service = self.by_sid[sid] = Service(one, True, now)
                 self._await_vi(service)
             service.is_listed = True
             service.configure(one)
         for sid, service in list(self.by_sid.items()):
-            if sid in listed:
+            if sid in listed or isinstance(service, CloudletService):
                 continue
             service.is_listed = False
             if settings.unlisted_services is not None:
@@ -59,6 +64,47 @@ class ServiceTable:
                 vi.neighbour.close("the service is no longer configured here")
             self._await_vi(service)
 
+    def why_not_in_table(self, sid: SID, name: str) -> tuple[ItemReason, str] | None:
+        """Return why the cloudlet's table cannot have a SID and a name; None: it can."""
+        for one in self.settings.services:
+            if one.sid == sid:
+                text = f"[[service]] {one.name} of this router's config has the SID; take it out"
+                return ItemReason.OWN_SERVICE, text
+            if one.name == name:
+                return ItemReason.NAME_IN_USE, f"[[service]] {one.sid} is called {name} already"
+        service = self.by_sid.get(sid.value)
+        if service is None or isinstance(service, CloudletService):
+            return None
+        if service.vis or service.waiting:
+            text = "VIs that the table does not list are attached here; stop them, then try again"
+            return ItemReason.STILL_HERE, text
+        return None
+
+    def install(self, entries: Mapping[bytes, ServiceEntry], now: float) -> list[CloudletService]:
+        """Have the services of the cloudlet's table from now on; return those that stay or come.
+
+        The VIs of one that is not there any more are sent away; chunks with a task there, or that
+        wait, end by the fail policy.
+        """
+        for sid, service in list(self.by_sid.items()):
+            if isinstance(service, CloudletService) and sid not in entries and service.is_listed:
+                service.retire(now)
+                self._await_vi(service)
+        installed = []
+        for sid, entry in entries.items():
+            known = self.by_sid.get(sid)
+            if isinstance(known, CloudletService):
+                one = known
+                if not one.is_listed:
+                    one.is_listed = True
+                    one.grace_ends_at = now + entry.settings.grace_s
+                one.enlist(entry, now)
+            else:
+                one = self.by_sid[sid] = CloudletService(entry, now)
+            self._await_if_none(one)
+            installed.append(one)
+        return installed
+
     def hosted(self, sid: SID) -> Service | None:
         """Return the service if it belongs to this cloudlet, whether or not a VI is attached."""
         return self.by_sid.get(sid.value)
@@ -68,10 +114,11 @@ class ServiceTable:
         service = self.by_sid.get(sid.value)
         if (service is None or not service.is_listed) and self.settings.unlisted_services is None:
             return f"service {sid} is not configured at this router"
-        if service is None and len(self.by_sid) >= len(self.settings.services) + MAX_UNLISTED_COUNT:
+        if service is not None:
+            return service.reason_to_refuse(instance)
+        listed_count = sum(one.is_listed for one in self.by_sid.values())
+        if len(self.by_sid) >= listed_count + MAX_UNLISTED_COUNT:
             return f"this router has {MAX_UNLISTED_COUNT} services that no list names already"
-        if service is not None and len(service.vis) >= service.settings.max_replicas:
-            return f"service {service.name} has its {service.settings.max_replicas} VIs already"
         return None
 
     def attach(self, attachment: Attachment, now: float) -> Service | None:
@@ -114,7 +161,8 @@ class ServiceTable:
         """Forget a service that neither the settings nor a VI keep; tell whether that was so."""
         if service.is_listed or service.vis:
             return False
-        del self.by_sid[service.sid.value]
+        if self.by_sid.get(service.sid.value) is service:
+            del self.by_sid[service.sid.value]
         return True
 
     def _await_if_none(self, service: Service) -> None:

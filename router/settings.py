@@ -134,6 +134,8 @@ class RouterSettings:
     services: tuple[ServiceSettings, ...] = ()
     unlisted_services: ServiceSettings | None = None
     """Settings for services that are not listed; None: they may not attach."""
+    has_table: bool = False
+    """The cloudlet controller may list further services, and their VIs."""
     spool: SpoolSettings | None = None
     """None: nothing is written to disk."""
     neighbours: tuple[RouterNeighbour, ...] = ()

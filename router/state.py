@@ -13,6 +13,7 @@ from packetcloud.chunk.names import GUID
 from packetcloud.router import view
 from packetcloud.router.capture_file import CaptureWriter
 from packetcloud.router.capture_stream import CaptureResponse
+from packetcloud.router.cloudlet_metrics import TableCollector
 from packetcloud.router.config import ConfigFile, RouterConfig
 from packetcloud.router.core import RouterCore
 from packetcloud.router.errors import RulesUnavailableError
@@ -34,6 +35,7 @@ from packetcloud.router.schemas import (
     Reload,
     ServiceInfo,
 )
+from packetcloud.router.table_service import TableService
 from packetcloud.router.tap import Wanted
 
 
@@ -53,9 +55,11 @@ class LiveState:
         seconds: Callable[[], float],
         rules: RuleService,
         wall_s: Callable[[], float],
+        table: TableService,
     ) -> None:
         self.configuration = config
         self.rules = rules
+        self.table = table
         self.last_reload: Reload | None = None
         self.address: tuple[str, int] | None = None
         """Where the hop node listens; None: it does not."""
@@ -68,6 +72,7 @@ class LiveState:
         self.registry = CollectorRegistry()
         self.registry.register(RouterCollector(core, self._hop_stats, self._hop_dropped))
         self.registry.register(RuleCollector(rules.figures))
+        self.registry.register(TableCollector(core, table.figures))
         ProcessCollector(registry=self.registry)
 
     def health(self) -> Health:

@@ -174,7 +174,7 @@ def _service(core: RouterCore, service: Service) -> ServiceInfo:
         fail_policy=settings.fail_policy.value,
         deadline_ms=settings.deadline_ms,
         vis=[_vi(vi) for vi in service.vis],
-        waiting=len(service.waiting),
+        waiting=service.waiting_count,
         tasks=service.tasks_count,
         verdicts=verdict_words(service.verdicts),
         missed_deadlines=service.missed_count,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from packetcloud.chunk.names import GUID, name_bytes
 from packetcloud.router.rules.proof import Trust
-from packetcloud.router.settings import RouterSettings, RuleSettings, RulesFrom
+from packetcloud.router.settings import RouterSettings, RuleSettings, RulesFrom, ServiceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,17 @@ class RulePolicy:
         )
 
 
-def policy_of(settings: RouterSettings, rules: RuleSettings) -> RulePolicy:
-    """Return the policy of a router."""
-    open_services = frozenset(
-        one.sid.value for one in settings.services if one.rules_from is RulesFrom.ANYONE
-    )
-    return RulePolicy(settings.guid.value, open_services, rules)
+def policy_of(
+    settings: RouterSettings, rules: RuleSettings, listed: Iterable[ServiceSettings] = ()
+) -> RulePolicy:
+    """Return the policy of a router.
+
+    Args:
+        listed: services that the cloudlet's table has beside the config.
+    """
+    return RulePolicy(settings.guid.value, open_of((*settings.services, *listed)), rules)
+
+
+def open_of(services: Iterable[ServiceSettings]) -> frozenset[bytes]:
+    """Return the SIDs of the services to which everybody's rules may lead."""
+    return frozenset(one.sid.value for one in services if one.rules_from is RulesFrom.ANYONE)

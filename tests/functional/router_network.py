@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import httpx
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, ensureDeferred
 
@@ -28,6 +29,7 @@ from packetcloud.chunk.names import GUID, SID, SID_SEQUENCE, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.config import RouterConfig
 from packetcloud.router.daemon import RouterDaemon
+from packetcloud.router.state import format_address
 
 LIMIT_S = 60.0
 
@@ -223,6 +225,25 @@ class Network:
         await end.attach(router.hop.address)
         self.ends.append(end)
         return end
+
+
+class ManagementClient:
+    """Asks the management API of a router in this process."""
+
+    def __init__(self, router: RouterDaemon) -> None:
+        self._url = f"http://{format_address(router.management.address)}"
+
+    async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return await self.begin(method, path, **more)
+
+    def begin(self, method: str, path: str, **more: Any) -> Deferred[httpx.Response]:
+        """Ask, and let the answer come when it will."""
+
+        async def request() -> httpx.Response:
+            async with httpx.AsyncClient(base_url=self._url, timeout=30) as client:
+                return await client.request(method, path, **more)
+
+        return Deferred.fromFuture(asyncio.ensure_future(request()))
 
 
 def kill(end: Host) -> None:

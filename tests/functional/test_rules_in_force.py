@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import httpx
-from twisted.internet.defer import Deferred
 
 from packetcloud.chunk.identity import Identity
-from packetcloud.router.daemon import RouterDaemon
 from packetcloud.router.rules.document import Head, line_of
-from packetcloud.router.state import format_address
-from tests.functional.router_network import Network, run
+from tests.functional.router_network import ManagementClient, Network, run
 from tests.unit.router.rules.rule_documents import signed
 
 UNTIL_S = 4e9
 
 
-class _Api:
-    """The management API of a router in this process."""
-
-    def __init__(self, router: RouterDaemon) -> None:
-        self._url = f"http://{format_address(router.management.address)}"
-
-    async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
-        async def request() -> httpx.Response:
-            async with httpx.AsyncClient(base_url=self._url, timeout=30) as client:
-                return await client.request(method, path, **more)
-
-        return await Deferred.fromFuture(asyncio.ensure_future(request()))
+class _Api(ManagementClient):
+    """The part that is about rules."""
 
     async def install(self, document: bytes, **more: Any) -> httpx.Response:
         return await self.ask("POST", "/v1/rules", content=document, **more)

@@ -20,6 +20,7 @@ ROUTER = {
     "[services]": router_config.ServicesTable,
     "[spool]": router_config.SpoolTable,
     "[rules]": router_config.RulesTable,
+    "[cloudlet]": router_config.CloudletFolder,
     "[[service]]": router_config.ServiceTable,
     "[[neighbour]]": router_config.NeighbourTable,
     "[[name]]": router_config.NameTable,

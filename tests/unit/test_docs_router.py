@@ -10,6 +10,7 @@ import pytest
 
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.host import file_format
+from packetcloud.router.cloudlet_metrics import TableCollector, TableFigures
 from packetcloud.router.core import RouterCore
 from packetcloud.router.metrics import PREFIX, RouterCollector
 from packetcloud.router.rules.figures import RuleFigures
@@ -24,7 +25,11 @@ FILE_PAGE = (ROOT / "docs" / "protocol" / "file-transfer.md").read_text()
 def test_metrics() -> None:
     """Every metric of a router stands in the page, with its labels, and no other does."""
     core = RouterCore(RouterSettings(GUID(b"r" * 20), NA(1)), 0.0, 1)
-    collectors = RouterCollector(core, dict, dict), RuleCollector(RuleFigures)
+    collectors = (
+        RouterCollector(core, dict, dict),
+        RuleCollector(RuleFigures),
+        TableCollector(core, TableFigures()),
+    )
     exported = {
         metric.name.removeprefix(PREFIX) + ("_total" if metric.type == "counter" else "")
         for collector in collectors

@@ -32,6 +32,7 @@ ROOMS = {
         "services.plan",
         "services.state_transfer",
         "router.schemas",
+        "router.cloudlet_schemas",
         "domain_controller.schemas",
     },
     "testbed": {"chunk", "host", "services", "router", "domain_controller", "cloudlet"},
@@ -89,6 +90,7 @@ SHELLS = {
         "management",
         "rule_service",
         "storage",
+        "table_service",
     },
     "router.rules": {
         "evidence",

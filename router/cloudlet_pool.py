@@ -1,0 +1,256 @@
+"""A service of the cloudlet controller's table: who serves in which slot, and what waits for whom.
+
+A slot is held while its VI is, and while a VI that served in it before still has tasks: then only
+its own chunks wait, in a line of their own, and go on in their order when somebody serves there.
+Source: docs/decisions/0013.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from enum import StrEnum
+from typing import Any
+
+from packetcloud.chunk.messages import VerdictCode
+from packetcloud.router.attachment import Attachment
+from packetcloud.router.cloudlet_table import ServiceEntry, ViEntry
+from packetcloud.router.custody import Custody
+from packetcloud.router.recent_durations import RecentDurations
+from packetcloud.router.service_pool import VI, Service
+
+
+class Violation(StrEnum):
+    """What a VI did that it may not do."""
+
+    EMIT = "emit"
+    """A restricted one made chunks."""
+    REDIRECT = "redirect"
+    """A restricted one sent a chunk elsewhere."""
+    OUTPUT = "output"
+    """A restricted one made more of a chunk than its budget allows."""
+    DESTINATION = "destination"
+    """It sent something where its service may send nothing."""
+
+
+class SizedLine(OrderedDict[Custody, None]):
+    """Chunks in a line, and how many bytes they are."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        super().__init__()
+
+    def __setitem__(self, entry: Custody, value: None) -> None:
+        if entry not in self:
+            self.size_bytes += entry.size_bytes
+        super().__setitem__(entry, value)
+
+    def __delitem__(self, entry: Custody) -> None:
+        super().__delitem__(entry)
+        self.size_bytes -= entry.size_bytes
+
+    def pop(self, entry: Custody, default: Any = None) -> Any:
+        if entry in self:
+            del self[entry]
+        return default
+
+    def popitem(self, last: bool = True) -> tuple[Custody, None]:
+        entry = next(reversed(self) if last else iter(self))
+        del self[entry]
+        return entry, None
+
+    def clear(self) -> None:
+        super().clear()
+        self.size_bytes = 0
+
+
+class CloudletVI(VI):
+    """An attached VI of the table, and the account of what went to it and came from it."""
+
+    __slots__ = (
+        "answered_bytes",
+        "answered_count",
+        "entry",
+        "given_bytes",
+        "given_count",
+        "recent",
+        "verdicts",
+        "violations",
+    )
+
+    service: CloudletService
+
+    def __init__(
+        self, attachment: Attachment, service: CloudletService, entry: ViEntry, number: int
+    ) -> None:
+        super().__init__(attachment, service, entry.slot, number)
+        self.entry: ViEntry | None = entry
+        """None: the table does not list it any more."""
+        self.given_count = 0
+        self.given_bytes = 0
+        self.answered_count = 0
+        self.answered_bytes = 0
+        self.verdicts: Counter[VerdictCode] = Counter()
+        """What it said, also where it was not heeded."""
+        self.violations: Counter[Violation] = Counter()
+        self.recent = RecentDurations()
+
+    @property
+    def instance(self) -> int:
+        return self.neighbour.instance
+
+    @property
+    def serves(self) -> bool:
+        return self.entry is not None and self.entry.state.serves
+
+
+class CloudletService(Service):
+    """One service of the table. What is kept per VI lives as long as the VI is attached."""
+
+    waiting: SizedLine
+
+    def __init__(self, entry: ServiceEntry, now: float) -> None:
+        super().__init__(entry.settings, True, now)
+        self.entry = entry
+        self.waiting = SizedLine()
+        """Chunks of the slots that are not held."""
+        self.held: dict[int, SizedLine] = {}
+        """By slot, those that are."""
+        self.recent = RecentDurations()
+        self.violations: Counter[Violation] = Counter()
+        self._vis: dict[CloudletVI, None] = {}
+        self._by_instance: dict[int, ViEntry] = {}
+        self.enlist(entry, now)
+
+    @property
+    def vis(self) -> list[VI]:
+        return list(self._vis)
+
+    @property
+    def cloudlet_vis(self) -> list[CloudletVI]:
+        return list(self._vis)
+
+    @property
+    def has_vi(self) -> bool:
+        return any(not vi.is_draining for vi in self._vis)
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self.waiting) + sum(map(len, self.held.values()))
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self.waiting.size_bytes + sum(line.size_bytes for line in self.held.values())
+
+    @property
+    def oldest_waiting(self) -> Custody | None:
+        """The chunk that was taken first of those at the heads of the lines."""
+        heads = (next(iter(line), None) for line in (self.waiting, *self.held.values()))
+        return min((one for one in heads if one is not None), key=_serial, default=None)
+
+    def enlist(self, entry: ServiceEntry, now: float) -> None:
+        """Be as the table says from now on; VIs that it does not list are sent away."""
+        had_vi = self.has_vi
+        self.entry = entry
+        self.configure(entry.settings)
+        self._by_instance = {vi.instance: vi for vi in entry.vis}
+        for vi in self._vis:
+            vi.entry = self._by_instance.get(vi.instance) if vi.entry is not None else None
+            if vi.entry is not None:
+                vi.slot = vi.entry.slot
+            elif not vi.is_draining or vi.neighbour.is_up:
+                vi.is_draining = True
+                vi.neighbour.close("the cloudlet's table does not list it any more")
+        if had_vi and not self.has_vi:
+            self.grace_ends_at = now + self.settings.grace_s
+        self.settle()
+
+    def retire(self, now: float) -> None:
+        """Be a service that is not of the table any more: nothing waits for its VIs."""
+        self.is_listed = False
+        self.enlist(ServiceEntry(self.settings), now)
+        self.grace_ends_at = now
+
+    def settle(self) -> None:
+        """See who serves in which slot now, and put each waiting chunk in its line."""
+        vacating = {vi.slot for vi in self._vis if vi.tasks and not vi.serves}
+        listed = {vi.slot for vi in self.entry.vis}
+        served = {vi.slot for vi in self.entry.vis if vi.state.serves}
+        held = {slot for slot in vacating | (listed - served) if slot < self.entry.slots_count}
+        self.slots = [None] * self.entry.slots_count
+        for vi in self._vis:
+            if vi.serves and vi.slot not in held:
+                self.slots[vi.slot] = vi
+        entries = [entry for line in (*self.held.values(), self.waiting) for entry in line]
+        self.waiting.clear()
+        self.held = {slot: SizedLine() for slot in held}
+        for entry in entries:
+            self._line_of(entry)[entry] = None
+
+    def is_held(self, flow_hash: int) -> bool:
+        """Tell whether the slot of a flow is held."""
+        return bool(self.held) and flow_hash % len(self.slots) in self.held
+
+    def stand_aside(self, entry: Custody, first: bool) -> None:
+        """Have a chunk that stands in line wait for its slot, if that is held."""
+        line = self._line_of(entry)
+        if line is not self.waiting:
+            del self.waiting[entry]
+            line[entry] = None
+            if first:
+                line.move_to_end(entry, last=False)
+
+    def held_line(self, slot: int) -> SizedLine | None:
+        return self.held.get(slot)
+
+    def reason_to_refuse(self, instance: int) -> str | None:
+        if instance in self._by_instance:
+            return None
+        return f"instance {instance} of service {self.name} is not in the cloudlet's table"
+
+    def leave_line(self, entry: Custody) -> None:
+        self._line_of(entry).pop(entry)
+
+    def next_in_line(self) -> Custody | None:
+        line = next((one for one in (self.waiting, *self.held.values()) if one), None)
+        return line.popitem(last=False)[0] if line is not None else None
+
+    def why_wait(self, flow_hash: int) -> str:
+        if self.is_held(flow_hash):
+            return f"slot {flow_hash % len(self.slots)} is held"
+        return super().why_wait(flow_hash)
+
+    def attach(self, attachment: Attachment, number: int) -> VI:
+        """Give a VI the slot that the table says; an older session of it gives way."""
+        entry = self._by_instance[attachment.neighbour.instance]
+        for older in self._vis:
+            if older.instance == entry.instance and older.entry is not None:
+                older.entry = None
+                older.is_draining = True
+                older.neighbour.close("replaced by a newer session")
+        vi = CloudletVI(attachment, self, entry, number)
+        self._vis[vi] = None
+        self.settle()
+        return vi
+
+    def detach(self, vi: VI, now: float) -> None:
+        assert isinstance(vi, CloudletVI), "the table's services have no others"
+        del self._vis[vi]
+        if not self.has_vi:
+            self.grace_ends_at = now + self.settings.grace_s if self.is_listed else now
+        self.settle()
+
+    def choose(
+        self, flow_hash: int, failed: tuple[VI, ...], window_bytes: int, window_count: int
+    ) -> VI | None:
+        if self.is_held(flow_hash):
+            return None
+        return super().choose(flow_hash, failed, window_bytes, window_count)
+
+    def _line_of(self, entry: Custody) -> SizedLine:
+        if not self.held:
+            return self.waiting
+        return self.held.get(entry.flow.hash % len(self.slots), self.waiting)
+
+
+def _serial(entry: Custody) -> int:
+    return entry.serial

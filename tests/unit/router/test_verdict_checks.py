@@ -1,0 +1,215 @@
+"""What VIs of the cloudlet's table may say: restrictions, output budgets, allowed destinations."""
+
+from __future__ import annotations
+
+import pytest
+
+from packetcloud.chunk.hop.api import Settlement
+from packetcloud.chunk.messages import VerdictCode
+from packetcloud.chunk.names import NA
+from packetcloud.chunk.reasons import Reason
+from packetcloud.router.cloudlet_pool import CloudletVI, Violation
+from packetcloud.router.settings import FailPolicy
+from packetcloud.router.verdict_checks import OUTPUT_ALLOWANCE_BYTES
+from tests.unit.router.cloudlet_tables import RESTRICTED, cloudlet_network, entry, vi
+from tests.unit.router.router_fakes import (
+    ROUTER_NA,
+    A,
+    B,
+    C,
+    FakeNeighbour,
+    FakeNetwork,
+    S,
+    T,
+    chunk,
+    guid,
+)
+from tests.unit.router.service_visits import emitted, only, reported, task_of
+
+D = guid("d")
+
+
+def state_of(net: FakeNetwork) -> CloudletVI:
+    assert net.core.cloudlet is not None
+    found = net.core.cloudlet.find(S, 1)
+    assert found is not None
+    return found
+
+
+def redirect(one: FakeNeighbour, to: bytes, na: int = 0) -> None:
+    one.verdict(task_of(one), VerdictCode.REDIRECT, detail=to + na.to_bytes(4, "big"))
+
+
+@pytest.mark.parametrize("kind", [Violation.EMIT, Violation.REDIRECT])
+def test_restricted_vi_neither_emits_nor_redirects(kind: Violation) -> None:
+    """Its verdict counts as failed, with the reason, and is counted by its kind."""
+    net, controller = cloudlet_network(entry(vi(1, RESTRICTED)))
+    a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    if kind is Violation.EMIT:
+        one.verdict(task_of(one), VerdictCode.EMIT, emitted(), emit_count=1, keep=True)
+    else:
+        redirect(one, C.value)
+    _, reason, detail = reported(a)
+    assert reason is Reason.SERVICE_FAILED
+    assert "not allowed: a restricted VI" in detail
+    assert not b.unsettled and not c.unsettled
+    assert state_of(net).violations == {kind: 1}
+    assert state_of(net).verdicts[VerdictCode[kind.name]] == 1
+    assert state_of(net).service.violations == {kind: 1}
+    controller.put(entry(vi(1)))
+    assert a.chunk(chunk(services=(S,))) is None
+    redirect(one, C.value)
+    assert len(c.accept_all()) == 1
+    a.accept_all()
+    net.check_idle()
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_restricted_vi_has_a_budget_for_what_it_makes_of_a_chunk(over: int) -> None:
+    """At the budget it passes, one byte over it counts as failed."""
+    net, _ = cloudlet_network(entry(vi(1, RESTRICTED), ratio=1.5))
+    a, b, one = net.host(A), net.host(B), net.vi(S, 1)
+    assert a.chunk(chunk(payload=bytes(1000), services=(S,))) is None
+    size = 1500 + OUTPUT_ALLOWANCE_BYTES + over
+    one.verdict(task_of(one), VerdictCode.UPDATE, bytes(size))
+    if over:
+        assert "allowed: 2524" in reported(a)[2]
+        assert state_of(net).violations == {Violation.OUTPUT: 1}
+    else:
+        assert len(only(b.accept_all()).payload) == size
+        assert not state_of(net).violations
+    net.check_idle()
+
+
+def test_vi_that_is_not_restricted_has_no_budget() -> None:
+    """A service that decompresses may make much more than it got."""
+    net, _ = cloudlet_network(entry(vi(1), ratio=1.0))
+    a, b, one = net.host(A), net.host(B), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    one.verdict(task_of(one), VerdictCode.UPDATE, bytes(100_000))
+    assert len(only(b.accept_all()).payload) == 100_000
+
+
+def test_violation_goes_to_another_vi() -> None:
+    """One VI that misbehaves costs its service's chunks nothing."""
+    net, _ = cloudlet_network(entry(vi(1, RESTRICTED), vi(2, slot=1)))
+    a, b = net.host(A), net.host(B)
+    vis = {1: net.vi(S, 1), 2: net.vi(S, 2)}
+    for number in range(2):
+        assert a.chunk(chunk(services=(S,), chunk_id=number)) is None
+        if vis[1].unsettled:
+            redirect(vis[1], C.value)
+        vis[2].verdict(task_of(vis[2]))
+    assert len(b.accept_all()) == 2
+    net.check_idle()
+
+
+def test_violation_of_a_fail_open_service_skips_it() -> None:
+    """As any other failure."""
+    net, _ = cloudlet_network(entry(vi(1, RESTRICTED), fail_policy=FailPolicy.OPEN))
+    a, b, one = net.host(A), net.host(B), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    redirect(one, C.value)
+    assert only(b.accept_all()).header.sid.is_zero
+    net.check_idle()
+
+
+@pytest.mark.parametrize(
+    ("to", "na", "is_allowed"),
+    [
+        (B, 0, True),  # by its GUID
+        (C, 0, False),
+        (D, 0, True),  # by where the name table has it
+        (guid("x"), 2, True),  # by its NA: the neighbour router's
+        (guid("x"), 3, False),  # behind the same router, and not listed
+        (C, 2, False),  # attached here, whatever it says
+        (guid("y"), 0, False),  # nobody knows where that is
+    ],
+)
+def test_destinations_of_redirects(to: bytes, na: int, is_allowed: bool) -> None:
+    """What counts is where the chunk would go, not what the VI writes."""
+    allowed = entry(vi(1), guids=(B,), nas=(NA(2),))
+    net, _ = cloudlet_network(allowed, names={D: NA(2)})
+    a, out = net.host(A), [net.host(B), net.host(C), net.router()]
+    one = net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    redirect(one, to.value, na)  # type: ignore[attr-defined]
+    assert sum(len(host.accept_all()) for host in out) == is_allowed
+    assert state_of(net).violations == ({} if is_allowed else {Violation.DESTINATION: 1})
+    if not is_allowed:
+        assert "may not send to" in reported(a)[2]
+    net.check_idle()
+
+
+@pytest.mark.parametrize(
+    ("made", "is_allowed"),
+    [
+        ([emitted(B)], True),
+        ([emitted(B), emitted(C)], False),
+        ([emitted(B, sid=T)], False),  # by way of a service
+    ],
+)
+def test_destinations_of_emitted_chunks(made: list[bytes], is_allowed: bool) -> None:
+    """Each of them, and each service on its way; one that strays stops all."""
+    net, _ = cloudlet_network(entry(vi(1), guids=(B,)), entry(vi(5), sid=T))
+    a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+    net.vi(T, 5)
+    assert a.chunk(chunk(services=(S,))) is None
+    task = task_of(one)
+    one.verdict(task, VerdictCode.EMIT, b"".join(made), emit_count=len(made), keep=False)
+    assert len(b.accept_all()) == is_allowed
+    assert not c.unsettled
+    assert state_of(net).violations == ({} if is_allowed else {Violation.DESTINATION: 1})
+
+
+def test_services_of_this_cloudlet_are_where_the_router_is() -> None:
+    """With the router's own NA listed, chunks may go to its services and hosts."""
+    net, _ = cloudlet_network(entry(vi(1), guids=(), nas=(ROUTER_NA,)), entry(vi(5), sid=T))
+    a, b, one, two = net.host(A), net.host(B), net.vi(S, 1), net.vi(T, 5)
+    assert a.chunk(chunk(services=(S,))) is None
+    one.verdict(task_of(one), VerdictCode.EMIT, emitted(B, sid=T), emit_count=1)
+    two.verdict(task_of(two))
+    assert len(b.accept_all()) == 1
+    assert not state_of(net).violations
+    net.check_idle()
+
+
+def test_malformed_emission_is_no_violation() -> None:
+    """It fails as it always does."""
+    net, _ = cloudlet_network(entry(vi(1), guids=(B,)))
+    a, _b, one = net.host(A), net.host(B), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    one.verdict(task_of(one), VerdictCode.EMIT, b"?" * 40, emit_count=1)
+    assert not state_of(net).violations
+    assert net.core.dispatch.bad_verdicts_count == 1
+    assert reported(a)[1] is Reason.SERVICE_FAILED
+    net.check_idle()
+
+
+def test_verdict_before_its_task_is_settled_is_checked_as_any_other() -> None:
+    """Overtaking changes nothing: the first one counts, a second one is refused."""
+    net, _ = cloudlet_network(entry(vi(1, RESTRICTED)))
+    a, _b, one = net.host(A), net.host(B), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    task = one.unsettled[0]
+    target = C.value + bytes(4)
+    assert one.verdict(task, VerdictCode.REDIRECT, detail=target) is None
+    assert one.verdict(task, VerdictCode.REDIRECT, detail=target) is not None
+    assert state_of(net).violations == {Violation.REDIRECT: 1}
+    one.settle(task, Settlement.ACCEPTED)
+    assert reported(a)[1] is Reason.SERVICE_FAILED
+    net.check_idle()
+
+
+def test_late_verdict_is_no_violation() -> None:
+    """Nothing follows from it in any case."""
+    net, _ = cloudlet_network(entry(vi(1, RESTRICTED)))
+    a, b, one = net.host(A), net.host(B), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    task = task_of(one)
+    one.verdict(task)
+    one.verdict(task, VerdictCode.REDIRECT, detail=C.value + bytes(4))
+    assert not state_of(net).violations
+    assert len(b.accept_all()) == 1
+    net.check_idle()
