@@ -14,6 +14,7 @@ from requests_toolbelt import MultipartEncoder
 
 from packetcloud.cloudlet.container_config import build, label_config, limit_config, root_device
 from packetcloud.cloudlet.containers import (
+    MAX_LOG_BYTES,
     ContainerFacts,
     ContainerUsage,
     ContainerWish,
@@ -64,6 +65,7 @@ class LxdNode:
         self._member = member
         self._creation = asyncio.Lock()
         self._seen_made: set[str] = set()
+        self._consoles: dict[str, bytes] = {}
 
     async def describe(self) -> NodeFacts:
         return await self._connection.call(self._describe)
@@ -88,6 +90,7 @@ class LxdNode:
 
     async def delete(self, name: str) -> None:
         self._seen_made.discard(name)
+        self._consoles.pop(name, None)
         await self._connection.call(lambda api: _delete(api, name))
 
     async def resize(self, name: str, limits: Limits) -> None:
@@ -109,7 +112,15 @@ class LxdNode:
         )
 
     async def logs(self, name: str) -> str:
-        return await self._connection.call(lambda api: _console(api, name))
+        """LXD gives each piece of a running container's console once; we keep the end of them.
+
+        What was read before this object was made is therefore not in it.
+        """
+        is_running, piece = await self._connection.call(lambda api: _console(api, name))
+        whole = self._consoles.get(name, b"") + piece
+        if is_running:  # a stopped one's rest can be read again and again
+            self._consoles[name] = whole[-MAX_LOG_BYTES:]
+        return console_tail(whole)
 
     async def has_image(self, fingerprint: str) -> bool:
         return await self._connection.call(lambda api: _has_image(api, fingerprint))
@@ -296,13 +307,16 @@ def _delete(api: Api, name: str) -> None:
                 raise
 
 
-def _console(api: Api, name: str) -> str:
-    _instance(api, name)
+def _console(api: Api, name: str) -> tuple[bool, bytes]:
+    """Return whether it runs, and the part of its console that was not read yet."""
+    is_running = _instance(api, name)["status"] == "Running"
     try:
         response = api.instances[name].console.get(params={"type": "log"}, is_api=False)
-    except NotFound:
-        return ""  # it never ran
-    return console_tail(response.content)
+    except LXDAPIException as error:
+        if "no such file" in str(error) or isinstance(error, NotFound):
+            return is_running, b""  # nothing was said since
+        raise
+    return is_running, response.content
 
 
 def _has_image(api: Api, fingerprint: str) -> bool:

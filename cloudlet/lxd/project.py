@@ -5,6 +5,7 @@ They stand behind our policy: whoever changes a container past us is refused by 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from pylxd.exceptions import LXDAPIException, NotFound
@@ -39,7 +40,11 @@ PROJECT_CONFIG: Mapping[str, str] = {
 
 
 def ensure_project(api: Api) -> None:
-    """Make the project, or put its settings right. `api` is of no project."""
+    """Make the project, or put its settings right. `api` is of no project.
+
+    LXD does not tighten a project while a container in it breaks the restrictions. Then it stays as
+    it is, `project_gaps` says so, and the check of the live configuration finds the container.
+    """
     try:
         config = api.projects[PROJECT].get().json()["metadata"]["config"]
     except NotFound:
@@ -47,7 +52,8 @@ def ensure_project(api: Api) -> None:
         return
     if project_gaps(config):
         document = {"config": {**config, **PROJECT_CONFIG}, "description": "PacketCloud's VIs"}
-        api.projects[PROJECT].put(json=document)
+        with contextlib.suppress(LXDAPIException):
+            api.projects[PROJECT].put(json=document)
 
 
 def project_gaps(config: Mapping[str, str]) -> list[str]:
