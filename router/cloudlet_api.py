@@ -77,7 +77,7 @@ def add_table_paths(app: FastAPI, access: Callable[[], TableAccess]) -> None:
         instance: Annotated[int, Query(ge=0, le=0xFFFF_FFFF)],
         timeout_s: Annotated[float, Query(ge=0, le=MAX_IDLE_WAIT_S)] = 10.0,
     ) -> IdleAnswer:
-        """Answer as soon as a held VI has no task left, or is not held, or the time is over."""
+        """Answer as soon as a held or draining VI has no task left, or serves, or time is over."""
         return await access().idle(SID.from_hex(sid), instance, timeout_s)
 
     _describe_update(app)

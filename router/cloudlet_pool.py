@@ -13,7 +13,7 @@ from typing import Any
 
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.router.attachment import Attachment
-from packetcloud.router.cloudlet_table import ServiceEntry, ViEntry
+from packetcloud.router.cloudlet_table import ServiceEntry, ViEntry, ViState
 from packetcloud.router.custody import Custody
 from packetcloud.router.recent_durations import RecentDurations
 from packetcloud.router.service_pool import VI, Service
@@ -102,6 +102,16 @@ class CloudletVI(VI):
     def serves(self) -> bool:
         return self.entry is not None and self.entry.state.serves
 
+    @property
+    def is_leaving(self) -> bool:
+        """It gets no new task, and others get the chunks of its slot."""
+        return self.is_draining or self.entry is None or self.entry.state is ViState.DRAINING
+
+    @property
+    def keeps_slot(self) -> bool:
+        """Nobody else gets the chunks of its slot while it has tasks."""
+        return self.entry is None or self.entry.state is ViState.HELD
+
 
 class CloudletService(Service):
     """One service of the table. What is kept per VI lives as long as the VI is attached."""
@@ -131,7 +141,7 @@ class CloudletService(Service):
 
     @property
     def has_vi(self) -> bool:
-        return any(not vi.is_draining for vi in self._vis)
+        return any(not vi.is_leaving for vi in self._vis)
 
     @property
     def waiting_count(self) -> int:
@@ -172,10 +182,10 @@ class CloudletService(Service):
 
     def settle(self) -> None:
         """See who serves in which slot now, and put each waiting chunk in its line."""
-        vacating = {vi.slot for vi in self._vis if vi.tasks and not vi.serves}
-        listed = {vi.slot for vi in self.entry.vis}
+        vacating = {vi.slot for vi in self._vis if vi.tasks and vi.keeps_slot}
+        waited_for = {vi.slot for vi in self.entry.vis if vi.state is ViState.HELD}
         served = {vi.slot for vi in self.entry.vis if vi.state.serves}
-        held = {slot for slot in vacating | (listed - served) if slot < self.entry.slots_count}
+        held = {slot for slot in vacating | (waited_for - served) if slot < self.entry.slots_count}
         self.slots = [None] * self.entry.slots_count
         for vi in self._vis:
             if vi.serves and vi.slot not in held:

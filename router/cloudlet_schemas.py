@@ -6,6 +6,7 @@ Times in seconds, sizes in bytes. Source: docs/reference/cloudlet-table.md.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -75,7 +76,7 @@ class ServiceItem(_Strict):
     """GUIDs and NAs; null: any."""
     vis: Annotated[list[ViItem], Field(max_length=MAX_VIS_COUNT)] = []
 
-    def to_entry(self, owners: dict[int, Owner] | None = None) -> ServiceEntry:
+    def to_entry(self, owners: Mapping[int, tuple[Owner, ...]] | None = None) -> ServiceEntry:
         names = self.allowed_destinations
         settings = ServiceSettings(
             SID.from_hex(self.sid),
@@ -189,7 +190,7 @@ class TableRefusal(BaseModel):
 
 
 class OwnerRecord(_Strict):
-    """Whose a slot is, or was last."""
+    """Who serves in a slot, or did; the last of them at the end."""
 
     slot: int
     instance: int
@@ -217,7 +218,10 @@ class StoredTable(_Strict):
     def to_table(self) -> CloudletTable:
         entries = []
         for stored in self.services:
-            owners = {one.slot: Owner(one.instance, one.owner_epoch) for one in stored.owners}
+            owners: dict[int, tuple[Owner, ...]] = {}
+            for one in stored.owners:
+                known = owners.get(one.slot, ())
+                owners[one.slot] = (*known, Owner(one.instance, one.owner_epoch))
             entries.append(stored.service.to_entry(owners))
         return CloudletTable(
             self.controller,
@@ -243,7 +247,8 @@ class StoredTable(_Strict):
                     service=ServiceItem.of(entry),
                     owners=[
                         OwnerRecord(slot=slot, instance=one.instance, owner_epoch=one.epoch)
-                        for slot, one in entry.owners.items()
+                        for slot, known in entry.owners.items()
+                        for one in known
                     ],
                 )
                 for entry in table.services.values()
@@ -312,10 +317,10 @@ class TableReport(BaseModel):
 
 
 class IdleAnswer(BaseModel):
-    """Whether a held VI has come to the end of its tasks."""
+    """Whether a VI that is held or draining has come to the end of its tasks."""
 
     idle: bool
-    """It is held, has no task, and gets none; false: the time is over, or it is held no more."""
+    """It has no task and gets none: it is held or draining. False: time is over, or it serves."""
     attached: bool
     state: ViState
     tasks: int

@@ -2,8 +2,8 @@
 
 An update carries the controller's epoch and a version. It is refused as a whole if it is of an
 older epoch, or does not follow what is in force; each of its items is taken or refused by itself,
-and a refused one changes nothing. In one slot there is one owner at a time: another instance may
-serve there only with a greater epoch of ownership. No I/O here.
+and a refused one changes nothing. In one slot there is one owner at a time: an instance that served
+there before another does so again only with a greater epoch of ownership. No I/O here.
 Source: docs/decisions/0013; docs/reference/cloudlet-table.md.
 """
 
@@ -24,6 +24,8 @@ MAX_VIS_COUNT = 1024
 """VIs of the table: as many as a router has neighbours."""
 MAX_SLOTS_COUNT = 256
 """Slots of one service: more replicas than a cloudlet has nodes."""
+MAX_OWNERS_COUNT = 8
+"""Instances remembered that served in a slot: more than migrations that one mistake could undo."""
 MAX_DESTINATIONS_COUNT = 1024
 """Names and addresses that one service may send to."""
 MAX_ITEMS_COUNT = 2 * MAX_SERVICES_COUNT
@@ -39,12 +41,14 @@ class ViState(StrEnum):
     """It gets the tasks of its slot."""
     HELD = "held"
     """It gets no new task and finishes those it has; nobody else gets the chunks of its slot."""
+    DRAINING = "draining"
+    """It gets no new task and finishes those it has; the chunks of its slot go to others."""
     RESTRICTED = "restricted"
     """It serves, but may not emit, redirect, or make much more than it gets."""
 
     @property
     def serves(self) -> bool:
-        return self is not ViState.HELD
+        return self in (ViState.SERVING, ViState.RESTRICTED)
 
 
 class ItemReason(StrEnum):
@@ -65,7 +69,7 @@ class ItemReason(StrEnum):
     SLOT_TAKEN = "slot_taken"
     """Two VIs of the service that serve in the same slot."""
     OLD_OWNER = "old_owner"
-    """The slot has, or had, an owner of a greater epoch, or another one of this epoch."""
+    """Another has served in the slot since this one did, by the same epoch or a greater one."""
 
 
 class UpdateReason(StrEnum):
@@ -101,7 +105,7 @@ class ViEntry:
 
 
 class Owner(NamedTuple):
-    """Whose a slot is, or was last."""
+    """Who serves in a slot, or did."""
 
     instance: int
     epoch: int
@@ -125,8 +129,8 @@ class ServiceEntry:
     """Payload that a restricted VI may make of a chunk, by the payload that it got."""
     destinations: Destinations | None = None
     """None: any."""
-    owners: Mapping[int, Owner] = field(default_factory=dict)
-    """By slot: the last that served there, for as long as the slot is listed."""
+    owners: Mapping[int, tuple[Owner, ...]] = field(default_factory=dict)
+    """By slot: who served there, the last of them at the end, for as long as the slot is listed."""
 
     @property
     def sid(self) -> SID:
@@ -324,11 +328,15 @@ def _refusal_of_vis(entry: ServiceEntry) -> Refusal | None:
 
 def _refusal_of_owners(entry: ServiceEntry, old: ServiceEntry | None) -> Refusal | None:
     for vi in entry.vis:
-        owner = old.owners.get(vi.slot) if old is not None and vi.state.serves else None
-        if owner is None or vi.owner_epoch > owner.epoch or owner == (vi.instance, vi.owner_epoch):
+        owners = old.owners.get(vi.slot, ()) if old is not None and vi.state.serves else ()
+        before = next((one for one in owners if one.instance == vi.instance), None)
+        if before is None:
+            continue
+        last = owners[-1]
+        if vi.owner_epoch > last.epoch or (before is last and vi.owner_epoch == last.epoch):
             continue
         text = (
-            f"slot {vi.slot} belongs to instance {owner.instance} by owner_epoch {owner.epoch}, "
+            f"slot {vi.slot} belongs to instance {last.instance} by owner_epoch {last.epoch}, "
             f"not to instance {vi.instance} by {vi.owner_epoch}; allowed: a greater one"
         )
         return ItemReason.OLD_OWNER, text
@@ -336,10 +344,12 @@ def _refusal_of_owners(entry: ServiceEntry, old: ServiceEntry | None) -> Refusal
 
 
 def _with_owners(entry: ServiceEntry, old: ServiceEntry | None) -> ServiceEntry:
-    """Return the entry with the owner of each slot that it lists."""
+    """Return the entry with those who serve and served in each slot that it lists."""
     slots = {vi.slot for vi in entry.vis}
-    owners = {slot: one for slot, one in old.owners.items() if slot in slots} if old else {}
-    owners |= {vi.slot: Owner(vi.instance, vi.owner_epoch) for vi in entry.vis if vi.state.serves}
-    return ServiceEntry(
-        entry.settings, entry.vis, entry.max_output_ratio, entry.destinations, owners
-    )
+    owners = {slot: known for slot, known in old.owners.items() if slot in slots} if old else {}
+    for vi in entry.vis:
+        if vi.state.serves:
+            others = [one for one in owners.get(vi.slot, ()) if one.instance != vi.instance]
+            known = (*others, Owner(vi.instance, vi.owner_epoch))
+            owners[vi.slot] = known[-MAX_OWNERS_COUNT:]
+    return replace(entry, owners=owners)

@@ -24,7 +24,6 @@ from packetcloud.router.cloudlet_schemas import (
 from packetcloud.router.cloudlet_table import (
     CloudletTable,
     ViEntry,
-    ViState,
 )
 from packetcloud.router.core import RouterCore
 from packetcloud.router.errors import (
@@ -151,7 +150,7 @@ class TableService:
         return cloudlet_view.table_report(cloudlet, self.boot_id, self.problem, self._seconds())
 
     async def idle(self, sid: SID, instance: int, timeout_s: float) -> IdleAnswer:
-        """Answer when a held VI has no task left, or is not held any more, or the time is over.
+        """Answer when a VI that gets no more tasks has none left, or serves, or the time is over.
 
         Raises:
             TableUnavailableError: the table does not list it, or too many wait already.
@@ -166,7 +165,7 @@ class TableService:
             while True:
                 answer = self._idle_now(sid, instance)
                 left_s = ends_at - self._seconds()
-                if answer.idle or answer.state is not ViState.HELD or left_s <= 0:
+                if answer.idle or answer.state.serves or left_s <= 0:
                     return answer
                 event.clear()
                 try:
@@ -218,7 +217,7 @@ class TableService:
         vi = cloudlet.find(sid, instance)
         tasks = len(vi.tasks) if vi is not None else 0
         return IdleAnswer(
-            idle=entry.state is ViState.HELD and not tasks,
+            idle=not entry.state.serves and not tasks,
             attached=vi is not None,
             state=entry.state,
             tasks=tasks,

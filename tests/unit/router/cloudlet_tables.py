@@ -20,6 +20,7 @@ from packetcloud.router.settings import RouterSettings
 from tests.unit.router.router_fakes import FakeNetwork, S, service, settings
 
 SERVING, HELD, RESTRICTED = ViState.SERVING, ViState.HELD, ViState.RESTRICTED
+DRAINING = ViState.DRAINING
 
 
 def vi(

@@ -10,6 +10,7 @@ from packetcloud.router.cloudlet_pool import CloudletService
 from packetcloud.router.cloudlet_table import ServiceEntry
 from packetcloud.router.settings import FailPolicy, SpoolSettings
 from tests.unit.router.cloudlet_tables import (
+    DRAINING,
     HELD,
     Controller,
     cloudlet_network,
@@ -152,6 +153,24 @@ def test_rolled_back_hold_goes_on_with_the_old_one() -> None:
     assert twin.closed_because is not None
     assert work(old) == [1, 2]
     assert arrived(b) == [1, 2]
+    net.check_idle()
+
+
+def test_draining_one_finishes_and_its_slot_goes_to_others_at_once() -> None:
+    """Scaling down: nothing waits for it, and the grace time begins when it was the last."""
+    net, controller = cloudlet_network(entry(vi(1), grace_s=2.0))
+    a, b, one = net.host(A), net.host(B), net.vi(S, 1)
+    send(a, 1)
+    controller.put(entry(vi(1, DRAINING), vi(2, slot=1), grace_s=2.0))
+    two = net.vi(S, 2)
+    send(a, 2)
+    assert (work(one), work(two)) == ([1], [2])
+    controller.put(entry(vi(1, DRAINING), vi(2, DRAINING, slot=1), grace_s=2.0))
+    send(a, 3)
+    assert net.sums["held"] == 3  # two on their way out
+    assert arrived(b) == [1, 2]
+    net.pass_time(2.1)
+    assert reported(a)[:2] == (Outcome.REFUSED, Reason.SERVICE_FAILED)
     net.check_idle()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from packetcloud.chunk.names import SID
 from packetcloud.router.cloudlet_table import (
+    MAX_OWNERS_COUNT,
     MAX_SERVICES_COUNT,
     MAX_VIS_COUNT,
     CloudletTable,
@@ -14,6 +15,7 @@ from packetcloud.router.cloudlet_table import (
     TableRefusedError,
     TableUpdate,
     UpdateReason,
+    ViEntry,
 )
 from packetcloud.router.settings import ServiceSettings
 from tests.unit.router.cloudlet_tables import (
@@ -169,24 +171,36 @@ def test_caps_on_services_and_vis() -> None:
 
 
 def test_slot_has_one_owner_at_a_time() -> None:
-    """Another instance serves there only by a greater epoch of ownership, for good."""
+    """Who served before another does so again only by a greater epoch, for good."""
     table = applied(update(entry(vi(1, SERVING, owner_epoch=4))))
 
-    def put(*vis: object) -> ItemReason | None:
+    def put(*vis: ViEntry) -> ItemReason | None:
         nonlocal table
-        sent = update(entry(*vis), version=table.version + 1, base=table.version)  # type: ignore[arg-type]
+        version = table.version + 1
+        sent = update(entry(*vis), version=version, base=table.version, epoch=table.epoch)
         table = table.apply(sent, no_objection)
         return reasons(table)[0]
 
-    assert put(vi(1, HELD, owner_epoch=4), vi(2, HELD, owner_epoch=5)) is None
-    assert put(vi(2, owner_epoch=4)) is ItemReason.OLD_OWNER
-    assert put(vi(1, owner_epoch=4), vi(2, HELD, owner_epoch=5)) is None, "rolled back"
-    assert put(vi(1, HELD, owner_epoch=4), vi(2, HELD, owner_epoch=5)) is None
+    assert put(vi(1, HELD, owner_epoch=4), vi(2, HELD, owner_epoch=4)) is None
+    assert put(vi(1, owner_epoch=4), vi(2, HELD, owner_epoch=4)) is None, "rolled back"
+    assert put(vi(1, HELD, owner_epoch=4), vi(2, HELD, owner_epoch=4)) is None
     assert put(vi(2, owner_epoch=5)) is None
     assert put(vi(1, owner_epoch=4)) is ItemReason.OLD_OWNER
     assert put(vi(1, owner_epoch=5)) is ItemReason.OLD_OWNER
+    assert put(vi(2, owner_epoch=4)) is ItemReason.OLD_OWNER
     assert put(vi(2, RESTRICTED, owner_epoch=5)) is None
-    assert put(vi(3, owner_epoch=6)) is None
-    sent = update(entry(vi(2, owner_epoch=5)), epoch=2)
+    sent = update(entry(vi(1, owner_epoch=4)), epoch=2)
     table = table.apply(sent, no_objection)
     assert reasons(table) == [ItemReason.OLD_OWNER], "also for the next controller"
+    assert put(vi(3, owner_epoch=1)) is None, "a new one has taken nothing over"
+    assert put(vi(2, owner_epoch=5)) is None
+    assert put(vi(1, HELD, owner_epoch=4)) is None, "it may stay to be asked for its state"
+
+
+def test_owners_of_a_slot_that_are_remembered() -> None:
+    """So many as it takes to know one that was thought dead, and no more."""
+    table = applied(
+        *(update(entry(vi(n)), version=n, base=n - 1 or None) for n in range(1, 20)),
+    )
+    owners = table.services[S.value].owners[0]
+    assert [one.instance for one in owners] == list(range(20 - MAX_OWNERS_COUNT, 20))
