@@ -182,10 +182,7 @@ class CloudletService(Service):
 
     def settle(self) -> None:
         """See who serves in which slot now, and put each waiting chunk in its line."""
-        vacating = {vi.slot for vi in self._vis if vi.tasks and vi.keeps_slot}
-        waited_for = {vi.slot for vi in self.entry.vis if vi.state is ViState.HELD}
-        served = {vi.slot for vi in self.entry.vis if vi.state.serves}
-        held = {slot for slot in vacating | (waited_for - served) if slot < self.entry.slots_count}
+        held = self._held_slots()
         self.slots = [None] * self.entry.slots_count
         for vi in self._vis:
             if vi.serves and vi.slot not in held:
@@ -255,6 +252,12 @@ class CloudletService(Service):
         if self.is_held(flow_hash):
             return None
         return super().choose(flow_hash, failed, window_bytes, window_count)
+
+    def _held_slots(self) -> set[int]:
+        vacating = {vi.slot for vi in self._vis if vi.tasks and vi.keeps_slot}
+        waited_for = {vi.slot for vi in self.entry.vis if vi.state is ViState.HELD}
+        served = {vi.slot for vi in self.entry.vis if vi.state.serves}
+        return {slot for slot in vacating | (waited_for - served) if slot < self.entry.slots_count}
 
     def _line_of(self, entry: Custody) -> SizedLine:
         if not self.held:

@@ -9,12 +9,14 @@ from packetcloud.chunk.flow_labels import KEY_BYTES
 from packetcloud.chunk.hop.api import HopConfig, Role
 from packetcloud.router.chunk_log import ChunkLog
 from packetcloud.router.chunk_record import Found
+from packetcloud.router.cloudlet_table import CloudletTable, TableUpdate
 from packetcloud.router.core import RouterCore
 from packetcloud.router.hop_service import HopService
 from packetcloud.router.redial import Redial
 from packetcloud.router.settings import RouterSettings
 from packetcloud.router.shell import RouterShell
 from packetcloud.router.spool import Spool
+from packetcloud.router.table_store import TableStore
 from packetcloud.testbed.simulation.disk import SimulatedFolder
 from packetcloud.testbed.simulation.disk_worker import SimulatedDiskWorker
 from packetcloud.testbed.simulation.machine import Machine
@@ -23,6 +25,7 @@ from packetcloud.testbed.simulation.program import Program, WriteLine
 
 ROUTER_PORT = 4700
 SPOOL_FOLDER = Path("/spool")
+TABLE_FOLDER = Path("/cloudlet")
 
 
 class RouterProgram(Program):
@@ -41,6 +44,8 @@ class RouterProgram(Program):
         super().__init__(machine, network, config, write)
         self.settings = settings
         self.core: RouterCore | None = None
+        self._shell: RouterShell | None = None
+        self._tables: TableStore | None = None
         self._spilled_before_count = 0
         """Of the processes that were killed."""
 
@@ -88,11 +93,32 @@ class RouterProgram(Program):
             found = log.open()
             spool.start_at(log.next_number)
             workers.append(SimulatedDiskWorker(process, log, shell.disk_done))
+        self._shell = shell
+        if self.settings.has_table:
+            self._tables = TableStore(SimulatedFolder(self.machine.disk, TABLE_FOLDER))
+            self.core.install_table(self._tables.load(), reactor.seconds())
         node: Any = self.make_node(process, shell, self.core.admit)
         redial = Redial(self.settings.guid, self.settings.neighbours, reactor.seconds())
         self.core.restore(found, self._wall_ms(), reactor.seconds())
         HopService(reactor, node, f"0.0.0.0:{ROUTER_PORT}", redial).startService()
         shell.changed()
+
+    def put_table(self, update: TableUpdate) -> CloudletTable:
+        """Take in an update of a cloudlet controller, as the management API does.
+
+        Raises:
+            TableRefusedError: it is refused as a whole.
+        """
+        core, shell, tables = self.core, self._shell, self._tables
+        assert core is not None and core.cloudlet is not None, "the router runs, and takes a table"
+        assert shell is not None and tables is not None, "they are made with the core"
+        before = core.cloudlet.table
+        table = before.apply(update, core.service_table.why_not_in_table)
+        if table is not before:
+            tables.save(table)
+            core.install_table(table, self.machine.monotonic_s())
+            shell.changed()
+        return table
 
     def killed(self) -> None:
         super().killed()

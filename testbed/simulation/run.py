@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from packetcloud.testbed.simulation.plan import (
     PROBE_LIFETIME_S,
     Plan,
 )
+from packetcloud.testbed.simulation.program import WriteLine
 from packetcloud.testbed.simulation.scenario import draw_plan
 from packetcloud.testbed.simulation.trace import Trace
 from packetcloud.testbed.simulation.virtual_time import EndlessError
@@ -47,6 +49,7 @@ FEWEST_JUDGED_COUNT = 8
 
 Flow = tuple[str, str, tuple[str, ...]]
 """Source, destination and the services on the way."""
+BuildWorld = Callable[[Plan, Trace, WriteLine], World]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +86,21 @@ def run_seed(seed: int, scenario: str | None = None, *, tell: bool = False) -> S
     return run_plan(draw_plan(seed, scenario), tell=tell)
 
 
-def run_plan(plan: Plan, *, tell: bool = False) -> SeedResult:
-    """Run a plan to its end and judge it."""
+def run_plan(plan: Plan, *, tell: bool = False, build: BuildWorld = World) -> SeedResult:
+    """Run a plan to its end and judge it.
+
+    Args:
+        build: makes the world of the plan.
+    """
     began = time.process_time()
-    run = _Run(plan, tell)
+    run = _Run(plan, tell, build)
     with forbidding_real_time(), watching_ciphers(run.ciphers):
         run.go()
     return run.result(time.process_time() - began)
 
 
 class _Run:
-    def __init__(self, plan: Plan, tell: bool) -> None:
+    def __init__(self, plan: Plan, tell: bool, build: BuildWorld) -> None:
         self._plan = plan
         self._trace = Trace(tell)
         self._lines: list[Line] = []
@@ -101,7 +108,7 @@ class _Run:
             dict.fromkeys((o.source, o.destination, o.services) for o in plan.operations)
         )
         self._probes = [probe for number in range(PROBES_COUNT) for probe in self._round(number)]
-        self._world = World(plan, self._trace, self._write)
+        self._world = build(plan, self._trace, self._write)
         names = {name: program.guid.short for name, program in self._world.programs.items()}
         must_end = {
             operation.op: operation.at_s + operation.lifetime_s + _paused_s(plan, operation.source)

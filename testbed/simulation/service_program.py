@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.services.launch import ExecutionMode, LaunchSpec
 from packetcloud.services.runtime import ServiceRuntime
+from packetcloud.services.sdk import NetworkService
 from packetcloud.testbed.simulation.machine import Address, Machine
 from packetcloud.testbed.simulation.network import Network
 from packetcloud.testbed.simulation.program import Program, WriteLine, identity_of
@@ -31,6 +34,7 @@ class ServiceProgram(Program):
         super().__init__(machine, network, config, write)
         self.identity = identity_of(service)
         self.runtime: ServiceRuntime | None = None
+        self.make_service: Callable[[], NetworkService] = functools.partial(service_of, service)
         self._router = router
         self._service = service
 
@@ -47,7 +51,7 @@ class ServiceProgram(Program):
         self.runtime = ServiceRuntime(
             process.reactor,
             spec,
-            service_of(self._service),
+            self.make_service(),
             SID(self.identity.sid.value),
             make_node,
             self.machine.rng.randbytes,
