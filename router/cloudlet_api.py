@@ -39,6 +39,8 @@ _UPDATE: dict[str, Any] = {
 class TableAccess(Protocol):
     """What these paths ask of a router."""
 
+    def authorise(self, authorization: str | None) -> None: ...
+
     async def put(self, update: Update) -> UpdateAnswer: ...
 
     def report(self) -> TableReport: ...
@@ -54,13 +56,14 @@ def add_table_paths(app: FastAPI, access: Callable[[], TableAccess]) -> None:
     @app.put(
         "/v1/cloudlet/table",
         openapi_extra=_UPDATE,
-        responses={status: {"model": TableRefusal} for status in (400, 409, 413, 422, 503)},
+        responses={status: {"model": TableRefusal} for status in (400, 401, 409, 413, 422, 503)},
     )
     async def put_table(request: Request) -> UpdateAnswer:
         """Take in an update of the services that the cloudlet controller owns.
 
         The answer comes when what was accepted is in force and lasts. 409: refused as a whole.
         """
+        access().authorise(request.headers.get("authorization"))
         return await access().put(_update_in(await _body_of(request)))
 
     @app.get("/v1/cloudlet/table", responses={503: {"model": TableRefusal}})
@@ -101,6 +104,7 @@ def add_table_paths(app: FastAPI, access: Callable[[], TableAccess]) -> None:
 
 _REASONS = {
     400: "cut_off",
+    401: "not_authorised",
     404: "not_listed",
     413: "too_large",
     422: "malformed",

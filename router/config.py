@@ -9,8 +9,9 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -43,6 +44,8 @@ from packetcloud.router.settings import (
 
 MAX_CONFIG_BYTES = 16 << 20
 """100 000 names are 8 MiB; a larger file is a mistake."""
+MIN_TOKEN_COUNT = 32
+"""Characters of a token: more than anybody can try."""
 BODY_HEADROOM_BYTES = 2048
 """Above the largest payload: the chunk header, a task header, and what services add."""
 _RULES = RuleSettings()
@@ -180,9 +183,10 @@ class RulesTable(_Table):
 
 
 class CloudletFolder(_Table):
-    """`[cloudlet]`: where the table of the cloudlet controller is kept."""
+    """`[cloudlet]`: where the table of the cloudlet controller is kept, and who may write it."""
 
     path: Path
+    token_file: Path | None = None
 
 
 class HostsTable(_Table):
@@ -259,6 +263,8 @@ class RouterConfig:
     path: Path
     file: ConfigFile
     identity: Identity
+    table_token: str | None = field(default=None, repr=False)
+    """What a cloudlet controller has to show; None: nothing."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -270,7 +276,10 @@ class RouterConfig:
         """
         file = parse_config(_read(path), str(path))
         key_file = path.parent / file.router.key_file
-        return cls(path, file, load_identity_file(key_file))
+        token = None
+        if file.cloudlet is not None and file.cloudlet.token_file is not None:
+            token = _read_token(path.parent / file.cloudlet.token_file)
+        return cls(path, file, load_identity_file(key_file), token)
 
     @property
     def settings(self) -> RouterSettings:
@@ -395,6 +404,31 @@ def _read(path: Path) -> str:
         raise RouterConfigError(f"cannot read {path}: {error}") from None
 
 
+def _read_token(path: Path) -> str:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise RouterConfigError(f"{path}: others may read it; run: chmod 600 {path}")
+        token = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise RouterConfigError(
+            f"no token file {path}; make one with: (umask 077; openssl rand -hex 32 > {path})"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RouterConfigError(f"cannot read {path}: {error}") from None
+    if len(token) < MIN_TOKEN_COUNT:
+        text = f"{path}: a token of {len(token)} characters; allowed: {MIN_TOKEN_COUNT} or more"
+        raise RouterConfigError(text)
+    return token
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = split_address(address)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _contradictions(file: ConfigFile) -> Iterator[str]:
     """Yield what is wrong between tables that are right each for itself."""
     own_na = file.router.na
@@ -415,6 +449,15 @@ def _contradictions(file: ConfigFile) -> Iterator[str]:
             )
     if file.router.custody == "durable" and file.spool is None:
         yield '[router] custody = "durable": needs a [spool] with a path'
+    if (
+        file.cloudlet is not None
+        and file.cloudlet.token_file is None
+        and not _is_loopback(file.router.control_listen)
+    ):
+        yield (
+            f"[cloudlet] token_file: missing; whoever reaches {file.router.control_listen} could "
+            "list services; allowed: a token file, or a control_listen on loopback"
+        )
     if file.hosts.listed and file.hosts.accept == "any":
         yield '[hosts] listed: has no effect with accept = "any"; allowed: accept = "listed"'
     if file.router.store_bytes < file.router.max_payload_bytes + BODY_HEADROOM_BYTES:

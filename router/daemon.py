@@ -96,6 +96,7 @@ class RouterDaemon(MultiService):
             reactor.seconds,
             self.shell.changed,
             self._services_listed,
+            config.table_token,
             boot_id=os.urandom(16).hex(),
         )
         self.state = LiveState(
@@ -186,7 +187,9 @@ class RouterDaemon(MultiService):
             detail += "; a change of [rules] path needs a restart"
             kept["rules"] = old.file.rules
         file = new.file.model_copy(update=kept)
-        self.state.configuration = config = RouterConfig(old.path, file, old.identity)
+        self.table.token = new.table_token
+        config = RouterConfig(old.path, file, old.identity, new.table_token)
+        self.state.configuration = config
         now = self._reactor.seconds()
         self.core.configure(config.settings, now)
         self.hop.redial.configure(config.settings.neighbours, now)

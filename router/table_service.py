@@ -6,6 +6,7 @@ Source: docs/decisions/0013; docs/reference/cloudlet-table.md.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,7 @@ class TableService:
         seconds: the monotonic clock that the core is driven with.
         changed: called after the core was used.
         services_changed: called with the services of another table.
+        token: what whoever writes the table has to show; None: nothing.
         boot_id: of this start of the router.
     """
 
@@ -58,8 +60,10 @@ class TableService:
         seconds: Callable[[], float],
         changed: Callable[[], None],
         services_changed: Callable[[tuple[ServiceSettings, ...]], None],
+        token: str | None,
         boot_id: str,
     ) -> None:
+        self.token = token
         self.boot_id = boot_id
         self.problem = ""
         """Why the table of before is not in force."""
@@ -127,6 +131,19 @@ class TableService:
                     "its controller take that service out first"
                 )
         return None
+
+    def authorise(self, authorization: str | None) -> None:
+        """Let pass who may write the table.
+
+        Raises:
+            TableUnavailableError: somebody else.
+        """
+        if self.token is None:
+            return
+        given = (authorization or "").encode("utf-8", "replace")
+        if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+            text = "the table is written with the token of [cloudlet] token_file: Bearer TOKEN"
+            raise TableUnavailableError(401, text)
 
     async def put(self, update: Update) -> UpdateAnswer:
         """Take in an update; the answer comes when what was accepted is in force and lasts.

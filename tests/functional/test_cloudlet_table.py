@@ -207,6 +207,30 @@ def test_requests_that_are_refused(tmp_path: Path) -> None:
     run(test)
 
 
+def test_table_is_written_with_the_token_only(tmp_path: Path) -> None:
+    """Everybody may read it; who writes shows what is in the file."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        token = "0123456789abcdef" * 4
+        file = tmp_path / "token"
+        file.write_text(f"{token}\n")
+        file.chmod(0o600)
+        controller = _Controller(net.router(f'{CONFIG}token_file = "token"\n'))
+        document = {"controller": "c", "epoch": 1, "version": 1, "items": []}
+        for given in (None, token, f"Bearer {token}x", f"Bearer {token[:-1]}", "Bearer \u00e9"):
+            headers = {} if given is None else {"Authorization": given.encode()}
+            answer = await controller.ask("PUT", PATH, json=document, headers=headers)
+            assert (answer.status_code, answer.json()["reason"]) == (401, "not_authorised")
+        assert (await controller.get())["epoch"] == 0
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await controller.ask("PUT", PATH, json=document, headers=headers)).is_success
+        assert (await controller.get())["epoch"] == 1
+        await net.close()
+
+    run(test)
+
+
 def test_idle_answers_at_its_time_limit_and_when_the_hold_ends(tmp_path: Path) -> None:
     """Nobody waits for a VI that is not held any more."""
 

@@ -37,7 +37,7 @@ class _Router:
     def __init__(self, folder: Path) -> None:
         self.net = FakeNetwork(with_table())
         self.table = TableService(
-            folder, self.net.core, lambda: self.net.now, lambda: None, lambda _: None, "boot"
+            folder, self.net.core, lambda: self.net.now, lambda: None, lambda _: None, None, "boot"
         )
         self.table.open()
         app = FastAPI()

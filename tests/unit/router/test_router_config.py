@@ -68,6 +68,10 @@ BASE = '[router]\nname = "r1"\nkey_file = "r1.key"\nna = 1\n'
             r"\[\[neighbour\]\] na or routes: 1 is this router's own",
         ),
         (BASE + "x = 1\ny = 2", r"\(and 1 more\)$"),
+        (
+            BASE + 'control_listen = "192.0.2.1:4701"\n[cloudlet]\npath = "c"',
+            r"\[cloudlet\] token_file: missing; whoever reaches 192.0.2.1:4701",
+        ),
     ],
 )
 def test_mistakes_are_named(text: str, message: str) -> None:
@@ -101,6 +105,26 @@ def test_whole_file_becomes_settings(tmp_path: Path) -> None:
     assert [na.value for na in neighbour.routes] == [3, 4]
     assert settings.names == {GUID.from_hex(NAME): NA(4)}
     assert (config.hop.idle_timeout_s, config.hop.keepalive_s) == (2.0, 0.5)
+
+
+def test_token_file_is_private_and_long_enough(tmp_path: Path) -> None:
+    """What lets somebody write the cloudlet's table is kept as a key is."""
+    create_identity_file(tmp_path / "r1.key")
+    path, token = tmp_path / "r1.toml", tmp_path / "token"
+    text = '[cloudlet]\npath = "c"\ntoken_file = "token"'
+    path.write_text(BASE + 'control_listen = "192.0.2.1:4701"\n' + text)
+    with pytest.raises(RouterConfigError, match=r"no token file .* openssl rand"):
+        RouterConfig.load(path)
+    token.write_text("x" * 32)
+    token.chmod(0o640)
+    with pytest.raises(RouterConfigError, match="chmod 600"):
+        RouterConfig.load(path)
+    token.chmod(0o600)
+    assert RouterConfig.load(path).table_token == "x" * 32
+    assert "x" * 32 not in repr(RouterConfig.load(path))
+    token.write_text("x" * 31)
+    with pytest.raises(RouterConfigError, match="31 characters; allowed: 32 or more"):
+        RouterConfig.load(path)
 
 
 def test_missing_files_say_what_to_do(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ class _Daemon:
             lambda: self.net.now,
             lambda: None,
             self.listed.append,
+            None,
             "boot",
         )
         self.table.open()
