@@ -7,7 +7,7 @@
     COMMITTED  the twin is the owner; the router is told in one update; the old one is removed
 
 Before COMMITTED everything is undone on a failure, or when it takes too long; afterwards it is only
-completed. Source: design, section 8; docs/decisions/0013-cloudlet.md, "One owner".
+completed. Source: design, section 8; docs/decisions/0013-cloudlet.md.
 """
 
 from __future__ import annotations

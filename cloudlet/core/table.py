@@ -3,7 +3,7 @@
 What it should be follows from the services and the VIs at every moment; an update is what differs
 from the version last taken. One update is under way at a time. When it is not known what the router
 has, the whole table is given.
-Source: docs/decisions/0013-cloudlet.md, "The router's table".
+Source: docs/decisions/0013-cloudlet.md.
 """
 
 from __future__ import annotations
