@@ -16,6 +16,7 @@
 - `explain`    `packetcloud rule explain`
 - `host`       `packetcloud host send|receive|ping`
 - `identity`   `packetcloud identity create|show`
+- `image`      `packetcloud image build|list|remove|import`
 - `router`     `packetcloud router run|check|status`
 - `rule`       `packetcloud rule sign|check|grant`
 - `rule_router` `packetcloud rule install|list|show|withdraw`

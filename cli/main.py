@@ -66,6 +66,10 @@ NOUNS = {
     "identity": Noun(
         "packetcloud.cli.identity:identity", "Create and show the keys behind GUIDs and SIDs."
     ),
+    "image": Noun(
+        "packetcloud.cli.image:image",
+        "Build images of VIs, list and remove them, import them into LXD.",
+    ),
     "router": Noun(
         "packetcloud.cli.router:router", "Run a router, check its config, ask how it is."
     ),

@@ -12,6 +12,7 @@ The node side
 - `addresses`          one number for each VI, its addresses on both bridges
 - `filters`            what may come from the bridges, as tables of nftables
 - `network`            bridges and tables on this machine
+- `images`             root file systems of VIs: built, kept, named by what they are made of
 - `lxd`                compute nodes that are LXD servers or members of a cluster
 
 The controller

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from packetcloud.cloudlet.containers import NodeAdapter
+from packetcloud.cloudlet.containers import ImageFiles, NodeAdapter
 from packetcloud.cloudlet.errors import Refused
 from packetcloud.cloudlet.lxd.address import LxdAddress
 from packetcloud.cloudlet.lxd.connection import CALL_TIMEOUT_S, Api, LxdConnection
@@ -41,6 +41,25 @@ async def open_nodes(
     if not members:
         return [node(name or server_name, None)]
     return [node(member, member) for member in members]
+
+
+async def import_image(address: LxdAddress, image: ImageFiles) -> None:
+    """Make our project there, if need be, and import an image into it.
+
+    Raises:
+        NodeError: as a node's `import_image`.
+    """
+    connection = LxdConnection(address, None, workers_count=1)
+    try:
+        await connection.call(ensure_project)
+    finally:
+        connection.close()
+    # Of an image, a node needs neither pool nor bridges.
+    node = LxdNode(LxdConnection(address, PROJECT, workers_count=1), "", NodeSite("", "", ""))
+    try:
+        await node.import_image(image)
+    finally:
+        await node.close()
 
 
 def _prepare(api: Api, site: NodeSite) -> tuple[list[str], str]:
