@@ -104,6 +104,7 @@ class CloudletCore:
         for migration in list(self.saved.migrations.values()):
             if migration.step is not Step.COMMITTED:
                 commands += self._migrations.abort(migration, "the controller was restarted", now)
+                self._wishes.ended(migration.operation)
         for vi in self.saved.vis.values():
             vi.touched_at = now
             if vi.state in (ViState.LAUNCHING, ViState.RUNNING):
@@ -289,7 +290,9 @@ class CloudletCore:
         seen = {container.number: container for container in event.containers}
         for number, container in seen.items():
             vi = self.saved.vis.get(number)
-            if vi is None or vi.node != node.name or vi.instance != container.instance:
+            is_ours = vi is not None and vi.node == node.name and vi.instance == container.instance
+            # Who lost its database, or never had it, must not remove what another one runs.
+            if not is_ours and self.table.is_in_charge:
                 commands.append(RemoveStranger(node.name, number, "it belongs to no VI"))
         for vi in [vi for vi in self.saved.vis.values() if vi.node == node.name]:
             if vi.touched_at >= event.asked_at or vi.pending is not None:

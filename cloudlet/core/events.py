@@ -138,7 +138,8 @@ class TableAnswered:
 
     Attributes:
         is_in_force: the version is in force, but for the items in `refused`.
-        fenced_by: the epoch of another controller that is in force; None: there is none.
+        fenced_by: the epoch of another controller that is in force, the same as ours or a later
+            one; None: there is none.
     """
 
     version: int

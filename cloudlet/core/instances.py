@@ -60,7 +60,7 @@ class Vi:
     """One VI. What stands above the line is kept, the rest is found out again after a restart."""
 
     number: int
-    """Never given twice in a cloudlet; it names the container."""
+    """Never given twice in a cloudlet; its container's name is made of it."""
     service: str
     vi_type: str
     node: str
@@ -68,6 +68,8 @@ class Vi:
     """32 bits: which bearer of the service's key."""
     token: str = field(repr=False)
     """With it the VI proves over the control link who it is."""
+    address: int
+    """Number of its addresses on the two bridges."""
     slot: int = 0
     """Its place at the router: flows keep to a slot."""
     role: Role = Role.OWNER
@@ -101,11 +103,6 @@ class Vi:
     offences: deque[tuple[float, int]] = field(default_factory=deque)
     """(when, how many more), within the window of the service's conduct policy."""
     seen_violations: int = 0
-
-    @property
-    def container(self) -> str:
-        """The name of its container."""
-        return f"vi-{self.number}"
 
     @property
     def is_listed(self) -> bool:

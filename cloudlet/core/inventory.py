@@ -63,15 +63,24 @@ class Inventory:
     def configure(self, settings: CloudletSettings) -> None:
         """Take new settings; a node that is no longer named stays while it has VIs, evacuated."""
         self._settings = settings
-        for name in settings.nodes:
-            self.nodes.setdefault(name, Node(name))
         in_use = {vi.node for vi in self._vis.values()}
+        for name in (*settings.nodes, *sorted(in_use)):
+            self.nodes.setdefault(name, Node(name))
         for name in list(self.nodes):
             if name not in settings.nodes:
                 if name in in_use:
                     self.nodes[name].is_evacuated = True
                 else:
                     del self.nodes[name]
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether each node answered, or did not: at a start, the first to answer is not to
+        get all VIs."""
+        return all(
+            node.capacity is not None or node.silent_since is not None or node.is_evacuated
+            for node in self.nodes.values()
+        )
 
     def reserved(self, node: str) -> Resources:
         """Return what the VIs of a node may use together."""

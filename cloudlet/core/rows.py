@@ -14,7 +14,17 @@ from packetcloud.cloudlet.core.saved import Awaited, Operation, Saved
 
 Rows = dict[str, dict[str, dict[str, Any]]]
 _OF_VI = (
-    *("number", "service", "vi_type", "node", "instance", "token", "slot", "owner_epoch"),
+    *(
+        "number",
+        "service",
+        "vi_type",
+        "node",
+        "instance",
+        "token",
+        "address",
+        "slot",
+        "owner_epoch",
+    ),
     *("why", "restarts", "is_leaving", "is_draining", "is_restricted"),
 )
 

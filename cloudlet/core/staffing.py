@@ -49,7 +49,7 @@ class Staffing:
         for name, service in self.settings.services.items():
             wanted = self._saved.counts.setdefault(name, service.replicas_min)
             vis = [vi for vi in self._saved.vis.values() if vi.service == name and vi.counts]
-            for _ in range(wanted - len(vis)):
+            for _ in range(wanted - len(vis) if self._inventory.is_known else 0):
                 placed = self.place(service, now)
                 if isinstance(placed, NoRoom):
                     if self.no_room.get(name) != placed.text:
@@ -88,6 +88,9 @@ class Staffing:
         found = self.find_node(service, vi_type, node, instead_of)
         if isinstance(found, NoRoom):
             return found
+        address = self._free_address()
+        if address is None:
+            return NoRoom("every address of the data or control network is taken")
         saved = self._saved
         vi = Vi(
             number=saved.next_number,
@@ -96,6 +99,7 @@ class Staffing:
             node=found,
             instance=self._free_instance(),
             token=self._random_bytes(_TOKEN_BYTES).hex(),
+            address=address,
             slot=instead_of.slot if instead_of is not None else self._free_slot(service.name),
             role=role,
             owner_epoch=instead_of.owner_epoch + 1 if instead_of is not None else 1,
@@ -193,6 +197,16 @@ class Staffing:
             vi.slot for vi in self._saved.vis.values() if vi.service == service and vi.is_listed
         }
         return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+    def _free_address(self) -> int | None:
+        """Return a number of addresses that has been free for long: the next one, round about."""
+        taken = {vi.address for vi in self._saved.vis.values()}
+        numbers = self.settings.addresses
+        for offset in range(len(numbers)):
+            number = numbers[(self._saved.next_number + offset) % len(numbers)]
+            if number not in taken:
+                return number
+        return None
 
     def _free_instance(self) -> int:
         taken = {vi.instance for vi in self._saved.vis.values()}

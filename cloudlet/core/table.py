@@ -78,6 +78,11 @@ class RouterTable:
         self._wanted = dict(entries)
         return self._push(now)
 
+    @property
+    def is_in_charge(self) -> bool:
+        """Tell whether the router took what this controller gave last: no other has its epoch."""
+        return self._base is not None
+
     def is_in_force(self, sid: str, instance: int, state: str) -> bool:
         """Tell whether the router is known to have a VI in this state."""
         if self._base is None or sid in self.refused:
@@ -96,7 +101,7 @@ class RouterTable:
 
     def answered(self, event: TableAnswered, now: float) -> list[Command]:
         """The router took an update, or said what it has instead."""
-        if event.fenced_by is not None and event.fenced_by > self.epoch:
+        if event.fenced_by is not None and event.fenced_by >= self.epoch:
             text = f"another controller is in charge of the router: epoch {event.fenced_by}"
             return [StepDown(f"{text}, ours is {self.epoch}")]
         if not self._is_under_way or event.version != self.version:

@@ -129,6 +129,8 @@ class CloudletSettings:
     nodes: tuple[str, ...]
     vi_types: Mapping[str, Resources]
     services: Mapping[str, ServiceWish]
+    addresses: range = range(16, 4096)
+    """Numbers of the addresses that VIs may have on the two bridges."""
     isp_share: float = 0.0
     """Share of each node that third parties' VIs cannot take."""
     boot_limit_s: float = 30.0

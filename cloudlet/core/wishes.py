@@ -238,7 +238,12 @@ class Wishes:
             vi.resize_to = operation.vi_type
             commands += self._life.advance(vi, now)
             return None
-        if not any(self._saved.vis[one].node == vi.node for one in self._migrations.under_way):
+        is_room_coming = any(
+            other.node == vi.node
+            and (other.is_leaving or other.number in self._migrations.under_way)
+            for other in self._saved.vis.values()
+        )
+        if not is_room_coming:
             return OperationEnded(operation.number, False, "no room was made: a migration failed")
         return None
 
