@@ -27,6 +27,7 @@ CHECKS = {
 
 ROOMS_WITH_CAPS = (
     "packetcloud.chunk.hop.caps",
+    "packetcloud.cloudlet.caps",
     "packetcloud.host.caps",
     "packetcloud.router.caps",
     "packetcloud.services.caps",
@@ -62,7 +63,7 @@ def check(output: Output, kind: str, file: Path) -> None:
 @config.command()
 @pass_output
 def caps(output: Output) -> None:
-    """List what others can make grow in hosts, routers and services, and where that stops."""
+    """List what others can make grow in hosts, routers, services and cloudlets, and its end."""
     document = [
         {"room": room.name, "text": limit_text(cap)} | asdict(cap)
         for room in (_load_room(name) for name in ROOMS_WITH_CAPS)

@@ -43,3 +43,10 @@ class NoRoom(NodeError):  # noqa: N818
 
 class Refused(NodeError):  # noqa: N818
     """The node will not do this, now or later; the text is its reason."""
+
+
+class StoreError(CloudletError):
+    """The controller's database does not take what must be kept: nothing more is done.
+
+    Make room on its disk, or mend that; then start the controller again. VIs and router go on.
+    """

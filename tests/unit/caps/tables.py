@@ -9,6 +9,7 @@ from pathlib import Path
 
 from packetcloud.chunk.caps import Room, limit_text
 from packetcloud.chunk.hop.caps import ROOM as HOP
+from packetcloud.cloudlet.caps import ROOM as CLOUDLET
 from packetcloud.host.caps import ROOM as HOST
 from packetcloud.router.caps import ROOM as ROUTER
 from packetcloud.services.caps import ROOM as SERVICES
@@ -20,6 +21,7 @@ ROOMS = {
     HOST: (ROOT / "host", ROOT / "docs" / "reference" / "host.md"),
     SERVICES: (ROOT / "services", ROOT / "docs" / "reference" / "service-manifest.md"),
     ROUTER: (ROOT / "router", ROOT / "docs" / "reference" / "router.md"),
+    CLOUDLET: (ROOT / "cloudlet", ROOT / "docs" / "protocol" / "control-link.md"),
 }
 """Where the code of each room is, and the page with the table of its caps."""
 

@@ -13,6 +13,7 @@ import pytest
 from packetcloud.chunk.caps import Cap, Room
 from tests.unit.caps import (  # noqa: F401  # they fill the table
     body_fillers,
+    cloudlet_fillers,
     datagram_fillers,
     duplicate_fillers,
     endpoint_fillers,

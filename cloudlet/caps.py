@@ -1,0 +1,99 @@
+"""The caps of the cloudlet controller: what VIs can make grow, and where it stops.
+
+Source: docs/protocol/control-link.md, "Caps", which is checked against this list.
+"""
+
+from __future__ import annotations
+
+from packetcloud.chunk.caps import Cap, Room
+from packetcloud.cloudlet.links import (
+    MAX_BEHIND_BYTES,
+    MAX_REPORTS_PER_S_COUNT,
+    MAX_STATES_BYTES,
+    MAX_STATUS_VALUES_COUNT,
+    MAX_STRANGERS_COUNT,
+)
+
+_REFUSED = 'packetcloud_cloudlet_control_links_refused_total{{reason="{}"}}'
+
+CAPS = (
+    Cap(
+        "control links that have not said who they are",
+        MAX_STRANGERS_COUNT,
+        "connections",
+        "every VI of a cloudlet may call at once after its controller was away",
+        "closed; the VI calls again",
+        _REFUSED.format("strangers"),
+        ("links:ControlServer._strangers",),
+    ),
+    Cap(
+        "states on their way",
+        MAX_STATES_BYTES,
+        "bytes",
+        "four of the largest; they lie in memory",
+        "closed, and the migration is undone",
+        _REFUSED.format("protocol"),
+        ("links:ControlServer._states", "links:ControlServer._announced"),
+    ),
+    Cap(
+        "what a VI has not read",
+        MAX_BEHIND_BYTES,
+        "bytes",
+        "a launch is some KiB; a state waits for its reader instead",
+        "closed; the VI calls again",
+        _REFUSED.format("behind"),
+    ),
+    Cap(
+        "reports of a VI within a second",
+        MAX_REPORTS_PER_S_COUNT,
+        "reports",
+        "an orderly VI sends two; each costs the controller its time",
+        "not read before the second is over",
+        "packetcloud_cloudlet_reports_held_up_total",
+    ),
+    Cap(
+        "keys and values of a status",
+        MAX_STATUS_VALUES_COUNT,
+        "values",
+        "the runtime sends some sixty; the last status of each VI is kept",
+        "closed; the VI calls again",
+        _REFUSED.format("protocol"),
+        ("core.instances:Vi.status",),
+    ),
+)
+
+_CONFIG = "what the operator's config says"
+_VIS = "one for each VI; how many there are is the operator's to say"
+
+ROOM = Room(
+    "cloudlet",
+    "packetcloud.cloudlet",
+    CAPS,
+    {
+        "addresses": "at most 4096 numbers",
+        "config": _CONFIG,
+        "containers": "what the controller wishes",
+        "controller:Controller._nodes": _CONFIG,
+        "controller:Controller._sites": _CONFIG,
+        "controller:Controller._tasks": "one or two for each VI and node",
+        "controller:Controller.facts": _CONFIG,
+        "controller:Controller.results": "the last 256",
+        "core.instances:Vi.crashes": "as many as make a quarantine",
+        "core.instances:Vi.offences": "one for each look at the router within a window",
+        "core.inventory": _CONFIG,
+        "core.placement": "one question",
+        "core.saved": _VIS,
+        "core.scaling": _CONFIG,
+        "core.staffing": _CONFIG,
+        "core.table": _VIS,
+        "core.values": _CONFIG,
+        "launches": _CONFIG,
+        "links:ControlServer._links": _VIS,
+        "links:ControlServer._tasks": "one for each state on its way",
+        "links:ControlServer.refused": "its keys are five reasons",
+        "lxd.node": "what an operator's own LXD says",
+        "network": "our own tables as nft lists them",
+        "schemas": "one answer",
+        "store": "the rows of its database",
+    },
+)
