@@ -17,4 +17,17 @@ The node side
 
 The controller
 - `core`               its decisions: events in, commands out
+- `controller`         its shell: what is seen becomes events, commands become calls
+- `store`              what it keeps, in SQLite
+- `caps`               what VIs can make grow, and where that stops
+- `links`              its end of the control links to VIs
+- `router_client`      the router's table over its management API
+- `config`             the config file
+- `image_files`        images that the config file names
+- `launches`           from the config file to containers and launches
+- `schemas`            what the management API takes and answers
+- `view`               a running controller as the API shows it
+- `api`                the management API
+- `metrics`            for Prometheus
+- `daemon`             all of it as a process
 """

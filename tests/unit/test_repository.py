@@ -25,6 +25,7 @@ ROOMS = {
     "domain_controller": {"chunk"},
     "cloudlet": {
         "chunk",
+        "services.addresses",
         "services.catalogue",
         "services.control_frames",
         "services.launch",
@@ -40,7 +41,7 @@ ROOMS = {
 }
 """What each room may import: whole rooms, or single modules of a room."""
 
-ROOMS_OF_CORES = ("chunk", "host", "services", "router")
+ROOMS_OF_CORES = ("chunk", "host", "services", "router", "cloudlet")
 """Here every module is a core unless `SHELLS` says otherwise."""
 NOT_IN_A_CORE = {"asyncio", "os", "pylxd", "random", "socket", "subprocess", "time", "twisted"}
 SHELLS = {
@@ -81,6 +82,9 @@ SHELLS = {
         "vi",
     },
     "services.secure_communication": {"keys", "service", "suites"},
+    "cloudlet": {"controller", "daemon", "links", "launches", "network", "store"},
+    "cloudlet.images": {"assembly", "build", "debian", "requirements", "store"},
+    "cloudlet.lxd": {"address", "connection", "node", "operations", "project"},
     "router": {
         "capture_stream",
         "daemon",

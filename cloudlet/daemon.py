@@ -1,0 +1,242 @@
+"""The cloudlet controller as a process: control server, API and core on one asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from packetcloud.cloudlet.api import make_app
+from packetcloud.cloudlet.config import CloudletConfig
+from packetcloud.cloudlet.containers import ImageFiles, NodeAdapter
+from packetcloud.cloudlet.controller import Controller, check_types
+from packetcloud.cloudlet.core import events as saw
+from packetcloud.cloudlet.core.placement import POLICIES
+from packetcloud.cloudlet.errors import CloudletConfigError, CloudletError
+from packetcloud.cloudlet.launches import ConfiguredLaunches
+from packetcloud.cloudlet.lxd.discovery import open_nodes
+from packetcloud.cloudlet.metrics import CloudletCollector
+from packetcloud.cloudlet.policy import NodeSite
+from packetcloud.cloudlet.router_client import RouterClient
+from packetcloud.cloudlet.store import Store
+from packetcloud.services.addresses import parse_address
+
+_log = logging.getLogger("packetcloud.cloudlet")
+FindImages = Callable[[CloudletConfig], Mapping[str, ImageFiles]]
+OpenNodes = Callable[
+    [CloudletConfig], Awaitable[tuple[dict[str, NodeAdapter], dict[str, NodeSite]]]
+]
+
+
+class CloudletDaemon:
+    """One controller.
+
+    Args:
+        find_images: returns the image of each service, by name.
+        open_all: opens the nodes of a config, with the site of each.
+        is_taking_over: whoever was in charge of the router until now is to stop.
+    """
+
+    def __init__(
+        self,
+        config: CloudletConfig,
+        find_images: FindImages,
+        open_all: OpenNodes | None = None,
+        *,
+        is_taking_over: bool = False,
+    ) -> None:
+        self.config = config
+        self.api_address = ("", 0)
+        self.control_address = ("", 0)
+        self.exit_text = ""
+        """Why it ended, when nobody asked it to."""
+        self._find_images = find_images
+        self._open_all = open_all or open_all_nodes
+        self._is_taking_over = is_taking_over
+        self._ended = asyncio.Event()
+
+    async def run(self, started: Callable[[CloudletDaemon], None]) -> None:
+        """Run until a signal or `stop` ends it.
+
+        Args:
+            started: called once when both ports are open.
+
+        Raises:
+            CloudletConfigError: a port, a folder or a node cannot be had.
+            CloudletError: it ended by itself.
+        """
+        config = self.config
+        launches = ConfiguredLaunches(config, dict(self._find_images(config)))
+        router = RouterClient(config.file.router.url, config.file.cloudlet.name, config.token)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(router.close)
+            epoch = await self._epoch_of(router)
+            store = Store(config.state_folder)
+            stack.callback(store.close)
+            nodes, sites = await self._open_all(config)
+            for node in nodes.values():
+                stack.push_async_callback(node.close)
+            controller = Controller(
+                config.settings(tuple(nodes)),
+                store,
+                nodes,
+                sites,
+                router,
+                launches,
+                os.urandom,
+                POLICIES[config.file.cloudlet.placement],
+                self._stepped_down,
+                epoch,
+            )
+            stack.push_async_callback(controller.close)
+            control = config.network.control
+            self.control_address = await controller.links.bind(
+                str(control.peer_ipv4), control.peer_port
+            )
+            app = make_app(
+                controller, launches, _registry(controller), "{}:{}".format(*self.control_address)
+            )
+            self.api_address = await stack.enter_async_context(
+                _serving(app, config.file.cloudlet.api_listen)
+            )
+            await controller.start()
+            self._await_signals(controller, launches)
+            started(self)
+            await self._ended.wait()
+        if self.exit_text:
+            raise CloudletError(self.exit_text)
+
+    def stop(self) -> None:
+        """End in good order; VIs and router go on."""
+        self._ended.set()
+
+    async def _epoch_of(self, router: RouterClient) -> int:
+        """Return the epoch that is in force at the router, if it is to be taken over."""
+        if not self._is_taking_over:
+            return 0
+        seen = await router.look()
+        if isinstance(seen, saw.RouterSilent):
+            raise CloudletError(
+                f"cannot take over: the router at {self.config.file.router.url} does not answer: "
+                f"{seen.text}"
+            )
+        return seen.epoch
+
+    def _await_signals(self, controller: Controller, launches: ConfiguredLaunches) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # in a test's thread; there `stop` ends it
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ended.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, controller, launches)
+
+    def _reload(self, controller: Controller, launches: ConfiguredLaunches) -> None:
+        """Read services, types and images again; a mistake is logged and changes nothing."""
+        try:
+            config = CloudletConfig.load(self.config.path)
+            images = self._find_images(config)
+            settings = config.settings(controller.core.settings.nodes)
+            check_types(settings, controller.core.saved)
+        except CloudletError as error:
+            _log.error("config not read again, the old one stays: %s", error)
+            return
+        fixed = ("router", "network", "node")
+        if any(getattr(config.file, one) != getattr(self.config.file, one) for one in fixed):
+            _log.warning("changes in [router], [network] and [[node]] need a restart")
+        launches.images = dict(images)
+        launches.configure(config)
+        controller.configure(settings)
+        _log.info("config read again: services and VI types taken over")
+
+    def _stepped_down(self, text: str) -> None:
+        self.exit_text = text
+        self._ended.set()
+
+
+async def open_all_nodes(
+    config: CloudletConfig,
+) -> tuple[dict[str, NodeAdapter], dict[str, NodeSite]]:
+    """Open every node that a config declares, members of clusters among them.
+
+    Raises:
+        CloudletConfigError: two have the same name.
+        NodeError: one does not answer, or does not let us in.
+    """
+    nodes: dict[str, NodeAdapter] = {}
+    sites: dict[str, NodeSite] = {}
+    for table in config.file.node:
+        address = config.address_of(table)
+        site = config.site_of(table)
+        for node in await open_nodes(address, site, name=table.name):
+            if node.name in nodes:
+                raise CloudletConfigError(
+                    f"{config.path}: two nodes named {node.name}; give one a name"
+                )
+            nodes[node.name], sites[node.name] = node, site
+    return nodes, sites
+
+
+def _registry(controller: Controller) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(CloudletCollector(controller))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: FastAPI, listen: str) -> AsyncIterator[tuple[str, int]]:
+    host, port = parse_address(listen, "[cloudlet] api_listen")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise CloudletConfigError(
+            f"[cloudlet] api_listen = {listen!r}: {error.strerror or error}; allowed: a free TCP "
+            "port of this machine"
+        ) from None
+    config = uvicorn.Config(app, loop="none", lifespan="off", log_config=None, access_log=False)
+    server = _Server(config)
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        yield listener.getsockname()[:2]
+    finally:
+        server.should_exit = True
+        server.force_exit = True  # open connections are scrapers and status commands
+        await task
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals belong to the daemon."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run_cloudlet(
+    config: CloudletConfig,
+    find_images: FindImages,
+    started: Callable[[CloudletDaemon], None],
+    *,
+    is_taking_over: bool = False,
+) -> None:
+    """Run a controller in this process until a signal ends it.
+
+    Raises:
+        CloudletError: it cannot start, or another controller is in charge.
+    """
+    daemon = CloudletDaemon(config, find_images, is_taking_over=is_taking_over)
+    asyncio.run(daemon.run(started))

@@ -1,0 +1,56 @@
+"""Images of services: the newest that was built for each, or the files that the config names."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from packetcloud.cloudlet.config import CloudletConfig
+from packetcloud.cloudlet.containers import ImageFiles
+from packetcloud.cloudlet.errors import CloudletConfigError
+from packetcloud.cloudlet.images.build import DEFAULT_NAME
+from packetcloud.cloudlet.images.store import ImageStore
+
+_READ_BYTES = 1 << 20
+
+
+def find_images(config: CloudletConfig) -> dict[str, ImageFiles]:
+    """Return the image of each service that has one, by the service's name.
+
+    A bundled service runs from the image of all bundled services. Files that the config names are
+    read whole, for their fingerprint.
+
+    Raises:
+        CloudletConfigError: a file cannot be read.
+    """
+    images = ImageStore(config.images_folder).images()
+    found = {}
+    for one in config.services:
+        files = config.image_files(one)
+        if files:
+            found[one.name] = read_image(f"service {one.name}", files)
+            continue
+        wanted = DEFAULT_NAME if one.spec.search_path is None else one.name
+        newest = next((image for image in images if image.name == wanted), None)
+        if newest is not None:
+            found[one.name] = newest.files()
+    return found
+
+
+def read_image(description: str, files: tuple[Path, ...]) -> ImageFiles:
+    """Return an image made of these files, with the fingerprint that LXD will give it.
+
+    Raises:
+        CloudletConfigError: one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as stream:
+                while data := stream.read(_READ_BYTES):
+                    digest.update(data)
+        except OSError as error:
+            raise CloudletConfigError(
+                f"[[service]] image: {path}: {error.strerror}; allowed: the files of an image"
+            ) from None
+    return ImageFiles(digest.hexdigest(), description, files)

@@ -1,0 +1,115 @@
+"""What a VI is made of: its container, its image, the launch of its service."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from typing import Any
+
+from packetcloud.cloudlet.config import CloudletConfig, DeclaredService
+from packetcloud.cloudlet.containers import ContainerWish, ImageFiles, NodeAdapter
+from packetcloud.cloudlet.controller import LABEL_CLOUDLET, LABEL_INSTANCE, LABEL_VI
+from packetcloud.cloudlet.core.instances import Vi
+from packetcloud.cloudlet.errors import Refused
+from packetcloud.cloudlet.limits import Limits
+
+
+class ConfiguredLaunches:
+    """The launches that a config file declares.
+
+    Args:
+        images: by the name of a service, the image that its VIs are made of.
+    """
+
+    def __init__(self, config: CloudletConfig, images: dict[str, ImageFiles]) -> None:
+        self.images = images
+        self._bringing: dict[str, asyncio.Lock] = {}
+        """By node: an image is brought there once, also when many VIs want it."""
+        self.configure(config)
+
+    def configure(self, config: CloudletConfig) -> None:
+        """Take another config; VIs that there are keep the containers that they have."""
+        self._config = config
+        self._services = {one.name: one for one in config.services}
+        self._prefix = f"{config.file.cloudlet.name}-"
+
+    def container_name(self, number: int) -> str:
+        return f"{self._prefix}{number}"
+
+    def number_of(self, container_name: str) -> int | None:
+        """Return the number of the VI that a container of this name is; None: none of ours."""
+        digits = container_name.removeprefix(self._prefix)
+        is_ours = container_name.startswith(self._prefix) and digits.isascii() and digits.isdigit()
+        return int(digits) if is_ours and len(digits) < 16 else None
+
+    def limits(self, vi_type: str) -> Limits:
+        return self._config.catalogue.get(vi_type).limits
+
+    def control_address(self, vi: Vi) -> str:
+        return str(self._config.network.control.subnet.addresses(vi.address).ipv4.ip)
+
+    def wish(self, vi: Vi, limits: Limits) -> ContainerWish:
+        """Return the container for a VI. Raises: Refused: its service has no image."""
+        network = self._config.network
+        data = network.data.subnet.addresses(vi.address)
+        control = network.control.subnet.addresses(vi.address)
+        name = self.container_name(vi.number)
+        controller = f"{network.control.peer_ipv4}:{network.control.peer_port}"
+        return ContainerWish(
+            name=name,
+            image=self._image_of(vi).fingerprint,
+            limits=limits,
+            data=data,
+            control=control,
+            labels={
+                LABEL_CLOUDLET: self._config.file.cloudlet.name,
+                LABEL_VI: str(vi.number),
+                LABEL_INSTANCE: str(vi.instance),
+                "service": vi.service,
+            },
+            environment={
+                "PACKETCLOUD_VI": name,
+                "PACKETCLOUD_TOKEN": vi.token,
+                "PACKETCLOUD_CONTROLLER": controller,
+                "PACKETCLOUD_DATA_IPV4": str(data.ipv4),
+                "PACKETCLOUD_DATA_IPV6": str(data.ipv6),
+                "PACKETCLOUD_CONTROL_IPV4": str(control.ipv4),
+                "PACKETCLOUD_CONTROL_IPV6": str(control.ipv6),
+            },
+        )
+
+    def message(self, vi: Vi) -> dict[str, Any]:
+        """Return the launch of a VI's service, with the key."""
+        declared = self._declared(vi)
+        # The image has the service's own module where every VI's is.
+        search_path = None if declared.spec.search_path is None else "/opt/packetcloud/service"
+        spec = dataclasses.replace(
+            declared.spec, instance=vi.instance, key_file="", search_path=search_path
+        )
+        return {
+            "do": "launch",
+            "spec": json.loads(spec.to_json()),
+            "key": declared.identity.seed.hex(),
+        }
+
+    async def bring_image(self, vi: Vi, node: NodeAdapter) -> None:
+        """See to it that the node has the image of a VI. Raises: NodeError."""
+        image = self._image_of(vi)
+        async with self._bringing.setdefault(node.name, asyncio.Lock()):
+            if not await node.has_image(image.fingerprint):
+                await node.import_image(image)
+
+    def _image_of(self, vi: Vi) -> ImageFiles:
+        try:
+            return self.images[vi.service]
+        except KeyError:
+            raise Refused(
+                f"service {vi.service} has no image; build one: packetcloud image build"
+            ) from None
+
+    def _declared(self, vi: Vi) -> DeclaredService:
+        try:
+            return self._services[vi.service]
+        except KeyError:
+            raise Refused(f"service {vi.service} is no longer declared") from None
