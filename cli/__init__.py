@@ -9,6 +9,7 @@
 - `bench_run`  what those have in common: options, the run, its report
 - `captures`   `packetcloud chunk capture|replay`
 - `chunk`      `packetcloud chunk decode`
+- `cloudlet`   `packetcloud cloudlet run|check|sample|status|down`
 - `completion` `packetcloud completion`: completion scripts for bash, zsh and fish
 - `config`     `packetcloud config sample|check`
 - `demo`       `packetcloud demo`
@@ -17,12 +18,14 @@
 - `host`       `packetcloud host send|receive|ping`
 - `identity`   `packetcloud identity create|show`
 - `image`      `packetcloud image build|list|remove|import`
+- `node`       `packetcloud node list|evacuate`
 - `router`     `packetcloud router run|check|status`
 - `rule`       `packetcloud rule sign|check|grant`
 - `rule_router` `packetcloud rule install|list|show|withdraw`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `testbed`    `packetcloud testbed link`
 - `simulate`   `packetcloud testbed simulate`
+- `vi`         `packetcloud vi list|show|launch|resize|migrate|drain|stop|restart|logs`
 - `__main__`   `python -m packetcloud.cli`, the same command without the installed script
 
 What a command does lives in the room it belongs to. Source: docs/reference/cli.md.

@@ -47,6 +47,10 @@ NOUNS = {
         "packetcloud.cli.chunk:chunk",
         "Look at chunks on the wire, capture them in a router, and try a service on them.",
     ),
+    "cloudlet": Noun(
+        "packetcloud.cli.cloudlet:cloudlet",
+        "Run a cloudlet's controller, check its config, ask how it is.",
+    ),
     "completion": Noun(
         "packetcloud.cli.completion:completion", "Print the completion script for SHELL."
     ),
@@ -70,6 +74,9 @@ NOUNS = {
         "packetcloud.cli.image:image",
         "Build images of VIs, list and remove them, import them into LXD.",
     ),
+    "node": Noun(
+        "packetcloud.cli.node:node", "List the compute nodes of a running cloudlet, and empty them."
+    ),
     "router": Noun(
         "packetcloud.cli.router:router", "Run a router, check its config, ask how it is."
     ),
@@ -84,6 +91,10 @@ NOUNS = {
     "testbed": Noun(
         "packetcloud.cli.testbed:testbed",
         "Emulate and simulate networks, and try the real thing on them.",
+    ),
+    "vi": Noun(
+        "packetcloud.cli.vi:vi",
+        "List, launch, resize, move and stop the VIs of a running cloudlet.",
     ),
 }
 

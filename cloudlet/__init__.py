@@ -23,11 +23,14 @@ The controller
 - `links`              its end of the control links to VIs
 - `router_client`      the router's table over its management API
 - `config`             the config file
-- `image_files`        images that the config file names
+- `image_files`        which image each service runs from
 - `launches`           from the config file to containers and launches
 - `schemas`            what the management API takes and answers
 - `view`               a running controller as the API shows it
 - `api`                the management API
+- `openapi`            its description, in openapi.json
 - `metrics`            for Prometheus
 - `daemon`             all of it as a process
+- `client`             asks a running controller's API
+- `removal`            the end of a cloudlet
 """

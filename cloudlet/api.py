@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from packetcloud.cloudlet import view
 from packetcloud.cloudlet.controller import Controller, Launches
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.instances import Vi
-from packetcloud.cloudlet.errors import NodeError
+from packetcloud.cloudlet.errors import CloudletError
 from packetcloud.cloudlet.schemas import (
     EvacuateRequest,
     Health,
@@ -45,6 +46,10 @@ def make_app(
         docs_url=None,
         redoc_url=None,
     )
+
+    @app.exception_handler(CloudletError)
+    async def about_to_end(_request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503)
 
     # Coroutines although nothing waits: FastAPI would run plain functions in worker threads, and
     # the controller belongs to the loop's thread.
@@ -112,10 +117,7 @@ def make_app(
     @app.get("/v1/vis/{number}/logs", response_class=Response)
     async def logs(number: int) -> Response:
         """Return the end of a VI's console."""
-        try:
-            text = await controller.logs(_found(number))
-        except NodeError as error:
-            raise HTTPException(503, str(error)) from None
+        text = await controller.logs(_found(number))
         return Response(text, media_type="text/plain")
 
     @app.post("/v1/vis/{number}/stop", status_code=202)

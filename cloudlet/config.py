@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.resources import files
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
@@ -290,6 +291,11 @@ class CloudletConfig:
             hold_limit_s=table.hold_limit_s,
             node_lost_s=table.node_lost_s,
         )
+
+
+def sample_config() -> str:
+    """Return a commented config with every key."""
+    return files(__package__).joinpath("sample.toml").read_text(encoding="utf-8")
 
 
 def resources_of(limits: Limits) -> Resources:

@@ -25,11 +25,15 @@ from packetcloud.cloudlet.errors import CloudletConfigError, CloudletError
 from packetcloud.cloudlet.launches import ConfiguredLaunches
 from packetcloud.cloudlet.lxd.discovery import open_nodes
 from packetcloud.cloudlet.metrics import CloudletCollector
+from packetcloud.cloudlet.network import NodeNetwork
 from packetcloud.cloudlet.policy import NodeSite
 from packetcloud.cloudlet.router_client import RouterClient
 from packetcloud.cloudlet.store import Store
 from packetcloud.services.addresses import parse_address
 
+API_LISTEN = "[cloudlet] api_listen"
+NETWORK_INTERVAL_S = 5.0
+"""How often bridges and filters are compared with what they must be."""
 _log = logging.getLogger("packetcloud.cloudlet")
 FindImages = Callable[[CloudletConfig], Mapping[str, ImageFiles]]
 OpenNodes = Callable[
@@ -43,6 +47,7 @@ class CloudletDaemon:
     Args:
         find_images: returns the image of each service, by name.
         open_all: opens the nodes of a config, with the site of each.
+        network: bridges and filters, to be made and kept; None: somebody else's.
         is_taking_over: whoever was in charge of the router until now is to stop.
     """
 
@@ -52,6 +57,7 @@ class CloudletDaemon:
         find_images: FindImages,
         open_all: OpenNodes | None = None,
         *,
+        network: NodeNetwork | None = None,
         is_taking_over: bool = False,
     ) -> None:
         self.config = config
@@ -61,6 +67,7 @@ class CloudletDaemon:
         """Why it ended, when nobody asked it to."""
         self._find_images = find_images
         self._open_all = open_all or open_all_nodes
+        self._network = network
         self._is_taking_over = is_taking_over
         self._ended = asyncio.Event()
 
@@ -82,6 +89,8 @@ class CloudletDaemon:
             epoch = await self._epoch_of(router)
             store = Store(config.state_folder)
             stack.callback(store.close)
+            if self._network is not None:
+                await asyncio.to_thread(self._network.set_up)
             nodes, sites = await self._open_all(config)
             for node in nodes.values():
                 stack.push_async_callback(node.close)
@@ -106,9 +115,12 @@ class CloudletDaemon:
                 controller, launches, _registry(controller), "{}:{}".format(*self.control_address)
             )
             self.api_address = await stack.enter_async_context(
-                _serving(app, config.file.cloudlet.api_listen)
+                serving(app, *parse_address(config.file.cloudlet.api_listen, API_LISTEN))
             )
             await controller.start()
+            if self._network is not None:
+                keeper = asyncio.create_task(self._keep_network(self._network))
+                stack.callback(keeper.cancel)
             self._await_signals(controller, launches)
             started(self)
             await self._ended.wait()
@@ -118,6 +130,18 @@ class CloudletDaemon:
     def stop(self) -> None:
         """End in good order; VIs and router go on."""
         self._ended.set()
+
+    async def _keep_network(self, network: NodeNetwork) -> None:
+        """Look at bridges and filters again and again, and put right what somebody changed."""
+        while True:
+            await asyncio.sleep(NETWORK_INTERVAL_S)
+            try:
+                problems = await asyncio.to_thread(network.problems)
+                if problems:
+                    _log.error("network of the VIs: %s; put right", "; ".join(problems))
+                    await asyncio.to_thread(network.set_up)
+            except (CloudletError, OSError) as error:
+                _log.error("network of the VIs cannot be put right: %s", error)
 
     async def _epoch_of(self, router: RouterClient) -> int:
         """Return the epoch that is in force at the router, if it is to be taken over."""
@@ -193,8 +217,12 @@ def _registry(controller: Controller) -> CollectorRegistry:
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: FastAPI, listen: str) -> AsyncIterator[tuple[str, int]]:
-    host, port = parse_address(listen, "[cloudlet] api_listen")
+async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
+    """Serve an app on the running loop; gives the address, with the port that 0 became.
+
+    Raises:
+        CloudletConfigError: the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -204,8 +232,8 @@ async def _serving(app: FastAPI, listen: str) -> AsyncIterator[tuple[str, int]]:
     except OSError as error:
         listener.close()
         raise CloudletConfigError(
-            f"[cloudlet] api_listen = {listen!r}: {error.strerror or error}; allowed: a free TCP "
-            "port of this machine"
+            f"{API_LISTEN} = '{host}:{port}': {error.strerror or error}; allowed: a free TCP port "
+            "of this machine"
         ) from None
     config = uvicorn.Config(app, loop="none", lifespan="off", log_config=None, access_log=False)
     server = _Server(config)
@@ -231,6 +259,7 @@ def run_cloudlet(
     find_images: FindImages,
     started: Callable[[CloudletDaemon], None],
     *,
+    network: NodeNetwork | None = None,
     is_taking_over: bool = False,
 ) -> None:
     """Run a controller in this process until a signal ends it.
@@ -238,5 +267,5 @@ def run_cloudlet(
     Raises:
         CloudletError: it cannot start, or another controller is in charge.
     """
-    daemon = CloudletDaemon(config, find_images, is_taking_over=is_taking_over)
+    daemon = CloudletDaemon(config, find_images, network=network, is_taking_over=is_taking_over)
     asyncio.run(daemon.run(started))

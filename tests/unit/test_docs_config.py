@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from packetcloud.cloudlet import config as cloudlet_config
 from packetcloud.cloudlet import vi_types
 from packetcloud.router import config as router_config
 from packetcloud.services import manifest
@@ -32,6 +33,15 @@ MANIFEST = {
     "[resources]": manifest.ResourcesTable,
     "[supervision]": manifest.SupervisionTable,
     "[pair]": manifest.PairTable,
+}
+CLOUDLET = {
+    "[cloudlet]": cloudlet_config.CloudletTable,
+    "[router]": cloudlet_config.RouterTable,
+    "[network]": cloudlet_config.NetworkTable,
+    "[[node]]": cloudlet_config.NodeTable,
+    "[[service]]": cloudlet_config.ServiceTable,
+    "scaling": cloudlet_config.ScalingTable,
+    "conduct": cloudlet_config.ConductTable,
 }
 CATALOGUE = {"[[vi_type]]": vi_types.ViTypeTable}
 
@@ -66,6 +76,7 @@ def _default_text(value: Any) -> set[str]:
     ("page", "table", "model"),
     [("router-config.md", table, model) for table, model in ROUTER.items()]
     + [("service-manifest.md", table, model) for table, model in MANIFEST.items()]
+    + [("cloudlet-config.md", table, model) for table, model in CLOUDLET.items()]
     + [("vi-types.md", table, model) for table, model in CATALOGUE.items()],
 )
 def test_every_key_stands_in_its_page(page: str, table: str, model: type[BaseModel]) -> None:

@@ -19,7 +19,8 @@ def test_a_sample_is_accepted_by_its_check(
     assert main(["config", "sample", kind]) == 0
     file = tmp_path / "sample.toml"
     file.write_text(capsys.readouterr().out)
-    assert main(["identity", "create", str(tmp_path / "r1.key")]) == 0
+    for key in ("r1.key", "wan-optimizer.key"):
+        assert main(["identity", "create", str(tmp_path / key)]) == 0
     assert main(["config", "check", kind, str(file)]) == 0
 
 

@@ -3,12 +3,21 @@ allowed."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from packetcloud.chunk.identity import create_identity_file
-from packetcloud.cloudlet.config import CloudletConfig
+from packetcloud.cloudlet.config import (
+    CloudletConfig,
+    CloudletTable,
+    NetworkTable,
+    NodeTable,
+    RouterTable,
+    ServiceTable,
+    sample_config,
+)
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.image_files import find_images
 
@@ -117,6 +126,16 @@ def test_a_mistake_is_named(folder: Path, old: str, new: str, words: list[str]) 
     assert "\n" not in text
     missing = [word for word in [*words, str(folder)] if word not in text]
     assert not missing, text
+
+
+def test_the_sample_has_every_key() -> None:
+    """Each key of each table stands in the sample, in force or as its default."""
+    tables = dict(re.findall(r"^\[+(\w+)\]+\n((?:(?!\[).*\n)*)", sample_config(), re.MULTILINE))
+    models = {"cloudlet": CloudletTable, "router": RouterTable, "network": NetworkTable}
+    models |= {"node": NodeTable, "service": ServiceTable}
+    for name, model in models.items():
+        keys = re.findall(r"^#?(\w+) =", tables[name], re.MULTILINE)
+        assert sorted(keys) == sorted(model.model_fields), name
 
 
 def test_one_service_or_key_twice_is_refused(folder: Path) -> None:
