@@ -8,7 +8,7 @@ else, neither to this machine nor through it.
 What is for this machine is stopped before it is routed, in family `inet`, by the bridge that it
 came in by; family `bridge` knows the bridge of a frame only on some kernels. What passes an uplink
 is stopped there by the uplink's name.
-Source: decision 0013, "Two bridges, two NICs"; reliability.md, T-21.
+Source: decision 0013, "Two bridges, two NICs".
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@
 - `lxd_daemon`      private LXD servers, and clusters of them
 - `lxd_remains`     what these leave behind, and its removal
 - `fake_lxd`        a compute node in memory that fails on demand
+- `vi_probe`        what hostile code in a VI would try
 - `tiny_image`      a container image of this machine's own shell
 - `instrumented`    a module as a program with a meter beside it
 - `sampled`         where a program spends its CPU time

@@ -45,8 +45,18 @@ _NO_ROOM = (
     "would exceed",
     "device or resource busy: limit",
 )
-_NOT_NOW = ("shutting down", "not yet initialized", "database is locked", "context canceled")
-"""Words of a server that is on its way down or up: what became of the call is not known."""
+_NOT_NOW = (
+    "shutting down",
+    "not yet initialized",
+    "database is locked",
+    "context canceled",
+    "connect to cluster member",
+    "connection refused",
+    "cluster member is offline",
+    "missing event connection",
+)
+"""Words of a server that is on its way down or up, or of a cluster about a member that it does not
+reach: what became of the call is not known."""
 
 
 class LxdConnection:

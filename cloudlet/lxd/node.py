@@ -143,7 +143,23 @@ class LxdNode:
     def _target(self) -> dict[str, str]:
         return {} if self._member is None else {"target": self._member}
 
+    def _check_member(self, api: Api) -> None:
+        """The cluster answers also for a member that it has lost, with what it last knew of it.
+
+        Raises:
+            NodeUnreachable: this node is such a member, or none at all any more.
+        """
+        if self._member is None:
+            return
+        try:
+            status = api.cluster.members[self._member].get().json()["metadata"]["status"]
+        except NotFound:
+            raise NodeUnreachable(f"{self._member}: no member of the cluster any more") from None
+        if status != "Online":
+            raise NodeUnreachable(f"{self._member}: the cluster says {status.lower()}")
+
     def _describe(self, api: Api) -> NodeFacts:
+        self._check_member(api)
         target = self._target()
         server = api.get(params=dict(target)).json()["metadata"]
         resources = api.resources.get(params=dict(target)).json()["metadata"]
@@ -167,6 +183,7 @@ class LxdNode:
         )
 
     def _containers(self, api: Api) -> list[ContainerFacts]:
+        self._check_member(api)
         listing = api.instances.get(params={"recursion": 1}).json()["metadata"]
         return sorted(
             (

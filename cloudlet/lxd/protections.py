@@ -1,7 +1,7 @@
 """Which protections of kernel and LXD are in force on a node, from what LXD says of itself. Pure.
 
 Said instead of assumed: an operator must see that AppArmor is missing before a tenant does.
-Source: docs/operations/doctor.md; reliability.md, 0.1, finding 11.
+Source: docs/reference/compute-nodes.md.
 """
 
 from __future__ import annotations

@@ -390,6 +390,50 @@ def test_members_of_a_cluster_are_nodes(tmp_path: Path) -> None:
         _run_with_nodes(cluster.members[0], made, body)
 
 
+def test_a_member_that_is_lost_is_unreachable(tmp_path: Path) -> None:
+    """The cluster goes on answering for it; the node of it does not, and comes back with it."""
+    image = make_tiny_image(tmp_path)
+    with bridges() as made, LxdCluster() as cluster:
+        first, second = cluster.members
+        first.run("lxc", "config", "set", "cluster.offline_threshold", "11")
+        names = place_at(socket_of(first), made.site(), image, member="member2")
+
+        async def body(nodes: list[NodeAdapter]) -> None:
+            alive, lost = nodes
+            await lost.import_image(image)
+            wish = names.wish()
+            await lost.create(wish)
+            await lost.start(wish.name)
+            await asyncio.to_thread(second.kill)
+            await wait_for(lambda: _is_unreachable(lost), 60)
+            for step in (lost.describe(), lost.start(wish.name), lost.create(names.wish(2))):
+                with pytest.raises(NodeUnreachable):
+                    await step
+            assert await alive.containers() == []
+            assert (await alive.describe()).name == "member1"
+            await asyncio.to_thread(second.start)
+            await wait_for(lambda: _is_running(lost, wish.name), 60)
+            await lost.delete(wish.name)
+
+        _run_with_nodes(first, made, body)
+
+
+async def _is_unreachable(node: NodeAdapter) -> bool:
+    try:
+        await node.containers()
+    except NodeUnreachable:
+        return True
+    return False
+
+
+async def _is_running(node: NodeAdapter, name: str) -> bool:
+    try:
+        found = await node.containers()
+    except NodeUnreachable:
+        return False
+    return [(one.name, one.state) for one in found] == [(name, ContainerState.RUNNING)]
+
+
 def test_what_a_killed_experiment_left_is_swept(tmp_path: Path) -> None:
     """Daemon, containers, mounts, loop devices, filters and folder of a process that was killed."""
     script = """

@@ -1,4 +1,4 @@
-"""Ways to talk a container out of its cage by configuration (reliability.md, T-20).
+"""Ways to talk a container out of its cage by configuration.
 
 Each is a change of a live configuration that the policy must find. `REFUSED_BY_PROJECT` are those
 that LXD does not even take, in a restricted project.
@@ -50,6 +50,7 @@ TRICKS = (
     Trick("system calls not denied", {"security.syscalls.deny_default": "false"}),
     Trick("old system calls not denied", {"security.syscalls.deny_compat": None}),
     Trick("system calls denied otherwise", {"security.syscalls.deny": "reboot"}),
+    Trick("our system calls not denied", {"security.syscalls.deny": None}),
     Trick("mount intercepted", {"security.syscalls.intercept.mount": "true"}),
     Trick("mknod intercepted", {"security.syscalls.intercept.mknod": "true"}),
     Trick("bpf intercepted", {"security.syscalls.intercept.bpf": "true"}),

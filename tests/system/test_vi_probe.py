@@ -1,0 +1,256 @@
+"""Hostile code in a VI of the real image in real LXD: everything that it tries is denied.
+
+`testbed.vi_probe` tries a fixed list, as root of the container and as the user of services; the
+outcomes are compared with golden ones. Beside it a neighbour, a router and a controller listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from packetcloud.cloudlet.addresses import AddressBook
+from packetcloud.cloudlet.containers import ContainerWish, NodeAdapter
+from packetcloud.cloudlet.filters import NetworkPlan
+from packetcloud.cloudlet.limits import Limits
+from packetcloud.cloudlet.lxd.discovery import open_nodes
+from packetcloud.cloudlet.lxd.project import PROJECT
+from packetcloud.cloudlet.network import NodeNetwork
+from packetcloud.cloudlet.policy import NodeSite
+from packetcloud.testbed.lxd_daemon import POOL, LxdDaemon
+from tests.node_contract import logged, wait_for
+from tests.system.lxd_places import needs_lxd, socket_of
+from tests.system.vi_image import BUILD_TIMEOUT_S, vi_image
+from tests.unit.cloudlet.test_filters import CONTROL, DATA
+
+pytestmark = [
+    *needs_lxd,
+    pytest.mark.needs("debootstrap"),
+    pytest.mark.timeout(BUILD_TIMEOUT_S),
+]
+
+TAG = str(os.getpid() % 100_000)
+PLAN = NetworkPlan(
+    replace(DATA, name=f"pp{TAG}d"), replace(CONTROL, name=f"pp{TAG}c"), f"pc_probe_{TAG}"
+)
+MARK = b"packetcloud-probe"
+GOLDEN = Path(__file__).with_name("vi_probe_golden.json")
+ROOT, SERVICE = "0", "1000"
+OTHER_PORT = 4999
+ALL_PROTOCOLS = 0x0003
+"""ETH_P_ALL: whatever comes in. Source: linux/if_ether.h."""
+
+
+@dataclass
+class Cage:
+    """Two VIs on one node, and what a prober may see of the rest."""
+
+    daemon: LxdDaemon
+    prober: str
+    neighbour: ContainerWish
+    network: NodeNetwork
+
+
+@pytest.fixture(scope="module")
+def cage() -> Iterator[Cage]:
+    image = vi_image().files()
+    network = NodeNetwork(PLAN)
+    book = AddressBook(PLAN.data.subnet, PLAN.control.subnet)
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(LxdDaemon())
+        stack.callback(network.tear_down)
+        network.set_up()
+        site = NodeSite(POOL, PLAN.data.name, PLAN.control.name)
+
+        async def start() -> list[ContainerWish]:
+            (node,) = await open_nodes(socket_of(daemon), site)
+            try:
+                await node.import_image(image)
+                wishes = [
+                    _wish(book, f"probe{TAG}-{number}", image.fingerprint) for number in (1, 2)
+                ]
+                for wish in wishes:
+                    await node.create(wish)
+                    await node.start(wish.name)
+                await wait_for(lambda: _are_up(node, wishes), 60)
+                return wishes
+            finally:
+                await node.close()
+
+        wishes = asyncio.run(start())
+        yield Cage(daemon, wishes[0].name, wishes[1], network)
+
+
+async def _are_up(node: NodeAdapter, wishes: list[ContainerWish]) -> bool:
+    return all([await logged(node, wish.name, "calling again") for wish in wishes])
+
+
+def _wish(book: AddressBook, name: str, image: str) -> ContainerWish:
+    addresses = book.take(name)
+    environment = {
+        "PACKETCLOUD_VI": name,
+        "PACKETCLOUD_TOKEN": "token",
+        "PACKETCLOUD_CONTROLLER": f"{PLAN.control.peer_ipv4}:{PLAN.control.peer_port}",
+        "PACKETCLOUD_DATA_IPV4": str(addresses.data.ipv4),
+        "PACKETCLOUD_DATA_IPV6": str(addresses.data.ipv6),
+        "PACKETCLOUD_CONTROL_IPV4": str(addresses.control.ipv4),
+        "PACKETCLOUD_CONTROL_IPV6": str(addresses.control.ipv6),
+    }
+    limits = Limits(1.0, 192, 512, 100, 50, 64)
+    return ContainerWish(
+        name, image, limits, addresses.data, addresses.control, {"vi": "1"}, environment
+    )
+
+
+def _probe(
+    cage: Cage,
+    user: str,
+    targets: dict[str, list[object]] | None = None,
+    container: str | None = None,
+) -> dict[str, str]:
+    """Run the probe in a container, the prober's for None; return its outcomes."""
+    script = files("packetcloud.testbed").joinpath("vi_probe.py").read_text()
+    command = ["exec", container or cage.prober, "--project", PROJECT, "--user", user, "--"]
+    text = cage.daemon.run("lxc", *command, "python3", "-", json.dumps(targets or {}), text=script)
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+@pytest.mark.parametrize("user", [ROOT, SERVICE])
+def test_every_attempt_ends_as_it_is_written(cage: Cage, user: str) -> None:
+    """The golden outcomes: all denied, but for raw frames of root, which reach nobody."""
+    outcomes = {name: text.split(":")[0] for name, text in _probe(cage, user).items()}
+    assert outcomes == json.loads(GOLDEN.read_text())[user]
+
+
+def test_the_golden_outcomes_are_denials() -> None:
+    """Nobody can write a hole into the golden file without changing this test."""
+    golden = json.loads(GOLDEN.read_text())
+    raw = {"raw frames by eth0", "raw frames by eth1"}
+    assert {name for name, text in golden[ROOT].items() if text != "denied"} == raw
+    assert set(golden[SERVICE].values()) == {"denied"}
+    assert len(golden[ROOT]) == len(golden[SERVICE]) > 40
+
+
+def test_only_router_and_controller_answer(cage: Cage) -> None:
+    """Their ports do; other ports, the neighbour, the machine and the world do not."""
+    data, control = PLAN.data, PLAN.control
+    neighbour = cage.neighbour
+    reachable = {
+        "router": ["udp", str(data.peer_ipv4), data.peer_port],
+        "router, IPv6": ["udp", str(data.peer_ipv6), data.peer_port],
+        "controller": ["tcp", str(control.peer_ipv4), control.peer_port],
+        "controller, IPv6": ["tcp", str(control.peer_ipv6), control.peer_port],
+    }
+    hidden = {
+        "another port of the router": ["udp", str(data.peer_ipv4), OTHER_PORT],
+        "another port of the controller": ["tcp", str(control.peer_ipv4), OTHER_PORT],
+        "controller by UDP": ["udp", str(control.peer_ipv4), control.peer_port],
+        "neighbour by data": ["udp", str(neighbour.data.ipv4.ip), OTHER_PORT],
+        "neighbour by control": ["udp", str(neighbour.control.ipv4.ip), OTHER_PORT],
+        "neighbour, IPv6": ["udp", str(neighbour.data.ipv6.ip), OTHER_PORT],
+        "metadata of a cloud": ["tcp", "169.254.169.254", 80],
+        "a name server": ["udp", "192.0.2.53", 53],
+    }
+    echo = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n"
+        f"s.bind(('::', {OTHER_PORT}))\n"
+        "while True:\n"
+        "    data, sender = s.recvfrom(100)\n"
+        "    s.sendto(data, sender)\n"
+    )
+    with contextlib.ExitStack() as stack:
+        for kind, address, port in [*reachable.values(), *list(hidden.values())[:3]]:
+            stack.enter_context(_listening(str(kind), str(address), int(str(port))))
+        command = ["exec", neighbour.name, "--project", PROJECT, "--user", ROOT, "--"]
+        # Ends with its container.
+        cage.daemon.run("lxc", *command, "sh", "-c", f'python3 -c "{echo}" >/dev/null 2>&1 &')
+        own = {"itself": ["udp", "127.0.0.1", OTHER_PORT]}
+        assert _probe(cage, SERVICE, own, neighbour.name)["itself"] == "ALLOWED"
+        outcomes = _probe(cage, SERVICE, {**reachable, **hidden})
+    assert {name for name in reachable if outcomes[name] == "ALLOWED"} == set(reachable)
+    assert {name for name in hidden if outcomes[name] == "ALLOWED"} == set()
+
+
+def test_forged_frames_reach_nobody(cage: Cage) -> None:
+    """Root of a container may send what it likes; the machine and the neighbour hear none of it.
+
+    The same observers do hear a datagram of the VI's own addresses: they are awake.
+    """
+    with contextlib.ExitStack() as stack:
+        observers = [_observer(stack, name) for name in (PLAN.data.name, PLAN.control.name)]
+        observers += [_observer(stack, port) for port in _ports_of(cage)]
+        stack.enter_context(_listening("udp", str(PLAN.data.peer_ipv4), PLAN.data.peer_port))
+        honest = {"router": ["udp", str(PLAN.data.peer_ipv4), PLAN.data.peer_port]}
+        outcomes = _probe(cage, ROOT, honest)
+        assert outcomes["router"] == "ALLOWED"
+        assert outcomes["raw frames by eth0"] == outcomes["raw frames by eth1"] == "sent"
+        heard = [_marks(observer) for observer in observers]
+    assert heard[0] == {b""}
+    assert heard[1:] == [set()] * 3
+
+
+def _ports_of(cage: Cage) -> list[str]:
+    """Return the interfaces of this machine that lead to the neighbour."""
+    path = f"/1.0/instances/{cage.neighbour.name}?project={PROJECT}"
+    config = cage.daemon.query(path)["config"]
+    return [config[f"volatile.{nic}.host_name"] for nic in ("eth0", "eth1")]
+
+
+def _observer(stack: contextlib.ExitStack, device: str) -> socket.socket:
+    protocol = socket.htons(ALL_PROTOCOLS)
+    made = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, protocol))
+    made.bind((device, 0))
+    made.settimeout(0.3)
+    return made
+
+
+def _marks(observer: socket.socket) -> set[bytes]:
+    """Return what follows the probe's mark in each frame that was heard; empty: an honest one."""
+    found = set()
+    with contextlib.suppress(TimeoutError):
+        while True:
+            _, mark, rest = observer.recv(1 << 16).partition(MARK)
+            if mark:
+                found.add(rest.rstrip(b"\0"))
+    return found
+
+
+@contextlib.contextmanager
+def _listening(kind: str, address: str, port: int) -> Iterator[None]:
+    """Answer at this address: over UDP with the question."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    style = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(family, style) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, port))
+        if kind == "tcp":
+            server.listen()
+            yield
+            return
+        ended = threading.Event()
+
+        def echo() -> None:
+            server.settimeout(0.1)
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    server.sendto(*server.recvfrom(100))
+
+        thread = threading.Thread(target=echo)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
