@@ -1,7 +1,7 @@
 """What a private LXD server leaves behind, and its removal, also after a crash of all concerned.
 
 Only what belongs to one server's folder is touched: processes that name it, mounts and loop devices
-under it, filters and cgroups of its containers.
+under it, filters, interfaces and cgroups of its containers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,7 @@ def clear(folder: Path) -> None:
     names = [path.name for path in containers.iterdir()] if containers.is_dir() else []
     _remove_filters(names)
     _remove_groups(names)
+    _remove_interfaces(folder)
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in reversed([mount for mount in mounts if mount.startswith(f"{folder}/")]):
         subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
@@ -123,6 +125,13 @@ def _remove_filters(names: list[str]) -> None:
         if chain and chain["table"] == "lxd" and set(chain["name"].split(".")) & set(names):
             command = ["nft", "delete", "chain", "bridge", "lxd", chain["name"]]
             subprocess.run(command, capture_output=True, check=False)
+
+
+def _remove_interfaces(folder: Path) -> None:
+    """Remove the interfaces that came back to this machine when their containers were killed."""
+    for config in (folder / "logs").glob("*/lxc.conf"):
+        for name in re.findall(r"^lxc\.net\.\d+\.link = (\S+)$", config.read_text(), re.MULTILINE):
+            subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
 
 
 def _remove_groups(names: list[str]) -> None:

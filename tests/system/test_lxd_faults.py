@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -435,7 +436,7 @@ async def _is_running(node: NodeAdapter, name: str) -> bool:
 
 
 def test_what_a_killed_experiment_left_is_swept(tmp_path: Path) -> None:
-    """Daemon, containers, mounts, loop devices, filters and folder of a process that was killed."""
+    """Processes, mounts, loop devices, filters, interfaces and files of a server that is nobody's."""
     script = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
@@ -460,10 +461,14 @@ place.run(body)
         assert result.returncode == -signal.SIGKILL, result.stderr
         folder, name = json.loads(result.stdout)
         assert name in _rules()
+        config = (Path(folder) / "logs" / f"{PROJECT}_{name}" / "lxc.conf").read_text()
+        interfaces = re.findall(r"lxc\.net\.\d\.link = (\S+)", config)
+        assert len(interfaces) == 2
         assert Path(folder) in sweep_stale_lxd()
         assert not Path(folder).exists()
         assert folder not in Path("/proc/self/mounts").read_text()
         assert name not in _rules()
+        assert set(interfaces).isdisjoint(path.name for path in Path("/sys/class/net").iterdir())
         loops = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
         assert not any(folder in text for text in loops)
 
