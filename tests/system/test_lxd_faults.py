@@ -436,7 +436,7 @@ async def _is_running(node: NodeAdapter, name: str) -> bool:
 
 
 def test_what_a_killed_experiment_left_is_swept(tmp_path: Path) -> None:
-    """Processes, mounts, loop devices, filters, interfaces and files of a server that is nobody's."""
+    """Processes, mounts, loop devices, filters, interfaces and files of a server of nobody."""
     script = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
