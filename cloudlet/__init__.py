@@ -20,6 +20,7 @@ The controller
 - `controller`         its shell: what is seen becomes events, commands become calls
 - `store`              what it keeps, in SQLite
 - `caps`               what VIs can make grow, and where that stops
+- `late_node`          a compute node that is away when the controller starts
 - `links`              its end of the control links to VIs
 - `router_client`      the router's table over its management API
 - `config`             the config file

@@ -16,12 +16,18 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from packetcloud.cloudlet.api import make_app
-from packetcloud.cloudlet.config import CloudletConfig
+from packetcloud.cloudlet.config import CloudletConfig, NodeTable
 from packetcloud.cloudlet.containers import ImageFiles, NodeAdapter
 from packetcloud.cloudlet.controller import Controller, check_types
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.placement import POLICIES
-from packetcloud.cloudlet.errors import CloudletConfigError, CloudletError
+from packetcloud.cloudlet.errors import (
+    CloudletConfigError,
+    CloudletError,
+    NodeUnreachable,
+    Refused,
+)
+from packetcloud.cloudlet.late_node import LateNode
 from packetcloud.cloudlet.launches import ConfiguredLaunches
 from packetcloud.cloudlet.lxd.discovery import open_nodes
 from packetcloud.cloudlet.metrics import CloudletCollector
@@ -191,22 +197,46 @@ async def open_all_nodes(
 ) -> tuple[dict[str, NodeAdapter], dict[str, NodeSite]]:
     """Open every node that a config declares, members of clusters among them.
 
+    One that has a name and does not answer is opened when it does.
+
     Raises:
         CloudletConfigError: two have the same name.
-        NodeError: one does not answer, or does not let us in.
+        NodeError: one without a name does not answer, or one does not let us in.
     """
     nodes: dict[str, NodeAdapter] = {}
     sites: dict[str, NodeSite] = {}
     for table in config.file.node:
-        address = config.address_of(table)
         site = config.site_of(table)
-        for node in await open_nodes(address, site, name=table.name):
+        for node in await _open_table(config, table):
             if node.name in nodes:
                 raise CloudletConfigError(
                     f"{config.path}: two nodes named {node.name}; give one a name"
                 )
             nodes[node.name], sites[node.name] = node, site
     return nodes, sites
+
+
+async def _open_table(config: CloudletConfig, table: NodeTable) -> list[NodeAdapter]:
+    address, site, name = config.address_of(table), config.site_of(table), table.name
+    try:
+        return await open_nodes(address, site, name=name)
+    except NodeUnreachable as error:
+        if name is None:
+            raise NodeUnreachable(
+                f"{error}; a [[node]] with a name may be away when the controller starts"
+            ) from None
+        _log.warning("node %s does not answer: %s; the controller starts without it", name, error)
+
+    async def open_late() -> NodeAdapter:
+        found = await open_nodes(address, site, name=name)
+        if len(found) == 1 and found[0].name == name:
+            return found[0]
+        for one in found:
+            await one.close()
+        names = ", ".join(one.name for one in found)
+        raise Refused(f"{address} is a cluster with members {names}: start the controller again")
+
+    return [LateNode(name, open_late)]
 
 
 def _registry(controller: Controller) -> CollectorRegistry:

@@ -148,6 +148,11 @@ class TaskQueue:
         """True when no task waits, none is in hand and every verdict is settled."""
         return not self._waiting and not self._in_hand and not self.unsettled_count
 
+    @property
+    def is_at_rest(self) -> bool:
+        """True when no task waits and none is in hand; verdicts may still be under way."""
+        return not self._waiting and not self._in_hand
+
     def longest_in_hand_s(self, now: float) -> float:
         """Return for how long the service has had the task that it has had longest."""
         return now - min(self._in_hand.values(), default=now)

@@ -53,6 +53,8 @@ class Migration:
     # ---- not kept
     due_at: float = math.inf
     """When it has taken too long as a whole."""
+    held_at: float | None = None
+    """When the old one got no more tasks."""
     held_until: float = math.inf
     """When chunks have waited too long for it."""
     is_asked: bool = False
@@ -197,6 +199,7 @@ class Migrations:
             return []
         if migration.step is Step.STARTING and self._is_ready(twin):
             migration.step = Step.HOLDING
+            migration.held_at = now
             migration.held_until = now + self.settings.hold_limit_s
         if migration.step is Step.HOLDING and not migration.is_asked:
             sid = self.settings.services[old.service].sid
@@ -221,7 +224,10 @@ class Migrations:
         old.why = f"moved to VI {twin.number} on {twin.node}"
         twin.slot, twin.owner_epoch = old.slot, old.owner_epoch + 1
         twin.is_restricted = old.is_restricted
-        return [Note(f"VI {old.number} on {old.node} moved: it is VI {twin.number} on {twin.node}")]
+        text = f"VI {old.number} on {old.node} moved: it is VI {twin.number} on {twin.node}"
+        if migration.held_at is not None:
+            text += f"; chunks waited {now - migration.held_at:.2f} s"
+        return [Note(text)]
 
     def _complete(
         self, migration: Migration, old: Vi | None, twin: Vi | None, now: float

@@ -82,7 +82,7 @@ SHELLS = {
         "vi",
     },
     "services.secure_communication": {"keys", "service", "suites"},
-    "cloudlet": {"controller", "daemon", "links", "launches", "network", "store"},
+    "cloudlet": {"controller", "daemon", "late_node", "launches", "links", "network", "store"},
     "cloudlet.images": {"assembly", "build", "debian", "requirements", "store"},
     "cloudlet.lxd": {"address", "connection", "node", "operations", "project"},
     "router": {

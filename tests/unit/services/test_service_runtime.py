@@ -463,3 +463,16 @@ def test_a_state_is_exported_between_chunks_and_the_service_serves_on() -> None:
     assert not bench.runtime.tasks.is_draining
     bench.runtime.import_state(b"second")
     assert service.word == b"second"
+
+
+def test_a_verdict_on_its_way_does_not_hold_up_an_export() -> None:
+    """The router says when it has every verdict; that the VI has not heard of it yet cost seconds
+    in which chunks waited."""
+    service = _Remembering()
+    bench = Bench(service)
+    router = bench.attached()
+    bench.node.give(router, task_body())
+    bench.turn()
+    assert bench.runtime.tasks.unsettled_count == 1
+    exported = ensureDeferred(bench.runtime.export_state())
+    assert exported.result == b"first"
