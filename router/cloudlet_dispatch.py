@@ -137,6 +137,12 @@ class CloudletDispatch(ServiceDispatch):
         if isinstance(service, CloudletService):
             service.stand_aside(entry, first)
 
+    def _pump(self, service: Service, now: float) -> None:
+        super()._pump(service, now)
+        if isinstance(service, CloudletService) and service.held and not service.may_serve(now):
+            while (entry := service.next_in_line()) is not None:
+                self._follow_policy(service, entry, "no VI is attached", now)
+
     def _fail_if_exhausted(self, service: Service, entry: Custody, now: float) -> bool:
         visit = entry.visit
         assert visit is not None, "an entry that waits for a VI has a visit"

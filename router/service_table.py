@@ -57,12 +57,16 @@ class ServiceTable:
             if settings.unlisted_services is not None:
                 service.configure(settings.unlisted_services.for_unlisted(service.sid))
                 continue
-            service.configure(replace(service.settings, grace_s=0.0))
-            service.grace_ends_at = now
-            for vi in service.vis:
-                vi.is_draining = True
-                vi.neighbour.close("the service is no longer configured here")
-            self._await_vi(service)
+            self._send_away(service, "the service is no longer configured here", now)
+
+    def _send_away(self, service: Service, why: str, now: float) -> None:
+        service.is_listed = False
+        service.configure(replace(service.settings, grace_s=0.0))
+        service.grace_ends_at = now
+        for vi in service.vis:
+            vi.is_draining = True
+            vi.neighbour.close(why)
+        self._await_vi(service)
 
     def why_not_in_table(self, sid: SID, name: str) -> tuple[ItemReason, str] | None:
         """Return why the cloudlet's table cannot have a SID and a name; None: it can."""
@@ -100,6 +104,8 @@ class ServiceTable:
                     one.grace_ends_at = now + entry.settings.grace_s
                 one.enlist(entry, now)
             else:
+                if known is not None:
+                    self._send_away(known, "its service is of the cloudlet's table now", now)
                 one = self.by_sid[sid] = CloudletService(entry, now)
             self._await_if_none(one)
             installed.append(one)
@@ -135,8 +141,7 @@ class ServiceTable:
             service = self.by_sid[sid.value] = Service(template.for_unlisted(sid), False, now)
         self._vi_count += 1
         attachment.vi = service.attach(attachment, self._vi_count)
-        if self._without_vi.pop(service, 0) is None:
-            self._set_next_due()
+        self._await_if_none(service)
         return service
 
     def detach(self, vi: VI, now: float) -> None:
@@ -168,6 +173,8 @@ class ServiceTable:
     def _await_if_none(self, service: Service) -> None:
         if not service.has_vi:
             self._await_vi(service)
+        elif self._without_vi.pop(service, 0) is None:
+            self._set_next_due()
 
     def _await_vi(self, service: Service) -> None:
         self._without_vi[service] = None

@@ -269,6 +269,36 @@ def test_nobody_attached_in_a_held_slot_follows_the_policy_after_the_grace_time(
     net.check_idle()
 
 
+def test_slot_that_is_held_when_the_grace_time_is_over_holds_nothing() -> None:
+    """A fail-open service that has had no VI for so long is skipped at once, held or not."""
+    held = entry(vi(1, HELD), grace_s=2.0, fail_policy=FailPolicy.OPEN)
+    net, _ = cloudlet_network(held)
+    a, b = net.host(A), net.host(B)
+    net.pass_time(2.1)
+    send(a, 1)
+    assert arrived(b) == [1]
+    net.check_idle()
+
+
+def test_draining_one_that_attaches_does_not_end_the_grace_time() -> None:
+    """Nobody waits for a VI that gets no tasks; one that serves again is waited for."""
+    net, controller = cloudlet_network(entry(vi(1), grace_s=2.0))
+    a, b = net.host(A), net.host(B)
+    send(a, 1)
+    controller.put(entry(vi(1, DRAINING), grace_s=2.0))
+    one = net.vi(S, 1)
+    net.pass_time(1.0)
+    controller.put(entry(vi(1), grace_s=2.0))
+    net.pass_time(1.5)
+    assert work(one) == [1]
+    assert arrived(b) == [1]
+    controller.put(entry(vi(1, DRAINING), grace_s=2.0))
+    send(a, 2)
+    net.pass_time(2.1)
+    assert reported(a)[:2] == (Outcome.REFUSED, Reason.SERVICE_FAILED)
+    net.check_idle()
+
+
 def test_service_that_is_taken_out_ends_by_its_policy() -> None:
     """Its VIs are sent away, its chunks go on or are refused, its SID is unknown."""
     net, controller = cloudlet_network(entry(vi(1), fail_policy=FailPolicy.OPEN))
