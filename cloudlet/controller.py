@@ -40,7 +40,7 @@ from packetcloud.cloudlet.errors import (
 )
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.links import Caller, ControlServer
-from packetcloud.cloudlet.policy import NodeSite, live_violations
+from packetcloud.cloudlet.policy import NodeSite, live_violations, shared_id_maps
 from packetcloud.cloudlet.router_client import RouterClient
 from packetcloud.cloudlet.store import Store
 
@@ -385,18 +385,23 @@ class Controller:
             else:
                 facts = self.facts[node.name]
                 capacity, free = _resources(facts)
+                shared = shared_id_maps({one.name: one.live for one in containers})
                 seen = tuple(
                     one
                     for container in containers
-                    if (one := self._container_seen(node, container)) is not None
+                    if (one := self._container_seen(node, container, shared)) is not None
                 )
                 self.tell(saw.NodeSeen(node.name, asked_at, capacity, free, seen))
             await asyncio.sleep(OBSERVE_INTERVAL_S)
 
     def _container_seen(
-        self, node: NodeAdapter, container: ContainerFacts
+        self, node: NodeAdapter, container: ContainerFacts, shared: Mapping[str, tuple[str, ...]]
     ) -> saw.ContainerSeen | None:
-        """Return what the core wants to know of a container; None: it is another cloudlet's."""
+        """Return what the core wants to know of a container; None: it is another cloudlet's.
+
+        Args:
+            shared: by name, what a container has of others.
+        """
         if container.labels.get(LABEL_CLOUDLET) != self.core.settings.name:
             return None
         number = self._launches.number_of(container.name)
@@ -407,7 +412,10 @@ class Controller:
             number,
             int(instance) if instance.isdecimal() else -1,
             container.state in (ContainerState.RUNNING, ContainerState.CHANGING),
-            tuple(live_violations(container.live, self._sites[node.name])),
+            (
+                *live_violations(container.live, self._sites[node.name]),
+                *shared.get(container.name, ()),
+            ),
         )
 
     async def _watch_router(self) -> None:

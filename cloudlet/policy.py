@@ -108,8 +108,8 @@ def live_violations(live: LiveConfig, site: NodeSite) -> list[str]:
     )
 
 
-def shared_id_maps(lives: Mapping[str, LiveConfig]) -> list[str]:
-    """Return which containers of one node share user ids, by name; empty: none.
+def shared_id_maps(lives: Mapping[str, LiveConfig]) -> dict[str, tuple[str, ...]]:
+    """Return which containers of one node share user ids with others; by name, those that do.
 
     An isolated map is one that no other container has. LXD gives it out; it has been seen to give
     the same one twice, and one that begins among the ids of the host.
@@ -120,12 +120,15 @@ def shared_id_maps(lives: Mapping[str, LiveConfig]) -> list[str]:
         for entry in _id_map(live)
         if entry["Isuid"]
     )
-    found = [
-        f"{name}: ids from {first} are the host's" for first, _, name in ranges if first < 1000
-    ]
+    found: dict[str, tuple[str, ...]] = {}
+    for first, _, name in ranges:
+        if first < HOST_IDS_COUNT:
+            found[name] = (*found.get(name, ()), f"its ids from {first} are the host's")
     for (_, end, name), (first, _, other) in itertools.pairwise(ranges):
         if first < end and name != other:
-            found.append(f"{name}, {other}: share the ids from {first} to {end - 1}")
+            for one, sharer in ((name, other), (other, name)):
+                text = f"it shares ids from {first} with {sharer}"
+                found[one] = (*found.get(one, ()), text)
     return found
 
 

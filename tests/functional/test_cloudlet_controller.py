@@ -287,14 +287,27 @@ def test_a_full_disk_ends_the_controller_and_nothing_else(tmp_path: Path) -> Non
     run(tmp_path, body)
 
 
-def test_a_container_that_was_tampered_with_is_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("security.privileged", "true", "security.privileged is 'true'"),
+        (
+            "volatile.idmap.next",
+            '[{"Isuid": true, "Isgid": false, "Hostid": 0, "Nsid": 0, "Maprange": 65536}]',
+            "its ids from 0 are the host's",
+        ),
+    ],
+)
+def test_a_container_that_was_tampered_with_is_stopped(
+    tmp_path: Path, key: str, value: str, why: str
+) -> None:
     async def body(place: Place) -> None:
         (vi,) = place.vis("plain")
         container = place.agent(vi).container
-        config = {**container.live.config, "security.privileged": "true"}
+        config = {**container.live.config, key: value}
         container.live = dataclasses.replace(container.live, config=config)
         await place.until(lambda: vi.state is ViState.QUARANTINED)
-        assert "security.privileged" in vi.why
+        assert why in vi.why
         assert container.state is ContainerState.STOPPED
 
     run(tmp_path, body)

@@ -174,7 +174,7 @@ def test_containers_made_at_once_share_no_ids(place: Place) -> None:
         await asyncio.gather(*(node.create(wish) for wish in wishes))
         await asyncio.gather(*(node.start(wish.name) for wish in wishes))
         lives = {facts.name: facts.live for facts in await node.containers()}
-        assert shared_id_maps(lives) == []
+        assert shared_id_maps(lives) == {}
 
     place.run(body)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from packetcloud.cloudlet.addresses import AddressBook
+from packetcloud.cloudlet.addresses import FIRST_NUMBER
 from packetcloud.cloudlet.containers import ContainerWish, NodeAdapter
 from packetcloud.cloudlet.filters import NetworkPlan
 from packetcloud.cloudlet.limits import Limits
@@ -65,7 +65,6 @@ class Cage:
 def cage() -> Iterator[Cage]:
     image = vi_image().files()
     network = NodeNetwork(PLAN)
-    book = AddressBook(PLAN.data.subnet, PLAN.control.subnet)
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(LxdDaemon())
         stack.callback(network.tear_down)
@@ -76,9 +75,7 @@ def cage() -> Iterator[Cage]:
             (node,) = await open_nodes(socket_of(daemon), site)
             try:
                 await node.import_image(image)
-                wishes = [
-                    _wish(book, f"probe{TAG}-{number}", image.fingerprint) for number in (1, 2)
-                ]
+                wishes = [_wish(number, image.fingerprint) for number in (1, 2)]
                 for wish in wishes:
                     await node.create(wish)
                     await node.start(wish.name)
@@ -95,21 +92,21 @@ async def _are_up(node: NodeAdapter, wishes: list[ContainerWish]) -> bool:
     return all([await logged(node, wish.name, "calling again") for wish in wishes])
 
 
-def _wish(book: AddressBook, name: str, image: str) -> ContainerWish:
-    addresses = book.take(name)
+def _wish(number: int, image: str) -> ContainerWish:
+    name = f"probe{TAG}-{number}"
+    data = PLAN.data.subnet.addresses(FIRST_NUMBER + number)
+    control = PLAN.control.subnet.addresses(FIRST_NUMBER + number)
     environment = {
         "PACKETCLOUD_VI": name,
         "PACKETCLOUD_TOKEN": "token",
         "PACKETCLOUD_CONTROLLER": f"{PLAN.control.peer_ipv4}:{PLAN.control.peer_port}",
-        "PACKETCLOUD_DATA_IPV4": str(addresses.data.ipv4),
-        "PACKETCLOUD_DATA_IPV6": str(addresses.data.ipv6),
-        "PACKETCLOUD_CONTROL_IPV4": str(addresses.control.ipv4),
-        "PACKETCLOUD_CONTROL_IPV6": str(addresses.control.ipv6),
+        "PACKETCLOUD_DATA_IPV4": str(data.ipv4),
+        "PACKETCLOUD_DATA_IPV6": str(data.ipv6),
+        "PACKETCLOUD_CONTROL_IPV4": str(control.ipv4),
+        "PACKETCLOUD_CONTROL_IPV6": str(control.ipv6),
     }
     limits = Limits(1.0, 192, 512, 100, 50, 64)
-    return ContainerWish(
-        name, image, limits, addresses.data, addresses.control, {"vi": "1"}, environment
-    )
+    return ContainerWish(name, image, limits, data, control, {"vi": "1"}, environment)
 
 
 def _probe(

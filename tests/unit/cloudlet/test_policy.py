@@ -153,9 +153,10 @@ def _with_ids(first: int, count: int = 65536) -> LiveConfig:
 def test_containers_that_share_ids_are_found() -> None:
     """LXD gives out the maps; each of them must be its container's alone, and none the host's."""
     apart = {"a": _with_ids(165536), "b": _with_ids(100000), "c": LiveConfig((), {}, {})}
-    assert shared_id_maps(apart) == []
-    assert shared_id_maps({**apart, "d": _with_ids(165535)}) == [
-        "b, d: share the ids from 165535 to 165535",
-        "d, a: share the ids from 165536 to 231070",
-    ]
-    assert shared_id_maps({"a": _with_ids(0)}) == ["a: ids from 0 are the host's"]
+    assert shared_id_maps(apart) == {}
+    assert shared_id_maps({**apart, "d": _with_ids(165535)}) == {
+        "b": ("it shares ids from 165535 with d",),
+        "d": ("it shares ids from 165535 with b", "it shares ids from 165536 with a"),
+        "a": ("it shares ids from 165536 with d",),
+    }
+    assert shared_id_maps({"a": _with_ids(0)}) == {"a": ("its ids from 0 are the host's",)}

@@ -1,7 +1,6 @@
 """Ways to talk a container out of its cage by configuration.
 
-Each is a change of a live configuration that the policy must find. `REFUSED_BY_PROJECT` are those
-that LXD does not even take, in a restricted project.
+Each is a change of a live configuration that the policy must find.
 """
 
 from __future__ import annotations
