@@ -34,7 +34,7 @@ from packetcloud.router.errors import (
 )
 from packetcloud.router.settings import RouterSettings, ServiceSettings
 from packetcloud.router.storage import FolderStorage
-from packetcloud.router.table_store import TableStore
+from packetcloud.router.table_store import TABLE_NAME, TableStore
 
 MAX_WAITERS_COUNT = 64
 """Requests that wait for a VI to be idle: more than VIs that a controller moves at a time."""
@@ -254,10 +254,14 @@ class TableService:
         try:
             return store.load()
         except TableFileError as error:
-            self.problem = f"{error}; started without it, a copy is in {DAMAGED_NAME!r}"
+            self.problem = f"{error}; started without it"
             _log.error("cloudlet: %s in %s", self.problem, self._folder)
-            storage.replace(DAMAGED_NAME, storage.read("table", 0, storage.size("table")))
-            return CloudletTable()
+        try:
+            damaged = storage.read(TABLE_NAME, 0, storage.size(TABLE_NAME))
+            storage.replace(DAMAGED_NAME, damaged)
+        except OSError as error:
+            _log.warning("cloudlet: no copy of the damaged table: %s", error.strerror or error)
+        return CloudletTable()
 
     def _without_own(self, table: CloudletTable) -> CloudletTable:
         """Return the table without what the config has now; the config was changed meanwhile."""

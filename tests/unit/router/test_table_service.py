@@ -142,6 +142,21 @@ def test_full_disk_refuses_the_update_and_nothing_changes(
     daemon.table.close()
 
 
+def test_router_starts_without_a_damaged_table_on_a_full_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of that does not hang on the copy."""
+    (tmp_path / TABLE_NAME).write_text("torn")
+
+    def full(self: FolderStorage, name: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FolderStorage, "replace", full)
+    daemon = _Daemon(tmp_path)
+    assert "torn or altered" in daemon.table.report().problem
+    daemon.table.close()
+
+
 def test_update_that_was_written_before_a_kill_is_in_force_after_it(tmp_path: Path) -> None:
     """Killed between the file and the answer: the controller sends it again, and is answered."""
     daemon = _Daemon(tmp_path)
