@@ -156,7 +156,15 @@ def _make_bridge(plan: BridgePlan) -> None:
     with IPRoute() as netlink:
         index = _index(netlink, plan.name)
         if index is None:
-            netlink.link("add", ifname=plan.name, kind="bridge", br_mcast_snooping=0)
+            # Its own address: a bridge that has none takes a port's, and another when that VI goes.
+            # Every other VI then sends to nobody until its kernel asks again, seconds later.
+            netlink.link(
+                "add",
+                ifname=plan.name,
+                kind="bridge",
+                address=_new_address(),
+                br_mcast_snooping=0,
+            )
             index = _index(netlink, plan.name)
             netlink.link("set", index=index, ifalias=ALIAS)
         for setting, value in _BRIDGE_SETTINGS:
@@ -171,6 +179,11 @@ def _make_bridge(plan: BridgePlan) -> None:
         if uplink is None:
             raise NetworkError(f"bridge {plan.name}: no device {plan.uplink}")
         netlink.link("set", index=uplink, master=index, mtu=plan.mtu, state="up")
+
+
+def _new_address() -> str:
+    """Return a hardware address that nobody else has, administered here."""
+    return ":".join(f"{byte:02x}" for byte in (0x02, *os.urandom(5)))
 
 
 def _give_addresses(netlink: IPRoute, index: int | None, plan: BridgePlan) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -221,3 +222,20 @@ def _is_silent(receiver: socket.socket) -> bool:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def test_a_bridge_keeps_its_address_when_vis_come_and_go(network: NodeNetwork) -> None:
+    """Or every VI that stays would send to an address that is nobody's any more."""
+    names = (PLAN.data.name, PLAN.control.name)
+    before = [_address_of(name) for name in names]
+    for name in names:
+        _ip("link", "add", f"pn{TAG}v", "address", "00:00:00:00:00:02", "type", "veth")
+        _ip("link", "set", f"pn{TAG}v", "master", name, "up")
+        assert _address_of(name) in before
+        _ip("link", "delete", f"pn{TAG}v")
+    assert [_address_of(name) for name in names] == before
+    assert len(set(before)) == 2
+
+
+def _address_of(device: str) -> str:
+    return Path(f"/sys/class/net/{device}/address").read_text().strip()

@@ -466,8 +466,7 @@ def test_a_state_is_exported_between_chunks_and_the_service_serves_on() -> None:
 
 
 def test_a_verdict_on_its_way_does_not_hold_up_an_export() -> None:
-    """The router says when it has every verdict; that the VI has not heard of it yet cost seconds
-    in which chunks waited."""
+    """The router says when it has every verdict; chunks do not wait until the VI hears of it."""
     service = _Remembering()
     bench = Bench(service)
     router = bench.attached()

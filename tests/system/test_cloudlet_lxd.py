@@ -1,0 +1,147 @@
+"""A cloudlet on real LXD, by its commands alone: a service serves, moves under load, survives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.lxd_cloudlet import LxdCloudlet, Traffic, lxd_cloudlet
+from tests.system.lxd_places import needs_lxd
+from tests.system.vi_image import BUILD_TIMEOUT_S
+
+pytestmark = [
+    *needs_lxd,
+    pytest.mark.needs("debootstrap"),
+    pytest.mark.timeout(BUILD_TIMEOUT_S),
+]
+SETTLE_S = 0.5
+"""Chunks run so long between two things that happen."""
+
+
+def _owner(cloudlet: LxdCloudlet) -> dict[str, Any]:
+    (vi,) = [one for one in cloudlet.vis() if one["role"] == "owner" and not one["is_leaving"]]
+    return vi
+
+
+def _flowing(cloudlet: LxdCloudlet, traffic: Traffic) -> None:
+    """Wait until chunks go through again."""
+    before = len(traffic.received)
+    cloudlet.until(lambda: len(traffic.received) > before + 20)
+    time.sleep(SETTLE_S)
+
+
+def _nothing_lost_or_doubled(traffic: Traffic) -> None:
+    payloads = [payload for _, _, payload in traffic.received]
+    assert traffic.failed == []
+    assert len(payloads) == len(set(payloads)) == len(traffic.sent)
+    counts = [count for _, count, _ in traffic.received]
+    assert len(counts) == len(set(counts)), "two owners counted the same"
+
+
+def test_a_service_runs_resizes_and_outlives_its_controller(tmp_path: Path) -> None:
+    """Chunks pass from the first VI on; a controller that is killed is missed by nobody; what is
+    taken down leaves neither container nor bridge nor filter."""
+    with lxd_cloudlet(tmp_path) as cloudlet:
+        cloudlet.until_running()
+        traffic = cloudlet.traffic()
+        traffic.start()
+        _flowing(cloudlet, traffic)
+        number = _owner(cloudlet)["number"]
+        assert cloudlet.ask("vi", "resize", number, "medium")["state"] == "done"
+        cloudlet.kill_controller()
+        _flowing(cloudlet, traffic)
+        cloudlet.start_controller()
+        cloudlet.until_running()
+        vi = _owner(cloudlet)
+        assert (vi["number"], vi["vi_type"], vi["restarts"]) == (number, "medium", 0)
+        assert "attached to router" in cloudlet.text("vi", "logs", number)
+        _flowing(cloudlet, traffic)
+        traffic.stop()
+        _nothing_lost_or_doubled(traffic)
+        counts = sorted(count for _, count, _ in traffic.received)
+        assert counts == list(range(1, len(counts) + 1)), "one process served all the time"
+        cloudlet.stop_controller()
+        assert cloudlet.run("cloudlet", "down", "c.toml")["vis_removed"] == 1
+        links = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout
+        rules = subprocess.run(
+            ["nft", "list", "tables"], capture_output=True, text=True, check=True
+        ).stdout
+        tag = f"pce{os.getpid() % 60_000}"
+        assert tag not in links and tag not in rules
+
+
+def test_migrations_under_load(tmp_path: Path) -> None:
+    """To and fro between two LXD servers: every chunk once, and the count goes on without a gap."""
+    with lxd_cloudlet(tmp_path, nodes_count=2) as cloudlet:
+        cloudlet.until_running()
+        traffic = cloudlet.traffic()
+        traffic.start()
+        _flowing(cloudlet, traffic)
+        for _ in range(4):
+            vi = _owner(cloudlet)
+            assert cloudlet.ask("vi", "migrate", vi["number"])["state"] == "done"
+            moved = _owner(cloudlet)
+            assert moved["node"] != vi["node"]
+            assert (moved["slot"], moved["owner_epoch"]) == (vi["slot"], vi["owner_epoch"] + 1)
+            _flowing(cloudlet, traffic)
+        assert cloudlet.ask("node", "evacuate", _owner(cloudlet)["node"])["state"] == "done"
+        _flowing(cloudlet, traffic)
+        traffic.stop()
+        _nothing_lost_or_doubled(traffic)
+        counts = sorted(count for _, count, _ in traffic.received)
+        assert counts == list(range(1, len(counts) + 1))
+
+
+def test_controllers_killed_in_migrations(tmp_path: Path) -> None:
+    """SIGKILL at growing distances from the wish: one owner afterwards, no orphan, nothing lost."""
+    with lxd_cloudlet(tmp_path, nodes_count=2) as cloudlet:
+        cloudlet.until_running()
+        traffic = cloudlet.traffic()
+        traffic.start()
+        _flowing(cloudlet, traffic)
+        for delay_s in (0.05, 1.0, 2.5, 3.0, 3.5, 4.0):
+            number = _owner(cloudlet)["number"]
+            cloudlet.ask("vi", "migrate", number, "--no-wait")
+            time.sleep(delay_s)
+            cloudlet.kill_controller()
+            cloudlet.start_controller()
+            cloudlet.until_running()
+            _flowing(cloudlet, traffic)
+        containers = [name for one in cloudlet.daemons for name in _containers(one)]
+        assert len(containers) == 1
+        traffic.stop()
+        _nothing_lost_or_doubled(traffic)
+
+
+def test_a_vi_and_an_lxd_that_crash(tmp_path: Path) -> None:
+    """A killed VI starts again; a killed LXD daemon is waited for while its VIs serve on."""
+    with lxd_cloudlet(tmp_path) as cloudlet:
+        cloudlet.until_running()
+        traffic = cloudlet.traffic()
+        traffic.start()
+        _flowing(cloudlet, traffic)
+        (daemon,) = cloudlet.daemons
+        vi = _owner(cloudlet)
+        path = f"/1.0/instances/{vi['container']}/state?project=packetcloud"
+        os.kill(daemon.query(path)["pid"], signal.SIGKILL)
+        cloudlet.until(lambda: _owner(cloudlet)["restarts"] == 1)
+        cloudlet.until_running()
+        _flowing(cloudlet, traffic)
+        daemon.kill()
+        cloudlet.until(lambda: cloudlet.ask("node", "list")[0]["state"] == "silent")
+        _flowing(cloudlet, traffic)
+        daemon.start()
+        cloudlet.until(lambda: cloudlet.ask("node", "list")[0]["state"] == "ready")
+        assert _owner(cloudlet)["restarts"] == 1
+        traffic.stop()
+        assert traffic.failed == []
+
+
+def _containers(daemon: Any) -> list[str]:
+    return list(daemon.query("/1.0/instances?project=packetcloud") or [])
