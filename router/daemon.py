@@ -86,7 +86,7 @@ class RouterDaemon(MultiService):
             config.stamp_file,
         )
         self.rules = RuleService(
-            reactor.seconds, config, self.core.install_rules, self.core.rule_counts.of
+            reactor.seconds, config, self.core.install_rules, self.core.rule_counts
         )
         self.state = LiveState(self.core, node, config, reactor.seconds, self.rules, time.time)
         redial = Redial(settings.guid, settings.neighbours, reactor.seconds())

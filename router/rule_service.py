@@ -21,11 +21,13 @@ from packetcloud.router.errors import (
     RulesUnavailableError,
     SegmentError,
 )
+from packetcloud.router.rule_counts import RuleCounts
 from packetcloud.router.rules.answer import RuleTable
 from packetcloud.router.rules.api import DocumentRefusedError
 from packetcloud.router.rules.explain_store import RulesQuestion
 from packetcloud.router.rules.figures import RuleFigures
 from packetcloud.router.rules.keeper_link import KeeperLink
+from packetcloud.router.rules.number_sweep import NumberSweep
 from packetcloud.router.rules.policy import policy_of
 from packetcloud.router.rules.rule import Question
 from packetcloud.router.rules.schemas import (
@@ -53,7 +55,7 @@ class RuleService:
 
     Args:
         install: puts a table in force; called on the loop's thread.
-        hits: returns for how many chunks a rule decided, and would have in shadow mode.
+        counts: of the chunks about which each rule decided.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class RuleService:
         seconds: Callable[[], float],
         config: RouterConfig,
         install: Callable[[RuleTable], None],
-        hits: Callable[[int], tuple[int, int]],
+        counts: RuleCounts,
     ) -> None:
         self._seconds = seconds
         self._config = config
         self._install = install
-        self._hits = hits
+        self._counts = counts
+        self._sweep = NumberSweep(counts.by_number, self._ask_numbers)
+        self._gone_count = 0
         self._figures = RuleFigures()
         self._folder = config.rules_folder
         self._loading = asyncio.Lock()
@@ -197,11 +201,12 @@ class RuleService:
         return told
 
     async def _tidy_now_and_then(self) -> None:
-        """Let the keeper remove what ended a while ago."""
+        """Let the keeper remove what ended a while ago; forget what rules counted that are gone."""
         while True:
             await asyncio.sleep(TIDY_S)
             try:
                 await self._load(await self._change("tidy"))
+                await self._sweep.run(self._gone_count)
             except RulesUnavailableError as error:
                 _log.info("rules: not tidied: %s", error)
 
@@ -221,9 +226,13 @@ class RuleService:
             raise _no_rules()
         return await self.link.request({"do": "ask", "what": what, **fields})
 
+    async def _ask_numbers(self, pages: list[int]) -> list[str]:
+        there: list[str] = (await self._ask("numbers", pages=pages))["there"]
+        return there
+
     def _add_hits(self, rules: list[Message]) -> None:
         for rule in rules:
-            rule["hits"], rule["shadow_hits"] = self._hits(rule["number"])
+            rule["hits"], rule["shadow_hits"] = self._counts.of(rule["number"])
 
     def _reopened(self, state: Message) -> None:
         """A keeper came back: the one before may have died between a change and its answer."""
@@ -265,6 +274,7 @@ class RuleService:
         self._install(loaded.table)
         unused = self._loaded.unused_by(loaded) if self._loaded is not None else []
         self._loaded = loaded
+        self._gone_count = state["gone"]
         figures, totals = self._figures, state["totals"]
         figures.version = state["version"]
         figures.active, figures.shadow = totals["active"], totals["shadow"]

@@ -35,6 +35,7 @@ How the data plane asks them:
 - `segment_entries` which entries a rule has
 - `crowding`       keys that too many rules name
 - `number_counts`  counts by the number of a rule
+- `number_sweep`   forgets those of rules that are gone
 - `segment_writer` writes segments, from rules or from older ones: `write_segment`, `merge_segments`
 
 Why they decide so:

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.router.rules.evidence import Evidence
 from packetcloud.router.rules.explain_store import explain_from_store
+from packetcloud.router.rules.number_counts import PAGE_COUNT
+from packetcloud.router.rules.number_sweep import MAX_PAGES_ASKED_COUNT
 from packetcloud.router.rules.reread import Rereader
 from packetcloud.router.rules.store import RuleStore, StoredRule, StoredSet
 
@@ -41,6 +44,8 @@ class Catalogue:
                 return self.rules(question["filters"], question["cursor"], question["limit"])
             case "explain":
                 return explain_from_store(self._store, question)
+            case "numbers":
+                return self.numbers(question["pages"])
             case "rule":
                 return self.rule(question["set"], question["name"], question["signer"])
             case _:
@@ -97,6 +102,16 @@ class Catalogue:
             },
         }
 
+    def numbers(self, pages: list[int]) -> Answer:
+        """Return which numbers of some pages rules have: hexadecimal digits for each page.
+
+        Args:
+            pages: of `number_counts`, at most `MAX_PAGES_ASKED_COUNT`.
+        """
+        if len(pages) > MAX_PAGES_ASKED_COUNT:
+            raise LocalMisuseError(f"{len(pages)} pages at a time; {MAX_PAGES_ASKED_COUNT}")
+        return {"there": [self._there(page).hex() for page in pages]}
+
     def sets(self, cursor: str | None, limit: int) -> Answer:
         """Return a page of sets, by age, and the sums over all of them."""
         since_id = json.loads(cursor) if cursor is not None else 0
@@ -120,6 +135,14 @@ class Catalogue:
             ],
             "cursor": json.dumps(sets[limit - 1].id) if len(sets) > limit else None,
         }
+
+    def _there(self, page: int) -> bytes:
+        first = page * PAGE_COUNT
+        bits = sum(
+            1 << number - first
+            for number in self._store.numbers_between(first, first + PAGE_COUNT - 1)
+        )
+        return bits.to_bytes(PAGE_COUNT // 8, "little")
 
     def _sets(self, filters: dict[str, str], since_id: int) -> Iterator[StoredSet]:
         signer = bytes.fromhex(filters["signer"]) if "signer" in filters else None

@@ -155,6 +155,7 @@ class Keeper:
             "version": version,
             "files": [asdict(one) for one in files],
             "totals": asdict(totals),
+            "gone": self.store.gone_count(),
         }
 
 

@@ -261,6 +261,16 @@ class RuleStore:
             )
             yield from map(_rule, rows)
 
+    def numbers_between(self, first: int, last: int) -> Iterator[int]:
+        """Return the numbers of rules that are there, from `first` to `last`."""
+        query = "SELECT number FROM rules WHERE number BETWEEN ? AND ?"
+        return (number for (number,) in self.connection.execute(query, (first, last)))
+
+    def gone_count(self) -> int:
+        """Return how many rules there were that are there no more. O(sets)."""
+        (there,) = self.connection.execute("SELECT SUM(rules) FROM sets").fetchone()
+        return self._meta("next_number") - 1 - (there or 0)
+
     def rules_of(self, set_id: int) -> Iterator[StoredRule]:
         rows = self.connection.execute(f"SELECT {_RULE} FROM rules WHERE set_id = ?", (set_id,))
         return map(_rule, rows)

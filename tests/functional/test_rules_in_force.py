@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from twisted.internet.defer import Deferred
 
 from packetcloud.chunk.identity import Identity
+from packetcloud.router import rule_service
 from packetcloud.router.daemon import RouterDaemon
 from packetcloud.router.rules.document import Head, line_of
 from packetcloud.router.state import format_address
@@ -98,6 +100,42 @@ def test_what_is_acknowledged_decides_about_the_next_chunk(tmp_path: Path) -> No
         await net.vi(again, service, b"<s>")
         assert await crosses(b"evil", a, b) == b"evil<s>"
         assert await crosses(b"good", a, b) == b"good"
+        await net.close()
+
+    run(test)
+
+
+def test_what_a_rule_counted_is_forgotten_when_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the router itself, now and then, for the rules that are gone and for no other."""
+    monkeypatch.setattr(rule_service, "TIDY_S", 0.01)
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        isp, service = Identity.generate(), Identity.generate()
+        router = net.router(
+            f'[rules]\npath = "rules"\nisp_keys = ["{isp.public_key.hex()}"]\n'
+            f'[[service]]\nsid = "{service.sid}"\nname = "s"\n'
+        )
+        api = _Api(router)
+        a, b = await net.host(router), await net.host(router)
+        await net.vi(router, service, b"<s>")
+        await net.until(lambda: router.rules.figures().is_keeper_up)
+        visits = [
+            {"name": name, "service": service.sid.hex, "destination": to.guid.hex}
+            | {"direction": "forward"}
+            for name, to in (("to-a", a), ("to-b", b))
+        ]
+        assert (await api.install(_document(isp, 1, *visits))).json()["accepted"] == 2
+        a.send(b.guid)
+        b.send(a.guid)
+        await net.until(lambda: a.received and b.received)
+        assert [router.core.rule_counts.of(number) for number in (1, 2)] == [(1, 0), (1, 0)]
+        await api.install(_document(isp, 2, {"withdraw": "to-a"}))
+        await net.until(lambda: router.core.rule_counts.of(1) == (0, 0))
+        detail = (await api.ask("GET", "/v1/rules/rule?set=set&name=to-b")).json()
+        assert detail["rule"]["hits"] == 1
         await net.close()
 
     run(test)
