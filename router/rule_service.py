@@ -74,6 +74,9 @@ class RuleService:
         self._figures = RuleFigures()
         self._folder = config.rules_folder
         self._loading = asyncio.Lock()
+        self._configuring = asyncio.Lock()
+        self._is_policy_due = False
+        """The keeper works by an older config; it takes nothing before it has this one."""
         self._loaded: LoadedTable | None = None
         self._tidying: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
@@ -133,11 +136,11 @@ class RuleService:
         if self.link is None or self.uploads is None:
             return
         self.uploads.max_bytes = config.rules.max_document_bytes
+        self._is_policy_due = True
         try:
-            await self._load(await self._change("configure", policy=self._policy()))
+            await self._bring_policy()
         except RulesUnavailableError as error:
-            # The next keeper is greeted with the new policy.
-            _log.warning("rules: the new config is not in force yet: %s", error)
+            _log.warning("rules: %s; until then nothing is installed", error)
 
     async def install(self, pieces: AsyncIterator[bytes], *, is_dry_run: bool) -> Installation:
         """Install a document.
@@ -151,7 +154,11 @@ class RuleService:
             raise _no_rules()
         async with self.uploads.receive(pieces) as path:
             began_at = self._seconds()
-            answer = await self._change("install", file=str(path), is_dry_run=is_dry_run)
+            try:
+                answer = await self._change("install", file=str(path), is_dry_run=is_dry_run)
+            except RulesUnavailableError as error:
+                _log.warning("rules: a document could not be installed: %s", error)
+                raise
             if not is_dry_run:
                 self._count(answer)
             if answer.get("refusal") is not None:
@@ -216,7 +223,28 @@ class RuleService:
     def _greeting(self) -> Message:
         return {"do": "open", "policy": self._policy(), "in_force": self._figures.version}
 
+    async def _bring_policy(self) -> None:
+        """See that the keeper works by the config of now: a key may have been taken out of it.
+
+        Raises:
+            RulesUnavailableError: it does not yet; the next change tries again.
+        """
+        async with self._configuring:
+            while self._is_policy_due:
+                config = self._config
+                try:
+                    state = await self._request("configure", policy=self._policy())
+                except RulesUnavailableError as error:
+                    text = f"the config that was read again is not in force yet: {error}"
+                    raise RulesUnavailableError(text) from None
+                self._is_policy_due = config is not self._config
+                await self._load(state)
+
     async def _change(self, what: str, **fields: object) -> Message:
+        await self._bring_policy()
+        return await self._request(what, **fields)
+
+    async def _request(self, what: str, **fields: object) -> Message:
         if self.link is None:
             raise _no_rules()
         return await self.link.request({"do": what, "in_force": self._figures.version, **fields})

@@ -6,7 +6,9 @@ it answers is in force as soon as the router has loaded them. Source: docs/decis
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -94,6 +96,12 @@ class Keeper:
             return _refusal(KeeperRefusal.UNREADABLE, str(error))
         except PatternError as error:
             return _refusal(KeeperRefusal.TOO_MANY_PATTERNS, str(error))
+        except (sqlite3.Error, OSError):
+            # On a full disk the next document, or a withdrawal, needs the room.
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._evidence.keep_only(self.store.digests())
+                self._state(in_force)
+            raise
         return {"outcome": installer.answer(), "state": self._state(in_force)}
 
     def tidy(self, in_force: int) -> Answer:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from packetcloud.chunk.identity import Identity
 from packetcloud.router import rule_service
 from packetcloud.router.daemon import RouterDaemon
+from packetcloud.router.errors import RulesUnavailableError
 from packetcloud.router.rules.document import Head, line_of
 from packetcloud.router.state import format_address
 from tests.functional.router_network import Network, run
@@ -136,6 +137,54 @@ def test_what_a_rule_counted_is_forgotten_when_it_is_gone(
         await net.until(lambda: router.core.rule_counts.of(1) == (0, 0))
         detail = (await api.ask("GET", "/v1/rules/rule?set=set&name=to-b")).json()
         assert detail["rule"]["hits"] == 1
+        await net.close()
+
+    run(test)
+
+
+def test_a_key_that_was_taken_back_is_not_believed_by_a_keeper_that_missed_it(
+    tmp_path: Path,
+) -> None:
+    """While the keeper cannot take the config that was read again nothing is installed; as soon as
+    it can, by the next request or by itself, the sets of the key go out of force."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        isp, service = Identity.generate(), Identity.generate()
+        config = f'[rules]\npath = "rules"\nisp_keys = ["{isp.public_key.hex()}"]\n'
+        router = net.router(config)
+        api = _Api(router)
+        await net.until(lambda: router.rules.figures().is_keeper_up)
+        rule = {"name": "r", "service": service.sid.hex}
+        assert (await api.install(_document(isp, 1, rule))).json()["accepted"] == 1
+
+        link = router.rules.link
+        assert link is not None
+        really_request = link.request
+        is_disk_full = True
+        asked = []
+
+        async def request(message: dict[str, Any]) -> dict[str, Any]:
+            asked.append(message["do"])
+            if is_disk_full and message["do"] == "configure":
+                raise RulesUnavailableError("the folder of the rules: no space left")
+            return await really_request(message)
+
+        link.request = request  # type: ignore[method-assign]
+        path = router.state.configuration.path
+        path.write_text(path.read_text().replace(isp.public_key.hex(), service.public_key.hex()))
+        router.reload()
+        await net.until(lambda: asked)
+        for _ in range(2):
+            answer = await api.install(_document(isp, 2, rule))
+            assert answer.status_code == 503
+            assert "not in force yet: the folder of the rules: no space" in answer.json()["detail"]
+        assert "install" not in asked and router.rules.figures().suspended == 0
+
+        is_disk_full = False
+        answer = await api.install(_document(isp, 2, rule))
+        assert (answer.status_code, answer.json()["reason"]) == (422, "other owner")
+        assert router.rules.figures().suspended == 1
         await net.close()
 
     run(test)

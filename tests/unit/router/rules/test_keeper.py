@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,39 @@ def test_a_set_joins_item_by_item(kept: Kept) -> None:
     assert after["b"] == numbers["b"] and after["a"] > max(numbers.values())
     assert kept.names_for() == {"a"}
     kept.install({"withdraw": "a"}, head=head(serial=3))
+    assert kept.names_for() == {"b"}
+
+
+@pytest.mark.parametrize("fault", [sqlite3.OperationalError("disk is full"), OSError(28, "full")])
+def test_a_change_that_failed_leaves_no_files(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """Neither tables nor the document: on a full disk the next change needs the room. What was in
+    force stays, and the same document is taken when there is room."""
+    kept.install(rule_record(name="a"))
+    files = sorted(kept.folder.rglob("*.*"))
+
+    def put_files(_files: object) -> None:
+        raise fault
+
+    def keep(document: Path, digest: bytes) -> None:
+        really_keep(document, digest)
+        raise fault
+
+    really_keep = kept.keeper._evidence.keep
+    document = signed(body_of(rule_record(name="b", priority=1), head=head(serial=2)))
+    for object_, name, failing in (
+        (kept.keeper.store, "put_files", put_files),
+        (kept.keeper._evidence, "keep", keep),
+    ):
+        monkeypatch.setattr(object_, name, failing)
+        with pytest.raises(type(fault)):
+            kept.install_file(document)
+        monkeypatch.undo()
+        kept.folder.joinpath(f"upload-{kept.uploads}").unlink()
+        assert sorted(kept.folder.rglob("*.*")) == files
+        assert kept.names_for() == {"a"}
+    assert kept.install_file(document)["outcome"]["accepted"] == 1
     assert kept.names_for() == {"b"}
 
 
