@@ -11,21 +11,22 @@ import click
 
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, NameType, group
-from packetcloud.cli.router import DEFAULT_URL
+from packetcloud.cli.params import FILE, ROUTER, NameType, group
 
 if TYPE_CHECKING:
+    from packetcloud.chunk.identity import Identity
+    from packetcloud.router.rules.client import RuleClient
     from packetcloud.router.rules.schemas import Installation, Refusal, RuleEntry
 
 MAX_SHOWN_COUNT = 20
 """Refused items in the table; JSON has those that the router lists."""
 MAX_LISTED_COUNT = 100
 """Rules in the table unless more are asked for."""
+MAX_TRIES_COUNT = 5
+"""Of a withdrawal, while others change the same set."""
 _DAY_S = 86_400
 _url = group(
-    click.option(
-        "--url", default=DEFAULT_URL, show_default=True, help="The router's management API."
-    ),
+    ROUTER,
     click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for answers."),
 )
 
@@ -41,7 +42,7 @@ def install(output: Output, file: Path, url: str, timeout: float, dry_run: bool)
     Returns when what was accepted is in force and lasts. Exit code 1 says that the document, or an
     item of it, was refused.
     """
-    return _bring(output, file, url, timeout, is_dry_run=dry_run)
+    return _show(output, _bring(output, file, url, timeout, is_dry_run=dry_run))
 
 
 @click.command(name="list")
@@ -97,9 +98,17 @@ def list_rules(
         [one.model_dump() for one in shown],
         [
             Table(
-                ("Set", "Name", "Service", "Mode", "By", "Hits"),
+                ("Set", "Name", "Service", "Mode", "State", "By", "Hits"),
                 [
-                    (one.set, one.name, one.service[:8], _mode(one), _author(one), _hits(one))
+                    (
+                        one.set,
+                        one.name,
+                        one.service[:8],
+                        one.mode,
+                        one.state,
+                        _author(one),
+                        _hits(one),
+                    )
                     for one in shown
                 ],
             )
@@ -128,7 +137,10 @@ def show(
         ("number", one.number),
         ("signer", one.signer),
         ("by the ISP", one.is_own),
-        ("mode", _mode(one)),
+        ("mode", one.mode),
+        ("state", one.state),
+        ("valid from", _time(one.valid_from_s)),
+        ("valid until", _time(one.valid_until_s)),
         ("hits", one.hits),
         ("shadow hits", one.shadow_hits),
         ("serial of the set", found.serial),
@@ -158,19 +170,51 @@ def withdraw(
     """Withdraw rules of SET from a running router: those named, or all of them.
 
     Makes the change, signs it for this router with the serial that comes next, and installs it.
+    Exit code 1: it was refused, or a rule that was named is not there.
     """
+    from packetcloud.chunk.identity import load_identity_file
+    from packetcloud.router.rules.client import RuleClient
+    from packetcloud.router.rules.schemas import Refusal
+
+    identity = load_identity_file(key_file)
+    for _ in range(MAX_TRIES_COUNT):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "withdrawal"
+            with RuleClient(url, timeout) as client:
+                _write_withdrawal(path, client, identity, set_name, names, url, timeout)
+            answer = _bring(output, path, url, timeout)
+        # Somebody else may have changed the set in the meantime.
+        if not isinstance(answer, Refusal) or answer.reason != "replayed":
+            break
+    code = _show(output, answer)
+    if isinstance(answer, Refusal) or not answer.unchanged:
+        return code
+    absent = ", ".join(one.name for one in answer.items if one.result == "unchanged")
+    output.warn(
+        f"{answer.unchanged} of these rules are not in the set{absent and ': '}{absent}; see: "
+        f"packetcloud rule list --set {set_name}"
+    )
+    return ExitCode.NEGATIVE
+
+
+def _write_withdrawal(
+    path: Path,
+    client: RuleClient,
+    identity: Identity,
+    set_name: str,
+    names: tuple[str, ...],
+    url: str,
+    timeout: float,
+) -> None:
+    """Write a signed document that withdraws rules of a set, with the serial that comes next."""
     import io
 
-    from packetcloud.chunk.identity import load_identity_file
     from packetcloud.router.errors import RuleNotFoundError
-    from packetcloud.router.rules.client import RuleClient
     from packetcloud.router.rules.document import Head, line_of
     from packetcloud.router.rules.signed import sign_document
     from packetcloud.router.status import fetch_status
 
-    identity = load_identity_file(key_file)
-    with RuleClient(url, timeout) as client:
-        _, sets = client.sets()
+    _, sets = client.sets()
     serials = [one.serial for one in sets if (one.set, one.signer) == (set_name, identity.guid.hex)]
     if not serials:
         raise RuleNotFoundError(
@@ -186,18 +230,14 @@ def withdraw(
         replaces=not names,
     )
     body = head.to_bytes() + b"".join(line_of({"withdraw": name}) for name in names)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "withdrawal"
-        with path.open("wb") as target:
-            sign_document(io.BytesIO(body), identity, (), target)
-        return _bring(output, path, url, timeout)
+    with path.open("wb") as target:
+        sign_document(io.BytesIO(body), identity, (), target)
 
 
 def _bring(
     output: Output, file: Path, url: str, timeout: float, *, is_dry_run: bool = False
-) -> ExitCode:
+) -> Installation | Refusal:
     from packetcloud.router.rules.client import RuleClient
-    from packetcloud.router.rules.schemas import Refusal
 
     size = file.stat().st_size
     with RuleClient(url, timeout) as client, output.progress() as progress:
@@ -207,7 +247,12 @@ def _bring(
             words = "sent" if count < size else "being installed"
             progress.update(task, completed=count, description=words)
 
-        answer = client.install(file, moved, is_dry_run=is_dry_run)
+        return client.install(file, moved, is_dry_run=is_dry_run)
+
+
+def _show(output: Output, answer: Installation | Refusal) -> ExitCode:
+    from packetcloud.router.rules.schemas import Refusal
+
     if isinstance(answer, Refusal):
         return _show_refusal(output, answer)
     return _show_installation(output, answer)
@@ -279,8 +324,10 @@ def _show_sets(output: Output, client: Any) -> None:
     )
 
 
-def _mode(one: RuleEntry) -> str:
-    return "suspended" if one.is_suspended else one.mode
+def _time(time_s: float | None) -> str | None:
+    from packetcloud.chunk.timestamps import time_text
+
+    return time_text(time_s) if time_s is not None else None
 
 
 def _author(one: RuleEntry) -> str:

@@ -176,7 +176,7 @@ class RuleService:
     async def list_rules(self, filters: dict[str, str], cursor: str | None, limit: int) -> RulePage:
         """Return a page of rules. Raises: RulesUnavailableError."""
         page = await self._ask("rules", filters=filters, cursor=cursor, limit=limit)
-        self._add_hits(page["rules"])
+        self._complete(page["rules"])
         return RulePage(version=self._figures.version, **page)
 
     async def find_rule(self, set_name: str, name: str, signer: str | None) -> RuleDetail:
@@ -184,7 +184,7 @@ class RuleService:
         found = await self._ask("rule", set=set_name, name=name, signer=signer)
         if "missing" in found:
             raise RuleNotFoundError(found["missing"])
-        self._add_hits([found["rule"]])
+        self._complete([found["rule"]])
         return RuleDetail(**found)
 
     async def list_sets(self, cursor: str | None, limit: int) -> RuleSetPage:
@@ -258,8 +258,9 @@ class RuleService:
         there: list[str] = (await self._ask("numbers", pages=pages))["there"]
         return there
 
-    def _add_hits(self, rules: list[Message]) -> None:
+    def _complete(self, rules: list[Message]) -> None:
         for rule in rules:
+            rule["state"] = state_of(rule, time.time())
             rule["hits"], rule["shadow_hits"] = self._counts.of(rule["number"])
 
     def _reopened(self, state: Message) -> None:
@@ -328,6 +329,15 @@ class RuleService:
                 outcome["signer"],
                 ", ".join(f"{reason} {count}" for reason, count in outcome["reasons"].items()),
             )
+
+
+def state_of(rule: Message, now_s: float) -> str:
+    """Return the state of a rule as `schemas.RuleEntry` has it."""
+    if rule["is_suspended"]:
+        return "suspended"
+    if rule["valid_until_s"] is not None and now_s >= rule["valid_until_s"]:
+        return "ended"
+    return "not yet" if now_s < (rule["valid_from_s"] or 0) else "in force"
 
 
 def _close_all(segments: list[Segment]) -> None:

@@ -30,7 +30,9 @@ MAX_PAGE_COUNT = 100
 """Rules or sets in an answer: about a millisecond of the router's loop."""
 _Hex = Annotated[str | None, Query(pattern="^[0-9A-Fa-f]{40}$")]
 _Text = Annotated[str | None, Query(max_length=128)]
-_Cursor = Annotated[str | None, Query(max_length=512)]
+_RuleCursor = Annotated[str | None, Query(pattern=r'^\[[0-9]{1,18}, "[A-Za-z0-9._:/-]{0,128}"\]$')]
+_SetCursor = Annotated[str | None, Query(pattern="^[0-9]{1,18}$")]
+"""As the page before gave it: nobody writes one."""
 _Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_COUNT)]
 _DOCUMENT: dict[str, Any] = {
     "requestBody": {
@@ -89,7 +91,7 @@ def add_rule_paths(app: FastAPI, access: Callable[[], RuleAccess]) -> None:
         signer: _Hex = None,
         service: _Hex = None,
         destination: _Hex = None,
-        cursor: _Cursor = None,
+        cursor: _RuleCursor = None,
         limit: _Limit = 100,
     ) -> RulePage:
         """List rules by set and name; `name` is how their names begin."""
@@ -104,7 +106,7 @@ def add_rule_paths(app: FastAPI, access: Callable[[], RuleAccess]) -> None:
         return await access().list_rules(filters, cursor, limit)
 
     @app.get("/v1/rules/sets", responses={503: {"model": Refusal}})
-    async def sets(cursor: _Cursor = None, limit: _Limit = 100) -> RuleSetPage:
+    async def sets(cursor: _SetCursor = None, limit: _Limit = 100) -> RuleSetPage:
         """List the sets, and say how much is in force."""
         return await access().list_sets(cursor, limit)
 

@@ -7,11 +7,13 @@ Source: docs/reference/router.md, "Rules".
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.errors import LocalMisuseError
+from packetcloud.chunk.timestamps import parse_time
 from packetcloud.router.rules.evidence import Evidence
 from packetcloud.router.rules.explain_store import explain_from_store
 from packetcloud.router.rules.number_counts import PAGE_COUNT
@@ -38,7 +40,11 @@ class Catalogue:
         self._evidence = Evidence(folder)
 
     def answer(self, question: Answer) -> Answer:
-        """Answer a question by its `what`."""
+        """Answer a question by its `what`, out of one state of the store."""
+        with self._store.reading():
+            return self._answer(question)
+
+    def _answer(self, question: Answer) -> Answer:
         match question["what"]:
             case "rules":
                 return self.rules(question["filters"], question["cursor"], question["limit"])
@@ -72,7 +78,7 @@ class Catalogue:
                 scanned += 1
                 after = row.name
                 if _matches(row, filters, reader):
-                    found.append(self._entry(row, its_set))
+                    found.append(self._entry(row, its_set, reader))
                     size += len(row.item)
         return {"rules": found, "cursor": None}
 
@@ -92,7 +98,7 @@ class Catalogue:
         ((its_set, row),) = found
         document = self._store.document(row.document)
         return {
-            "rule": self._entry(row, its_set),
+            "rule": self._entry(row, its_set, Rereader(self._store)),
             "serial": its_set.serial,
             "evidence": {
                 "document": document.digest.hex(),
@@ -154,7 +160,10 @@ class Catalogue:
             ):
                 yield one
 
-    def _entry(self, row: StoredRule, its_set: StoredSet) -> Answer:
+    def _entry(self, row: StoredRule, its_set: StoredSet, reader: Rereader) -> Answer:
+        item = json.loads(row.item)
+        defaults = reader.defaults(row.document)
+        from_s = parse_time(item["valid_from"]) if "valid_from" in item else defaults.valid_from_s
         return {
             "number": row.number,
             "set": its_set.name,
@@ -164,8 +173,10 @@ class Catalogue:
             "service": row.service.hex(),
             "mode": "shadow" if row.is_shadow else "active",
             "is_suspended": its_set.is_suspended,
+            "valid_from_s": from_s if from_s != -math.inf else None,
+            "valid_until_s": row.until_s,
             "document": self._store.document(row.document).digest.hex(),
-            **_shown(row.item),
+            **_shown(item, len(row.item)),
         }
 
 
@@ -181,9 +192,8 @@ def _matches(row: StoredRule, filters: dict[str, str], reader: Rereader) -> bool
     )
 
 
-def _shown(text: str) -> Answer:
-    item = json.loads(text)
-    if len(text) <= MAX_ITEM_BYTES:
+def _shown(item: dict[str, Any], size: int) -> Answer:
+    if size <= MAX_ITEM_BYTES:
         return {"item": item, "left_out": 0}
     left_out = 0
     for key, value in item.items():

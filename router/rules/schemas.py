@@ -66,6 +66,12 @@ class RuleEntry(BaseModel):
     mode: Literal["active", "shadow"]
     is_suspended: bool
     """The signer signs for the ISP no more: it is kept, and not in force."""
+    valid_from_s: float | None
+    """None: it always was."""
+    valid_until_s: float | None
+    """Not from then on; None: for ever."""
+    state: Literal["in force", "not yet", "ended", "suspended"]
+    """By the clock of the router. What has ended is gone an hour later."""
     document: str
     item: dict[str, Any]
     """As its author wrote it; the lists of a long one are cut."""

@@ -194,6 +194,15 @@ class RuleStore:
                 self.connection.execute("ROLLBACK")
             raise
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """See one state of the store inside, whatever is changed meanwhile."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.execute("COMMIT")
+
     @property
     def version(self) -> int:
         return self._meta("version")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.timestamps import time_text
 from packetcloud.router import rule_service
 from packetcloud.router.daemon import RouterDaemon
 from packetcloud.router.errors import RulesUnavailableError
@@ -142,6 +144,44 @@ def test_what_a_rule_counted_is_forgotten_when_it_is_gone(
     run(test)
 
 
+def test_a_list_says_which_rules_are_in_force(tmp_path: Path) -> None:
+    """One that has not begun or has ended is there, and is not in force; the time may come from the
+    head of its document. Pages end and go on between any two rules."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        isp, service = Identity.generate(), Identity.generate()
+        router = net.router(f'[rules]\npath = "rules"\nisp_keys = ["{isp.public_key.hex()}"]\n')
+        api = _Api(router)
+        await net.until(lambda: router.rules.figures().is_keeper_up)
+        rule = {"service": service.sid.hex}
+        soon_s = time.time() + 0.5
+        answer = await api.install(
+            _document(
+                isp,
+                1,
+                {"name": "a", **rule, "valid_until": time_text(soon_s)},
+                {"name": "b", **rule},
+                {"name": "c", **rule, "valid_from": "2096-01-01T00:00:00Z"},
+            )
+        )
+        assert answer.json()["accepted"] == 3
+        await net.until(lambda: time.time() > soon_s)
+        found, cursor = [], ""
+        while True:
+            page = (await api.ask("GET", f"/v1/rules?limit=1{cursor}")).json()
+            found += page["rules"]
+            if page["cursor"] is None:
+                break
+            cursor = f"&cursor={page['cursor']}"
+        states = [(one["name"], one["state"], one["valid_until_s"] == UNTIL_S) for one in found]
+        assert states == [("a", "ended", False), ("b", "in force", True), ("c", "not yet", True)]
+        assert [one["valid_from_s"] for one in found] == [None, None, 3976214400.0]
+        await net.close()
+
+    run(test)
+
+
 def test_a_key_that_was_taken_back_is_not_believed_by_a_keeper_that_missed_it(
     tmp_path: Path,
 ) -> None:
@@ -217,8 +257,17 @@ def test_each_kind_of_no_has_its_status(tmp_path: Path) -> None:
             assert (answer.status_code, answer.json()["reason"]) == (status, reason)
         missing = await api.ask("GET", "/v1/rules/rule?set=set&name=absent")
         assert missing.status_code == 404
-        wrong = await api.ask("GET", "/v1/rules?limit=101")
-        assert wrong.status_code == 422
+        for wrong in (
+            "?limit=101",
+            "?cursor=nonsense",
+            "?cursor=[1]",
+            '?cursor=[1, {"a": 2}]',
+            '?cursor=[1234567890123456789, ""]',
+            '/sets?cursor="a"',
+            "/sets?cursor=[1]",
+        ):
+            answer = await api.ask("GET", f"/v1/rules{wrong}")
+            assert answer.status_code == 422, wrong
         figures = router.rules.figures()
         assert figures.documents_refused == {"replayed": 1, "forged": 1, "unsigned": 1}
         assert figures.uploads_refused == 1 and figures.uploads == 0

@@ -12,6 +12,7 @@ from packetcloud.router.rules import explain_store
 from packetcloud.router.rules.catalogue import Catalogue
 from packetcloud.router.rules.explain_store import RulesQuestion
 from packetcloud.router.rules.rule import Question
+from packetcloud.router.rules.store import RuleStore, StoredSet
 from packetcloud.router.rules.table_numbers import numbers_of
 from tests.unit.router.rules.keeping import Kept, head
 from tests.unit.router.rules.rule_documents import NOW_S, OWNER, SERVICE, rule_record
@@ -70,6 +71,27 @@ def test_matching_rules_and_near_misses(tmp_path: Path) -> None:
     without = ask(kept, question(), has_payload=False)
     assert outcomes(without)["word"] == "pattern"
     assert outcomes(without)["plain"] == "decides"
+    kept.close()
+
+
+def test_a_set_that_comes_while_a_question_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer speaks of one state of the rules: the one in which it began."""
+    kept = Kept(tmp_path)
+    kept.install(rule_record(name="a"))
+    really_sets = RuleStore.sets
+
+    def sets(store: RuleStore) -> list[StoredSet]:
+        found = really_sets(store)
+        if store is not kept.keeper.store:
+            monkeypatch.undo()
+            kept.install(rule_record(name="b"), head=head("another"))
+        return found
+
+    monkeypatch.setattr(RuleStore, "sets", sets)
+    assert outcomes(ask(kept, question())) == {"a": "decides"}
+    assert outcomes(ask(kept, question())) == {"a": "decides", "b": "outranked"}
     kept.close()
 
 

@@ -81,6 +81,7 @@ def test_pages_are_asked_for_to_the_end() -> None:
     rule = {
         "number": 1, "set": "s", "signer": "", "is_own": True, "name": "r", "service": "",
         "mode": "active", "is_suspended": False, "document": "", "item": {},
+        "valid_from_s": None, "valid_until_s": None, "state": "in force",
     }  # fmt: skip
     cursors: list[str | None] = []
 
