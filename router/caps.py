@@ -406,7 +406,7 @@ ROOM = Room(
     "packetcloud.router",
     CAPS,
     {
-        "core:RouterCore.door_refusals": "its keys are reasons",
+        "door:Door.refusals": "its keys are reasons",
         "core:RouterCore.refused_attachments": "its keys are roles",
         "core:RouterCore._attachments": "one for each session: the hop caps neighbours",
         "custody_book:CustodyBook.refused": "its keys are reasons",

@@ -225,7 +225,7 @@ def test_what_finds_no_room_is_counted_where_it_is_missing() -> None:
         b.accept_all()
     assert not capture.lost_count
     wide = chunk(payload=bytes(size - 2000))
-    net.core.settings = replace(net.core.settings, max_payload_bytes=size)
+    net.core.configure(replace(net.core.settings, max_payload_bytes=size), net.now)
     for _ in range(3):
         assert a.chunk(wide) is None
         b.accept_all()
