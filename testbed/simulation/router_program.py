@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.flow_labels import KEY_BYTES
-from packetcloud.chunk.hop.api import HopConfig, Role
+from packetcloud.chunk.hop.api import Role
 from packetcloud.router.chunk_log import ChunkLog
 from packetcloud.router.chunk_record import Found
 from packetcloud.router.core import RouterCore
@@ -17,9 +17,7 @@ from packetcloud.router.shell import RouterShell
 from packetcloud.router.spool import Spool
 from packetcloud.testbed.simulation.disk import SimulatedFolder
 from packetcloud.testbed.simulation.disk_worker import SimulatedDiskWorker
-from packetcloud.testbed.simulation.machine import Machine
-from packetcloud.testbed.simulation.network import Network
-from packetcloud.testbed.simulation.program import Program, WriteLine
+from packetcloud.testbed.simulation.program import Program, Site
 
 ROUTER_PORT = 4700
 SPOOL_FOLDER = Path("/spool")
@@ -32,13 +30,10 @@ class RouterProgram(Program):
 
     def __init__(
         self,
-        machine: Machine,
-        network: Network,
-        config: HopConfig,
-        write: WriteLine,
+        site: Site,
         settings: RouterSettings,
     ) -> None:
-        super().__init__(machine, network, config, write)
+        super().__init__(site)
         self.settings = settings
         self.core: RouterCore | None = None
         self._spilled_before_count = 0

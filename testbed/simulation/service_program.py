@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
+from packetcloud.chunk.hop.api import HopReceiver, Role
 from packetcloud.chunk.names import SID
 from packetcloud.services.launch import ExecutionMode, LaunchSpec
 from packetcloud.services.runtime import ServiceRuntime
-from packetcloud.testbed.simulation.machine import Address, Machine
-from packetcloud.testbed.simulation.network import Network
-from packetcloud.testbed.simulation.program import Program, WriteLine, identity_of
+from packetcloud.testbed.simulation.machine import Address
+from packetcloud.testbed.simulation.program import Program, Site, identity_of
 from packetcloud.testbed.simulation.services import service_of
 
 
@@ -21,14 +20,11 @@ class ServiceProgram(Program):
 
     def __init__(
         self,
-        machine: Machine,
-        network: Network,
-        config: HopConfig,
-        write: WriteLine,
+        site: Site,
         router: Address,
         service: str,
     ) -> None:
-        super().__init__(machine, network, config, write)
+        super().__init__(site)
         self.identity = identity_of(service)
         self.runtime: ServiceRuntime | None = None
         self._router = router
