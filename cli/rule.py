@@ -18,6 +18,7 @@ from packetcloud.chunk.names import GUID, GUID_ZERO, SID
 from packetcloud.cli.explain import explain
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, NameType, PublicKeyType, TimeType
+from packetcloud.cli.rule_rehearsal import rehearse
 from packetcloud.cli.rule_router import install, list_rules, show, withdraw
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ def sign(
     help="A service that the router offers to everybody.",
 )
 @click.option("--at", "at_s", type=TimeType(), help="Ask as if it were then; default: now.")
+@click.option(
+    "--config", type=FILE, help="Ask as the router of this config would at the installation."
+)
 @pass_output
 @click.pass_context
 def check(
@@ -119,17 +123,26 @@ def check(
     own_keys: tuple[bytes, ...],
     open_services: tuple[SID, ...],
     at_s: float | None,
+    config: Path | None,
 ) -> None:
     """Check the document of rules in FILE, signed or not.
 
     With any of the options a signed one is also asked for its proof, as a router does that believes
-    these keys. Exit code 1 says that it, or an item of it, is refused.
+    these keys. With --config the answer is that of `rule install` at that router if it had no rules
+    yet: its signers, its services and its limits count, and no router is asked. Exit code 1 says
+    that the document, or an item of it, is refused.
     """
     from packetcloud.router.rules.errors import RulesRefusedError
     from packetcloud.router.rules.patterns import check_pattern
     from packetcloud.router.rules.proof import Trust
     from packetcloud.router.rules.trial import try_document
 
+    if config is not None:
+        if router is not None or own_keys or open_services:
+            raise click.UsageError(
+                "--config says what --router, --router-key and --open-service would: leave them out"
+            )
+        context.exit(rehearse(output, file, config, time.time() if at_s is None else at_s))
     is_proof_asked = router is not None or own_keys or open_services or at_s is not None
     trust = None
     if is_proof_asked:

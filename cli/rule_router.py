@@ -254,11 +254,12 @@ def _show(output: Output, answer: Installation | Refusal) -> ExitCode:
     from packetcloud.router.rules.schemas import Refusal
 
     if isinstance(answer, Refusal):
-        return _show_refusal(output, answer)
+        return show_refusal(output, answer)
     return _show_installation(output, answer)
 
 
-def _show_refusal(output: Output, refusal: Refusal) -> ExitCode:
+def show_refusal(output: Output, refusal: Refusal) -> ExitCode:
+    """Show why a document is refused as a whole."""
     facts: list[tuple[str, object]] = [
         ("refused", "the whole document"),
         ("reason", refusal.reason),
@@ -269,7 +270,18 @@ def _show_refusal(output: Output, refusal: Refusal) -> ExitCode:
 
 
 def _show_installation(output: Output, done: Installation) -> ExitCode:
-    facts: list[tuple[str, object]] = [
+    facts = installation_facts(done)
+    facts += [("version in force", done.version), ("took", f"{done.duration_s:.2f} s")]
+    if done.is_dry_run:
+        facts.insert(0, ("dry run", "nothing was changed"))
+    tables = [Table(("", ""), facts), *refused_tables(done)]
+    output.report(done.model_dump(), tables)
+    return ExitCode.NEGATIVE if done.refused else ExitCode.FINE
+
+
+def installation_facts(done: Installation) -> list[tuple[str, object]]:
+    """Return what became of a document, as rows."""
+    return [
         ("set", done.set),
         ("signer", done.signer),
         ("by the ISP", done.is_own),
@@ -277,21 +289,20 @@ def _show_installation(output: Output, done: Installation) -> ExitCode:
         ("unchanged", done.unchanged),
         ("withdrawn", done.withdrawn),
         ("refused", done.refused),
-        ("version in force", done.version),
-        ("took", f"{done.duration_s:.2f} s"),
     ]
-    if done.is_dry_run:
-        facts.insert(0, ("dry run", "nothing was changed"))
-    tables = [Table(("", ""), facts)]
+
+
+def refused_tables(done: Installation) -> list[Table]:
+    """Return the items that were refused, and how many for each reason if they are many."""
     refused = [one for one in done.items if one.result == "refused"]
-    if refused:
-        rows = [(one.item, one.name, one.reason, one.detail) for one in refused[:MAX_SHOWN_COUNT]]
-        tables.append(Table(("Item", "Name", "Refused", "Why"), rows))
-        if done.refused > len(rows):
-            counts = [(reason, count) for reason, count in sorted(done.reasons.items())]
-            tables.append(Table(("Refused in all", "Items"), counts))
-    output.report(done.model_dump(), tables)
-    return ExitCode.NEGATIVE if done.refused else ExitCode.FINE
+    if not refused:
+        return []
+    rows = [(one.item, one.name, one.reason, one.detail) for one in refused[:MAX_SHOWN_COUNT]]
+    tables = [Table(("Item", "Name", "Refused", "Why"), rows)]
+    if done.refused > len(rows):
+        counts = [(reason, count) for reason, count in sorted(done.reasons.items())]
+        tables.append(Table(("Refused in all", "Items"), counts))
+    return tables
 
 
 def _show_sets(output: Output, client: Any) -> None:

@@ -428,6 +428,7 @@ ROOM = Room(
         "rules.intake": "one for each item of one document, whose bytes are bounded",
         "rules.keeper:Keeper._versions": "those that the router may still load",
         "rules.policy_change:PolicyChange.told": "one for each set",
+        "rules.rehearsal": "items of a document that its author tries",
         "rules.reread": "one for each document that rules go back to",
         "rules.schemas:Installation.items": "at most `MAX_LISTED_COUNT`",
         "rules.schemas:Installation.reasons": "its keys are reasons",

@@ -60,6 +60,7 @@ How they are kept, by a process beside the router:
 - `policy_change`  what becomes of rules when it says something else
 - `reread`         rules of rows of the database
 - `keeper`         all of that: changes in, versions out
+- `rehearsal`      what a keeper without rules would say to a document
 - `catalogue`      answers questions about what is installed
 - `keeper_process` the keeper as a program
 - `keeper_link`    the router's end of it

@@ -81,16 +81,21 @@ class Uploads:
                 size += len(piece)
                 if size > self.max_bytes:
                     self.refused_count += 1
-                    raise RuleUploadError(
-                        413,
-                        f"over {self.max_bytes} bytes, [rules] max_document_bytes of this router; "
-                        "cut the set in several",
-                    )
+                    raise too_long(self.max_bytes)
                 held += piece
                 if len(held) >= WRITE_BYTES:
                     await asyncio.to_thread(_write_all, file, bytes(held))
                     held.clear()
             await asyncio.to_thread(_write_all, file, bytes(held))
+
+
+def too_long(max_bytes: int) -> RuleUploadError:
+    """Return the error for a document of more bytes than the router takes."""
+    return RuleUploadError(
+        413,
+        f"over {max_bytes} bytes, [rules] max_document_bytes of this router; cut the set in "
+        "several",
+    )
 
 
 async def _next_piece(pieces: AsyncIterator[bytes]) -> bytes | None:
