@@ -5,6 +5,7 @@
 - `answer` what the rules say about a flow, and what is left to ask of each chunk
 - `patterns` which payload patterns may be installed, and how all are found at once
 - `expression`, `expression_reader` expressions over bytes, the same for every engine
+- `scan_cost` what a pattern may cost a scan
 - `hyperscan_scanner`, `re2_scanner` the engines
 
 How rules are written, carried and proven:
@@ -54,6 +55,7 @@ How they are kept, by a process beside the router:
 - `intake`         the items of one document on their way into it, and what became of each
 - `installer`      one document: believed or not, its items, the files of the version
 - `pattern_book`   the patterns of all rules and their numbers in the scanner
+- `scanner_share`  how much of the scanner one signer may have
 - `table_files`    the files of a version: how they grow, how they are loaded
 - `evidence`       the signed documents behind the rules
 - `policy`         what the config says about rules

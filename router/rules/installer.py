@@ -118,8 +118,7 @@ class Installer:
         patterns = PatternBook(
             self._store,
             None if prover.is_own else document.signer_guid,
-            limits.max_patterns,
-            limits.max_signer_patterns,
+            limits,
         )
         intake = Intake(
             self._store,
@@ -142,7 +141,7 @@ class Installer:
             segment = self._tables.without(segment, crowded)
         if is_dry_run:
             if patterns.has_new:
-                compile_scanner(patterns.patterns)
+                compile_scanner(patterns.for_scanner())
             raise NothingInstalled
         outcome = self._outcome
         if found is None and not outcome.accepted:
@@ -150,7 +149,7 @@ class Installer:
         if outcome.accepted or outcome.withdrawn:
             grown = self._tables.grown(files, segment if segment.rules else None, intake.gone)
             if patterns.has_new:
-                grown += self._tables.write_scanner(patterns.patterns)
+                grown += self._tables.write_scanner(patterns.for_scanner())
             else:
                 grown += [one for one in files if one.kind == Kind.SCANNER]
             self._store.put_files(grown)

@@ -145,7 +145,7 @@ class Keeper:
 
         segment = self._tables.write_rules(rules(), book.number)
         files = [segment] if segment.rules else []
-        self.store.put_files(files + self._tables.write_scanner(book.patterns))
+        self.store.put_files(files + self._tables.write_scanner(book.for_scanner()))
         self.store.note_change(self._now_s(), what)
 
     def _state(self, in_force: int) -> Answer:

@@ -311,16 +311,21 @@ class RuleStore:
         """Return number and text of all patterns that have a place in the scanner."""
         return self.connection.execute("SELECT position, definition FROM patterns").fetchall()
 
-    def used_patterns(self, signer: bytes | None = None) -> set[int]:
-        """Return the numbers of those that rules have: any rules, or one signer's."""
-        query = "SELECT DISTINCT position FROM pattern_uses"
-        if signer is not None:
-            query += (
-                " JOIN rules USING (number) JOIN sets ON sets.id = rules.set_id"
-                " WHERE sets.signer = ?"
-            )
-        rows = self.connection.execute(query, () if signer is None else (signer,))
+    def used_patterns(self) -> set[int]:
+        """Return the numbers of those that rules have."""
+        rows = self.connection.execute("SELECT DISTINCT position FROM pattern_uses")
         return {position for (position,) in rows}
+
+    def third_party_patterns(self) -> dict[bytes, set[int]]:
+        """Return the numbers of those that rules of each third party have, by signer."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT sets.signer, position FROM pattern_uses JOIN rules USING (number)"
+            " JOIN sets ON sets.id = rules.set_id WHERE NOT sets.is_own"
+        )
+        found: dict[bytes, set[int]] = {}
+        for signer, position in rows:
+            found.setdefault(signer, set()).add(position)
+        return found
 
     def files(self) -> list[StoredFile]:
         rows = self.connection.execute("SELECT kind, name, rules FROM files ORDER BY position")
@@ -401,7 +406,10 @@ class RuleStore:
         self.connection.executemany("INSERT INTO rules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rules)
 
     def put_pattern(self, position: int, definition: str) -> None:
-        self.connection.execute("INSERT INTO patterns VALUES (?, ?)", (position, definition))
+        """Note a pattern, in the place of one that no rule has any more if there was one."""
+        self.connection.execute(
+            "INSERT OR REPLACE INTO patterns VALUES (?, ?)", (position, definition)
+        )
 
     def put_pattern_uses(self, uses: Iterable[tuple[int, int]]) -> None:
         """Note which rule has which pattern, both by number."""

@@ -85,13 +85,13 @@ class TableFiles:
         (less,) = self._merged([new], {*numbers})
         return less
 
-    def write_scanner(self, patterns: Sequence[Pattern]) -> list[StoredFile]:
-        """Compile the patterns; no file for none.
+    def write_scanner(self, patterns: Sequence[Pattern | None]) -> list[StoredFile]:
+        """Compile the patterns, each in its place; no file for none.
 
         Raises:
             PatternError: they cannot be compiled together.
         """
-        if not patterns:
+        if not any(patterns):
             return []
         path = self._new_path(Kind.SCANNER)
         _write_whole(path, Kind.SCANNER, compile_scanner(patterns).to_bytes())

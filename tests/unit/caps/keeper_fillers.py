@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,17 @@ from packetcloud.router.errors import RulesUnavailableError, RuleUploadError
 from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT, KeeperLink
+from packetcloud.router.rules.pattern_book import pattern_of as read_pattern
+from packetcloud.router.rules.patterns import demand_of
+from packetcloud.router.rules.scan_cost import TEXT_NS
+from packetcloud.router.rules.scanner_share import (
+    MAX_SIGNER_STARTS_COUNT,
+    MAX_SIGNER_WORDLESS_COUNT,
+    MAX_THIRD_PARTY_STARTS_COUNT,
+    MAX_THIRD_PARTY_WORDLESS_COUNT,
+    Good,
+    ScannerLoad,
+)
 from packetcloud.router.rules.uploads import MAX_UPLOADS_COUNT, Uploads
 from packetcloud.router.settings import RuleSettings
 from tests.unit.caps.filled import Filled, fills
@@ -131,6 +142,108 @@ def patterns() -> Filled:
 @fills("router", "payload patterns of one third party")
 def signer_patterns() -> Filled:
     return _of_patterns("max_signer_patterns", TENANT)
+
+
+@fills("router", "payload patterns of third parties")
+def third_party_patterns() -> Filled:
+    return _of_patterns("max_third_party_patterns", TENANT)
+
+
+def _of_share(
+    good: Good, cap: int, step: int, tenants: int, limits: dict[str, int],
+    pattern_of: Callable[[int], dict[str, Any]],
+) -> Filled:  # fmt: skip
+    """One pattern a document, of so many third parties in turn; the ISP goes on.
+
+    Args:
+        step: how much of the good each takes.
+    """
+    with _kept(**limits) as kept:
+        signers = [Identity(bytes(31) + bytes([0x60 + number])) for number in range(tenants)]
+
+        def install(number: int, signer: Identity | None = None) -> dict[str, Any]:
+            own = signer or signers[number % tenants]
+            record = rule_record(
+                name=f"r{number}", destination=own.guid.hex, patterns=pattern_of(number)
+            )
+            return kept.install(record, head=head(serial=number + 1), signer=own)
+
+        def used() -> int:
+            store = kept.keeper.store
+            by_number = dict(store.patterns())
+            return sum(
+                ScannerLoad(demand_of(read_pattern(by_number[one])) for one in numbers).with_more(
+                    good
+                )
+                for numbers in store.third_party_patterns().values()
+            )
+
+        count = cap // step
+        first = [install(number) for number in range(count)]
+        at_cap = used()
+        more = [install(number) for number in range(count, count + 3)]
+        beyond = used()
+        other = install(90, ISP)
+        for signer in signers:
+            kept.install(head=head(serial=99, replaces=True), signer=signer)
+        return Filled(
+            cap,
+            at_cap,
+            _refused(first, "too many patterns"),
+            beyond,
+            _refused(more, "too many patterns"),
+            other["outcome"]["accepted"] == 1,
+            used(),
+        )
+
+
+_MANY = {"max_signer_scan_ns": 10_000, "max_third_party_scan_ns": 10_000}
+
+
+def _wordless(number: int) -> dict[str, Any]:
+    return {"regex": f"[a-{chr(ord('c') + number % 20)}]x"}
+
+
+def _late(number: int) -> dict[str, Any]:
+    return {"regex": "word.*x", "from": number + 1}
+
+
+def _text(number: int) -> dict[str, Any]:
+    """Return texts that end alike, so that each costs as much as the first."""
+    return {"text": "abcdefgh"[number % 8 :] + "nopqrstu"}
+
+
+@fills("router", "patterns of third parties without fixed bytes")
+def third_party_wordless() -> Filled:
+    cap = MAX_THIRD_PARTY_WORDLESS_COUNT
+    return _of_share(Good.WORDLESS, cap, 1, 8, _MANY, _wordless)
+
+
+@fills("router", "patterns of one third party without fixed bytes")
+def signer_wordless() -> Filled:
+    return _of_share(Good.WORDLESS, MAX_SIGNER_WORDLESS_COUNT, 1, 1, _MANY, _wordless)
+
+
+@fills("router", "starts of patterns of third parties")
+def third_party_starts() -> Filled:
+    return _of_share(Good.STARTS, MAX_THIRD_PARTY_STARTS_COUNT, 1, 8, _MANY, _late)
+
+
+@fills("router", "starts of patterns of one third party")
+def signer_starts() -> Filled:
+    return _of_share(Good.STARTS, MAX_SIGNER_STARTS_COUNT, 1, 1, _MANY, _late)
+
+
+@fills("router", "cost of a scan for patterns of third parties")
+def third_party_scan() -> Filled:
+    limits = {"max_third_party_scan_ns": 4 * TEXT_NS}
+    return _of_share(Good.SCAN, 4 * TEXT_NS, TEXT_NS, 20, limits, _text)
+
+
+@fills("router", "cost of a scan for patterns of one third party")
+def signer_scan() -> Filled:
+    limits = {"max_signer_scan_ns": 4 * TEXT_NS}
+    return _of_share(Good.SCAN, 4 * TEXT_NS, TEXT_NS, 1, limits, _text)
 
 
 def _of_sets(cap: int, signer: Identity, others: Identity) -> Filled:

@@ -254,17 +254,17 @@ def test_patterns_of_rules_that_went_are_numbered_anew(
 ) -> None:
     """The places in the scanner come free again, and rules find their patterns afterwards."""
     monkeypatch.setattr("packetcloud.router.rules.pattern_book.FEW_DEAD_COUNT", 2)
-    for number in range(4):
+    for serial, words in enumerate((["one", "two", "three", "four"], ["four"]), 1):
         kept.install(
-            rule_record(name="a", patterns={"text": f"word{number}"}),
+            rule_record(name="a", patterns=[{"text": word} for word in words]),
             rule_record(name="b", patterns={"text": "stays"}, priority=-1),
-            head=head(serial=number + 1),
+            head=head(serial=serial),
         )
     assert len(kept.keeper.store.patterns()) == 5
     kept.load(kept.keeper.tidy(kept.version))
     assert len(kept.keeper.store.patterns()) == 2
-    assert kept.names_for(payload=b"word3") == {"a"}
-    assert kept.names_for(payload=b"word2 stays") == {"b"}
+    assert kept.names_for(payload=b"four") == {"a"}
+    assert kept.names_for(payload=b"three stays") == {"b"}
 
 
 def test_ended_rules_are_removed_in_time(kept: Kept) -> None:
