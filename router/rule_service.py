@@ -14,6 +14,7 @@ from typing import Any
 
 from packetcloud.router.config import RouterConfig
 from packetcloud.router.errors import (
+    AmbiguousRuleError,
     PatternError,
     RouterConfigError,
     RuleNotFoundError,
@@ -180,10 +181,12 @@ class RuleService:
         return RulePage(version=self._figures.version, **page)
 
     async def find_rule(self, set_name: str, name: str, signer: str | None) -> RuleDetail:
-        """Return one rule. Raises: RuleNotFoundError, RulesUnavailableError."""
+        """Return one rule. Raises: RuleNotFoundError, AmbiguousRuleError, RulesUnavailableError."""
         found = await self._ask("rule", set=set_name, name=name, signer=signer)
         if "missing" in found:
             raise RuleNotFoundError(found["missing"])
+        if "several" in found:
+            raise AmbiguousRuleError(found["several"])
         self._complete([found["rule"]])
         return RuleDetail(**found)
 

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from packetcloud.router.errors import (
+    AmbiguousRuleError,
     RuleNotFoundError,
     RulesUnavailableError,
     RuleUploadError,
@@ -110,7 +111,7 @@ def add_rule_paths(app: FastAPI, access: Callable[[], RuleAccess]) -> None:
         """List the sets, and say how much is in force."""
         return await access().list_sets(cursor, limit)
 
-    @app.get("/v1/rules/rule", responses={404: {"model": Refusal}, 503: {"model": Refusal}})
+    @app.get("/v1/rules/rule", responses={status: {"model": Refusal} for status in (404, 409, 503)})
     async def rule(
         set: Annotated[str, Query(max_length=128)],
         name: Annotated[str, Query(max_length=128)],
@@ -146,4 +147,5 @@ def _add_errors(app: FastAPI) -> None:
     app.exception_handler(DocumentRefusedError)(refused)
     app.exception_handler(RulesUnavailableError)(answering(lambda _: 503, "unavailable"))
     app.exception_handler(RuleNotFoundError)(answering(lambda _: 404, "not found"))
+    app.exception_handler(AmbiguousRuleError)(answering(lambda _: 409, "ambiguous"))
     app.exception_handler(RuleUploadError)(answering(lambda error: error.status, "upload"))

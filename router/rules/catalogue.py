@@ -94,7 +94,7 @@ class Catalogue:
             return {"missing": f"no rule {name!r} in a set {set_name!r}; list them: /v1/rules"}
         if len(found) > 1:
             signers = ", ".join(its_set.signer.hex() for its_set, _ in found)
-            return {"missing": f"several signers have such a rule; say which: {signers}"}
+            return {"several": f"several signers have such a rule; say which: {signers}"}
         ((its_set, row),) = found
         document = self._store.document(row.document)
         return {

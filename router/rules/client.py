@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from packetcloud.router.errors import (
+    AmbiguousRuleError,
     RouterUnreachableError,
     RuleNotFoundError,
     RulesUnavailableError,
@@ -30,6 +31,7 @@ INSTALL_LIMIT_S = 900.0
 _PIECE_BYTES = 1 << 18
 _PAGE_COUNT = 100
 _NOT_FOUND = 404
+_CONFLICT = 409
 _REFUSED = 422
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -126,7 +128,7 @@ class RuleClient:
                 return page, found
 
     def rule(self, set_name: str, name: str, signer: str | None) -> RuleDetail:
-        """Return one rule. Raises: RuleNotFoundError."""
+        """Return one rule. Raises: RuleNotFoundError, AmbiguousRuleError."""
         named = {"set": set_name, "name": name} | ({"signer": signer} if signer else {})
         return self._checked(self._request("GET", "/v1/rules/rule", params=named), RuleDetail)
 
@@ -145,6 +147,8 @@ class RuleClient:
         detail = self._read(response, Refusal).detail
         if response.status_code == _NOT_FOUND:
             raise RuleNotFoundError(detail)
+        if response.status_code == _CONFLICT:
+            raise AmbiguousRuleError(detail)
         raise RulesUnavailableError(detail)
 
     def _read(self, response: httpx.Response, kind: type[Answer]) -> Answer:

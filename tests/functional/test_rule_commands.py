@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,5 +95,50 @@ def test_withdrawals_at_the_same_time(tmp_path: Path, monkeypatch: pytest.Monkey
         assert others == [2, 3]
         assert isp.router.rules.figures().active == 2
         await net.close()
+
+    run(test)
+
+
+def test_chunks_that_a_rule_in_shadow_mode_would_meet_are_captured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before it is made active one sees for which. Its set and name may have slashes, and where
+    two signers have such a rule one says whose."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        isp, another = (create_identity_file(tmp_path / f"{name}.key") for name in "ab")
+        service = Identity.generate()
+        keys = ", ".join(f'"{key.public_key.hex()}"' for key in (isp, another))
+        router = net.router(f'[rules]\npath = "rules"\nisp_keys = [{keys}]\n')
+        address = format_address(router.management.address)
+        a, b = await net.host(router), await net.host(router)
+        await net.until(lambda: router.rules.figures().is_keeper_up)
+        rule = {"name": "b/c", "service": service.sid.hex, "mode": "shadow", "patterns": {}}
+        for key, text in ((isp, "good"), (another, "evil")):
+            rule |= {"patterns": {"text": text}}
+            body = Head("web/a", 1, None, valid_until_s=4e9).to_bytes() + line_of(rule)
+            file = tmp_path / text
+            file.write_bytes(signed(body, key))
+            arguments = ["rule", "install", str(file), "--url", address]
+            assert await in_thread(lambda words=arguments: main(words)) == 0  # type: ignore[misc]
+
+        path = tmp_path / "seen.pcapng"
+        words = ["chunk", "capture", "--url", address, "--rule", "web/a/b/c", "-o", str(path)]
+        capsys.readouterr()
+        assert await in_thread(lambda: main(words)) == 2
+        assert isp.guid.hex in capsys.readouterr().err
+        mine = [*words, "--signer", isp.guid.hex, "--point", "taken", "--count", "1"]
+        capture = in_thread(lambda: main(mine))
+        await net.until(lambda: router.core.tap.is_on)
+        a.send(b.guid, b"evil")
+        a.send(b.guid, b"good")
+        await net.until(lambda: len(b.received) == 2)
+        assert await capture == 0
+        await net.close()
+        capsys.readouterr()
+        assert main(["chunk", "decode", str(path), "--format", "json"]) == 0
+        (sighting,) = json.loads(capsys.readouterr().out)["datagrams"]
+        assert sighting["comment"] == f"taken; from=host {a.guid}; shadow-rules=1"
 
     run(test)

@@ -11,6 +11,7 @@ import pytest
 
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.router.errors import (
+    AmbiguousRuleError,
     RouterUnreachableError,
     RuleNotFoundError,
     RulesUnavailableError,
@@ -33,6 +34,7 @@ def _refusal(status: int, reason: str = "word") -> Answer:
     ("answer", "error", "words"),
     [
         (_refusal(404), RuleNotFoundError, "because"),
+        (_refusal(409), AmbiguousRuleError, "because"),
         (_refusal(503), RulesUnavailableError, "because"),
         (_refusal(429), RulesUnavailableError, "because"),
         (lambda _: httpx.Response(200, text="hello"), RouterUnreachableError, "not as a router"),
