@@ -53,6 +53,7 @@ How they are kept, by a process beside the router:
 
 - `store`          the database: sets and serials, rules, versions
 - `intake`         the items of one document on their way into it, and what became of each
+- `rule_writer`    writes rules while others are read
 - `installer`      one document: believed or not, its items, the files of the version
 - `pattern_book`   the patterns of all rules and their numbers in the scanner
 - `scanner_share`  how much of the scanner one signer may have

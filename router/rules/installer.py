@@ -5,9 +5,9 @@ Source: docs/decisions/0012; docs/reference/rules.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
 from packetcloud.router.rules.errors import RulesRefusedError
@@ -15,7 +15,6 @@ from packetcloud.router.rules.evidence import Evidence
 from packetcloud.router.rules.intake import (
     MAX_LISTED_COUNT,
     Intake,
-    LineItem,
     Outcome,
     Room,
 )
@@ -25,7 +24,8 @@ from packetcloud.router.rules.policy import RulePolicy
 from packetcloud.router.rules.proof import Prover, refusal_of_head, refusal_of_serial
 from packetcloud.router.rules.refusals import KeeperRefusal, Refused
 from packetcloud.router.rules.reread import Rereader
-from packetcloud.router.rules.rule import Pattern, Rule
+from packetcloud.router.rules.rule import Pattern
+from packetcloud.router.rules.rule_writer import RuleWriter
 from packetcloud.router.rules.signed import SignedDocument, open_signed
 from packetcloud.router.rules.store import RuleStore, StoredRule, StoredSet
 from packetcloud.router.rules.table_files import Kind, TableFiles
@@ -46,17 +46,23 @@ class NothingInstalled(Exception):  # noqa: N818  # it undoes a change, and is n
 
 
 class Installer:
-    """Installs one document within a change of the store."""
+    """Installs one document within a change of the store.
+
+    Args:
+        before: a reader of the same store, which does not see the change.
+    """
 
     def __init__(
         self,
         store: RuleStore,
+        before: RuleStore,
         tables: TableFiles,
         evidence: Evidence,
         policy: RulePolicy,
         now_s: float,
     ) -> None:
         self._store = store
+        self._before = before
         self._tables = tables
         self._evidence = evidence
         self._policy = policy
@@ -88,8 +94,7 @@ class Installer:
             PatternError: its patterns cannot be looked for together with those in force.
             NothingInstalled: undo the change.
         """
-        tap = LineTap(stream)
-        document = open_signed(cast(BinaryIO, tap))
+        document = open_signed(stream)
         trust = self._policy.trust(document.signer)
         prover = Prover(document.signer, document.grants, trust, self._now_s)
         found = self._store.find_set(document.signer_guid, document.head.set_name)
@@ -120,20 +125,23 @@ class Installer:
             None if prover.is_own else document.signer_guid,
             limits,
         )
-        intake = Intake(
-            self._store,
-            its_set,
-            document_id,
-            Room(self._store, self._policy, its_set.signer, its_set.is_own),
-            patterns,
-            self._outcome,
-            self._says_the_same(document),
-            prover.refusal,
-        )
         most = limits.max_patterns if prover.is_own else limits.max_signer_patterns
-        items = _with_lines(document, tap, checker(most))
-        new = intake.take(items, replaces=document.head.replaces)
-        segment = self._tables.write_rules(new, patterns.number)
+        items = document.line_items(checker(most))
+        with RuleWriter() as writer:
+            intake = Intake(
+                self._store,
+                its_set,
+                document_id,
+                Room(self._store, self._policy, its_set.signer, its_set.is_own),
+                patterns,
+                self._outcome,
+                self._says_the_same(document),
+                prover.refusal,
+                self._before,
+                writer,
+            )
+            new = intake.take(items, replaces=document.head.replaces)
+            segment = self._tables.write_rules(new, patterns.number)
         files = self._store.files()
         crowded = self._tables.crowded(files, segment, intake.gone) if segment.rules else []
         if crowded:
@@ -196,26 +204,6 @@ class Installer:
         return lambda row: reader.defaults(row.document) == defaults
 
 
-class LineTap:
-    """A stream that remembers the line that was read last.
-
-    Args:
-        stream: one that can seek.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.last = b""
-        self.read = stream.read
-        self.seek = stream.seek
-        self.tell = stream.tell
-        self._readline = stream.readline
-
-    def readline(self, size: int = -1) -> bytes:
-        """Read a line, or `size` bytes of it."""
-        self.last = line = self._readline(size)
-        return line
-
-
 def checker(limit: int) -> Callable[[Pattern], str | None]:
     """Return a check of patterns that does each once, and not endlessly many.
 
@@ -232,13 +220,6 @@ def checker(limit: int) -> Callable[[Pattern], str | None]:
         return known[pattern]
 
     return check
-
-
-def _with_lines(
-    document: SignedDocument, tap: LineTap, check: Callable[[Pattern], str | None]
-) -> Iterator[LineItem]:
-    for item in document.items(check):
-        yield tap.last.decode().rstrip() if isinstance(item, Rule) else "", item
 
 
 def _refuse(reason: KeeperRefusal, text: str) -> None:

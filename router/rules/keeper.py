@@ -45,6 +45,7 @@ class Keeper:
 
     def __init__(self, folder: Path, now_s: Callable[[], float]) -> None:
         self.store = RuleStore.open(folder)
+        self._before = RuleStore.open(folder, is_reader=True)
         self._folder = folder
         self._now_s = now_s
         self._tables = TableFiles(folder, self.store.secret, self.store.take_file_number)
@@ -83,7 +84,9 @@ class Keeper:
     def install(self, path: Path, *, is_dry_run: bool, in_force: int) -> Answer:
         """Take a document: every item by itself, or none of them, with the reason."""
         assert self._policy is not None, "opened before"
-        installer = Installer(self.store, self._tables, self._evidence, self._policy, self._now_s())
+        installer = Installer(
+            self.store, self._before, self._tables, self._evidence, self._policy, self._now_s()
+        )
         try:
             with path.open("rb") as stream, self.store.change():
                 installer.install(stream, path, is_dry_run=is_dry_run)

@@ -47,10 +47,10 @@ def rules_of_files(paths: Sequence[Path], own_keys: Collection[bytes]) -> list[I
                 is_own = not own_keys or document.signer in own_keys
                 items = document.items(check_pattern)
             else:
-                body = open_written(stream)
-                head = head_of_line(next(lines_of(body), b""))
+                lines = lines_of(open_written(stream))
+                head = head_of_line(next(lines, b""))
                 signer, is_own = UNSIGNED, True
-                items = read_items(lines_of(body), head, check_pattern)
+                items = read_items(lines, head, check_pattern)
             rules = sets.setdefault((signer, head.set_name), {})
             before = dict(rules)
             if head.replaces:

@@ -80,8 +80,9 @@ def try_document(
     """
     if trust is None and not is_signed(stream):
         body = open_written(stream)
-        trial = Trial(head_of_line(next(lines_of(body), b"")))
-        items = read_items(lines_of(body), trial.head, check_pattern)
+        lines = lines_of(body)
+        trial = Trial(head_of_line(next(lines, b"")))
+        items = read_items(lines, trial.head, check_pattern)
     else:
         document = open_signed(stream)
         trial = Trial(document.head, document.signer)
