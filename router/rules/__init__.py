@@ -65,6 +65,7 @@ How they are kept, by a process beside the router:
 - `keeper`         all of that: changes in, versions out
 - `rehearsal`      what a keeper without rules would say to a document
 - `catalogue`      answers questions about what is installed
+- `memory`         gives memory back after a large change
 - `keeper_process` the keeper as a program
 - `keeper_link`    the router's end of it
 

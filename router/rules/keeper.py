@@ -18,6 +18,7 @@ from packetcloud.router.errors import PatternError, SegmentError
 from packetcloud.router.rules.errors import RuleDocumentError, RulesRefusedError
 from packetcloud.router.rules.evidence import Evidence
 from packetcloud.router.rules.installer import Installer, NothingInstalled
+from packetcloud.router.rules.memory import give_memory_back
 from packetcloud.router.rules.pattern_book import PatternBook
 from packetcloud.router.rules.policy import RulePolicy
 from packetcloud.router.rules.policy_change import PolicyChange
@@ -123,6 +124,14 @@ class Keeper:
                 self._make_anew("patterns")
         self._evidence.keep_only(self.store.digests())
         return self._state(in_force)
+
+    def rest(self) -> None:
+        """Do what nobody waits for, after a large change: its memory first, then its log."""
+        if self.store.is_log_long():
+            self.store.shrink()
+            self._before.shrink()
+            give_memory_back()
+            self.store.checkpoint()
 
     def _make_anew(self, what: str) -> None:
         """Write all files from the store. O(rules): some 10 s for a million."""

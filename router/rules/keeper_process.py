@@ -177,7 +177,7 @@ class KeeperProgram:
 
     def rest(self) -> None:
         """Do what nobody waits for."""
-        self._keeper.store.checkpoint()
+        self._keeper.rest()
 
     def ask(self, message: Message) -> Message:
         """Answer a question."""

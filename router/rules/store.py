@@ -181,15 +181,22 @@ class RuleStore:
     def close(self) -> None:
         self.connection.close()
 
+    def is_log_long(self) -> bool:
+        """Tell whether so much was changed that a checkpoint is worth it."""
+        log = self._path.with_name(self._path.name + "-wal")
+        return log.exists() and log.stat().st_size > MAX_LOG_BYTES
+
     def checkpoint(self) -> None:
-        """Move what changed from the log of changes into the database, once it is worth it.
+        """Move what changed from the log of changes into the database.
 
         What was committed lasts without. After the change of a million rules this takes seconds,
         for which nobody who waits for an answer should wait; so it is asked for apart.
         """
-        log = self._path.with_name(self._path.name + "-wal")
-        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def shrink(self) -> None:
+        """Free what is kept of the database in memory."""
+        self.connection.execute("PRAGMA shrink_memory")
 
     @contextmanager
     def change(self) -> Iterator[None]:

@@ -569,14 +569,21 @@ def test_a_small_change_loads_little(kept: Kept) -> None:
 def test_the_log_of_changes_does_not_grow_for_ever(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is emptied when it is long, and what was committed lasts before and after."""
+    """It is emptied when it is long, after memory was given back, and what was committed lasts
+    before and after; while it is short nothing is done."""
     log = kept.folder / "rules.sqlite-wal"
+    given_back: list[int] = []
+    monkeypatch.setattr(
+        "packetcloud.router.rules.keeper.give_memory_back",
+        lambda: given_back.append(log.stat().st_size),
+    )
     kept.install(rule_record(name="a"))
-    kept.keeper.store.checkpoint()
-    assert log.stat().st_size > 0
+    kept.keeper.rest()
+    assert log.stat().st_size > 0 and not given_back
     monkeypatch.setattr("packetcloud.router.rules.store.MAX_LOG_BYTES", 1)
-    kept.keeper.store.checkpoint()
+    kept.keeper.rest()
     assert log.stat().st_size == 0
+    assert len(given_back) == 1 and given_back[0] > 0
     kept.install(rule_record(name="b", priority=1), head=head(serial=2))
     kept.close()
     kept.open()
