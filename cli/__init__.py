@@ -2,6 +2,7 @@
 
 - `main`       the root group, its table of nouns, and how errors become exit codes
 - `output`     tables, JSON, notes and progress bars; the exit codes
+- `out_files`  files that commands write
 - `params`     types of values on the command line, and options as a group
 - `bars`       progress bars of files on their way
 - `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules`

@@ -16,6 +16,7 @@ import click
 
 from packetcloud.chunk.names import GUID, GUID_ZERO, SID
 from packetcloud.cli.explain import explain
+from packetcloud.cli.out_files import refuse_to_overwrite, replacing
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, NameType, PublicKeyType, TimeType
 from packetcloud.cli.rule_rehearsal import rehearse
@@ -71,24 +72,20 @@ def sign(
     from packetcloud.router.rules.trial import try_document
     from packetcloud.router.rules.written import is_signed, open_written
 
+    refuse_to_overwrite(out, file, key_file, *grant_files)
     identity = load_identity_file(key_file)
     grants = [_read_grant(path) for path in grant_files]
-    with file.open("rb") as stream:
+    with _naming(file), file.open("rb") as stream:
         if is_signed(stream):
-            raise RuleDocumentError(f"{file}: signed already; sign what it was made of")
+            raise RuleDocumentError("signed already; sign what it was made of")
         with _bar(output, file, stream) as tell:
             trial = try_document(stream, check_pattern, time.time(), tell=tell)
         if trial.refused_count:
             _show(output, file, trial)
             context.exit(ExitCode.NEGATIVE)
         stream.seek(0)
-        temporary = out.with_name(f".{out.name}.new")
-        try:
-            with temporary.open("wb") as target:
-                sign_document(open_written(stream), identity, grants, target)
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(out) as target:
+            sign_document(open_written(stream), identity, grants, target)
     output.record(_facts(out, trial) | {"signer": identity.guid.hex, "grants": len(grants)})
 
 
@@ -153,7 +150,7 @@ def check(
         )
     now_s = time.time() if at_s is None else at_s
     try:
-        with file.open("rb") as stream, _bar(output, file, stream) as tell:
+        with _naming(file), file.open("rb") as stream, _bar(output, file, stream) as tell:
             trial = try_document(
                 stream,
                 check_pattern,
@@ -216,6 +213,7 @@ def grant(
 
     if any_service == bool(services):
         raise click.UsageError("one of --service and --any-service is needed, and not both.")
+    refuse_to_overwrite(out, key_file)
     identity = load_identity_file(key_file)
     made = issue_grant(
         identity,
@@ -236,6 +234,17 @@ def grant(
         for key, value in facts.items()
     ]
     output.report(facts, [Table(("", ""), rows)])
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Let errors about a document say which it is."""
+    from packetcloud.router.rules.errors import RuleDocumentError
+
+    try:
+        yield
+    except RuleDocumentError as error:
+        raise RuleDocumentError(f"{file}: {error}") from None
 
 
 def _read_grant(path: Path) -> Grant:

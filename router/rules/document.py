@@ -210,6 +210,18 @@ def read_line_items(
             yield text, _item_error(number, record, "", str(error))
 
 
+def repeats_refused(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items, an error for each whose name stands further up: a router refuses it."""
+    names: set[str] = set()
+    for number, item in enumerate(items, 1):
+        if item.name and item.name in names and not isinstance(item, ItemError):
+            text = f'item {number} "{item.name}": an item of that name stands further up'
+            yield ItemError(number, item.name, "", text)
+            continue
+        names.add(item.name)
+        yield item
+
+
 def lines_of(stream: BinaryIO, seen: Callable[[bytes], object] = lambda _: None) -> Iterator[bytes]:
     """Yield the lines of a stream, each with its end; of one that is too long only the beginning.
 
@@ -263,6 +275,8 @@ def _text_and_record(line: bytes) -> tuple[str, object]:
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"over {MAX_LINE_BYTES} bytes in a line")
     text = _utf8(line.rstrip())
+    if not text:
+        raise ValueError("an empty line")
     try:
         record, end = _decode_quickly(text)
     except (ValueError, RecursionError):

@@ -17,6 +17,7 @@ from packetcloud.router.rules.document import (
     head_of_line,
     lines_of,
     read_items,
+    repeats_refused,
 )
 from packetcloud.router.rules.errors import RulesRefusedError
 from packetcloud.router.rules.fields import CheckPattern
@@ -95,7 +96,7 @@ def try_document(
                 raise RulesRefusedError(refused)
             trial.is_own = document.signer in trust.own_keys
             items = _proven(document, items, trust, now_s)
-    for number, item in enumerate(items, 1):
+    for number, item in enumerate(repeats_refused(items), 1):
         trial.count(item)
         if not number % _TELL_EACH_COUNT:
             tell(number)
