@@ -14,7 +14,12 @@ from packetcloud.router.flow import MAX_VISIT_COUNT
 from packetcloud.router.late_rules import MAX_KINDS_COUNT, MAX_LONG_CONTESTS_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
-from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
+from packetcloud.router.rules.crowding import (
+    MAX_RULES_PER_KEY_COUNT,
+    MAX_SIGNER_RULES_PER_KEY_COUNT,
+    MAX_THIRD_PARTY_RULES_PER_KEY_COUNT,
+    MAX_UNNAMED_COUNT,
+)
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT
 from packetcloud.router.rules.number_counts import MAX_PAGES_COUNT
@@ -432,6 +437,22 @@ CAPS = (
         MAX_RULES_PER_KEY_COUNT,
         "rules",
         "a flow asks about each of them: 2 ms",
+        "refused `crowded`",
+        f'{_ITEMS}{{reason="crowded"}}',
+    ),
+    Cap(
+        "rules of third parties that name the same",
+        MAX_THIRD_PARTY_RULES_PER_KEY_COUNT,
+        "rules",
+        "half of all, so that the ISP always finds places",
+        "refused `crowded`",
+        f'{_ITEMS}{{reason="crowded"}}',
+    ),
+    Cap(
+        "rules of one third party that name the same",
+        MAX_SIGNER_RULES_PER_KEY_COUNT,
+        "rules",
+        "half of what third parties have",
         "refused `crowded`",
         f'{_ITEMS}{{reason="crowded"}}',
     ),

@@ -5,11 +5,11 @@ Source: docs/decisions/0012; docs/reference/rules.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
 from packetcloud.router.rules.errors import RulesRefusedError
 from packetcloud.router.rules.evidence import Evidence
 from packetcloud.router.rules.intake import (
@@ -27,7 +27,7 @@ from packetcloud.router.rules.reread import Rereader
 from packetcloud.router.rules.rule import Pattern
 from packetcloud.router.rules.rule_writer import RuleWriter
 from packetcloud.router.rules.signed import SignedDocument, open_signed
-from packetcloud.router.rules.store import RuleStore, StoredRule, StoredSet
+from packetcloud.router.rules.store import RuleStore, StoredFile, StoredRule, StoredSet
 from packetcloud.router.rules.table_files import Kind, TableFiles
 
 MAX_SETS_COUNT = 65_536
@@ -35,10 +35,6 @@ MAX_SETS_COUNT = 65_536
 MAX_SIGNER_SETS_COUNT = 1024
 """Of one third party."""
 MAX_THIRD_PARTY_SETS_COUNT = MAX_SETS_COUNT // 2
-_CROWDED = (
-    f"over {MAX_RULES_PER_KEY_COUNT} rules would name the same, or over {MAX_UNNAMED_COUNT} "
-    "nothing; one rule may have many names and many patterns"
-)
 
 
 class NothingInstalled(Exception):  # noqa: N818  # it undoes a change, and is no error
@@ -120,11 +116,8 @@ class Installer:
             prover.is_own, document_id,
         )  # fmt: skip
         limits = self._policy.settings
-        patterns = PatternBook(
-            self._store,
-            None if prover.is_own else document.signer_guid,
-            limits,
-        )
+        third_party = None if prover.is_own else document.signer_guid
+        patterns = PatternBook(self._store, third_party, limits)
         most = limits.max_patterns if prover.is_own else limits.max_signer_patterns
         items = document.line_items(checker(most))
         with RuleWriter() as writer:
@@ -143,10 +136,7 @@ class Installer:
             new = intake.take(items, replaces=document.head.replaces)
             segment = self._tables.write_rules(new, patterns.number)
         files = self._store.files()
-        crowded = self._tables.crowded(files, segment, intake.gone) if segment.rules else []
-        if crowded:
-            intake.refuse(crowded, KeeperRefusal.CROWDED, _CROWDED)
-            segment = self._tables.without(segment, crowded)
+        segment = self._without_crowding(segment, files, intake, its_set)
         if is_dry_run:
             if patterns.has_new:
                 compile_scanner(patterns.for_scanner())
@@ -171,6 +161,23 @@ class Installer:
                 refused=outcome.refused,
             )
         self._evidence.keep(path, document.digest)
+
+    def _without_crowding(
+        self, segment: StoredFile, files: Sequence[StoredFile], intake: Intake, its_set: StoredSet
+    ) -> StoredFile:
+        """Take back the rules whose key has too many, and return the segment without them."""
+        if not segment.rules:
+            return segment
+        held = None if its_set.is_own else partial(self._store.held, signer=its_set.signer)
+        crowded = self._tables.crowded(files, segment, intake.gone, held)
+        if not crowded:
+            return segment
+        by_problem: dict[str, list[int]] = {}
+        for number, problem in crowded.items():
+            by_problem.setdefault(problem, []).append(number)
+        for problem, numbers in by_problem.items():
+            intake.refuse(numbers, KeeperRefusal.CROWDED, problem)
+        return self._tables.without(segment, crowded)
 
     def _refuse_too_much(
         self, document: SignedDocument, is_own: bool, found: StoredSet | None

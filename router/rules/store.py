@@ -106,6 +106,13 @@ class StoredRule(NamedTuple):
     """What its author wrote, as JSON."""
 
 
+class Held(NamedTuple):
+    """How many of some rules are of the third party that brings more, and of all of them."""
+
+    of_signer: int
+    of_third_parties: int
+
+
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
     """A document that rules or sets go back to; the file itself lies in the folder."""
@@ -295,6 +302,21 @@ class RuleStore:
         """Return how many rules there were that are there no more. O(sets)."""
         (there,) = self.connection.execute("SELECT SUM(rules) FROM sets").fetchone()
         return self.next_number - 1 - (there or 0)
+
+    def held(self, numbers: Sequence[int], signer: bytes) -> Held:
+        """Return how many of some rules are of one third party, and of all of them."""
+        of_signer = of_all = 0
+        for start in range(0, len(numbers), _NAMES_AT_ONCE):
+            some = numbers[start : start + _NAMES_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            own, third = self.connection.execute(
+                "SELECT SUM(sets.signer = ?), COUNT(*) FROM rules JOIN sets ON sets.id = set_id"
+                f" WHERE NOT is_own AND number IN ({marks})",
+                (signer, *some),
+            ).fetchone()
+            of_signer += own or 0
+            of_all += third
+        return Held(of_signer, of_all)
 
     def rules_of(self, set_id: int) -> Iterator[StoredRule]:
         rows = self.connection.execute(f"SELECT {_RULE} FROM rules WHERE set_id = ?", (set_id,))

@@ -25,7 +25,7 @@ from packetcloud.router.rules.patterns import compile_scanner, load_scanner
 from packetcloud.router.rules.rule import InstalledRule, Pattern
 from packetcloud.router.rules.segment import Segment, load_segment, open_segment
 from packetcloud.router.rules.segment_writer import merge_segments, write_segment
-from packetcloud.router.rules.store import StoredFile
+from packetcloud.router.rules.store import Held, StoredFile
 from packetcloud.router.rules.table import Table
 
 FOLDER = "tables"
@@ -115,8 +115,12 @@ class TableFiles:
         return segments + self._write_withdrawn(withdrawn)
 
     def crowded(
-        self, files: Sequence[StoredFile], new: StoredFile, gone: Iterable[int]
-    ) -> list[int]:
+        self,
+        files: Sequence[StoredFile],
+        new: StoredFile,
+        gone: Iterable[int],
+        held: Callable[[Sequence[int]], Held] | None,
+    ) -> dict[int, str]:
         """Return the numbers of the new rules whose key too many have then; see `crowding`."""
         withdrawn = {*gone}
         opened: list[Segment] = []
@@ -127,7 +131,7 @@ class TableFiles:
                 elif one.kind == Kind.WITHDRAWN:
                     withdrawn |= load_withdrawn(self._folder / one.name)
             opened.append(open_segment(self._folder / new.name))
-            return crowded(opened[-1], opened[:-1], withdrawn)
+            return crowded(opened[-1], opened[:-1], withdrawn, held)
         finally:
             for segment in opened:
                 segment.close()

@@ -12,7 +12,12 @@ from typing import Any
 
 from packetcloud.chunk.identity import Identity
 from packetcloud.router.errors import RulesUnavailableError, RuleUploadError
-from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
+from packetcloud.router.rules.crowding import (
+    MAX_RULES_PER_KEY_COUNT,
+    MAX_SIGNER_RULES_PER_KEY_COUNT,
+    MAX_THIRD_PARTY_RULES_PER_KEY_COUNT,
+    MAX_UNNAMED_COUNT,
+)
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT, KeeperLink
 from packetcloud.router.rules.pattern_book import pattern_of as read_pattern
@@ -30,7 +35,7 @@ from packetcloud.router.rules.uploads import MAX_UPLOADS_COUNT, Uploads
 from packetcloud.router.settings import RuleSettings
 from tests.unit.caps.filled import Filled, fills
 from tests.unit.router.rules.keeping import POLICY, Kept, head
-from tests.unit.router.rules.rule_documents import ISP, TENANT, grant, rule_record
+from tests.unit.router.rules.rule_documents import ISP, STRANGER, TENANT, grant, rule_record
 
 FEW = 6
 OTHER = Identity(bytes(31) + b"\x55")
@@ -313,8 +318,40 @@ def _of_one_key(cap: int, signer: Identity, **named: Any) -> Filled:
 
 @fills("router", "rules that name the same")
 def rules_of_one_key() -> Filled:
-    """A third party's, of the destination that it owns."""
-    return _of_one_key(MAX_RULES_PER_KEY_COUNT, TENANT)
+    return _of_one_key(MAX_RULES_PER_KEY_COUNT, ISP)
+
+
+@fills("router", "rules of one third party that name the same")
+def signer_rules_of_one_key() -> Filled:
+    """Of a destination that was granted to it."""
+    return _of_one_key(MAX_SIGNER_RULES_PER_KEY_COUNT, TENANT)
+
+
+@fills("router", "rules of third parties that name the same")
+def third_party_rules_of_one_key() -> Filled:
+    """Two have all that they may, a third one comes; the ISP goes on."""
+    cap, each = MAX_THIRD_PARTY_RULES_PER_KEY_COUNT, MAX_SIGNER_RULES_PER_KEY_COUNT
+    with _kept() as kept:
+
+        def install(name: str, count: int, signer: Identity, serial: int = 1) -> int:
+            records = [rule_record(name=f"r{one}") for one in range(count)]
+            more = {"serial": serial, "replaces": not count}
+            grants = [grant(to=signer)]
+            answer = kept.install(*records, head=head(name, **more), signer=signer, grants=grants)
+            accepted: int = answer["outcome"]["accepted"]
+            return accepted
+
+        def count() -> int:
+            return kept.keeper.store.totals().third_party
+
+        taken = [install("full", each, one) for one in (TENANT, OTHER)]
+        at_cap = count()
+        more = install("more", 2, STRANGER)
+        beyond = count()
+        other = install("own", 2, ISP) == 2
+        for one in (TENANT, OTHER):
+            install("full", 0, one, 9)
+        return Filled(cap, at_cap, cap - sum(taken), beyond, 2 - more, other, count())
 
 
 @fills("router", "rules that name nothing")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from packetcloud.chunk.identity import Identity
 from packetcloud.router.rules import table_files
 from packetcloud.router.rules.api import MAX_PAGE_COUNT
 from packetcloud.router.rules.catalogue import Catalogue
@@ -487,6 +488,39 @@ def test_rules_that_crowd_one_key_are_refused(kept: Kept, monkeypatch: pytest.Mo
         {"withdraw": "r0"}, rule_record(name="r4", priority=4), head=head(serial=3)
     )
     assert answer["outcome"]["accepted"] == 1 and kept.names_for() == {"r4"}
+
+
+def test_third_parties_leave_the_isp_places_of_a_key(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rules they have about a name, the ISP's about it are taken."""
+    crowding = "packetcloud.router.rules.crowding."
+    monkeypatch.setattr(crowding + "MAX_SIGNER_RULES_PER_KEY_COUNT", 2)
+    monkeypatch.setattr(crowding + "MAX_THIRD_PARTY_RULES_PER_KEY_COUNT", 3)
+    monkeypatch.setattr(crowding + "MAX_RULES_PER_KEY_COUNT", 5)
+
+    def install(signer: Identity, name: str, count: int) -> tuple[int, str]:
+        outcome = kept.install(
+            *(rule_record(name=f"{name}{number}") for number in range(count)),
+            head=head(name),
+            signer=signer,
+            grants=[grant(to=signer)],
+        )["outcome"]
+        return outcome["accepted"], outcome["items"][-1]["detail"]
+
+    assert install(TENANT, "a", 2) == (2, "")
+    accepted, why = install(TENANT, "b", 1)
+    assert accepted == 0 and why.startswith(
+        "3 rules of this signer would name the same; allowed: 2"
+    )
+    assert install(STRANGER, "c", 1) == (1, "")
+    accepted, why = install(STRANGER, "d", 1)
+    assert accepted == 0 and why.startswith("4 rules of third parties would name the same")
+    assert install(ISP, "e", 2) == (2, "")
+    accepted, why = install(ISP, "f", 1)
+    assert accepted == 0 and why.startswith("6 rules would name the same; allowed: 5")
+    kept.install({"withdraw": "a0"}, head=head("a", 2), signer=TENANT)
+    assert install(STRANGER, "g", 1) == (1, "")
 
 
 def test_all_rules_can_be_withdrawn_at_once(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
