@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.system.kept_shell import run_kept
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -134,15 +134,4 @@ def _run(commands: list[str], folder: Path) -> int:
     if "PYTHONPATH" in environment:
         places = environment["PYTHONPATH"].split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in places)
-    shell = subprocess.Popen(
-        ["bash", "-c", "\n".join(lines)],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        return shell.wait(TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(shell.pid, signal.SIGKILL)
-        return shell.wait(10)
+    return run_kept("\n".join(lines), folder, environment, TIMEOUT_S)
