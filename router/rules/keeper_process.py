@@ -90,7 +90,9 @@ def answer_to(message: Message, answers: Answers) -> Message:
     except sqlite3.Error as error:
         return {"error": f"the folder of the rules: {error}; see to its disk"}
     except OSError as error:
-        return {"error": f"the folder of the rules: {error.strerror or error}; see to its disk"}
+        what = error.strerror or error
+        named = f"{what}: {error.filename}" if error.filename else what
+        return {"error": f"the folder of the rules: {named}; see to its disk"}
     except Exception as error:
         _log.exception("fault of the keeper")
         return {"error": f"fault of the keeper: {type(error).__name__}: {error}"}
@@ -190,6 +192,7 @@ def main(arguments: list[str]) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     os.nice(NICENESS)
+    os.umask(0o077)  # the secret of the tables is in these files, wherever somebody made the folder
     # A million rules at a time make no cycles, and walking them takes seconds.
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     sys.setswitchinterval(SWITCH_S)

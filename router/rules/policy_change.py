@@ -63,7 +63,12 @@ class PolicyChange:
         reader = Rereader(self._store)
         gone: list[StoredRule] = []
         for document, rows in by_document.items():
-            prover = self._prover(document)
+            try:
+                prover = self._prover(document)
+            except FileNotFoundError as error:
+                self.told.append(f"{error.filename} is gone, and with it the proof of its rules")
+                gone += rows
+                continue
             gone += [row for row in rows if prover.refusal(reader.rule(row)) is not None]
         self._store.remove_rules(gone)
         if gone:

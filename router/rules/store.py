@@ -26,6 +26,11 @@ MAX_CHANGES_COUNT = 10_000
 """Changes that are remembered: the youngest."""
 MAX_LOG_BYTES = 4 << 20
 """The log of changes is emptied when it is longer."""
+_EXPECTED = {
+    *("lock", "tables", "documents", "uploads", f"{STORE_FILE}-wal", f"{STORE_FILE}-shm"),
+    "lost+found",
+}
+"""What is left in the folder when somebody removes the database; and a file system begins so."""
 _NAMES_AT_ONCE = 500
 _ROWS_AT_ONCE = 250
 """Entered by one statement: a sixth less than one by one, and the interpreter is not asked for
@@ -167,6 +172,8 @@ class RuleStore:
             RuleStoreError: it cannot be used.
         """
         path = folder / STORE_FILE
+        if not is_reader and not path.exists():
+            _refuse_a_folder_of_others(folder)
         try:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             if is_reader:
@@ -539,6 +546,18 @@ class RuleStore:
 _MARKS = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_RULE = f"INSERT INTO rules VALUES {_MARKS}"
 _PUT_RULES = f"INSERT INTO rules VALUES {', '.join([_MARKS] * _ROWS_AT_ONCE)}"
+
+
+def _refuse_a_folder_of_others(folder: Path) -> None:
+    """Raises: RuleStoreError."""
+    others = sorted(one.name for one in folder.iterdir() if one.name not in _EXPECTED)
+    if others:
+        raise RuleStoreError(
+            f"there are other files in it, such as {others[0]!r}; allowed: a folder of the rules "
+            "alone, which is made if it is not there"
+        )
+
+
 _SET = "id, signer, name, serial, is_own, is_suspended, rules, shadow_rules, entries, document"
 _RULE = "number, set_id, name, service, is_shadow, until_s, entries, document, item"
 

@@ -9,6 +9,7 @@ names its files in the store. Source: docs/decisions/0012.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
 import zlib
@@ -37,6 +38,7 @@ in a third of a millisecond."""
 PAUSE_S = 0.0005
 """Between two steps of making a table ready. The loop gets the interpreter then; if nothing were
 waited for, this thread would mostly have it again before the loop woke."""
+_NAME = re.compile(r"[0-9]{12}\.(segment|withdrawn|scanner)(\.new)?")
 _HEAD = struct.Struct("<8sI")
 _MAGIC = {"withdrawn": b"PCGONE\x00\x01", "scanner": b"PCSCAN\x00\x01"}
 
@@ -171,10 +173,10 @@ class TableFiles:
             segment.close()
 
     def remove_others(self, kept: Iterable[str]) -> None:
-        """Remove the files that are not `kept`."""
+        """Remove the files that are not `kept`; what is no file of a table stays."""
         names = {*kept}
         for path in self._folder.iterdir():
-            if path.name not in names:
+            if path.name not in names and _NAME.fullmatch(path.name):
                 path.unlink()
 
     def _new_path(self, kind: Kind) -> Path:

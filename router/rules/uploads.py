@@ -42,7 +42,8 @@ class Uploads:
         """Remove what an earlier process left. Blocks."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         for path in self._folder.iterdir():
-            path.unlink()
+            if path.name.isdecimal():
+                path.unlink()
 
     @asynccontextmanager
     async def receive(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from packetcloud.chunk.identity import Identity
+from packetcloud.router.errors import RuleStoreError
 from packetcloud.router.rules import table_files
 from packetcloud.router.rules.api import MAX_PAGE_COUNT
 from packetcloud.router.rules.catalogue import Catalogue
@@ -226,6 +227,47 @@ def test_rules_that_lead_to_a_service_no_longer_open_are_proven_again(kept: Kept
     kept.open()
     assert {one.rule.name for one in kept.installed()} == {"granted"}
     assert kept.names_for() == {"granted"}
+
+
+def test_without_its_document_a_rule_is_not_proven_again(kept: Kept) -> None:
+    """Nothing shows any more that its signer may say it, so it is removed; the router starts."""
+    service_grant = grant(SERVICE, names=(SERVICE.sid.value,))
+    kept.install(rule_record(name="lost"), signer=TENANT, grants=[grant(), service_grant])
+    kept.install(rule_record(name="own"), head=head("own"))
+    kept.close()
+    for path in (kept.folder / "documents").iterdir():
+        path.unlink()
+    kept.policy = replace(POLICY, open_services=frozenset())
+    kept.open()
+    assert {one.rule.name for one in kept.installed()} == {"own"}
+    assert kept.names_for() == {"own"}
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """A folder with something else in it is refused, and untouched; what comes into one of the
+    rules later stays, whatever is removed beside it. A file system may begin with one folder."""
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(RuleStoreError, match=r"other files in it, such as 'letter\.txt'; allowed"):
+        Kept(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"documents", "letter.txt"}
+    folder = tmp_path / "disk"
+    (folder / "lost+found").mkdir(parents=True)
+    kept = Kept(folder)
+    others = [folder / place / "letter.txt" for place in ("documents", "tables")]
+    for path in others:
+        path.write_text("dear")
+    kept.install(rule_record(name="a"))
+    kept.install({"withdraw": "a"}, head=head(serial=2))
+    kept.keeper.tidy(kept.version)
+    kept.close()
+    kept.open()
+    assert [path.read_text() for path in others] == ["dear", "dear"]
+    kept.close()
+    (folder / "rules.sqlite").unlink()
+    kept.open()
+    assert kept.version == 0
+    kept.close()
 
 
 def test_rules_of_a_withdrawn_isp_key_are_out_of_force_until_it_is_back(kept: Kept) -> None:

@@ -115,7 +115,10 @@ def test_what_a_killed_process_left_is_never_written_over(tmp_path: Path) -> Non
                 raise AssertionError("it must not be lent")
         assert refused.value.status == 503
         uploads = Uploads(tmp_path, 1000)
+        letter = tmp_path / "uploads" / "letter.txt"
+        letter.write_text("of somebody else")
         uploads.clear()
+        assert list(letter.parent.iterdir()) == [letter]
         async with uploads.receive(_pieces(b"other")) as path:
             assert path.read_bytes() == b"other"
         assert evidence.read_bytes() == b"signed"
