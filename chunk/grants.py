@@ -11,6 +11,7 @@ of the file does not matter. Source: docs/decisions/0012; docs/reference/rules.m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -139,6 +140,11 @@ class Grant:
         record = self.to_json()
         del record["signature"]
         return _canonical(record)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of what is signed, 32 bytes: what a revocation of it names."""
+        return hashlib.sha256(self.signed_bytes()).digest()
 
     @property
     def is_genuine(self) -> bool:

@@ -20,6 +20,7 @@
 - `router`     `packetcloud router run|check|status`
 - `rule`       `packetcloud rule sign|check|grant`
 - `rule_router` `packetcloud rule install|list|show|withdraw`
+- `rule_revoke` `packetcloud rule revoke`
 - `rule_rehearsal` `packetcloud rule check --config`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `testbed`    `packetcloud testbed link`

@@ -243,6 +243,8 @@ def _tables(told: Explanation) -> list[Table]:
         rows = [("rules", told.rules.rules), ("that name nothing of it", told.rules.others)]
         if told.rules.left_out:
             rows.append(("that miss and are not shown", told.rules.left_out))
+        if told.rules.revoked:
+            rows.append(("out of force: a grant was revoked", ", ".join(told.rules.revoked)))
         if not told.rules.is_complete:
             rows.append(("near misses", "not all: there are too many rules to look through"))
         if not told.rules.has_payload:

@@ -20,6 +20,7 @@ from packetcloud.cli.out_files import refuse_to_overwrite, replacing
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, NameType, PublicKeyType, TimeType
 from packetcloud.cli.rule_rehearsal import rehearse
+from packetcloud.cli.rule_revoke import revoke
 from packetcloud.cli.rule_router import install, list_rules, show, withdraw
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def rule() -> None:
     """Write, sign and check demultiplexing rules, grant and install them."""
 
 
-for _command in (install, list_rules, show, withdraw):
+for _command in (install, list_rules, show, withdraw, revoke):
     rule.add_command(_command)
 
 

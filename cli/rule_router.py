@@ -25,7 +25,7 @@ MAX_LISTED_COUNT = 100
 MAX_TRIES_COUNT = 5
 """Of a withdrawal, while others change the same set."""
 _DAY_S = 86_400
-_url = group(
+url_options = group(
     ROUTER,
     click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for answers."),
 )
@@ -33,7 +33,7 @@ _url = group(
 
 @click.command()
 @click.argument("file", type=FILE)
-@_url
+@url_options
 @click.option("--dry-run", is_flag=True, help="Say what would become of it; change nothing.")
 @pass_output
 def install(output: Output, file: Path, url: str, timeout: float, dry_run: bool) -> ExitCode:
@@ -46,7 +46,7 @@ def install(output: Output, file: Path, url: str, timeout: float, dry_run: bool)
 
 
 @click.command(name="list")
-@_url
+@url_options
 @click.option("--set", "set_name", help="Rules of this set.")
 @click.option("--signer", type=NameType(GUID), help="Rules that this key signed.")
 @click.option("--service", type=NameType(SID), help="Rules that lead to this service.")
@@ -119,7 +119,7 @@ def list_rules(
 @click.command()
 @click.argument("set_name", metavar="SET")
 @click.argument("name")
-@_url
+@url_options
 @click.option("--signer", type=NameType(GUID), help="Where several signers have such a set.")
 @pass_output
 def show(
@@ -139,6 +139,7 @@ def show(
         ("by the ISP", one.is_own),
         ("mode", one.mode),
         ("state", one.state),
+        *([("revoked grant", one.revoked_grant)] if one.revoked_grant is not None else []),
         ("valid from", _time(one.valid_from_s)),
         ("valid until", _time(one.valid_until_s)),
         ("hits", one.hits),
@@ -157,7 +158,7 @@ def show(
 @click.argument("set_name", metavar="SET")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--key", "key_file", type=FILE, required=True, help="Key file of the set's signer.")
-@_url
+@url_options
 @pass_output
 def withdraw(
     output: Output,

@@ -23,6 +23,10 @@ from packetcloud.router.rules.crowding import (
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT
 from packetcloud.router.rules.number_counts import MAX_PAGES_COUNT
+from packetcloud.router.rules.revoker import (
+    MAX_ISSUER_REVOCATIONS_COUNT,
+    MAX_REVOCATIONS_COUNT,
+)
 from packetcloud.router.rules.scanner_share import (
     MAX_SIGNER_STARTS_COUNT,
     MAX_SIGNER_WORDLESS_COUNT,
@@ -433,6 +437,22 @@ CAPS = (
         f'{_DOCUMENTS}{{reason="too many sets"}}',
     ),
     Cap(
+        "revocations of grants",
+        MAX_REVOCATIONS_COUNT,
+        "revocations",
+        "250 bytes each; forgotten when the grant ends; half of them of grants that no rule needs",
+        "refused `too many revocations`",
+        f'{PREFIX}rule_revocations_refused_total{{reason="too many revocations"}}',
+    ),
+    Cap(
+        "revocations of grants that no rule needs, of one issuer",
+        MAX_ISSUER_REVOCATIONS_COUNT,
+        "revocations",
+        "a sixty-fourth of all",
+        "refused `too many revocations`",
+        f'{PREFIX}rule_revocations_refused_total{{reason="too many revocations"}}',
+    ),
+    Cap(
         "rules that name the same",
         MAX_RULES_PER_KEY_COUNT,
         "rules",
@@ -518,6 +538,8 @@ ROOM = Room(
         "rules.installer": "what is answered about one document",
         "rules.intake": "one for each item of one document, whose bytes are bounded",
         "rules.keeper:Keeper._versions": "those that the router may still load",
+        "rules.rule_files": "files that an operator has named",
+        "rules.rule_writer:RuleWriter._works": "`QUEUED_COUNT` batches",
         "rules.pattern_book:_Others.amounts": "its keys are goods",
         "rules.scanner_share:ScannerLoad._counts": "its keys are goods",
         "rules.policy_change:PolicyChange.told": "one for each set",

@@ -34,6 +34,7 @@ from packetcloud.router.rules.rule import Question
 from packetcloud.router.rules.schemas import (
     Installation,
     Refusal,
+    RevocationTaken,
     RuleDetail,
     RulePage,
     RuleSetPage,
@@ -174,6 +175,33 @@ class RuleService:
                 **answer["outcome"], version=self._figures.version, duration_s=duration_s
             )
 
+    async def revoke(self, pieces: AsyncIterator[bytes]) -> RevocationTaken:
+        """Take a grant back.
+
+        Raises:
+            RuleUploadError: the revocation is not taken in.
+            RulesUnavailableError: the keeper cannot do it now.
+            DocumentRefusedError: it is refused.
+        """
+        if self.link is None or self.uploads is None:
+            raise _no_rules()
+        async with self.uploads.receive(pieces) as path:
+            answer = await self._change("revoke", file=str(path))
+        if answer.get("refusal") is not None:
+            refusal = Refusal(**answer["refusal"])
+            self._figures.revocations_refused[refusal.reason] += 1
+            _log.warning("revocation refused: %s: %s", refusal.reason, refusal.detail)
+            raise DocumentRefusedError(refusal)
+        await self._load(answer["state"])
+        taken = RevocationTaken(**answer["outcome"], version=self._figures.version)
+        if taken.is_new:
+            self._figures.revocations += 1
+            _log.warning(
+                "grant %s revoked by %s: %d rules are out of force",
+                taken.grant, taken.issuer, taken.rules,
+            )  # fmt: skip
+        return taken
+
     async def list_rules(self, filters: dict[str, str], cursor: str | None, limit: int) -> RulePage:
         """Return a page of rules. Raises: RulesUnavailableError."""
         page = await self._ask("rules", filters=filters, cursor=cursor, limit=limit)
@@ -312,6 +340,7 @@ class RuleService:
         figures.active, figures.shadow = totals["active"], totals["shadow"]
         figures.suspended = totals["suspended"]
         figures.third_party = totals["third_party"]
+        figures.revoked = totals["revoked"]
         figures.files = len(state["files"])
         return unused
 
@@ -338,6 +367,8 @@ def state_of(rule: Message, now_s: float) -> str:
     """Return the state of a rule as `schemas.RuleEntry` has it."""
     if rule["is_suspended"]:
         return "suspended"
+    if rule["revoked_grant"] is not None:
+        return "revoked"
     if rule["valid_until_s"] is not None and now_s >= rule["valid_until_s"]:
         return "ended"
     return "not yet" if now_s < (rule["valid_from_s"] or 0) else "in force"

@@ -60,6 +60,7 @@ How they are kept, by a process beside the router:
 - `table_files`    the files of a version: how they grow, how they are loaded
 - `evidence`       the signed documents behind the rules
 - `policy`         what the config says about rules
+- `revoker`        takes grants back, and rules out of force that need them
 - `policy_change`  what becomes of rules when it says something else
 - `reread`         rules of rows of the database
 - `keeper`         all of that: changes in, versions out

@@ -22,6 +22,7 @@ from packetcloud.router.errors import (
 from packetcloud.router.rules.schemas import (
     Installation,
     Refusal,
+    RevocationTaken,
     RuleDetail,
     RulePage,
     RuleSetPage,
@@ -42,12 +43,21 @@ _DOCUMENT: dict[str, Any] = {
         "content": {"application/octet-stream": {"schema": {"type": "string"}}},
     }
 }
+_REVOCATION: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "a signed revocation, as `packetcloud rule revoke` makes it",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
 
 
 class RuleAccess(Protocol):
     """What these paths ask of a router."""
 
     async def install(self, pieces: AsyncIterator[bytes], *, is_dry_run: bool) -> Installation: ...
+
+    async def revoke(self, pieces: AsyncIterator[bytes]) -> RevocationTaken: ...
 
     async def list_rules(
         self, filters: dict[str, str], cursor: str | None, limit: int
@@ -84,6 +94,18 @@ def add_rule_paths(app: FastAPI, access: Callable[[], RuleAccess]) -> None:
         The answer comes when what was accepted is in force and lasts. Refused as a whole: 422.
         """
         return await access().install(_pieces(request), is_dry_run=dry_run)
+
+    @app.post(
+        "/v1/rules/revocations",
+        openapi_extra=_REVOCATION,
+        responses={status: {"model": Refusal} for status in (400, 408, 413, 422, 429, 503)},
+    )
+    async def revoke(request: Request) -> RevocationTaken:
+        """Take a grant back; the answer comes when rules that need it are out of force.
+
+        Whoever signed the grant signs that. Bringing it twice changes nothing. Refused: 422.
+        """
+        return await access().revoke(_pieces(request))
 
     @app.get("/v1/rules", responses={503: {"model": Refusal}})
     async def rules(

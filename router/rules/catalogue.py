@@ -36,7 +36,6 @@ class Catalogue:
     """The rules in a store, for those who ask."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self._store = RuleStore.open(folder, is_reader=True)
         self._evidence = Evidence(folder)
 
@@ -50,7 +49,7 @@ class Catalogue:
             case "rules":
                 return self.rules(question["filters"], question["cursor"], question["limit"])
             case "explain":
-                return explain_from_store(self._store, self._folder, question)
+                return explain_from_store(self._store, question)
             case "numbers":
                 return self.numbers(question["pages"])
             case "rule":
@@ -151,11 +150,18 @@ class Catalogue:
         )
         return bits.to_bytes(PAGE_COUNT // 8, "little")
 
+    def _revoked_grant(self, number: int) -> str | None:
+        grant = self._store.revoked_by(number)
+        return grant.hex() if grant is not None else None
+
     def _sets(self, filters: dict[str, str], since_id: int) -> Iterator[StoredSet]:
         signer = bytes.fromhex(filters["signer"]) if "signer" in filters else None
-        name = filters.get("set")
-        for one in self._store.sets() if name is None else self._store.sets_named(name):
-            if one.id >= since_id and signer in (None, one.signer):
+        for one in self._store.sets():
+            if (
+                one.id >= since_id
+                and filters.get("set", one.name) == one.name
+                and signer in (None, one.signer)
+            ):
                 yield one
 
     def _entry(self, row: StoredRule, its_set: StoredSet, reader: Rereader) -> Answer:
@@ -171,6 +177,7 @@ class Catalogue:
             "service": row.service.hex(),
             "mode": "shadow" if row.is_shadow else "active",
             "is_suspended": its_set.is_suspended,
+            "revoked_grant": self._revoked_grant(row.number),
             "valid_from_s": from_s if from_s != -math.inf else None,
             "valid_until_s": row.until_s,
             "document": self._store.document(row.document).digest.hex(),

@@ -19,6 +19,7 @@ from packetcloud.router.errors import (
 from packetcloud.router.rules.schemas import (
     Installation,
     Refusal,
+    RevocationTaken,
     RuleDetail,
     RuleEntry,
     RulePage,
@@ -97,6 +98,19 @@ class RuleClient:
         if response.status_code == _REFUSED:
             return self._read(response, Refusal)
         return self._checked(response, Installation)
+
+    def revoke(self, revocation: bytes) -> RevocationTaken | Refusal:
+        """Bring a signed revocation of a grant; return what became of it.
+
+        Raises:
+            RouterUnreachableError, RulesUnavailableError: it is not known to have been taken.
+        """
+        response = self._request(
+            "POST", "/v1/rules/revocations", content=revocation, timeout=INSTALL_LIMIT_S
+        )
+        if response.status_code == _REFUSED:
+            return self._read(response, Refusal)
+        return self._checked(response, RevocationTaken)
 
     def rules(self, filters: dict[str, str]) -> Iterator[RuleEntry]:
         """Return the rules that the filters leave, page after page."""

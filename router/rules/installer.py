@@ -92,7 +92,9 @@ class Installer:
         """
         document = open_signed(stream)
         trust = self._policy.trust(document.signer)
-        prover = Prover(document.signer, document.grants, trust, self._now_s)
+        prover = Prover(
+            document.signer, document.grants, trust, self._now_s, self._store.is_revoked
+        )
         found = self._store.find_set(document.signer_guid, document.head.set_name)
         refused = refusal_of_head(document.head, trust, self._now_s)
         refused = refused or refusal_of_serial(document.head, found.serial if found else 0)
@@ -128,7 +130,7 @@ class Installer:
                 Room(self._store, self._policy, its_set.signer, its_set.is_own),
                 patterns,
                 self._outcome,
-                self._says_the_same(document),
+                self._says_the_same(document, its_set),
                 prover.refusal,
                 self._before,
                 writer,
@@ -205,10 +207,13 @@ class Installer:
             text = f"{of_signer} sets are of this signer; use one of them"
             _refuse(KeeperRefusal.TOO_MANY_SETS, text)
 
-    def _says_the_same(self, document: SignedDocument) -> Callable[[StoredRule], bool]:
+    def _says_the_same(
+        self, document: SignedDocument, its_set: StoredSet
+    ) -> Callable[[StoredRule], bool]:
         reader = Rereader(self._store)
         defaults = document.head.defaults
-        return lambda row: reader.defaults(row.document) == defaults
+        revoked = self._store.revoked_rules(its_set.id)
+        return lambda row: row.number not in revoked and reader.defaults(row.document) == defaults
 
 
 def checker(limit: int) -> Callable[[Pattern], str | None]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from packetcloud.chunk.revocations import MAX_REVOCATION_BYTES
 from packetcloud.router.errors import PatternError, SegmentError
 from packetcloud.router.rules.errors import RuleDocumentError, RulesRefusedError
 from packetcloud.router.rules.evidence import Evidence
@@ -24,9 +25,10 @@ from packetcloud.router.rules.policy import RulePolicy
 from packetcloud.router.rules.policy_change import PolicyChange
 from packetcloud.router.rules.refusals import KeeperRefusal, Refusal
 from packetcloud.router.rules.reread import Rereader
+from packetcloud.router.rules.revoker import Revoker, read_revocation
 from packetcloud.router.rules.rule import InstalledRule
 from packetcloud.router.rules.store import RuleStore, StoredFile
-from packetcloud.router.rules.table_files import TableFiles
+from packetcloud.router.rules.table_files import Kind, TableFiles
 
 EXPIRED_KEPT_S = 3600.0
 """So long after its end a rule can still be looked at."""
@@ -108,22 +110,50 @@ class Keeper:
             raise
         return {"outcome": installer.answer(), "state": self._state(in_force)}
 
+    def revoke(self, path: Path, *, in_force: int) -> Answer:
+        """Take back the grant that a file revokes, and the rules out of force that rest on it."""
+        assert self._policy is not None, "opened before"
+        try:
+            with path.open("rb") as stream:
+                revocation = read_revocation(stream.read(MAX_REVOCATION_BYTES + 1))
+            with self.store.change():
+                self.store.forget_revocations(self._now_s())
+                revoker = Revoker(self.store, self._evidence, self._policy, self._now_s())
+                is_new, rules = revoker.apply(revocation)
+                if rules:
+                    self._take_out([one.number for one in rules])
+                    self.store.note_change(self._now_s(), "revocation", withdrawn=len(rules))
+        except RulesRefusedError as error:
+            return _refusal(error.refused.reason, error.refused.text)
+        outcome = {
+            "grant": revocation.grant.digest.hex(),
+            "issuer": revocation.grant.issuer.hex(),
+            "until_s": revocation.grant.valid_until_s,
+            "is_new": is_new,
+            "rules": len(rules),
+        }
+        return {"outcome": outcome, "state": self._state(in_force)}
+
     def tidy(self, in_force: int) -> Answer:
         """Remove what ended a while ago, and what is needed no more; return the version."""
         with self.store.change():
+            self.store.forget_revocations(self._now_s())
             ended = self.store.ended(self._now_s() - EXPIRED_KEPT_S, TIDY_COUNT)
             if ended:
                 self.store.remove_rules(ended)
                 self.store.forget_documents()
-                files = self.store.files()
-                gone = [one.number for one in ended]
-                scanner = [one for one in files if one.kind == "scanner"]
-                self.store.put_files(self._tables.grown(files, None, gone) + scanner)
+                self._take_out([one.number for one in ended])
                 self.store.note_change(self._now_s(), "ended", withdrawn=len(ended))
             if PatternBook.of_all(self.store).is_wasteful:
                 self._make_anew("patterns")
         self._evidence.keep_only(self.store.digests())
         return self._state(in_force)
+
+    def _take_out(self, numbers: Collection[int]) -> None:
+        """Take rules out of the table; the version is the caller's."""
+        files = self.store.files()
+        scanner = [one for one in files if one.kind == Kind.SCANNER]
+        self.store.put_files(self._tables.grown(files, None, numbers) + scanner)
 
     def rest(self) -> None:
         """Do what nobody waits for, after a large change: its memory first, then its log."""
@@ -138,6 +168,7 @@ class Keeper:
         self.store.forget_patterns()
         book = PatternBook.of_all(self.store)
         sets = {one.id: one for one in self.store.sets()}
+        revoked = self.store.revoked_rules()
         reader = Rereader(self.store)
 
         def rules() -> Iterator[InstalledRule]:
@@ -150,7 +181,7 @@ class Keeper:
                         (row.number, book.number(one)) for one in {*rule.match.patterns}
                     )
                 its_set = sets[row.set_id]
-                if not its_set.is_suspended:
+                if not its_set.is_suspended and row.number not in revoked:
                     yield InstalledRule(
                         row.number, its_set.name, its_set.signer, its_set.is_own, rule
                     )

@@ -172,6 +172,8 @@ class KeeperProgram:
                 return self._keeper.install(
                     Path(message["file"]), is_dry_run=message["is_dry_run"], in_force=in_force
                 )
+            case "revoke":
+                return self._keeper.revoke(Path(message["file"]), in_force=in_force)
             case "tidy":
                 return self._keeper.tidy(in_force)
             case unknown:

@@ -83,4 +83,6 @@ class PolicyChange:
         with path.open("rb") as stream:
             envelope = Envelope.from_bytes(stream.readline(MAX_ENVELOPE_BYTES + 1))
         trust = self._policy.trust(envelope.public_key)
-        return Prover(envelope.public_key, envelope.grants, trust, self._now_s)
+        return Prover(
+            envelope.public_key, envelope.grants, trust, self._now_s, self._store.is_revoked
+        )

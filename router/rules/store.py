@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 from packetcloud.router.errors import RuleStoreError
 
 STORE_FILE = "rules.sqlite"
-FORMAT = 1
+FORMAT = 2
 MAX_NUMBER = 0xFFFF_FFFF
 """Numbers of rules have 32 bits and are never used again."""
 MAX_CHANGES_COUNT = 10_000
@@ -69,6 +69,16 @@ INSERT INTO meta VALUES
     ('version', 0), ('next_number', 1), ('next_file', 1), ('secret', randomblob(32)),
     ('open_services', '[]');
 """
+
+
+_SCHEMA_2 = """
+CREATE TABLE revocations (
+    grant_digest BLOB PRIMARY KEY, issuer BLOB NOT NULL, until_s INTEGER NOT NULL,
+    signature BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX revocations_by_issuer ON revocations (issuer);
+CREATE TABLE revoked_rules (number INTEGER PRIMARY KEY, grant_digest BLOB NOT NULL);
+"""
+"""What came with format 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +162,8 @@ class Totals:
     third_party: int
     """Entries of those that are not the ISP's own."""
     sets: int
+    revoked: int = 0
+    """Rules that are not in force, as a grant was revoked."""
 
 
 class RuleStore:
@@ -185,9 +197,15 @@ class RuleStore:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             (found,) = connection.execute("PRAGMA user_version").fetchone()
             if found == 0:
-                connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+                connection.executescript(
+                    f"BEGIN; {_SCHEMA} {_SCHEMA_2} PRAGMA user_version = {FORMAT}; COMMIT"
+                )
+            elif found == 1:
+                connection.executescript(
+                    f"BEGIN; {_SCHEMA_2} PRAGMA user_version = {FORMAT}; COMMIT"
+                )
             elif found != FORMAT:
-                raise RuleStoreError(f"{path}: format {found}; this version reads {FORMAT}")
+                raise RuleStoreError(f"{path}: format {found}; this version reads 1 to {FORMAT}")
         except sqlite3.Error as error:
             raise RuleStoreError(f"{path}: {error}; put a copy of it back, or remove it") from None
         return cls(connection, path)
@@ -253,11 +271,6 @@ class RuleStore:
     def sets(self) -> list[StoredSet]:
         return [_set(row) for row in self.connection.execute(f"SELECT {_SET} FROM sets")]
 
-    def sets_named(self, name: str) -> list[StoredSet]:
-        """Return the sets of this name, one for each signer that has one."""
-        query = f"SELECT {_SET} FROM sets WHERE name = ? ORDER BY id"
-        return [_set(row) for row in self.connection.execute(query, (name,))]
-
     def sets_count(self) -> int:
         (count,) = self.connection.execute("SELECT COUNT(*) FROM sets").fetchone()
         return int(count)
@@ -269,13 +282,28 @@ class RuleStore:
         return frozenset(map(bytes.fromhex, json.loads(row.fetchone()[0])))
 
     def totals(self) -> Totals:
-        """Count the rules. O(sets)."""
+        """Count the rules. O(sets and revoked rules)."""
         row = self.connection.execute(
             "SELECT SUM((rules - shadow_rules) * (1 - is_suspended)),"
             " SUM(shadow_rules * (1 - is_suspended)), SUM(rules * is_suspended),"
             " SUM(entries), SUM(entries * (1 - is_own)), COUNT(*) FROM sets"
         ).fetchone()
-        return Totals(*(value or 0 for value in row))
+        active, shadow, suspended, entries, third_party, sets = (value or 0 for value in row)
+        revoked = self.connection.execute(
+            "SELECT is_shadow, COUNT(*) FROM revoked_rules JOIN rules USING (number)"
+            " GROUP BY is_shadow"
+        )
+        counts = dict(revoked.fetchall())
+        less, less_shadow = counts.get(0, 0), counts.get(1, 0)
+        return Totals(
+            active - less,
+            shadow - less_shadow,
+            suspended,
+            entries,
+            third_party,
+            sets,
+            less + less_shadow,
+        )
 
     def holdings(self, signer: bytes) -> tuple[int, int]:
         """Return how many entries and sets are of one signer."""
@@ -333,6 +361,53 @@ class RuleStore:
     def rules_of(self, set_id: int) -> Iterator[StoredRule]:
         rows = self.connection.execute(f"SELECT {_RULE} FROM rules WHERE set_id = ?", (set_id,))
         return map(_rule, rows)
+
+    def rules_of_document(self, document: int) -> list[StoredRule]:
+        """Return the rules that came with a document and are not revoked. O(rules)."""
+        rows = self.connection.execute(
+            f"SELECT {_RULE} FROM rules WHERE document = ?"
+            " AND number NOT IN (SELECT number FROM revoked_rules)",
+            (document,),
+        )
+        return [_rule(row) for row in rows]
+
+    def third_party_documents(self) -> list[int]:
+        """Return those that rules of third parties go back to. O(their rules)."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT rules.document FROM sets JOIN rules ON rules.set_id = sets.id"
+            " WHERE NOT sets.is_own"
+        )
+        return [document for (document,) in rows]
+
+    def is_revoked(self, grant: bytes) -> bool:
+        """Tell whether the issuer of a grant, by its digest, has taken it back."""
+        row = self.connection.execute(
+            "SELECT 1 FROM revocations WHERE grant_digest = ?", (grant,)
+        ).fetchone()
+        return row is not None
+
+    def revocations_count(self, issuer: bytes) -> tuple[int, int]:
+        """Return how many there are, and how many of one issuer."""
+        row = self.connection.execute(
+            "SELECT (SELECT COUNT(*) FROM revocations),"
+            " (SELECT COUNT(*) FROM revocations WHERE issuer = ?)",
+            (issuer,),
+        ).fetchone()
+        return row[0], row[1]
+
+    def revoked_rules(self, set_id: int | None = None) -> dict[int, bytes]:
+        """Return the numbers of the rules that are out of force for it, and the grant of each."""
+        query = "SELECT number, grant_digest FROM revoked_rules"
+        if set_id is not None:
+            query += " JOIN rules USING (number) WHERE set_id = ?"
+        return dict(self.connection.execute(query, () if set_id is None else (set_id,)).fetchall())
+
+    def revoked_by(self, number: int) -> bytes | None:
+        """Return the grant whose revocation took a rule out of force."""
+        row = self.connection.execute(
+            "SELECT grant_digest FROM revoked_rules WHERE number = ?", (number,)
+        ).fetchone()
+        return row[0] if row is not None else None
 
     def rules_after(self, set_id: int, name: str, prefix: str) -> Iterator[StoredRule]:
         """Return the rules of a set whose names come after one and begin so, by name."""
@@ -448,6 +523,22 @@ class RuleStore:
         """Have all numbers before `end` count as used."""
         self._set_meta("next_number", end)
 
+    def put_revocation(self, grant: bytes, issuer: bytes, until_s: int, signature: bytes) -> None:
+        """Note that a grant, by its digest, is taken back."""
+        self.connection.execute(
+            "INSERT INTO revocations VALUES (?, ?, ?, ?)", (grant, issuer, until_s, signature)
+        )
+
+    def forget_revocations(self, now_s: float) -> None:
+        """Forget those whose grants have ended."""
+        self.connection.execute("DELETE FROM revocations WHERE until_s <= ?", (now_s,))
+
+    def revoke_rules(self, numbers: Iterable[int], grant: bytes) -> None:
+        """Note that rules are out of force, as the grant was taken back."""
+        self.connection.executemany(
+            "INSERT INTO revoked_rules VALUES (?, ?)", ((number, grant) for number in numbers)
+        )
+
     def put_rules(self, rules: Sequence[StoredRow]) -> None:
         """Enter rules; `add_counts` is the caller's."""
         whole = len(rules) // _ROWS_AT_ONCE * _ROWS_AT_ONCE
@@ -473,11 +564,16 @@ class RuleStore:
 
     def remove_numbers(self, numbers: Sequence[int]) -> None:
         """Remove rules by their numbers; `add_counts` is the caller's."""
+        has_revoked = self.connection.execute("SELECT 1 FROM revoked_rules LIMIT 1").fetchone()
         has_uses = self.connection.execute("SELECT 1 FROM pattern_uses LIMIT 1").fetchone()
         for start in range(0, len(numbers), _NAMES_AT_ONCE):
             some = numbers[start : start + _NAMES_AT_ONCE]
             marks = ",".join("?" * len(some))
             self.connection.execute(f"DELETE FROM rules WHERE number IN ({marks})", some)
+            if has_revoked:
+                self.connection.execute(
+                    f"DELETE FROM revoked_rules WHERE number IN ({marks})", some
+                )
             if has_uses:
                 self.connection.execute(f"DELETE FROM pattern_uses WHERE number IN ({marks})", some)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import httpx
 import pytest
 from twisted.internet.defer import Deferred
 
+from packetcloud.chunk.grants import issue_grant
 from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.revocations import revoke_grant
 from packetcloud.chunk.timestamps import time_text
 from packetcloud.router import rule_service
 from packetcloud.router.daemon import RouterDaemon
@@ -139,6 +142,61 @@ def test_what_a_rule_counted_is_forgotten_when_it_is_gone(
         await net.until(lambda: router.core.rule_counts.of(1) == (0, 0))
         detail = (await api.ask("GET", "/v1/rules/rule?set=set&name=to-b")).json()
         assert detail["rule"]["hits"] == 1
+        await net.close()
+
+    run(test)
+
+
+def test_a_revoked_grant_ends_its_rules_with_the_next_chunk(tmp_path: Path) -> None:
+    """Brought by anybody; the rule is shown as revoked, and counted, and its grant is refused."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        service, owner, tenant = (Identity.generate() for _ in range(3))
+        router = net.router(
+            f'[rules]\npath = "rules"\n[[service]]\nsid = "{service.sid}"\nname = "s"\n'
+            'rules_from = "anyone"\n'
+        )
+        api = _Api(router)
+        a = await net.host(router)
+        b = await net.host(router, identity=owner)
+        await net.vi(router, service, b"<s>")
+        await net.until(lambda: router.rules.figures().is_keeper_up)
+        now_s = int(time.time())
+        given = issue_grant(
+            owner, tenant.public_key, frozenset({owner.guid.value}), None, now_s - 10,
+            now_s + 1000, nonce=bytes(16),
+        )  # fmt: skip
+        rule = {"name": "r", "service": service.sid.hex, "destination": owner.guid.hex}
+
+        def document(serial: int) -> bytes:
+            head = Head("set", serial, None, valid_until_s=now_s + 500.0)
+            return signed(head.to_bytes() + line_of(rule), tenant, [given])
+
+        assert (await api.install(document(1))).json()["accepted"] == 1
+        a.send(b.guid, b"x")
+        await net.until(lambda: b.received)
+        assert b.received[-1][1] == b"x<s>"
+
+        wrong = revoke_grant(tenant, replace(given, issuer=tenant.public_key))
+        path = "/v1/rules/revocations"
+        answer = await api.ask("POST", path, content=wrong.to_bytes())
+        assert (answer.status_code, answer.json()["reason"]) == (422, "forged")
+        revocation = revoke_grant(owner, given).to_bytes()
+        answer = await api.ask("POST", path, content=revocation)
+        assert answer.json() | {"is_new": True, "rules": 1, "version": 2} == answer.json()
+        a.send(b.guid, b"y")
+        await net.until(lambda: len(b.received) > 1)
+        assert b.received[-1][1] == b"y"
+
+        shown = (await api.ask("GET", "/v1/rules/rule?set=set&name=r")).json()["rule"]
+        assert (shown["state"], shown["revoked_grant"]) == ("revoked", given.digest.hex())
+        again = await api.install(document(2))
+        assert again.json()["reasons"] == {"revoked": 1}
+        metrics = (await api.ask("GET", "/metrics")).text
+        assert "packetcloud_router_rules_revoked 1.0" in metrics
+        assert "packetcloud_router_rule_revocations_total 1.0" in metrics
+        assert 'rule_revocations_refused_total{reason="forged"} 1.0' in metrics
         await net.close()
 
     run(test)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.revocations import revoke_grant
 from packetcloud.router.errors import RulesUnavailableError, RuleUploadError
 from packetcloud.router.rules.crowding import (
     MAX_RULES_PER_KEY_COUNT,
@@ -22,6 +23,10 @@ from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_C
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT, KeeperLink
 from packetcloud.router.rules.pattern_book import pattern_of as read_pattern
 from packetcloud.router.rules.patterns import demand_of
+from packetcloud.router.rules.revoker import (
+    MAX_ISSUER_REVOCATIONS_COUNT,
+    MAX_REVOCATIONS_COUNT,
+)
 from packetcloud.router.rules.scan_cost import TEXT_NS
 from packetcloud.router.rules.scanner_share import (
     MAX_SIGNER_STARTS_COUNT,
@@ -35,7 +40,15 @@ from packetcloud.router.rules.uploads import MAX_UPLOADS_COUNT, Uploads
 from packetcloud.router.settings import RuleSettings
 from tests.unit.caps.filled import Filled, fills
 from tests.unit.router.rules.keeping import POLICY, Kept, head
-from tests.unit.router.rules.rule_documents import ISP, STRANGER, TENANT, grant, rule_record
+from tests.unit.router.rules.rule_documents import (
+    DAY_S,
+    ISP,
+    NOW_S,
+    STRANGER,
+    TENANT,
+    grant,
+    rule_record,
+)
 
 FEW = 6
 OTHER = Identity(bytes(31) + b"\x55")
@@ -357,6 +370,50 @@ def third_party_rules_of_one_key() -> Filled:
 @fills("router", "rules that name nothing")
 def rules_of_no_key() -> Filled:
     return _of_one_key(MAX_UNNAMED_COUNT, ISP, destination=None)
+
+
+def _of_revocations(cap: int, issuer: Identity, rests_on: bool) -> Filled:
+    """All but the last stand in the store already: to sign so many takes minutes."""
+    with _kept() as kept:
+        store = kept.keeper.store
+        with store.change():
+            for number in range(cap - 1):
+                digest = number.to_bytes(32, "big")
+                store.put_revocation(digest, issuer.public_key, NOW_S + DAY_S, bytes(64))
+
+        def revoke(number: int, owner: Identity = issuer) -> bool:
+            given = grant(owner, TENANT, [owner.guid.value], nonce=bytes([number]) * 16)
+            if rests_on or owner is not issuer:
+                record = rule_record(name="r", destination=owner.guid.hex)
+                kept.install(record, head=head(f"s{number}"), signer=TENANT, grants=[given])
+            path = kept.folder / "revocation"
+            path.write_bytes(revoke_grant(owner, given).to_bytes())
+            return "refusal" in kept.keeper.revoke(path, in_force=kept.version)
+
+        def count() -> int:
+            return store.revocations_count(b"")[0]
+
+        first = revoke(1)
+        at_cap = count()
+        more = [revoke(number) for number in range(2, 5)]
+        beyond = count()
+        kept.now_s = NOW_S + 3 * DAY_S
+        kept.keeper.tidy(kept.version)
+        left = count()
+        kept.now_s = float(NOW_S)
+        goes_on = not revoke(9, OTHER)
+        return Filled(cap, at_cap, int(first), beyond, sum(more), goes_on, left)
+
+
+@fills("router", "revocations of grants")
+def revocations() -> Filled:
+    """Of grants that rules rest on; they are forgotten when the grants end."""
+    return _of_revocations(MAX_REVOCATIONS_COUNT, ISP, True)
+
+
+@fills("router", "revocations of grants that no rule needs, of one issuer")
+def issuer_revocations() -> Filled:
+    return _of_revocations(MAX_ISSUER_REVOCATIONS_COUNT, STRANGER, False)
 
 
 async def _until_told(first: bytes, told: asyncio.Event) -> AsyncIterator[bytes]:

@@ -17,7 +17,7 @@ from packetcloud.router.errors import (
     RulesUnavailableError,
 )
 from packetcloud.router.rules.client import RuleClient
-from packetcloud.router.rules.schemas import Refusal
+from packetcloud.router.rules.schemas import Refusal, RevocationTaken
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -76,6 +76,21 @@ def test_a_document_is_streamed_and_its_refusal_is_an_answer(tmp_path: Path) -> 
     ((body, length, url),) = seen
     assert body == path.read_bytes() and int(length) == len(body) == moved[-1]
     assert moved == sorted(moved) and url.endswith("?dry_run=true")
+
+
+def test_a_revocation_is_brought_and_its_refusal_is_an_answer() -> None:
+    taken = {"grant": "ab", "issuer": "cd", "until_s": 9, "is_new": True, "rules": 2, "version": 3}
+    seen: list[bytes] = []
+
+    def take(request: httpx.Request) -> httpx.Response:
+        seen.append(request.read())
+        return httpx.Response(200, json=taken)
+
+    with _client(take) as client:
+        assert client.revoke(b"{}") == RevocationTaken(**taken)
+    with _client(_refusal(422, "expired")) as client:
+        assert client.revoke(b"{}") == Refusal(reason="expired", detail="because")
+    assert seen == [b"{}"]
 
 
 def test_pages_are_asked_for_to_the_end() -> None:
