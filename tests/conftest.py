@@ -3,6 +3,8 @@
 - `@pytest.mark.needs("iperf3", "socat")`: skipped where one of the commands is missing.
 - `@pytest.mark.root`: skipped where we are not root.
 - Everything in tests/system carries `system`.
+- `@pytest.mark.alone`: it measures, keeps to real time, or looks at what all of the machine share,
+  so `make test` runs it by itself, after the others.
 - With CI=true a skip counts as a failure, so that no test falls silently out of the suite. A test
   that CI itself cannot run carries `@pytest.mark.ci_may_skip("why")`.
 """

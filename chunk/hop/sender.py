@@ -27,6 +27,7 @@ from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
 from packetcloud.chunk.hop.parking import Parking
 from packetcloud.chunk.hop.repair import DigestAnswers
 from packetcloud.chunk.hop.rtt import RttEstimator
+from packetcloud.chunk.hop.silence import Silence
 from packetcloud.chunk.hop.stride_change import StrideChange
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
@@ -74,6 +75,8 @@ class Sender:
             session, stride, peer_window_bytes, envelope, self.flows, self.transfers, self.flight,
             self.congestion,
         )  # fmt: skip
+        self.silence = Silence(rtt)
+        """Of all questions of the session."""
         self.digest_answers = DigestAnswers()
         self._parking = Parking(self.flows)
         self._change: StrideChange | None = None
@@ -346,14 +349,15 @@ class Sender:
         return self._change.due_at(patience_s) if self._change is not None else None
 
     def stride_frames(self, patience_s: float, now: float) -> Iterator[bytes]:
-        """Yield what asks for the change again, or end it."""
+        """Yield what asks for the change again, if anything may be asked, or end it."""
         change = self._change
         if change is None:
             return
         left = change.left(self.transfers)
         if change.is_known and not left:
             self._end_change(change.stride)
-        elif now >= change.due_at(patience_s):
+        elif now >= change.due_at(patience_s) and self.silence.may_ask(now):
+            self.silence.asked(now)
             yield change.question(left, now)
 
     def stride_changed(self, stride: int, burst: int) -> None:
@@ -374,34 +378,44 @@ class Sender:
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` must be called, or None."""
-        flight, transfers = self.flight, self.transfers
-        deadline = flight.next_timeout()
+        flight, transfers, silent_until = self.flight, self.transfers, self.silence.until
+        deadline = flight.next_timeout(silent_until)
         paced_until, question_at = self.departures.paced_until, self._parking.question_at
         if paced_until is not None:
             deadline = paced_until if deadline is None else min(deadline, paced_until)
         if transfers.blocked_at is not None or transfers.forgotten:
             repeat_at = transfers.next_timeout(self._rtt.probe_timeout_s(flight.backoff))
             if repeat_at is not None:
+                repeat_at = max(repeat_at, silent_until)
                 deadline = repeat_at if deadline is None else min(deadline, repeat_at)
         if question_at is not None:
+            question_at = max(question_at, silent_until)
             deadline = question_at if deadline is None else min(deadline, question_at)
         return deadline
 
     def handle_timeout(self, now: float) -> Iterator[bytes]:
-        """Yield the control frames that are due: a probe, or a question for credit."""
+        """Yield the control frames that are due, for one datagram: a probe, a question for credit,
+        what was not confirmed of what is given up."""
         flight, transfers = self.flight, self.transfers
         if flight.has_lost(now):
             self._find_lost(NEVER, now)
+        if not self.silence.may_ask(now):
+            return
         patience_s = self._rtt.probe_timeout_s(flight.backoff)
         probe = flight.overdue_probe(patience_s, now)
         if probe is not None:
             yield probe
         if transfers.blocked_at is not None and now >= transfers.blocked_at + patience_s:
-            flight.backoff += 1
+            flight.backoff += probe is None
             transfers.blocked_at = now
             head = self.flows.head() or self.flows.background_head()
             wanted = head.body_bytes if head is not None else 0
             yield wire.BlockedFrame(wanted).to_bytes()
-        transfers.repeat_forgets(patience_s, now)
-        if self._parking.must_ask(now):
+        # The rest of them goes beside it, but not into a silence.
+        most = wire.MAX_ENTRIES_COUNT if self.silence.is_lasting else None
+        transfers.repeat_forgets(patience_s, now, most)
+        forget = transfers.take_forgets(now)
+        if forget is not None:
+            yield forget
+        if self._parking.must_ask(now) and probe is None:
             yield flight.probe(now)

@@ -36,6 +36,7 @@ class Catalogue:
     """The rules in a store, for those who ask."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._store = RuleStore.open(folder, is_reader=True)
         self._evidence = Evidence(folder)
 
@@ -49,7 +50,7 @@ class Catalogue:
             case "rules":
                 return self.rules(question["filters"], question["cursor"], question["limit"])
             case "explain":
-                return explain_from_store(self._store, question)
+                return explain_from_store(self._store, self._folder, question)
             case "numbers":
                 return self.numbers(question["pages"])
             case "rule":
@@ -156,12 +157,9 @@ class Catalogue:
 
     def _sets(self, filters: dict[str, str], since_id: int) -> Iterator[StoredSet]:
         signer = bytes.fromhex(filters["signer"]) if "signer" in filters else None
-        for one in self._store.sets():
-            if (
-                one.id >= since_id
-                and filters.get("set", one.name) == one.name
-                and signer in (None, one.signer)
-            ):
+        name = filters.get("set")
+        for one in self._store.sets() if name is None else self._store.sets_named(name):
+            if one.id >= since_id and signer in (None, one.signer):
                 yield one
 
     def _entry(self, row: StoredRule, its_set: StoredSet, reader: Rereader) -> Answer:

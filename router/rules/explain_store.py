@@ -7,18 +7,24 @@ that come near and miss are looked for in the store besides, up to a number.
 from __future__ import annotations
 
 import base64
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from packetcloud.router.errors import SegmentError
 from packetcloud.router.rules.explain import comes_near, explain_rules
 from packetcloud.router.rules.explain_report import report_of
 from packetcloud.router.rules.patterns import finds
 from packetcloud.router.rules.reread import Rereader
 from packetcloud.router.rules.rule import InstalledRule, Question
 from packetcloud.router.rules.store import RuleStore, StoredRule
+from packetcloud.router.rules.table_files import MAX_WITHDRAWN_COUNT, compound_numbers
 
 MAX_SEARCHED_COUNT = 200_000
-"""Rules looked through for near misses: about a second."""
+"""Rules looked through for near misses, about a second; where there are more in all, of those that
+name several things."""
 MAX_NEAR_COUNT = 20_000
 """Rules that come near: read and asked, about a second."""
 MAX_REVOKED_COUNT = 20
@@ -72,14 +78,15 @@ class RulesQuestion:
         return cls(numbers, question, payload is not None, values["now_s"])
 
 
-def explain_from_store(store: RuleStore, values: Answer) -> Answer:
+def explain_from_store(store: RuleStore, folder: Path, values: Answer) -> Answer:
     """Return a `RulesReport` as JSON, and who decides, by SID.
 
     Args:
+        folder: that of the rules.
         values: a `RulesQuestion` as JSON.
     """
     asked = RulesQuestion.from_json(values)
-    near = _Near(store, asked)
+    near = _Near(store, folder, asked)
     near.read_numbered()
     is_complete = near.search()
     totals = store.totals()
@@ -103,11 +110,12 @@ def explain_from_store(store: RuleStore, values: Answer) -> Answer:
 class _Near:
     """Collects the rules that come near, each once."""
 
-    def __init__(self, store: RuleStore, asked: RulesQuestion) -> None:
+    def __init__(self, store: RuleStore, folder: Path, asked: RulesQuestion) -> None:
         self.rules: list[InstalledRule] = []
         self.revoked: list[str] = []
         """Set and name of those that are out of force, as a grant was revoked."""
         self._store = store
+        self._folder = folder
         self._asked = asked
         self._reader = Rereader(store)
         self._sets = {one.id: one for one in store.sets()}
@@ -129,13 +137,29 @@ class _Near:
             )
             if name
         ]
-        for searched, row in enumerate(self._store.rules()):
+        for searched, row in enumerate(self._rows()):
             if searched >= MAX_SEARCHED_COUNT or len(self.rules) >= MAX_NEAR_COUNT:
                 return False
             # Most items are passed over by their text alone.
             if row.number not in self._asked.numbers and _may_come_near(row.item, names):
                 self._take(row)
         return True
+
+    def _rows(self) -> Iterator[StoredRule]:
+        """Return the rules among which others may come near.
+
+        Where there are many, those that name one thing are left out: if they come near, they stand
+        under a name of the chunk in the table, and the router has named them.
+        """
+        totals = self._store.totals()
+        if totals.active + totals.shadow + totals.suspended > MAX_SEARCHED_COUNT:
+            # The files of this state may have made room for those of the next; then all are gone
+            # through, as far as it goes.
+            with contextlib.suppress(OSError, SegmentError):
+                most = MAX_SEARCHED_COUNT + MAX_WITHDRAWN_COUNT + 1
+                numbers = compound_numbers(self._folder, self._store.files(), most)
+                return self._store.numbered(numbers)
+        return self._store.rules()
 
     def _take(self, row: StoredRule) -> None:
         its_set = self._sets[row.set_id]

@@ -271,6 +271,11 @@ class RuleStore:
     def sets(self) -> list[StoredSet]:
         return [_set(row) for row in self.connection.execute(f"SELECT {_SET} FROM sets")]
 
+    def sets_named(self, name: str) -> list[StoredSet]:
+        """Return the sets of this name, one for each signer that has one."""
+        query = f"SELECT {_SET} FROM sets WHERE name = ? ORDER BY id"
+        return [_set(row) for row in self.connection.execute(query, (name,))]
+
     def sets_count(self) -> int:
         (count,) = self.connection.execute("SELECT COUNT(*) FROM sets").fetchone()
         return int(count)

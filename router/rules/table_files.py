@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+
 from packetcloud.router.errors import PatternError, SegmentError
 from packetcloud.router.rules.answer import Scanner
 from packetcloud.router.rules.crowding import crowded
@@ -244,6 +246,30 @@ def _load(folder: Path, files: Sequence[StoredFile], before: LoadedTable | None)
                 segment.close()
         raise
     return parts
+
+
+def compound_numbers(folder: Path, files: Sequence[StoredFile], limit: int) -> list[int]:
+    """Return the numbers of the rules that name values of several fields, ascending.
+
+    Of some that have left, too. For the keeper: see `Segment.compound_numbers`.
+
+    Args:
+        folder: that of the rules.
+        limit: so many at the most, the smallest.
+
+    Raises:
+        SegmentError, OSError: a file is damaged, or gone since another version came.
+    """
+    parts = [np.empty(0, np.uint32)]
+    for one in files:
+        if one.kind == Kind.SEGMENT:
+            segment = open_segment(folder / FOLDER / one.name)
+            try:
+                parts.append(segment.compound_numbers())
+            finally:
+                segment.close()
+    numbers: list[int] = np.unique(np.concatenate(parts))[:limit].tolist()
+    return numbers
 
 
 def load_withdrawn(path: Path) -> frozenset[int]:

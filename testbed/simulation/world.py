@@ -125,10 +125,11 @@ class World:
                 EndpointLimits(HOSTS, max_unanswered_count=plan.max_unanswered_count),
                 self._seed,
             )
+        routers_of_services = dict(link.split("-") for link in plan.links)
         for number, (name, service) in enumerate(plan.services.items()):
             self.programs[name] = ServiceProgram(
                 self._site(name, replace(hop, instance=number)),
-                (self.machines[routers[0]].ip, ROUTER_PORT),
+                (self.machines[routers_of_services[name]].ip, ROUTER_PORT),
                 service,
             )
         for program in self.programs.values():

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,7 @@ RUN_HERE = ("console", "console root") if os.geteuid() == 0 else ("console",)
 TIMEOUT_S = 300.0
 PAGE_PORTS = ("4700", "4701")
 """A router's defaults: chunks over UDP, management over TCP."""
+MEASURES = re.compile(r"packetcloud (bench|testbed link)\b")
 
 
 @dataclass
@@ -74,6 +76,15 @@ def _page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def _pages_with_commands() -> Iterator[Any]:
+    for page in PAGES:
+        commands = _commands(page)
+        if any(MEASURES.search(command.text) for command in commands):
+            yield pytest.param(page, marks=pytest.mark.alone)
+        elif commands:
+            yield page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_page_name)
 def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
     """A command hides in no other kind of block, and a block left out says why."""
@@ -85,7 +96,7 @@ def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
 
 
 @pytest.mark.timeout(TIMEOUT_S + 30)
-@pytest.mark.parametrize("page", [page for page in PAGES if _commands(page)], ids=_page_name)
+@pytest.mark.parametrize("page", list(_pages_with_commands()), ids=_page_name)
 def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
     """The page's commands succeed one after the other and print what the page shows."""
     commands = _with_free_ports(_commands(page))

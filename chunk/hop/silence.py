@@ -1,0 +1,58 @@
+"""One question at a time while a neighbour says nothing.
+
+A session asks for many reasons: a burst without an answer, credit, new keys, the size of datagrams,
+a body found altered. Each has a timer of its own, and on a path that loses everything each would
+send on its own. Whatever comes back lets all of them go on, so one question is as good as ten.
+
+Source: docs/protocol/hop.md, "Silence"; RFC 9002, section 6.2.
+"""
+
+from __future__ import annotations
+
+from packetcloud.chunk.hop.rtt import RttEstimator
+
+
+class Silence:
+    """Since when a neighbour leaves questions unanswered, and when the next one may leave.
+
+    Args:
+        rtt: the session's round trips: how long an answer may take.
+    """
+
+    def __init__(self, rtt: RttEstimator) -> None:
+        self._rtt = rtt
+        self._rounds = 0
+        """Rounds of questions since the neighbour was heard."""
+        self._asked_at = float("-inf")
+        self.timeouts = 0
+        """Rounds so far that began because nothing had come for as long as an answer may take."""
+
+    @property
+    def until(self) -> float:
+        """When the next question may leave; minus infinity while none is unanswered."""
+        if not self._rounds:
+            return float("-inf")
+        return self._asked_at + self._rtt.probe_timeout_s(self._rounds)
+
+    @property
+    def is_lasting(self) -> bool:
+        """A question is unanswered."""
+        return self._rounds > 0
+
+    def heard(self) -> None:
+        """The neighbour said something."""
+        self._rounds = 0
+
+    def may_ask(self, now: float) -> bool:
+        """Tell whether a question may leave now; whoever asks then says so with `asked`.
+
+        All that is due in the moment of the first one may: nobody can know yet what is lost.
+        """
+        return now >= self.until or (self._rounds == 1 and now == self._asked_at)
+
+    def asked(self, now: float) -> None:
+        """A question leaves."""
+        if now != self._asked_at or not self._rounds:
+            self.timeouts += self._rounds > 0
+            self._rounds += 1
+            self._asked_at = now
