@@ -57,6 +57,11 @@ class Keeper:
         self._versions: dict[int, list[str]] = {}
         """The files of each version that the router may still have to load."""
 
+    def close(self) -> None:
+        """Leave the store."""
+        self._before.close()
+        self.store.close()
+
     def open(self, policy: RulePolicy, in_force: int) -> Answer:
         """Make sure that the last version can be loaded, under this policy; return it.
 

@@ -52,7 +52,7 @@ def rehearse(
             keeper.open(policy, 0)
             answer = keeper.install(path, is_dry_run=True, in_force=0)
         finally:
-            keeper.store.close()
+            keeper.close()
     if "refusal" in answer:
         return Rehearsal(Refusal(**answer["refusal"]))
     done = Installation(**answer["outcome"], version=0, duration_s=0.0)

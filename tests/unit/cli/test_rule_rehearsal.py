@@ -110,7 +110,7 @@ def test_each_item_is_judged_by_the_config(
     keeper = Keeper(folder, lambda: NOW_S)
     keeper.open(policy_of(loaded.settings, loaded.rules), 0)
     installed = keeper.install(document, is_dry_run=False, in_force=0)["outcome"]
-    keeper.store.close()
+    keeper.close()
     assert {key: told[key] for key in installed if key in told} == {
         key: value for key, value in installed.items() if key != "is_dry_run"
     }
