@@ -130,6 +130,9 @@ class Intake:
         self._before = before
         self._writer = writer
         self._names: set[str] = set()
+        self._replaces = False
+        self._left_out: set[str] = set()
+        """Namesakes of refused items for which no room was left."""
         self._count = 0
         self._next_number = store.next_number
         self._rules = self._shadow_rules = self._entries = 0
@@ -141,12 +144,14 @@ class Intake:
         Args:
             replaces: rules of the set that no item names leave it.
         """
+        self._replaces = replaces
+        if replaces:
+            self._room.take(-self._set.entries)
         while batch := list(islice(items, _BATCH_COUNT)):
             yield from self._take_batch(batch)
         if replaces:
-            rest = [
-                one for one in self._before.rules_of(self._set.id) if one.name not in self._names
-            ]
+            stays = self._names - self._left_out
+            rest = [one for one in self._before.rules_of(self._set.id) if one.name not in stays]
             for one in rest:
                 self.outcome.note(0, one.name, "withdrawn")
             self._remove(rest)
@@ -166,10 +171,13 @@ class Intake:
             self._count += 1
             before = there.get(item.name)
             entries = 0
+            is_first = item.name not in self._names
             try:
                 entries = self._admit(item, before)
             except _RefusedItemError as error:
                 outcome.note(self._count, item.name, "refused", error.reason, error.text)
+                if before is not None and is_first and self._replaces:
+                    self._keep(before)
                 continue
             if not isinstance(item, Rule):
                 outcome.note(self._count, item.name, "unchanged" if before is None else "withdrawn")
@@ -202,7 +210,8 @@ class Intake:
             text = "an item of that name stands further up"
             raise _RefusedItemError(KeeperRefusal.REPEATED, text)
         names.add(name)
-        freed = before.entries if before is not None else 0
+        # Where the whole set is replaced its room was freed before the first item.
+        freed = before.entries if before is not None and not self._replaces else 0
         if isinstance(item, Withdrawal):
             self._room.take(-freed)
             return 0
@@ -219,6 +228,11 @@ class Intake:
                 self._room.take(freed - entries)
                 raise _RefusedItemError(KeeperRefusal.TOO_MANY_PATTERNS, problem)
         return entries
+
+    def _keep(self, rule: StoredRule) -> None:
+        """Leave a rule in a set that is replaced, if there is room beside what was taken."""
+        if self._room.take(rule.entries) is not None:
+            self._left_out.add(rule.name)
 
     def refuse(self, numbers: Sequence[int], reason: KeeperRefusal, text: str) -> None:
         """Take back rules that were accepted; a namesake of before that they replaced is gone."""

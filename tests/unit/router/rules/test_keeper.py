@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -425,6 +426,36 @@ def test_no_more_rules_than_allowed(
         grants=[grant()],
     )
     assert (answer["outcome"]["withdrawn"], answer["outcome"]["accepted"]) == (1, 1)
+    kept.close()
+
+
+def test_a_set_that_is_replaced_makes_room_for_what_replaces_it(tmp_path: Path) -> None:
+    """At the limit a set becomes wholly another one; beyond it items are refused. What stays for an
+    item that is refused takes room as well, and goes where there is none."""
+    settings = RuleSettings(frozenset({ISP.guid}), max_rules=4)
+    kept = Kept(tmp_path, replace(POLICY, settings=settings))
+
+    def becomes(serial: int, *records: dict[str, Any]) -> dict[str, Any]:
+        its_head = head(serial=serial, replaces=True)
+        outcome: dict[str, Any] = kept.install(*records, head=its_head)["outcome"]
+        assert kept.keeper.store.totals().entries <= 4
+        return outcome
+
+    kept.install(rule_record(name="other"), head=head("other"))
+    kept.install(*(rule_record(name=name) for name in "abc"))
+    done = becomes(2, *(rule_record(name=name) for name in "def"))
+    assert (done["accepted"], done["refused"], done["withdrawn"]) == (3, 0, 3)
+    done = becomes(3, *(rule_record(name=name) for name in "eghi"))
+    assert (done["accepted"], done["unchanged"], done["reasons"]) == (2, 1, {"too many rules": 1})
+    wrong = [rule_record(name=name, size_min=-1) for name in "egg"]
+    done = becomes(4, rule_record(name="j"), rule_record(name="k"), *wrong)
+    assert (done["accepted"], done["refused"], done["withdrawn"]) == (2, 3, 2)
+    assert {one.rule.name for one in kept.installed()} == {"other", "j", "k", "e"}
+    done = becomes(5, {"withdraw": "j"}, *(rule_record(name=name) for name in "klm"))
+    assert (done["accepted"], done["unchanged"], done["withdrawn"]) == (2, 1, 2)
+    kept.close()
+    kept.open()
+    assert {one.rule.name for one in kept.installed()} == {"other", "k", "l", "m"}
     kept.close()
 
 
