@@ -119,7 +119,8 @@ class Installer:
         )  # fmt: skip
         limits = self._policy.settings
         third_party = None if prover.is_own else document.signer_guid
-        patterns = PatternBook(self._store, third_party, limits)
+        replaced = its_set.id if document.head.replaces else None
+        patterns = PatternBook(self._store, third_party, limits, replaced)
         most = limits.max_patterns if prover.is_own else limits.max_signer_patterns
         items = document.line_items(checker(most))
         with RuleWriter() as writer:

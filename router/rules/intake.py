@@ -233,6 +233,9 @@ class Intake:
         """Leave a rule in a set that is replaced, if there is room beside what was taken."""
         if self._room.take(rule.entries) is not None:
             self._left_out.add(rule.name)
+        elif self._patterns.take_again(rule.number) is not None:
+            self._room.take(-rule.entries)
+            self._left_out.add(rule.name)
 
     def refuse(self, numbers: Sequence[int], reason: KeeperRefusal, text: str) -> None:
         """Take back rules that were accepted; a namesake of before that they replaced is gone."""

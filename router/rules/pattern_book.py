@@ -76,24 +76,30 @@ class PatternBook:
     Args:
         signer: the third party whose patterns they are; None: the ISP's.
         settings: what everybody may have; None: as much as the scanner can.
+        replaced: a set that becomes another one wholly; what only its rules have is counted when
+            it is taken again.
     """
 
     def __init__(
-        self, store: RuleStore, signer: bytes | None, settings: RuleSettings | None
+        self,
+        store: RuleStore,
+        signer: bytes | None,
+        settings: RuleSettings | None,
+        replaced: int | None = None,
     ) -> None:
         self._store = store
         self._numbers = {pattern_of(text): number for number, text in store.patterns()}
         by_number = {number: pattern for pattern, number in self._numbers.items()}
-        used = {by_number[number] for number in store.used_patterns()}
+        used = {by_number[number] for number in store.used_patterns(replaced)}
         share = share_of_all(settings) if settings is not None else ALL
         self._of_all = _Holding(share, used)
-        self._dead = sorted(by_number.keys() - {self._numbers[one] for one in used}, reverse=True)
+        self._dead = sorted(by_number.keys() - store.used_patterns(), reverse=True)
         self._of_signer: _Holding | None = None
         self._others: _Others | None = None
         if signer is not None and settings is not None:
             by_signer = {
                 one: {by_number[number] for number in numbers}
-                for one, numbers in store.third_party_patterns().items()
+                for one, numbers in store.third_party_patterns(replaced).items()
             }
             own = by_signer.pop(signer, set())
             loads = [ScannerLoad(map(demand_of, patterns)) for patterns in by_signer.values()]
@@ -123,6 +129,11 @@ class PatternBook:
     def number(self, pattern: Pattern) -> int:
         """Return the number of a pattern that was taken."""
         return self._numbers[pattern]
+
+    def take_again(self, rule: int) -> str | None:
+        """Count the patterns of a rule that stays in the set that is replaced, as `take` does."""
+        numbers = self._store.patterns_of(rule)
+        return self.take([one for one, number in self._numbers.items() if number in numbers])
 
     def take(self, patterns: Iterable[Pattern]) -> str | None:
         """Number the patterns of a rule, or say why there is no room for them."""

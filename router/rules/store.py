@@ -441,16 +441,29 @@ class RuleStore:
         """Return number and text of all patterns that have a place in the scanner."""
         return self.connection.execute("SELECT position, definition FROM patterns").fetchall()
 
-    def used_patterns(self) -> set[int]:
-        """Return the numbers of those that rules have."""
-        rows = self.connection.execute("SELECT DISTINCT position FROM pattern_uses")
+    def used_patterns(self, besides: int | None = None) -> set[int]:
+        """Return the numbers of those that rules have; `besides`: rules of other sets than this."""
+        query = "SELECT DISTINCT position FROM pattern_uses"
+        if besides is not None:
+            query += " JOIN rules USING (number) WHERE set_id != ?"
+        rows = self.connection.execute(query, () if besides is None else (besides,))
         return {position for (position,) in rows}
 
-    def third_party_patterns(self) -> dict[bytes, set[int]]:
-        """Return the numbers of those that rules of each third party have, by signer."""
+    def patterns_of(self, number: int) -> set[int]:
+        """Return the numbers of those that one rule has."""
+        query = "SELECT position FROM pattern_uses WHERE number = ?"
+        return {position for (position,) in self.connection.execute(query, (number,))}
+
+    def third_party_patterns(self, besides: int | None = None) -> dict[bytes, set[int]]:
+        """Return the numbers of those that rules of each third party have, by signer.
+
+        Args:
+            besides: a set whose rules are left out.
+        """
         rows = self.connection.execute(
             "SELECT DISTINCT sets.signer, position FROM pattern_uses JOIN rules USING (number)"
-            " JOIN sets ON sets.id = rules.set_id WHERE NOT sets.is_own"
+            " JOIN sets ON sets.id = rules.set_id WHERE NOT sets.is_own AND sets.id IS NOT ?",
+            (besides,),
         )
         found: dict[bytes, set[int]] = {}
         for signer, position in rows:

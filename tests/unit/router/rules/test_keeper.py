@@ -459,6 +459,38 @@ def test_a_set_that_is_replaced_makes_room_for_what_replaces_it(tmp_path: Path) 
     kept.close()
 
 
+@pytest.mark.parametrize(
+    ("limits", "signer"), [({"max_patterns": 3}, ISP), ({"max_signer_patterns": 3}, TENANT)]
+)
+def test_the_patterns_of_a_set_that_is_replaced_make_room(
+    tmp_path: Path, limits: dict[str, int], signer: Identity
+) -> None:
+    """At the limit a set takes wholly other patterns; those of a rule that stays count."""
+    settings = RuleSettings(frozenset({ISP.guid}), **limits)
+    kept = Kept(tmp_path, replace(POLICY, settings=settings))
+
+    def becomes(serial: int, name: str, *words: str, **more: Any) -> dict[str, Any]:
+        records = [
+            rule_record(name=word, patterns={"text": word}, destination=signer.guid.hex, **more)
+            for word in words
+        ]
+        its_head = head(name, serial=serial, replaces=True)
+        outcome: dict[str, Any] = kept.install(*records, head=its_head, signer=signer)["outcome"]
+        assert len(kept.keeper.store.used_patterns()) <= 3
+        return outcome
+
+    becomes(1, "other", "one")
+    becomes(1, "test", "two", "three")
+    assert becomes(2, "test", "four", "five")["accepted"] == 2
+    assert becomes(3, "test", "five", "one", "six", "seven")["refused"] == 1
+    done = becomes(4, "test", "five", "six", size_min=-1)
+    assert (done["refused"], done["withdrawn"]) == (2, 1)
+    assert becomes(5, "test", "eight", "nine")["accepted"] == 2
+    names = [kept.names_for(signer.guid.value, word.encode()) for word in ("five", "eight", "nine")]
+    assert names == [set(), {"eight"}, {"nine"}]
+    kept.close()
+
+
 def test_a_rule_counts_as_its_entries(tmp_path: Path) -> None:
     """One rule of many names takes as much room as many rules of one."""
     settings = RuleSettings(frozenset({ISP.guid}), max_rules=10)
