@@ -16,7 +16,7 @@ from packetcloud.cli.params import FILE, ROUTER, NameType, group
 if TYPE_CHECKING:
     from packetcloud.chunk.identity import Identity
     from packetcloud.router.rules.client import RuleClient
-    from packetcloud.router.rules.schemas import Installation, Refusal, RuleEntry
+    from packetcloud.router.rules.schemas import Installation, Refusal, RuleEntry, RuleSetInfo
 
 MAX_SHOWN_COUNT = 20
 """Refused items in the table; JSON has those that the router lists."""
@@ -314,6 +314,7 @@ def _show_sets(output: Output, client: Any) -> None:
             "active": sums.active,
             "shadow": sums.shadow,
             "suspended": sums.suspended,
+            "revoked": sums.revoked,
             "sets": [one.model_dump() for one in sets],
         },
         [
@@ -327,13 +328,19 @@ def _show_sets(output: Output, client: Any) -> None:
                         one.serial,
                         one.active,
                         one.shadow,
-                        "suspended" if one.is_suspended else "in force",
+                        _state_of_set(one),
                     )
                     for one in sets
                 ],
             )
         ],
     )
+
+
+def _state_of_set(one: RuleSetInfo) -> str:
+    if one.is_suspended:
+        return "suspended"
+    return f"in force, {one.revoked} revoked" if one.revoked else "in force"
 
 
 def _time(time_s: float | None) -> str | None:

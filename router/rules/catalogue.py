@@ -124,10 +124,13 @@ class Catalogue:
         since_id = json.loads(cursor) if cursor is not None else 0
         sets = [one for one in self._sets({}, since_id) if one.id > since_id]
         totals = self._store.totals()
+        counts = self._store.revoked_counts()
+        revoked = {one.id: counts.get(one.id, (0, 0)) for one in sets[:limit]}
         return {
             "active": totals.active,
             "shadow": totals.shadow,
             "suspended": totals.suspended,
+            "revoked": totals.revoked,
             "sets": [
                 {
                     "set": one.name,
@@ -135,8 +138,9 @@ class Catalogue:
                     "is_own": one.is_own,
                     "is_suspended": one.is_suspended,
                     "serial": one.serial,
-                    "active": one.rules - one.shadow_rules,
-                    "shadow": one.shadow_rules,
+                    "active": one.rules - one.shadow_rules - revoked[one.id][0],
+                    "shadow": one.shadow_rules - revoked[one.id][1],
+                    "revoked": sum(revoked[one.id]),
                 }
                 for one in sets[:limit]
             ],

@@ -140,6 +140,8 @@ class RuleSetInfo(BaseModel):
     serial: int
     active: int
     shadow: int
+    revoked: int = 0
+    """Out of force, as a grant was revoked."""
 
 
 class RuleSetPage(BaseModel):
@@ -149,5 +151,6 @@ class RuleSetPage(BaseModel):
     active: int
     shadow: int
     suspended: int
+    revoked: int = 0
     sets: list[RuleSetInfo]
     cursor: str | None

@@ -294,12 +294,8 @@ class RuleStore:
             " SUM(entries), SUM(entries * (1 - is_own)), COUNT(*) FROM sets"
         ).fetchone()
         active, shadow, suspended, entries, third_party, sets = (value or 0 for value in row)
-        revoked = self.connection.execute(
-            "SELECT is_shadow, COUNT(*) FROM revoked_rules JOIN rules USING (number)"
-            " GROUP BY is_shadow"
-        )
-        counts = dict(revoked.fetchall())
-        less, less_shadow = counts.get(0, 0), counts.get(1, 0)
+        counts = self.revoked_counts().values()
+        less, less_shadow = sum(one for one, _ in counts), sum(one for _, one in counts)
         return Totals(
             active - less,
             shadow - less_shadow,
@@ -406,6 +402,14 @@ class RuleStore:
         if set_id is not None:
             query += " JOIN rules USING (number) WHERE set_id = ?"
         return dict(self.connection.execute(query, () if set_id is None else (set_id,)).fetchall())
+
+    def revoked_counts(self) -> dict[int, tuple[int, int]]:
+        """Return by set how many active and shadow rules are out of force for a revoked grant."""
+        rows = self.connection.execute(
+            "SELECT set_id, SUM(NOT is_shadow), SUM(is_shadow)"
+            " FROM revoked_rules JOIN rules USING (number) GROUP BY set_id"
+        )
+        return {set_id: (active, shadow) for set_id, active, shadow in rows}
 
     def revoked_by(self, number: int) -> bytes | None:
         """Return the grant whose revocation took a rule out of force."""

@@ -75,6 +75,11 @@ def test_rules_that_rest_on_a_grant_are_out_of_force_at_once(kept: Kept) -> None
     assert in_force(kept) == {"own"}
     totals = kept.keeper.store.totals()
     assert (totals.active, totals.revoked) == (1, 1)
+    page = Catalogue(kept.folder).sets(None, 9)
+    assert (page["active"], page["revoked"]) == (1, 1)
+    assert [(one["set"], one["active"], one["revoked"]) for one in page["sets"]] == [
+        ("test", 1, 0), ("theirs", 0, 1),
+    ]  # fmt: skip
     kept.close()
     for path in (kept.folder / "tables").iterdir():
         path.unlink()
