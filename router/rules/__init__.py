@@ -52,6 +52,7 @@ Why they decide so:
 How they are kept, by a process beside the router:
 
 - `store`          the database: sets and serials, rules, versions
+- `revocation_store` which grants are revoked, and the rules out of force for it
 - `intake`         the items of one document on their way into it, and what became of each
 - `rule_writer`    writes rules while others are read
 - `installer`      one document: believed or not, its items, the files of the version

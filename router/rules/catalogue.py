@@ -124,7 +124,7 @@ class Catalogue:
         since_id = json.loads(cursor) if cursor is not None else 0
         sets = [one for one in self._sets({}, since_id) if one.id > since_id]
         totals = self._store.totals()
-        counts = self._store.revoked_counts()
+        counts = self._store.revocations.revoked_counts()
         revoked = {one.id: counts.get(one.id, (0, 0)) for one in sets[:limit]}
         return {
             "active": totals.active,
@@ -156,7 +156,7 @@ class Catalogue:
         return bits.to_bytes(PAGE_COUNT // 8, "little")
 
     def _revoked_grant(self, number: int) -> str | None:
-        grant = self._store.revoked_by(number)
+        grant = self._store.revocations.revoked_by(number)
         return grant.hex() if grant is not None else None
 
     def _sets(self, filters: dict[str, str], since_id: int) -> Iterator[StoredSet]:

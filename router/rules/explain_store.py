@@ -119,7 +119,7 @@ class _Near:
         self._asked = asked
         self._reader = Rereader(store)
         self._sets = {one.id: one for one in store.sets()}
-        self._revoked = store.revoked_rules()
+        self._revoked = store.revocations.revoked_rules()
 
     def read_numbered(self) -> None:
         """Take the rules that the router has named."""

@@ -93,7 +93,7 @@ class Installer:
         document = open_signed(stream)
         trust = self._policy.trust(document.signer)
         prover = Prover(
-            document.signer, document.grants, trust, self._now_s, self._store.is_revoked
+            document.signer, document.grants, trust, self._now_s, self._store.revocations.is_revoked
         )
         found = self._store.find_set(document.signer_guid, document.head.set_name)
         refused = refusal_of_head(document.head, trust, self._now_s)
@@ -213,7 +213,7 @@ class Installer:
     ) -> Callable[[StoredRule], bool]:
         reader = Rereader(self._store)
         defaults = document.head.defaults
-        revoked = self._store.revoked_rules(its_set.id)
+        revoked = self._store.revocations.revoked_rules(its_set.id)
         return lambda row: row.number not in revoked and reader.defaults(row.document) == defaults
 
 

@@ -122,7 +122,7 @@ class Keeper:
             with path.open("rb") as stream:
                 revocation = read_revocation(stream.read(MAX_REVOCATION_BYTES + 1))
             with self.store.change():
-                self.store.forget_revocations(self._now_s())
+                self.store.revocations.forget(self._now_s())
                 revoker = Revoker(self.store, self._evidence, self._policy, self._now_s())
                 is_new, rules = revoker.apply(revocation)
                 if rules:
@@ -142,7 +142,7 @@ class Keeper:
     def tidy(self, in_force: int) -> Answer:
         """Remove what ended a while ago, and what is needed no more; return the version."""
         with self.store.change():
-            self.store.forget_revocations(self._now_s())
+            self.store.revocations.forget(self._now_s())
             ended = self.store.ended(self._now_s() - EXPIRED_KEPT_S, TIDY_COUNT)
             if ended:
                 self.store.remove_rules(ended)
@@ -173,7 +173,7 @@ class Keeper:
         self.store.forget_patterns()
         book = PatternBook.of_all(self.store)
         sets = {one.id: one for one in self.store.sets()}
-        revoked = self.store.revoked_rules()
+        revoked = self.store.revocations.revoked_rules()
         reader = Rereader(self.store)
 
         def rules() -> Iterator[InstalledRule]:

@@ -84,5 +84,9 @@ class PolicyChange:
             envelope = Envelope.from_bytes(stream.readline(MAX_ENVELOPE_BYTES + 1))
         trust = self._policy.trust(envelope.public_key)
         return Prover(
-            envelope.public_key, envelope.grants, trust, self._now_s, self._store.is_revoked
+            envelope.public_key,
+            envelope.grants,
+            trust,
+            self._now_s,
+            self._store.revocations.is_revoked,
         )

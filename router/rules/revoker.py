@@ -49,10 +49,10 @@ class Revoker:
             _refuse(Refusal.FORGED, "a signature is not the issuer's; get the revocation anew")
         if grant.valid_until_s <= self._now_s:
             _refuse(Refusal.EXPIRED, "the grant has ended by itself; nothing rests on it")
-        if self._store.is_revoked(grant.digest):
+        if self._store.revocations.is_revoked(grant.digest):
             return False, []
-        total, of_issuer = self._store.revocations_count(grant.issuer)
-        self._store.put_revocation(
+        total, of_issuer = self._store.revocations.counts(grant.issuer)
+        self._store.revocations.put(
             grant.digest, grant.issuer, grant.valid_until_s, revocation.signature
         )
         rules = self._unproven(grant.digest, grant.nonce.hex().encode())
@@ -62,7 +62,7 @@ class Revoker:
             _refuse_many(f"this router knows {total} revocations, and no rule rests on this grant")
         if not rules and of_issuer >= MAX_ISSUER_REVOCATIONS_COUNT:
             _refuse_many(f"{of_issuer} are of this issuer, and no rule rests on this grant")
-        self._store.revoke_rules([one.number for one in rules], grant.digest)
+        self._store.revocations.revoke_rules([one.number for one in rules], grant.digest)
         return True, rules
 
     def _unproven(self, digest: bytes, nonce: bytes) -> list[StoredRule]:
@@ -80,7 +80,11 @@ class Revoker:
                 continue
             trust = self._policy.trust(envelope.public_key)
             prover = Prover(
-                envelope.public_key, envelope.grants, trust, self._now_s, self._store.is_revoked
+                envelope.public_key,
+                envelope.grants,
+                trust,
+                self._now_s,
+                self._store.revocations.is_revoked,
             )
             found += [
                 row

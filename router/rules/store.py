@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from packetcloud.router.errors import RuleStoreError
+from packetcloud.router.rules.revocation_store import REVOCATION_SCHEMA, RevocationStore
 
 STORE_FILE = "rules.sqlite"
 FORMAT = 2
@@ -69,16 +70,6 @@ INSERT INTO meta VALUES
     ('version', 0), ('next_number', 1), ('next_file', 1), ('secret', randomblob(32)),
     ('open_services', '[]');
 """
-
-
-_SCHEMA_2 = """
-CREATE TABLE revocations (
-    grant_digest BLOB PRIMARY KEY, issuer BLOB NOT NULL, until_s INTEGER NOT NULL,
-    signature BLOB NOT NULL) WITHOUT ROWID;
-CREATE INDEX revocations_by_issuer ON revocations (issuer);
-CREATE TABLE revoked_rules (number INTEGER PRIMARY KEY, grant_digest BLOB NOT NULL);
-"""
-"""What came with format 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +163,7 @@ class RuleStore:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self._path = path
+        self.revocations = RevocationStore(connection)
 
     @classmethod
     def open(cls, folder: Path, *, is_reader: bool = False) -> Self:
@@ -198,11 +190,11 @@ class RuleStore:
             (found,) = connection.execute("PRAGMA user_version").fetchone()
             if found == 0:
                 connection.executescript(
-                    f"BEGIN; {_SCHEMA} {_SCHEMA_2} PRAGMA user_version = {FORMAT}; COMMIT"
+                    f"BEGIN; {_SCHEMA} {REVOCATION_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT"
                 )
             elif found == 1:
                 connection.executescript(
-                    f"BEGIN; {_SCHEMA_2} PRAGMA user_version = {FORMAT}; COMMIT"
+                    f"BEGIN; {REVOCATION_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT"
                 )
             elif found != FORMAT:
                 raise RuleStoreError(f"{path}: format {found}; this version reads 1 to {FORMAT}")
@@ -294,7 +286,7 @@ class RuleStore:
             " SUM(entries), SUM(entries * (1 - is_own)), COUNT(*) FROM sets"
         ).fetchone()
         active, shadow, suspended, entries, third_party, sets = (value or 0 for value in row)
-        counts = self.revoked_counts().values()
+        counts = self.revocations.revoked_counts().values()
         less, less_shadow = sum(one for one, _ in counts), sum(one for _, one in counts)
         return Totals(
             active - less,
@@ -379,44 +371,6 @@ class RuleStore:
             " WHERE NOT sets.is_own"
         )
         return [document for (document,) in rows]
-
-    def is_revoked(self, grant: bytes) -> bool:
-        """Tell whether the issuer of a grant, by its digest, has taken it back."""
-        row = self.connection.execute(
-            "SELECT 1 FROM revocations WHERE grant_digest = ?", (grant,)
-        ).fetchone()
-        return row is not None
-
-    def revocations_count(self, issuer: bytes) -> tuple[int, int]:
-        """Return how many there are, and how many of one issuer."""
-        row = self.connection.execute(
-            "SELECT (SELECT COUNT(*) FROM revocations),"
-            " (SELECT COUNT(*) FROM revocations WHERE issuer = ?)",
-            (issuer,),
-        ).fetchone()
-        return row[0], row[1]
-
-    def revoked_rules(self, set_id: int | None = None) -> dict[int, bytes]:
-        """Return the numbers of the rules that are out of force for it, and the grant of each."""
-        query = "SELECT number, grant_digest FROM revoked_rules"
-        if set_id is not None:
-            query += " JOIN rules USING (number) WHERE set_id = ?"
-        return dict(self.connection.execute(query, () if set_id is None else (set_id,)).fetchall())
-
-    def revoked_counts(self) -> dict[int, tuple[int, int]]:
-        """Return by set how many active and shadow rules are out of force for a revoked grant."""
-        rows = self.connection.execute(
-            "SELECT set_id, SUM(NOT is_shadow), SUM(is_shadow)"
-            " FROM revoked_rules JOIN rules USING (number) GROUP BY set_id"
-        )
-        return {set_id: (active, shadow) for set_id, active, shadow in rows}
-
-    def revoked_by(self, number: int) -> bytes | None:
-        """Return the grant whose revocation took a rule out of force."""
-        row = self.connection.execute(
-            "SELECT grant_digest FROM revoked_rules WHERE number = ?", (number,)
-        ).fetchone()
-        return row[0] if row is not None else None
 
     def rules_after(self, set_id: int, name: str, prefix: str) -> Iterator[StoredRule]:
         """Return the rules of a set whose names come after one and begin so, by name."""
@@ -544,22 +498,6 @@ class RuleStore:
     def take_numbers(self, end: int) -> None:
         """Have all numbers before `end` count as used."""
         self._set_meta("next_number", end)
-
-    def put_revocation(self, grant: bytes, issuer: bytes, until_s: int, signature: bytes) -> None:
-        """Note that a grant, by its digest, is taken back."""
-        self.connection.execute(
-            "INSERT INTO revocations VALUES (?, ?, ?, ?)", (grant, issuer, until_s, signature)
-        )
-
-    def forget_revocations(self, now_s: float) -> None:
-        """Forget those whose grants have ended."""
-        self.connection.execute("DELETE FROM revocations WHERE until_s <= ?", (now_s,))
-
-    def revoke_rules(self, numbers: Iterable[int], grant: bytes) -> None:
-        """Note that rules are out of force, as the grant was taken back."""
-        self.connection.executemany(
-            "INSERT INTO revoked_rules VALUES (?, ?)", ((number, grant) for number in numbers)
-        )
 
     def put_rules(self, rules: Sequence[StoredRow]) -> None:
         """Enter rules; `add_counts` is the caller's."""

@@ -379,7 +379,7 @@ def _of_revocations(cap: int, issuer: Identity, rests_on: bool) -> Filled:
         with store.change():
             for number in range(cap - 1):
                 digest = number.to_bytes(32, "big")
-                store.put_revocation(digest, issuer.public_key, NOW_S + DAY_S, bytes(64))
+                store.revocations.put(digest, issuer.public_key, NOW_S + DAY_S, bytes(64))
 
         def revoke(number: int, owner: Identity = issuer) -> bool:
             given = grant(owner, TENANT, [owner.guid.value], nonce=bytes([number]) * 16)
@@ -391,7 +391,7 @@ def _of_revocations(cap: int, issuer: Identity, rests_on: bool) -> Filled:
             return "refusal" in kept.keeper.revoke(path, in_force=kept.version)
 
         def count() -> int:
-            return store.revocations_count(b"")[0]
+            return store.revocations.counts(b"")[0]
 
         first = revoke(1)
         at_cap = count()

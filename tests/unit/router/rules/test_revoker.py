@@ -171,10 +171,10 @@ def test_a_revocation_is_forgotten_when_its_grant_ends(kept: Kept) -> None:
     bring(kept, given)
     kept.now_s = given.valid_until_s - 1
     kept.keeper.tidy(kept.version)
-    assert kept.keeper.store.is_revoked(given.digest)
+    assert kept.keeper.store.revocations.is_revoked(given.digest)
     kept.now_s = given.valid_until_s
     kept.keeper.tidy(kept.version)
-    assert not kept.keeper.store.is_revoked(given.digest)
+    assert not kept.keeper.store.revocations.is_revoked(given.digest)
 
 
 def test_revocations_of_nothing_do_not_keep_out_those_that_matter(
@@ -240,7 +240,7 @@ def test_a_store_of_before_knows_revocations_when_it_is_opened(kept: Kept) -> No
     assert in_force(kept) == {"t"}
     assert bring(kept, grant())["outcome"]["rules"] == 1
     reader = RuleStore.open(kept.folder, is_reader=True)
-    assert reader.is_revoked(grant().digest)
+    assert reader.revocations.is_revoked(grant().digest)
     reader.close()
 
 
@@ -251,8 +251,11 @@ def test_withdrawn_and_ended_rules_are_revoked_no_more(kept: Kept) -> None:
     kept.install(*records, signer=TENANT, grants=[given])
     bring(kept, given)
     kept.install({"withdraw": "a"}, head=head(serial=2), signer=TENANT)
-    assert len(kept.keeper.store.revoked_rules()) == 1
+    assert len(kept.keeper.store.revocations.revoked_rules()) == 1
     kept.now_s = NOW_S + DAY_S + 7200
     kept.load(kept.keeper.tidy(kept.version))
-    assert kept.keeper.store.revoked_rules() == {} and kept.keeper.store.totals().revoked == 0
+    assert (
+        kept.keeper.store.revocations.revoked_rules() == {}
+        and kept.keeper.store.totals().revoked == 0
+    )
     assert POLICY.is_own(ISP.guid.value)
