@@ -16,6 +16,7 @@ from packetcloud.chunk.hop.flow_credit import MAX_FLOWS_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
+from packetcloud.chunk.hop.repair import DIGESTS_PAUSE_S
 from packetcloud.chunk.hop.replies import MAX_REPLIES_COUNT
 from packetcloud.chunk.hop.resets import RESETS_PER_S
 from packetcloud.chunk.hop.stamps import PEERS_COUNT
@@ -86,6 +87,16 @@ CAPS = (
         "silence",
         _dropped("resets_full"),
         ("resets:Resets._told", "resets:Resets._told_networks"),
+    ),
+    Cap(
+        "answers to DIGESTS_WANTED",
+        round(1 / DIGESTS_PAUSE_S),
+        "a second",
+        "2 ms each, 40 % of a core at the most; of all neighbours together, each that asked within "
+        "a second its share",
+        "silence; whoever asks asks again",
+        _dropped("digests_rate"),
+        ("repair:DigestBudget._asked_at",),
     ),
     Cap(
         "replaced timers",

@@ -25,7 +25,7 @@ from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.open_transfers import OpenTransfers
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
 from packetcloud.chunk.hop.parking import Parking
-from packetcloud.chunk.hop.repair import DigestAnswers
+from packetcloud.chunk.hop.repair import DigestAnswers, DigestBudget
 from packetcloud.chunk.hop.rtt import RttEstimator
 from packetcloud.chunk.hop.silence import Silence
 from packetcloud.chunk.hop.stride_change import StrideChange
@@ -46,6 +46,7 @@ class Sender:
         pool: where sealed bodies live until they are settled.
         settle: called once for each body with its token, how it ended and the refusal's reason.
         skip_after: returns after how many bursts one number is left out; None: none ever is.
+        digest_budget: of the node; without one this sender has its own.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Sender:
         rtt: RttEstimator,
         settle: SettleBody,
         skip_after: Callable[[], int] | None = None,
+        digest_budget: DigestBudget | None = None,
     ) -> None:
         self._pool = pool
         self._peer_max_body_bytes = peer_max_body_bytes
@@ -77,7 +79,7 @@ class Sender:
         )  # fmt: skip
         self.silence = Silence(rtt)
         """Of all questions of the session."""
-        self.digest_answers = DigestAnswers()
+        self.digest_answers = DigestAnswers(digest_budget or DigestBudget())
         self._parking = Parking(self.flows)
         self._change: StrideChange | None = None
         """The change of the size of datagrams that is under way; nothing else is sent meanwhile."""
@@ -179,6 +181,7 @@ class Sender:
 
     def close(self) -> None:
         """Settle everything that is left as LOST."""
+        self.digest_answers.close()
         left = [*self.transfers.outstanding.values(), *self.flows]
         # Whoever is told of one may cancel another: each of them is LOST, and only that.
         self._by_token.clear()

@@ -29,6 +29,7 @@ from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Sto
 from packetcloud.chunk.hop.liveness import Liveness
 from packetcloud.chunk.hop.receiver import Receiver
 from packetcloud.chunk.hop.rekey import Rekeying
+from packetcloud.chunk.hop.repair import DigestBudget
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.hop.stride_negotiation import StrideNegotiation
@@ -89,6 +90,8 @@ class Surroundings:
     dropped: Counter[str]
     """Counts datagrams that are dropped, by reason."""
     random_bytes: Callable[[int], bytes]
+    digest_budget: DigestBudget
+    """How often questions for digests are answered."""
 
 
 class Session:
@@ -160,6 +163,7 @@ class Session:
             self.rtt,
             self._settle,
             (lambda: SKIP_AFTER_COUNT + random_bytes(1)[0] % SKIP_AFTER_COUNT) if ring else None,
+            around.digest_budget,
         )
         self._negotiation: StrideNegotiation | None = None
         """In an open session the routes are taken at their word."""
