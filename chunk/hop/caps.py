@@ -10,7 +10,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.address_rate import ADDRESSES_COUNT
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
-from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
+from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, READY_BYTES
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flow_credit import MAX_FLOWS_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
@@ -35,8 +35,8 @@ CAPS = (
         "neighbours",
         _DEFAULTS.max_neighbours_count,
         "sessions",
-        "about 20 KiB each, and up to 0.5 MiB to lay bursts out once bodies went there and 1.5 MiB "
-        "ready for the next body while they come; every instance of a key counts",
+        "about 20 KiB each, and up to 0.5 MiB to lay bursts out once bodies went there; every "
+        "instance of a key counts",
         "CLOSE with the reason",
         _dropped("neighbours_full"),
         ("core:HopCore.sessions", "core:HopCore._by_remote", "core:HopCore._active"),
@@ -236,6 +236,14 @@ CAPS = (
         ("buffers:BufferPool._free",),
     ),
     Cap(
+        "buffers ready for the next body",
+        READY_BYTES,
+        "bytes",
+        "42 neighbours that send the largest bodies at one time, up to 1.5 MiB each",
+        "none is made ready; the next body is copied into its place",
+        "packetcloud_hop_buffers_unready_total",
+    ),
+    Cap(
         "datagrams looked at in one piece",
         MAX_TRAIN_ROWS,
         "datagrams",
@@ -327,4 +335,5 @@ def in_use(core: HopCore) -> dict[str, int]:
             (one.next_transfer - one.done_below for one in transfers), default=0
         ),
         "free buffers kept": core.pool.free_bytes,
+        "buffers ready for the next body": core.pool.ready_bytes,
     }

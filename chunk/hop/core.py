@@ -51,6 +51,7 @@ COUNTER_NAMES = frozenset(
         "stamps_forgotten",
         "dead_timers",
         "buffers_freed",
+        "buffers_unready",
     }
 )
 """What `HopCore.counters` has: of `stats()`, what only ever grows."""
@@ -501,6 +502,7 @@ class HopCore:
             **self._door.counters(),
             "dead_timers": self._timers.dead_count,
             "buffers_freed": self.pool.freed_count,
+            "buffers_unready": self.pool.unready_count,
         }
 
     def stats(self) -> dict[str, int]:
