@@ -303,14 +303,20 @@ class Congestion:
         is_telling = delivered > 0 and not (limited and sample < path.rate_bytes_per_s)
         if is_telling:
             path.add_rate(sample)
-        self._rounds_with_queue = 0 if is_empty or limited else self._rounds_with_queue + 1
         is_lossy = ended.lost > LOSS_RATIO * (delivered + ended.lost)
+        has_queue = not is_empty and self._tells_of_queue(is_lossy, limited)
+        if is_empty:
+            self._rounds_with_queue = 0
+        elif has_queue:
+            self._rounds_with_queue += 1
         if ended.min_rtt_s < float("inf"):
             self.background.on_round(path, ended.min_rtt_s, ended.lost > 0)
         self._mode_rounds += 1
         match self.mode:
+            case Mode.STARTING if has_queue and is_lossy:
+                self._enter(Mode.DRAINING, now)
             case Mode.STARTING if is_telling:
-                self._continue_start(sample, is_lossy and not is_empty, now)
+                self._continue_start(sample, now)
             case Mode.YIELDING:
                 self._continue_yielding(ended.lost, delivered, is_empty, now)
             case Mode.DRAINING if is_empty or self._mode_rounds >= DRAIN_ROUNDS:
@@ -339,6 +345,16 @@ class Congestion:
             self._resume = self.mode
             self._enter(Mode.ASKING_RTT, now)
         self._set_window()
+
+    @staticmethod
+    def _tells_of_queue(is_lossy: bool, limited: bool) -> bool:
+        """Tell whether a round that met a queue counts as one.
+
+        Of a source that sends less than it may, or of a host that is late, a queue may be its own
+        doing. A queue that overflows is a queue, whatever was sent: who goes on as if alone because
+        his source has no more takes most of it, and leaves the rest to those who listen.
+        """
+        return is_lossy or not limited
 
     def _note_slump(self, sample: float, elapsed: float, limited: bool) -> None:
         """Forget how fast the path was, if it no longer is."""
@@ -407,13 +423,13 @@ class Congestion:
                 self.path.add_rate(self._rate_before)
                 self._enter(Mode.CRUISING, now)
 
-    def _continue_start(self, sample: float, is_over: bool, now: float) -> None:
+    def _continue_start(self, sample: float, now: float) -> None:
         if sample >= self._best_rate * GROWTH_FACTOR:
             self._best_rate = sample
             self._rounds_without_growth = 0
         else:
             self._rounds_without_growth += 1
-        if is_over or self._rounds_without_growth >= ROUNDS_WITHOUT_GROWTH:
+        if self._rounds_without_growth >= ROUNDS_WITHOUT_GROWTH:
             self._enter(Mode.DRAINING, now)
 
     def _compete(self, has_lost: bool, limited: bool, now: float) -> None:

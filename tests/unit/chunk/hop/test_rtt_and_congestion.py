@@ -190,6 +190,25 @@ def test_beside_who_fills_the_queue_it_competes_and_leaves_off_when_he_is_gone()
     assert path.congestion.mode is not Mode.COMPETING
 
 
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_source_that_has_little_to_send_hears_of_an_overflow(
+    listens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never fills its window, but a queue that overflows ends its start.
+
+    The burden of proof: when such rounds do not count, it sends for ever as if it had just begun.
+    """
+    if not listens:
+        monkeypatch.setattr(Congestion, "_tells_of_queue", lambda self, lossy, limited: not limited)
+    path = Path(3_000_000.0, 0.080)
+    path.run(3)
+    path.rival = 0.5 * path.rate
+    for _ in range(40):
+        path.congestion.on_nothing_to_send()
+        path.step()
+    assert (path.congestion.mode is Mode.STARTING) is not listens
+
+
 def test_in_competition_a_loss_costs_three_tenths_once_a_round_trip() -> None:
     """As TCP CUBIC's window does, and what was sent before the cut is not counted again."""
     cubic = CubicWindow(100 * 1472, 1472, 0.0)
