@@ -266,6 +266,9 @@ class Congestion:
             self.path.add_rtt(rtt_s, now)
         current = self._round
         if current is None:
+            if rtt_s is not None:
+                # The handshake may have met an empty queue that others have filled since.
+                self.path.add_rtt(self._rtt.minimum_s, now)
             self._round = _Round(now, delivered_bytes, next_burst)
             self.pace_bytes_per_s = self._pace()
             return
