@@ -382,12 +382,13 @@ class Sender:
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` must be called, or None."""
         flight, transfers, silent_until = self.flight, self.transfers, self.silence.until
-        deadline = flight.next_timeout(silent_until)
+        patience_s = self._patience_s
+        deadline = flight.next_timeout(patience_s, silent_until)
         paced_until, question_at = self.departures.paced_until, self._parking.question_at
         if paced_until is not None:
             deadline = paced_until if deadline is None else min(deadline, paced_until)
         if transfers.blocked_at is not None or transfers.forgotten:
-            repeat_at = transfers.next_timeout(self._rtt.probe_timeout_s(flight.backoff))
+            repeat_at = transfers.next_timeout(patience_s)
             if repeat_at is not None:
                 repeat_at = max(repeat_at, silent_until)
                 deadline = repeat_at if deadline is None else min(deadline, repeat_at)
@@ -395,6 +396,11 @@ class Sender:
             question_at = max(question_at, silent_until)
             deadline = question_at if deadline is None else min(deadline, question_at)
         return deadline
+
+    @property
+    def _patience_s(self) -> float:
+        """How long an answer may take before it is asked for again."""
+        return self._rtt.probe_timeout_s(self.silence.backoff(self.flight.backoff))
 
     def handle_timeout(self, now: float) -> Iterator[bytes]:
         """Yield the control frames that are due, for one datagram: a probe, a question for credit,
@@ -404,7 +410,7 @@ class Sender:
             self._find_lost(NEVER, now)
         if not self.silence.may_ask(now):
             return
-        patience_s = self._rtt.probe_timeout_s(flight.backoff)
+        patience_s = self._patience_s
         probe = flight.overdue_probe(patience_s, now)
         if probe is not None:
             yield probe

@@ -201,3 +201,50 @@ def test_all_that_is_due_with_the_first_question_may_go_with_it_and_then_one_at_
     assert silence.timeouts == 3
     silence.heard()
     assert not silence.is_lasting and silence.may_ask(now)
+
+
+def heard_but_not_answered() -> tuple[Scene, list[float]]:
+    """Return a link whose one direction is dark, and when A asked about what it sent into it.
+
+    B sends something every 0.4 s, which says nothing of what A waits for.
+    """
+    link = NarrowLink(config=HopConfig())
+    ours = link.connect()
+    (theirs,) = link.cores[B].sessions.values()
+    scene = Scene(link, ours, theirs)
+    scene.send(64, 1000)
+    link.pass_time(0.1)
+    link.in_flight.clear()
+    asked: list[float] = []
+    flight = ours.sender.flight
+    known = flight.probes
+
+    def one_way(source: Any, _: bytes) -> bool:
+        nonlocal known
+        if flight.probes > known:
+            known = flight.probes
+            asked.append(link.now)
+        return source != A
+
+    link.on_datagram = one_way
+    scene.send(64, 60_000)
+    for number in range(10):
+        theirs.send(BodyKind.CHUNK, b"", bytes(100), (1, number), flow=1)
+        link.pass_time(0.4)
+    return scene, [at for at in asked if at > asked[0] + 1.0]
+
+
+def test_who_is_heard_is_asked_again_soon_although_nothing_was_answered() -> None:
+    """Back-off is for the dark: a second between two questions is long for one who is there."""
+    scene, asked = heard_but_not_answered()
+    assert scene.ours.is_up and scene.ours.queued_bytes
+    assert max(later - sooner for sooner, later in pairwise(asked)) < 0.5
+
+
+def test_without_counting_who_is_heard_the_questions_become_rare(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The test above sees a session that backs off by what was asked in vain alone."""
+    monkeypatch.setattr(Silence, "backoff", lambda self, in_vain_count: in_vain_count)
+    _, asked = heard_but_not_answered()
+    assert max(later - sooner for sooner, later in pairwise(asked)) > 0.5
