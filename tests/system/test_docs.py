@@ -31,6 +31,9 @@ RUN_HERE = ("console", "console root") if os.geteuid() == 0 else ("console",)
 TIMEOUT_S = 300.0
 PAGE_PORTS = ("4700", "4701")
 """A router's defaults: chunks over UDP, management over TCP."""
+LATE = re.compile(r"packetcloud testbed link\b")
+TOO_BUSY = "these figures say nothing about the link"
+ATTEMPTS_COUNT = 5
 MEASURES = re.compile(r"packetcloud (bench|testbed link)\b")
 
 
@@ -110,6 +113,22 @@ def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
         assert command.matches(printed), f"{command.text}\nprinted:\n{printed}"
 
 
+def _plain(number: int, command: str) -> str:
+    return f"exec >.out.{number} 2>&1\n{command}"
+
+
+def _measured(number: int, command: str) -> str:
+    """Measure again, a few times, when the command says that this machine was too busy for it."""
+    return f"""for attempt in {" ".join(map(str, range(1, ATTEMPTS_COUNT + 1)))}; do
+exec >.out.{number} 2>&1
+if {command}
+then break; fi
+grep -q "{TOO_BUSY}" .out.{number}
+test $attempt -lt {ATTEMPTS_COUNT}
+sleep 1
+done"""
+
+
 def _with_free_ports(commands: list[Command]) -> list[Command]:
     ports = {port: _free_port() for port in PAGE_PORTS}
     return [
@@ -140,7 +159,9 @@ def _run(commands: list[str], folder: Path) -> int:
         script.chmod(0o755)
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
     for number, command in enumerate(commands):
-        lines += [f"exec >.out.{number} 2>&1", command]
+        lines.append(
+            _measured(number, command) if LATE.search(command) else _plain(number, command)
+        )
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "NO_COLOR": "1"}
     if "PYTHONPATH" in environment:
         places = environment["PYTHONPATH"].split(os.pathsep)
