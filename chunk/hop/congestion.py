@@ -46,7 +46,10 @@ OVERFLOWS_FORGOTTEN = 2
 shortest round trip was measured, so it never looks long."""
 COMPETING_PACE = 1.2
 EMPTY_ROUNDS = 3
-"""So many rounds with an empty queue, one after the other, end a competition."""
+"""So many rounds with an empty queue, one after the other, end a competition. One that lost more
+than the path does is not among them: where every session began in a queue that never empties, the
+shortest round trip is too long, and a full queue looks empty. `COMPETING_ROUNDS` of them end it
+whatever is lost, as the path may lose more than it did."""
 LOSS_RATIO = 0.02
 """A first rush that loses more than this into a queue is over; the figure is BBRv2's."""
 YIELD_GAIN = 0.125
@@ -145,7 +148,8 @@ class Congestion:
         self._mode_since = 0.0
         self._resume = Mode.CRUISING
         self._cubic: CubicWindow | None = None
-        self._empty_rounds = 0
+        self._empty_rounds = self._calm_rounds = 0
+        """In competition, one after the other; the calm ones lost no more than the path does."""
         self._is_recovering = False
         self._release_at = 0.0
         self.pace_bytes_per_s = self._pace()
@@ -337,8 +341,7 @@ class Congestion:
                 ):
                     self._enter(Mode.COMPETING, now)
             case Mode.COMPETING:
-                self._empty_rounds = self._empty_rounds + 1 if is_empty else 0
-                if self._empty_rounds >= EMPTY_ROUNDS:
+                if self._has_rival_left(is_empty, ended.lost, delivered):
                     self._enter(Mode.CRUISING, now)
                 else:
                     self._compete(ended.lost > 0, limited, now)
@@ -390,7 +393,7 @@ class Congestion:
             in_use = self.path.rate_bytes_per_s * self._rtt.smoothed_s
             window = min(in_use, self.window_bytes)
             self._cubic = CubicWindow(window, self._datagram_bytes, now)
-            self._empty_rounds = 0
+            self._empty_rounds = self._calm_rounds = 0
             self._is_recovering = False
         elif mode is Mode.CRUISING:
             self._cubic = None
@@ -434,6 +437,13 @@ class Congestion:
             self._rounds_without_growth += 1
         if self._rounds_without_growth >= ROUNDS_WITHOUT_GROWTH:
             self._enter(Mode.DRAINING, now)
+
+    def _has_rival_left(self, is_empty: bool, lost: int, delivered: int) -> bool:
+        """Count a round in competition, and tell whether it was the last."""
+        is_calm = lost <= (self.path.random_loss + LOSS_RATIO) * (lost + delivered)
+        self._empty_rounds = self._empty_rounds + 1 if is_empty else 0
+        self._calm_rounds = self._calm_rounds + 1 if is_empty and is_calm else 0
+        return self._calm_rounds >= EMPTY_ROUNDS or self._empty_rounds >= COMPETING_ROUNDS
 
     def _compete(self, has_lost: bool, limited: bool, now: float) -> None:
         assert self._cubic is not None
