@@ -400,7 +400,7 @@ class Sender:
     @property
     def _patience_s(self) -> float:
         """How long an answer may take before it is asked for again."""
-        return self._rtt.probe_timeout_s(self.silence.backoff(self.flight.backoff))
+        return self.silence.patience_s(self.flight.backoff)
 
     def handle_timeout(self, now: float) -> Iterator[bytes]:
         """Yield the control frames that are due, for one datagram: a probe, a question for credit,

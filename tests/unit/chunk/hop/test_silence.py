@@ -245,6 +245,10 @@ def test_without_counting_who_is_heard_the_questions_become_rare(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The test above sees a session that backs off by what was asked in vain alone."""
-    monkeypatch.setattr(Silence, "backoff", lambda self, in_vain_count: in_vain_count)
+
+    def patience_s(self: Silence, in_vain_count: int) -> float:
+        return self._rtt.probe_timeout_s(in_vain_count)
+
+    monkeypatch.setattr(Silence, "patience_s", patience_s)
     _, asked = heard_but_not_answered()
     assert max(later - sooner for sooner, later in pairwise(asked)) > 0.5
