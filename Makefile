@@ -21,8 +21,8 @@ demo: venv
 	$(BIN)/packetcloud demo $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest tests --ignore=tests/system -n $(WORKERS) --dist loadgroup $(ARGS)
-	$(BIN)/python -m pytest tests/system -p no:xdist $(ARGS)
+	$(BIN)/python -m pytest tests -m "not alone" -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest tests/system -m alone -p no:xdist $(ARGS)
 
 check: lint types unit
 

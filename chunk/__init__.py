@@ -6,6 +6,7 @@
 - `identity`    Ed25519 keys and the files they live in
 - `timestamps`  points in time as documents write them
 - `grants`      whoever owns a name lets another key speak for it
+- `revocations` whoever granted takes it back
 - `grant_chains` whether the holder of a key may speak for a name, and why not
 - `header`      the chunk header: fields, extensions, encode and decode
 - `reasons`     why a chunk was not delivered: one number and one word each

@@ -11,6 +11,7 @@ of the file does not matter. Source: docs/decisions/0012; docs/reference/rules.m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class Grant:
         if len(text) > MAX_GRANT_BYTES:
             raise GrantError(f"over {MAX_GRANT_BYTES} bytes; is it a grant?")
         try:
-            record = json.loads(text)
+            record = json.loads(text, object_pairs_hook=_object_of)
         except (ValueError, RecursionError):
             raise GrantError("not JSON") from None
         return cls.from_json(record)
@@ -139,6 +140,11 @@ class Grant:
         record = self.to_json()
         del record["signature"]
         return _canonical(record)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of what is signed, 32 bytes: what a revocation of it names."""
+        return hashlib.sha256(self.signed_bytes()).digest()
 
     @property
     def is_genuine(self) -> bool:
@@ -183,6 +189,14 @@ def issue_grant(
     unsigned = Grant(issuer.public_key, to, names, services, *fields)
     signature = issuer.sign(GRANT_DOMAIN, unsigned.signed_bytes())
     return Grant.from_json(unsigned.to_json() | {"signature": signature.hex()})
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        # What somebody reads in the file must be what is signed.
+        raise GrantError("a key stands there twice")
+    return record
 
 
 def _canonical(record: dict[str, Any]) -> bytes:

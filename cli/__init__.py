@@ -2,6 +2,7 @@
 
 - `main`       the root group, its table of nouns, and how errors become exit codes
 - `output`     tables, JSON, notes and progress bars; the exit codes
+- `out_files`  files that commands write
 - `params`     types of values on the command line, and options as a group
 - `bars`       progress bars of files on their way
 - `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules`
@@ -22,6 +23,8 @@
 - `router`     `packetcloud router run|check|status`
 - `rule`       `packetcloud rule sign|check|grant`
 - `rule_router` `packetcloud rule install|list|show|withdraw`
+- `rule_revoke` `packetcloud rule revoke`
+- `rule_rehearsal` `packetcloud rule check --config`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `testbed`    `packetcloud testbed link`
 - `simulate`   `packetcloud testbed simulate`

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from packetcloud.chunk.names import GUID
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import ROUTER, RangedSizeType, name_start
+from packetcloud.cli.params import ROUTER, NameType, RangedSizeType, name_start
 
 if TYPE_CHECKING:
     from packetcloud.chunk.captured import CapturedChunk
+    from packetcloud.router.rules.schemas import RuleEntry
     from packetcloud.services.replay import ReplayedChunk, ReplayReport
 
 _POINTS = ("taken", "task", "verdict", "left", "ended")
 _MAX_SNAP_BYTES = 4 << 20
 _QUESTION_LIMIT_S = 10.0
+_MAX_SLASHES_COUNT = 16
+"""At which a rule's SET/NAME is tried: a question to the router each."""
 
 
 def _sample(context: click.Context, option: click.Parameter, text: str) -> int:
@@ -38,7 +43,12 @@ def _sample(context: click.Context, option: click.Parameter, text: str) -> int:
 @click.option(
     "--sid", metavar="HEX", callback=name_start, help="Only chunks that ask for this service."
 )
-@click.option("--rule", metavar="SET/NAME", help="Only those for which this rule decided.")
+@click.option(
+    "--rule",
+    metavar="SET/NAME",
+    help="Only those for which this rule decided; if it is in shadow mode, would have.",
+)
+@click.option("--signer", type=NameType(GUID), help="Of the rule, where several have such a one.")
 @click.option(
     "--point",
     "points",
@@ -82,6 +92,7 @@ def capture(
     destination: str | None,
     sid: str | None,
     rule: str | None,
+    signer: GUID | None,
     points: tuple[str, ...],
     only_failures: bool,
     sample: int,
@@ -102,6 +113,8 @@ def capture(
 
     if only_failures and points:
         raise click.UsageError("--only-failures is --point ended: give one of the two")
+    if signer is not None and rule is None:
+        raise click.UsageError("--signer is for --rule")
     chosen = ("ended",) if only_failures else points or _POINTS
     wanted = {
         "point": chosen,
@@ -109,7 +122,7 @@ def capture(
         "source": source,
         "destination": destination,
         "sid": sid,
-        "rule": _rule_number(url, rule) if rule is not None else None,
+        "rule": _rule_number(url, rule, signer) if rule is not None else None,
         "sample": sample,
         "count": count,
         "seconds": seconds,
@@ -118,12 +131,13 @@ def capture(
     query = {name: value for name, value in wanted.items() if value is not None}
     blocks = BlockCounter()
     size = 0
+    parts = stream_capture(url, query)
+    # A file that is there stays as it is unless the router answers.
+    beginning = next(parts, b"")
     with click.open_file(str(file), "wb") as stream:
-        parts = stream_capture(url, query)
         try:
-            for part in parts:
-                if not size:
-                    output.note("capturing; Ctrl-C ends it")
+            output.note("capturing; Ctrl-C ends it")
+            for part in chain([beginning], parts):
                 size += stream.write(blocks.feed(part))
                 stream.flush()
         except KeyboardInterrupt:
@@ -142,15 +156,29 @@ def capture(
     )
 
 
-def _rule_number(url: str, text: str) -> int:
-    """Ask the router which number a rule has."""
+def _rule_number(url: str, text: str, signer: GUID | None) -> int:
+    """Ask the router which number a rule has. Set and name may have slashes of their own."""
+    from packetcloud.router.errors import RuleNotFoundError
     from packetcloud.router.rules.client import RuleClient
 
-    set_name, slash, name = text.partition("/")
-    if not slash:
+    places = [at for at, letter in enumerate(text) if letter == "/"]
+    if not places:
         raise click.BadParameter(f"{text!r}: expected SET/NAME", param_hint="--rule")
+    found: list[RuleEntry] = []
+    absence: RuleNotFoundError | None = None
     with RuleClient(url, _QUESTION_LIMIT_S) as client:
-        return client.rule(set_name, name, None).rule.number
+        for at in places[:_MAX_SLASHES_COUNT]:
+            try:
+                named = text[:at], text[at + 1 :], signer.hex if signer is not None else None
+                found.append(client.rule(*named).rule)
+            except RuleNotFoundError as error:
+                absence = absence or error
+    if len(found) > 1:
+        rules = ", ".join(f"{one.name!r} in the set {one.set!r}" for one in found)
+        raise click.BadParameter(f"{text!r}: may be {rules}", param_hint="--rule")
+    if not found:
+        raise absence or RuleNotFoundError(text)
+    return found[0].number
 
 
 @click.command()

@@ -11,7 +11,7 @@ import click
 
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, ROUTER, NameType, PublicKeyType, SizeType, TimeType
+from packetcloud.cli.params import FILE, ROUTER, NameType, PublicKeyType, RangedSizeType, TimeType
 
 if TYPE_CHECKING:
     from packetcloud.chunk.captured import CapturedChunk
@@ -42,7 +42,11 @@ class _Fields:
 )
 @click.option("--payload-type", type=click.IntRange(0, 255), default=0, show_default=True)
 @click.option("--ingress", type=NameType(GUID), help="The neighbour that it comes from.  [source]")
-@click.option("--size", type=SizeType(), help="Bytes of the payload.  [default: those of the file]")
+@click.option(
+    "--size",
+    type=RangedSizeType(0, 0xFFFF_FFFF),
+    help="Bytes of the payload.  [default: those of the file]",
+)
 @click.option("--payload-file", type=FILE, help="The payload, for rules with patterns.")
 @click.option("--capture", "capture_file", type=FILE, help="A chunk of this capture.")
 @click.option(
@@ -239,6 +243,8 @@ def _tables(told: Explanation) -> list[Table]:
         rows = [("rules", told.rules.rules), ("that name nothing of it", told.rules.others)]
         if told.rules.left_out:
             rows.append(("that miss and are not shown", told.rules.left_out))
+        if told.rules.revoked:
+            rows.append(("out of force: a grant was revoked", ", ".join(told.rules.revoked)))
         if not told.rules.is_complete:
             rows.append(("near misses", "not all: there are too many rules to look through"))
         if not told.rules.has_payload:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE
+from packetcloud.cli.params import FILE, ROUTER
 
 if TYPE_CHECKING:
     from packetcloud.router.daemon import RouterDaemon
     from packetcloud.router.status import RouterStatus
 
-DEFAULT_URL = "http://127.0.0.1:4701"
 _config_file = click.argument("config", type=FILE)
 
 
@@ -82,7 +81,7 @@ def check(output: Output, config: Path) -> None:
 
 
 @router.command()
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="The router's management API.")
+@ROUTER
 @click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for an answer.")
 @pass_output
 @click.pass_context

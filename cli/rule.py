@@ -16,8 +16,11 @@ import click
 
 from packetcloud.chunk.names import GUID, GUID_ZERO, SID
 from packetcloud.cli.explain import explain
+from packetcloud.cli.out_files import refuse_to_overwrite, replacing
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, NameType, PublicKeyType, TimeType
+from packetcloud.cli.rule_rehearsal import rehearse
+from packetcloud.cli.rule_revoke import revoke
 from packetcloud.cli.rule_router import install, list_rules, show, withdraw
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def rule() -> None:
     """Write, sign and check demultiplexing rules, grant and install them."""
 
 
-for _command in (install, list_rules, show, withdraw):
+for _command in (install, list_rules, show, withdraw, revoke):
     rule.add_command(_command)
 
 
@@ -70,24 +73,20 @@ def sign(
     from packetcloud.router.rules.trial import try_document
     from packetcloud.router.rules.written import is_signed, open_written
 
+    refuse_to_overwrite(out, file, key_file, *grant_files)
     identity = load_identity_file(key_file)
     grants = [_read_grant(path) for path in grant_files]
-    with file.open("rb") as stream:
+    with _naming(file), file.open("rb") as stream:
         if is_signed(stream):
-            raise RuleDocumentError(f"{file}: signed already; sign what it was made of")
+            raise RuleDocumentError("signed already; sign what it was made of")
         with _bar(output, file, stream) as tell:
             trial = try_document(stream, check_pattern, time.time(), tell=tell)
         if trial.refused_count:
             _show(output, file, trial)
             context.exit(ExitCode.NEGATIVE)
         stream.seek(0)
-        temporary = out.with_name(f".{out.name}.new")
-        try:
-            with temporary.open("wb") as target:
-                sign_document(open_written(stream), identity, grants, target)
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(out) as target:
+            sign_document(open_written(stream), identity, grants, target)
     output.record(_facts(out, trial) | {"signer": identity.guid.hex, "grants": len(grants)})
 
 
@@ -109,6 +108,9 @@ def sign(
     help="A service that the router offers to everybody.",
 )
 @click.option("--at", "at_s", type=TimeType(), help="Ask as if it were then; default: now.")
+@click.option(
+    "--config", type=FILE, help="Ask as the router of this config would at the installation."
+)
 @pass_output
 @click.pass_context
 def check(
@@ -119,17 +121,26 @@ def check(
     own_keys: tuple[bytes, ...],
     open_services: tuple[SID, ...],
     at_s: float | None,
+    config: Path | None,
 ) -> None:
     """Check the document of rules in FILE, signed or not.
 
     With any of the options a signed one is also asked for its proof, as a router does that believes
-    these keys. Exit code 1 says that it, or an item of it, is refused.
+    these keys. With --config the answer is that of `rule install` at that router if it had no rules
+    yet: its signers, its services and its limits count, and no router is asked. Exit code 1 says
+    that the document, or an item of it, is refused.
     """
     from packetcloud.router.rules.errors import RulesRefusedError
     from packetcloud.router.rules.patterns import check_pattern
     from packetcloud.router.rules.proof import Trust
     from packetcloud.router.rules.trial import try_document
 
+    if config is not None:
+        if router is not None or own_keys or open_services:
+            raise click.UsageError(
+                "--config says what --router, --router-key and --open-service would: leave them out"
+            )
+        context.exit(rehearse(output, file, config, time.time() if at_s is None else at_s))
     is_proof_asked = router is not None or own_keys or open_services or at_s is not None
     trust = None
     if is_proof_asked:
@@ -140,7 +151,7 @@ def check(
         )
     now_s = time.time() if at_s is None else at_s
     try:
-        with file.open("rb") as stream, _bar(output, file, stream) as tell:
+        with _naming(file), file.open("rb") as stream, _bar(output, file, stream) as tell:
             trial = try_document(
                 stream,
                 check_pattern,
@@ -203,6 +214,7 @@ def grant(
 
     if any_service == bool(services):
         raise click.UsageError("one of --service and --any-service is needed, and not both.")
+    refuse_to_overwrite(out, key_file)
     identity = load_identity_file(key_file)
     made = issue_grant(
         identity,
@@ -223,6 +235,17 @@ def grant(
         for key, value in facts.items()
     ]
     output.report(facts, [Table(("", ""), rows)])
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Let errors about a document say which it is."""
+    from packetcloud.router.rules.errors import RuleDocumentError
+
+    try:
+        yield
+    except RuleDocumentError as error:
+        raise RuleDocumentError(f"{file}: {error}") from None
 
 
 def _read_grant(path: Path) -> Grant:

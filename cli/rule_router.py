@@ -11,28 +11,29 @@ import click
 
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, NameType, group
-from packetcloud.cli.router import DEFAULT_URL
+from packetcloud.cli.params import FILE, ROUTER, NameType, group
 
 if TYPE_CHECKING:
-    from packetcloud.router.rules.schemas import Installation, Refusal, RuleEntry
+    from packetcloud.chunk.identity import Identity
+    from packetcloud.router.rules.client import RuleClient
+    from packetcloud.router.rules.schemas import Installation, Refusal, RuleEntry, RuleSetInfo
 
 MAX_SHOWN_COUNT = 20
 """Refused items in the table; JSON has those that the router lists."""
 MAX_LISTED_COUNT = 100
 """Rules in the table unless more are asked for."""
+MAX_TRIES_COUNT = 5
+"""Of a withdrawal, while others change the same set."""
 _DAY_S = 86_400
-_url = group(
-    click.option(
-        "--url", default=DEFAULT_URL, show_default=True, help="The router's management API."
-    ),
+url_options = group(
+    ROUTER,
     click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for answers."),
 )
 
 
 @click.command()
 @click.argument("file", type=FILE)
-@_url
+@url_options
 @click.option("--dry-run", is_flag=True, help="Say what would become of it; change nothing.")
 @pass_output
 def install(output: Output, file: Path, url: str, timeout: float, dry_run: bool) -> ExitCode:
@@ -41,11 +42,11 @@ def install(output: Output, file: Path, url: str, timeout: float, dry_run: bool)
     Returns when what was accepted is in force and lasts. Exit code 1 says that the document, or an
     item of it, was refused.
     """
-    return _bring(output, file, url, timeout, is_dry_run=dry_run)
+    return _show(output, _bring(output, file, url, timeout, is_dry_run=dry_run))
 
 
 @click.command(name="list")
-@_url
+@url_options
 @click.option("--set", "set_name", help="Rules of this set.")
 @click.option("--signer", type=NameType(GUID), help="Rules that this key signed.")
 @click.option("--service", type=NameType(SID), help="Rules that lead to this service.")
@@ -97,9 +98,17 @@ def list_rules(
         [one.model_dump() for one in shown],
         [
             Table(
-                ("Set", "Name", "Service", "Mode", "By", "Hits"),
+                ("Set", "Name", "Service", "Mode", "State", "By", "Hits"),
                 [
-                    (one.set, one.name, one.service[:8], _mode(one), _author(one), _hits(one))
+                    (
+                        one.set,
+                        one.name,
+                        one.service[:8],
+                        one.mode,
+                        one.state,
+                        _author(one),
+                        _hits(one),
+                    )
                     for one in shown
                 ],
             )
@@ -110,7 +119,7 @@ def list_rules(
 @click.command()
 @click.argument("set_name", metavar="SET")
 @click.argument("name")
-@_url
+@url_options
 @click.option("--signer", type=NameType(GUID), help="Where several signers have such a set.")
 @pass_output
 def show(
@@ -128,7 +137,11 @@ def show(
         ("number", one.number),
         ("signer", one.signer),
         ("by the ISP", one.is_own),
-        ("mode", _mode(one)),
+        ("mode", one.mode),
+        ("state", one.state),
+        *([("revoked grant", one.revoked_grant)] if one.revoked_grant is not None else []),
+        ("valid from", _time(one.valid_from_s)),
+        ("valid until", _time(one.valid_until_s)),
         ("hits", one.hits),
         ("shadow hits", one.shadow_hits),
         ("serial of the set", found.serial),
@@ -145,7 +158,7 @@ def show(
 @click.argument("set_name", metavar="SET")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--key", "key_file", type=FILE, required=True, help="Key file of the set's signer.")
-@_url
+@url_options
 @pass_output
 def withdraw(
     output: Output,
@@ -158,19 +171,51 @@ def withdraw(
     """Withdraw rules of SET from a running router: those named, or all of them.
 
     Makes the change, signs it for this router with the serial that comes next, and installs it.
+    Exit code 1: it was refused, or a rule that was named is not there.
     """
+    from packetcloud.chunk.identity import load_identity_file
+    from packetcloud.router.rules.client import RuleClient
+    from packetcloud.router.rules.schemas import Refusal
+
+    identity = load_identity_file(key_file)
+    for _ in range(MAX_TRIES_COUNT):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "withdrawal"
+            with RuleClient(url, timeout) as client:
+                _write_withdrawal(path, client, identity, set_name, names, url, timeout)
+            answer = _bring(output, path, url, timeout)
+        # Somebody else may have changed the set in the meantime.
+        if not isinstance(answer, Refusal) or answer.reason != "replayed":
+            break
+    code = _show(output, answer)
+    if isinstance(answer, Refusal) or not answer.unchanged:
+        return code
+    absent = ", ".join(one.name for one in answer.items if one.result == "unchanged")
+    output.warn(
+        f"{answer.unchanged} of these rules are not in the set{absent and ': '}{absent}; see: "
+        f"packetcloud rule list --set {set_name}"
+    )
+    return ExitCode.NEGATIVE
+
+
+def _write_withdrawal(
+    path: Path,
+    client: RuleClient,
+    identity: Identity,
+    set_name: str,
+    names: tuple[str, ...],
+    url: str,
+    timeout: float,
+) -> None:
+    """Write a signed document that withdraws rules of a set, with the serial that comes next."""
     import io
 
-    from packetcloud.chunk.identity import load_identity_file
     from packetcloud.router.errors import RuleNotFoundError
-    from packetcloud.router.rules.client import RuleClient
     from packetcloud.router.rules.document import Head, line_of
     from packetcloud.router.rules.signed import sign_document
     from packetcloud.router.status import fetch_status
 
-    identity = load_identity_file(key_file)
-    with RuleClient(url, timeout) as client:
-        _, sets = client.sets()
+    _, sets = client.sets()
     serials = [one.serial for one in sets if (one.set, one.signer) == (set_name, identity.guid.hex)]
     if not serials:
         raise RuleNotFoundError(
@@ -186,18 +231,14 @@ def withdraw(
         replaces=not names,
     )
     body = head.to_bytes() + b"".join(line_of({"withdraw": name}) for name in names)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "withdrawal"
-        with path.open("wb") as target:
-            sign_document(io.BytesIO(body), identity, (), target)
-        return _bring(output, path, url, timeout)
+    with path.open("wb") as target:
+        sign_document(io.BytesIO(body), identity, (), target)
 
 
 def _bring(
     output: Output, file: Path, url: str, timeout: float, *, is_dry_run: bool = False
-) -> ExitCode:
+) -> Installation | Refusal:
     from packetcloud.router.rules.client import RuleClient
-    from packetcloud.router.rules.schemas import Refusal
 
     size = file.stat().st_size
     with RuleClient(url, timeout) as client, output.progress() as progress:
@@ -207,13 +248,19 @@ def _bring(
             words = "sent" if count < size else "being installed"
             progress.update(task, completed=count, description=words)
 
-        answer = client.install(file, moved, is_dry_run=is_dry_run)
+        return client.install(file, moved, is_dry_run=is_dry_run)
+
+
+def _show(output: Output, answer: Installation | Refusal) -> ExitCode:
+    from packetcloud.router.rules.schemas import Refusal
+
     if isinstance(answer, Refusal):
-        return _show_refusal(output, answer)
+        return show_refusal(output, answer)
     return _show_installation(output, answer)
 
 
-def _show_refusal(output: Output, refusal: Refusal) -> ExitCode:
+def show_refusal(output: Output, refusal: Refusal) -> ExitCode:
+    """Show why a document is refused as a whole."""
     facts: list[tuple[str, object]] = [
         ("refused", "the whole document"),
         ("reason", refusal.reason),
@@ -224,7 +271,18 @@ def _show_refusal(output: Output, refusal: Refusal) -> ExitCode:
 
 
 def _show_installation(output: Output, done: Installation) -> ExitCode:
-    facts: list[tuple[str, object]] = [
+    facts = installation_facts(done)
+    facts += [("version in force", done.version), ("took", f"{done.duration_s:.2f} s")]
+    if done.is_dry_run:
+        facts.insert(0, ("dry run", "nothing was changed"))
+    tables = [Table(("", ""), facts), *refused_tables(done)]
+    output.report(done.model_dump(), tables)
+    return ExitCode.NEGATIVE if done.refused else ExitCode.FINE
+
+
+def installation_facts(done: Installation) -> list[tuple[str, object]]:
+    """Return what became of a document, as rows."""
+    return [
         ("set", done.set),
         ("signer", done.signer),
         ("by the ISP", done.is_own),
@@ -232,21 +290,20 @@ def _show_installation(output: Output, done: Installation) -> ExitCode:
         ("unchanged", done.unchanged),
         ("withdrawn", done.withdrawn),
         ("refused", done.refused),
-        ("version in force", done.version),
-        ("took", f"{done.duration_s:.2f} s"),
     ]
-    if done.is_dry_run:
-        facts.insert(0, ("dry run", "nothing was changed"))
-    tables = [Table(("", ""), facts)]
+
+
+def refused_tables(done: Installation) -> list[Table]:
+    """Return the items that were refused, and how many for each reason if they are many."""
     refused = [one for one in done.items if one.result == "refused"]
-    if refused:
-        rows = [(one.item, one.name, one.reason, one.detail) for one in refused[:MAX_SHOWN_COUNT]]
-        tables.append(Table(("Item", "Name", "Refused", "Why"), rows))
-        if done.refused > len(rows):
-            counts = [(reason, count) for reason, count in sorted(done.reasons.items())]
-            tables.append(Table(("Refused in all", "Items"), counts))
-    output.report(done.model_dump(), tables)
-    return ExitCode.NEGATIVE if done.refused else ExitCode.FINE
+    if not refused:
+        return []
+    rows = [(one.item, one.name, one.reason, one.detail) for one in refused[:MAX_SHOWN_COUNT]]
+    tables = [Table(("Item", "Name", "Refused", "Why"), rows)]
+    if done.refused > len(rows):
+        counts = [(reason, count) for reason, count in sorted(done.reasons.items())]
+        tables.append(Table(("Refused in all", "Items"), counts))
+    return tables
 
 
 def _show_sets(output: Output, client: Any) -> None:
@@ -257,6 +314,7 @@ def _show_sets(output: Output, client: Any) -> None:
             "active": sums.active,
             "shadow": sums.shadow,
             "suspended": sums.suspended,
+            "revoked": sums.revoked,
             "sets": [one.model_dump() for one in sets],
         },
         [
@@ -270,7 +328,7 @@ def _show_sets(output: Output, client: Any) -> None:
                         one.serial,
                         one.active,
                         one.shadow,
-                        "suspended" if one.is_suspended else "in force",
+                        _state_of_set(one),
                     )
                     for one in sets
                 ],
@@ -279,8 +337,16 @@ def _show_sets(output: Output, client: Any) -> None:
     )
 
 
-def _mode(one: RuleEntry) -> str:
-    return "suspended" if one.is_suspended else one.mode
+def _state_of_set(one: RuleSetInfo) -> str:
+    if one.is_suspended:
+        return "suspended"
+    return f"in force, {one.revoked} revoked" if one.revoked else "in force"
+
+
+def _time(time_s: float | None) -> str | None:
+    from packetcloud.chunk.timestamps import time_text
+
+    return time_text(time_s) if time_s is not None else None
 
 
 def _author(one: RuleEntry) -> str:

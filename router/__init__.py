@@ -3,6 +3,7 @@
 The core, which knows no socket, clock or loop:
 
 - `core`         events in, calls on neighbours out: the order of the steps
+- `door`         whether a chunk may come in, also for `explanation`
 - `flow`         what is decided once per flow: services to visit and the way out
 - `planner`      decides for a header that no flow is known for
 - `rules`        which chunks see services that they did not ask for
@@ -10,6 +11,7 @@ The core, which knows no socket, clock or loop:
 - `rule_counts`  what rules did, and shadow rules would have done
 - `layout`       where things stand in one encoded header, so that it is not decoded again
 - `dispatch`     chunks to VIs and verdicts back
+- `origination`  chunks that begin here: emitted by services, and reports
 - `emitted`      the chunks that a service makes
 - `emission`     the same on their way to disk
 - `service_table` which services there are, which VIs may join, how long to wait for one

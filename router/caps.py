@@ -22,10 +22,25 @@ from packetcloud.router.flow import MAX_VISIT_COUNT
 from packetcloud.router.late_rules import MAX_KINDS_COUNT, MAX_LONG_CONTESTS_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
-from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
+from packetcloud.router.rules.crowding import (
+    MAX_RULES_PER_KEY_COUNT,
+    MAX_SIGNER_RULES_PER_KEY_COUNT,
+    MAX_THIRD_PARTY_RULES_PER_KEY_COUNT,
+    MAX_UNNAMED_COUNT,
+)
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT
 from packetcloud.router.rules.number_counts import MAX_PAGES_COUNT
+from packetcloud.router.rules.revoker import (
+    MAX_ISSUER_REVOCATIONS_COUNT,
+    MAX_REVOCATIONS_COUNT,
+)
+from packetcloud.router.rules.scanner_share import (
+    MAX_SIGNER_STARTS_COUNT,
+    MAX_SIGNER_WORDLESS_COUNT,
+    MAX_THIRD_PARTY_STARTS_COUNT,
+    MAX_THIRD_PARTY_WORDLESS_COUNT,
+)
 from packetcloud.router.rules.segment import MAX_KEPT_COUNT
 from packetcloud.router.rules.table import MAX_RANKED_COUNT
 from packetcloud.router.rules.uploads import MAX_UPLOADS_COUNT
@@ -339,7 +354,12 @@ CAPS = (
         "what one scan finds at 15 Gbit/s of one core",
         "refused `too many patterns`",
         f'{_ITEMS}{{reason="too many patterns"}}',
-        ("rules.pattern_book:PatternBook._numbers",),
+        (
+            "rules.pattern_book:PatternBook._numbers",
+            "rules.pattern_book:_Holding.patterns",
+            "rules.scanner_share:ScannerLoad._starts",
+            "rules.scanner_share:ScannerLoad._texts",
+        ),
         "[rules] max_patterns",
     ),
     Cap(
@@ -350,6 +370,65 @@ CAPS = (
         "refused `too many patterns`",
         f'{_ITEMS}{{reason="too many patterns"}}',
         setting="[rules] max_signer_patterns",
+    ),
+    Cap(
+        "payload patterns of third parties",
+        _RULES.max_third_party_patterns,
+        "patterns",
+        "half of all, added up, so that they leave room for the ISP's",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
+        setting="[rules] max_third_party_patterns",
+    ),
+    Cap(
+        "cost of a scan for patterns of one third party",
+        _RULES.max_signer_scan_ns,
+        "ns",
+        "for a byte of payload; 20 ms for 100 KB of the worst payload",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
+        setting="[rules] max_signer_scan_ns",
+    ),
+    Cap(
+        "cost of a scan for patterns of third parties",
+        _RULES.max_third_party_scan_ns,
+        "ns",
+        "for a byte of payload, added up; five third parties with the most that one may have",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
+        setting="[rules] max_third_party_scan_ns",
+    ),
+    Cap(
+        "patterns of third parties without fixed bytes",
+        MAX_THIRD_PARTY_WORDLESS_COUNT,
+        "patterns",
+        "half of those that one scan can have",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
+    ),
+    Cap(
+        "patterns of one third party without fixed bytes",
+        MAX_SIGNER_WORDLESS_COUNT,
+        "patterns",
+        "an eighth of what third parties have",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
+    ),
+    Cap(
+        "starts of patterns of third parties",
+        MAX_THIRD_PARTY_STARTS_COUNT,
+        "starts",
+        "half of those that one version can have: each may cost one more scan",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
+    ),
+    Cap(
+        "starts of patterns of one third party",
+        MAX_SIGNER_STARTS_COUNT,
+        "starts",
+        "a quarter of what third parties have",
+        "refused `too many patterns`",
+        f'{_ITEMS}{{reason="too many patterns"}}',
     ),
     Cap(
         "sets of rules",
@@ -369,10 +448,42 @@ CAPS = (
         f'{_DOCUMENTS}{{reason="too many sets"}}',
     ),
     Cap(
+        "revocations of grants",
+        MAX_REVOCATIONS_COUNT,
+        "revocations",
+        "250 bytes each; forgotten when the grant ends; half of them of grants that no rule needs",
+        "refused `too many revocations`",
+        f'{PREFIX}rule_revocations_refused_total{{reason="too many revocations"}}',
+    ),
+    Cap(
+        "revocations of grants that no rule needs, of one issuer",
+        MAX_ISSUER_REVOCATIONS_COUNT,
+        "revocations",
+        "a sixty-fourth of all",
+        "refused `too many revocations`",
+        f'{PREFIX}rule_revocations_refused_total{{reason="too many revocations"}}',
+    ),
+    Cap(
         "rules that name the same",
         MAX_RULES_PER_KEY_COUNT,
         "rules",
         "a flow asks about each of them: 2 ms",
+        "refused `crowded`",
+        f'{_ITEMS}{{reason="crowded"}}',
+    ),
+    Cap(
+        "rules of third parties that name the same",
+        MAX_THIRD_PARTY_RULES_PER_KEY_COUNT,
+        "rules",
+        "half of all, so that the ISP always finds places",
+        "refused `crowded`",
+        f'{_ITEMS}{{reason="crowded"}}',
+    ),
+    Cap(
+        "rules of one third party that name the same",
+        MAX_SIGNER_RULES_PER_KEY_COUNT,
+        "rules",
+        "half of what third parties have",
         "refused `crowded`",
         f'{_ITEMS}{{reason="crowded"}}',
     ),
@@ -496,7 +607,7 @@ ROOM = Room(
         "cloudlet_pool:CloudletVI.violations": "its keys are kinds of violations",
         "cloudlet_schemas": "answers of the management API, and a file of ours",
         "cloudlet_table:_Draft._sids": "one for each service of the table",
-        "core:RouterCore.door_refusals": "its keys are reasons",
+        "door:Door.refusals": "its keys are reasons",
         "core:RouterCore.refused_attachments": "its keys are roles",
         "core:RouterCore._attachments": "one for each session: the hop caps neighbours",
         "custody_book:CustodyBook.refused": "its keys are reasons",
@@ -517,7 +628,12 @@ ROOM = Room(
         "rules.installer": "what is answered about one document",
         "rules.intake": "one for each item of one document, whose bytes are bounded",
         "rules.keeper:Keeper._versions": "those that the router may still load",
+        "rules.rule_files": "files that an operator has named",
+        "rules.rule_writer:RuleWriter._works": "`QUEUED_COUNT` batches",
+        "rules.pattern_book:_Others.amounts": "its keys are goods",
+        "rules.scanner_share:ScannerLoad._counts": "its keys are goods",
         "rules.policy_change:PolicyChange.told": "one for each set",
+        "rules.rehearsal": "items of a document that its author tries",
         "rules.reread": "one for each document that rules go back to",
         "rules.schemas:Installation.items": "at most `MAX_LISTED_COUNT`",
         "rules.schemas:Installation.reasons": "its keys are reasons",

@@ -1,7 +1,8 @@
 """Sights as pcapng: each a packet of the hop protocol in the open, with a comment that says more.
 
 The comment begins with the point, then `; ` and words such as `from=host ...`, `to=VI 2 of service
-x`, `rules=NUMBERS`, and at last what else is known. Source: docs/how-to/capture-chunks.md.
+x`, `rules=NUMBERS`, `shadow-rules=NUMBERS`, and at last what else is known.
+Source: docs/how-to/capture-chunks.md.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class CaptureWriter:
             words.append(f"{'to' if sight.is_outbound else 'from'}={described(sight.neighbour)}")
         if sight.rules:
             words.append(f"rules={','.join(map(str, sight.rules))}")
+        if sight.shadow_rules:
+            words.append(f"shadow-rules={','.join(map(str, sight.shadow_rules))}")
         if sight.text:
             words.append(sight.text)
         return "; ".join(words)

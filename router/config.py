@@ -120,6 +120,7 @@ _Seconds = Annotated[float, Field(ge=0.05, le=86_400)]
 _Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 _RuleCount = Annotated[int, Field(ge=0, le=100_000_000, strict=True)]
 _PatternCount = Annotated[int, Field(ge=0, le=10_000, strict=True)]
+_ScanCost = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 
 
 class _Table(BaseModel):
@@ -172,7 +173,10 @@ class RulesTable(_Table):
     max_third_party_rules: _RuleCount = _RULES.max_third_party_rules
     max_signer_rules: _RuleCount = _RULES.max_signer_rules
     max_patterns: _PatternCount = _RULES.max_patterns
+    max_third_party_patterns: _PatternCount = _RULES.max_third_party_patterns
     max_signer_patterns: _PatternCount = _RULES.max_signer_patterns
+    max_third_party_scan_ns: _ScanCost = _RULES.max_third_party_scan_ns
+    max_signer_scan_ns: _ScanCost = _RULES.max_signer_scan_ns
     max_document_bytes: Annotated[int, Field(ge=1024, le=1 << 34, strict=True)] = (
         _RULES.max_document_bytes
     )

@@ -2,8 +2,7 @@
 
     neighbour_up / neighbour_down / body_received / body_settled / handle_timeout / flush_reports
 
-A chunk is refused at the door wherever that can be known before taking it: the neighbour still has
-it then, and no report is needed. Nothing here or below knows a socket, a clock or a loop.
+What is refused at the door is no custody. Nothing here or below knows a socket, a clock or a loop.
 Source: design, section 6.
 """
 
@@ -13,21 +12,13 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 
 from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.flow_labels import KEY_BYTES, FlowLabels
-from packetcloud.chunk.header import (
-    CHUNK_VERSION,
-    FIXED_BYTES,
-    MAX_HEADER_BYTES,
-    ChunkHeader,
-    PayloadType,
-    decode_header,
-)
-from packetcloud.chunk.hop.api import Body, Deferral, FoundT, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.header import decode_header
+from packetcloud.chunk.hop.api import Body, Deferral, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.messages import BodyKind
-from packetcloud.chunk.names import GUID, GUID_BYTES, NA, SID, ChunkId
+from packetcloud.chunk.names import GUID, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.chunk_record import Found
@@ -36,32 +27,25 @@ from packetcloud.router.cloudlet_table import CloudletTable
 from packetcloud.router.custody import Custody, Leaving, Phase
 from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.disk_jobs import PutDone, ReadDone, RemoveDone, Result
-from packetcloud.router.emission import Done, Emissions
-from packetcloud.router.emitted import Emitted, header_from_router
+from packetcloud.router.door import Door
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import Flow
 from packetcloud.router.forward import Forwarder
-from packetcloud.router.layout import HeaderLayout
+from packetcloud.router.origination import Origination
 from packetcloud.router.planner import FlowPlanner
 from packetcloud.router.reports import ReportBatch
 from packetcloud.router.restore import Restorer
 from packetcloud.router.routes import Routes
 from packetcloud.router.rule_counts import RuleCounts
 from packetcloud.router.rules.answer import RuleTable
-from packetcloud.router.service_pool import Service, Visit
 from packetcloud.router.service_table import ServiceTable
-from packetcloud.router.settings import FailPolicy, RouterSettings
+from packetcloud.router.settings import RouterSettings
 from packetcloud.router.spool import Spool
 from packetcloud.router.tap import Point, Tap
 
 _log = logging.getLogger(__name__)
 
-_HEAD_BYTES = 256
-"""Copied from every chunk; the rare longer header is copied once more, whole."""
-_REPORT_LIFETIME_MS = 30_000
 _ENDING_CHECK_S = 1.0
-_REFUSALS = {reason: Refusal(int(reason)) for reason in Reason}
-_U64 = (1 << 64) - 1
 
 
 class RouterCore:
@@ -95,42 +79,41 @@ class RouterCore:
         self.routes = Routes(settings, now)
         self.forwarder = Forwarder(settings, self.book, self.routes)
         self.service_table = ServiceTable(settings, now)
-        self.dispatch, self.cloudlet = make_dispatch(
-            self.book,
-            self.service_table,
-            self.forwarder.leave,
-            self._emit,
-            self._ask_again,
-            self._forget_flows,
-            self.routes if settings.has_table else None,
-        )
-        self.door_refusals: Counter[Reason] = Counter()
-        """Chunks that were not taken, by reason: outside the conservation sum."""
         self.refused_attachments: Counter[Role] = Counter()
         """Neighbours that were not admitted, by what they said they are."""
-        self.flow_misses_count = 0
-        self.is_draining = False
         self.rule_counts = RuleCounts()
-        self._labels = FlowLabels(label_key)
+        labels = FlowLabels(label_key)
         self._planner = FlowPlanner(
             settings,
             self.forwarder,
             self.service_table.hosted,
-            self._labels,
+            labels,
             self.rule_counts,
             wall_s if wall_s is not None else _no_wall_clock,
         )
-        self._rules_epoch = self._planner.rules_epoch
+        self.door = Door(
+            settings, self._planner, self.book, self.forwarder.waiting, self.spool.refused
+        )
+        self._origination = Origination(
+            settings, self.book, self._planner, labels, first_chunk_id, self._begin
+        )
+        self.dispatch, self.cloudlet = make_dispatch(
+            self.book,
+            self.service_table,
+            self.forwarder.leave,
+            self._origination.emit,
+            self._ask_again,
+            self._forget_flows,
+            self.routes if settings.has_table else None,
+        )
         self.restorer = Restorer(
             self.book,
             self._planner,
-            self._labels,
+            labels,
             self.forwarder.waiting,
             self._begin_found,
         )
-        self._emissions = Emissions(self.book, self._begin)
         self._attachments: dict[int, Attachment] = {}
-        self._next_chunk_id = first_chunk_id & _U64
 
     @property
     def next_timeout(self) -> float:
@@ -144,16 +127,22 @@ class RouterCore:
         )
 
     @property
+    def is_draining(self) -> bool:
+        """No more chunks are taken."""
+        return self.door.is_closed
+
+    @property
     def attachments(self) -> list[Attachment]:
         return list(self._attachments.values())
 
     def admit(self, guid: GUID, role: Role, instance: int = 0) -> str | None:
-        """Say why a neighbour may not attach, None if it may."""
-        refusal = self._reason_to_refuse(guid, role, instance)
+        """Say why a neighbour may not attach, None if it may; count those that may not."""
+        refusal = self.reason_to_refuse(guid, role, instance)
         self.refused_attachments[role] += refusal is not None
         return refusal
 
-    def _reason_to_refuse(self, guid: GUID, role: Role, instance: int) -> str | None:
+    def reason_to_refuse(self, guid: GUID, role: Role, instance: int = 0) -> str | None:
+        """Say why a neighbour may not attach, None if it may."""
         settings = self.settings
         if self.is_draining:
             return "this router is shutting down"
@@ -173,6 +162,8 @@ class RouterCore:
         self.book.store_bytes = settings.store_bytes
         self.forwarder.configure(settings)
         self._planner.configure(settings)
+        self._origination.configure(settings)
+        self.door.configure(settings)
         removed = self.routes.configure(settings, now)
         self.service_table.configure(settings, now)
         self._forget_flows()
@@ -191,10 +182,6 @@ class RouterCore:
         """The rules in force."""
         return self._planner.rules
 
-    def planner_for_questions(self) -> FlowPlanner:
-        """Return a planner that decides as this router does now, and leaves no trace in it."""
-        return self._planner.for_questions()
-
     def install_rules(self, rules: RuleTable | None) -> None:
         """Decide by these rules from here on, in one step; None: there are no rules.
 
@@ -202,7 +189,6 @@ class RouterCore:
         chunk comes, so this costs the same however many there are.
         """
         self._planner.install(rules)
-        self._rules_epoch = self._planner.rules_epoch
 
     def install_table(self, table: CloudletTable, now: float) -> None:
         """Have the services of the cloudlet controller's table from here on, in one step.
@@ -256,14 +242,14 @@ class RouterCore:
         """Take custody of a body, or say why not; a refused body stays the caller's."""
         attachment = self._attachments.get(id(neighbour))
         if attachment is None:
-            return self._at_door(Reason.NOT_AUTHORISED)
+            return self.door.refuse(Reason.NOT_AUTHORISED)
         vi = attachment.vi
         if vi is not None:
             if kind is BodyKind.VERDICT:
                 return self.dispatch.verdict_received(vi, body, now)
-            return self._at_door(Reason.NOT_AUTHORISED)
+            return self.door.refuse(Reason.NOT_AUTHORISED)
         if kind is not BodyKind.CHUNK or attachment.next_hop is None:
-            return self._at_door(Reason.NOT_AUTHORISED)
+            return self.door.refuse(Reason.NOT_AUTHORISED)
         answer = self._chunk_received(attachment, body, now)
         if answer is not None and self.tap.is_on and isinstance(answer, Refusal):
             self.tap.refused_at_door(attachment, body, answer)
@@ -334,7 +320,7 @@ class RouterCore:
                 if entry is None:
                     continue
                 if entry.phase is Phase.STORING:
-                    if not self._emissions.written(entry, result.error, now):
+                    if not self._origination.written(entry, result.error, now):
                         self._stored(entry, result.error, now)
                 else:
                     waiting.written(entry, result.error, now)
@@ -355,23 +341,11 @@ class RouterCore:
     def flush_reports(self, now: float) -> None:
         """Send what sources must be told; call it once at the end of a turn of the loop."""
         for source, source_na, payload in self.reports.take():
-            header = ChunkHeader(
-                source=self.settings.guid,
-                destination=GUID(source),
-                chunk_id=self._take_chunk_id(),
-                payload_bytes=len(payload),
-                source_na=self.settings.na,
-                destination_na=NA(source_na),
-                payload_type=PayloadType.REPORT,
-                lifetime_ms=_REPORT_LIFETIME_MS,
-            ).to_bytes()
-            label = self._labels.label(source, bytes(GUID_BYTES))
-            flow = Flow(HeaderLayout.of(header), is_report=True, label=label)
-            self._originate(self._entry_of(header, payload, flow, None, now), now)
+            self._origination.report(source, source_na, payload, now)
 
     def start_draining(self) -> None:
         """Take no more chunks; verdicts, and what is in custody, go on."""
-        self.is_draining = True
+        self.door.is_closed = True
 
     def give_up_all(self) -> None:
         """Refuse everything that is still held and not on disk for good, for the end of a drain."""
@@ -384,89 +358,29 @@ class RouterCore:
     def _chunk_received(
         self, attachment: Attachment, body: Body, now: float
     ) -> Refusal | Deferral | None:
-        if self.is_draining:
-            return self._at_door(Reason.SHUTTING_DOWN)
-        head = body.head(_HEAD_BYTES)
-        if head[2:3] > b"\x00":
-            head = body.head(MAX_HEADER_BYTES)
-        key = head[2:8] + head[20:FIXED_BYTES]
-        flow = attachment.flows.get(key)
-        hop = flow.next_hop if flow is not None else None
-        if (
-            flow is None
-            or flow.rules_epoch != self._rules_epoch
-            or now >= flow.until_s
-            or not flow.layout.matches(head)
-            or (hop is not None and hop.attachment is None)
-        ):
-            try:
-                flow = self._decide(attachment, key, head, now)
-            except ChunkRefusedError as error:
-                return self._at_door(error.reason)
-            hop = flow.next_hop
-        layout = flow.layout
-        size_bytes = len(body)
-        payload_bytes = int.from_bytes(head[16:20], "big")
-        if layout.header_bytes + payload_bytes != size_bytes:
-            return self._at_door(Reason.MALFORMED)
-        if head[0] != CHUNK_VERSION:
-            return self._at_door(Reason.UNSUPPORTED)
-        settings = self.settings
-        if payload_bytes > settings.max_payload_bytes and attachment.role is Role.HOST:
-            return self._at_door(Reason.PAYLOAD_TOO_LARGE)
-        expires_at = now + settings.hold_limit_s
-        offset = layout.lifetime_offset
-        if offset:
-            left_ms = int.from_bytes(head[offset : offset + 4], "big")
-            if not left_ms:
-                return self._at_door(Reason.DEADLINE_PASSED)
-            expires_at = min(expires_at, now + left_ms / 1000)
-        if hop is not None and hop.is_router and not head[1]:
-            return self._at_door(Reason.HOP_LIMIT)
-        book = self.book
-        if book.is_full(size_bytes):
-            return self._at_door(Reason.STORE_FULL)
-        if flow.late is not None:
-            start = layout.header_bytes
-            try:
-                flow = self._planner.settle(
-                    flow, head, payload_bytes, partial(_look_in, body, start), now
-                )
-            except ChunkRefusedError as error:
-                return self._at_door(error.reason)
-            hop = flow.next_hop
-        steps = flow.steps
-        if steps:
-            service = steps[0].service
-            if not service.may_serve(now) and _refuses_without_vi(service):
-                return self._at_door(Reason.SERVICE_FAILED)
-        elif (
-            hop is not None
-            and hop.attachment is None
-            and self.forwarder.waiting.is_full(hop, flow.label, size_bytes)
-        ):
-            return self._at_door(Reason.STORE_FULL)
+        try:
+            flow, head, size_bytes, expires_at = self.door.enter(attachment, body, now)
+        except ChunkRefusedError as error:
+            return self.door.refuse(error.reason)
         entry = Custody(body, head, flow, size_bytes, now, expires_at)
-        for patch_offset, data in flow.patches:
-            body.patch(patch_offset, data)
+        for offset, data in flow.patches:
+            body.patch(offset, data)
         if self.spool.is_durable:
-            return self._store(entry, attachment, body, now)
-        book.take(entry)
+            self._store(entry, attachment, body, now)
+            return Deferral.PENDING
+        self.book.take(entry)
         if self.tap.is_on:
             self.tap.saw_chunk(Point.TAKEN, entry, attachment)
         self._begin(entry, now)
         return None
 
-    def _store(
-        self, entry: Custody, attachment: Attachment, body: Body, now: float
-    ) -> Refusal | Deferral:
+    def _store(self, entry: Custody, attachment: Attachment, body: Body, now: float) -> None:
         """Have a chunk written before custody of it is taken."""
-        if not self.spool.put(entry, (body.contiguous(),), now, must_last=True):
-            return self._at_door(Reason.STORE_FULL)
+        is_put = self.spool.put(entry, (body.contiguous(),), now, must_last=True)
+        assert is_put, "the door asked the disk for room"
         entry.phase = Phase.STORING
         entry.arrival = (attachment.neighbour, body)
         self.book.pending_bytes += entry.size_bytes
-        return Deferral.PENDING
 
     def _stored(self, entry: Custody, error: str, now: float) -> None:
         """A chunk survives a power cut from now on, so it is taken; or it could not be written."""
@@ -475,7 +389,7 @@ class RouterCore:
         self.book.pending_bytes -= entry.size_bytes
         attachment = self._attachments.get(id(neighbour))
         if error:
-            refusal = self._at_door(Reason.STORE_FULL)
+            refusal = self.door.refuse(Reason.STORE_FULL)
             if self.tap.is_on and attachment is not None:
                 self.tap.refused_at_door(attachment, body, refusal)
             neighbour.decide(body, refusal)
@@ -563,72 +477,6 @@ class RouterCore:
         if entry.phase is not Phase.GONE:
             self._end(entry, Leaving.REFUSED, Reason.INTERNAL_ERROR, "fault of the router")
 
-    def _decide(self, attachment: Attachment, key: bytes, head: bytes, now: float) -> Flow:
-        """Decide for a header and all that look like it."""
-        attachment.flow_misses += 1
-        self.flow_misses_count += 1
-        flow = self._planner.decide(attachment, head, now)
-        attachment.remember(key, flow)
-        return flow
-
-    def _emit(
-        self, parent: Custody, sid: SID, emitted: list[Emitted], done: Done, now: float
-    ) -> None:
-        visit = parent.visit
-        assert visit is not None, "only a service emits"
-        # The one that emits has had its part too, though its step is not done.
-        makers = visit.executed(parent.flow.steps[: visit.step_index + 1])
-        children: list[Custody] = []
-        for made, payload in emitted:
-            header = header_from_router(made, sid, self.settings.na, parent.head[1])
-            head = header.to_bytes()
-            try:
-                flow = self._planner.plan(header, head, now, makers=makers)
-                if flow.late is not None:
-                    flow = self._planner.settle(
-                        flow, head, len(payload), partial(_look_at, payload), now
-                    )
-            except ChunkRefusedError as error:
-                self._refuse_emitted(head, payload, error, now)
-                continue
-            children.append(self._entry_of(head, payload, flow, Visit(makers), now))
-        if self.spool.is_durable and children:
-            self._emissions.store(parent, children, done, now)
-            return
-        for child in children:
-            self._originate(child, now)
-        done("", now)
-
-    def _entry_of(
-        self, header: bytes, payload: bytes, flow: Flow, visit: Visit | None, now: float
-    ) -> Custody:
-        """Return a chunk that begins here, not in custody yet."""
-        expires_at = now + self.settings.hold_limit_s
-        offset = flow.layout.lifetime_offset
-        if offset:
-            left_ms = int.from_bytes(header[offset : offset + 4], "big")
-            expires_at = min(expires_at, now + left_ms / 1000)
-        size_bytes = len(header) + len(payload)
-        entry = Custody(None, header, flow, size_bytes, now, expires_at)
-        entry.header, entry.payload, entry.visit = bytearray(header), payload, visit
-        return entry
-
-    def _originate(self, entry: Custody, now: float) -> None:
-        is_full = self.book.is_full(entry.size_bytes)
-        self.book.originate(entry)
-        if is_full:
-            self.book.give_up(entry, Leaving.REFUSED, Reason.STORE_FULL, "")
-            return
-        self._begin(entry, now)
-
-    def _refuse_emitted(
-        self, header: bytes, payload: bytes, error: ChunkRefusedError, now: float
-    ) -> None:
-        flow = Flow(HeaderLayout.of(header))
-        entry = Custody(None, header, flow, len(header) + len(payload), now, now)
-        self.book.originate(entry)
-        self.book.give_up(entry, Leaving.REFUSED, error.reason, error.detail)
-
     def _due(self, entry: Custody, now: float) -> None:
         wheel = self.book.wheel
         if entry.phase is Phase.ENDING:
@@ -677,27 +525,6 @@ class RouterCore:
         for attachment in self._attachments.values():
             attachment.flows.clear()
 
-    def _take_chunk_id(self) -> ChunkId:
-        chunk_id = ChunkId(self._next_chunk_id)
-        self._next_chunk_id = (self._next_chunk_id + 1) & _U64
-        return chunk_id
-
-    def _at_door(self, reason: Reason) -> Refusal:
-        self.door_refusals[reason] += 1
-        return _REFUSALS[reason]
-
-
-def _look_in(body: Body, start: int, at: Callable[[memoryview], FoundT]) -> FoundT:
-    return body.look(lambda whole: at(whole[start:]))
-
-
-def _look_at(payload: bytes, at: Callable[[memoryview], FoundT]) -> FoundT:
-    return at(memoryview(payload))
-
 
 def _no_wall_clock() -> float:
     raise LocalMisuseError("rules are valid by the wall clock: give the core a wall_s")
-
-
-def _refuses_without_vi(service: Service) -> bool:
-    return service.settings.fail_policy is FailPolicy.CLOSED

@@ -88,7 +88,7 @@ class RouterDaemon(MultiService):
             config.stamp_file,
         )
         self.rules = RuleService(
-            reactor.seconds, config, self.core.install_rules, self.core.rule_counts.of
+            reactor.seconds, config, self.core.install_rules, self.core.rule_counts
         )
         self.table = TableService(
             config.cloudlet_folder,

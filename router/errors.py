@@ -60,7 +60,11 @@ class RuleUploadError(PacketCloudError):
 
 
 class RuleNotFoundError(PacketCloudError):
-    """No such rule, or several: the text says which, and how to name one."""
+    """No such rule; the text says how to see which there are."""
+
+
+class AmbiguousRuleError(PacketCloudError):
+    """Several signers have such a rule; the text says who, so that one can be named."""
 
 
 class TableFileError(PacketCloudError):

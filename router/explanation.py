@@ -1,18 +1,20 @@
 """What would become of a chunk if it came now: asked of the core, and leaving no trace in it.
 
-The order of the questions is that of `core`: the door, the services to visit, the VI, the way out.
-A property test holds both together. Source: docs/how-to/explain-a-chunk.md.
+The order of the questions is that of `core`: the door, which is the very one of the data plane, the
+services to visit, the VI, the way out. A property test holds both together.
+Source: docs/how-to/explain-a-chunk.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from packetcloud.chunk.dissect import header_fields
 from packetcloud.chunk.errors import ProtocolError
-from packetcloud.chunk.header import HOP_LIMIT_OFFSET, ChunkHeader, decode_header
-from packetcloud.chunk.hop.api import Role
+from packetcloud.chunk.header import ChunkHeader, decode_header
+from packetcloud.chunk.hop.api import FoundT, Role
 from packetcloud.chunk.names import GUID, SID, SID_ZERO
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.core import RouterCore
@@ -21,8 +23,8 @@ from packetcloud.router.flow import Flow
 from packetcloud.router.rules.explain_schemas import Explanation, RulesReport, VisitStep
 from packetcloud.router.rules.rule import Action, Question
 from packetcloud.router.service_pool import Service
-from packetcloud.router.settings import FailPolicy
 
+_HEADER_BYTES = slice(2, 4)
 _SIZE_OFFSETS = slice(16, 20)
 
 
@@ -42,12 +44,36 @@ class AskedChunk:
         return int.from_bytes(self.head[_SIZE_OFFSETS], "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Ingress:
-    """A neighbour that a chunk comes from, attached or not."""
+class _Ingress:
+    """A neighbour that a chunk comes from, attached or not. It knows no flow, so all is decided."""
 
-    guid: GUID
-    role: Role
+    flows: Mapping[bytes, Flow] = MappingProxyType({})
+
+    def __init__(self, guid: GUID, role: Role) -> None:
+        self.guid = guid
+        self.role = role
+        self.flow_misses = 0
+
+    def remember(self, key: bytes, flow: Flow) -> None:
+        """Forget it."""
+
+
+class _AskedBody:
+    """The bytes of an asked chunk, as the door reads them."""
+
+    def __init__(self, asked: AskedChunk) -> None:
+        header_bytes = int.from_bytes(asked.head[_HEADER_BYTES], "big")
+        self._bytes = asked.head[:header_bytes] + (asked.payload or b"")
+        self._size_bytes = header_bytes + asked.payload_bytes
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def head(self, count: int) -> bytes:
+        return self._bytes[:count]
+
+    def look(self, at: Callable[[memoryview], FoundT]) -> FoundT:
+        return at(memoryview(self._bytes))
 
 
 def question_of(asked: AskedChunk) -> Question:
@@ -114,63 +140,27 @@ def add_rules(told: Explanation, report: RulesReport, winners: Mapping[str, Sequ
             )
 
 
-def _ingress_of(core: RouterCore, guid: GUID) -> Ingress:
+def _ingress_of(core: RouterCore, guid: GUID) -> _Ingress:
     for one in core.attachments:
         if one.guid == guid:
-            return Ingress(guid, one.role)
+            return _Ingress(guid, one.role)
     is_router = any(one.guid == guid for one in core.settings.neighbours)
-    return Ingress(guid, Role.ROUTER if is_router else Role.HOST)
+    return _Ingress(guid, Role.ROUTER if is_router else Role.HOST)
 
 
-def _pass_door(core: RouterCore, asked: AskedChunk, ingress: Ingress, now: float) -> Flow:
+def _pass_door(core: RouterCore, asked: AskedChunk, ingress: _Ingress, now: float) -> Flow:
     """Return the flow of the chunk.
 
     Raises:
         ChunkRefusedError: it would be refused, for this reason.
     """
-    settings, head = core.settings, asked.head
-    hosts = settings.hosts
-    if core.is_draining:
-        raise ChunkRefusedError(Reason.SHUTTING_DOWN, "this router takes no more chunks")
     if ingress.role is Role.SERVICE:
         raise ChunkRefusedError(Reason.NOT_AUTHORISED, "a VI sends verdicts, not chunks")
-    if ingress.role is Role.HOST and hosts is not None and ingress.guid not in hosts:
-        raise ChunkRefusedError(Reason.NOT_AUTHORISED, "the host is not listed at this router")
-    planner = core.planner_for_questions()
-    flow = planner.decide(ingress, head, now)
-    size = asked.payload_bytes
-    if size > settings.max_payload_bytes and ingress.role is Role.HOST:
-        text = f"{size} bytes; max_payload_bytes = {settings.max_payload_bytes}"
-        raise ChunkRefusedError(Reason.PAYLOAD_TOO_LARGE, text)
-    offset = flow.layout.lifetime_offset
-    if offset and not any(head[offset : offset + 4]):
-        raise ChunkRefusedError(Reason.DEADLINE_PASSED, "its lifetime is over")
-    hop = flow.next_hop
-    if hop is not None and hop.is_router and not head[HOP_LIMIT_OFFSET]:
-        raise ChunkRefusedError(Reason.HOP_LIMIT, f"and router {hop.name} is one more hop")
-    whole_bytes = flow.layout.header_bytes + size
-    if core.book.is_full(whole_bytes):
-        raise ChunkRefusedError(Reason.STORE_FULL, "all that is in custody, or its number")
-    if flow.late is not None:
-        payload = asked.payload if asked.payload is not None else b""
-        flow = planner.settle(flow, head, size, lambda at: at(memoryview(payload)), now)
-        hop = flow.next_hop
-    if flow.steps:
-        first = flow.steps[0].service
-        if not first.may_serve(now) and first.settings.fail_policy is FailPolicy.CLOSED:
-            text = f"service {first.name} has no VI and is fail-closed"
-            raise ChunkRefusedError(Reason.SERVICE_FAILED, text)
-    elif (
-        hop is not None
-        and hop.attachment is None
-        and core.forwarder.waiting.is_full(hop, flow.label, whole_bytes)
-    ):
-        text = f"{hop.name} is away, and as much waits for it as may"
-        raise ChunkRefusedError(Reason.STORE_FULL, text)
-    if core.spool.is_durable:
-        why = core.spool.reason_to_refuse(flow.label, whole_bytes)
-        if why:
-            raise ChunkRefusedError(Reason.STORE_FULL, f"custody is durable, and the disk: {why}")
+    if not core.is_draining:
+        refusal = core.reason_to_refuse(ingress.guid, ingress.role)
+        if refusal is not None:
+            raise ChunkRefusedError(Reason.NOT_AUTHORISED, refusal)
+    flow, *_ = core.door.for_questions().enter(ingress, _AskedBody(asked), now)
     return flow
 
 

@@ -85,7 +85,7 @@ class RouterCollector(Collector):
             "chunks_refused_at_door",
             "Bodies that were never in custody; their neighbour still has them.",
             "reason",
-            by_word(self._core.door_refusals),
+            by_word(self._core.door.refusals),
         )
 
     def _traffic(self) -> Iterator[Metric]:
@@ -102,7 +102,7 @@ class RouterCollector(Collector):
             book.undeliverable_reports_count,
         )
         yield _counter(
-            "flow_cache_misses", "Chunks whose header was decoded.", core.flow_misses_count
+            "flow_cache_misses", "Chunks whose header was decoded.", core.door.flow_misses_count
         )
         counts = {"host": 0, "router": 0, "service": 0}
         for attachment in core.attachments:

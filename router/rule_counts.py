@@ -7,7 +7,7 @@ Source: docs/reference/router.md, "Rules".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from packetcloud.router.late_rules import Winners
@@ -51,6 +51,8 @@ class RuleCounts:
         """How often a flow had so many kinds of chunks that all were forgotten."""
         self._of_rule = NumberCounts()
         self._of_shadow = NumberCounts()
+        self.by_number = (self._of_rule, self._of_shadow)
+        """What is forgotten when rules are gone: see `rules.number_sweep`."""
 
     @property
     def uncounted_count(self) -> int:
@@ -60,12 +62,6 @@ class RuleCounts:
     def of(self, number: int) -> tuple[int, int]:
         """Return for how many chunks a rule decided, and would have while in shadow mode."""
         return self._of_rule.of(number), self._of_shadow.of(number)
-
-    def forget(self, numbers: Iterable[int]) -> None:
-        """Drop the counts of rules that were withdrawn. O(numbers)."""
-        for number in numbers:
-            self._of_rule.forget(number)
-            self._of_shadow.forget(number)
 
     def add(self, tally: Tally) -> None:
         """Count one chunk."""

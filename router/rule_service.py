@@ -14,6 +14,7 @@ from typing import Any
 
 from packetcloud.router.config import RouterConfig
 from packetcloud.router.errors import (
+    AmbiguousRuleError,
     PatternError,
     RouterConfigError,
     RuleNotFoundError,
@@ -21,16 +22,19 @@ from packetcloud.router.errors import (
     RulesUnavailableError,
     SegmentError,
 )
+from packetcloud.router.rule_counts import RuleCounts
 from packetcloud.router.rules.answer import RuleTable
 from packetcloud.router.rules.api import DocumentRefusedError
 from packetcloud.router.rules.explain_store import RulesQuestion
 from packetcloud.router.rules.figures import RuleFigures
 from packetcloud.router.rules.keeper_link import KeeperLink
+from packetcloud.router.rules.number_sweep import NumberSweep
 from packetcloud.router.rules.policy import open_of, policy_of
 from packetcloud.router.rules.rule import Question
 from packetcloud.router.rules.schemas import (
     Installation,
     Refusal,
+    RevocationTaken,
     RuleDetail,
     RulePage,
     RuleSetPage,
@@ -54,7 +58,7 @@ class RuleService:
 
     Args:
         install: puts a table in force; called on the loop's thread.
-        hits: returns for how many chunks a rule decided, and would have in shadow mode.
+        counts: of the chunks about which each rule decided.
     """
 
     def __init__(
@@ -62,17 +66,22 @@ class RuleService:
         seconds: Callable[[], float],
         config: RouterConfig,
         install: Callable[[RuleTable], None],
-        hits: Callable[[int], tuple[int, int]],
+        counts: RuleCounts,
     ) -> None:
         self._seconds = seconds
         self._config = config
         self._install = install
-        self._hits = hits
+        self._counts = counts
+        self._sweep = NumberSweep(counts.by_number, self._ask_numbers)
+        self._gone_count = 0
         self._listed: tuple[ServiceSettings, ...] = ()
         """Services of the cloudlet's table."""
         self._figures = RuleFigures()
         self._folder = config.rules_folder
         self._loading = asyncio.Lock()
+        self._configuring = asyncio.Lock()
+        self._is_policy_due = False
+        """The keeper works by an older config; it takes nothing before it has this one."""
         self._loaded: LoadedTable | None = None
         self._tidying: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
@@ -132,11 +141,11 @@ class RuleService:
         if self.link is None or self.uploads is None:
             return
         self.uploads.max_bytes = config.rules.max_document_bytes
+        self._is_policy_due = True
         try:
-            await self._load(await self._change("configure", policy=self._policy()))
+            await self._bring_policy()
         except RulesUnavailableError as error:
-            # The next keeper is greeted with the new policy.
-            _log.warning("rules: the new config is not in force yet: %s", error)
+            _log.warning("rules: %s; until then nothing is installed", error)
 
     def list_services(self, services: tuple[ServiceSettings, ...]) -> bool:
         """Note the services of the cloudlet's table; True: `configure` has to follow."""
@@ -155,7 +164,11 @@ class RuleService:
             raise _no_rules()
         async with self.uploads.receive(pieces) as path:
             began_at = self._seconds()
-            answer = await self._change("install", file=str(path), is_dry_run=is_dry_run)
+            try:
+                answer = await self._change("install", file=str(path), is_dry_run=is_dry_run)
+            except RulesUnavailableError as error:
+                _log.warning("rules: a document could not be installed: %s", error)
+                raise
             if not is_dry_run:
                 self._count(answer)
             if answer.get("refusal") is not None:
@@ -170,18 +183,47 @@ class RuleService:
                 **answer["outcome"], version=self._figures.version, duration_s=duration_s
             )
 
+    async def revoke(self, pieces: AsyncIterator[bytes]) -> RevocationTaken:
+        """Take a grant back.
+
+        Raises:
+            RuleUploadError: the revocation is not taken in.
+            RulesUnavailableError: the keeper cannot do it now.
+            DocumentRefusedError: it is refused.
+        """
+        if self.link is None or self.uploads is None:
+            raise _no_rules()
+        async with self.uploads.receive(pieces) as path:
+            answer = await self._change("revoke", file=str(path))
+        if answer.get("refusal") is not None:
+            refusal = Refusal(**answer["refusal"])
+            self._figures.revocations_refused[refusal.reason] += 1
+            _log.warning("revocation refused: %s: %s", refusal.reason, refusal.detail)
+            raise DocumentRefusedError(refusal)
+        await self._load(answer["state"])
+        taken = RevocationTaken(**answer["outcome"], version=self._figures.version)
+        if taken.is_new:
+            self._figures.revocations += 1
+            _log.warning(
+                "grant %s revoked by %s: %d rules are out of force",
+                taken.grant, taken.issuer, taken.rules,
+            )  # fmt: skip
+        return taken
+
     async def list_rules(self, filters: dict[str, str], cursor: str | None, limit: int) -> RulePage:
         """Return a page of rules. Raises: RulesUnavailableError."""
         page = await self._ask("rules", filters=filters, cursor=cursor, limit=limit)
-        self._add_hits(page["rules"])
+        self._complete(page["rules"])
         return RulePage(version=self._figures.version, **page)
 
     async def find_rule(self, set_name: str, name: str, signer: str | None) -> RuleDetail:
-        """Return one rule. Raises: RuleNotFoundError, RulesUnavailableError."""
+        """Return one rule. Raises: RuleNotFoundError, AmbiguousRuleError, RulesUnavailableError."""
         found = await self._ask("rule", set=set_name, name=name, signer=signer)
         if "missing" in found:
             raise RuleNotFoundError(found["missing"])
-        self._add_hits([found["rule"]])
+        if "several" in found:
+            raise AmbiguousRuleError(found["several"])
+        self._complete([found["rule"]])
         return RuleDetail(**found)
 
     async def list_sets(self, cursor: str | None, limit: int) -> RuleSetPage:
@@ -205,11 +247,12 @@ class RuleService:
         return told
 
     async def _tidy_now_and_then(self) -> None:
-        """Let the keeper remove what ended a while ago."""
+        """Let the keeper remove what ended a while ago; forget what rules counted that are gone."""
         while True:
             await asyncio.sleep(TIDY_S)
             try:
                 await self._load(await self._change("tidy"))
+                await self._sweep.run(self._gone_count)
             except RulesUnavailableError as error:
                 _log.info("rules: not tidied: %s", error)
 
@@ -220,7 +263,28 @@ class RuleService:
     def _greeting(self) -> Message:
         return {"do": "open", "policy": self._policy(), "in_force": self._figures.version}
 
+    async def _bring_policy(self) -> None:
+        """See that the keeper works by the config of now: a key may have been taken out of it.
+
+        Raises:
+            RulesUnavailableError: it does not yet; the next change tries again.
+        """
+        async with self._configuring:
+            while self._is_policy_due:
+                config = self._config
+                try:
+                    state = await self._request("configure", policy=self._policy())
+                except RulesUnavailableError as error:
+                    text = f"the config that was read again is not in force yet: {error}"
+                    raise RulesUnavailableError(text) from None
+                self._is_policy_due = config is not self._config
+                await self._load(state)
+
     async def _change(self, what: str, **fields: object) -> Message:
+        await self._bring_policy()
+        return await self._request(what, **fields)
+
+    async def _request(self, what: str, **fields: object) -> Message:
         if self.link is None:
             raise _no_rules()
         return await self.link.request({"do": what, "in_force": self._figures.version, **fields})
@@ -230,9 +294,14 @@ class RuleService:
             raise _no_rules()
         return await self.link.request({"do": "ask", "what": what, **fields})
 
-    def _add_hits(self, rules: list[Message]) -> None:
+    async def _ask_numbers(self, pages: list[int]) -> list[str]:
+        there: list[str] = (await self._ask("numbers", pages=pages))["there"]
+        return there
+
+    def _complete(self, rules: list[Message]) -> None:
         for rule in rules:
-            rule["hits"], rule["shadow_hits"] = self._hits(rule["number"])
+            rule["state"] = state_of(rule, time.time())
+            rule["hits"], rule["shadow_hits"] = self._counts.of(rule["number"])
 
     def _reopened(self, state: Message) -> None:
         """A keeper came back: the one before may have died between a change and its answer."""
@@ -274,11 +343,13 @@ class RuleService:
         self._install(loaded.table)
         unused = self._loaded.unused_by(loaded) if self._loaded is not None else []
         self._loaded = loaded
+        self._gone_count = state["gone"]
         figures, totals = self._figures, state["totals"]
         figures.version = state["version"]
         figures.active, figures.shadow = totals["active"], totals["shadow"]
         figures.suspended = totals["suspended"]
         figures.third_party = totals["third_party"]
+        figures.revoked = totals["revoked"]
         figures.files = len(state["files"])
         return unused
 
@@ -299,6 +370,17 @@ class RuleService:
                 outcome["signer"],
                 ", ".join(f"{reason} {count}" for reason, count in outcome["reasons"].items()),
             )
+
+
+def state_of(rule: Message, now_s: float) -> str:
+    """Return the state of a rule as `schemas.RuleEntry` has it."""
+    if rule["is_suspended"]:
+        return "suspended"
+    if rule["revoked_grant"] is not None:
+        return "revoked"
+    if rule["valid_until_s"] is not None and now_s >= rule["valid_until_s"]:
+        return "ended"
+    return "not yet" if now_s < (rule["valid_from_s"] or 0) else "in force"
 
 
 def _close_all(segments: list[Segment]) -> None:

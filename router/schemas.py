@@ -178,7 +178,9 @@ class CaptureQuery(BaseModel):
     source: NameStart = ""
     destination: NameStart = ""
     sid: NameStart = Field("", description="A service that the chunk asked for as it came.")
-    rule: int | None = Field(None, ge=0, description="Number of a rule that decided for it.")
+    rule: int | None = Field(
+        None, ge=0, description="Number of a rule that decided for it, or would have (shadow)."
+    )
     sample: int = Field(1, ge=1, le=1 << 32, description="One of so many chunks.")
     count: int | None = Field(None, ge=1, description="Ends after so many looks.")
     seconds: float | None = Field(None, gt=0, description="Ends after this time.")

@@ -101,8 +101,14 @@ class RuleSettings:
     """Of one other."""
     max_patterns: int = 10_000
     """Different ones, in all."""
+    max_third_party_patterns: int = 5_000
+    """Of all others together, added up."""
     max_signer_patterns: int = 200
     """Of one other."""
+    max_third_party_scan_ns: int = 1_000
+    """What patterns of all others may cost a scan, for each byte of payload."""
+    max_signer_scan_ns: int = 200
+    """Those of one other: 20 ms for 100 KB in the worst case."""
     max_document_bytes: int = 1 << 30
     """One signed file."""
 

@@ -63,6 +63,8 @@ class Spool:
         wall_ms: Callable[[], int],
     ) -> None:
         self.settings = settings
+        self.is_durable = settings is not None and settings.is_durable
+        """Custody is taken when the chunk is on disk."""
         self._submit = submit
         self._wall_ms = wall_ms
         self._next_number = first_number
@@ -98,10 +100,6 @@ class Spool:
     @property
     def is_on(self) -> bool:
         return self.settings is not None
-
-    @property
-    def is_durable(self) -> bool:
-        return self.settings is not None and self.settings.is_durable
 
     @property
     def count(self) -> int:

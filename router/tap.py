@@ -25,6 +25,7 @@ from packetcloud.router.errors import TooManyCapturesError
 
 if TYPE_CHECKING:
     from packetcloud.router.custody import Custody
+    from packetcloud.router.rule_counts import Tally
 
 MAX_CAPTURES_COUNT = 4
 """At a time: each looks at every chunk."""
@@ -67,7 +68,7 @@ class Wanted:
     sid: str = ""
     """A service that it asks for, alone or in a sequence, as it came."""
     rule: int | None = None
-    """Number of a rule that decided for it."""
+    """Number of a rule that decided for it, or would have if it were not in shadow mode."""
     sample: int = 1
     """One of so many chunks, chosen by source and chunk id: the same ones at every router."""
     snap_bytes: int = DEFAULT_SNAP_BYTES
@@ -104,6 +105,8 @@ class Sight:
     text: str
     rules: tuple[int, ...] = ()
     """Numbers of the rules that decided for it."""
+    shadow_rules: tuple[int, ...] = ()
+    """Those of the rules in shadow mode that would have."""
 
     @property
     def is_outbound(self) -> bool:
@@ -216,26 +219,31 @@ class Tap:
         flow: int = 0,
         neighbour: Attachment | None = None,
         text: str = "",
-        rules: tuple[int, ...] = (),
+        tally: Tally | None = None,
     ) -> None:
         """Give a look at a chunk to whoever wants it.
 
         Args:
             head: its header as it came.
             content: returns the headers and so many bytes of payload, and the size of all.
+            tally: what rules decided for it; None: nothing.
         """
         time_ns = self._wall_ns()
+        rules = tally.numbers if tally is not None else ()
+        shadow_rules = tally.shadow_numbers if tally is not None else ()
         for capture in self.captures:
             wanted = capture.wanted
             if (
                 capture.is_over
                 or point not in wanted.points
-                or (wanted.rule is not None and wanted.rule not in rules)
+                or (wanted.rule is not None and wanted.rule not in rules + shadow_rules)
                 or not wanted.takes(head)
             ):
                 continue
             shown, size = content(wanted.snap_bytes)
-            sight = Sight(time_ns, point, kind, shown, size, flow, neighbour, text, rules)
+            sight = Sight(
+                time_ns, point, kind, shown, size, flow, neighbour, text, rules, shadow_rules
+            )
             self.lost_count += not capture.offer(sight)
 
     def saw_chunk(
@@ -249,7 +257,7 @@ class Tap:
             flow=entry.flow.label,
             neighbour=neighbour,
             text=text,
-            rules=_rules_of(entry),
+            tally=entry.flow.tally,
         )
 
     def saw_task(self, entry: Custody, vi: Attachment, prefix: bytes) -> None:
@@ -266,7 +274,7 @@ class Tap:
             kind=BodyKind.TASK,
             flow=entry.flow.label,
             neighbour=vi,
-            rules=_rules_of(entry),
+            tally=entry.flow.tally,
         )
 
     def saw_verdict(
@@ -282,7 +290,7 @@ class Tap:
             neighbour=vi,
             text=f"{verdict.code.name.lower()}; chunk={entry.chunk_id}; "
             f"source={entry.head[_SOURCE].hex()}",
-            rules=_rules_of(entry),
+            tally=entry.flow.tally,
         )
 
     def refused_at_door(self, attachment: Attachment, body: Body, refusal: Refusal) -> None:
@@ -307,12 +315,6 @@ def described(attachment: Attachment) -> str:
     if attachment.role is Role.SERVICE and attachment.vi is not None:
         return f"VI {attachment.vi.number} of service {attachment.vi.service.name}"
     return f"{attachment.role.name.lower()} {attachment.guid.hex}"
-
-
-def _rules_of(entry: Custody) -> tuple[int, ...]:
-    """Return the numbers of the rules that decided for a chunk."""
-    tally = entry.flow.tally
-    return tally.numbers if tally is not None else ()
 
 
 def _sids(head: bytes) -> list[str]:

@@ -58,7 +58,7 @@ def info(
         held_bytes=book.held_bytes,
         store_bytes=book.store_bytes,
         conservation=conservation(core),
-        refused_at_door=by_word(core.door_refusals),
+        refused_at_door=by_word(core.door.refusals),
         refused=by_word(book.refused),
         expired=by_word(book.expired),
         dropped=dict(book.dropped),

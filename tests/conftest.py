@@ -3,6 +3,8 @@
 - `@pytest.mark.needs("iperf3", "socat")`: skipped where one of the commands is missing.
 - `@pytest.mark.root`: skipped where we are not root.
 - Everything in tests/system carries `system`.
+- `@pytest.mark.alone`: it measures, keeps to real time, or looks at what all of the machine share,
+  so `make test` runs it by itself, after the others.
 - With CI=true a skip counts as a failure, so that no test falls silently out of the suite. A test
   that CI itself cannot run carries `@pytest.mark.ci_may_skip("why")`.
 """
@@ -32,6 +34,16 @@ DAEMON_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 """nginx and haproxy are in sbin, which is not on every user's path."""
 
 
+KILLS = {
+    "test_router_kills.py": "--router-kills",
+    "test_host_kills.py": "--host-kills",
+    "test_rule_kills.py": "--rule-kills",
+}
+LIMIT_S = 120
+KILL_LIMIT_S = 20
+"""How long one kill may take, with all that follows from it; a few hundred take as much more."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--router-kills", type=int, default=8, help="SIGKILLs of a durable router (up to 200)"
@@ -48,6 +60,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(SYSTEM_TESTS):
             item.add_marker(pytest.mark.system)
+        option = KILLS.get(item.path.name)
+        if option is not None and item.get_closest_marker("timeout") is None:
+            kills_count = item.config.getoption(option)
+            item.add_marker(pytest.mark.timeout(LIMIT_S + kills_count * KILL_LIMIT_S))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

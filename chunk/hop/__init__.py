@@ -44,6 +44,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `path_mtu`    how large a datagram the path takes
 - `stride_negotiation`  the size of full datagrams, agreed on each way
 - `liveness`    whether a neighbour lives
+- `silence`     one question at a time while it says nothing
 - `rekey`       new keys inside a session
 - `address_proof`       whether a neighbour is where its datagrams come from now
 - `agreement`   what a handshake ends with, and a session begins with

@@ -23,6 +23,9 @@ from packetcloud.chunk.hop.wire import DATA_DTYPE, DATA_HEADER_BYTES
 
 ByteArray = npt.NDArray[np.uint8]
 
+READY_BYTES = 64 << 20
+"""Of all buffers that are kept ready for the next body of a neighbour: 42 of the largest. Who has
+none lands in a scratch and is copied."""
 KEPT_FREE_BYTES = 32 << 20
 """Free buffers kept for reuse per node; beyond it those longest in no use go to the system."""
 MIN_CLASS_ROWS = 2
@@ -127,6 +130,10 @@ class BufferPool:
         self.free_bytes = 0
         self.freed_count = 0
         """Buffers that went back to the system."""
+        self.ready_bytes = 0
+        """Of the buffers that wait for the next body of a neighbour."""
+        self.unready_count = 0
+        """Bodies that were whole without a buffer being made ready for the next one."""
         self.held_bytes = 0
         """Bodies of all neighbours that began here and are not released."""
         self._max_held_bytes = max_held_bytes
@@ -140,6 +147,21 @@ class BufferPool:
         if stride < JUMBO_BYTES:
             return self.take_rows(segments, stride)
         return FlatBuffer(self.take_flat(segments * (stride - DATA_HEADER_BYTES)), stride)
+
+    def take_ready(self, segments: int, stride: int) -> Store | None:
+        """Return a buffer to keep ready for a transfer; None when too many are kept ready."""
+        store = self.take_store(segments, stride)
+        size = store.capacity * store.stride
+        if self.ready_bytes + size > READY_BYTES:
+            self.unready_count += 1
+            self.give_store(store)
+            return None
+        self.ready_bytes += size
+        return store
+
+    def use_ready(self, store: Store) -> None:
+        """A buffer that was kept ready is in use."""
+        self.ready_bytes -= store.capacity * store.stride
 
     def give_store(self, store: Store) -> None:
         if isinstance(store, RowBuffer):

@@ -10,12 +10,13 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.address_rate import ADDRESSES_COUNT
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT
-from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES
+from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, READY_BYTES
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flow_credit import MAX_FLOWS_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
+from packetcloud.chunk.hop.repair import DIGESTS_PAUSE_S
 from packetcloud.chunk.hop.replies import MAX_REPLIES_COUNT
 from packetcloud.chunk.hop.resets import RESETS_PER_S
 from packetcloud.chunk.hop.stamps import PEERS_COUNT
@@ -34,8 +35,8 @@ CAPS = (
         "neighbours",
         _DEFAULTS.max_neighbours_count,
         "sessions",
-        "about 20 KiB each, and up to 0.5 MiB to lay bursts out once bodies went there and 1.5 MiB "
-        "ready for the next body while they come; every instance of a key counts",
+        "about 20 KiB each, and up to 0.5 MiB to lay bursts out once bodies went there; every "
+        "instance of a key counts",
         "CLOSE with the reason",
         _dropped("neighbours_full"),
         ("core:HopCore.sessions", "core:HopCore._by_remote", "core:HopCore._active"),
@@ -86,6 +87,16 @@ CAPS = (
         "silence",
         _dropped("resets_full"),
         ("resets:Resets._told", "resets:Resets._told_networks"),
+    ),
+    Cap(
+        "answers to DIGESTS_WANTED",
+        round(1 / DIGESTS_PAUSE_S),
+        "a second",
+        "2 ms each, 40 % of a core at the most; of all neighbours together, each that asked within "
+        "a second its share",
+        "silence; whoever asks asks again",
+        _dropped("digests_rate"),
+        ("repair:DigestBudget._asked_at",),
     ),
     Cap(
         "replaced timers",
@@ -225,6 +236,14 @@ CAPS = (
         ("buffers:BufferPool._free",),
     ),
     Cap(
+        "buffers ready for the next body",
+        READY_BYTES,
+        "bytes",
+        "42 neighbours that send the largest bodies at one time, up to 1.5 MiB each",
+        "none is made ready; the next body is copied into its place",
+        "packetcloud_hop_buffers_unready_total",
+    ),
+    Cap(
         "datagrams looked at in one piece",
         MAX_TRAIN_ROWS,
         "datagrams",
@@ -316,4 +335,5 @@ def in_use(core: HopCore) -> dict[str, int]:
             (one.next_transfer - one.done_below for one in transfers), default=0
         ),
         "free buffers kept": core.pool.free_bytes,
+        "buffers ready for the next body": core.pool.ready_bytes,
     }

@@ -46,7 +46,10 @@ OVERFLOWS_FORGOTTEN = 2
 shortest round trip was measured, so it never looks long."""
 COMPETING_PACE = 1.2
 EMPTY_ROUNDS = 3
-"""So many rounds with an empty queue, one after the other, end a competition."""
+"""So many rounds with an empty queue, one after the other, end a competition. One that lost more
+than the path does is not among them: where every session began in a queue that never empties, the
+shortest round trip is too long, and a full queue looks empty. `COMPETING_ROUNDS` of them end it
+whatever is lost, as the path may lose more than it did."""
 LOSS_RATIO = 0.02
 """A first rush that loses more than this into a queue is over; the figure is BBRv2's."""
 YIELD_GAIN = 0.125
@@ -145,7 +148,8 @@ class Congestion:
         self._mode_since = 0.0
         self._resume = Mode.CRUISING
         self._cubic: CubicWindow | None = None
-        self._empty_rounds = 0
+        self._empty_rounds = self._calm_rounds = 0
+        """In competition, one after the other; the calm ones lost no more than the path does."""
         self._is_recovering = False
         self._release_at = 0.0
         self.pace_bytes_per_s = self._pace()
@@ -266,6 +270,9 @@ class Congestion:
             self.path.add_rtt(rtt_s, now)
         current = self._round
         if current is None:
+            if rtt_s is not None:
+                # The handshake may have met an empty queue that others have filled since.
+                self.path.add_rtt(self._rtt.minimum_s, now)
             self._round = _Round(now, delivered_bytes, next_burst)
             self.pace_bytes_per_s = self._pace()
             return
@@ -303,14 +310,20 @@ class Congestion:
         is_telling = delivered > 0 and not (limited and sample < path.rate_bytes_per_s)
         if is_telling:
             path.add_rate(sample)
-        self._rounds_with_queue = 0 if is_empty or limited else self._rounds_with_queue + 1
         is_lossy = ended.lost > LOSS_RATIO * (delivered + ended.lost)
+        has_queue = not is_empty and self._tells_of_queue(is_lossy, limited)
+        if is_empty:
+            self._rounds_with_queue = 0
+        elif has_queue:
+            self._rounds_with_queue += 1
         if ended.min_rtt_s < float("inf"):
             self.background.on_round(path, ended.min_rtt_s, ended.lost > 0)
         self._mode_rounds += 1
         match self.mode:
+            case Mode.STARTING if has_queue and is_lossy:
+                self._enter(Mode.DRAINING, now)
             case Mode.STARTING if is_telling:
-                self._continue_start(sample, is_lossy and not is_empty, now)
+                self._continue_start(sample, now)
             case Mode.YIELDING:
                 self._continue_yielding(ended.lost, delivered, is_empty, now)
             case Mode.DRAINING if is_empty or self._mode_rounds >= DRAIN_ROUNDS:
@@ -328,8 +341,7 @@ class Congestion:
                 ):
                     self._enter(Mode.COMPETING, now)
             case Mode.COMPETING:
-                self._empty_rounds = self._empty_rounds + 1 if is_empty else 0
-                if self._empty_rounds >= EMPTY_ROUNDS:
+                if self._has_rival_left(is_empty, ended.lost, delivered):
                     self._enter(Mode.CRUISING, now)
                 else:
                     self._compete(ended.lost > 0, limited, now)
@@ -339,6 +351,16 @@ class Congestion:
             self._resume = self.mode
             self._enter(Mode.ASKING_RTT, now)
         self._set_window()
+
+    @staticmethod
+    def _tells_of_queue(is_lossy: bool, limited: bool) -> bool:
+        """Tell whether a round that met a queue counts as one.
+
+        Of a source that sends less than it may, or of a host that is late, a queue may be its own
+        doing. A queue that overflows is a queue, whatever was sent: who goes on as if alone because
+        his source has no more takes most of it, and leaves the rest to those who listen.
+        """
+        return is_lossy or not limited
 
     def _note_slump(self, sample: float, elapsed: float, limited: bool) -> None:
         """Forget how fast the path was, if it no longer is."""
@@ -371,7 +393,7 @@ class Congestion:
             in_use = self.path.rate_bytes_per_s * self._rtt.smoothed_s
             window = min(in_use, self.window_bytes)
             self._cubic = CubicWindow(window, self._datagram_bytes, now)
-            self._empty_rounds = 0
+            self._empty_rounds = self._calm_rounds = 0
             self._is_recovering = False
         elif mode is Mode.CRUISING:
             self._cubic = None
@@ -407,14 +429,21 @@ class Congestion:
                 self.path.add_rate(self._rate_before)
                 self._enter(Mode.CRUISING, now)
 
-    def _continue_start(self, sample: float, is_over: bool, now: float) -> None:
+    def _continue_start(self, sample: float, now: float) -> None:
         if sample >= self._best_rate * GROWTH_FACTOR:
             self._best_rate = sample
             self._rounds_without_growth = 0
         else:
             self._rounds_without_growth += 1
-        if is_over or self._rounds_without_growth >= ROUNDS_WITHOUT_GROWTH:
+        if self._rounds_without_growth >= ROUNDS_WITHOUT_GROWTH:
             self._enter(Mode.DRAINING, now)
+
+    def _has_rival_left(self, is_empty: bool, lost: int, delivered: int) -> bool:
+        """Count a round in competition, and tell whether it was the last."""
+        is_calm = lost <= (self.path.random_loss + LOSS_RATIO) * (lost + delivered)
+        self._empty_rounds = self._empty_rounds + 1 if is_empty else 0
+        self._calm_rounds = self._calm_rounds + 1 if is_empty and is_calm else 0
+        return self._calm_rounds >= EMPTY_ROUNDS or self._empty_rounds >= COMPETING_ROUNDS
 
     def _compete(self, has_lost: bool, limited: bool, now: float) -> None:
         assert self._cubic is not None

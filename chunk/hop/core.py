@@ -24,6 +24,7 @@ from packetcloud.chunk.hop.door import Connected, Door, Newcomer
 from packetcloud.chunk.hop.handshake import RandomBytes
 from packetcloud.chunk.hop.incoming_transfers import EVICTION_PAUSE_S
 from packetcloud.chunk.hop.landing import LandingPlace
+from packetcloud.chunk.hop.repair import DigestBudget
 from packetcloud.chunk.hop.replies import Replies
 from packetcloud.chunk.hop.resets import Resets, check_reset
 from packetcloud.chunk.hop.session import (
@@ -50,6 +51,7 @@ COUNTER_NAMES = frozenset(
         "stamps_forgotten",
         "dead_timers",
         "buffers_freed",
+        "buffers_unready",
     }
 )
 """What `HopCore.counters` has: of `stats()`, what only ever grows."""
@@ -114,6 +116,7 @@ class HopCore:
             self._make_room,
             self.dropped,
             random_bytes,
+            DigestBudget(),
         )
         self._by_remote: dict[int, tuple[Session, ...]] = {}
         """By the id that the neighbour chose: two neighbours may choose the same."""
@@ -501,6 +504,7 @@ class HopCore:
             **self._door.counters(),
             "dead_timers": self._timers.dead_count,
             "buffers_freed": self.pool.freed_count,
+            "buffers_unready": self.pool.unready_count,
         }
 
     def stats(self) -> dict[str, int]:

@@ -9,7 +9,11 @@ SCALE = 0.4
 """C, in datagrams per second cubed."""
 CUT = 0.7
 """The window after a loss, as a share of the one before."""
-_RENO_GROWTH = 3 * (1 - CUT) / (1 + CUT)
+ADDED_DATAGRAMS = 1.5
+"""At least so many more each round trip. RFC 9438, section 4.3, takes 0.53, as much as Reno would.
+The curve brings each back to where it was, so those that share a queue keep the shares that they
+had at first for many epochs; what all add alike evens them out. Three even out faster, and take
+1.6 times the fair share beside TCP CUBIC on 10 Mbit/s."""
 MIN_DATAGRAMS = 2.0
 
 
@@ -51,11 +55,11 @@ class CubicWindow:
         """Grow for one round trip without loss."""
         elapsed = now - self._epoch_at
         wanted = SCALE * (elapsed + rtt_s - self._rise_s) ** 3 + self._peak
-        self._reno += _RENO_GROWTH
-        wanted = max(wanted, self._reno)
+        self._added += ADDED_DATAGRAMS
+        wanted = max(wanted, self._added)
         self._window = min(max(wanted, self._window), 1.5 * self._window)
 
     def _begin_epoch(self, now: float) -> None:
         self._epoch_at = now
-        self._reno = self._window
+        self._added = self._window
         self._rise_s = (max(self._peak - self._window, 0.0) / SCALE) ** (1 / 3)

@@ -174,6 +174,7 @@ class Departures:
             and self.paced_until is None
             and self._congestion.is_starting
             and flight.in_flight_bytes
+            and not flight.backoff
             and self._asked_burst != flight.next_burst
         ):
             question = flight.probe(now)

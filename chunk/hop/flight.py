@@ -217,11 +217,17 @@ class Flight:
 
     # --- timers ---------------------------------------------------------------------------------
 
-    def next_timeout(self) -> float | None:
-        """Return when something counts as lost by time or an answer is overdue, or None."""
+    def next_timeout(self, patience_s: float, silent_until: float) -> float | None:
+        """Return when something counts as lost by time or an answer is overdue, or None.
+
+        Args:
+            patience_s: how long an answer may take.
+            silent_until: no question may leave before.
+        """
         deadline = self._loss_at
         if self._waiting_since is not None and self._bursts:
-            probe_at = self._waiting_since + self._rtt.probe_timeout_s(self.backoff)
+            probe_at = self._waiting_since + patience_s
+            probe_at = max(probe_at, silent_until)
             deadline = probe_at if deadline is None else min(deadline, probe_at)
         return deadline
 

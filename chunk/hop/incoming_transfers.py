@@ -116,6 +116,7 @@ class IncomingTransfers:
         spare = self._spare
         if spare is not None and spare.fits(segments):
             store, self._spare = spare, None
+            self._pool.use_ready(store)
         else:
             store = self._pool.take_store(segments, self.stride)
         incoming = Incoming(transfer, second, flow, body_bytes, segments, store, keys, now)
@@ -143,7 +144,7 @@ class IncomingTransfers:
         if self.in_hand is incoming or self.in_hand is None:
             self.in_hand = next(iter(self.transfers.values()), None)
         if self._spare is None and not self.transfers:
-            self._spare = self._pool.take_store(incoming.segments, self.stride)
+            self._spare = self._pool.take_ready(incoming.segments, self.stride)
 
     def set_aside(self, incoming: Incoming) -> None:
         """All of a transfer came, but it stays: the next train does not continue it."""
@@ -213,5 +214,6 @@ class IncomingTransfers:
 
     def _give_spare(self) -> None:
         if self._spare is not None:
+            self._pool.use_ready(self._spare)
             self._pool.give_store(self._spare)
             self._spare = None

@@ -59,16 +59,20 @@ class Liveness:
         self._asked_at = now
         return True
 
-    def next_timeout(self, waiting_since: float | None) -> float:
+    def next_timeout(
+        self, waiting_since: float | None, silent_until: float = float("-inf")
+    ) -> float:
         """Return when one of these has another answer at the latest.
 
         Args:
             waiting_since: when the oldest of what it has not answered left; None: nothing is.
+            silent_until: nothing may be asked before, unless it is a suspect.
         """
         heard_at = self._heard_at
-        deadline = min(
-            heard_at + self._idle_timeout_s, max(heard_at, self._asked_at) + self._keepalive_s
-        )
+        ask_at = max(heard_at, self._asked_at) + self._keepalive_s
+        if not self.is_suspect:
+            ask_at = max(ask_at, silent_until)
+        deadline = min(heard_at + self._idle_timeout_s, ask_at)
         if waiting_since is not None:
             deadline = min(deadline, waiting_since + self._idle_timeout_s)
         return deadline

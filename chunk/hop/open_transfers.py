@@ -10,7 +10,7 @@ Source: docs/protocol/hop.md, "Sending".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.buffers import BufferPool
@@ -170,10 +170,14 @@ class OpenTransfers:
         entries = tuple((t & 0xFFFF_FFFF, self.forgotten[t]) for t in transfers)
         return wire.ForgetFrame(entries).to_bytes()
 
-    def repeat_forgets(self, patience_s: float, now: float) -> None:
-        """Have the neighbour told again of what it has not settled, if it had time to."""
+    def repeat_forgets(self, patience_s: float, now: float, most: int | None) -> None:
+        """Have the neighbour told again of what it has not settled, if it had time to.
+
+        Args:
+            most: of how many at once; None: of all.
+        """
         if self.forgotten and now >= self._forgot_at + patience_s:
-            self._forget = dict.fromkeys(self.forgotten)
+            self._forget = dict.fromkeys(islice(self.forgotten, most))
 
     def next_timeout(self, patience_s: float) -> float | None:
         """Return when to ask for credit, or to tell again what is given up; None for neither."""

@@ -69,7 +69,7 @@ class Rekeying:
         """Epochs that this session has begun after its first."""
 
     def next_timeout(self, patience_s: float) -> float:
-        """Return when `frames` or `is_overdue` is to be asked at the latest."""
+        """Return when `offers` or `is_overdue` is to be asked at the latest."""
         if self._offer is not None:
             return self._offered_at + patience_s
         if self._is_client:
@@ -82,15 +82,18 @@ class Rekeying:
             return False
         return self._is_used_up(used_bytes, now, OVERDUE_FACTOR)
 
-    def frames(self, used_bytes: int, patience_s: float, now: float) -> Iterator[bytes]:
-        """Yield what is to be said now; an offer is repeated after `patience_s`.
+    def answers(self) -> Iterator[bytes]:
+        """Yield the answer to an offer that came."""
+        if self._answer_due and self._answer is not None:
+            self._answer_due = False
+            yield self._answer[1]
+
+    def offers(self, used_bytes: int, patience_s: float, now: float) -> Iterator[bytes]:
+        """Yield the offer that is due; it is repeated after `patience_s`.
 
         Args:
             used_bytes: sent or received in this session, whichever is more.
         """
-        if self._answer_due and self._answer is not None:
-            self._answer_due = False
-            yield self._answer[1]
         if not self._is_client:
             return
         if self._offer is None:

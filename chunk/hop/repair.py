@@ -24,7 +24,9 @@ from packetcloud.chunk.hop.outgoing import Outgoing
 DIGEST_FRAMES_PER_QUESTION = 8
 """Answers to one DIGESTS_WANTED: 1120 segments, more than 1 MiB in the smallest datagrams."""
 DIGESTS_PAUSE_S = 0.005
-"""Between two answers of one session: 1120 digests take 2 ms, and a neighbour may ask for ever."""
+"""Between two answers of one node: 1120 digests take 2 ms, and a neighbour may ask for ever."""
+ASKER_MEMORY_S = 1.0
+"""A neighbour that asked within so long has its share of the answers kept for it."""
 
 _SALT = struct.Struct(">QQ")
 
@@ -164,10 +166,46 @@ class Repairs:
                 yield from repair.questions(largest_burst, now)
 
 
-class DigestAnswers:
-    """What a neighbour that found a body altered is told: digests of its segments, at a pace."""
+class DigestBudget:
+    """How often a node answers questions for digests: all neighbours together, each its share."""
 
     def __init__(self) -> None:
+        self._asked_at: dict[object, float] = {}
+        """When each neighbour asked last, the one that was silent for longest first."""
+        self._answered_at = float("-inf")
+
+    def take(self, asker: object, answered_at: float, now: float) -> bool:
+        """Tell whether a question may be answered now; whoever is told so answers.
+
+        Args:
+            asker: whose question it is.
+            answered_at: when this one had its last answer.
+        """
+        asked_at = self._asked_at
+        asked_at.pop(asker, None)
+        asked_at[asker] = now
+        while now - asked_at[first := next(iter(asked_at))] > ASKER_MEMORY_S:
+            del asked_at[first]
+        share_s = DIGESTS_PAUSE_S * len(asked_at)
+        if now < max(self._answered_at + DIGESTS_PAUSE_S, answered_at + share_s):
+            return False
+        self._answered_at = now
+        return True
+
+    def forget(self, asker: object) -> None:
+        """Its session has ended."""
+        self._asked_at.pop(asker, None)
+
+
+class DigestAnswers:
+    """What a neighbour that found a body altered is told: digests of its segments, at a pace.
+
+    Args:
+        budget: of the whole node.
+    """
+
+    def __init__(self, budget: DigestBudget) -> None:
+        self._budget = budget
         self._frames: list[bytes] = []
         self._answered_at = float("-inf")
 
@@ -185,7 +223,7 @@ class DigestAnswers:
         """
         if outgoing.keys is None or frame.first >= outgoing.segments:
             return
-        if now < self._answered_at + DIGESTS_PAUSE_S:
+        if not self._budget.take(self, self._answered_at, now):
             raise ProtocolError("digests_rate")
         self._answered_at = now
         self._frames = []
@@ -197,6 +235,10 @@ class DigestAnswers:
             digests = segment_digests(key, transfer, first, outgoing.shares(first, end, share))
             self._frames.append(wire.DigestsFrame(frame.transfer, first, digests).to_bytes())
             first = end
+
+    def close(self) -> None:
+        """The session ends."""
+        self._budget.forget(self)
 
     def take(self) -> list[bytes]:
         """Return the frames that answer the last question, each for a datagram."""

@@ -25,8 +25,9 @@ from packetcloud.chunk.hop.keys import KeyRing
 from packetcloud.chunk.hop.open_transfers import OpenTransfers
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
 from packetcloud.chunk.hop.parking import Parking
-from packetcloud.chunk.hop.repair import DigestAnswers
+from packetcloud.chunk.hop.repair import DigestAnswers, DigestBudget
 from packetcloud.chunk.hop.rtt import RttEstimator
+from packetcloud.chunk.hop.silence import Silence
 from packetcloud.chunk.hop.stride_change import StrideChange
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
@@ -45,6 +46,7 @@ class Sender:
         pool: where sealed bodies live until they are settled.
         settle: called once for each body with its token, how it ended and the refusal's reason.
         skip_after: returns after how many bursts one number is left out; None: none ever is.
+        digest_budget: of the node; without one this sender has its own.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Sender:
         rtt: RttEstimator,
         settle: SettleBody,
         skip_after: Callable[[], int] | None = None,
+        digest_budget: DigestBudget | None = None,
     ) -> None:
         self._pool = pool
         self._peer_max_body_bytes = peer_max_body_bytes
@@ -74,7 +77,9 @@ class Sender:
             session, stride, peer_window_bytes, envelope, self.flows, self.transfers, self.flight,
             self.congestion,
         )  # fmt: skip
-        self.digest_answers = DigestAnswers()
+        self.silence = Silence(rtt)
+        """Of all questions of the session."""
+        self.digest_answers = DigestAnswers(digest_budget or DigestBudget())
         self._parking = Parking(self.flows)
         self._change: StrideChange | None = None
         """The change of the size of datagrams that is under way; nothing else is sent meanwhile."""
@@ -176,6 +181,7 @@ class Sender:
 
     def close(self) -> None:
         """Settle everything that is left as LOST."""
+        self.digest_answers.close()
         left = [*self.transfers.outstanding.values(), *self.flows]
         # Whoever is told of one may cancel another: each of them is LOST, and only that.
         self._by_token.clear()
@@ -346,14 +352,15 @@ class Sender:
         return self._change.due_at(patience_s) if self._change is not None else None
 
     def stride_frames(self, patience_s: float, now: float) -> Iterator[bytes]:
-        """Yield what asks for the change again, or end it."""
+        """Yield what asks for the change again, if anything may be asked, or end it."""
         change = self._change
         if change is None:
             return
         left = change.left(self.transfers)
         if change.is_known and not left:
             self._end_change(change.stride)
-        elif now >= change.due_at(patience_s):
+        elif now >= change.due_at(patience_s) and self.silence.may_ask(now):
+            self.silence.asked(now)
             yield change.question(left, now)
 
     def stride_changed(self, stride: int, burst: int) -> None:
@@ -374,34 +381,50 @@ class Sender:
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` must be called, or None."""
-        flight, transfers = self.flight, self.transfers
-        deadline = flight.next_timeout()
+        flight, transfers, silent_until = self.flight, self.transfers, self.silence.until
+        patience_s = self._patience_s
+        deadline = flight.next_timeout(patience_s, silent_until)
         paced_until, question_at = self.departures.paced_until, self._parking.question_at
         if paced_until is not None:
             deadline = paced_until if deadline is None else min(deadline, paced_until)
         if transfers.blocked_at is not None or transfers.forgotten:
-            repeat_at = transfers.next_timeout(self._rtt.probe_timeout_s(flight.backoff))
+            repeat_at = transfers.next_timeout(patience_s)
             if repeat_at is not None:
+                repeat_at = max(repeat_at, silent_until)
                 deadline = repeat_at if deadline is None else min(deadline, repeat_at)
         if question_at is not None:
+            question_at = max(question_at, silent_until)
             deadline = question_at if deadline is None else min(deadline, question_at)
         return deadline
 
+    @property
+    def _patience_s(self) -> float:
+        """How long an answer may take before it is asked for again."""
+        return self.silence.patience_s(self.flight.backoff)
+
     def handle_timeout(self, now: float) -> Iterator[bytes]:
-        """Yield the control frames that are due: a probe, or a question for credit."""
+        """Yield the control frames that are due, for one datagram: a probe, a question for credit,
+        what was not confirmed of what is given up."""
         flight, transfers = self.flight, self.transfers
         if flight.has_lost(now):
             self._find_lost(NEVER, now)
-        patience_s = self._rtt.probe_timeout_s(flight.backoff)
+        if not self.silence.may_ask(now):
+            return
+        patience_s = self._patience_s
         probe = flight.overdue_probe(patience_s, now)
         if probe is not None:
             yield probe
         if transfers.blocked_at is not None and now >= transfers.blocked_at + patience_s:
-            flight.backoff += 1
+            flight.backoff += probe is None
             transfers.blocked_at = now
             head = self.flows.head() or self.flows.background_head()
             wanted = head.body_bytes if head is not None else 0
             yield wire.BlockedFrame(wanted).to_bytes()
-        transfers.repeat_forgets(patience_s, now)
-        if self._parking.must_ask(now):
+        # The rest of them goes beside it, but not into a silence.
+        most = wire.MAX_ENTRIES_COUNT if self.silence.is_lasting else None
+        transfers.repeat_forgets(patience_s, now, most)
+        forget = transfers.take_forgets(now)
+        if forget is not None:
+            yield forget
+        if self._parking.must_ask(now) and probe is None:
             yield flight.probe(now)

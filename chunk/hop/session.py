@@ -29,6 +29,7 @@ from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Sto
 from packetcloud.chunk.hop.liveness import Liveness
 from packetcloud.chunk.hop.receiver import Receiver
 from packetcloud.chunk.hop.rekey import Rekeying
+from packetcloud.chunk.hop.repair import DigestBudget
 from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.hop.stride_negotiation import StrideNegotiation
@@ -89,6 +90,8 @@ class Surroundings:
     dropped: Counter[str]
     """Counts datagrams that are dropped, by reason."""
     random_bytes: Callable[[int], bytes]
+    digest_budget: DigestBudget
+    """How often questions for digests are answered."""
 
 
 class Session:
@@ -160,6 +163,7 @@ class Session:
             self.rtt,
             self._settle,
             (lambda: SKIP_AFTER_COUNT + random_bytes(1)[0] % SKIP_AFTER_COUNT) if ring else None,
+            around.digest_budget,
         )
         self._negotiation: StrideNegotiation | None = None
         """In an open session the routes are taken at their word."""
@@ -167,6 +171,7 @@ class Session:
             self._negotiation = StrideNegotiation(
                 stride, envelope, self.sender, self.receiver, self.rtt, now
             )
+        self._silence = self.sender.silence
         self.rtt.add_sample(agreement.rtt_s, 0.0, now)
 
     # --- hop.api.Neighbour ----------------------------------------------------------------------
@@ -261,7 +266,7 @@ class Session:
             return receiver.receive_rows(array, length, row_bytes, placed, now)
         finally:
             if self._is_open or receiver.fresh_segments > known:
-                self._liveness.heard(now)
+                self._heard(now)
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
@@ -273,12 +278,17 @@ class Session:
             return receiver.receive_split(store, row, count, last_bytes, now)
         finally:
             if self._is_open or receiver.fresh_segments > known:
-                self._liveness.heard(now)
+                self._heard(now)
+
+    def _heard(self, now: float) -> None:
+        """The neighbour lives, and hears what is asked."""
+        self._liveness.heard(now)
+        self._silence.heard()
 
     def receive_bundle(self, data: memoryview, now: float) -> None:
         """Take in a BUNDLE datagram. Raises: ProtocolError."""
         burst, count, records = self._envelope.open_bundle(data)
-        self._liveness.heard(now)
+        self._heard(now)
         self.receiver.receive_bundle(burst, count, records, len(data), now)
 
     def receive_control(self, datagram: bytes, now: float) -> None:
@@ -342,7 +352,7 @@ class Session:
         Raises:
             ProtocolError: a frame breaks the format or lies; those before it were taken.
         """
-        self._liveness.heard(now)
+        self._heard(now)
         self.confirm = b""
         busy: tuple[int, ...] = ()
         has_ack = has_whole = False
@@ -443,8 +453,12 @@ class Session:
             self._answer = None
         if self._rekeying is not None:
             patience_s = self.rtt.probe_timeout_s(0)
-            for frame in self._rekeying.frames(self._used_bytes, patience_s, now):
+            for frame in self._rekeying.answers():
                 yield self._control([frame])
+            if self._silence.may_ask(now):
+                for frame in self._rekeying.offers(self._used_bytes, patience_s, now):
+                    self._silence.asked(now)
+                    yield self._control([frame])
         if receiver.acks.is_due():
             frames = receiver.acks.take(now)
             if receiver.outcomes.refused:
@@ -461,7 +475,9 @@ class Session:
         for digests in self.sender.digest_answers.take():
             yield self._control([digests])
         if receiver.repairs.transfers:
-            for question in receiver.repair_frames(self.rtt.probe_timeout_s(0), now):
+            questions = receiver.repair_frames(self.rtt.probe_timeout_s(0), now)
+            while self._silence.may_ask(now) and (question := next(questions, b"")):
+                self._silence.asked(now)
                 yield self._control([question])
         if self._negotiation is not None:
             for datagram in self._negotiation.datagrams(now):
@@ -472,8 +488,11 @@ class Session:
         for _ in range(BURSTS_PER_TURN):
             burst = self.sender.departures.next_burst(now)
             if burst is None:
+                if not self._silence.may_ask(now):
+                    return
                 question = self.sender.departures.take_question(now)
                 if question is not None:
+                    self._silence.asked(now)
                     yield self._control([question])
                 return
             yield self.peer_address, burst[0], burst[1]
@@ -494,15 +513,19 @@ class Session:
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` must be called at the latest."""
-        deadline = self._liveness.next_timeout(self.sender.flight.unanswered_since)
-        if self.receiver.acks.due_at is not None:
-            deadline = min(deadline, self.receiver.acks.due_at)
+        acks, silent_until = self.receiver.acks, self._silence.until
+        deadline = self._liveness.next_timeout(self.sender.flight.unanswered_since, silent_until)
+        if acks.due_at is not None:
+            is_answer = acks.unacked_bytes > 0
+            deadline = min(deadline, acks.due_at if is_answer else max(acks.due_at, silent_until))
         if self._negotiation is not None:
             deadline = min(deadline, self._negotiation.next_timeout())
         if self._rekeying is not None:
-            deadline = min(deadline, self._rekeying.next_timeout(self.rtt.probe_timeout_s(0)))
+            rekey_at = self._rekeying.next_timeout(self.rtt.probe_timeout_s(0))
+            deadline = min(deadline, max(rekey_at, silent_until))
         if self.receiver.repairs.transfers:
-            deadline = min(deadline, self.receiver.repairs.due_at(self.rtt.probe_timeout_s(0)))
+            repair_at = self.receiver.repairs.due_at(self.rtt.probe_timeout_s(0))
+            deadline = min(deadline, max(repair_at, silent_until))
         sender_deadline = self.sender.next_timeout()
         return deadline if sender_deadline is None else min(deadline, sender_deadline)
 
@@ -520,13 +543,25 @@ class Session:
         if self._rekeying is not None and self._rekeying.is_overdue(self._used_bytes, now):
             self.close("it does not take new keys")
             return
-        receiver = self.receiver
-        if receiver.acks.due_at is not None and now >= receiver.acks.due_at:
-            receiver.acks.due_now = True
+        receiver, silence = self.receiver, self._silence
         receiver.incoming.rest(now)
         frames = list(self.sender.handle_timeout(now))
-        if self._liveness.must_ask(now):
-            frames.append(self.sender.flight.probe(now))
+        # A burst that is unanswered is asked about anyway; a suspect has no time for that.
+        is_asked = self.sender.flight.unanswered_since is not None
+        if self._liveness.is_suspect or (silence.may_ask(now) and not frames):
+            is_due = self._liveness.must_ask(now)
+            if is_due and (self._liveness.is_suspect or not is_asked):
+                frames.append(self.sender.flight.probe(now))
+        if frames:
+            silence.asked(now)
+        acks = receiver.acks
+        if acks.due_at is not None and now >= acks.due_at:
+            # Without anything new it says again what was refused.
+            if acks.unacked_bytes:
+                acks.due_now = True
+            elif silence.may_ask(now):
+                silence.asked(now)
+                acks.due_now = True
         if frames:
             yield self._control(frames)
 

@@ -77,7 +77,7 @@ class StrideNegotiation:
     def datagrams(self, now: float) -> Iterator[bytes]:
         """Yield what is to be said about the size of datagrams."""
         control = self._envelope.control
-        mtu, sender = self._mtu, self._sender
+        mtu, sender, silence = self._mtu, self._sender, self._sender.silence
         patience_s = self._rtt.probe_timeout_s(0)
         if self._arrived_bytes is not None:
             arrived = wire.StrideFrame(wire.StrideStep.ARRIVED, self._arrived_bytes)
@@ -86,12 +86,15 @@ class StrideNegotiation:
             changed = wire.StrideFrame(wire.StrideStep.CHANGED, *self._changed)
             yield control([changed.to_bytes()])
         self._arrived_bytes = self._changed = None
-        mtu.suspect(sender.departures.large_since, patience_s, now)
-        if mtu.must_ask(patience_s, now):
-            if sender.flight.unanswered_since is None:
-                yield control([sender.flight.probe(now)])
-        elif (probe_bytes := mtu.probe_bytes(patience_s, now)) is not None:
-            yield self._envelope.probe(probe_bytes)
+        if silence.may_ask(now):
+            mtu.suspect(sender.departures.large_since, patience_s, now)
+            if mtu.must_ask(patience_s, now):
+                if sender.flight.unanswered_since is None:
+                    silence.asked(now)
+                    yield control([sender.flight.probe(now)])
+            elif (probe_bytes := mtu.probe_bytes(patience_s, now)) is not None:
+                silence.asked(now)
+                yield self._envelope.probe(probe_bytes)
         sender.change_stride(mtu.stride_bytes)
         for frame in sender.stride_frames(patience_s, now):
             yield control([frame])
@@ -105,4 +108,6 @@ class StrideNegotiation:
         if change_at is not None:
             deadline = min(deadline, change_at)
         suspect_at = mtu.suspect_at(sender.departures.large_since, patience_s)
-        return min(deadline, suspect_at) if suspect_at is not None else deadline
+        if suspect_at is not None:
+            deadline = min(deadline, suspect_at)
+        return max(deadline, sender.silence.until)

@@ -5,6 +5,7 @@
 - `answer` what the rules say about a flow, and what is left to ask of each chunk
 - `patterns` which payload patterns may be installed, and how all are found at once
 - `expression`, `expression_reader` expressions over bytes, the same for every engine
+- `scan_cost` what a pattern may cost a scan
 - `hyperscan_scanner`, `re2_scanner` the engines
 
 How rules are written, carried and proven:
@@ -35,6 +36,7 @@ How the data plane asks them:
 - `segment_entries` which entries a rule has
 - `crowding`       keys that too many rules name
 - `number_counts`  counts by the number of a rule
+- `number_sweep`   forgets those of rules that are gone
 - `segment_writer` writes segments, from rules or from older ones: `write_segment`, `merge_segments`
 
 Why they decide so:
@@ -50,16 +52,22 @@ Why they decide so:
 How they are kept, by a process beside the router:
 
 - `store`          the database: sets and serials, rules, versions
+- `revocation_store` which grants are revoked, and the rules out of force for it
 - `intake`         the items of one document on their way into it, and what became of each
+- `rule_writer`    writes rules while others are read
 - `installer`      one document: believed or not, its items, the files of the version
 - `pattern_book`   the patterns of all rules and their numbers in the scanner
+- `scanner_share`  how much of the scanner one signer may have
 - `table_files`    the files of a version: how they grow, how they are loaded
 - `evidence`       the signed documents behind the rules
 - `policy`         what the config says about rules
+- `revoker`        takes grants back, and rules out of force that need them
 - `policy_change`  what becomes of rules when it says something else
 - `reread`         rules of rows of the database
 - `keeper`         all of that: changes in, versions out
+- `rehearsal`      what a keeper without rules would say to a document
 - `catalogue`      answers questions about what is installed
+- `memory`         gives memory back after a large change
 - `keeper_process` the keeper as a program
 - `keeper_link`    the router's end of it
 

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from packetcloud.router.errors import (
+    AmbiguousRuleError,
     RuleNotFoundError,
     RulesUnavailableError,
     RuleUploadError,
@@ -21,6 +22,7 @@ from packetcloud.router.errors import (
 from packetcloud.router.rules.schemas import (
     Installation,
     Refusal,
+    RevocationTaken,
     RuleDetail,
     RulePage,
     RuleSetPage,
@@ -30,7 +32,9 @@ MAX_PAGE_COUNT = 100
 """Rules or sets in an answer: about a millisecond of the router's loop."""
 _Hex = Annotated[str | None, Query(pattern="^[0-9A-Fa-f]{40}$")]
 _Text = Annotated[str | None, Query(max_length=128)]
-_Cursor = Annotated[str | None, Query(max_length=512)]
+_RuleCursor = Annotated[str | None, Query(pattern=r'^\[[0-9]{1,18}, "[A-Za-z0-9._:/-]{0,128}"\]$')]
+_SetCursor = Annotated[str | None, Query(pattern="^[0-9]{1,18}$")]
+"""As the page before gave it: nobody writes one."""
 _Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_COUNT)]
 _DOCUMENT: dict[str, Any] = {
     "requestBody": {
@@ -39,12 +43,21 @@ _DOCUMENT: dict[str, Any] = {
         "content": {"application/octet-stream": {"schema": {"type": "string"}}},
     }
 }
+_REVOCATION: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "a signed revocation, as `packetcloud rule revoke` makes it",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
 
 
 class RuleAccess(Protocol):
     """What these paths ask of a router."""
 
     async def install(self, pieces: AsyncIterator[bytes], *, is_dry_run: bool) -> Installation: ...
+
+    async def revoke(self, pieces: AsyncIterator[bytes]) -> RevocationTaken: ...
 
     async def list_rules(
         self, filters: dict[str, str], cursor: str | None, limit: int
@@ -82,6 +95,18 @@ def add_rule_paths(app: FastAPI, access: Callable[[], RuleAccess]) -> None:
         """
         return await access().install(_pieces(request), is_dry_run=dry_run)
 
+    @app.post(
+        "/v1/rules/revocations",
+        openapi_extra=_REVOCATION,
+        responses={status: {"model": Refusal} for status in (400, 408, 413, 422, 429, 503)},
+    )
+    async def revoke(request: Request) -> RevocationTaken:
+        """Take a grant back; the answer comes when rules that need it are out of force.
+
+        Whoever signed the grant signs that. Bringing it twice changes nothing. Refused: 422.
+        """
+        return await access().revoke(_pieces(request))
+
     @app.get("/v1/rules", responses={503: {"model": Refusal}})
     async def rules(
         set: _Text = None,
@@ -89,7 +114,7 @@ def add_rule_paths(app: FastAPI, access: Callable[[], RuleAccess]) -> None:
         signer: _Hex = None,
         service: _Hex = None,
         destination: _Hex = None,
-        cursor: _Cursor = None,
+        cursor: _RuleCursor = None,
         limit: _Limit = 100,
     ) -> RulePage:
         """List rules by set and name; `name` is how their names begin."""
@@ -104,11 +129,11 @@ def add_rule_paths(app: FastAPI, access: Callable[[], RuleAccess]) -> None:
         return await access().list_rules(filters, cursor, limit)
 
     @app.get("/v1/rules/sets", responses={503: {"model": Refusal}})
-    async def sets(cursor: _Cursor = None, limit: _Limit = 100) -> RuleSetPage:
+    async def sets(cursor: _SetCursor = None, limit: _Limit = 100) -> RuleSetPage:
         """List the sets, and say how much is in force."""
         return await access().list_sets(cursor, limit)
 
-    @app.get("/v1/rules/rule", responses={404: {"model": Refusal}, 503: {"model": Refusal}})
+    @app.get("/v1/rules/rule", responses={status: {"model": Refusal} for status in (404, 409, 503)})
     async def rule(
         set: Annotated[str, Query(max_length=128)],
         name: Annotated[str, Query(max_length=128)],
@@ -144,4 +169,5 @@ def _add_errors(app: FastAPI) -> None:
     app.exception_handler(DocumentRefusedError)(refused)
     app.exception_handler(RulesUnavailableError)(answering(lambda _: 503, "unavailable"))
     app.exception_handler(RuleNotFoundError)(answering(lambda _: 404, "not found"))
+    app.exception_handler(AmbiguousRuleError)(answering(lambda _: 409, "ambiguous"))
     app.exception_handler(RuleUploadError)(answering(lambda error: error.status, "upload"))

@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from packetcloud.router.errors import (
+    AmbiguousRuleError,
     RouterUnreachableError,
     RuleNotFoundError,
     RulesUnavailableError,
@@ -18,6 +19,7 @@ from packetcloud.router.errors import (
 from packetcloud.router.rules.schemas import (
     Installation,
     Refusal,
+    RevocationTaken,
     RuleDetail,
     RuleEntry,
     RulePage,
@@ -30,6 +32,7 @@ INSTALL_LIMIT_S = 900.0
 _PIECE_BYTES = 1 << 18
 _PAGE_COUNT = 100
 _NOT_FOUND = 404
+_CONFLICT = 409
 _REFUSED = 422
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -96,6 +99,19 @@ class RuleClient:
             return self._read(response, Refusal)
         return self._checked(response, Installation)
 
+    def revoke(self, revocation: bytes) -> RevocationTaken | Refusal:
+        """Bring a signed revocation of a grant; return what became of it.
+
+        Raises:
+            RouterUnreachableError, RulesUnavailableError: it is not known to have been taken.
+        """
+        response = self._request(
+            "POST", "/v1/rules/revocations", content=revocation, timeout=INSTALL_LIMIT_S
+        )
+        if response.status_code == _REFUSED:
+            return self._read(response, Refusal)
+        return self._checked(response, RevocationTaken)
+
     def rules(self, filters: dict[str, str]) -> Iterator[RuleEntry]:
         """Return the rules that the filters leave, page after page."""
         cursor: str | None = None
@@ -126,7 +142,7 @@ class RuleClient:
                 return page, found
 
     def rule(self, set_name: str, name: str, signer: str | None) -> RuleDetail:
-        """Return one rule. Raises: RuleNotFoundError."""
+        """Return one rule. Raises: RuleNotFoundError, AmbiguousRuleError."""
         named = {"set": set_name, "name": name} | ({"signer": signer} if signer else {})
         return self._checked(self._request("GET", "/v1/rules/rule", params=named), RuleDetail)
 
@@ -145,6 +161,8 @@ class RuleClient:
         detail = self._read(response, Refusal).detail
         if response.status_code == _NOT_FOUND:
             raise RuleNotFoundError(detail)
+        if response.status_code == _CONFLICT:
+            raise AmbiguousRuleError(detail)
         raise RulesUnavailableError(detail)
 
     def _read(self, response: httpx.Response, kind: type[Answer]) -> Answer:

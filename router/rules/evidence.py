@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 FOLDER = "documents"
+_NAME = re.compile(r"[0-9a-f]{64}\.rules")
 
 
 class Evidence:
@@ -38,8 +40,11 @@ class Evidence:
             os.close(descriptor)
 
     def keep_only(self, digests: Collection[bytes]) -> None:
-        """Remove all others: of changes that were undone, or whose rules are gone."""
+        """Remove all others: of changes that were undone, or whose rules are gone.
+
+        What has another name than a document is not ours, and stays.
+        """
         names = {self.path(digest).name for digest in digests}
         for path in self._folder.iterdir():
-            if path.name not in names:
+            if path.name not in names and _NAME.fullmatch(path.name):
                 path.unlink()

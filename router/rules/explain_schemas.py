@@ -72,6 +72,8 @@ class RulesReport(BaseModel):
     """By rank, the highest first."""
     left_out: int = 0
     """Further rules that came near and miss."""
+    revoked: list[str] = []
+    """Set and name of rules that come near and are out of force, as a grant was revoked; some."""
 
 
 class VisitStep(BaseModel):

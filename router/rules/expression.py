@@ -78,7 +78,7 @@ class Expression:
     @property
     def positions_count(self) -> int:
         """Bytes and sets, all repeats written out."""
-        return sum(_positions(branch.node) for branch in self.branches)
+        return sum(positions_count(branch.node) for branch in self.branches)
 
     @property
     def word_bytes(self) -> int:
@@ -138,9 +138,25 @@ def repeats_count(node: Node) -> int:
         case OneOf():
             return 1
         case Repeat(part, least, most):
-            return repeats_count(part) * max(1, _times(least, most))
+            return repeats_count(part) * max(1, times(least, most))
         case Sequence(parts) | Either(parts):
             return max(map(repeats_count, parts), default=1)
+
+
+def positions_count(node: Node) -> int:
+    """Return the bytes and sets of a node, all repeats written out."""
+    match node:
+        case OneOf():
+            return 1
+        case Repeat(part, least, most):
+            return positions_count(part) * times(least, most)
+        case Sequence(parts) | Either(parts):
+            return sum(map(positions_count, parts))
+
+
+def times(least: int, most: float) -> int:
+    """Return how often a part stands in its repeat when that is written out."""
+    return max(least, 1) if most == math.inf else int(most)
 
 
 def _widths(node: Node) -> tuple[int, float]:
@@ -156,20 +172,6 @@ def _widths(node: Node) -> tuple[int, float]:
         case Either(parts):
             found = [_widths(part) for part in parts]
             return min(low for low, _ in found), max(high for _, high in found)
-
-
-def _positions(node: Node) -> int:
-    match node:
-        case OneOf():
-            return 1
-        case Repeat(part, least, most):
-            return _positions(part) * _times(least, most)
-        case Sequence(parts) | Either(parts):
-            return sum(map(_positions, parts))
-
-
-def _times(least: int, most: float) -> int:
-    return max(least, 1) if most == math.inf else int(most)
 
 
 def _written(node: Node) -> bytes:

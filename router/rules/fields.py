@@ -69,6 +69,9 @@ RULE_FIELDS = {
     "patterns_needed": Field(word(Needed), "`any` or `all` of the patterns; default `any`"),
 }
 _READERS = {key: field.kind.read for key, field in RULE_FIELDS.items()}
+_PLAIN = frozenset(("name", "service", "action", "mode", "priority", "direction", "destination"))
+"""Fields whose values contradict no other; one set of names is never too many combinations. Rules
+that come by the million have no others."""
 _NONE: frozenset[Any] = frozenset()
 _BOTH, _FORWARD, _VISIT = Direction.BOTH, Direction.FORWARD, Action.VISIT
 """A lookup in an enum takes as long as one of these reads."""
@@ -98,11 +101,16 @@ def read_rule(record: Mapping[str, Any], defaults: Defaults, check_pattern: Chec
         read_fields(record, RULE_FIELDS)
         raise AssertionError("the careful reader took what the quick one refused") from None
     get = values.get
-    sources, destinations = get("source", _NONE), get("destination", _NONE)
-    rule = make_rule(
-        rule_name,
-        service,
-        make_match(
+    destinations = get("destination", _NONE)
+    is_plain = _PLAIN.issuperset(values)
+    if is_plain:
+        match = make_match(
+            _NONE, destinations, _NONE, _NONE, _NONE, 0, MAX_SIZE_BYTES, (), False,
+            get("direction", _BOTH) if destinations else _FORWARD,
+        )  # fmt: skip
+    else:
+        sources = get("source", _NONE)
+        match = make_match(
             sources,
             destinations,
             get("sid", _NONE),
@@ -113,14 +121,19 @@ def read_rule(record: Mapping[str, Any], defaults: Defaults, check_pattern: Chec
             get("patterns", ()),
             "patterns_needed" in values and values["patterns_needed"] is Needed.ALL,
             get("direction", _BOTH) if sources or destinations else _FORWARD,
-        ),
+        )
+    rule = make_rule(
+        rule_name,
+        service,
+        match,
         get("action", _VISIT),
         get("mode", defaults.mode),
         get("priority", 0),
         get("valid_from", defaults.valid_from_s),
         get("valid_until", defaults.valid_until_s),
     )
-    _refuse_contradictions(rule, values, defaults, check_pattern)
+    if not is_plain:
+        _refuse_contradictions(rule, values, defaults, check_pattern)
     return rule
 
 

@@ -18,6 +18,8 @@ class RuleFigures:
     shadow: int = 0
     suspended: int = 0
     third_party: int = 0
+    revoked: int = 0
+    revocations: int = 0
     files: int = 0
     """Of which the table in force is made."""
     is_keeper_up: bool = False
@@ -28,6 +30,8 @@ class RuleFigures:
     documents_refused: Counter[str] = field(default_factory=Counter)
     """By reason: whole documents."""
     items_refused: Counter[str] = field(default_factory=Counter)
+    revocations_refused: Counter[str] = field(default_factory=Counter)
+    """By reason."""
     items_accepted: int = 0
     installs: LogHistogram = field(default_factory=LogHistogram)
     """From the whole document to the rules in force."""

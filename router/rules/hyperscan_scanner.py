@@ -37,7 +37,7 @@ _Ranged = tuple[int, Expression, int, int | None]
 
 
 class HyperscanScanner:
-    """A compiled set of patterns; their ids are their places in the sequence that was compiled.
+    """A compiled set of patterns, each with its id.
 
     Args:
         databases: find them all, those of `later` perhaps too early in the payload.
@@ -53,8 +53,11 @@ class HyperscanScanner:
             database.scratch = hyperscan.Scratch(database)
 
     @classmethod
-    def compile(cls, patterns: Sequence[Pattern], expressions: Sequence[Expression]) -> Self:
+    def compile(cls, patterns: Sequence[tuple[int, Pattern, Expression]]) -> Self:
         """Compile; seconds for thousands.
+
+        Args:
+            patterns: each with its id before it.
 
         Raises:
             PatternError: Hyperscan refuses them together.
@@ -62,7 +65,7 @@ class HyperscanScanner:
         with_word: list[_Ranged] = []
         wordless: list[_Ranged] = []
         by_start: dict[int, list[_Ranged]] = {}
-        for number, (pattern, expression) in enumerate(zip(patterns, expressions, strict=True)):
+        for number, pattern, expression in patterns:
             start, end = pattern.start, pattern.end
             shortest, longest = expression.widths
             into = with_word if expression.word_bytes >= WORD_BYTES else wordless

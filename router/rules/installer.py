@@ -5,17 +5,16 @@ Source: docs/decisions/0012; docs/reference/rules.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
-from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
 from packetcloud.router.rules.errors import RulesRefusedError
 from packetcloud.router.rules.evidence import Evidence
 from packetcloud.router.rules.intake import (
     MAX_LISTED_COUNT,
     Intake,
-    LineItem,
     Outcome,
     Room,
 )
@@ -25,9 +24,10 @@ from packetcloud.router.rules.policy import RulePolicy
 from packetcloud.router.rules.proof import Prover, refusal_of_head, refusal_of_serial
 from packetcloud.router.rules.refusals import KeeperRefusal, Refused
 from packetcloud.router.rules.reread import Rereader
-from packetcloud.router.rules.rule import Pattern, Rule
+from packetcloud.router.rules.rule import Pattern
+from packetcloud.router.rules.rule_writer import RuleWriter
 from packetcloud.router.rules.signed import SignedDocument, open_signed
-from packetcloud.router.rules.store import RuleStore, StoredRule, StoredSet
+from packetcloud.router.rules.store import RuleStore, StoredFile, StoredRule, StoredSet
 from packetcloud.router.rules.table_files import Kind, TableFiles
 
 MAX_SETS_COUNT = 65_536
@@ -35,10 +35,6 @@ MAX_SETS_COUNT = 65_536
 MAX_SIGNER_SETS_COUNT = 1024
 """Of one third party."""
 MAX_THIRD_PARTY_SETS_COUNT = MAX_SETS_COUNT // 2
-_CROWDED = (
-    f"over {MAX_RULES_PER_KEY_COUNT} rules would name the same, or over {MAX_UNNAMED_COUNT} "
-    "nothing; one rule may have many names and many patterns"
-)
 
 
 class NothingInstalled(Exception):  # noqa: N818  # it undoes a change, and is no error
@@ -46,17 +42,23 @@ class NothingInstalled(Exception):  # noqa: N818  # it undoes a change, and is n
 
 
 class Installer:
-    """Installs one document within a change of the store."""
+    """Installs one document within a change of the store.
+
+    Args:
+        before: a reader of the same store, which does not see the change.
+    """
 
     def __init__(
         self,
         store: RuleStore,
+        before: RuleStore,
         tables: TableFiles,
         evidence: Evidence,
         policy: RulePolicy,
         now_s: float,
     ) -> None:
         self._store = store
+        self._before = before
         self._tables = tables
         self._evidence = evidence
         self._policy = policy
@@ -88,10 +90,11 @@ class Installer:
             PatternError: its patterns cannot be looked for together with those in force.
             NothingInstalled: undo the change.
         """
-        tap = LineTap(stream)
-        document = open_signed(cast(BinaryIO, tap))
+        document = open_signed(stream)
         trust = self._policy.trust(document.signer)
-        prover = Prover(document.signer, document.grants, trust, self._now_s)
+        prover = Prover(
+            document.signer, document.grants, trust, self._now_s, self._store.revocations.is_revoked
+        )
         found = self._store.find_set(document.signer_guid, document.head.set_name)
         refused = refusal_of_head(document.head, trust, self._now_s)
         refused = refused or refusal_of_serial(document.head, found.serial if found else 0)
@@ -115,34 +118,31 @@ class Installer:
             prover.is_own, document_id,
         )  # fmt: skip
         limits = self._policy.settings
-        patterns = PatternBook(
-            self._store,
-            None if prover.is_own else document.signer_guid,
-            limits.max_patterns,
-            limits.max_signer_patterns,
-        )
-        intake = Intake(
-            self._store,
-            its_set,
-            document_id,
-            Room(self._store, self._policy, its_set.signer, its_set.is_own),
-            patterns,
-            self._outcome,
-            self._says_the_same(document),
-            prover.refusal,
-        )
+        third_party = None if prover.is_own else document.signer_guid
+        replaced = its_set.id if document.head.replaces else None
+        patterns = PatternBook(self._store, third_party, limits, replaced)
         most = limits.max_patterns if prover.is_own else limits.max_signer_patterns
-        items = _with_lines(document, tap, checker(most))
-        new = intake.take(items, replaces=document.head.replaces)
-        segment = self._tables.write_rules(new, patterns.number)
+        items = document.line_items(checker(most))
+        with RuleWriter() as writer:
+            intake = Intake(
+                self._store,
+                its_set,
+                document_id,
+                Room(self._store, self._policy, its_set.signer, its_set.is_own),
+                patterns,
+                self._outcome,
+                self._says_the_same(document, its_set),
+                prover.refusal,
+                self._before,
+                writer,
+            )
+            new = intake.take(items, replaces=document.head.replaces)
+            segment = self._tables.write_rules(new, patterns.number)
         files = self._store.files()
-        crowded = self._tables.crowded(files, segment, intake.gone) if segment.rules else []
-        if crowded:
-            intake.refuse(crowded, KeeperRefusal.CROWDED, _CROWDED)
-            segment = self._tables.without(segment, crowded)
+        segment = self._without_crowding(segment, files, intake, its_set)
         if is_dry_run:
             if patterns.has_new:
-                compile_scanner(patterns.patterns)
+                compile_scanner(patterns.for_scanner())
             raise NothingInstalled
         outcome = self._outcome
         if found is None and not outcome.accepted:
@@ -150,7 +150,7 @@ class Installer:
         if outcome.accepted or outcome.withdrawn:
             grown = self._tables.grown(files, segment if segment.rules else None, intake.gone)
             if patterns.has_new:
-                grown += self._tables.write_scanner(patterns.patterns)
+                grown += self._tables.write_scanner(patterns.for_scanner())
             else:
                 grown += [one for one in files if one.kind == Kind.SCANNER]
             self._store.put_files(grown)
@@ -164,6 +164,23 @@ class Installer:
                 refused=outcome.refused,
             )
         self._evidence.keep(path, document.digest)
+
+    def _without_crowding(
+        self, segment: StoredFile, files: Sequence[StoredFile], intake: Intake, its_set: StoredSet
+    ) -> StoredFile:
+        """Take back the rules whose key has too many, and return the segment without them."""
+        if not segment.rules:
+            return segment
+        held = None if its_set.is_own else partial(self._store.held, signer=its_set.signer)
+        crowded = self._tables.crowded(files, segment, intake.gone, held)
+        if not crowded:
+            return segment
+        by_problem: dict[str, list[int]] = {}
+        for number, problem in crowded.items():
+            by_problem.setdefault(problem, []).append(number)
+        for problem, numbers in by_problem.items():
+            intake.refuse(numbers, KeeperRefusal.CROWDED, problem)
+        return self._tables.without(segment, crowded)
 
     def _refuse_too_much(
         self, document: SignedDocument, is_own: bool, found: StoredSet | None
@@ -191,30 +208,13 @@ class Installer:
             text = f"{of_signer} sets are of this signer; use one of them"
             _refuse(KeeperRefusal.TOO_MANY_SETS, text)
 
-    def _says_the_same(self, document: SignedDocument) -> Callable[[StoredRule], bool]:
+    def _says_the_same(
+        self, document: SignedDocument, its_set: StoredSet
+    ) -> Callable[[StoredRule], bool]:
         reader = Rereader(self._store)
         defaults = document.head.defaults
-        return lambda row: reader.defaults(row.document) == defaults
-
-
-class LineTap:
-    """A stream that remembers the line that was read last.
-
-    Args:
-        stream: one that can seek.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.last = b""
-        self.read = stream.read
-        self.seek = stream.seek
-        self.tell = stream.tell
-        self._readline = stream.readline
-
-    def readline(self, size: int = -1) -> bytes:
-        """Read a line, or `size` bytes of it."""
-        self.last = line = self._readline(size)
-        return line
+        revoked = self._store.revocations.revoked_rules(its_set.id)
+        return lambda row: row.number not in revoked and reader.defaults(row.document) == defaults
 
 
 def checker(limit: int) -> Callable[[Pattern], str | None]:
@@ -233,13 +233,6 @@ def checker(limit: int) -> Callable[[Pattern], str | None]:
         return known[pattern]
 
     return check
-
-
-def _with_lines(
-    document: SignedDocument, tap: LineTap, check: Callable[[Pattern], str | None]
-) -> Iterator[LineItem]:
-    for item in document.items(check):
-        yield tap.last.decode().rstrip() if isinstance(item, Rule) else "", item
 
 
 def _refuse(reason: KeeperRefusal, text: str) -> None:

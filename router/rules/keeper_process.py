@@ -37,6 +37,9 @@ LOCK_FILE = "lock"
 LOCK_LIMIT_S = 20.0
 """A killed router's keeper sees it within this time, whatever it is busy with."""
 GC_THRESHOLD = 1_000_000
+SWITCH_S = 0.0005
+"""The thread that writes rules has the interpreter after so long: it needs it for a moment every
+millisecond, and would wait longer than it works with Python's own 5 ms."""
 _LOCK_CHECK_S = 0.02
 _log = logging.getLogger("packetcloud.router.keeper")
 
@@ -87,7 +90,9 @@ def answer_to(message: Message, answers: Answers) -> Message:
     except sqlite3.Error as error:
         return {"error": f"the folder of the rules: {error}; see to its disk"}
     except OSError as error:
-        return {"error": f"the folder of the rules: {error.strerror or error}; see to its disk"}
+        what = error.strerror or error
+        named = f"{what}: {error.filename}" if error.filename else what
+        return {"error": f"the folder of the rules: {named}; see to its disk"}
     except Exception as error:
         _log.exception("fault of the keeper")
         return {"error": f"fault of the keeper: {type(error).__name__}: {error}"}
@@ -167,6 +172,8 @@ class KeeperProgram:
                 return self._keeper.install(
                     Path(message["file"]), is_dry_run=message["is_dry_run"], in_force=in_force
                 )
+            case "revoke":
+                return self._keeper.revoke(Path(message["file"]), in_force=in_force)
             case "tidy":
                 return self._keeper.tidy(in_force)
             case unknown:
@@ -174,7 +181,7 @@ class KeeperProgram:
 
     def rest(self) -> None:
         """Do what nobody waits for."""
-        self._keeper.store.checkpoint()
+        self._keeper.rest()
 
     def ask(self, message: Message) -> Message:
         """Answer a question."""
@@ -187,8 +194,10 @@ def main(arguments: list[str]) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     os.nice(NICENESS)
+    os.umask(0o077)  # the secret of the tables is in these files, wherever somebody made the folder
     # A million rules at a time make no cycles, and walking them takes seconds.
     gc.set_threshold(GC_THRESHOLD, 20, 100)
+    sys.setswitchinterval(SWITCH_S)
     link = socket.socket(fileno=int(arguments[0]))
     folder = Path(arguments[1])
     program: list[KeeperProgram] = []

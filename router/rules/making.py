@@ -9,7 +9,15 @@ from __future__ import annotations
 import dataclasses
 
 from packetcloud.chunk.names import SID
-from packetcloud.router.rules.rule import Action, Direction, Match, Mode, Pattern, Rule
+from packetcloud.router.rules.rule import (
+    Action,
+    Direction,
+    InstalledRule,
+    Match,
+    Mode,
+    Pattern,
+    Rule,
+)
 
 _new = object.__new__
 (
@@ -34,6 +42,10 @@ _new = object.__new__
     _set_valid_from_s,
     _set_valid_until_s,
 ) = (Rule.__dict__[field.name].__set__ for field in dataclasses.fields(Rule))
+
+_set_number, _set_set_name, _set_signer, _set_is_own, _set_rule = (
+    InstalledRule.__dict__[field.name].__set__ for field in dataclasses.fields(InstalledRule)
+)
 
 
 def make_match(
@@ -84,3 +96,16 @@ def make_rule(
     _set_valid_from_s(rule, valid_from_s)
     _set_valid_until_s(rule, valid_until_s)
     return rule
+
+
+def make_installed(
+    number: int, set_name: str, signer: bytes, is_own: bool, rule: Rule
+) -> InstalledRule:
+    """Return `InstalledRule(...)` of the same arguments."""
+    installed = _new(InstalledRule)
+    _set_number(installed, number)
+    _set_set_name(installed, set_name)
+    _set_signer(installed, signer)
+    _set_is_own(installed, is_own)
+    _set_rule(installed, rule)
+    return installed

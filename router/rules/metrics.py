@@ -41,6 +41,7 @@ class RuleCollector(Collector):
         yield in_force
         for name, text, value in (
             ("s_suspended", "Rules whose signer signs for the ISP no more.", figures.suspended),
+            ("s_revoked", "Rules out of force, as a grant was revoked.", figures.revoked),
             ("s_third_party", "Rules that are not the ISP's own.", figures.third_party),
             ("_files", "Files of the table in force.", figures.files),
             ("_uploads", "Documents on their way in.", figures.uploads),
@@ -51,12 +52,14 @@ class RuleCollector(Collector):
             ("_keeper_restarts", "Keepers begun anew.", figures.keeper_restarts),
             ("_requests_refused", "Requests beyond the cap.", figures.requests_refused),
             ("_uploads_refused", "Documents that were not taken in.", figures.uploads_refused),
+            ("_revocations", "Grants that were revoked.", figures.revocations),
             ("_items_accepted", "Items of documents that took effect.", figures.items_accepted),
         ):
             yield CounterMetricFamily(f"{PREFIX}{name}", text, value)
         for name, text, counts in (
             ("_documents_refused", "Whole documents refused.", figures.documents_refused),
             ("_items_refused", "Items of documents refused.", figures.items_refused),
+            ("_revocations_refused", "Revocations refused.", figures.revocations_refused),
         ):
             family = CounterMetricFamily(f"{PREFIX}{name}", text, labels=["reason"])
             for reason, count in counts.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from packetcloud.chunk.errors import LocalMisuseError
@@ -19,6 +20,7 @@ from packetcloud.router.rules.expression import WORD_BYTES, Expression
 from packetcloud.router.rules.expression_reader import literal, parse
 from packetcloud.router.rules.re2_scanner import RE2Scanner
 from packetcloud.router.rules.rule import MAX_SIZE_BYTES, Pattern
+from packetcloud.router.rules.scan_cost import MAX_EXPRESSION_NS, expression_ns, text_of
 
 HAS_HYPERSCAN = importlib.util.find_spec("hyperscan") is not None
 """Whether there is a wheel of it for this machine."""
@@ -35,11 +37,25 @@ MAX_WORDLESS_COUNT = 32
 each costs time of its own with every payload."""
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one pattern takes of the scanner."""
+
+    text: bytes | None
+    """It is this text, in lower case, and costs what `scan_cost.texts_ns` says of all."""
+    expression_ns: int
+    """It is an expression that may cost so much for a byte of payload by itself."""
+    is_wordless: bool
+    late_start: int
+    """Begin of its range if that takes a scan of its own; 0: it does not."""
+
+
 def check_pattern(pattern: Pattern) -> str | None:
     """Say why a pattern may not be installed; None: it may. Cost: about a millisecond."""
     try:
         expression = _expression_of(pattern)
         _check_range(pattern, expression)
+        _check_cost(expression)
         re2_scanner.check_compiles(expression)
         if HAS_HYPERSCAN:
             hyperscan_scanner.check_compiles(expression)
@@ -49,25 +65,28 @@ def check_pattern(pattern: Pattern) -> str | None:
 
 
 def compile_scanner(
-    patterns: Sequence[Pattern], *, use_hyperscan: bool = HAS_HYPERSCAN
+    patterns: Sequence[Pattern | None], *, use_hyperscan: bool = HAS_HYPERSCAN
 ) -> HyperscanScanner | RE2Scanner:
     """Return the scanner of all patterns of a version; ids are their places in `patterns`.
 
-    Its `to_bytes` is for `load_scanner` in another process. Cost: seconds for thousands.
+    In a place with None there is none to be found. Its `to_bytes` is for `load_scanner` in another
+    process. Cost: seconds for thousands.
 
     Raises:
         PatternError: a pattern that `check_pattern` refuses, or too many of them.
     """
     if not 0 < len(patterns) <= MAX_PATTERNS_COUNT:
         raise PatternError(f"{len(patterns)} patterns; allowed: 1 to {MAX_PATTERNS_COUNT}")
-    expressions = [_expression_of(pattern) for pattern in patterns]
-    starts: set[int] = set()
-    wordless_count = sum(one.word_bytes < WORD_BYTES for one in expressions)
-    for pattern, expression in zip(patterns, expressions, strict=True):
+    numbered = [
+        (number, pattern, _expression_of(pattern))
+        for number, pattern in enumerate(patterns)
+        if pattern is not None
+    ]
+    for _, pattern, expression in numbered:
         _check_range(pattern, expression)
-        shortest, longest = expression.widths
-        if pattern.start and shortest != longest:
-            starts.add(pattern.start)
+    demands = [demand_of(pattern) for _, pattern, _ in numbered]
+    starts = {one.late_start for one in demands} - {0}
+    wordless_count = sum(one.is_wordless for one in demands)
     if len(starts) > MAX_STARTS_COUNT:
         raise PatternError(
             f"{len(starts)} different starts of expressions of no fixed length; "
@@ -81,8 +100,8 @@ def compile_scanner(
     if use_hyperscan and not HAS_HYPERSCAN:
         raise LocalMisuseError("Hyperscan is not installed: on this machine RE2 looks for patterns")
     if use_hyperscan:
-        return HyperscanScanner.compile(patterns, expressions)
-    return RE2Scanner.compile(expressions, [(one.start, one.end) for one in patterns])
+        return HyperscanScanner.compile(numbered)
+    return RE2Scanner.compile(len(patterns), numbered)
 
 
 def load_scanner(data: bytes) -> HyperscanScanner | RE2Scanner:
@@ -94,6 +113,19 @@ def load_scanner(data: bytes) -> HyperscanScanner | RE2Scanner:
     if HAS_HYPERSCAN and data.startswith(hyperscan_scanner.ENGINE):
         return HyperscanScanner.from_bytes(data)
     return RE2Scanner.from_bytes(data)
+
+
+@lru_cache(maxsize=2 * MAX_PATTERNS_COUNT)
+def demand_of(pattern: Pattern) -> Demand:
+    """Return what a pattern takes of the scanner. Cost: O(its bytes, repeats written out)."""
+    expression = _expression_of(pattern)
+    text = text_of(expression)
+    shortest, longest = expression.widths
+    late_start = pattern.start if shortest != longest else 0
+    cost_ns = expression_ns(expression) * (2 if late_start else 1)
+    return Demand(
+        text, cost_ns if text is None else 0, expression.word_bytes < WORD_BYTES, late_start
+    )
 
 
 def finds(pattern: Pattern, payload: bytes) -> bool:
@@ -117,6 +149,16 @@ def _engine_form(pattern: Pattern) -> bytes:
 def _expression_of(pattern: Pattern) -> Expression:
     read = parse if pattern.is_regex else literal
     return read(pattern.expression, ignore_case=pattern.ignore_case)
+
+
+def _check_cost(expression: Expression) -> None:
+    cost_ns = 0 if text_of(expression) is not None else expression_ns(expression)
+    if cost_ns > MAX_EXPRESSION_NS:
+        raise PatternError(
+            f"a scan for it may take {cost_ns} ns for each byte of payload; allowed: "
+            f"{MAX_EXPRESSION_NS}; write more fixed text, and fewer repeats of what is more than "
+            "one set of bytes"
+        )
 
 
 def _check_range(pattern: Pattern, expression: Expression) -> None:

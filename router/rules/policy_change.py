@@ -63,7 +63,12 @@ class PolicyChange:
         reader = Rereader(self._store)
         gone: list[StoredRule] = []
         for document, rows in by_document.items():
-            prover = self._prover(document)
+            try:
+                prover = self._prover(document)
+            except FileNotFoundError as error:
+                self.told.append(f"{error.filename} is gone, and with it the proof of its rules")
+                gone += rows
+                continue
             gone += [row for row in rows if prover.refusal(reader.rule(row)) is not None]
         self._store.remove_rules(gone)
         if gone:
@@ -78,4 +83,10 @@ class PolicyChange:
         with path.open("rb") as stream:
             envelope = Envelope.from_bytes(stream.readline(MAX_ENVELOPE_BYTES + 1))
         trust = self._policy.trust(envelope.public_key)
-        return Prover(envelope.public_key, envelope.grants, trust, self._now_s)
+        return Prover(
+            envelope.public_key,
+            envelope.grants,
+            trust,
+            self._now_s,
+            self._store.revocations.is_revoked,
+        )

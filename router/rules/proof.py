@@ -11,7 +11,7 @@ Source: MobiArch'13 paper, section 3.5; docs/decisions/0012; docs/reference/rule
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from packetcloud.chunk.errors import GrantError
@@ -71,18 +71,28 @@ def refusal_of_serial(head: Head, last_serial: int) -> Refused | None:
 class Prover:
     """Asks the rules of one document for their proof.
 
+    Args:
+        is_revoked: tells of a grant, by its digest, whether its issuer has taken it back.
+
     Raises:
         RuleDocumentError: the grants name too much; see `packetcloud.chunk.grant_chains`.
     """
 
-    def __init__(self, signer: bytes, grants: Iterable[Grant], trust: Trust, now_s: float) -> None:
+    def __init__(
+        self,
+        signer: bytes,
+        grants: Iterable[Grant],
+        trust: Trust,
+        now_s: float,
+        is_revoked: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
         self.is_own = signer in trust.own_keys
         """The signer is the ISP."""
         self._signer = signer
         self._open_services = trust.open_services
         self._now_s = now_s
         try:
-            self._book = GrantBook(() if self.is_own else grants)
+            self._book = GrantBook(() if self.is_own else grants, is_revoked)
         except GrantError as error:
             raise RuleDocumentError(f"envelope: grants: {error}") from None
 

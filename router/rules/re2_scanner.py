@@ -16,12 +16,15 @@ import re2
 
 from packetcloud.router.errors import PatternError
 from packetcloud.router.rules.expression import Expression
+from packetcloud.router.rules.rule import Pattern
 
 ENGINE = b"re2"
 MAX_SET_BYTES = 256 << 20
 
 _ANYTHING = b"[\\x00-\\xff]"
+_NOTHING = b"[^\\x00-\\xff]"
 _Range = tuple[int, int | None]
+_EVERYWHERE: _Range = (0, None)
 
 
 class RE2Scanner:
@@ -44,13 +47,21 @@ class RE2Scanner:
             raise PatternError(f"RE2 cannot take them together: {error}") from None
 
     @classmethod
-    def compile(cls, expressions: Sequence[Expression], ranges: Sequence[_Range]) -> Self:
+    def compile(cls, count: int, patterns: Sequence[tuple[int, Pattern, Expression]]) -> Self:
         """Compile.
+
+        Args:
+            count: more than the largest id.
+            patterns: each with its id before it.
 
         Raises:
             PatternError: RE2 refuses them together.
         """
-        return cls([one.to_engine() for one in expressions], ranges)
+        expressions, ranges = [_NOTHING] * count, [_EVERYWHERE] * count
+        for number, pattern, expression in patterns:
+            expressions[number] = expression.to_engine()
+            ranges[number] = pattern.start, pattern.end
+        return cls(expressions, ranges)
 
     def found(self, payload: memoryview) -> Set[int]:
         """Return the ids of the patterns that were found."""
@@ -70,7 +81,7 @@ class RE2Scanner:
         }
 
     def _is_sure(self, number: int, numbers: object) -> bool:
-        return not isinstance(numbers, range) and self._ranges[number] == (0, None)
+        return not isinstance(numbers, range) and self._ranges[number] == _EVERYWHERE
 
     def _is_there(self, number: int, payload: memoryview) -> bool:
         start, end = self._ranges[number]

@@ -39,6 +39,8 @@ class Refusal(StrEnum):
     """A grant was granted on although it may not be."""
     SERVICE_NOT_GRANTED = "service not granted"
     """The name is granted, but not for rules that lead to this service."""
+    REVOKED = "revoked"
+    """The issuer of a grant that the rule needs has taken it back."""
 
 
 class KeeperRefusal(StrEnum):
@@ -58,6 +60,8 @@ class KeeperRefusal(StrEnum):
     """The same for payload patterns."""
     TOO_MANY_SETS = "too many sets"
     """The same for sets."""
+    TOO_MANY_REVOCATIONS = "too many revocations"
+    """The router has no room for a further revocation of a grant."""
     CROWDED = "crowded"
     """Too many rules name the same; a flow would have to ask about each of them."""
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from packetcloud.chunk.names import name_bytes
 from packetcloud.router.rules.document import (
+    Head,
+    Item,
     ItemError,
     Withdrawal,
     head_of_line,
     lines_of,
     read_items,
+    repeats_refused,
 )
-from packetcloud.router.rules.errors import RuleDocumentError
+from packetcloud.router.rules.errors import RuleDocumentError, RulesRefusedError
 from packetcloud.router.rules.patterns import check_pattern
+from packetcloud.router.rules.proof import refusal_of_serial
 from packetcloud.router.rules.rule import InstalledRule, Rule
 from packetcloud.router.rules.signed import open_signed
 from packetcloud.router.rules.written import is_signed, open_written
@@ -33,13 +37,31 @@ def rules_of_files(paths: Sequence[Path], own_keys: Collection[bytes]) -> list[I
             Without any, and where nobody signed, it counts as the ISP's.
 
     Raises:
-        RuleDocumentError: a document cannot be read, or an item of it is refused; the text says
+        RuleDocumentError: a document, or an item of it, cannot be read or is refused; the text says
             which.
-        RulesRefusedError: a signature is not right.
     """
-    sets: dict[tuple[bytes, str], dict[str, InstalledRule]] = {}
-    number = 0
+    book = _Book()
     for path in paths:
+        try:
+            book.take(path, own_keys)
+        except (RuleDocumentError, RulesRefusedError) as error:
+            raise RuleDocumentError(f"{path}: {error}") from None
+    return book.rules()
+
+
+class _Book:
+    """The sets of some documents, by signer and name."""
+
+    def __init__(self) -> None:
+        self._sets: dict[tuple[bytes, str], dict[str, InstalledRule]] = {}
+        self._serials: dict[tuple[bytes, str], int] = {}
+        self._number = 0
+
+    def rules(self) -> list[InstalledRule]:
+        return [one for rules in self._sets.values() for one in rules.values()]
+
+    def take(self, path: Path, own_keys: Collection[bytes]) -> None:
+        """Take the document in a file. Raises: RuleDocumentError, RulesRefusedError."""
         with path.open("rb") as stream:
             if is_signed(stream):
                 document = open_signed(stream)
@@ -47,25 +69,34 @@ def rules_of_files(paths: Sequence[Path], own_keys: Collection[bytes]) -> list[I
                 is_own = not own_keys or document.signer in own_keys
                 items = document.items(check_pattern)
             else:
-                body = open_written(stream)
-                head = head_of_line(next(lines_of(body), b""))
+                lines = lines_of(open_written(stream))
+                head = head_of_line(next(lines, b""))
                 signer, is_own = UNSIGNED, True
-                items = read_items(lines_of(body), head, check_pattern)
-            rules = sets.setdefault((signer, head.set_name), {})
-            before = dict(rules)
-            if head.replaces:
-                rules.clear()
-            for item in items:
-                if isinstance(item, ItemError):
-                    raise RuleDocumentError(f"{path}: {item.text}")
-                if isinstance(item, Withdrawal):
-                    rules.pop(item.name, None)
-                    continue
-                number += 1
-                rules[item.name] = _installed(
-                    before.get(item.name), number, head.set_name, signer, item, is_own=is_own
-                )
-    return [one for rules in sets.values() for one in rules.values()]
+                items = read_items(lines, head, check_pattern)
+            its_set = signer, head.set_name
+            refused = refusal_of_serial(head, self._serials.get(its_set, 0))
+            if refused is not None:
+                raise RulesRefusedError(refused)
+            self._serials[its_set] = head.serial
+            self._change(its_set, head, items, is_own=is_own)
+
+    def _change(
+        self, its_set: tuple[bytes, str], head: Head, items: Iterable[Item], *, is_own: bool
+    ) -> None:
+        rules = self._sets.setdefault(its_set, {})
+        before = dict(rules)
+        if head.replaces:
+            rules.clear()
+        for item in repeats_refused(items):
+            if isinstance(item, ItemError):
+                raise RuleDocumentError(item.text)
+            if isinstance(item, Withdrawal):
+                rules.pop(item.name, None)
+                continue
+            self._number += 1
+            rules[item.name] = _installed(
+                before.get(item.name), self._number, head.set_name, its_set[0], item, is_own=is_own
+            )
 
 
 def _installed(

@@ -47,6 +47,23 @@ class Installation(BaseModel):
     duration_s: float
 
 
+class RevocationTaken(BaseModel):
+    """A grant is taken back, for good."""
+
+    grant: str
+    """SHA-256 of what its issuer signed."""
+    issuer: str
+    """Public key."""
+    until_s: int
+    """The grant ends then, and the revocation is forgotten."""
+    is_new: bool
+    """The router did not know it yet."""
+    rules: int
+    """That went out of force by it."""
+    version: int
+    """In force now."""
+
+
 class Refusal(BaseModel):
     """Why a request about rules was not done; nothing was changed."""
 
@@ -66,6 +83,14 @@ class RuleEntry(BaseModel):
     mode: Literal["active", "shadow"]
     is_suspended: bool
     """The signer signs for the ISP no more: it is kept, and not in force."""
+    valid_from_s: float | None
+    """None: it always was."""
+    valid_until_s: float | None
+    """Not from then on; None: for ever."""
+    revoked_grant: str | None = None
+    """SHA-256 of a grant that it needs and whose issuer has revoked it: it is not in force."""
+    state: Literal["in force", "not yet", "ended", "suspended", "revoked"]
+    """By the clock of the router. What has ended is gone an hour later."""
     document: str
     item: dict[str, Any]
     """As its author wrote it; the lists of a long one are cut."""
@@ -115,6 +140,8 @@ class RuleSetInfo(BaseModel):
     serial: int
     active: int
     shadow: int
+    revoked: int = 0
+    """Out of force, as a grant was revoked."""
 
 
 class RuleSetPage(BaseModel):
@@ -124,5 +151,6 @@ class RuleSetPage(BaseModel):
     active: int
     shadow: int
     suspended: int
+    revoked: int = 0
     sets: list[RuleSetInfo]
     cursor: str | None

@@ -15,13 +15,25 @@ import numpy.typing as npt
 
 from packetcloud.router.rules.answer import Contender
 from packetcloud.router.rules.segment_file import Kind, Memory, Part, read_parts
-from packetcloud.router.rules.segment_layout import LONG_RUN, MANY, Rows, Words, found, unpacked
-from packetcloud.router.rules.segment_policy import RECORD, Effect, Policy
+from packetcloud.router.rules.segment_layout import (
+    LONG_RUN,
+    MANY,
+    Flags,
+    Rows,
+    Words,
+    found,
+    unpacked,
+)
+from packetcloud.router.rules.segment_policy import RECORD, SETS_AT, Effect, Policy
 
 MAX_KEPT_COUNT = 65_536
 """Policies that one segment keeps as objects, and rules of long runs: 400 bytes each, 26 MB."""
 STEP_COUNT = 64
 """Rules that are decoded in one step: half a millisecond."""
+
+_PIECE_COUNT = 1 << 20
+"""Slots that are unpacked at a time: 16 MiB."""
+_NONE = np.empty(0, np.uint8)
 
 Candidate = tuple[int, Contender, Effect]
 """A rule of a key: its place in the order of ranks, and what it does."""
@@ -144,6 +156,28 @@ class Segment:
         """Return the numbers of its rules of a key. `bits`: the hash of the key."""
         words = [word for one in self.tuples if one.mask == mask for word in one.words(bits)]
         return [one.number for word in words for _, one, _ in self.candidates(word)]
+
+    def compound_numbers(self) -> npt.NDArray[np.uint32]:
+        """Return the numbers of its rules that name values of several fields, ascending.
+
+        O(entries of tuples of several fields, and of all tuples where a policy has sets), a piece
+        at a time. For the keeper.
+        """
+        flat = np.frombuffer(self._flat[Kind.POLICIES], np.uint8) if self.policy_count else _NONE
+        records = flat.reshape(-1, RECORD.size)
+        has_sets: Flags = np.any(records[:, SETS_AT:], axis=1)
+        runs = np.array(self._runs, np.uint32)
+        numbers = [np.empty(0, np.uint32)]
+        for one in self.tuples:
+            is_compound = one.mask.bit_count() > 1
+            if not is_compound and not has_sets.any():
+                continue
+            slots = np.frombuffer(one.slots, np.uint64).reshape(-1, 2)
+            for start in range(0, len(slots), _PIECE_COUNT):
+                rows = unpacked(slots[start : start + _PIECE_COUNT], runs)
+                which = slice(None) if is_compound else has_sets[rows.policies]
+                numbers.append(rows.numbers[which])
+        return np.unique(np.concatenate(numbers))
 
     def prepare(self) -> Iterator[None]:
         """Decode the long runs, the longest first, a step of less than a millisecond at a time."""

@@ -47,8 +47,12 @@ _VISIT, _SHADOW, _BOTH = Action.VISIT, Mode.SHADOW, Direction.BOTH
 
 def entry_count(match: Match) -> int:
     """Return how many entries a rule takes in a segment, those of its sets included."""
-    sizes = [len(values) for values in _values(match) if len(values) > 1]
-    return sum(sizes) or 1
+    count = 0
+    for values in _values(match):
+        size = len(values)
+        if size > 1:
+            count += size
+    return count or 1
 
 
 @dataclass(slots=True)
@@ -106,10 +110,21 @@ class Entries:
             LocalMisuseError: a rule has a value that no chunk can have, or a number beyond 32 bits.
         """
         factors = self._multipliers
+        factor, only_destination = factors[Field.DESTINATION], (1 << Field.DESTINATION)
         for installed in rules:
+            match = installed.rule.match
+            if len(match.destinations) == 1 and not (
+                match.sources or match.sids or match.payload_types or match.ingress
+            ):
+                # Most rules: as below, in half the time.
+                (destination,) = match.destinations
+                name = name_of(Field.DESTINATION, destination)
+                total = int.from_bytes(name, "little") * factor
+                self._enter(installed, only_destination, (total,), _NO_SETS)
+                continue
             mask = total = 0
             several: list[Field] | None = None
-            for index, values in enumerate(_values(installed.rule.match)):
+            for index, values in enumerate(_values(match)):
                 if not values:
                     continue
                 if len(values) == 1:

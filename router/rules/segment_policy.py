@@ -16,6 +16,8 @@ from packetcloud.router.rules.rule import MAX_SIZE_BYTES, Action
 from packetcloud.router.rules.segment_hash import Field
 
 RECORD = struct.Struct("<20sB3xqddIIII5Q")
+SETS_AT = RECORD.size - 8 * len(Field)
+"""Where the numbers of the sets begin in it."""
 PRIORITY_LIMIT = 1 << 63
 _NUMBER_BITS = 32
 

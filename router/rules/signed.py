@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, BinaryIO
 
 from packetcloud.chunk.errors import GrantError
@@ -22,11 +23,12 @@ from packetcloud.router.rules.document import (
     MAX_ITEMS_COUNT,
     Head,
     Item,
+    LineItem,
     decode_line,
     head_of_line,
     line_of,
     lines_of,
-    read_items,
+    read_line_items,
 )
 from packetcloud.router.rules.errors import RuleDocumentError, RulesRefusedError
 from packetcloud.router.rules.fields import CheckPattern
@@ -120,11 +122,15 @@ class SignedDocument:
             RulesRefusedError: after the last item: the file was changed since it was opened. Undo
                 whatever came of the items.
         """
+        return map(itemgetter(1), self.line_items(check_pattern))
+
+    def line_items(self, check_pattern: CheckPattern) -> Iterator[LineItem]:
+        """As `items`; each with its line."""
         self._stream.seek(self._body_at)
         digest = hashlib.sha256()
         lines = lines_of(self._stream, digest.update)
         next(lines, b"")  # the head
-        yield from read_items(lines, self.head, check_pattern)
+        yield from read_line_items(lines, self.head, check_pattern)
         if _message(self.grants, digest.digest()) != self.digest:
             problem = "the file was changed while it was read; give it again"
             raise RulesRefusedError(Refused(Refusal.FORGED, problem))

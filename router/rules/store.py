@@ -9,23 +9,33 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from packetcloud.router.errors import RuleStoreError
+from packetcloud.router.rules.revocation_store import REVOCATION_SCHEMA, RevocationStore
 
 STORE_FILE = "rules.sqlite"
-FORMAT = 1
+FORMAT = 2
 MAX_NUMBER = 0xFFFF_FFFF
 """Numbers of rules have 32 bits and are never used again."""
 MAX_CHANGES_COUNT = 10_000
 """Changes that are remembered: the youngest."""
 MAX_LOG_BYTES = 4 << 20
 """The log of changes is emptied when it is longer."""
+_EXPECTED = {
+    *("lock", "tables", "documents", "uploads", f"{STORE_FILE}-wal", f"{STORE_FILE}-shm"),
+    "lost+found",
+}
+"""What is left in the folder when somebody removes the database; and a file system begins so."""
 _NAMES_AT_ONCE = 500
+_ROWS_AT_ONCE = 250
+"""Entered by one statement: a sixth less than one by one, and the interpreter is not asked for
+meanwhile."""
 _CACHE_KIB = 64 << 10
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -80,6 +90,10 @@ class StoredSet:
     document: int
 
 
+StoredRow = tuple[int, int, str, bytes, bool, float | None, int, int, str]
+"""What a `StoredRule` holds, on its way in."""
+
+
 class StoredRule(NamedTuple):
     """A row of `rules`; a tuple, as a million are made at a time."""
 
@@ -87,7 +101,8 @@ class StoredRule(NamedTuple):
     set_id: int
     name: str
     service: bytes
-    is_shadow: bool
+    is_shadow: int
+    """1 or 0, as SQLite has it."""
     until_s: float | None
     """Seconds since 1970; None: for ever."""
     entries: int
@@ -95,6 +110,13 @@ class StoredRule(NamedTuple):
     document: int
     item: str
     """What its author wrote, as JSON."""
+
+
+class Held(NamedTuple):
+    """How many of some rules are of the third party that brings more, and of all of them."""
+
+    of_signer: int
+    of_third_parties: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +153,8 @@ class Totals:
     third_party: int
     """Entries of those that are not the ISP's own."""
     sets: int
+    revoked: int = 0
+    """Rules that are not in force, as a grant was revoked."""
 
 
 class RuleStore:
@@ -139,6 +163,7 @@ class RuleStore:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self._path = path
+        self.revocations = RevocationStore(connection)
 
     @classmethod
     def open(cls, folder: Path, *, is_reader: bool = False) -> Self:
@@ -151,6 +176,8 @@ class RuleStore:
             RuleStoreError: it cannot be used.
         """
         path = folder / STORE_FILE
+        if not is_reader and not path.exists():
+            _refuse_a_folder_of_others(folder)
         try:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             if is_reader:
@@ -162,9 +189,15 @@ class RuleStore:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             (found,) = connection.execute("PRAGMA user_version").fetchone()
             if found == 0:
-                connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+                connection.executescript(
+                    f"BEGIN; {_SCHEMA} {REVOCATION_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT"
+                )
+            elif found == 1:
+                connection.executescript(
+                    f"BEGIN; {REVOCATION_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT"
+                )
             elif found != FORMAT:
-                raise RuleStoreError(f"{path}: format {found}; this version reads {FORMAT}")
+                raise RuleStoreError(f"{path}: format {found}; this version reads 1 to {FORMAT}")
         except sqlite3.Error as error:
             raise RuleStoreError(f"{path}: {error}; put a copy of it back, or remove it") from None
         return cls(connection, path)
@@ -172,15 +205,22 @@ class RuleStore:
     def close(self) -> None:
         self.connection.close()
 
+    def is_log_long(self) -> bool:
+        """Tell whether so much was changed that a checkpoint is worth it."""
+        log = self._path.with_name(self._path.name + "-wal")
+        return log.exists() and log.stat().st_size > MAX_LOG_BYTES
+
     def checkpoint(self) -> None:
-        """Move what changed from the log of changes into the database, once it is worth it.
+        """Move what changed from the log of changes into the database.
 
         What was committed lasts without. After the change of a million rules this takes seconds,
         for which nobody who waits for an answer should wait; so it is asked for apart.
         """
-        log = self._path.with_name(self._path.name + "-wal")
-        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def shrink(self) -> None:
+        """Free what is kept of the database in memory."""
+        self.connection.execute("PRAGMA shrink_memory")
 
     @contextmanager
     def change(self) -> Iterator[None]:
@@ -193,6 +233,15 @@ class RuleStore:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """See one state of the store inside, whatever is changed meanwhile."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.execute("COMMIT")
 
     @property
     def version(self) -> int:
@@ -214,6 +263,11 @@ class RuleStore:
     def sets(self) -> list[StoredSet]:
         return [_set(row) for row in self.connection.execute(f"SELECT {_SET} FROM sets")]
 
+    def sets_named(self, name: str) -> list[StoredSet]:
+        """Return the sets of this name, one for each signer that has one."""
+        query = f"SELECT {_SET} FROM sets WHERE name = ? ORDER BY id"
+        return [_set(row) for row in self.connection.execute(query, (name,))]
+
     def sets_count(self) -> int:
         (count,) = self.connection.execute("SELECT COUNT(*) FROM sets").fetchone()
         return int(count)
@@ -225,13 +279,24 @@ class RuleStore:
         return frozenset(map(bytes.fromhex, json.loads(row.fetchone()[0])))
 
     def totals(self) -> Totals:
-        """Count the rules. O(sets)."""
+        """Count the rules. O(sets and revoked rules)."""
         row = self.connection.execute(
             "SELECT SUM((rules - shadow_rules) * (1 - is_suspended)),"
             " SUM(shadow_rules * (1 - is_suspended)), SUM(rules * is_suspended),"
             " SUM(entries), SUM(entries * (1 - is_own)), COUNT(*) FROM sets"
         ).fetchone()
-        return Totals(*(value or 0 for value in row))
+        active, shadow, suspended, entries, third_party, sets = (value or 0 for value in row)
+        counts = self.revocations.revoked_counts().values()
+        less, less_shadow = sum(one for one, _ in counts), sum(one for _, one in counts)
+        return Totals(
+            active - less,
+            shadow - less_shadow,
+            suspended,
+            entries,
+            third_party,
+            sets,
+            less + less_shadow,
+        )
 
     def holdings(self, signer: bytes) -> tuple[int, int]:
         """Return how many entries and sets are of one signer."""
@@ -261,9 +326,51 @@ class RuleStore:
             )
             yield from map(_rule, rows)
 
+    def numbers_between(self, first: int, last: int) -> Iterator[int]:
+        """Return the numbers of rules that are there, from `first` to `last`."""
+        query = "SELECT number FROM rules WHERE number BETWEEN ? AND ?"
+        return (number for (number,) in self.connection.execute(query, (first, last)))
+
+    def gone_count(self) -> int:
+        """Return how many rules there were that are there no more. O(sets)."""
+        (there,) = self.connection.execute("SELECT SUM(rules) FROM sets").fetchone()
+        return self.next_number - 1 - (there or 0)
+
+    def held(self, numbers: Sequence[int], signer: bytes) -> Held:
+        """Return how many of some rules are of one third party, and of all of them."""
+        of_signer = of_all = 0
+        for start in range(0, len(numbers), _NAMES_AT_ONCE):
+            some = numbers[start : start + _NAMES_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            own, third = self.connection.execute(
+                "SELECT SUM(sets.signer = ?), COUNT(*) FROM rules JOIN sets ON sets.id = set_id"
+                f" WHERE NOT is_own AND number IN ({marks})",
+                (signer, *some),
+            ).fetchone()
+            of_signer += own or 0
+            of_all += third
+        return Held(of_signer, of_all)
+
     def rules_of(self, set_id: int) -> Iterator[StoredRule]:
         rows = self.connection.execute(f"SELECT {_RULE} FROM rules WHERE set_id = ?", (set_id,))
         return map(_rule, rows)
+
+    def rules_of_document(self, document: int) -> list[StoredRule]:
+        """Return the rules that came with a document and are not revoked. O(rules)."""
+        rows = self.connection.execute(
+            f"SELECT {_RULE} FROM rules WHERE document = ?"
+            " AND number NOT IN (SELECT number FROM revoked_rules)",
+            (document,),
+        )
+        return [_rule(row) for row in rows]
+
+    def third_party_documents(self) -> list[int]:
+        """Return those that rules of third parties go back to. O(their rules)."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT rules.document FROM sets JOIN rules ON rules.set_id = sets.id"
+            " WHERE NOT sets.is_own"
+        )
+        return [document for (document,) in rows]
 
     def rules_after(self, set_id: int, name: str, prefix: str) -> Iterator[StoredRule]:
         """Return the rules of a set whose names come after one and begin so, by name."""
@@ -292,16 +399,34 @@ class RuleStore:
         """Return number and text of all patterns that have a place in the scanner."""
         return self.connection.execute("SELECT position, definition FROM patterns").fetchall()
 
-    def used_patterns(self, signer: bytes | None = None) -> set[int]:
-        """Return the numbers of those that rules have: any rules, or one signer's."""
+    def used_patterns(self, besides: int | None = None) -> set[int]:
+        """Return the numbers of those that rules have; `besides`: rules of other sets than this."""
         query = "SELECT DISTINCT position FROM pattern_uses"
-        if signer is not None:
-            query += (
-                " JOIN rules USING (number) JOIN sets ON sets.id = rules.set_id"
-                " WHERE sets.signer = ?"
-            )
-        rows = self.connection.execute(query, () if signer is None else (signer,))
+        if besides is not None:
+            query += " JOIN rules USING (number) WHERE set_id != ?"
+        rows = self.connection.execute(query, () if besides is None else (besides,))
         return {position for (position,) in rows}
+
+    def patterns_of(self, number: int) -> set[int]:
+        """Return the numbers of those that one rule has."""
+        query = "SELECT position FROM pattern_uses WHERE number = ?"
+        return {position for (position,) in self.connection.execute(query, (number,))}
+
+    def third_party_patterns(self, besides: int | None = None) -> dict[bytes, set[int]]:
+        """Return the numbers of those that rules of each third party have, by signer.
+
+        Args:
+            besides: a set whose rules are left out.
+        """
+        rows = self.connection.execute(
+            "SELECT DISTINCT sets.signer, position FROM pattern_uses JOIN rules USING (number)"
+            " JOIN sets ON sets.id = rules.set_id WHERE NOT sets.is_own AND sets.id IS NOT ?",
+            (besides,),
+        )
+        found: dict[bytes, set[int]] = {}
+        for signer, position in rows:
+            found.setdefault(signer, set()).add(position)
+        return found
 
     def files(self) -> list[StoredFile]:
         rows = self.connection.execute("SELECT kind, name, rules FROM files ORDER BY position")
@@ -365,24 +490,28 @@ class RuleStore:
             "UPDATE sets SET is_suspended = ? WHERE id = ?", (is_suspended, set_id)
         )
 
-    def take_numbers(self, count: int) -> int:
-        """Return the first of `count` numbers that were never used.
+    @property
+    def next_number(self) -> int:
+        """The first number that was never used."""
+        return self._meta("next_number")
 
-        Raises:
-            RuleStoreError: there are no more.
-        """
-        first = self._meta("next_number")
-        if first + count - 1 > MAX_NUMBER:
-            raise RuleStoreError("no numbers are left for further rules; begin with a new folder")
-        self._set_meta("next_number", first + count)
-        return first
+    def take_numbers(self, end: int) -> None:
+        """Have all numbers before `end` count as used."""
+        self._set_meta("next_number", end)
 
-    def put_rules(self, rules: Iterable[StoredRule]) -> None:
+    def put_rules(self, rules: Sequence[StoredRow]) -> None:
         """Enter rules; `add_counts` is the caller's."""
-        self.connection.executemany("INSERT INTO rules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rules)
+        whole = len(rules) // _ROWS_AT_ONCE * _ROWS_AT_ONCE
+        for start in range(0, whole, _ROWS_AT_ONCE):
+            some = rules[start : start + _ROWS_AT_ONCE]
+            self.connection.execute(_PUT_RULES, list(chain.from_iterable(some)))
+        self.connection.executemany(_PUT_RULE, rules[whole:])
 
     def put_pattern(self, position: int, definition: str) -> None:
-        self.connection.execute("INSERT INTO patterns VALUES (?, ?)", (position, definition))
+        """Note a pattern, in the place of one that no rule has any more if there was one."""
+        self.connection.execute(
+            "INSERT OR REPLACE INTO patterns VALUES (?, ?)", (position, definition)
+        )
 
     def put_pattern_uses(self, uses: Iterable[tuple[int, int]]) -> None:
         """Note which rule has which pattern, both by number."""
@@ -393,11 +522,24 @@ class RuleStore:
         self.connection.execute("DELETE FROM patterns")
         self.connection.execute("DELETE FROM pattern_uses")
 
+    def remove_numbers(self, numbers: Sequence[int]) -> None:
+        """Remove rules by their numbers; `add_counts` is the caller's."""
+        has_revoked = self.connection.execute("SELECT 1 FROM revoked_rules LIMIT 1").fetchone()
+        has_uses = self.connection.execute("SELECT 1 FROM pattern_uses LIMIT 1").fetchone()
+        for start in range(0, len(numbers), _NAMES_AT_ONCE):
+            some = numbers[start : start + _NAMES_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            self.connection.execute(f"DELETE FROM rules WHERE number IN ({marks})", some)
+            if has_revoked:
+                self.connection.execute(
+                    f"DELETE FROM revoked_rules WHERE number IN ({marks})", some
+                )
+            if has_uses:
+                self.connection.execute(f"DELETE FROM pattern_uses WHERE number IN ({marks})", some)
+
     def remove_rules(self, rules: Sequence[StoredRule]) -> None:
         """Remove rules, and count their sets anew."""
-        marks = [(one.number,) for one in rules]
-        self.connection.executemany("DELETE FROM rules WHERE number = ?", marks)
-        self.connection.executemany("DELETE FROM pattern_uses WHERE number = ?", marks)
+        self.remove_numbers([one.number for one in rules])
         counts: dict[int, list[int]] = {}
         for one in rules:
             count = counts.setdefault(one.set_id, [0, 0, 0])
@@ -462,6 +604,21 @@ class RuleStore:
         self.connection.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
 
+_MARKS = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_RULE = f"INSERT INTO rules VALUES {_MARKS}"
+_PUT_RULES = f"INSERT INTO rules VALUES {', '.join([_MARKS] * _ROWS_AT_ONCE)}"
+
+
+def _refuse_a_folder_of_others(folder: Path) -> None:
+    """Raises: RuleStoreError."""
+    others = sorted(one.name for one in folder.iterdir() if one.name not in _EXPECTED)
+    if others:
+        raise RuleStoreError(
+            f"there are other files in it, such as {others[0]!r}; allowed: a folder of the rules "
+            "alone, which is made if it is not there"
+        )
+
+
 _SET = "id, signer, name, serial, is_own, is_suspended, rules, shadow_rules, entries, document"
 _RULE = "number, set_id, name, service, is_shadow, until_s, entries, document, item"
 
@@ -473,5 +630,4 @@ def _set(row: tuple[int, bytes, str, int, int, int, int, int, int, int]) -> Stor
     return StoredSet(id_, signer, name, serial, *flags, rules, shadow_rules, entries, document)
 
 
-def _rule(row: tuple[int, int, str, bytes, int, float | None, int, int, str]) -> StoredRule:
-    return StoredRule(*row[:4], bool(row[4]), *row[5:])
+_rule: Callable[[Any], StoredRule] = StoredRule._make

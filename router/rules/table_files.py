@@ -9,6 +9,7 @@ names its files in the store. Source: docs/decisions/0012.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
 import zlib
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+
 from packetcloud.router.errors import PatternError, SegmentError
 from packetcloud.router.rules.answer import Scanner
 from packetcloud.router.rules.crowding import crowded
@@ -25,7 +28,7 @@ from packetcloud.router.rules.patterns import compile_scanner, load_scanner
 from packetcloud.router.rules.rule import InstalledRule, Pattern
 from packetcloud.router.rules.segment import Segment, load_segment, open_segment
 from packetcloud.router.rules.segment_writer import merge_segments, write_segment
-from packetcloud.router.rules.store import StoredFile
+from packetcloud.router.rules.store import Held, StoredFile
 from packetcloud.router.rules.table import Table
 
 FOLDER = "tables"
@@ -37,6 +40,7 @@ in a third of a millisecond."""
 PAUSE_S = 0.0005
 """Between two steps of making a table ready. The loop gets the interpreter then; if nothing were
 waited for, this thread would mostly have it again before the loop woke."""
+_NAME = re.compile(r"[0-9]{12}\.(segment|withdrawn|scanner)(\.new)?")
 _HEAD = struct.Struct("<8sI")
 _MAGIC = {"withdrawn": b"PCGONE\x00\x01", "scanner": b"PCSCAN\x00\x01"}
 
@@ -85,13 +89,13 @@ class TableFiles:
         (less,) = self._merged([new], {*numbers})
         return less
 
-    def write_scanner(self, patterns: Sequence[Pattern]) -> list[StoredFile]:
-        """Compile the patterns; no file for none.
+    def write_scanner(self, patterns: Sequence[Pattern | None]) -> list[StoredFile]:
+        """Compile the patterns, each in its place; no file for none.
 
         Raises:
             PatternError: they cannot be compiled together.
         """
-        if not patterns:
+        if not any(patterns):
             return []
         path = self._new_path(Kind.SCANNER)
         _write_whole(path, Kind.SCANNER, compile_scanner(patterns).to_bytes())
@@ -115,8 +119,12 @@ class TableFiles:
         return segments + self._write_withdrawn(withdrawn)
 
     def crowded(
-        self, files: Sequence[StoredFile], new: StoredFile, gone: Iterable[int]
-    ) -> list[int]:
+        self,
+        files: Sequence[StoredFile],
+        new: StoredFile,
+        gone: Iterable[int],
+        held: Callable[[Sequence[int]], Held] | None,
+    ) -> dict[int, str]:
         """Return the numbers of the new rules whose key too many have then; see `crowding`."""
         withdrawn = {*gone}
         opened: list[Segment] = []
@@ -127,7 +135,7 @@ class TableFiles:
                 elif one.kind == Kind.WITHDRAWN:
                     withdrawn |= load_withdrawn(self._folder / one.name)
             opened.append(open_segment(self._folder / new.name))
-            return crowded(opened[-1], opened[:-1], withdrawn)
+            return crowded(opened[-1], opened[:-1], withdrawn, held)
         finally:
             for segment in opened:
                 segment.close()
@@ -167,10 +175,10 @@ class TableFiles:
             segment.close()
 
     def remove_others(self, kept: Iterable[str]) -> None:
-        """Remove the files that are not `kept`."""
+        """Remove the files that are not `kept`; what is no file of a table stays."""
         names = {*kept}
         for path in self._folder.iterdir():
-            if path.name not in names:
+            if path.name not in names and _NAME.fullmatch(path.name):
                 path.unlink()
 
     def _new_path(self, kind: Kind) -> Path:
@@ -238,6 +246,30 @@ def _load(folder: Path, files: Sequence[StoredFile], before: LoadedTable | None)
                 segment.close()
         raise
     return parts
+
+
+def compound_numbers(folder: Path, files: Sequence[StoredFile], limit: int) -> list[int]:
+    """Return the numbers of the rules that name values of several fields, ascending.
+
+    Of some that have left, too. For the keeper: see `Segment.compound_numbers`.
+
+    Args:
+        folder: that of the rules.
+        limit: so many at the most, the smallest.
+
+    Raises:
+        SegmentError, OSError: a file is damaged, or gone since another version came.
+    """
+    parts = [np.empty(0, np.uint32)]
+    for one in files:
+        if one.kind == Kind.SEGMENT:
+            segment = open_segment(folder / FOLDER / one.name)
+            try:
+                parts.append(segment.compound_numbers())
+            finally:
+                segment.close()
+    numbers: list[int] = np.unique(np.concatenate(parts))[:limit].tolist()
+    return numbers
 
 
 def load_withdrawn(path: Path) -> frozenset[int]:

@@ -17,6 +17,7 @@ from packetcloud.router.rules.document import (
     head_of_line,
     lines_of,
     read_items,
+    repeats_refused,
 )
 from packetcloud.router.rules.errors import RulesRefusedError
 from packetcloud.router.rules.fields import CheckPattern
@@ -80,8 +81,9 @@ def try_document(
     """
     if trust is None and not is_signed(stream):
         body = open_written(stream)
-        trial = Trial(head_of_line(next(lines_of(body), b"")))
-        items = read_items(lines_of(body), trial.head, check_pattern)
+        lines = lines_of(body)
+        trial = Trial(head_of_line(next(lines, b"")))
+        items = read_items(lines, trial.head, check_pattern)
     else:
         document = open_signed(stream)
         trial = Trial(document.head, document.signer)
@@ -94,7 +96,7 @@ def try_document(
                 raise RulesRefusedError(refused)
             trial.is_own = document.signer in trust.own_keys
             items = _proven(document, items, trust, now_s)
-    for number, item in enumerate(items, 1):
+    for number, item in enumerate(repeats_refused(items), 1):
         trial.count(item)
         if not number % _TELL_EACH_COUNT:
             tell(number)

@@ -1,6 +1,7 @@
 """Documents of rules on their way in: from the network to a file, unread, a bounded number of them.
 
-The loop only passes pieces on; a thread writes them. Source: docs/reference/router.md, "Rules".
+The loop only passes pieces on; a thread makes the file and writes them.
+Source: docs/reference/router.md, "Rules".
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Uploads:
         """Remove what an earlier process left. Blocks."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         for path in self._folder.iterdir():
-            path.unlink()
+            if path.name.isdecimal():
+                path.unlink()
 
     @asynccontextmanager
     async def receive(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Path]:
@@ -71,26 +73,29 @@ class Uploads:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def _write(self, path: Path, pieces: AsyncIterator[bytes]) -> None:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
         size = 0
         held = bytearray()
-        # Never one that is there: it may be kept as evidence under another name.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
+        # In a thread, as a disk that is busy with the last change lets nobody make a file.
+        with await asyncio.to_thread(_new_file, path) as file:
             while (piece := await _next_piece(pieces)) is not None:
                 size += len(piece)
                 if size > self.max_bytes:
                     self.refused_count += 1
-                    raise RuleUploadError(
-                        413,
-                        f"over {self.max_bytes} bytes, [rules] max_document_bytes of this router; "
-                        "cut the set in several",
-                    )
+                    raise too_long(self.max_bytes)
                 held += piece
                 if len(held) >= WRITE_BYTES:
                     await asyncio.to_thread(_write_all, file, bytes(held))
                     held.clear()
             await asyncio.to_thread(_write_all, file, bytes(held))
+
+
+def too_long(max_bytes: int) -> RuleUploadError:
+    """Return the error for a document of more bytes than the router takes."""
+    return RuleUploadError(
+        413,
+        f"over {max_bytes} bytes, [rules] max_document_bytes of this router; cut the set in "
+        "several",
+    )
 
 
 async def _next_piece(pieces: AsyncIterator[bytes]) -> bytes | None:
@@ -100,6 +105,13 @@ async def _next_piece(pieces: AsyncIterator[bytes]) -> bytes | None:
         return None
     except TimeoutError:
         raise RuleUploadError(408, f"nothing came for {PIECE_LIMIT_S:g} s") from None
+
+
+def _new_file(path: Path) -> BinaryIO:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    # Never one that is there: it may be kept as evidence under another name.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "wb", buffering=0)
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -11,8 +11,9 @@ import json
 import tomllib
 from typing import Any, BinaryIO
 
-from packetcloud.router.rules.document import decode_json, decode_line, read_head
+from packetcloud.router.rules.document import HEAD_FIELDS, decode_json, decode_line, read_head
 from packetcloud.router.rules.errors import RuleDocumentError
+from packetcloud.router.rules.records import shown
 from packetcloud.router.rules.signed import ENVELOPE_START
 
 MAX_WRITTEN_BYTES = 16 << 20
@@ -77,9 +78,15 @@ def _json(text: bytes) -> Any:
 def _as_lines(record: dict[str, Any]) -> bytes:
     """Raises: RuleDocumentError."""
     rules, withdrawals = record.pop("rule", []), record.pop("withdraw", [])
-    for key, items in (("rule", rules), ("withdraw", withdrawals)):
+    for key, items, form in (
+        ("rule", rules, "of rules; in TOML each begins with [[rule]]"),
+        ("withdraw", withdrawals, "of names of rules"),
+    ):
         if not isinstance(items, list):
-            raise RuleDocumentError(f"{key}: allowed: a list")
+            raise RuleDocumentError(f"{key}: allowed: a list {form}")
+    for key in record.keys() - HEAD_FIELDS.keys():
+        allowed = ", ".join([*HEAD_FIELDS, "rule", "withdraw"])
+        raise RuleDocumentError(f"{shown(key, '')}: unknown key; allowed: {allowed}")
     head = read_head(json.loads(_line(record)))
     lines = [head.to_bytes()]
     lines += [_line(rule) for rule in rules]

@@ -16,10 +16,10 @@ from packetcloud.testbed.bench.ours import Ends, Load
 from packetcloud.testbed.bench.report import Document, begin_document, failures_of, runs_of
 from packetcloud.testbed.bench.rounds import Progress, Record, Timing, ratio, run_rounds
 from packetcloud.testbed.bench.shared import BACKGROUND, OURS, TCP, FlowMix
-from packetcloud.testbed.emulator.link import Emulator
+from packetcloud.testbed.emulator.link import Emulator, Link
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import ChildError
-from packetcloud.testbed.processes import Children
+from packetcloud.testbed.processes import Child, Children
 
 RATE_BPS = 24e6
 """2000 full packets per second: two cores are enough for 16 flows of two Python processes each."""
@@ -36,6 +36,7 @@ DARK_S = 10.0
 DARK_SETTLE_S = 0.5
 """What was on its way, and what was sent before anybody could know."""
 _TICK_S = 0.1
+_MOST_READINGS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +181,35 @@ def measure_dark(scene: EmulatedScene, dark_s: float) -> Document:
         time.sleep(2.0)
         scene.change(Conditions.both(replace(shape, loss=1.0)))
         time.sleep(DARK_SETTLE_S)
-        before, packets = ends.sender.taken_events(), _in_packets(link.report())
+        packets_before, timeouts_before = read_between_packets(ends.sender, link)
         time.sleep(dark_s)
-        after, packets = ends.sender.taken_events(), _in_packets(link.report()) - packets
-    ticks = [[e for e in events if e["event"] == "tick"] for events in (before, after)]
-    if not ticks[0] or not ticks[1]:
-        raise ChildError("the sender ended while everything was lost")
-    timeouts = ticks[1][-1]["probes"] - ticks[0][-1]["probes"]
+        packets_after, timeouts_after = read_between_packets(ends.sender, link)
+    packets, timeouts = packets_after - packets_before, timeouts_after - timeouts_before
     return {
         "seconds": dark_s,
         "datagrams": packets,
         "timeouts": timeouts,
         "datagrams_per_timeout": packets / timeouts if timeouts else None,
     }
+
+
+def read_between_packets(sender: Child, link: Link) -> tuple[int, int]:
+    """Return how many packets came to a link and how often their sender timed out, at one moment.
+
+    The two are told by two processes: nothing may have left between what one said and the other.
+
+    Raises:
+        ChildError: the sender ended, or never paused for two ticks.
+    """
+    for _ in range(_MOST_READINGS):
+        packets = _in_packets(link.report())
+        sender.taken_events()
+        # What it said before may be on its way still.
+        sender.wait_event("tick", 5.0)
+        tick = sender.wait_event("tick", 5.0)
+        if _in_packets(link.report()) == packets:
+            return packets, tick["timeouts"]
+    raise ChildError(f"{sender.name} sends without a pause of two ticks while everything is lost")
 
 
 def _in_packets(report: Document) -> int:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from packetcloud.chunk.hop.api import HopConfig, HopReceiver
+from packetcloud.chunk.hop.api import HopReceiver
 from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.endpoint_core import EndpointLimits
 from packetcloud.host.errors import SendQueueFullError
@@ -15,10 +15,9 @@ from packetcloud.host.results import SendResult
 from packetcloud.host.surroundings import Surroundings
 from packetcloud.testbed.simulation.application import Operation, Tempo
 from packetcloud.testbed.simulation.journal import NO_POWER, Entry
-from packetcloud.testbed.simulation.machine import Address, Machine, Process
-from packetcloud.testbed.simulation.network import Network
+from packetcloud.testbed.simulation.machine import Address, Process
 from packetcloud.testbed.simulation.payload import digest_of, make_payload, op_of
-from packetcloud.testbed.simulation.program import Program, WriteLine, identity_of
+from packetcloud.testbed.simulation.program import Program, Site, identity_of
 from packetcloud.testbed.simulation.services import arrived_as, expected_of
 
 REOPEN_S = 1.0
@@ -30,17 +29,14 @@ class HostProgram(Program):
 
     def __init__(
         self,
-        machine: Machine,
-        network: Network,
-        config: HopConfig,
-        write: WriteLine,
+        site: Site,
         router: Address,
         operations: list[Operation],
         tempo: Tempo,
         limits: EndpointLimits,
         seed: str,
     ) -> None:
-        super().__init__(machine, network, config, write)
+        super().__init__(site)
         self.endpoint: Endpoint | None = None
         self.skipped_count = 0
         """Operations for which there was no endpoint when their time came."""

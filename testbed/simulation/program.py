@@ -6,6 +6,7 @@ import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from packetcloud.chunk.hop.api import HopConfig, Role
@@ -26,22 +27,32 @@ def identity_of(name: str) -> Identity:
     return Identity(hashlib.sha256(b"simulated " + name.encode()).digest())
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a program runs, and who hears of what it does."""
+
+    machine: Machine
+    network: Network
+    config: HopConfig
+    write: WriteLine
+
+
 class Program(ABC):
     """What a machine runs, again and again: `start` after each end."""
 
     role = Role.HOST
 
-    def __init__(self, machine: Machine, network: Network, config: HopConfig, write: WriteLine):
-        self.machine = machine
-        self.identity = identity_of(machine.name)
+    def __init__(self, site: Site) -> None:
+        self.machine = site.machine
+        self.identity = identity_of(self.machine.name)
         self.witness: Witness | None = None
         self.node: SimulatedHopNode | None = None
         self.joins_datagrams = True
         self.mtu_bytes = 1500
         self.has_fast_aes = True
-        self._network = network
-        self._config = config
-        self._write = write
+        self._network = site.network
+        self._config = site.config
+        self._write = site.write
 
     @property
     def guid(self) -> GUID:

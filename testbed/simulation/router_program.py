@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.flow_labels import KEY_BYTES
-from packetcloud.chunk.hop.api import HopConfig, Role
+from packetcloud.chunk.header import PayloadType, decode_header
+from packetcloud.chunk.hop.api import Role
 from packetcloud.router.chunk_log import ChunkLog
 from packetcloud.router.chunk_record import Found
 from packetcloud.router.cloudlet_table import CloudletTable, TableUpdate
@@ -17,11 +18,10 @@ from packetcloud.router.settings import RouterSettings
 from packetcloud.router.shell import RouterShell
 from packetcloud.router.spool import Spool
 from packetcloud.router.table_store import TableStore
+from packetcloud.router.tap import MAX_RING_BYTES, MAX_SNAP_BYTES, Capture, Point, Wanted
 from packetcloud.testbed.simulation.disk import SimulatedFolder
 from packetcloud.testbed.simulation.disk_worker import SimulatedDiskWorker
-from packetcloud.testbed.simulation.machine import Machine
-from packetcloud.testbed.simulation.network import Network
-from packetcloud.testbed.simulation.program import Program, WriteLine
+from packetcloud.testbed.simulation.program import Program, Site
 
 ROUTER_PORT = 4700
 SPOOL_FOLDER = Path("/spool")
@@ -35,17 +35,16 @@ class RouterProgram(Program):
 
     def __init__(
         self,
-        machine: Machine,
-        network: Network,
-        config: HopConfig,
-        write: WriteLine,
+        site: Site,
         settings: RouterSettings,
     ) -> None:
-        super().__init__(machine, network, config, write)
+        super().__init__(site)
         self.settings = settings
         self.core: RouterCore | None = None
         self._shell: RouterShell | None = None
         self._tables: TableStore | None = None
+        self._ended: Capture | None = None
+        """The chunks of this router itself, reports, that ended here."""
         self._spilled_before_count = 0
         """Of the processes that were killed."""
 
@@ -64,6 +63,16 @@ class RouterProgram(Program):
         found = ChunkLog(folder, 0).open()
         left = [f"{len(found)} chunks on disk that nobody holds"] if found else []
         return left + ([f"{len(segments)} segments of nothing"] if len(segments) > 1 else [])
+
+    def note_untold(self) -> None:
+        """Have the witness know of the reports of this router that ended here."""
+        if self._ended is None or self.witness is None:
+            return
+        for sight, _ in self._ended.take(MAX_RING_BYTES):
+            header = decode_header(sight.content)
+            if header.payload_type == PayloadType.REPORT:
+                payload = sight.content[int.from_bytes(sight.content[2:4], "big") :]
+                self.witness.could_not_tell(payload, header.destination)
 
     def start(self) -> None:
         process = self.machine.start()
@@ -85,6 +94,15 @@ class RouterProgram(Program):
             label_key=label_key,
             spool=spool,
             wall_s=self.machine.wall_s,
+        )
+        # Beside the journal: a report that expires where it was written reaches nobody.
+        self._ended = self.core.tap.begin(
+            Wanted(
+                points=frozenset({Point.ENDED}),
+                source=self.settings.guid.hex,
+                snap_bytes=MAX_SNAP_BYTES,
+            ),
+            lambda: None,
         )
         shell = RouterShell(reactor, self.core)
         if self.settings.spool is not None:
@@ -123,7 +141,7 @@ class RouterProgram(Program):
     def killed(self) -> None:
         super().killed()
         self._spilled_before_count = self.spilled_count
-        self.core = None
+        self.core = self._ended = None
 
     def _wall_ms(self) -> int:
         return int(self.machine.wall_s() * 1000)

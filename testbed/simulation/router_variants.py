@@ -68,6 +68,10 @@ def _does_not_tidy(original: Any) -> Any:
     return lambda self: None
 
 
+def _writes_nothing_anew(original: Any) -> Any:
+    return lambda self: None
+
+
 def _notes_no_removal(original: Any) -> Any:
     def write(self: SimulatedFolder, name: str, data: Any) -> None:
         if name != REMOVED_NAME:
@@ -174,6 +178,15 @@ ROUTER_VARIANTS = (
             (SimulatedFolder, "append", _notes_no_removal),
             (SimulatedFolder, "replace", _notes_no_removal),
         ),
+    ),
+    Variant(
+        "leaves a torn note of removals",
+        "A removal that the full disk took half of is never written anew: the next process finds "
+        "the chunks again.",
+        "full_disk",
+        ("L9",),
+        ((ChunkLog, "_rewrite_removed", _writes_nothing_anew),),
+        first_seed=5,
     ),
     Variant(
         "calls again at once",

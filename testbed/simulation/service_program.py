@@ -6,14 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from packetcloud.chunk.hop.api import HopConfig, HopReceiver, Role
+from packetcloud.chunk.hop.api import HopReceiver, Role
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.services.launch import ExecutionMode, LaunchSpec
 from packetcloud.services.runtime import ServiceRuntime
 from packetcloud.services.sdk import NetworkService
-from packetcloud.testbed.simulation.machine import Address, Machine
-from packetcloud.testbed.simulation.network import Network
-from packetcloud.testbed.simulation.program import Program, WriteLine, identity_of
+from packetcloud.testbed.simulation.machine import Address
+from packetcloud.testbed.simulation.program import Program, Site, identity_of
 from packetcloud.testbed.simulation.services import service_of
 
 
@@ -24,14 +23,11 @@ class ServiceProgram(Program):
 
     def __init__(
         self,
-        machine: Machine,
-        network: Network,
-        config: HopConfig,
-        write: WriteLine,
+        site: Site,
         router: Address,
         service: str,
     ) -> None:
-        super().__init__(machine, network, config, write)
+        super().__init__(site)
         self.identity = identity_of(service)
         self.runtime: ServiceRuntime | None = None
         self.make_service: Callable[[], NetworkService] = functools.partial(service_of, service)

@@ -29,6 +29,7 @@ class Watch:
             if core is None:
                 continue
             name = router.machine.name
+            router.note_untold()
             sums = core.book.conservation()
             if sums["balance"]:
                 self._violated("L4", f"the sum of {name} is off: {sums}")
@@ -65,9 +66,10 @@ class Watch:
             if core is None or witness is None:
                 continue
             name = router.machine.name
+            router.note_untold()
             if core.book.held_count:
                 left.append(("L4", f"{name} still holds {core.book.held_count} chunks"))
-            elif witness.held and not core.book.undeliverable_reports_count:
+            elif witness.held:
                 ops = sorted({chunk.op for chunk in witness.held})[:5]
                 left.append(("L4", f"{name} took operations {ops} and never said what became"))
             if not core.book.held_count:

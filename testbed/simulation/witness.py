@@ -87,6 +87,14 @@ class Witness:
                 self._note(Entry.GAVE_UP, chunk, Outcome(report.outcome).name.lower())
                 self._drop(chunk)
 
+    def could_not_tell(self, payload: bytes, source: GUID) -> None:
+        """A report to `source` ended where it was written: these chunks are given up untold."""
+        for report in decode_reports(payload):
+            key = source.short, report.chunk_id.value
+            chunk = next((held for held in self.held if held[1:3] == key), None)
+            if chunk is not None:
+                self._drop(chunk)
+
     def _drop(self, chunk: Chunk) -> None:
         copies = self.held.pop(chunk, 0)
         if copies > 1:

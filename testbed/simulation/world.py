@@ -24,7 +24,7 @@ from packetcloud.testbed.simulation.journal import Line
 from packetcloud.testbed.simulation.machine import Machine
 from packetcloud.testbed.simulation.network import Network, Path
 from packetcloud.testbed.simulation.plan import LONGEST_AIM_S, Fault, Plan
-from packetcloud.testbed.simulation.program import Program, WriteLine, identity_of
+from packetcloud.testbed.simulation.program import Program, Site, WriteLine, identity_of
 from packetcloud.testbed.simulation.router_program import ROUTER_PORT, RouterProgram
 from packetcloud.testbed.simulation.service_program import ServiceProgram
 from packetcloud.testbed.simulation.trace import Trace
@@ -115,33 +115,29 @@ class World:
             self.network.link(self.machines[one], self.machines[other], there, back)
         for name in routers:
             settings = self._router_settings(name, routers, places)
-            self.programs[name] = RouterProgram(
-                self.machines[name], self.network, hop, self._write, settings
-            )
+            self.programs[name] = RouterProgram(self._site(name, hop), settings)
         for name, router in places.items():
             self.programs[name] = HostProgram(
-                self.machines[name],
-                self.network,
-                hop,
-                self._write,
+                self._site(name, hop),
                 (self.machines[router].ip, ROUTER_PORT),
                 [operation for operation in plan.operations if operation.source == name],
                 plan.tempos.get(name, Tempo()),
                 EndpointLimits(HOSTS, max_unanswered_count=plan.max_unanswered_count),
                 self._seed,
             )
+        routers_of_services = dict(link.split("-") for link in plan.links)
         for number, (name, service) in enumerate(plan.services.items()):
             self.programs[name] = ServiceProgram(
-                self.machines[name],
-                self.network,
-                replace(hop, instance=number),
-                self._write,
-                (self.machines[routers[0]].ip, ROUTER_PORT),
+                self._site(name, replace(hop, instance=number)),
+                (self.machines[routers_of_services[name]].ip, ROUTER_PORT),
                 service,
             )
         for program in self.programs.values():
             program.joins_datagrams = plan.joins_datagrams
             program.has_fast_aes = plan.has_fast_aes
+
+    def _site(self, name: str, config: HopConfig) -> Site:
+        return Site(self.machines[name], self.network, config, self._write)
 
     def _router_settings(
         self, name: str, routers: list[str], places: dict[str, str]

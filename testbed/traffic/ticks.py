@@ -29,6 +29,7 @@ def path_of(neighbour: Neighbour) -> dict[str, float | str]:
         "sent_bytes": sender.sent_bytes,
         "retransmitted_segments": sender.retransmitted_segments,
         "probes": sender.probes,
+        "timeouts": sender.silence.timeouts,
         "in_flight_bytes": sender.in_flight_bytes,
         "mode": congestion.mode.name.lower(),
         "window_bytes": congestion.window_bytes,

@@ -157,11 +157,11 @@ class _Node:
 
 
 class OurFlow:
-    """A session whose sender has always something to send."""
+    """A session whose sender has always something to send, once it is told to begin."""
 
     def __init__(
         self, clock: Clock, rng: random.Random, number: int, there: Wire, back: Wire,
-        *, background: bool,
+        *, background: bool, body_bytes: int, bodies: int,
     ) -> None:  # fmt: skip
         sender, receiver = _Node(clock, rng), _Node(clock, rng)
         self.sender, self._receiver = sender, receiver
@@ -173,22 +173,26 @@ class OurFlow:
         receiver.out = lambda data: back.send(
             len(data) + back_size, sender.receive, data, addresses[1]
         )
-        payload = bytes(_BODY_BYTES)
-
-        def send(neighbour: Neighbour) -> None:
-            neighbour.send(BodyKind.CHUNK, b"", payload, object(), background=background)
-
-        def begin(neighbour: Neighbour) -> None:
-            for _ in range(_BODIES_QUEUED):
-                send(neighbour)
-
-        def again() -> None:
-            assert sender.upper.neighbour is not None
-            send(sender.upper.neighbour)
-
-        sender.upper.on_up, sender.upper.on_settled = begin, again
+        self._background, self._payload, self._bodies = background, bytes(body_bytes), bodies
+        sender.upper.on_settled = self._send
         sender.core.connect(addresses[1], None, lambda session: None, clock.now)
         sender.pump()
+
+    def begin(self) -> None:
+        """Send from now on, or as soon as the session is there."""
+        if self.sender.upper.neighbour is None:
+            self.sender.upper.on_up = self._fill
+        else:
+            self._fill(self.sender.upper.neighbour)
+
+    def _fill(self, neighbour: Neighbour) -> None:
+        for _ in range(self._bodies):
+            self._send()
+
+    def _send(self) -> None:
+        neighbour = self.sender.upper.neighbour
+        assert neighbour is not None
+        neighbour.send(BodyKind.CHUNK, b"", self._payload, object(), background=self._background)
 
     @property
     def retransmitted_segments(self) -> int:
@@ -290,7 +294,14 @@ Flow = OurFlow | CubicFlow
 
 
 class Bottleneck:
-    """Flows that share one link of `rate_bps`, a round trip of `rtt_s` and a buffer."""
+    """Flows that share one link of `rate_bps`, a round trip of `rtt_s` and a buffer.
+
+    Args:
+        body_bytes: of each body of ours; `bodies` of them are queued or under way at any time.
+        apart_s: between the handshakes of two sessions of ours.
+        held_s: if not 0, nobody sends before so long after the first handshake...
+        late_s: ... and then each by chance up to so much later.
+    """
 
     def __init__(
         self,
@@ -303,6 +314,11 @@ class Bottleneck:
         buffer_products: float = 1.0,
         loss: float = 0.0,
         jitter_s: float = 0.0,
+        body_bytes: int = _BODY_BYTES,
+        bodies: int = _BODIES_QUEUED,
+        apart_s: float = 0.0037,
+        held_s: float = 0.0,
+        late_s: float = 0.0,
         seed: int = 1,
     ) -> None:
         rng = random.Random(seed)
@@ -312,12 +328,19 @@ class Bottleneck:
         half_s = rtt_s / 2
         self.link = Wire(self.clock, rng, rate_bps, half_s, queue_bytes, loss, jitter_s)
         self.flows: list[Flow] = []
+        began_at = self.clock.now
         for number in range(ours + background):
-            self.clock.run(0.0037)
+            self.clock.run(apart_s)
             back = Wire(self.clock, rng, 0.0, half_s, loss=loss)
-            self.flows.append(
-                OurFlow(self.clock, rng, number, self.link, back, background=number >= ours)
-            )
+            flow = OurFlow(
+                self.clock, rng, number, self.link, back, background=number >= ours,
+                body_bytes=body_bytes, bodies=bodies,
+            )  # fmt: skip
+            self.flows.append(flow)
+            if held_s:
+                self.clock.at(began_at + held_s + late_s * rng.random(), flow.begin)
+            else:
+                flow.begin()
         self.flows += [CubicFlow(self.clock, self.link, half_s) for _ in range(cubic)]
 
     def goodput_bps(self, warm_s: float, measured_s: float) -> list[float]:
@@ -329,6 +352,11 @@ class Bottleneck:
             8 * (flow.delivered_bytes - start) / measured_s
             for flow, start in zip(self.flows, before, strict=True)
         ]
+
+    def per_second_bps(self, warm_s: float, seconds: int) -> list[list[float]]:
+        """Return what each flow delivered in each second after `warm_s`: `[second][flow]`."""
+        self.clock.run(warm_s)
+        return [self.goodput_bps(0.0, 1.0) for _ in range(seconds)]
 
 
 def jain(rates: list[float]) -> float:

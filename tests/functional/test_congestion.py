@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import mean
+
 import pytest
 
+from packetcloud.chunk.hop import cubic
+from packetcloud.chunk.hop.congestion import Congestion
 from tests.functional.bottleneck import DATAGRAM_BYTES, Bottleneck, OurFlow, jain
 
 PAYLOAD_SHARE = (DATAGRAM_BYTES - 32) / (DATAGRAM_BYTES + 28)
@@ -49,12 +54,50 @@ def test_datagrams_that_overtake_each_other_are_not_sent_twice() -> None:
     assert flow.retransmitted_segments - before <= 0.02 * rate * 6 / 8 / 1440
 
 
-@pytest.mark.parametrize("count", [2, 4, 16])
-def test_sessions_share_a_link_evenly(count: int) -> None:
-    """One product of buffer; Jain's index after some seconds."""
-    rates = Bottleneck(ours=count).goodput_bps(6.0, 15.0)
+@pytest.mark.parametrize(
+    ("count", "late_s", "seed"), [(2, 0.0, 1), (4, 0.0, 1), (16, 0.0, 1), (16, 0.02, 1)]
+)
+def test_sessions_share_a_link_evenly(count: int, late_s: float, seed: int) -> None:
+    """One product of buffer; Jain's index after some seconds, of sessions that met no queue."""
+    link = Bottleneck(ours=count, held_s=1.0, late_s=late_s, seed=seed)
+    rates = link.goodput_bps(7.0, 15.0)
     assert jain(rates) >= 0.96
     assert sum(rates) >= 0.9 * 50e6 * PAYLOAD_SHARE
+
+
+def begun_together(count: int, late_s: float, seeds: Sequence[int]) -> float:
+    """Return Jain's index as `packetcloud bench fairness` counts it, on its link, with its chunks.
+
+    Sessions that are there already begin within `late_s` of each other, on a path that doubles a
+    window each 80 ms. The mean over eight seconds, after six, of the index in each of them.
+    """
+    found = []
+    for seed in seeds:
+        link = Bottleneck(
+            ours=count, rate_bps=24e6, rtt_s=0.080, body_bytes=16 << 10, bodies=16,
+            apart_s=0.03, held_s=1.5, late_s=late_s, seed=seed,
+        )  # fmt: skip
+        found += link.per_second_bps(7.5 - 0.03 * count, 8)
+    return mean(map(jain, found))
+
+
+@pytest.mark.parametrize(
+    ("count", "late_s", "seeds"), [(2, 0.1, (1, 2)), (4, 0.1, (1, 4)), (16, 0.05, (4,))]
+)
+def test_sessions_that_begin_together_share_a_long_path_evenly_in_each_second(
+    count: int, late_s: float, seeds: Sequence[int]
+) -> None:
+    """Windows that the start left unequal are even after six seconds, whoever lacks chunks."""
+    assert begun_together(count, late_s, seeds) >= 0.96
+
+
+def test_sessions_share_unevenly_when_who_lacks_chunks_hears_of_no_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The burden of proof, with the growth of RFC 9438: one of four has half of the link."""
+    monkeypatch.setattr(Congestion, "_tells_of_queue", lambda self, lossy, limited: not limited)
+    monkeypatch.setattr(cubic, "ADDED_DATAGRAMS", 0.53)
+    assert begun_together(4, 0.1, (1, 4)) <= 0.9
 
 
 def test_overflow_that_others_cause_is_not_taken_for_the_loss_of_the_path() -> None:

@@ -69,8 +69,8 @@ def test_a_router_explains_what_it_would_do(
             answer = await in_thread(lambda w=wrong: httpx.post(url, json=good | w))  # type: ignore[misc]
             assert answer.status_code == 422
             assert next(iter(wrong)) in answer.text
-        assert router.core.flow_misses_count == 0
-        assert not router.core.door_refusals
+        assert router.core.door.flow_misses_count == 0
+        assert not router.core.door.refusals
         live = in_thread(
             lambda: main(["rule", "explain", "--url", address, "--live", a.guid.hex, b.guid.hex])
         )

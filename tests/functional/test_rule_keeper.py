@@ -61,7 +61,9 @@ def _document(folder: Path, serial: int = 1) -> str:
 
 
 def test_a_keeper_installs_and_answers(tmp_path: Path) -> None:
-    """Over its socket: the last version at the start, then documents and questions."""
+    """Over its socket: the last version at the start, then documents and questions. Nobody else may
+    read its files, also where somebody else made the folder."""
+    (tmp_path / "rules").mkdir(mode=0o755)
     link = _link(tmp_path / "rules")
 
     async def use() -> None:
@@ -76,6 +78,10 @@ def test_a_keeper_installs_and_answers(tmp_path: Path) -> None:
         question = {"do": "ask", "what": "rules", "filters": {}, "cursor": None, "limit": 9}
         (found,) = (await link.request(question))["rules"]
         assert found["name"] == "r1"
+        made = {"lock", "rules.sqlite", "rules.sqlite-wal", "000000000001.segment"}
+        files = [path for path in (tmp_path / "rules").rglob("*") if path.name in made]
+        assert len(files) == len(made)
+        assert not [path for path in files if path.stat().st_mode & 0o077], "a secret is in them"
 
     _run(link, use)
 

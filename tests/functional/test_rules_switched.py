@@ -139,7 +139,9 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize("scenario", ["services", "kill_service", "durable_services"])
+@pytest.mark.parametrize(
+    "scenario", ["services", "kill_service", "durable_services", "kill_router"]
+)
 def test_no_promise_is_broken_while_rules_change(
     scenario: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,8 +153,11 @@ def test_no_promise_is_broken_while_rules_change(
     for seed in range(8):
         plan = draw_plan(seed, scenario)
         some = next(link for name, link in plan.links.items())
-        services = plan.services | {"V9": PASSING}
-        plan = replace(plan, services=services, links=plan.links | {"V9-R1": some})
+        # Each router has its own: what rules want and nobody runs is refused, and that is right.
+        routers = {"R1": "V9", "R2": "V8"} if plan.topology == "line" else {"R1": "V9"}
+        services = plan.services | dict.fromkeys(routers.values(), PASSING)
+        links = plan.links | {f"{name}-{router}": some for router, name in routers.items()}
+        plan = replace(plan, services=services, links=links)
         result = simulation.run_plan(plan)
         if not result.ok:
             failed.append((seed, result.violations, result.vacuous))

@@ -251,9 +251,9 @@ def trace(net: FakeNetwork) -> Any:
     return (
         {name: value for name, value in vars(counts).items() if not name.startswith("_")},
         [counts.of(number) for number in range(1, 20)],
-        core.flow_misses_count,
+        core.door.flow_misses_count,
         [dict(one.flows) for one in core.attachments],
-        core.door_refusals.copy(),
+        core.door.refusals.copy(),
         net.sums,
     )
 

@@ -34,7 +34,7 @@ from packetcloud.testbed.links import LinkMode
 from packetcloud.testbed.namespaces import NetworkLab
 from packetcloud.testbed.processes import packetcloud_command
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.alone]
 
 BRIEF = Timing(seconds=1, warmup=1, repeats=1)
 HEAD = (

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.system.kept_shell import run_kept
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -30,6 +31,10 @@ RUN_HERE = ("console", "console root") if os.geteuid() == 0 else ("console",)
 TIMEOUT_S = 300.0
 PAGE_PORTS = ("4700", "4701")
 """A router's defaults: chunks over UDP, management over TCP."""
+LATE = re.compile(r"packetcloud testbed link\b")
+TOO_BUSY = "these figures say nothing about the link"
+ATTEMPTS_COUNT = 5
+MEASURES = re.compile(r"packetcloud (bench|testbed link)\b")
 
 
 @dataclass
@@ -74,6 +79,15 @@ def _page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def _pages_with_commands() -> Iterator[Any]:
+    for page in PAGES:
+        commands = _commands(page)
+        if any(MEASURES.search(command.text) for command in commands):
+            yield pytest.param(page, marks=pytest.mark.alone)
+        elif commands:
+            yield page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_page_name)
 def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
     """A command hides in no other kind of block, and a block left out says why."""
@@ -85,7 +99,7 @@ def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
 
 
 @pytest.mark.timeout(TIMEOUT_S + 30)
-@pytest.mark.parametrize("page", [page for page in PAGES if _commands(page)], ids=_page_name)
+@pytest.mark.parametrize("page", list(_pages_with_commands()), ids=_page_name)
 def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
     """The page's commands succeed one after the other and print what the page shows."""
     commands = _with_free_ports(_commands(page))
@@ -97,6 +111,22 @@ def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
         is_last = not (tmp_path / f".out.{number + 1}").exists()
         assert status == 0 or not is_last, f"exit code {status}: {command.text}\n{printed}"
         assert command.matches(printed), f"{command.text}\nprinted:\n{printed}"
+
+
+def _plain(number: int, command: str) -> str:
+    return f"exec >.out.{number} 2>&1\n{command}"
+
+
+def _measured(number: int, command: str) -> str:
+    """Measure again, a few times, when the command says that this machine was too busy for it."""
+    return f"""for attempt in {" ".join(map(str, range(1, ATTEMPTS_COUNT + 1)))}; do
+exec >.out.{number} 2>&1
+if {command}
+then break; fi
+grep -q "{TOO_BUSY}" .out.{number}
+test $attempt -lt {ATTEMPTS_COUNT}
+sleep 1
+done"""
 
 
 def _with_free_ports(commands: list[Command]) -> list[Command]:
@@ -129,20 +159,11 @@ def _run(commands: list[str], folder: Path) -> int:
         script.chmod(0o755)
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
     for number, command in enumerate(commands):
-        lines += [f"exec >.out.{number} 2>&1", command]
+        lines.append(
+            _measured(number, command) if LATE.search(command) else _plain(number, command)
+        )
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "NO_COLOR": "1"}
     if "PYTHONPATH" in environment:
         places = environment["PYTHONPATH"].split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in places)
-    shell = subprocess.Popen(
-        ["bash", "-c", "\n".join(lines)],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        return shell.wait(TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(shell.pid, signal.SIGKILL)
-        return shell.wait(10)
+    return run_kept("\n".join(lines), folder, environment, TIMEOUT_S)

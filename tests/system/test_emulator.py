@@ -24,7 +24,7 @@ from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.namespaces import NetworkLab
 from packetcloud.testbed.processes import Children
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 PORT = 4444
 PAYLOAD_BYTES = 972

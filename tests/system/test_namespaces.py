@@ -24,7 +24,7 @@ from packetcloud.testbed.namespaces import (
 )
 from packetcloud.testbed.processes import Child, Children, python_command, wait_until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 _MAKE_AND_WAIT = """
 import sys, time

@@ -29,6 +29,9 @@ from tests.unit.router.rules.rule_documents import ISP, SERVICE, body_of, rule_r
 
 SEED = 23
 RULES_COUNT = 60
+LARGE_COUNT = 5000
+"""Rules of a change that takes some batches."""
+MAX_LARGE_KILLS = 10
 LIMIT_S = 30.0
 COMMAND = [sys.executable, "-m", "packetcloud.cli"]
 
@@ -128,6 +131,43 @@ def test_what_was_acknowledged_is_in_force_after_kills(
         for one in (1, serial):
             asked = kept.names_for(_name(one, RULES_COUNT - 1))
             assert asked == ({f"{one}-{RULES_COUNT - 1}"} if one in done else set())
+        kept.close()
+
+
+def test_a_large_change_is_whole_or_none_after_kills(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """A keeper killed while one thread reads rules and another writes them: as many as before, or
+    all; what the set says about itself is what is there."""
+    chance = random.Random(SEED)
+    folder = tmp_path / "rules"
+    usual_s = 0.5
+    kills = min(pytestconfig.getoption("--rule-kills"), MAX_LARGE_KILLS)
+    for serial in range(1, kills + 1):
+        records = [{"withdraw": f"{serial - 1}-{number}"} for number in range(LARGE_COUNT)]
+        records += [
+            rule_record(name=f"{serial}-{number}", destination=_name(serial, number).hex())
+            for number in range(LARGE_COUNT)
+        ]
+        path = tmp_path / "document"
+        path.write_bytes(signed(body_of(*records, head=head(serial=serial, valid_until_s=4e9))))
+        keeper = RawKeeper(folder)
+        began_at = time.monotonic()
+        keeper.say({"do": "install", "file": str(path), "is_dry_run": False, "in_force": 0})
+        if keeper.has_answered_within(chance.uniform(0, 1.2 * usual_s)):
+            usual_s = time.monotonic() - began_at
+        is_acknowledged = keeper.kill()
+        kept = Kept(folder)
+        store = kept.keeper.store
+        names = {row.name for row in store.rules()}
+        serials = {int(name.split("-")[0]) for name in names}
+        whole = {f"{one}-{number}" for one in serials for number in range(LARGE_COUNT)}
+        assert names == whole, f"seed {SEED}, change {serial}"
+        assert sum(one.rules for one in store.sets()) == len(names)
+        assert serial in serials or not is_acknowledged
+        assert kept.names_for(_name(serial, LARGE_COUNT - 1)) == (
+            {f"{serial}-{LARGE_COUNT - 1}"} if serial in serials else set()
+        )
         kept.close()
 
 

@@ -363,6 +363,7 @@ def start_vis(children: Children, router: Router, key_file: Path, marks: Path) -
     return service
 
 
+@pytest.mark.alone
 def test_of_100_kills_none_loses_doubles_or_refuses_a_chunk(
     children: Children, tmp_path: Path
 ) -> None:

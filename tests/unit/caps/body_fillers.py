@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig
-from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, rows_class
+from packetcloud.chunk.hop.buffers import KEPT_FREE_BYTES, READY_BYTES, rows_class
 from packetcloud.chunk.hop.flow_credit import MAX_FLOWS_COUNT
-from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
+from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT, SPARE_IDLE_S
 from packetcloud.chunk.messages import BodyKind
 from tests.unit.caps.filled import Filled, fills
-from tests.unit.caps.hostile import TWO_SEGMENTS, VICTIM, Hostile, Scene
+from tests.unit.caps.hostile import DATAGRAM_BYTES, TWO_SEGMENTS, VICTIM, Hostile, Scene
 
 MIB = 1 << 20
 
@@ -277,3 +277,34 @@ def free_buffers() -> Filled:
     kinds = len(pool._free)
     assert kinds < 20, "classes without a free buffer are not remembered"
     return Filled(KEPT_FREE_BYTES, fullest, counted, beyond, counted_beyond, goes_on, 0, 2 * step)
+
+
+@fills("hop", "buffers ready for the next body")
+def ready_buffers() -> Filled:
+    """Neighbours send one large body each, so that a buffer waits for the next of each."""
+    scene = Scene()
+    assert scene.honest_goes_on()
+    pool = scene.victim.pool
+    share = DATAGRAM_BYTES - wire.DATA_HEADER_BYTES
+    size = 700 * share
+    step = rows_class(700) * DATAGRAM_BYTES
+
+    filling = READY_BYTES // step
+    neighbours = [scene.hostile(number) for number in range(1, filling + 4)]
+    scene.step(SPARE_IDLE_S)
+    assert not pool.ready_bytes
+
+    def send_bodies(senders: list[Hostile]) -> None:
+        for neighbour in senders:
+            for index in range(700):
+                neighbour.data(0, size, index)
+
+    send_bodies(neighbours[:filling])
+    at_cap, counted = pool.ready_bytes, pool.unready_count
+    send_bodies(neighbours[filling:])
+    beyond, counted_beyond = pool.ready_bytes, pool.unready_count
+    goes_on = scene.honest_goes_on()
+    scene.step(2 * SPARE_IDLE_S + 20.0)
+    return Filled(
+        READY_BYTES, at_cap, counted, beyond, counted_beyond, goes_on, pool.ready_bytes, step
+    )

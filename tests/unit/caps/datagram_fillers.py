@@ -13,13 +13,58 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig
 from packetcloud.chunk.hop.batch import ADDRESSES_KEPT_COUNT, BatchReceiver
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT, Outlet
+from packetcloud.chunk.hop.repair import ASKER_MEMORY_S, DIGESTS_PAUSE_S
 from packetcloud.chunk.hop.timers import TIMER_SLACK_COUNT
 from packetcloud.chunk.hop.train_headers import MAX_TRAIN_ROWS
 from packetcloud.chunk.messages import BodyKind
 from tests.unit.caps.filled import Filled, fills
-from tests.unit.caps.hostile import Scene
+from tests.unit.caps.hostile import VICTIM, Hostile, Scene
 
 MIB = 1 << 20
+
+
+class _SealedScene(Scene):
+    """Only a sealed body has digests."""
+
+    def config_of(self, config: HopConfig | None) -> HopConfig:
+        return config or HopConfig()
+
+
+@fills("hop", "answers to DIGESTS_WANTED")
+def digests() -> Filled:
+    """One neighbour asks as often as a node answers; then eight do, as often as they can."""
+    cap = round(1 / DIGESTS_PAUSE_S)
+    scene = _SealedScene()
+    assert scene.honest_goes_on()
+    victim, budget = scene.victim, scene.victim._surroundings.digest_budget
+    hostile = [scene.hostile(number) for number in range(1, 9)]
+    for neighbour in hostile:
+        neighbour.theirs.send(BodyKind.CHUNK, b"", bytes(50_000), object())
+    scene.step(0.01)
+    question = wire.DigestsWantedFrame(0, 0).to_bytes()
+
+    def answers(askers: list[Hostile], times: int, every_s: float) -> list[int]:
+        answered = [0] * len(askers)
+        began = scene.now
+        for at in range(times):
+            scene.now = began + at * every_s
+            for number, one in enumerate(askers):
+                before = victim.dropped["digests_rate"]
+                scene.receive(VICTIM, one.address, [one.ours._envelope.control([question])])
+                answered[number] += victim.dropped["digests_rate"] == before
+        return answered
+
+    at_cap = sum(answers(hostile[:1], cap, DIGESTS_PAUSE_S + 1e-9))
+    counted = victim.dropped["digests_rate"]
+    scene.now += 2 * ASKER_MEMORY_S
+    shares = answers(hostile, 1000, 0.001)
+    each_has_some = min(shares) > 0
+    counted_beyond = victim.dropped["digests_rate"]
+    scene.now += 2 * ASKER_MEMORY_S
+    alone = answers(hostile[:1], 1, 0.0)
+    left = len(budget._asked_at) - sum(alone)
+    goes_on = scene.honest_goes_on() and each_has_some
+    return Filled(cap, at_cap, counted, sum(shares), counted_beyond, goes_on, left)
 
 
 @fills("hop", "replaced timers")

@@ -5,21 +5,50 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.revocations import revoke_grant
 from packetcloud.router.errors import RulesUnavailableError, RuleUploadError
-from packetcloud.router.rules.crowding import MAX_RULES_PER_KEY_COUNT, MAX_UNNAMED_COUNT
+from packetcloud.router.rules.crowding import (
+    MAX_RULES_PER_KEY_COUNT,
+    MAX_SIGNER_RULES_PER_KEY_COUNT,
+    MAX_THIRD_PARTY_RULES_PER_KEY_COUNT,
+    MAX_UNNAMED_COUNT,
+)
 from packetcloud.router.rules.installer import MAX_SETS_COUNT, MAX_SIGNER_SETS_COUNT
 from packetcloud.router.rules.keeper_link import MAX_REQUESTS_COUNT, KeeperLink
+from packetcloud.router.rules.pattern_book import pattern_of as read_pattern
+from packetcloud.router.rules.patterns import demand_of
+from packetcloud.router.rules.revoker import (
+    MAX_ISSUER_REVOCATIONS_COUNT,
+    MAX_REVOCATIONS_COUNT,
+)
+from packetcloud.router.rules.scan_cost import TEXT_NS
+from packetcloud.router.rules.scanner_share import (
+    MAX_SIGNER_STARTS_COUNT,
+    MAX_SIGNER_WORDLESS_COUNT,
+    MAX_THIRD_PARTY_STARTS_COUNT,
+    MAX_THIRD_PARTY_WORDLESS_COUNT,
+    Good,
+    ScannerLoad,
+)
 from packetcloud.router.rules.uploads import MAX_UPLOADS_COUNT, Uploads
 from packetcloud.router.settings import RuleSettings
 from tests.unit.caps.filled import Filled, fills
 from tests.unit.router.rules.keeping import POLICY, Kept, head
-from tests.unit.router.rules.rule_documents import ISP, TENANT, grant, rule_record
+from tests.unit.router.rules.rule_documents import (
+    DAY_S,
+    ISP,
+    NOW_S,
+    STRANGER,
+    TENANT,
+    grant,
+    rule_record,
+)
 
 FEW = 6
 OTHER = Identity(bytes(31) + b"\x55")
@@ -133,6 +162,108 @@ def signer_patterns() -> Filled:
     return _of_patterns("max_signer_patterns", TENANT)
 
 
+@fills("router", "payload patterns of third parties")
+def third_party_patterns() -> Filled:
+    return _of_patterns("max_third_party_patterns", TENANT)
+
+
+def _of_share(
+    good: Good, cap: int, step: int, tenants: int, limits: dict[str, int],
+    pattern_of: Callable[[int], dict[str, Any]],
+) -> Filled:  # fmt: skip
+    """One pattern a document, of so many third parties in turn; the ISP goes on.
+
+    Args:
+        step: how much of the good each takes.
+    """
+    with _kept(**limits) as kept:
+        signers = [Identity(bytes(31) + bytes([0x60 + number])) for number in range(tenants)]
+
+        def install(number: int, signer: Identity | None = None) -> dict[str, Any]:
+            own = signer or signers[number % tenants]
+            record = rule_record(
+                name=f"r{number}", destination=own.guid.hex, patterns=pattern_of(number)
+            )
+            return kept.install(record, head=head(serial=number + 1), signer=own)
+
+        def used() -> int:
+            store = kept.keeper.store
+            by_number = dict(store.patterns())
+            return sum(
+                ScannerLoad(demand_of(read_pattern(by_number[one])) for one in numbers).with_more(
+                    good
+                )
+                for numbers in store.third_party_patterns().values()
+            )
+
+        count = cap // step
+        first = [install(number) for number in range(count)]
+        at_cap = used()
+        more = [install(number) for number in range(count, count + 3)]
+        beyond = used()
+        other = install(90, ISP)
+        for signer in signers:
+            kept.install(head=head(serial=99, replaces=True), signer=signer)
+        return Filled(
+            cap,
+            at_cap,
+            _refused(first, "too many patterns"),
+            beyond,
+            _refused(more, "too many patterns"),
+            other["outcome"]["accepted"] == 1,
+            used(),
+        )
+
+
+_MANY = {"max_signer_scan_ns": 10_000, "max_third_party_scan_ns": 10_000}
+
+
+def _wordless(number: int) -> dict[str, Any]:
+    return {"regex": f"[a-{chr(ord('c') + number % 20)}]x"}
+
+
+def _late(number: int) -> dict[str, Any]:
+    return {"regex": "word.*x", "from": number + 1}
+
+
+def _text(number: int) -> dict[str, Any]:
+    """Return texts that end alike, so that each costs as much as the first."""
+    return {"text": "abcdefgh"[number % 8 :] + "nopqrstu"}
+
+
+@fills("router", "patterns of third parties without fixed bytes")
+def third_party_wordless() -> Filled:
+    cap = MAX_THIRD_PARTY_WORDLESS_COUNT
+    return _of_share(Good.WORDLESS, cap, 1, 8, _MANY, _wordless)
+
+
+@fills("router", "patterns of one third party without fixed bytes")
+def signer_wordless() -> Filled:
+    return _of_share(Good.WORDLESS, MAX_SIGNER_WORDLESS_COUNT, 1, 1, _MANY, _wordless)
+
+
+@fills("router", "starts of patterns of third parties")
+def third_party_starts() -> Filled:
+    return _of_share(Good.STARTS, MAX_THIRD_PARTY_STARTS_COUNT, 1, 8, _MANY, _late)
+
+
+@fills("router", "starts of patterns of one third party")
+def signer_starts() -> Filled:
+    return _of_share(Good.STARTS, MAX_SIGNER_STARTS_COUNT, 1, 1, _MANY, _late)
+
+
+@fills("router", "cost of a scan for patterns of third parties")
+def third_party_scan() -> Filled:
+    limits = {"max_third_party_scan_ns": 4 * TEXT_NS}
+    return _of_share(Good.SCAN, 4 * TEXT_NS, TEXT_NS, 20, limits, _text)
+
+
+@fills("router", "cost of a scan for patterns of one third party")
+def signer_scan() -> Filled:
+    limits = {"max_signer_scan_ns": 4 * TEXT_NS}
+    return _of_share(Good.SCAN, 4 * TEXT_NS, TEXT_NS, 1, limits, _text)
+
+
 def _of_sets(cap: int, signer: Identity, others: Identity) -> Filled:
     """All sets but the last stand in the store already: to sign so many takes minutes."""
     with _kept() as kept:
@@ -200,13 +331,89 @@ def _of_one_key(cap: int, signer: Identity, **named: Any) -> Filled:
 
 @fills("router", "rules that name the same")
 def rules_of_one_key() -> Filled:
-    """A third party's, of the destination that it owns."""
-    return _of_one_key(MAX_RULES_PER_KEY_COUNT, TENANT)
+    return _of_one_key(MAX_RULES_PER_KEY_COUNT, ISP)
+
+
+@fills("router", "rules of one third party that name the same")
+def signer_rules_of_one_key() -> Filled:
+    """Of a destination that was granted to it."""
+    return _of_one_key(MAX_SIGNER_RULES_PER_KEY_COUNT, TENANT)
+
+
+@fills("router", "rules of third parties that name the same")
+def third_party_rules_of_one_key() -> Filled:
+    """Two have all that they may, a third one comes; the ISP goes on."""
+    cap, each = MAX_THIRD_PARTY_RULES_PER_KEY_COUNT, MAX_SIGNER_RULES_PER_KEY_COUNT
+    with _kept() as kept:
+
+        def install(name: str, count: int, signer: Identity, serial: int = 1) -> int:
+            records = [rule_record(name=f"r{one}") for one in range(count)]
+            more = {"serial": serial, "replaces": not count}
+            grants = [grant(to=signer)]
+            answer = kept.install(*records, head=head(name, **more), signer=signer, grants=grants)
+            accepted: int = answer["outcome"]["accepted"]
+            return accepted
+
+        def count() -> int:
+            return kept.keeper.store.totals().third_party
+
+        taken = [install("full", each, one) for one in (TENANT, OTHER)]
+        at_cap = count()
+        more = install("more", 2, STRANGER)
+        beyond = count()
+        other = install("own", 2, ISP) == 2
+        for one in (TENANT, OTHER):
+            install("full", 0, one, 9)
+        return Filled(cap, at_cap, cap - sum(taken), beyond, 2 - more, other, count())
 
 
 @fills("router", "rules that name nothing")
 def rules_of_no_key() -> Filled:
     return _of_one_key(MAX_UNNAMED_COUNT, ISP, destination=None)
+
+
+def _of_revocations(cap: int, issuer: Identity, rests_on: bool) -> Filled:
+    """All but the last stand in the store already: to sign so many takes minutes."""
+    with _kept() as kept:
+        store = kept.keeper.store
+        with store.change():
+            for number in range(cap - 1):
+                digest = number.to_bytes(32, "big")
+                store.revocations.put(digest, issuer.public_key, NOW_S + DAY_S, bytes(64))
+
+        def revoke(number: int, owner: Identity = issuer) -> bool:
+            given = grant(owner, TENANT, [owner.guid.value], nonce=bytes([number]) * 16)
+            if rests_on or owner is not issuer:
+                record = rule_record(name="r", destination=owner.guid.hex)
+                kept.install(record, head=head(f"s{number}"), signer=TENANT, grants=[given])
+            path = kept.folder / "revocation"
+            path.write_bytes(revoke_grant(owner, given).to_bytes())
+            return "refusal" in kept.keeper.revoke(path, in_force=kept.version)
+
+        def count() -> int:
+            return store.revocations.counts(b"")[0]
+
+        first = revoke(1)
+        at_cap = count()
+        more = [revoke(number) for number in range(2, 5)]
+        beyond = count()
+        kept.now_s = NOW_S + 3 * DAY_S
+        kept.keeper.tidy(kept.version)
+        left = count()
+        kept.now_s = float(NOW_S)
+        goes_on = not revoke(9, OTHER)
+        return Filled(cap, at_cap, int(first), beyond, sum(more), goes_on, left)
+
+
+@fills("router", "revocations of grants")
+def revocations() -> Filled:
+    """Of grants that rules rest on; they are forgotten when the grants end."""
+    return _of_revocations(MAX_REVOCATIONS_COUNT, ISP, True)
+
+
+@fills("router", "revocations of grants that no rule needs, of one issuer")
+def issuer_revocations() -> Filled:
+    return _of_revocations(MAX_ISSUER_REVOCATIONS_COUNT, STRANGER, False)
 
 
 async def _until_told(first: bytes, told: asyncio.Event) -> AsyncIterator[bytes]:

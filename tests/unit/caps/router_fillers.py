@@ -123,7 +123,7 @@ def store_bytes() -> Filled:
     limit = MIB
     net = FakeNetwork(settings(store_bytes=limit))
     a, b, c = net.host(A), net.host(B), net.host(C)
-    book, doors = net.core.book, net.core.door_refusals
+    book, doors = net.core.book, net.core.door.refusals
     assert c.chunk(of_size(1024, source=C, destination=A)) is None
     for number in range(limit // 1024 - 1):
         assert a.chunk(of_size(1024, chunk_id=number)) is None
@@ -143,7 +143,7 @@ def store_count() -> Filled:
     """Chunks without payload to a destination that settles nothing."""
     router = _Router(settings(store_bytes=1 << 40))
     a, b, c = router.attach(A), router.attach(B), router.attach(C)
-    book, doors = router.core.book, router.core.door_refusals
+    book, doors = router.core.book, router.core.door.refusals
     small = chunk(payload=b"", wants_report=False)
     assert router.take(c, chunk(source=C, destination=A)) is None
     for _ in range(MAX_HELD_COUNT - 1):
@@ -169,7 +169,7 @@ def absent_bytes() -> Filled:
     net = FakeNetwork(settings(detached_hold_bytes=limit))
     a, b, c = net.host(A), net.host(B), net.host(C)
     b.go_down()
-    doors = net.core.door_refusals
+    doors = net.core.door.refusals
     (hop,) = (one for one in net.core.routes.hosts() if one.guid == B.value)
     for number in range(limit // 1024):
         assert a.chunk(of_size(1024, chunk_id=number)) is None
@@ -355,7 +355,7 @@ def services_of_a_visit() -> Filled:
     net = FakeNetwork(settings(*map(service, services)))
     a, b = net.host(A), net.host(B)
     vis = {one: net.vi(one) for one in services}
-    doors = net.core.door_refusals
+    doors = net.core.door.refusals
 
     def press(count: int) -> tuple[int, int]:
         net.core.install_rules(PlainTable(visiting(*services[:count])))

@@ -91,7 +91,6 @@ def counted_pages() -> Filled:
     others = counts.of(1) == 1
     beyond, counted_beyond = len(counts._pages), counts.uncounted_count
     for page in range(MAX_PAGES_COUNT):
-        counts.forget(page * PAGE_COUNT)
-    counts.forget(1)
+        counts.keep_only(page, bytes(PAGE_COUNT // 8))
     left = len(counts._pages)
     return Filled(MAX_PAGES_COUNT, at_cap, counted, beyond, counted_beyond, others, left)

@@ -118,6 +118,14 @@ def test_what_is_no_json_object(text: bytes) -> None:
         Grant.from_text(text)
 
 
+def test_what_says_something_twice() -> None:
+    """What somebody reads in the file is what is signed, so nothing may stand there twice."""
+    text = _grant().to_bytes()
+    hidden = b'{"services":["' + X.hex().encode() + b'"],' + text[1:]
+    with pytest.raises(GrantError, match="twice"):
+        Grant.from_text(hidden)
+
+
 def test_the_caps_of_a_grant() -> None:
     """The largest grant fits into a file; one name or one service more is refused."""
     largest = _grant(_names(MAX_GRANT_NAMES_COUNT), _names(MAX_GRANT_SERVICES_COUNT))

@@ -103,6 +103,7 @@ def test_other_files_are_errors(tmp_path: Path, capsys: Streams) -> None:
         (["--guid", "xyz"], "4 to 40 hexadecimal digits"),
         (["--only-failures", "--point", "left"], "give one of the two"),
         (["--rule", "web"], "expected SET/NAME"),
+        (["--signer", "00" * 20], "--signer is for --rule"),
         (["--rule", "web/cache", "--url", "127.0.0.1:1"], "is it running"),
         (["--router", "nowhere"], "expected HOST:PORT"),
         (["--router", "127.0.0.1:1"], "is the router running"),
@@ -111,11 +112,14 @@ def test_other_files_are_errors(tmp_path: Path, capsys: Streams) -> None:
 def test_wrong_options_are_named(
     tmp_path: Path, capsys: Streams, options: list[str], text: str
 ) -> None:
-    """Exit code 2, one line that says what is allowed, and no file is left behind."""
-    path = tmp_path / "x.pcapng"
-    assert main(["chunk", "capture", *options, "-o", str(path)]) == 2
-    assert text in capsys.readouterr().err
-    assert not path.exists() or not path.read_bytes()
+    """Exit code 2, one line that says what is allowed; a capture of before stays as it is."""
+    path, before = tmp_path / "x.pcapng", tmp_path / "before.pcapng"
+    before.write_bytes(BEGINNING)
+    for file in (path, before):
+        assert main(["chunk", "capture", *options, "-o", str(file)]) == 2
+        assert text in capsys.readouterr().err
+    assert not path.exists()
+    assert before.read_bytes() == BEGINNING
 
 
 def test_ctrl_c_ends_a_capture_in_good_order(

@@ -116,6 +116,12 @@ def test_documents_are_taken_one_after_the_other(
     third = document(tmp_path / "web-3.toml", rule("pass"), serial=3, head="replace = true\n")
     told = explained(capsys, "--rules", web, "--rules", third, *FROM_TO)
     assert outcomes(told) == [("pass", "decides")]
+    twice = document(tmp_path / "web-4.toml", rule("pass"), rule("pass"), serial=4)
+    for file, words in ((web, "replayed: serial 1"), (twice, "stands further up")):
+        files = ["--rules", str(third), "--rules", str(file)]
+        assert main(["rule", "explain", *files, *map(str, FROM_TO)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"packetcloud: {file}: ") and words in error
 
 
 def test_signed_documents_of_others_are_third_parties(tmp_path: Path, capsys: Streams) -> None:

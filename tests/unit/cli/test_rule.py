@@ -145,6 +145,44 @@ def test_an_altered_document(run: Run, tmp_path: Path, owner: Identity) -> None:
         open_signed(stream)
 
 
+def test_a_name_that_stands_twice(run: Run, tmp_path: Path, owner: Identity) -> None:
+    """A router refuses the second, and so does whoever checks before."""
+    twice = f'[[rule]]\nname = "web"\nservice = "{SERVICE}"\n'
+    withdrawn = _write(tmp_path / "w.toml", owner).read_text().replace('["old"]', '["old", "web"]')
+    (tmp_path / "w.toml").write_text(withdrawn)
+    for rules in (_write(tmp_path / "r.toml", owner, twice), tmp_path / "w.toml"):
+        code, facts, _ = run("check", rules)
+        (item,) = facts["items"]
+        assert (code, facts["rules"], item["name"]) == (1, 1, "web")
+        assert item["text"].endswith('"web": an item of that name stands further up')
+
+
+def test_what_is_read_is_never_written_over(run: Run, tmp_path: Path, owner: Identity) -> None:
+    """Neither a key nor a document nor a grant, by whatever name; a link stays a link."""
+    key = tmp_path / "owner.key"
+    rules, signed = _write(tmp_path / "r.toml", owner), tmp_path / "signed"
+    grant = tmp_path / "g"
+    granting = ("grant", "--key", key, "--to", key, "--any-service", "--until", UNTIL, "-o")
+    assert run(*granting, grant)[0] == 0
+    (tmp_path / "link").symlink_to(key)
+    files = {path: path.read_bytes() for path in (key, rules, grant)}
+    signing = ("sign", rules, "--key", key, "--grant", grant, "-o")
+    for words in (
+        (*granting, key),
+        (*granting, tmp_path / "link"),
+        *((*signing, out) for out in [*files, tmp_path / "link"]),
+    ):
+        code, _, err = run(*words)
+        assert code == 2 and "is a file that is read; write to another" in err
+    assert files == {path: path.read_bytes() for path in files}
+    (tmp_path / "later").symlink_to(signed)
+    assert run(*signing, tmp_path / "later")[0] == 0
+    assert (tmp_path / "later").is_symlink() and signed.read_bytes()
+    assert run(*signing, "/dev/null")[0] == 0
+    assert not Path("/dev/null").is_file()
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".new")]
+
+
 def test_asking_an_unsigned_document_for_proof(run: Run, tmp_path: Path, owner: Identity) -> None:
     """It has none, and the answer says what to do."""
     code, facts, _ = run("check", _write(tmp_path / "r.toml", owner), "--router", "00" * 20)
@@ -161,7 +199,7 @@ def test_what_cannot_be_read(run: Run, tmp_path: Path, owner: Identity) -> None:
     run("sign", rules, "--key", key, "-o", tmp_path / "signed")
     for words, expected in (
         (("check", tmp_path / "absent"), "No such file"),
-        (("check", tmp_path / "bad.toml"), "not TOML"),
+        (("check", tmp_path / "bad.toml"), f"{tmp_path / 'bad.toml'}: not TOML"),
         (("sign", rules, "--key", key, "--grant", tmp_path / "bad.grant", "-o", "x"), "missing"),
         (("sign", tmp_path / "signed", "--key", key, "-o", "x"), "signed already"),
         (("sign", rules, "--key", tmp_path / "no.key", "-o", "x"), "identity create"),

@@ -83,7 +83,11 @@ def test_a_state_of_the_router_that_refuses(
     told = ask(net)
     assert told.refused == reason.word
     assert told.detail
+    assert not net.core.spool.refused, "asking changes nothing"
+    assert not net.core.door.refusals
     assert a.chunk(chunk()) == Refusal(reason)
+    assert net.core.door.refusals == {reason: 1}
+    assert net.core.spool.refused.total() == (made is full_disk)
 
 
 def test_a_host_that_may_not_attach() -> None:
@@ -91,7 +95,7 @@ def test_a_host_that_may_not_attach() -> None:
     told = ask(unlisted_host())
     assert (told.refused, told.detail) == (
         "not_authorised",
-        "the host is not listed at this router",
+        f"host {A} is not listed at this router",
     )
 
 

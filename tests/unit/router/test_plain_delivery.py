@@ -144,7 +144,7 @@ def test_refusals_at_the_door(data: bytes, reason: Reason) -> None:
         assert a.chunk(chunk(destination=C)) is None
     b.accept_all()
     q.accept_all()
-    assert net.core.door_refusals == {reason: 2}
+    assert net.core.door.refusals == {reason: 2}
     net.check_idle()
 
 

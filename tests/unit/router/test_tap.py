@@ -7,6 +7,7 @@ import zlib
 from dataclasses import replace
 
 import pytest
+from scapy.utils import rdpcap
 
 from packetcloud.chunk.capture import read_packets
 from packetcloud.chunk.captured import captured_chunks
@@ -14,6 +15,8 @@ from packetcloud.chunk.messages import BodyKind, VerdictCode
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.pcap import CaptureDecoder, Sighting
 from packetcloud.chunk.reasons import Reason
+from packetcloud.chunk.scapy_hop import HopData, bind_hop_port
+from packetcloud.chunk.scapy_layers import Chunk, Verdict
 from packetcloud.router.capture_file import CaptureWriter
 from packetcloud.router.errors import TooManyCapturesError
 from packetcloud.router.settings import SpoolSettings
@@ -81,6 +84,35 @@ def test_a_chunk_is_seen_where_it_passes() -> None:
     assert not net.core.tap.is_on
     assert a.chunk(chunk()) is None
     assert not sights(capture)
+
+
+def test_scapy_reads_a_capture() -> None:
+    """Each look at a chunk is a packet of its layers, with the comment; what a large one has
+    besides are its further segments."""
+    net = FakeNetwork(settings(service(S)))
+    a, b, vi = net.host(A), net.host(B), net.vi(S)
+    capture = begin(net, Wanted(snap_bytes=1 << 20))
+    payload = bytes(range(256)) * 300
+    assert a.chunk(chunk(services=(S,), payload=payload)) is None
+    (task,) = vi.accept_all()
+    vi.verdict(task, VerdictCode.UPDATE, b"behind it")
+    b.accept_all()
+    writer = CaptureWriter("r1", ("127.0.0.1", 47_124), 99)
+    data = writer.beginning() + writer.packets(capture.take(1 << 30)) + writer.ending(0, 0)
+    bind_hop_port(47_124)
+    packets = rdpcap(io.BytesIO(data))
+    shown = [
+        (packet.comments[0].decode().partition(";")[0], packet[Chunk])
+        for packet in packets
+        if Chunk in packet
+    ]
+    assert [point for point, _ in shown] == ["taken", "task", "left"]
+    for point, layer in shown:
+        assert (layer.source, layer.destination) == (A.value, B.value)
+        assert layer.payload_bytes == (9 if point == "left" else len(payload))
+    (verdict,) = (packet for packet in packets if Verdict in packet)
+    assert verdict.comments[0].startswith(b"verdict; from=VI 1 of service")
+    assert len(packets) > 4 and all(HopData in packet for packet in packets)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +257,7 @@ def test_what_finds_no_room_is_counted_where_it_is_missing() -> None:
         b.accept_all()
     assert not capture.lost_count
     wide = chunk(payload=bytes(size - 2000))
-    net.core.settings = replace(net.core.settings, max_payload_bytes=size)
+    net.core.configure(replace(net.core.settings, max_payload_bytes=size), net.now)
     for _ in range(3):
         assert a.chunk(wide) is None
         b.accept_all()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import pytest
 
 from packetcloud.testbed.bench.changes import Change, change_figures
 from packetcloud.testbed.bench.chunks import limit_of
 from packetcloud.testbed.bench.emulated import INTEROP_LINK, LINK
-from packetcloud.testbed.bench.fairness import bottleneck, fairness_keys, mix_figures
+from packetcloud.testbed.bench.fairness import (
+    bottleneck,
+    fairness_keys,
+    mix_figures,
+    read_between_packets,
+)
 from packetcloud.testbed.bench.handshakes import handshake_figures
 from packetcloud.testbed.bench.loss import cell_figures, loss_keys
 from packetcloud.testbed.bench.outages import Outage, ideal_s, outage_keys
@@ -20,6 +26,7 @@ from packetcloud.testbed.bench.shared import bytes_at, jain, mix_trial, per_seco
 from packetcloud.testbed.bench.stages import STAGES, stage_of, stage_shares
 from packetcloud.testbed.bench.trial import Trial
 from packetcloud.testbed.emulator.shape import Shape
+from packetcloud.testbed.errors import ChildError
 
 
 def _step(offered: float, delivered: float, penalty_ms: float) -> dict[str, float]:
@@ -279,3 +286,43 @@ def test_a_transfer_has_recovered_when_it_stays_so() -> None:
     assert figures["recovered_after_s"] == pytest.approx(2.9, abs=0.2)
     stuck = change_figures([*points[:-1], (14.0, 400_000.0)], 4.0, change)
     assert stuck["recovered_after_s"] is None
+
+
+class _Dark:
+    """A sender that sends a datagram before every tick of a list, and the link that it sends to.
+
+    What it says is on its way for a moment: a tick from before a report comes first.
+    """
+
+    name = "sender"
+
+    def __init__(self, sends: list[bool]) -> None:
+        self._sends = iter(sends)
+        self.packets = self.timeouts = 0
+
+    def taken_events(self) -> list[dict[str, object]]:
+        return []
+
+    def wait_event(self, kind: str, timeout_s: float) -> dict[str, object]:
+        assert kind == "tick"
+        if next(self._sends, False):
+            self.packets += 1
+            self.timeouts += 1
+        return {"event": kind, "timeouts": self.timeouts}
+
+    def report(self) -> dict[str, object]:
+        return {"to_right": {"in_packets": self.packets}}
+
+
+@pytest.mark.parametrize("sends", [[], [True], [False, True], [True, True, False, True]])
+def test_packets_and_timeouts_are_read_while_nothing_leaves(sends: list[bool]) -> None:
+    """A datagram between what the link says and what the sender says is no second one."""
+    dark: Any = _Dark(sends)
+    assert read_between_packets(dark, dark) == (sum(sends), sum(sends))
+
+
+def test_a_sender_without_a_pause_cannot_be_read() -> None:
+    """The figure is refused then, not guessed."""
+    dark: Any = _Dark([True] * 1000)
+    with pytest.raises(ChildError, match="without a pause"):
+        read_between_packets(dark, dark)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from packetcloud.chunk.messages import DeliveryReport, Outcome, encode_reports
+from packetcloud.chunk.names import ChunkId
+from packetcloud.chunk.reasons import Reason
+from packetcloud.testbed.simulation.application import Operation
 from packetcloud.testbed.simulation.checker import GRACE_S, StreamingJudge, sorted_verdicts
 from packetcloud.testbed.simulation.journal import NO_POWER, Entry, Line
+from packetcloud.testbed.simulation.network import LinkOptions
+from packetcloud.testbed.simulation.plan import Fault
+from packetcloud.testbed.simulation.program import identity_of
+from packetcloud.testbed.simulation.scenario import draw_plan
+from packetcloud.testbed.simulation.trace import Trace
+from packetcloud.testbed.simulation.watch import Watch
+from packetcloud.testbed.simulation.witness import Chunk, Witness
+from packetcloud.testbed.simulation.world import World
 
 GUIDS = {"A": "guid-a", "R": "guid-r", "B": "guid-b"}
 
@@ -105,3 +121,61 @@ def test_a_power_cut_may_take_the_notes_of_what_was_taken_before_it_and_not_afte
     assert promises(*twice) == {"L2"}
     killed = (submitted(), taken(2.0), died(2.5), taken(3.0), ended("delivered", 3.5))
     assert promises(*killed) == {"L2"}
+
+
+def test_only_what_an_untold_report_names_is_given_up() -> None:
+    """One report that reached nobody excuses no other chunk of the router."""
+    noted: list[Entry] = []
+    source = identity_of("A").guid
+    witness = Witness(identity_of("R1").guid, lambda entry, chunk, text: noted.append(entry))
+    neighbour: Any = SimpleNamespace(guid=source)
+    for number in (1, 2):
+        witness.took(Chunk(number, source.short, number, True), neighbour)
+    noted.clear()
+    report = DeliveryReport(ChunkId(2), Outcome.EXPIRED, int(Reason.DEADLINE_PASSED), "")
+    for stranger in (identity_of("B").guid, source, source):
+        witness.could_not_tell(encode_reports([report]), stranger)
+    assert [chunk.op for chunk in witness.held] == [1]
+    assert not noted
+
+
+def test_a_forgotten_chunk_is_seen_beside_a_report_that_reached_nobody() -> None:
+    """A router that lost a chunk is found out although a report of it expired at the router."""
+    plan = draw_plan(0, "loss")
+    world = World(replace(plan, operations=()), Trace(), lambda line: None)
+    world.start()
+    world.time.run_until(3.0)
+    (router, _), watch = world.routers, Watch(world)
+    assert router.core is not None and router.witness is not None
+    assert watch.is_quiet()
+    source = identity_of("A").guid
+    router.witness.took(Chunk(1, source.short, 1, True), SimpleNamespace(guid=source))  # type: ignore[arg-type]
+    router.core.book.undeliverable_reports_count = 1
+    watch.finish()
+    assert [violation.promise for violation in watch.violations] == ["L4"]
+
+
+def test_a_report_that_expires_where_it_was_written_is_known_to_the_watch() -> None:
+    """A chunk expires when source and destination are cut off: the router can tell nobody."""
+    plan = draw_plan(0, "slow_destination")
+    fast = LinkOptions(delay_s=0.001)
+    plan = replace(
+        plan,
+        links=dict.fromkeys(plan.links, (fast, fast)),
+        operations=(Operation(5, 1.0, "A", "B", 100, (), 25.0, True),),
+        tempos={},
+        faults=(Fault("cut", "B-R1", 0.9, 200.0), Fault("cut", "A-R1", 1.05, 200.0)),
+        detached_hold_s=30.0,
+        isolated_flows=(),
+    )
+    world = World(plan, Trace(), lambda line: None)
+    world.start()
+    world.time.run_until(150.0)
+    (router,) = world.routers
+    assert router.core is not None and router.witness is not None
+    assert router.core.book.undeliverable_reports_count == 1
+    assert [chunk.op for chunk in router.witness.held] == [5]
+    watch = Watch(world)
+    watch.finish()
+    assert not router.witness.held
+    assert "L4" not in {violation.promise for violation in watch.violations}

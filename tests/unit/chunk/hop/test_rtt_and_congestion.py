@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from packetcloud.chunk.hop.congestion import (
+    COMPETING_ROUNDS,
+    EMPTY_ROUNDS,
     INITIAL_WINDOW_BYTES,
     MAX_WINDOW_BYTES,
     MIN_WINDOW_DATAGRAMS,
@@ -188,6 +190,46 @@ def test_beside_who_fills_the_queue_it_competes_and_leaves_off_when_he_is_gone()
     path.rival = 0.0
     path.run(400)
     assert path.congestion.mode is not Mode.COMPETING
+
+
+@pytest.mark.parametrize(("loss", "rounds"), [(0.0, EMPTY_ROUNDS), (0.1, COMPETING_ROUNDS)])
+def test_an_empty_queue_that_loses_more_than_the_path_does_may_be_a_full_one(
+    loss: float, rounds: int
+) -> None:
+    """Whose shortest round trip is too long sees no queue, but its loss: he does not leave off.
+
+    Unless it stays so for a whole cycle: then it is the path that loses more than it did.
+    """
+    path = Path(6_250_000.0, 0.030, buffer_products=2.0)
+    path.run(60)
+    path.rival = 0.6 * path.rate
+    path.run(40)
+    path.rival, path.queue, path.loss = 0.0, 0.0, loss
+    competed = 0
+    while path.congestion.mode is Mode.COMPETING:
+        path.step()
+        assert path.queue == 0
+        competed += 1
+    assert competed == rounds
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_source_that_has_little_to_send_hears_of_an_overflow(
+    listens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never fills its window, but a queue that overflows ends its start.
+
+    The burden of proof: when such rounds do not count, it sends for ever as if it had just begun.
+    """
+    if not listens:
+        monkeypatch.setattr(Congestion, "_tells_of_queue", lambda self, lossy, limited: not limited)
+    path = Path(3_000_000.0, 0.080)
+    path.run(3)
+    path.rival = 0.5 * path.rate
+    for _ in range(40):
+        path.congestion.on_nothing_to_send()
+        path.step()
+    assert (path.congestion.mode is Mode.STARTING) is not listens
 
 
 def test_in_competition_a_loss_costs_three_tenths_once_a_round_trip() -> None:

@@ -56,7 +56,7 @@ class Kept:
         self.load(self.keeper.open(self.policy, 0))
 
     def close(self) -> None:
-        self.keeper.store.close()
+        self.keeper.close()
 
     def load(self, state: dict[str, Any]) -> None:
         self.loaded = load_table(

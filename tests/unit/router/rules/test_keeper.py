@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from packetcloud.chunk.identity import Identity
+from packetcloud.router.errors import RuleStoreError
 from packetcloud.router.rules import table_files
 from packetcloud.router.rules.api import MAX_PAGE_COUNT
 from packetcloud.router.rules.catalogue import Catalogue
@@ -66,6 +70,39 @@ def test_a_set_joins_item_by_item(kept: Kept) -> None:
     assert after["b"] == numbers["b"] and after["a"] > max(numbers.values())
     assert kept.names_for() == {"a"}
     kept.install({"withdraw": "a"}, head=head(serial=3))
+    assert kept.names_for() == {"b"}
+
+
+@pytest.mark.parametrize("fault", [sqlite3.OperationalError("disk is full"), OSError(28, "full")])
+def test_a_change_that_failed_leaves_no_files(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """Neither tables nor the document: on a full disk the next change needs the room. What was in
+    force stays, and the same document is taken when there is room."""
+    kept.install(rule_record(name="a"))
+    files = sorted(kept.folder.rglob("*.*"))
+
+    def put_files(_files: object) -> None:
+        raise fault
+
+    def keep(document: Path, digest: bytes) -> None:
+        really_keep(document, digest)
+        raise fault
+
+    really_keep = kept.keeper._evidence.keep
+    document = signed(body_of(rule_record(name="b", priority=1), head=head(serial=2)))
+    for object_, name, failing in (
+        (kept.keeper.store, "put_files", put_files),
+        (kept.keeper._evidence, "keep", keep),
+    ):
+        monkeypatch.setattr(object_, name, failing)
+        with pytest.raises(type(fault)):
+            kept.install_file(document)
+        monkeypatch.undo()
+        kept.folder.joinpath(f"upload-{kept.uploads}").unlink()
+        assert sorted(kept.folder.rglob("*.*")) == files
+        assert kept.names_for() == {"a"}
+    assert kept.install_file(document)["outcome"]["accepted"] == 1
     assert kept.names_for() == {"b"}
 
 
@@ -193,6 +230,47 @@ def test_rules_that_lead_to_a_service_no_longer_open_are_proven_again(kept: Kept
     assert kept.names_for() == {"granted"}
 
 
+def test_without_its_document_a_rule_is_not_proven_again(kept: Kept) -> None:
+    """Nothing shows any more that its signer may say it, so it is removed; the router starts."""
+    service_grant = grant(SERVICE, names=(SERVICE.sid.value,))
+    kept.install(rule_record(name="lost"), signer=TENANT, grants=[grant(), service_grant])
+    kept.install(rule_record(name="own"), head=head("own"))
+    kept.close()
+    for path in (kept.folder / "documents").iterdir():
+        path.unlink()
+    kept.policy = replace(POLICY, open_services=frozenset())
+    kept.open()
+    assert {one.rule.name for one in kept.installed()} == {"own"}
+    assert kept.names_for() == {"own"}
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """A folder with something else in it is refused, and untouched; what comes into one of the
+    rules later stays, whatever is removed beside it. A file system may begin with one folder."""
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(RuleStoreError, match=r"other files in it, such as 'letter\.txt'; allowed"):
+        Kept(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"documents", "letter.txt"}
+    folder = tmp_path / "disk"
+    (folder / "lost+found").mkdir(parents=True)
+    kept = Kept(folder)
+    others = [folder / place / "letter.txt" for place in ("documents", "tables")]
+    for path in others:
+        path.write_text("dear")
+    kept.install(rule_record(name="a"))
+    kept.install({"withdraw": "a"}, head=head(serial=2))
+    kept.keeper.tidy(kept.version)
+    kept.close()
+    kept.open()
+    assert [path.read_text() for path in others] == ["dear", "dear"]
+    kept.close()
+    (folder / "rules.sqlite").unlink()
+    kept.open()
+    assert kept.version == 0
+    kept.close()
+
+
 def test_rules_of_a_withdrawn_isp_key_are_out_of_force_until_it_is_back(kept: Kept) -> None:
     """They are kept, count towards the limits, and come back without being installed again."""
     kept.install(rule_record(name="a"))
@@ -220,17 +298,17 @@ def test_patterns_of_rules_that_went_are_numbered_anew(
 ) -> None:
     """The places in the scanner come free again, and rules find their patterns afterwards."""
     monkeypatch.setattr("packetcloud.router.rules.pattern_book.FEW_DEAD_COUNT", 2)
-    for number in range(4):
+    for serial, words in enumerate((["one", "two", "three", "four"], ["four"]), 1):
         kept.install(
-            rule_record(name="a", patterns={"text": f"word{number}"}),
+            rule_record(name="a", patterns=[{"text": word} for word in words]),
             rule_record(name="b", patterns={"text": "stays"}, priority=-1),
-            head=head(serial=number + 1),
+            head=head(serial=serial),
         )
     assert len(kept.keeper.store.patterns()) == 5
     kept.load(kept.keeper.tidy(kept.version))
     assert len(kept.keeper.store.patterns()) == 2
-    assert kept.names_for(payload=b"word3") == {"a"}
-    assert kept.names_for(payload=b"word2 stays") == {"b"}
+    assert kept.names_for(payload=b"four") == {"a"}
+    assert kept.names_for(payload=b"three stays") == {"b"}
 
 
 def test_ended_rules_are_removed_in_time(kept: Kept) -> None:
@@ -351,6 +429,68 @@ def test_no_more_rules_than_allowed(
     kept.close()
 
 
+def test_a_set_that_is_replaced_makes_room_for_what_replaces_it(tmp_path: Path) -> None:
+    """At the limit a set becomes wholly another one; beyond it items are refused. What stays for an
+    item that is refused takes room as well, and goes where there is none."""
+    settings = RuleSettings(frozenset({ISP.guid}), max_rules=4)
+    kept = Kept(tmp_path, replace(POLICY, settings=settings))
+
+    def becomes(serial: int, *records: dict[str, Any]) -> dict[str, Any]:
+        its_head = head(serial=serial, replaces=True)
+        outcome: dict[str, Any] = kept.install(*records, head=its_head)["outcome"]
+        assert kept.keeper.store.totals().entries <= 4
+        return outcome
+
+    kept.install(rule_record(name="other"), head=head("other"))
+    kept.install(*(rule_record(name=name) for name in "abc"))
+    done = becomes(2, *(rule_record(name=name) for name in "def"))
+    assert (done["accepted"], done["refused"], done["withdrawn"]) == (3, 0, 3)
+    done = becomes(3, *(rule_record(name=name) for name in "eghi"))
+    assert (done["accepted"], done["unchanged"], done["reasons"]) == (2, 1, {"too many rules": 1})
+    wrong = [rule_record(name=name, size_min=-1) for name in "egg"]
+    done = becomes(4, rule_record(name="j"), rule_record(name="k"), *wrong)
+    assert (done["accepted"], done["refused"], done["withdrawn"]) == (2, 3, 2)
+    assert {one.rule.name for one in kept.installed()} == {"other", "j", "k", "e"}
+    done = becomes(5, {"withdraw": "j"}, *(rule_record(name=name) for name in "klm"))
+    assert (done["accepted"], done["unchanged"], done["withdrawn"]) == (2, 1, 2)
+    kept.close()
+    kept.open()
+    assert {one.rule.name for one in kept.installed()} == {"other", "k", "l", "m"}
+    kept.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "signer"), [({"max_patterns": 3}, ISP), ({"max_signer_patterns": 3}, TENANT)]
+)
+def test_the_patterns_of_a_set_that_is_replaced_make_room(
+    tmp_path: Path, limits: dict[str, int], signer: Identity
+) -> None:
+    """At the limit a set takes wholly other patterns; those of a rule that stays count."""
+    settings = RuleSettings(frozenset({ISP.guid}), **limits)
+    kept = Kept(tmp_path, replace(POLICY, settings=settings))
+
+    def becomes(serial: int, name: str, *words: str, **more: Any) -> dict[str, Any]:
+        records = [
+            rule_record(name=word, patterns={"text": word}, destination=signer.guid.hex, **more)
+            for word in words
+        ]
+        its_head = head(name, serial=serial, replaces=True)
+        outcome: dict[str, Any] = kept.install(*records, head=its_head, signer=signer)["outcome"]
+        assert len(kept.keeper.store.used_patterns()) <= 3
+        return outcome
+
+    becomes(1, "other", "one")
+    becomes(1, "test", "two", "three")
+    assert becomes(2, "test", "four", "five")["accepted"] == 2
+    assert becomes(3, "test", "five", "one", "six", "seven")["refused"] == 1
+    done = becomes(4, "test", "five", "six", size_min=-1)
+    assert (done["refused"], done["withdrawn"]) == (2, 1)
+    assert becomes(5, "test", "eight", "nine")["accepted"] == 2
+    names = [kept.names_for(signer.guid.value, word.encode()) for word in ("five", "eight", "nine")]
+    assert names == [set(), {"eight"}, {"nine"}]
+    kept.close()
+
+
 def test_a_rule_counts_as_its_entries(tmp_path: Path) -> None:
     """One rule of many names takes as much room as many rules of one."""
     settings = RuleSettings(frozenset({ISP.guid}), max_rules=10)
@@ -455,6 +595,39 @@ def test_rules_that_crowd_one_key_are_refused(kept: Kept, monkeypatch: pytest.Mo
     assert answer["outcome"]["accepted"] == 1 and kept.names_for() == {"r4"}
 
 
+def test_third_parties_leave_the_isp_places_of_a_key(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rules they have about a name, the ISP's about it are taken."""
+    crowding = "packetcloud.router.rules.crowding."
+    monkeypatch.setattr(crowding + "MAX_SIGNER_RULES_PER_KEY_COUNT", 2)
+    monkeypatch.setattr(crowding + "MAX_THIRD_PARTY_RULES_PER_KEY_COUNT", 3)
+    monkeypatch.setattr(crowding + "MAX_RULES_PER_KEY_COUNT", 5)
+
+    def install(signer: Identity, name: str, count: int) -> tuple[int, str]:
+        outcome = kept.install(
+            *(rule_record(name=f"{name}{number}") for number in range(count)),
+            head=head(name),
+            signer=signer,
+            grants=[grant(to=signer)],
+        )["outcome"]
+        return outcome["accepted"], outcome["items"][-1]["detail"]
+
+    assert install(TENANT, "a", 2) == (2, "")
+    accepted, why = install(TENANT, "b", 1)
+    assert accepted == 0 and why.startswith(
+        "3 rules of this signer would name the same; allowed: 2"
+    )
+    assert install(STRANGER, "c", 1) == (1, "")
+    accepted, why = install(STRANGER, "d", 1)
+    assert accepted == 0 and why.startswith("4 rules of third parties would name the same")
+    assert install(ISP, "e", 2) == (2, "")
+    accepted, why = install(ISP, "f", 1)
+    assert accepted == 0 and why.startswith("6 rules would name the same; allowed: 5")
+    kept.install({"withdraw": "a0"}, head=head("a", 2), signer=TENANT)
+    assert install(STRANGER, "g", 1) == (1, "")
+
+
 def test_all_rules_can_be_withdrawn_at_once(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many that the segments are written without them, down to none."""
     monkeypatch.setattr(table_files, "MAX_WITHDRAWN_COUNT", 8)
@@ -535,14 +708,21 @@ def test_a_small_change_loads_little(kept: Kept) -> None:
 def test_the_log_of_changes_does_not_grow_for_ever(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is emptied when it is long, and what was committed lasts before and after."""
+    """It is emptied when it is long, after memory was given back, and what was committed lasts
+    before and after; while it is short nothing is done."""
     log = kept.folder / "rules.sqlite-wal"
+    given_back: list[int] = []
+    monkeypatch.setattr(
+        "packetcloud.router.rules.keeper.give_memory_back",
+        lambda: given_back.append(log.stat().st_size),
+    )
     kept.install(rule_record(name="a"))
-    kept.keeper.store.checkpoint()
-    assert log.stat().st_size > 0
+    kept.keeper.rest()
+    assert log.stat().st_size > 0 and not given_back
     monkeypatch.setattr("packetcloud.router.rules.store.MAX_LOG_BYTES", 1)
-    kept.keeper.store.checkpoint()
+    kept.keeper.rest()
     assert log.stat().st_size == 0
+    assert len(given_back) == 1 and given_back[0] > 0
     kept.install(rule_record(name="b", priority=1), head=head(serial=2))
     kept.close()
     kept.open()

@@ -18,9 +18,18 @@ def test_numbers_are_counted() -> None:
         0,
         1,
     ]
-    counts.forget(0)
-    counts.forget(512)
-    assert [counts.of(0), counts.of(255)] == [0, 1]
+
+
+def test_only_some_numbers_of_a_page_are_kept() -> None:
+    """The others begin again with zero; other pages, and pages that were never counted, stay."""
+    counts = NumberCounts()
+    for number in (0, 1, 8, 255, 256):
+        counts.add(number)
+    counts.keep_only(0, (1 << 1 | 1 << 255).to_bytes(32, "little"))
+    counts.keep_only(7, bytes(32))
+    assert [counts.of(number) for number in (0, 1, 8, 255, 256)] == [0, 1, 0, 1, 1]
+    counts.add(8)
+    assert [counts.of(8), counts.pages()] == [1, [0, 1]]
 
 
 def test_a_count_takes_eight_bytes() -> None:
@@ -29,6 +38,6 @@ def test_a_count_takes_eight_bytes() -> None:
     for number in range(10_240):
         counts.add(number)
     assert counts.array_bytes == 8 * 10_240
-    for number in range(10_240):
-        counts.forget(number)
+    for page in counts.pages():
+        counts.keep_only(page, bytes(32))
     assert counts.array_bytes == 0

@@ -11,12 +11,13 @@ import pytest
 
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.router.errors import (
+    AmbiguousRuleError,
     RouterUnreachableError,
     RuleNotFoundError,
     RulesUnavailableError,
 )
 from packetcloud.router.rules.client import RuleClient
-from packetcloud.router.rules.schemas import Refusal
+from packetcloud.router.rules.schemas import Refusal, RevocationTaken
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -33,6 +34,7 @@ def _refusal(status: int, reason: str = "word") -> Answer:
     ("answer", "error", "words"),
     [
         (_refusal(404), RuleNotFoundError, "because"),
+        (_refusal(409), AmbiguousRuleError, "because"),
         (_refusal(503), RulesUnavailableError, "because"),
         (_refusal(429), RulesUnavailableError, "because"),
         (lambda _: httpx.Response(200, text="hello"), RouterUnreachableError, "not as a router"),
@@ -76,11 +78,27 @@ def test_a_document_is_streamed_and_its_refusal_is_an_answer(tmp_path: Path) -> 
     assert moved == sorted(moved) and url.endswith("?dry_run=true")
 
 
+def test_a_revocation_is_brought_and_its_refusal_is_an_answer() -> None:
+    taken = {"grant": "ab", "issuer": "cd", "until_s": 9, "is_new": True, "rules": 2, "version": 3}
+    seen: list[bytes] = []
+
+    def take(request: httpx.Request) -> httpx.Response:
+        seen.append(request.read())
+        return httpx.Response(200, json=taken)
+
+    with _client(take) as client:
+        assert client.revoke(b"{}") == RevocationTaken(**taken)
+    with _client(_refusal(422, "expired")) as client:
+        assert client.revoke(b"{}") == Refusal(reason="expired", detail="because")
+    assert seen == [b"{}"]
+
+
 def test_pages_are_asked_for_to_the_end() -> None:
     """With the cursor of each, until there is none."""
     rule = {
         "number": 1, "set": "s", "signer": "", "is_own": True, "name": "r", "service": "",
         "mode": "active", "is_suspended": False, "document": "", "item": {},
+        "valid_from_s": None, "valid_until_s": None, "state": "in force",
     }  # fmt: skip
     cursors: list[str | None] = []
 

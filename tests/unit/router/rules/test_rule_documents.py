@@ -203,7 +203,7 @@ def test_a_bad_item_is_refused_with_a_sentence(fields: dict[str, Any], words: st
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"\n", "item 1: no JSON: Expecting value at column 1"),
+        (b"\n", "item 1: an empty line"),
         (b"{\n", "item 1: no JSON"),
         (b'"name"\n', "item 1: no JSON object"),
         (b"\xff\n", "item 1: no JSON: not UTF-8"),

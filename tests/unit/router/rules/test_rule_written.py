@@ -80,10 +80,14 @@ def test_all_forms_say_the_same(text: str) -> None:
         (b'{"format": 1,\n "format": 2}', '"format" stands there twice'),
         (b"{" + b'"a":{' * 100_000, "no JSON: nested too deep"),
         (b"a = " + b"[" * 100_000, "not TOML"),
-        (b"a = 0x" + b"f" * 6000, "a value is too large"),
-        (b'{"rule": {}}', "rule: allowed: a list"),
-        (b"withdraw = 'a'", "withdraw: allowed: a list"),
-        (b'rules = []\nformat = "packetcloud-rules-1"', "head: rules: unknown key"),
+        (b"serial = 0x" + b"f" * 6000, "a value is too large"),
+        (b'{"rule": {}}', "rule: allowed: a list of rules; in TOML each begins with [[rule]]"),
+        (b"withdraw = 'a'", "withdraw: allowed: a list of names"),
+        (
+            b'rules = []\nformat = "packetcloud-rules-1"',
+            "rules: unknown key; allowed: format, set, serial, audience, valid_from, valid_until, "
+            "replace, mode, rule, withdraw",
+        ),
         (b"#" * (MAX_WRITTEN_BYTES + 1), "write JSON Lines"),
     ],
     ids=range(12),

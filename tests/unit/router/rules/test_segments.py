@@ -17,6 +17,7 @@ from packetcloud.router.rules.segment_entries import entry_count
 from packetcloud.router.rules.segment_hash import HASH_MASK, SHIFT, Field, multipliers
 from packetcloud.router.rules.segment_layout import EMPTY, homes_of
 from packetcloud.router.rules.segment_writer import merge_segments, write_segment
+from packetcloud.router.rules.store import Held
 from packetcloud.router.rules.table import Table
 from tests.unit.router.rules.table_rules import (
     SECRET,
@@ -228,11 +229,30 @@ def test_a_segment_is_looked_at_where_it_lies(tmp_path: Path) -> None:
     write_segment(path, exact_rules(1000), {}, SECRET)
     opened = open_segment(path)
     assert numbers(ask(Table(1, [opened]), destination=name(999))) == [999]
-    assert crowded(segment(tmp_path, exact_rules(1000)), [opened]) == []
+    assert crowded(segment(tmp_path, exact_rules(1000)), [opened]) == {}
     opened.close()
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SegmentError, match="damaged"):
         open_segment(path)
+
+
+def test_a_third_party_has_its_part_of_a_key(tmp_path: Path) -> None:
+    """At each part all are taken, one more is not, and the text says whose part it was."""
+    words = {"destinations": [B]}
+    older = segment(tmp_path, [installed(number, **words) for number in range(600)])
+    new = segment(tmp_path, [installed(4000 + number, **words) for number in range(10)])
+    for held, problem in (
+        (Held(246, 502), None),
+        (Held(247, 300), "257 rules of this signer would name the same; allowed: 256"),
+        (Held(100, 503), "513 rules of third parties would name the same; allowed: 512"),
+    ):
+        found = crowded(new, [older], held=lambda numbers, held=held: held)
+        assert sorted(found) == ([] if problem is None else list(range(4000, 4010)))
+        assert all(text.startswith(str(problem)) for text in found.values())
+    many = segment(tmp_path, [installed(number, **words) for number in range(1015)])
+    found = crowded(new, [many], held=lambda numbers: Held(0, 0))
+    assert all(text.startswith("1025 rules would name the same") for text in found.values())
+    assert len(found) == 10
 
 
 @pytest.mark.parametrize("both", list(Direction))
@@ -243,9 +263,9 @@ def test_a_key_takes_so_many_rules_and_no_more(tmp_path: Path, both: Direction) 
     full = segment(tmp_path, [installed(index, size_min=index, **words) for index in range(limit)])
     others = [installed(5000, destinations=[C]), installed(5001, sources=[B])]
     new = segment(tmp_path, [installed(4000, **words), *others])
-    assert crowded(full, []) == []
-    assert crowded(segment(tmp_path, others), [full]) == []
-    assert crowded(new, [full]) == [4000]
-    assert crowded(new, [full], {17}) == []
+    assert crowded(full, []) == {}
+    assert crowded(segment(tmp_path, others), [full]) == {}
+    assert [*crowded(new, [full])] == [4000]
+    assert crowded(new, [full], {17}) == {}
     over = segment(tmp_path, [installed(index, **words) for index in range(limit + 1)])
-    assert crowded(over, []) == list(range(limit + 1))
+    assert sorted(crowded(over, [])) == list(range(limit + 1))

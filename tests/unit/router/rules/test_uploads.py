@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,9 +115,37 @@ def test_what_a_killed_process_left_is_never_written_over(tmp_path: Path) -> Non
                 raise AssertionError("it must not be lent")
         assert refused.value.status == 503
         uploads = Uploads(tmp_path, 1000)
+        letter = tmp_path / "uploads" / "letter.txt"
+        letter.write_text("of somebody else")
         uploads.clear()
+        assert list(letter.parent.iterdir()) == [letter]
         async with uploads.receive(_pieces(b"other")) as path:
             assert path.read_bytes() == b"other"
         assert evidence.read_bytes() == b"signed"
 
     asyncio.run(run())
+
+
+def test_the_loop_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are made, written and removed in other threads than the loop's."""
+    threads: list[tuple[str, bool]] = []
+
+    def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*args: Any, **more: Any) -> Any:
+            threads.append((name, threading.current_thread() is threading.main_thread()))
+            return call(*args, **more)
+
+        return noting
+
+    for name in ("_new_file", "_write_all"):
+        monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+    for name in ("mkdir", "unlink"):
+        monkeypatch.setattr(Path, name, noted(name, getattr(Path, name)))
+
+    async def run() -> None:
+        async with Uploads(tmp_path, 1 << 30).receive(_pieces(b"document")) as path:
+            assert path.read_bytes() == b"document"
+
+    asyncio.run(run())
+    assert {name for name, _ in threads} == {"_new_file", "_write_all", "mkdir", "unlink"}
+    assert not any(is_on_loop for _, is_on_loop in threads)
