@@ -15,6 +15,10 @@ MAX_BACKOFF_COUNT = 6
 LONGEST_PROBE_TIMEOUT_S = 1.0
 """Unless one answer takes longer. Where half of all datagrams vanish each way, one question in four
 is answered: within the idle time-out of 15 s there must be many of them."""
+LONGEST_IN_RTTS = 1.5
+"""Where one answer takes longer, wait no more than so many of the smoothed round trips. After a
+first one of 1.2 s, three times that, as RFC 9002 has it, would be 3.6 s; the path may be a short
+one that was slow for a moment."""
 MIN_RTT_WINDOW_S = 10.0
 """The minimum is forgotten after this long, so that a longer path is noticed."""
 
@@ -54,7 +58,8 @@ class RttEstimator:
 
     def _set_timeout(self) -> None:
         patience_s = max(4 * self.variation_s, GRANULARITY_S)
-        self._timeout_s = self.smoothed_s + patience_s + MAX_ACK_DELAY_S
+        longest_s = max(LONGEST_PROBE_TIMEOUT_S, LONGEST_IN_RTTS * self.smoothed_s)
+        self._timeout_s = min(self.smoothed_s + patience_s, longest_s) + MAX_ACK_DELAY_S
 
     @property
     def loss_delay_s(self) -> float:

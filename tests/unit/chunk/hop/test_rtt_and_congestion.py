@@ -21,6 +21,16 @@ from packetcloud.chunk.hop.rtt import (
 )
 
 
+def test_after_one_long_round_trip_a_question_is_not_late_for_three_of_them() -> None:
+    """Where an answer takes long, twice that is enough: the path may be short again."""
+    rtt = RttEstimator()
+    rtt.add_sample(1.2, 0.0, 0.0)
+    assert 1.2 < rtt.probe_timeout_s(0) <= 2.4
+    rtt.reset()
+    rtt.add_sample(0.1, 0.0, 0.0)
+    assert rtt.probe_timeout_s(0) >= 0.3  # where it is short, patience costs nothing
+
+
 def test_the_first_sample_sets_the_estimate() -> None:
     """RFC 9002, section 5.3: smoothed = sample, variation = half of it."""
     rtt = RttEstimator()
