@@ -70,7 +70,6 @@ ROOM = Room(
     "packetcloud.cloudlet",
     CAPS,
     {
-        "addresses": "at most 4096 numbers",
         "config": _CONFIG,
         "containers": "what the controller wishes",
         "controller:Controller._nodes": _CONFIG,

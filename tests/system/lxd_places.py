@@ -24,6 +24,8 @@ needs_lxd = [
     pytest.mark.root,
     pytest.mark.needs("lxd", "btrfs", "nft", "ip"),
     pytest.mark.timeout(300),
+    # One after the other: several LXD servers at once make each other late, and share the image.
+    pytest.mark.xdist_group("lxd"),
 ]
 _number = itertools.count(1)
 

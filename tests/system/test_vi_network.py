@@ -20,7 +20,11 @@ from packetcloud.cloudlet.network import NodeNetwork
 from packetcloud.testbed.namespaces import Namespace, NetworkLab
 from tests.unit.cloudlet.test_filters import CONTROL, DATA
 
-pytestmark = [pytest.mark.root, pytest.mark.needs("nft", "ip")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.needs("nft", "ip"),
+    pytest.mark.xdist_group("lxd"),  # the same addresses on this machine
+]
 WAIT_S = 5.0
 TAG = str(os.getpid() % 100_000)
 PLAN = NetworkPlan(
