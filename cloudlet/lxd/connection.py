@@ -46,7 +46,7 @@ _NO_ROOM = (
     "device or resource busy: limit",
 )
 _NOT_NOW = (
-    "shutting down",
+    "is shutting down",
     "not yet initialized",
     "database is locked",
     "context canceled",

@@ -143,6 +143,7 @@ def test_a_console_is_cut_at_its_beginning() -> None:
         ('Instance "vi-1" already exists', ContainerExists),
         ("Instance not found", ContainerMissing),
         ("LXD is shutting down", NodeUnreachable),
+        ("Failed shutting down instance: shutting down the container failed", Refused),
         ("Unable to connect to: 127.0.0.1:1 (connection refused)", NodeUnreachable),
         ('Failed: Use of low-level config "raw.lxc" is forbidden', Refused),
     ],
