@@ -79,6 +79,7 @@ class Vi:
     why: str = ""
     """Why it is as it is, for people."""
     restarts: int = 0
+    """How often it had begun and had to begin again; an attempt that its node refused is none."""
     is_leaving: bool = False
     """It is to be removed as soon as what is under way with it is done."""
     is_draining: bool = False

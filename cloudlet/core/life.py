@@ -84,6 +84,9 @@ class Life:
             return []  # a late answer to what was begun before the controller started again
         vi.pending = None
         vi.touched_at = now
+        notes: list[Command] = []
+        if work in (Work.CREATE, Work.START) and outcome in (Outcome.REFUSED, Outcome.NO_ROOM):
+            notes.append(Note(f"{vi.service}/{vi.number}: cannot {work.value}: {text}", True))
         if outcome is Outcome.UNREACHABLE:
             vi.why = text
             vi.pending = work  # so that nothing else begins until it is repeated
@@ -114,8 +117,8 @@ class Life:
             case _:
                 pass  # the VI took another turn meanwhile; `advance` goes on from there
         if vi.is_leaving and vi.state not in (ViState.STOPPING, ViState.DELETING, ViState.GONE):
-            return self.leave(vi, now)
-        return self.advance(vi, now)
+            return notes + self.leave(vi, now)
+        return notes + self.advance(vi, now)
 
     def link_up(self, vi: Vi, is_launched: bool, now: float) -> list[Command]:
         """A VI called: give it its service, or take it over as it runs."""
@@ -156,6 +159,7 @@ class Life:
         if vi.state not in (*_HAS_RUN, ViState.CREATED, ViState.FAILING):
             return []
         if vi.state is not ViState.FAILING:
+            vi.restarts += vi.state in _HAS_RUN
             self._count_crash(vi, now)
             self._become(vi, ViState.FAILING)
         vi.why = why
@@ -178,6 +182,7 @@ class Life:
             return []
         vi.why = "its container is gone"
         vi.is_attached = vi.has_link = False
+        vi.restarts += vi.state in _HAS_RUN
         self._count_crash(vi, now)
         self._become(vi, ViState.PLACED)
         vi.due_at = math.inf
@@ -215,6 +220,7 @@ class Life:
             vi.due_at = math.inf
             return self.advance(vi, now)
         if vi.state in _HAS_RUN:
+            vi.restarts += 1
             self._become(vi, ViState.FAILING)
             vi.why = "restarted by an operator"
             vi.due_at = math.inf
@@ -282,7 +288,6 @@ class Life:
             vi.due_at = math.inf
             return
         self._become(vi, ViState.BACKING_OFF)
-        vi.restarts += 1
         delay = min(policy.first_delay_s * 2.0**vi.backoff_count, policy.longest_delay_s)
         vi.backoff_count = min(vi.backoff_count + 1, 30)
         vi.due_at = now + delay * (0.5 + self._random() / 2)

@@ -113,6 +113,22 @@ def test_a_vi_that_keeps_crashing_ends_in_quarantine() -> None:
     assert world.ended[operation] == (True, "")
 
 
+def test_a_start_that_the_node_refuses_is_no_restart_and_is_told() -> None:
+    """A node may be busy with the end of what crashed: the VI began again once, not three times."""
+    world = World(8)
+    world.run(10)
+    number = _vis(world, "beta")[0]
+    container = world.container(number)
+    assert container is not None
+    world.refused_starts_count = 2
+    world.end(container)
+    world.run(20)
+    assert world.core.saved.vis[number].state is ViState.RUNNING
+    assert world.core.saved.vis[number].restarts == 1
+    assert len([note for note in world.notes if "cannot start: busy" in note]) == 2
+    assert world.end_wrongs() == []
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_whatever_fails_there_is_one_owner_no_orphan_and_no_lost_state(seed: int) -> None:
     """Crashes of the controller between any two commands, lost commands, unanswered ones."""

@@ -100,6 +100,8 @@ class World:
         self.ended: dict[int, tuple[bool, str]] = {}
         self.notes: list[str] = []
         self.crashes = 0
+        self.refused_starts_count = 0
+        """Starts that nodes refuse from now on."""
         self.life = 0
         self.is_up = False
         self.saved = Saved()
@@ -215,6 +217,10 @@ class World:
                 )
         elif container is None:
             outcome = Outcome.MISSING
+        elif command.work is Work.START and self.refused_starts_count:
+            self.refused_starts_count -= 1
+            self.done(command, Outcome.REFUSED, life, "busy")
+            return
         else:
             self.change(container, command)
             if command.work is Work.DELETE:
