@@ -287,6 +287,7 @@ def _read_chunk(content: bytes, whole: bool, described: Fields) -> ChunkHeader:
                     "outcome": report.outcome.name.lower(),
                     "reason": reason_word(report.reason) if report.reason else None,
                     "detail": report.detail,
+                    "second_hand": report.is_second_hand,
                 }
                 for report in decode_reports(payload)
             ]

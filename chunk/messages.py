@@ -167,6 +167,14 @@ class Outcome(IntEnum):
 
 
 _ENTRY = struct.Struct(">QBBH")
+SECOND_HAND = 0x80
+"""Flag in the byte of the outcome; never with `DELIVERED`."""
+_OUTCOMES = {
+    int(outcome) | flag: outcome
+    for outcome in Outcome
+    for flag in (0, SECOND_HAND)
+    if not (flag and outcome is Outcome.DELIVERED)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,22 +188,29 @@ class DeliveryReport:
     outcome: Outcome
     reason: int = 0
     detail: str = ""
+    is_second_hand: bool = False
+    """It failed at a custodian that had it from another custodian, not from its source: that one
+    may have given it out twice, when a session between them was lost."""
 
 
 def encode_reports(reports: list[DeliveryReport]) -> bytes:
     """Encode the payload of a report chunk: one entry after the other.
 
     Raises:
-        LocalMisuseError: over 4096 entries, or a reason that is not an 8-bit number.
+        LocalMisuseError: over 4096 entries, a reason that is not an 8-bit number, or a delivery
+            at second hand.
     """
     if len(reports) > MAX_REPORT_ENTRIES:
         raise LocalMisuseError(f"{len(reports)} report entries, at most {MAX_REPORT_ENTRIES}")
     parts = []
     for report in reports:
         detail = _cut_text(report.detail)
-        parts.append(
-            _pack(_ENTRY, report.chunk_id.value, report.outcome, report.reason, len(detail))
-        )
+        outcome = int(report.outcome)
+        if report.is_second_hand:
+            if report.outcome is Outcome.DELIVERED:
+                raise LocalMisuseError("a delivery is never at second hand")
+            outcome |= SECOND_HAND
+        parts.append(_pack(_ENTRY, report.chunk_id.value, outcome, report.reason, len(detail)))
         parts.append(detail)
     return b"".join(parts)
 
@@ -212,20 +227,22 @@ def decode_reports(payload: bytes | bytearray | memoryview) -> list[DeliveryRepo
     while offset < len(payload):
         if len(payload) - offset < _ENTRY.size:
             raise ProtocolError("bad_report", "cut off")
-        chunk_id, outcome, reason, detail_bytes = _ENTRY.unpack_from(payload, offset)
+        chunk_id, told, reason, detail_bytes = _ENTRY.unpack_from(payload, offset)
         offset += _ENTRY.size
         detail = bytes(payload[offset : offset + detail_bytes])
         if len(detail) != detail_bytes or detail_bytes > MAX_DETAIL_BYTES:
             raise ProtocolError("bad_report", "detail cut off")
-        if outcome not in (1, 2, 3):
-            raise ProtocolError("bad_report", f"outcome {outcome}")
+        outcome = _OUTCOMES.get(told)
+        if outcome is None:
+            raise ProtocolError("bad_report", f"outcome {told:#04x}")
         if len(reports) == MAX_REPORT_ENTRIES:
             raise ProtocolError("bad_report", f"over {MAX_REPORT_ENTRIES} entries")
         try:
             text = detail.decode()
         except UnicodeDecodeError:
             raise ProtocolError("bad_report", "detail is not UTF-8") from None
-        reports.append(DeliveryReport(ChunkId(chunk_id), Outcome(outcome), reason, text))
+        is_second_hand = bool(told & SECOND_HAND)
+        reports.append(DeliveryReport(ChunkId(chunk_id), outcome, reason, text, is_second_hand))
         offset += detail_bytes
     return reports
 

@@ -23,6 +23,8 @@ from enum import IntEnum
 from typing import Any
 
 from scapy.fields import (
+    BitEnumField,
+    BitField,
     ByteEnumField,
     ByteField,
     FieldLenField,
@@ -270,7 +272,8 @@ class ReportEntry(Part):
     name = "report entry"
     fields_desc = [
         XLongField("chunk_id", 0),
-        ByteEnumField("outcome", Outcome.DELIVERED, words(Outcome)),
+        BitField("second_hand", 0, 1),
+        BitEnumField("outcome", Outcome.DELIVERED, 7, words(Outcome)),
         ByteEnumField("reason", 0, words(Reason)),
         *counted_bytes("detail_bytes", "detail"),
     ]

@@ -12,9 +12,10 @@ INITIAL_RTT_S = 0.1
 MAX_ACK_DELAY_S = 0.005
 """A receiver holds an ACK back no longer than this, unless its process was not running."""
 MAX_BACKOFF_COUNT = 6
-LONGEST_PROBE_TIMEOUT_S = 1.0
-"""Unless one answer takes longer. Where half of all datagrams vanish each way, one question in four
-is answered: within the idle time-out of 15 s there must be many of them."""
+LONGEST_PROBE_TIMEOUT_S = 0.5
+"""Unless one answer takes longer. Where 30 % vanish each way half of all questions are answered,
+and 10 s after a link or a neighbour is back everything must be delivered: with one a second a
+neighbour that had restarted was found after 10 s in one of 4 000 simulated networks."""
 LONGEST_IN_RTTS = 1.5
 """Where one answer takes longer, wait no more than so many of the smoothed round trips. After a
 first one of 1.2 s, three times that, as RFC 9002 has it, would be 3.6 s; the path may be a short

@@ -117,7 +117,16 @@ def verdicts(draw: st.DrawFn) -> VerdictHeader:
 details = st.text(max_size=200).filter(
     lambda text: len(text.encode("utf-8", "replace")) <= MAX_DETAIL_BYTES and text.isprintable()
 )
-reports = st.builds(DeliveryReport, st.builds(ChunkId, u64), st.sampled_from(Outcome), u8, details)
+reports = st.builds(
+    DeliveryReport, st.builds(ChunkId, u64), st.sampled_from(Outcome), u8, details
+) | st.builds(
+    DeliveryReport,
+    st.builds(ChunkId, u64),
+    st.sampled_from([Outcome.REFUSED, Outcome.EXPIRED]),
+    u8,
+    details,
+    st.just(True),
+)
 
 
 @given(headers())

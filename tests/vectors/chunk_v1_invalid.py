@@ -155,6 +155,8 @@ def _bad_reports() -> BadBytes:
         "second entry cut off": (entry + entry[:5], "bad_report"),
         "outcome 0": (put(entry, 8, b"\x00"), "bad_report"),
         "outcome 4": (put(entry, 8, b"\x04"), "bad_report"),
+        "delivered at second hand": (put(entry, 8, b"\x81"), "bad_report"),
+        "unknown flag of an outcome": (put(entry, 8, b"\x42"), "bad_report"),
         "detail cut off": (told[:-1], "bad_report"),
         "detail of 513 bytes": (long_detail, "bad_report"),
         "detail that is not UTF-8": (told[:-1] + b"\xff", "bad_report"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from packetcloud.chunk.header import (
@@ -152,6 +153,10 @@ def good_reports() -> dict[str, list[DeliveryReport]]:
             DeliveryReport(ChunkId(1), Outcome.DELIVERED),
             refused,
             DeliveryReport(ChunkId(2**64 - 1), Outcome.EXPIRED, Reason.DEADLINE_PASSED),
+        ],
+        "failures at second hand": [
+            replace(refused, is_second_hand=True),
+            DeliveryReport(ChunkId(5), Outcome.EXPIRED, Reason.DEADLINE_PASSED, "", True),
         ],
         "detail beyond ASCII": [
             DeliveryReport(

@@ -127,12 +127,17 @@ def report_fields(report: DeliveryReport) -> Fields:
         "outcome": int(report.outcome),
         "reason": int(report.reason),
         "detail": report.detail,
+        "second_hand": report.is_second_hand,
     }
 
 
 def report_from_fields(fields: Fields) -> DeliveryReport:
     return DeliveryReport(
-        ChunkId(fields["chunk_id"]), Outcome(fields["outcome"]), fields["reason"], fields["detail"]
+        ChunkId(fields["chunk_id"]),
+        Outcome(fields["outcome"]),
+        fields["reason"],
+        fields["detail"],
+        fields["second_hand"],
     )
 
 

@@ -13,7 +13,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.api import HopConfig, Refusal, Settlement
 from packetcloud.chunk.hop.rtt import LONGEST_PROBE_TIMEOUT_S, RttEstimator
 from packetcloud.chunk.hop.session import Session
-from packetcloud.chunk.hop.silence import Silence
+from packetcloud.chunk.hop.silence import HEARD_TIMEOUT_S, Silence
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 from tests.unit.chunk.hop.hop_link import A, B, Link
@@ -203,6 +203,9 @@ def test_all_that_is_due_with_the_first_question_may_go_with_it_and_then_one_at_
     assert not silence.is_lasting and silence.may_ask(now)
 
 
+MIDWAY_S = (HEARD_TIMEOUT_S + LONGEST_PROBE_TIMEOUT_S) / 2
+
+
 def heard_but_not_answered() -> tuple[Scene, list[float]]:
     """Return a link whose one direction is dark, and when A asked about what it sent into it.
 
@@ -235,10 +238,10 @@ def heard_but_not_answered() -> tuple[Scene, list[float]]:
 
 
 def test_who_is_heard_is_asked_again_soon_although_nothing_was_answered() -> None:
-    """Back-off is for the dark: a second between two questions is long for one who is there."""
+    """Back-off is for the dark: half a second is long for one who is there."""
     scene, asked = heard_but_not_answered()
     assert scene.ours.is_up and scene.ours.queued_bytes
-    assert max(later - sooner for sooner, later in pairwise(asked)) < 0.5
+    assert max(later - sooner for sooner, later in pairwise(asked)) < MIDWAY_S
 
 
 def test_without_counting_who_is_heard_the_questions_become_rare(
@@ -251,4 +254,4 @@ def test_without_counting_who_is_heard_the_questions_become_rare(
 
     monkeypatch.setattr(Silence, "patience_s", patience_s)
     _, asked = heard_but_not_answered()
-    assert max(later - sooner for sooner, later in pairwise(asked)) > 0.5
+    assert max(later - sooner for sooner, later in pairwise(asked)) > MIDWAY_S
