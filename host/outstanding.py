@@ -199,6 +199,7 @@ class OutstandingSends:
             return
         if report.reason != Reason.OUTCOME_UNKNOWN:  # else a copy may still be on its way
             send.copies_count = max(0, send.copies_count - 1)
+        send.may_have_doubled |= report.is_second_hand
         if report.outcome is Outcome.REFUSED:
             self._refused(send, report.reason, report.detail, now)
         elif send.copies_count == 0 and not send.in_flight:
@@ -320,7 +321,7 @@ class OutstandingSends:
             custody_s=send.first_custody_s,
             total_s=now - send.submitted_s,
             attempts_count=send.attempts_count,
-            indeterminate=failed and send.copies_count > 0,
+            indeterminate=failed and send.may_have_arrived,
         )
         if send.in_flight:
             send.move(SendState.RELEASING)
@@ -333,7 +334,7 @@ class OutstandingSends:
         """The hop let go of the payload of a send whose result is known."""
         result = send.result
         assert result is not None, "releasing begins with a result"
-        indeterminate = not result.ok and send.copies_count > 0
+        indeterminate = not result.ok and send.may_have_arrived
         custody_s = send.first_custody_s
         self._resolve(send, replace(result, custody_s=custody_s, indeterminate=indeterminate))
         self._admit(send.template.flow, now)

@@ -38,7 +38,7 @@ class SendResult:
     indeterminate: bool = False
     """Not delivered as far as anybody told us, but another copy was out of our hands: the
     destination may have taken it all the same, so sending it again under a new id may deliver it
-    twice. (Copies that a broken link between two routers makes are not known here.)"""
+    twice. So it is after every failure that a router beyond the first one reports."""
 
     @property
     def ok(self) -> bool:

@@ -51,6 +51,8 @@ class Send:
     attempts_count: int = 0
     copies_count: int = 0
     """Copies that somebody may hold besides the one in flight: accepted or lost, not given up."""
+    may_have_doubled: bool = False
+    """It failed beyond the first router: there may be copies that nobody has counted."""
     first_custody_s: float | None = None
     custody_s: float = 0.0
     wake_s: float = 0.0
@@ -66,6 +68,11 @@ class Send:
     def is_over(self) -> bool:
         """Whether its result is known, though the hop may still read the payload."""
         return self.state in (SendState.RELEASING, SendState.ENDED)
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether a copy may be under way, or delivered, of which we shall not hear."""
+        return self.copies_count > 0 or self.may_have_doubled
 
     def move(self, state: SendState) -> None:
         """Go on to `state`; raises, and changes nothing, where that does not follow."""

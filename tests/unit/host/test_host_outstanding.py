@@ -287,6 +287,33 @@ def test_report_of_an_unknown_outcome_does_not_count_the_copy_as_gone() -> None:
     assert bench.results[1].indeterminate
 
 
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.EXPIRED])
+@pytest.mark.parametrize("is_second_hand", [False, True])
+def test_failure_at_second_hand_is_indeterminate(outcome: Outcome, is_second_hand: bool) -> None:
+    """Two routers may have made two copies of the one that this host counts."""
+    bench = Bench()
+    send = bench.submit(1)
+    bench.settled(send, Settlement.ACCEPTED, 0.0)
+    report = DeliveryReport(ChunkId(1), outcome, Reason.HOP_LIMIT, "", is_second_hand)
+    bench.sends.reported(report, 1.0)
+    bench.collect()
+    assert bench.results[1].outcome.value == outcome.name.lower()
+    assert bench.results[1].indeterminate is is_second_hand
+
+
+def test_what_failed_at_second_hand_stays_indeterminate() -> None:
+    """Also when the chunk went again and the first router itself refuses that copy."""
+    bench = Bench()
+    send = bench.submit(1)
+    bench.settled(send, Settlement.ACCEPTED, 0.0)
+    report = DeliveryReport(ChunkId(1), Outcome.REFUSED, Reason.STORE_FULL, "", True)
+    bench.sends.reported(report, 1.0)
+    bench.timeout(bench.sends.next_timeout() or 0.0)
+    assert send.in_flight
+    bench.settled(send, Settlement.REFUSED, 2.0, Reason.HOP_LIMIT)
+    assert bench.results[1].indeterminate
+
+
 def test_caps_hold_and_the_queue_is_fifo() -> None:
     """At the cap the next waits, and goes when room is made; over the waiting cap it is refused."""
     limits = SendLimits(max_outstanding_count=4, max_waiting_count=2)
