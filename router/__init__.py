@@ -20,6 +20,8 @@ The core, which knows no socket, clock or loop:
 - `cloudlet_pool` one such service: its slots, and what waits for one that is held
 - `cloudlet_dispatch` chunks to the VIs of such services
 - `verdict_checks` what those VIs may say
+- `conduct_account` what they did that they may not, and what they may still send
+- `inspection`   the sample of their chunks that is written down
 - `recent_durations` durations of the last moments
 - `forward`      the way out: hosts, routers, and waiting for those that are away
 - `waiting`      lines of chunks for a next hop that is away, BUSY or full; on disk if need be
@@ -58,6 +60,8 @@ Around it:
 - `cloudlet_api` the paths of the management API that are about it
 - `cloudlet_view` the table in force and its services as answers
 - `cloudlet_metrics` what is counted of it
+- `inspection_files` that sample as captures, in bounded room
+- `inspection_service` the same as a part of the daemon
 - `hop_service`  the UDP port as a part of the daemon
 - `management`   the HTTP port as a part of the daemon
 - `daemon`       the process: service tree, signals, drain, reload

@@ -19,6 +19,7 @@ from packetcloud.router.cloudlet_table import (
 )
 from packetcloud.router.custody_book import MAX_DROPPING_NAMES_COUNT, MAX_HELD_COUNT
 from packetcloud.router.flow import MAX_VISIT_COUNT
+from packetcloud.router.inspection import MAX_INSPECTION_BYTES
 from packetcloud.router.late_rules import MAX_KINDS_COUNT, MAX_LONG_CONTESTS_COUNT
 from packetcloud.router.metrics import PREFIX
 from packetcloud.router.routes import MAX_DETACHED_HOSTS_COUNT
@@ -542,6 +543,7 @@ CAPS = (
         "the item is refused `too_many_vis`",
         f'{_TABLE_ITEMS}{{reason="too_many_vis"}}',
         (
+            "cloudlet_pool:CloudletService._accounts",
             "cloudlet_pool:CloudletService._by_instance",
             "cloudlet_pool:CloudletService._vis",
         ),
@@ -592,6 +594,15 @@ CAPS = (
         f'{_TABLE}{{reason="too_many_waiters"}}',
         ("table_service:TableService._waiters",),
     ),
+    Cap(
+        "looks at chunks of VIs",
+        MAX_INSPECTION_BYTES,
+        "bytes",
+        "of all inspected services together, until they are in files",
+        "left out and counted; chunks do not wait",
+        f'{PREFIX}inspection_lost_total{{reason="no_room"}}',
+        ("inspection:Inspection._ring",),
+    ),
 )
 
 ROOM = Room(
@@ -604,7 +615,10 @@ ROOM = Room(
         "cloudlet_metrics:TableFigures.requests_refused": "its keys are reasons",
         "cloudlet_pool:CloudletService.violations": "its keys are kinds of violations",
         "cloudlet_pool:CloudletVI.verdicts": "its keys are verdict codes",
-        "cloudlet_pool:CloudletVI.violations": "its keys are kinds of violations",
+        "conduct_account:ConductAccount.violations": "its keys are kinds of violations",
+        "inspection_files:InspectionFiles._sizes": "two for each VI that was listed, as long as "
+        "there is room for them",
+        "inspection_files:InspectionFiles._writers": "one for each VI that was listed",
         "cloudlet_schemas": "answers of the management API, and a file of ours",
         "cloudlet_table:_Draft._sids": "one for each service of the table",
         "door:Door.refusals": "its keys are reasons",

@@ -20,14 +20,17 @@ from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.cloudlet_pool import CloudletService, CloudletVI
 from packetcloud.router.cloudlet_table import CloudletTable
+from packetcloud.router.conduct_account import Evidence, Violation
 from packetcloud.router.custody import Custody, Phase
 from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.dispatch import Emit, Leave, Redirected, ServiceDispatch
+from packetcloud.router.inspection import Inspection
 from packetcloud.router.routes import Routes
 from packetcloud.router.service_pool import VI, Service, Visit
 from packetcloud.router.service_table import ServiceTable
 from packetcloud.router.verdict_checks import RefusedVerdict, VerdictChecks
 
+_SOURCE = slice(20, 40)
 _VERDICT_HEAD_BYTES = VERDICT_BYTES + MAX_DETAIL_BYTES
 
 
@@ -55,6 +58,7 @@ class CloudletDispatch(ServiceDispatch):
         """Called when the table is another one, or a VI that is held has no task left."""
         self._left: list[VI] = []
         """Whose tasks ended for another reason than theirs."""
+        self.inspection = Inspection(book.tap.wall_ns)
         self._routes = routes
         self._checks = VerdictChecks(self._where_is, self._where_runs)
 
@@ -62,6 +66,7 @@ class CloudletDispatch(ServiceDispatch):
         """Go by this table from here on, in one step; tell whether flows are decided otherwise."""
         before, self.table = self.table, table
         for service in self._table.install(table.services, now):
+            self.inspection.watch(service)
             self._pump(service, now)
         self.changed()
         return _plan_of(before) != _plan_of(table)
@@ -115,10 +120,14 @@ class CloudletDispatch(ServiceDispatch):
         super().handle_timeout(now)
 
     def _give(self, service: Service, vi: VI, visit: Visit, entry: Custody, now: float) -> None:
-        super()._give(service, vi, visit, entry, now)
         if isinstance(vi, CloudletVI):
             vi.given_count += 1
             vi.given_bytes += entry.size_bytes
+            if vi.service.tap is not None:
+                # The id that the task is about to get: it may be settled before this returns.
+                prefix = (self._last_task_id + 1).to_bytes(8, "big") + service.task_tail
+                vi.service.tap.saw_task(entry, vi.attachment, prefix)
+        super()._give(service, vi, visit, entry, now)
 
     def _measure(self, service: Service, visit: Visit, verdict: VerdictHeader, now: float) -> None:
         super()._measure(service, visit, verdict, now)
@@ -165,6 +174,9 @@ class CloudletDispatch(ServiceDispatch):
         """Note what a VI sent, and return what it counts for."""
         vi.answered_count += 1
         vi.answered_bytes += len(body)
+        if vi.answered_count > vi.given_count:  # a late one is not: it was given that task
+            vi.account.violations[Violation.SURPLUS] += 1
+            vi.service.violations[Violation.SURPLUS] += 1
         try:
             verdict = VerdictHeader.from_bytes(body.head(_VERDICT_HEAD_BYTES))
         except ProtocolError:
@@ -173,11 +185,14 @@ class CloudletDispatch(ServiceDispatch):
         entry = vi.tasks.get(verdict.task_id)
         if entry is None or entry.visit is None or entry.visit.verdict is not None:
             return body  # late, or a second one: without effect in any case
+        if vi.service.tap is not None:
+            vi.service.tap.saw_verdict(entry, vi.attachment, body, verdict)
         found = self._checks.finding(vi, entry, verdict, body, now)
         if found is None:
             return body
         kind, why = found
-        vi.violations[kind] += 1
+        source = GUID(entry.head[_SOURCE])
+        vi.account.note(Evidence(now, kind, source, entry.chunk_id, why))
         vi.service.violations[kind] += 1
         body.release()
         return RefusedVerdict(verdict, why)

@@ -23,6 +23,8 @@ class TableFigures:
     requests_refused: Counter[str] = field(default_factory=Counter)
     """By the reason that was answered."""
     items_refused: Counter[ItemReason] = field(default_factory=Counter)
+    looks_not_written: int = 0
+    """At chunks of VIs: the disk did not take them."""
 
 
 class TableCollector(Collector):
@@ -57,6 +59,7 @@ class TableCollector(Collector):
         for reason, count in figures.items_refused.items():
             items.add_metric([reason.value], count)
         yield items
+        yield from self._inspection()
         labels = ["service", "sid"]
         held = GaugeMetricFamily(
             f"{PREFIX}service_held_chunks", "Chunks that wait for a held slot.", labels=labels
@@ -73,3 +76,19 @@ class TableCollector(Collector):
                 violations.add_metric([*values, kind.value], count)
         yield held
         yield violations
+
+    def _inspection(self) -> Iterator[Metric]:
+        inspection = self._core.cloudlet.inspection if self._core.cloudlet is not None else None
+        yield CounterMetricFamily(
+            f"{PREFIX}inspection_looks",
+            "Looks at chunks to and from VIs, for files.",
+            inspection.taken_count if inspection is not None else 0,
+        )
+        lost = CounterMetricFamily(
+            f"{PREFIX}inspection_lost",
+            "Looks that are in no file: there was no room for them, or the disk failed.",
+            labels=["reason"],
+        )
+        lost.add_metric(["no_room"], inspection.lost_count if inspection is not None else 0)
+        lost.add_metric(["disk"], self._figures.looks_not_written)
+        yield lost

@@ -8,28 +8,16 @@ Source: docs/decisions/0013.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from enum import StrEnum
 from typing import Any
 
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.cloudlet_table import ServiceEntry, ViEntry, ViState
+from packetcloud.router.conduct_account import ConductAccount, Violation
 from packetcloud.router.custody import Custody
 from packetcloud.router.recent_durations import RecentDurations
 from packetcloud.router.service_pool import VI, Service
-
-
-class Violation(StrEnum):
-    """What a VI did that it may not do."""
-
-    EMIT = "emit"
-    """A restricted one made chunks."""
-    REDIRECT = "redirect"
-    """A restricted one sent a chunk elsewhere."""
-    OUTPUT = "output"
-    """A restricted one made more of a chunk than its budget allows."""
-    DESTINATION = "destination"
-    """It sent something where its service may send nothing."""
+from packetcloud.router.tap import Tap
 
 
 class SizedLine(OrderedDict[Custody, None]):
@@ -67,6 +55,7 @@ class CloudletVI(VI):
     """An attached VI of the table, and the account of what went to it and came from it."""
 
     __slots__ = (
+        "account",
         "answered_bytes",
         "answered_count",
         "entry",
@@ -74,7 +63,6 @@ class CloudletVI(VI):
         "given_count",
         "recent",
         "verdicts",
-        "violations",
     )
 
     service: CloudletService
@@ -83,6 +71,7 @@ class CloudletVI(VI):
         self, attachment: Attachment, service: CloudletService, entry: ViEntry, number: int
     ) -> None:
         super().__init__(attachment, service, entry.slot, number)
+        self.account = service.account_of(entry.instance)
         self.entry: ViEntry | None = entry
         """None: the table does not list it any more."""
         self.given_count = 0
@@ -91,7 +80,6 @@ class CloudletVI(VI):
         self.answered_bytes = 0
         self.verdicts: Counter[VerdictCode] = Counter()
         """What it said, also where it was not heeded."""
-        self.violations: Counter[Violation] = Counter()
         self.recent = RecentDurations()
 
     @property
@@ -128,7 +116,11 @@ class CloudletService(Service):
         self.recent = RecentDurations()
         self.violations: Counter[Violation] = Counter()
         self._vis: dict[CloudletVI, None] = {}
+        self.tap: Tap | None = None
+        """Looks at the chunks to and from its VIs; None: nobody wants to see any."""
         self._by_instance: dict[int, ViEntry] = {}
+        self._accounts: dict[int, ConductAccount] = {}
+        """By instance; of VIs that are listed."""
         self.enlist(entry, now)
 
     @property
@@ -163,6 +155,8 @@ class CloudletService(Service):
         self.entry = entry
         self.configure(entry.settings)
         self._by_instance = {vi.instance: vi for vi in entry.vis}
+        for instance in self._accounts.keys() - self._by_instance.keys():
+            del self._accounts[instance]
         for vi in self._vis:
             vi.entry = self._by_instance.get(vi.instance) if vi.entry is not None else None
             if vi.entry is not None:
@@ -174,9 +168,14 @@ class CloudletService(Service):
             self.grace_ends_at = now + self.settings.grace_s
         self.settle()
 
+    def account_of(self, instance: int) -> ConductAccount:
+        """Return the account of a VI that is listed."""
+        return self._accounts.setdefault(instance, ConductAccount())
+
     def retire(self, now: float) -> None:
         """Be a service that is not of the table any more: nothing waits for its VIs."""
         self.is_listed = False
+        self.tap = None
         self.enlist(ServiceEntry(self.settings), now)
         self.grace_ends_at = now
 

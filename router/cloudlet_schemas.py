@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.router.cloudlet_table import (
     DEFAULT_OUTPUT_RATIO,
@@ -20,8 +21,10 @@ from packetcloud.router.cloudlet_table import (
     MAX_VIS_COUNT,
     CloudletTable,
     Destinations,
+    InspectionPlan,
     ItemReason,
     ItemResult,
+    OutputBudget,
     Owner,
     Put,
     Remove,
@@ -33,11 +36,24 @@ from packetcloud.router.cloudlet_table import (
 from packetcloud.router.config import Label, NameText, SidText
 from packetcloud.router.schemas import Durations
 from packetcloud.router.settings import FailPolicy, RulesFrom, ServiceSettings
+from packetcloud.router.tap import DEFAULT_SNAP_BYTES
 
 Number = Annotated[int, Field(ge=1, le=(1 << 63) - 1, strict=True)]
 """An epoch or a version: it grows."""
 Instance = Annotated[int, Field(ge=0, le=0xFFFF_FFFF, strict=True)]
 """Which bearer of a service's key a VI is."""
+Ratio = Annotated[float, Field(ge=1, le=100_000)]
+"""What may come out for what goes in: at least as much, or nothing could be sent on as it is."""
+VerdictWord = Literal["forward", "update", "drop", "redirect", "emit"]
+MAX_INSPECTED_SNAP_BYTES = 64 << 10
+"""Half of what is kept of a VI has room for several."""
+_CODES: Mapping[VerdictWord, VerdictCode] = {
+    "forward": VerdictCode.FORWARD,
+    "update": VerdictCode.UPDATE,
+    "drop": VerdictCode.DROP,
+    "redirect": VerdictCode.REDIRECT,
+    "emit": VerdictCode.EMIT,
+}
 _DEFAULT = ServiceSettings(SID(bytes(20)), "")
 
 
@@ -52,6 +68,26 @@ class ViItem(_Strict):
     owner_epoch: Number
     slot: Annotated[int, Field(ge=0, lt=MAX_SLOTS_COUNT, strict=True)]
     state: ViState
+
+
+class InspectionItem(_Strict):
+    """Which chunks to and from the VIs of a service are written down."""
+
+    one_in: Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)] = 100
+    """One of so many chunks, chosen by source and chunk id."""
+    snap_bytes: Annotated[int, Field(ge=0, le=MAX_INSPECTED_SNAP_BYTES, strict=True)] = (
+        DEFAULT_SNAP_BYTES
+    )
+    """Of each payload."""
+    keep_mib: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
+    """Of each VI, the newest."""
+
+    def to_plan(self) -> InspectionPlan:
+        return InspectionPlan(self.one_in, self.snap_bytes, self.keep_mib << 20)
+
+    @classmethod
+    def of(cls, plan: InspectionPlan) -> Self:
+        return cls(one_in=plan.one_in, snap_bytes=plan.snap_bytes, keep_mib=plan.keep_bytes >> 20)
 
 
 class ServiceItem(_Strict):
@@ -74,6 +110,14 @@ class ServiceItem(_Strict):
         | None
     ) = None
     """GUIDs and NAs; null: any."""
+    verdicts: list[VerdictWord] | None = None
+    """Kinds of verdicts that its VIs may give, besides `failed`; null: any."""
+    output_bytes_ratio: Ratio | None = None
+    """Bytes that a VI may send for each that it gets, over time; null: any."""
+    output_chunks_ratio: Ratio | None = None
+    """The same of chunks."""
+    inspection: InspectionItem | None = None
+    """Null: nobody looks."""
     vis: Annotated[list[ViItem], Field(max_length=MAX_VIS_COUNT)] = []
 
     def to_entry(self, owners: Mapping[int, tuple[Owner, ...]] | None = None) -> ServiceEntry:
@@ -94,11 +138,20 @@ class ServiceItem(_Strict):
             self.max_output_ratio,
             None if names is None else _destinations(names),
             owners or {},
+            None if self.verdicts is None else frozenset(_CODES[word] for word in self.verdicts),
+            self._budget(),
+            None if self.inspection is None else self.inspection.to_plan(),
         )
+
+    def _budget(self) -> OutputBudget | None:
+        if self.output_bytes_ratio is None and self.output_chunks_ratio is None:
+            return None
+        return OutputBudget(self.output_bytes_ratio, self.output_chunks_ratio)
 
     @classmethod
     def of(cls, entry: ServiceEntry) -> Self:
         settings, allowed = entry.settings, entry.destinations
+        budget = entry.budget or OutputBudget()
         return cls(
             sid=entry.sid.hex,
             name=settings.name,
@@ -110,6 +163,10 @@ class ServiceItem(_Strict):
             rules_from=settings.rules_from,
             max_output_ratio=entry.max_output_ratio,
             allowed_destinations=None if allowed is None else _names_of(allowed),
+            verdicts=None if entry.verdicts is None else _words_of(entry.verdicts),
+            output_bytes_ratio=budget.bytes_ratio,
+            output_chunks_ratio=budget.chunks_ratio,
+            inspection=None if entry.inspection is None else InspectionItem.of(entry.inspection),
             vis=[
                 ViItem(
                     instance=vi.instance, owner_epoch=vi.owner_epoch, slot=vi.slot, state=vi.state
@@ -256,6 +313,17 @@ class StoredTable(_Strict):
         )
 
 
+class EvidenceReport(BaseModel):
+    """A violation: which chunk, and what is wrong."""
+
+    kind: str
+    source: str
+    """GUID of the chunk's source."""
+    chunk_id: int
+    ago_s: float
+    text: str
+
+
 class ViReport(BaseModel):
     """One VI: what the table says of it, and, while it is attached, how it is."""
 
@@ -279,6 +347,9 @@ class ViReport(BaseModel):
     from_bytes: int
     verdicts: dict[str, int]
     violations: dict[str, int]
+    """By kind; these and their evidence also of earlier attachments, while it was listed."""
+    evidence: list[EvidenceReport]
+    """The last of them, the newest at the end."""
     delay_penalty: Durations
     """Of the last 10 to 20 s."""
 
@@ -337,6 +408,10 @@ def _answer(result: ItemResult) -> ItemAnswer:
         reason=result.reason,
         detail=result.detail,
     )
+
+
+def _words_of(codes: frozenset[VerdictCode]) -> list[VerdictWord]:
+    return [word for word, code in _CODES.items() if code in codes]
 
 
 def _destinations(names: list[str | int]) -> Destinations:

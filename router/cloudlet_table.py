@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from packetcloud.chunk.errors import PacketCloudError
+from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.router.settings import ServiceSettings
 
@@ -120,6 +121,26 @@ class Destinations:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputBudget:
+    """What the VIs of a service may send for what they get, over time; None: any amount."""
+
+    bytes_ratio: float | None = None
+    chunks_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionPlan:
+    """Which chunks to and from the VIs of a service are written down."""
+
+    one_in: int
+    """One of so many chunks, chosen by source and chunk id: the same ones at every router."""
+    snap_bytes: int
+    """Of each payload."""
+    keep_bytes: int
+    """Of each VI, the newest."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceEntry:
     """One service of the table."""
 
@@ -131,6 +152,12 @@ class ServiceEntry:
     """None: any."""
     owners: Mapping[int, tuple[Owner, ...]] = field(default_factory=dict)
     """By slot: who served there, the last of them at the end, for as long as the slot is listed."""
+    verdicts: frozenset[VerdictCode] | None = None
+    """Kinds that it declared; FAILED is always one of them. None: any."""
+    budget: OutputBudget | None = None
+    """None: none."""
+    inspection: InspectionPlan | None = None
+    """None: nobody looks."""
 
     @property
     def sid(self) -> SID:

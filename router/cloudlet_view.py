@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 from packetcloud.router.cloudlet_dispatch import CloudletDispatch
-from packetcloud.router.cloudlet_pool import CloudletService, CloudletVI, Violation
-from packetcloud.router.cloudlet_schemas import ServiceReport, TableReport, ViReport
+from packetcloud.router.cloudlet_pool import CloudletService, CloudletVI
+from packetcloud.router.cloudlet_schemas import (
+    EvidenceReport,
+    ServiceReport,
+    TableReport,
+    ViReport,
+)
 from packetcloud.router.cloudlet_table import ViEntry
+from packetcloud.router.conduct_account import Evidence, Violation
 from packetcloud.router.recent_durations import RecentDurations
 from packetcloud.router.schemas import Durations
 from packetcloud.router.view import verdict_words
@@ -49,6 +55,7 @@ def _service(service: CloudletService, now: float) -> ServiceReport:
 
 def _vi(service: CloudletService, entry: ViEntry, vi: CloudletVI | None, now: float) -> ViReport:
     line = service.held_line(entry.slot)
+    account = service.account_of(entry.instance)
     return ViReport(
         instance=entry.instance,
         owner_epoch=entry.owner_epoch,
@@ -65,8 +72,19 @@ def _vi(service: CloudletService, entry: ViEntry, vi: CloudletVI | None, now: fl
         from_chunks=vi.answered_count if vi is not None else 0,
         from_bytes=vi.answered_bytes if vi is not None else 0,
         verdicts=verdict_words(vi.verdicts) if vi is not None else {},
-        violations=_words(vi.violations) if vi is not None else {},
+        violations=_words(account.violations),
+        evidence=[_evidence(one, now) for one in account.evidence],
         delay_penalty=_recent(vi.recent if vi is not None else RecentDurations(), now),
+    )
+
+
+def _evidence(one: Evidence, now: float) -> EvidenceReport:
+    return EvidenceReport(
+        kind=one.kind.value,
+        source=one.source.hex,
+        chunk_id=one.chunk_id.value,
+        ago_s=now - one.at,
+        text=one.text,
     )
 
 

@@ -191,6 +191,8 @@ class CloudletFolder(_Table):
 
     path: Path
     token_file: Path | None = None
+    inspection_mib: Annotated[int, Field(ge=1, le=1 << 20, strict=True)] = 256
+    """Of all captures of VIs together, in the folder `inspection` below `path`."""
 
 
 class HostsTable(_Table):
@@ -334,6 +336,12 @@ class RouterConfig:
         """Where the table of the cloudlet controller is kept; None: none is taken."""
         table = self.file.cloudlet
         return self.path.parent / table.path if table is not None else None
+
+    @property
+    def inspection_bytes(self) -> int:
+        """What all captures of VIs may have together."""
+        table = self.file.cloudlet
+        return table.inspection_mib << 20 if table is not None else 0
 
     @property
     def rules(self) -> RuleSettings:

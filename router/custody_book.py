@@ -189,7 +189,9 @@ class CustodyBook:
         if outcome is Outcome.DELIVERED:
             self._reports.add(source, source_na, DeliveryReport(entry.chunk_id, outcome, 0, detail))
             return False
-        report = DeliveryReport(entry.chunk_id, outcome, int(reason), detail)
+        # Whoever passed it on may do so again, and say so to nobody, when their session was lost.
+        is_second_hand = entry.flow.ingress not in (source, b"")
+        report = DeliveryReport(entry.chunk_id, outcome, int(reason), detail, is_second_hand)
         if entry.has_left_a_copy:
             self._reports.add(source, source_na, indeterminate(report))
             return False

@@ -30,6 +30,7 @@ from packetcloud.router.core import RouterCore
 from packetcloud.router.disk_jobs import Result
 from packetcloud.router.disk_service import DiskService, wall_ms
 from packetcloud.router.hop_service import HopService
+from packetcloud.router.inspection_service import InspectionService
 from packetcloud.router.management import ManagementService
 from packetcloud.router.redial import Redial
 from packetcloud.router.rule_service import RuleService
@@ -102,6 +103,14 @@ class RouterDaemon(MultiService):
         self.state = LiveState(
             self.core, node, config, reactor.seconds, self.rules, time.time, self.table
         )
+        self.inspection = InspectionService(
+            self.core.cloudlet.inspection if self.core.cloudlet is not None else None,
+            config.cloudlet_folder,
+            config.inspection_bytes,
+            config.file.router.name,
+            lambda: self.state.address,
+            self.table.figures,
+        )
         redial = Redial(settings.guid, settings.neighbours, reactor.seconds())
         self.hop = HopService(reactor, node, config.file.router.listen, redial)
         self.management = ManagementService(config.file.router.control_listen, self.state)
@@ -119,6 +128,7 @@ class RouterDaemon(MultiService):
         self.rules.open()
         self.core.restore(self.disk.open(), wall_ms(), self._reactor.seconds())
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's
+        self.inspection.start()
         self.shell.changed()
         self.state.address = self.hop.address
 
@@ -133,8 +143,12 @@ class RouterDaemon(MultiService):
         self.shell.stop()
         self.disk.close()
         self.table.close()
-        stopping = asyncio.get_event_loop().create_task(self.rules.stop())
+        stopping = asyncio.get_event_loop().create_task(self._stop_writers())
         return Deferred.fromFuture(stopping).addCallback(lambda _: result)
+
+    async def _stop_writers(self) -> None:
+        await self.inspection.stop()
+        await self.rules.stop()
 
     def _services_listed(self, services: tuple[ServiceSettings, ...]) -> None:
         """The cloudlet's table is another one."""

@@ -176,10 +176,10 @@ class Tap:
     def __init__(self, wall_ns: Callable[[], int]) -> None:
         self.is_on = False
         """Somebody captures."""
+        self.wall_ns = wall_ns
         self.lost_count = 0
         """Sights that a capture had no room for."""
         self.captures: list[Capture] = []
-        self._wall_ns = wall_ns
 
     def begin(self, wanted: Wanted, wake: Callable[[], None]) -> Capture:
         """Begin a capture.
@@ -193,9 +193,13 @@ class Tap:
                 "end one of them"
             )
         capture = Capture(wanted, wake)
+        self.join(capture)
+        return capture
+
+    def join(self, capture: Capture) -> None:
+        """Have a capture that was made elsewhere look on."""
         self.captures.append(capture)
         self.is_on = True
-        return capture
 
     def end(self, capture: Capture) -> None:
         """Forget a capture; again changes nothing."""
@@ -228,7 +232,7 @@ class Tap:
             content: returns the headers and so many bytes of payload, and the size of all.
             tally: what rules decided for it; None: nothing.
         """
-        time_ns = self._wall_ns()
+        time_ns = self.wall_ns()
         rules = tally.numbers if tally is not None else ()
         shadow_rules = tally.shadow_numbers if tally is not None else ()
         for capture in self.captures:

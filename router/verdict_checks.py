@@ -13,13 +13,11 @@ from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.hop.api import Body, FoundT
 from packetcloud.chunk.messages import MAX_DETAIL_BYTES, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, NA, SID
-from packetcloud.router.cloudlet_pool import CloudletVI, Violation
-from packetcloud.router.cloudlet_table import Destinations, ViState
+from packetcloud.router.cloudlet_pool import CloudletVI
+from packetcloud.router.cloudlet_table import Destinations, OutputBudget, ViState
+from packetcloud.router.conduct_account import OUTPUT_ALLOWANCE_BYTES, Violation
 from packetcloud.router.custody import Custody
 from packetcloud.router.emitted import split_emitted
-
-OUTPUT_ALLOWANCE_BYTES = 1024
-"""What a restricted VI may add to any chunk, beside its ratio: headers and tags of a cipher."""
 
 WhereIs = Callable[[GUID, NA, float], int | None]
 """Returns the NA that a chunk with this destination, and this NA in its header, goes to."""
@@ -43,18 +41,25 @@ class VerdictChecks:
         self, vi: CloudletVI, entry: Custody, verdict: VerdictHeader, body: Body, now: float
     ) -> Finding | None:
         """Return what is wrong with a verdict; None if the VI may give it, or it is malformed."""
-        code = verdict.code
-        if vi.entry is not None and vi.entry.state is ViState.RESTRICTED:
+        service = vi.service.entry
+        found: Finding | None = None
+        if service.verdicts is not None:
+            found = _undeclared(service.verdicts, verdict.code)
+        if found is None and vi.entry is not None and vi.entry.state is ViState.RESTRICTED:
             found = self._beyond_restriction(vi, entry, verdict, len(body))
-            if found is not None:
-                return found
-        allowed = vi.service.entry.destinations
-        if allowed is None:
-            return None
-        if code is VerdictCode.REDIRECT:
+        if found is None and service.destinations is not None:
+            found = self._sent_astray(service.destinations, verdict, body, now)
+        if found is None and service.budget is not None:
+            found = _beyond_budget(vi, service.budget, entry, verdict, len(body))
+        return found
+
+    def _sent_astray(
+        self, allowed: Destinations, verdict: VerdictHeader, body: Body, now: float
+    ) -> Finding | None:
+        if verdict.code is VerdictCode.REDIRECT:
             guid, na = verdict.redirect_target
             return self._astray(allowed, guid, na, (), now)
-        if code is VerdictCode.EMIT:
+        if verdict.code is VerdictCode.EMIT:
             return self._emitted_astray(allowed, verdict, body, now)
         return None
 
@@ -131,6 +136,35 @@ class RefusedVerdict:
 
     def release(self) -> None:
         """It is no buffer of the hop."""
+
+
+def _undeclared(declared: frozenset[VerdictCode], code: VerdictCode) -> Finding | None:
+    if code in declared or code is VerdictCode.FAILED:
+        return None
+    if code is VerdictCode.UPDATE:
+        return Violation.PAYLOAD, "its service declared that it changes no payload"
+    return Violation.VERDICT, f"its service did not declare the verdict {code.name.lower()}"
+
+
+def _beyond_budget(
+    vi: CloudletVI, budget: OutputBudget, entry: Custody, verdict: VerdictHeader, body_bytes: int
+) -> Finding | None:
+    made_bytes = body_bytes - verdict.encoded_bytes
+    match verdict.code:
+        case VerdictCode.FORWARD | VerdictCode.REDIRECT:
+            out = entry.payload_bytes, 1
+        case VerdictCode.UPDATE:
+            out = made_bytes, 1
+        case VerdictCode.EMIT if verdict.keep:
+            out = made_bytes + entry.payload_bytes, verdict.emit_count + 1
+        case VerdictCode.EMIT:
+            out = made_bytes, verdict.emit_count
+        case VerdictCode.DROP:
+            out = 0, 0
+        case _:
+            return None
+    text = vi.account.spend(budget, entry.payload_bytes, *out)
+    return None if text is None else (Violation.BUDGET, f"its output is over its budget: {text}")
 
 
 def _services_of(header: ChunkHeader) -> tuple[SID, ...]:

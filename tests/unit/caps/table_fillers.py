@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from packetcloud.chunk.names import SID
 from packetcloud.router.cloudlet_api import MAX_UPDATE_BYTES, add_table_paths
+from packetcloud.router.cloudlet_schemas import MAX_INSPECTED_SNAP_BYTES
 from packetcloud.router.cloudlet_table import (
     MAX_DESTINATIONS_COUNT,
     MAX_ITEMS_COUNT,
@@ -22,6 +23,7 @@ from packetcloud.router.cloudlet_table import (
     MAX_VIS_COUNT,
     ItemReason,
 )
+from packetcloud.router.inspection import MAX_INSPECTION_BYTES
 from packetcloud.router.table_service import MAX_WAITERS_COUNT, TableService
 from tests.unit.caps.filled import Filled, fills
 from tests.unit.router.cloudlet_tables import with_table
@@ -247,6 +249,39 @@ def waiters() -> Filled:
         goes_on = told == MAX_WAITERS_COUNT
         left = len(waiting)
         return Filled(MAX_WAITERS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+@fills("router", "looks at chunks of VIs")
+def looks() -> Filled:
+    """A VI is inspected, and the disk takes nothing."""
+    with _router() as router:
+        net = router.net
+        inspection = {"one_in": 1, "snap_bytes": MAX_INSPECTED_SNAP_BYTES}
+        item = {"sid": S.hex, "name": "s", "inspection": inspection}
+        router.put({"put": item | {"vis": [_vi(1) | {"state": "serving"}]}})
+        a, b, one = net.host(A), net.host(B), net.vi(S, 1)
+        cloudlet = net.core.cloudlet
+        assert cloudlet is not None
+        kept = cloudlet.inspection
+        passed: list[int] = []
+
+        def press(count: int) -> tuple[int, int]:
+            for number in range(count):
+                assert a.chunk(chunk(payload=bytes(60_000), services=(S,), chunk_id=number)) is None
+                (task,) = one.accept_all()
+                one.verdict(task)
+                passed.append(len(b.accept_all()))
+            return kept.ring_bytes, kept.lost_count
+
+        granularity = 62_000
+        while kept.ring_bytes + granularity <= MAX_INSPECTION_BYTES:
+            filled, counted = press(1)
+        beyond, lost = press(3)
+        goes_on = all(count == 1 for count in passed)
+        kept.take()
+        cap = MAX_INSPECTION_BYTES
+        left = kept.ring_bytes
+        return Filled(cap, filled, counted, beyond, lost, goes_on, left, granularity)
 
 
 def _bytes(number: int) -> bytes:

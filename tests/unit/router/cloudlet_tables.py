@@ -39,7 +39,8 @@ def entry(
     **changes: Any,
 ) -> ServiceEntry:
     allowed = Destinations(frozenset(guids), frozenset(nas)) if guids is not None else None
-    return ServiceEntry(service(sid, **changes), vis, ratio, allowed)
+    more = {name: changes.pop(name, None) for name in ("verdicts", "budget", "inspection")}
+    return ServiceEntry(service(sid, **changes), vis, ratio, allowed, **more)
 
 
 def update(

@@ -8,9 +8,17 @@ from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import NA
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.cloudlet_pool import CloudletVI, Violation
+from packetcloud.router.cloudlet_pool import CloudletVI
+from packetcloud.router.cloudlet_table import OutputBudget
+from packetcloud.router.conduct_account import (
+    MAX_EVIDENCE_COUNT,
+    MAX_SAVED_BYTES,
+    MAX_SAVED_CHUNKS,
+    OUTPUT_ALLOWANCE_BYTES,
+    ConductAccount,
+    Violation,
+)
 from packetcloud.router.settings import FailPolicy
-from packetcloud.router.verdict_checks import OUTPUT_ALLOWANCE_BYTES
 from tests.unit.router.cloudlet_tables import RESTRICTED, cloudlet_network, entry, vi
 from tests.unit.router.router_fakes import (
     ROUTER_NA,
@@ -54,7 +62,7 @@ def test_restricted_vi_neither_emits_nor_redirects(kind: Violation) -> None:
     assert reason is Reason.SERVICE_FAILED
     assert "not allowed: a restricted VI" in detail
     assert not b.unsettled and not c.unsettled
-    assert state_of(net).violations == {kind: 1}
+    assert state_of(net).account.violations == {kind: 1}
     assert state_of(net).verdicts[VerdictCode[kind.name]] == 1
     assert state_of(net).service.violations == {kind: 1}
     controller.put(entry(vi(1)))
@@ -75,10 +83,10 @@ def test_restricted_vi_has_a_budget_for_what_it_makes_of_a_chunk(over: int) -> N
     one.verdict(task_of(one), VerdictCode.UPDATE, bytes(size))
     if over:
         assert "allowed: 2524" in reported(a)[2]
-        assert state_of(net).violations == {Violation.OUTPUT: 1}
+        assert state_of(net).account.violations == {Violation.OUTPUT: 1}
     else:
         assert len(only(b.accept_all()).payload) == size
-        assert not state_of(net).violations
+        assert not state_of(net).account.violations
     net.check_idle()
 
 
@@ -136,7 +144,7 @@ def test_destinations_of_redirects(to: bytes, na: int, is_allowed: bool) -> None
     assert a.chunk(chunk(services=(S,))) is None
     redirect(one, to.value, na)  # type: ignore[attr-defined]
     assert sum(len(host.accept_all()) for host in out) == is_allowed
-    assert state_of(net).violations == ({} if is_allowed else {Violation.DESTINATION: 1})
+    assert state_of(net).account.violations == ({} if is_allowed else {Violation.DESTINATION: 1})
     if not is_allowed:
         assert "may not send to" in reported(a)[2]
     net.check_idle()
@@ -160,7 +168,7 @@ def test_destinations_of_emitted_chunks(made: list[bytes], is_allowed: bool) -> 
     one.verdict(task, VerdictCode.EMIT, b"".join(made), emit_count=len(made), keep=False)
     assert len(b.accept_all()) == is_allowed
     assert not c.unsettled
-    assert state_of(net).violations == ({} if is_allowed else {Violation.DESTINATION: 1})
+    assert state_of(net).account.violations == ({} if is_allowed else {Violation.DESTINATION: 1})
 
 
 def test_services_of_this_cloudlet_are_where_the_router_is() -> None:
@@ -171,7 +179,7 @@ def test_services_of_this_cloudlet_are_where_the_router_is() -> None:
     one.verdict(task_of(one), VerdictCode.EMIT, emitted(B, sid=T), emit_count=1)
     two.verdict(task_of(two))
     assert len(b.accept_all()) == 1
-    assert not state_of(net).violations
+    assert not state_of(net).account.violations
     net.check_idle()
 
 
@@ -181,7 +189,7 @@ def test_malformed_emission_is_no_violation() -> None:
     a, _b, one = net.host(A), net.host(B), net.vi(S, 1)
     assert a.chunk(chunk(services=(S,))) is None
     one.verdict(task_of(one), VerdictCode.EMIT, b"?" * 40, emit_count=1)
-    assert not state_of(net).violations
+    assert not state_of(net).account.violations
     assert net.core.dispatch.bad_verdicts_count == 1
     assert reported(a)[1] is Reason.SERVICE_FAILED
     net.check_idle()
@@ -196,9 +204,31 @@ def test_verdict_before_its_task_is_settled_is_checked_as_any_other() -> None:
     target = C.value + bytes(4)
     assert one.verdict(task, VerdictCode.REDIRECT, detail=target) is None
     assert one.verdict(task, VerdictCode.REDIRECT, detail=target) is not None
-    assert state_of(net).violations == {Violation.REDIRECT: 1}
+    assert state_of(net).account.violations == {Violation.REDIRECT: 1, Violation.SURPLUS: 1}
     one.settle(task, Settlement.ACCEPTED)
     assert reported(a)[1] is Reason.SERVICE_FAILED
+    net.check_idle()
+
+
+@pytest.mark.parametrize("lies_count", [0, 1, 3])
+def test_more_verdicts_than_tasks_are_violations(lies_count: int) -> None:
+    """On a task of another VI, or once more: they have no effect, and are counted."""
+    net, _ = cloudlet_network(entry(vi(1)), entry(vi(5), sid=T))
+    a, b, one, other = net.host(A), net.host(B), net.vi(S, 1), net.vi(T, 5)
+    assert a.chunk(chunk(services=(S,))) is None
+    assert a.chunk(chunk(services=(T,))) is None
+    one.verdict(task_of(one))
+    assert not state_of(net).account.violations
+    theirs = other.unsettled[0]
+    for _ in range(lies_count):
+        one.verdict(theirs, VerdictCode.DROP)
+    assert state_of(net).account.violations == (
+        {Violation.SURPLUS: lies_count} if lies_count else {}
+    )
+    assert state_of(net).service.violations == state_of(net).account.violations
+    other.verdict(task_of(other))
+    assert len(b.accept_all()) == 2
+    a.accept_all()
     net.check_idle()
 
 
@@ -208,8 +238,124 @@ def test_late_verdict_is_no_violation() -> None:
     a, b, one = net.host(A), net.host(B), net.vi(S, 1)
     assert a.chunk(chunk(services=(S,))) is None
     task = task_of(one)
-    one.verdict(task)
+    net.pass_time(state_of(net).service.deadline_s + 0.1)
+    assert reported(a)[1] is Reason.SERVICE_FAILED
     one.verdict(task, VerdictCode.REDIRECT, detail=C.value + bytes(4))
-    assert not state_of(net).violations
-    assert len(b.accept_all()) == 1
+    assert state_of(net).answered_count == 1
+    assert not state_of(net).account.violations
+    assert not b.unsettled
     net.check_idle()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (VerdictCode.UPDATE, Violation.PAYLOAD),
+        (VerdictCode.REDIRECT, Violation.VERDICT),
+        (VerdictCode.EMIT, Violation.VERDICT),
+        (VerdictCode.FORWARD, None),
+        (VerdictCode.DROP, None),
+        (VerdictCode.FAILED, None),
+    ],
+)
+def test_verdicts_that_a_service_did_not_declare(code: VerdictCode, kind: Violation | None) -> None:
+    """A service that watches and drops changes no payload, sends nothing elsewhere, makes nothing;
+    to fail is nobody's declaration."""
+    declared = frozenset({VerdictCode.FORWARD, VerdictCode.DROP})
+    net, _ = cloudlet_network(entry(vi(1), verdicts=declared))
+    a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    task = task_of(one)
+    if code is VerdictCode.REDIRECT:
+        one.verdict(task, code, detail=C.value + bytes(4))
+    elif code is VerdictCode.EMIT:
+        one.verdict(task, code, emitted(), emit_count=1, keep=True)
+    else:
+        one.verdict(task, code, b"another" if code is VerdictCode.UPDATE else b"")
+    assert state_of(net).account.violations == ({} if kind is None else {kind: 1})
+    if kind is not None:
+        assert "did not declare" in (text := reported(a)[2]) or "changes no payload" in text
+        assert not b.unsettled and not c.unsettled
+        (evidence,) = state_of(net).account.evidence
+        assert (evidence.kind, evidence.source, evidence.chunk_id.value) == (kind, A, 7)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_budget_of_bytes(over: int) -> None:
+    """Of one that is not restricted, too; what it saved with a chunk it may spend on the next."""
+    net, _ = cloudlet_network(entry(vi(1), budget=OutputBudget(bytes_ratio=2.0)))
+    a, b, one = net.host(A), net.host(B), net.vi(S, 1)
+    for number in (1, 2):
+        assert a.chunk(chunk(payload=bytes(1000), services=(S,), chunk_id=number)) is None
+        saved = 1000 + OUTPUT_ALLOWANCE_BYTES if number == 2 else 0
+        if number == 1:
+            one.verdict(task_of(one))
+        else:
+            size = saved + 2000 + OUTPUT_ALLOWANCE_BYTES + over
+            one.verdict(task_of(one), VerdictCode.UPDATE, bytes(size))
+    assert len(b.accept_all()) == 2 - over
+    assert state_of(net).account.violations == ({Violation.BUDGET: 1} if over else {})
+    if over:
+        assert "over its budget" in reported(a)[2]
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_budget_of_chunks(over: int) -> None:
+    """Those that it makes count, and the one that it keeps."""
+    net, _ = cloudlet_network(entry(vi(1), budget=OutputBudget(chunks_ratio=3.0)))
+    a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    made = [emitted(chunk_id=number) for number in range(2 + over)]
+    one.verdict(task_of(one), VerdictCode.EMIT, b"".join(made), emit_count=len(made), keep=True)
+    assert len(b.accept_all()) == 1 - over
+    assert len(c.accept_all()) == (0 if over else 2)
+    assert state_of(net).account.violations == ({Violation.BUDGET: 1} if over else {})
+
+
+def test_what_is_saved_is_bounded() -> None:
+    """A VI that drops for a year floods nobody afterwards."""
+    account = ConductAccount()
+    budget = OutputBudget(bytes_ratio=1000.0, chunks_ratio=100.0)
+    for _ in range(100):
+        assert account.spend(budget, 1 << 20, 0, 0) is None
+    assert (account.saved_bytes, account.saved_chunks) == (MAX_SAVED_BYTES, MAX_SAVED_CHUNKS)
+    most = MAX_SAVED_BYTES + OUTPUT_ALLOWANCE_BYTES
+    assert "allowed: " in str(account.spend(budget, 0, most + 1, 1))
+    assert "allowed: " in str(account.spend(budget, 0, 0, MAX_SAVED_CHUNKS + 101))
+    assert account.spend(budget, 0, most, MAX_SAVED_CHUNKS + 100) is None
+    assert (account.saved_bytes, account.saved_chunks) == (0, 0)
+
+
+def test_evidence_is_of_the_last_violations() -> None:
+    """Counts are of all; of chunks so many are named."""
+    net, _ = cloudlet_network(entry(vi(1, RESTRICTED)))
+    a, one = net.host(A), net.vi(S, 1)
+    net.host(B)
+    for number in range(1, MAX_EVIDENCE_COUNT + 2):
+        assert a.chunk(chunk(services=(S,), chunk_id=number)) is None
+        redirect(one, C.value)
+    account = state_of(net).account
+    assert account.violations == {Violation.REDIRECT: MAX_EVIDENCE_COUNT + 1}
+    assert [one.chunk_id.value for one in account.evidence] == list(
+        range(2, MAX_EVIDENCE_COUNT + 2)
+    )
+
+
+def test_who_attaches_anew_keeps_its_record() -> None:
+    """Also its credit; a VI that the table does not list any more has neither."""
+    net, controller = cloudlet_network(
+        entry(vi(1, RESTRICTED), budget=OutputBudget(bytes_ratio=1.0))
+    )
+    a, one = net.host(A), net.vi(S, 1)
+    net.host(B)
+    assert a.chunk(chunk(services=(S,))) is None
+    redirect(one, C.value)
+    before = state_of(net).account
+    one.go_down()
+    net.vi(S, 1)
+    assert state_of(net).account is before
+    assert before.violations == {Violation.REDIRECT: 1}
+    controller.put(entry(vi(2)))
+    controller.put(entry(vi(1, owner_epoch=9)))
+    net.vi(S, 1)
+    assert state_of(net).account is not before
