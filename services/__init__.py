@@ -27,6 +27,7 @@ What runs a service
 What runs in a container besides
 - `vi`             the program: addresses, no privileges, a launch from the controller
 - `vi_settings`    what it reads from its environment
+- `launch_files`   files that come with it, such as keys, kept in memory
 - `control_link`   reports to the controller, its wishes, state in and out
 - `control_frames` the frames of that link
 - `state_transfer` a state in pieces, checked at its end
@@ -40,6 +41,8 @@ What keeps it running
 
 What the command needs besides
 - `catalogue`      the bundled services, and finding one by name or file
+- `benchmark`      `service benchmark`: chunks per second of a VI of each type
+- `benchmark_child` the process that it measures
 - `trial`          `service test`: run a service on files, without a network
 - `replay`         `chunk replay`: run a service on the chunks of a capture
 - `scaffold`       `service new`: a service to start from

@@ -17,6 +17,7 @@ from packetcloud.services.launch import ExecutionMode, ResourceLimits
 from packetcloud.services.parameters import Parameters, ParameterValue
 
 MANIFEST_FORMAT = 1
+VerdictWord = Literal["forward", "update", "drop", "redirect", "emit"]
 MAX_MANIFEST_BYTES = 64 << 10
 """A manifest is read by people; a larger file is not one."""
 
@@ -155,6 +156,9 @@ class BehaviourTable(_Table):
     deadline_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 5000
     max_expansion_ratio: Annotated[float, Field(ge=1, le=100_000)] = 2.0
     """Largest output per byte of input; 1024 bytes more are always allowed."""
+    verdicts: Annotated[tuple[VerdictWord, ...], Field(min_length=1)] | None = None
+    """Kinds of verdicts that it gives, besides failures; absent: any. A cloudlet's router takes no
+    others from its VIs."""
     execution: ExecutionMode = ExecutionMode.AUTO
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
 

@@ -63,7 +63,7 @@ class ServiceRuntime:
         reactor: Twisted's, with a monotonic clock.
         make_node: makes the hop node that calls this object back.
         random_bytes: the system's random source, or a seeded one in tests.
-        on_change: called when the service is attached or detached.
+        on_change: called when the service is attached or detached, and at its first verdict.
         nanoseconds: what `process` is timed with.
     """
 
@@ -93,6 +93,7 @@ class ServiceRuntime:
         self._calls = ProcessCalls(service, self._log, nanoseconds)
         self._execution = self._first_execution()
         self._neighbour: Neighbour | None = None
+        self._has_answered = False
         self._retry: Any = None
         self._idle_waiter: Deferred[None] | None = None
         self._last_connect_error = ""
@@ -230,6 +231,9 @@ class ServiceRuntime:
             self._check_idle()
         else:
             self._send(task.owner, self.tasks.conclude(task, outcome, elapsed_ns))
+            if not self._has_answered:
+                self._has_answered = True
+                self._on_change()
         if elapsed_ns > SLOW_PROCESS_NS:
             self._move_to_worker(elapsed_ns)
 

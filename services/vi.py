@@ -13,21 +13,26 @@ import json
 import logging
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from packetcloud.chunk.errors import PacketCloudError, ProtocolError
 from packetcloud.services.backoff import Backoff
 from packetcloud.services.child import apply_limits, forbid_new_privileges, import_early
 from packetcloud.services.control_frames import FrameReader
-from packetcloud.services.launch import EXIT_CONFIG, LaunchSpec
+from packetcloud.services.launch import EXIT_CONFIG, EXIT_FINE, LaunchSpec
+from packetcloud.services.launch_files import keep_in_memory
 from packetcloud.services.vi_settings import ViSettings
 
 SERVICE_UID = 1000
 """Whom the service runs as, in the container's own numbers."""
+ENDS = (signal.SIGPWR, signal.SIGTERM, signal.SIGINT)
+"""How this process is asked to end; the first is what a container's init gets."""
 CALL_LIMIT_S = 5.0
 _READ_BYTES = 64 << 10
 _PR_CAPBSET_DROP = 24
@@ -37,6 +42,8 @@ _log = logging.getLogger("packetcloud.vi")
 
 def main() -> int:
     """Run the service that the controller names and return its exit code."""
+    for number in ENDS:
+        signal.signal(number, _end)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
         settings = ViSettings.from_environment(os.environ)
@@ -97,6 +104,7 @@ def _await_launch(settings: ViSettings) -> tuple[socket.socket, LaunchSpec, byte
             if str(error) != told:
                 told = str(error)
                 _log.warning("controller %s:%d: %s; calling again", *settings.controller, told)
+        # There is no loop yet: the service is not known before its launch.
         time.sleep(backoff.next_delay_s(random.random()))
 
 
@@ -117,14 +125,23 @@ def _ask_for_launch(settings: ViSettings) -> tuple[socket.socket, LaunchSpec, by
                 match frame:
                     case {"do": "launch", "spec": dict(values), "key": str(key)}:
                         spec = LaunchSpec.from_json(json.dumps(values))
+                        assert isinstance(frame, dict), "as the pattern says"
+                        paths = keep_in_memory(frame.get("files", {}))
+                        spec = replace(spec, parameters={**spec.parameters, **paths})
                         return connection, spec, bytes.fromhex(key)
                     case {"do": "stop"}:
-                        sys.exit(0)
+                        sys.exit(EXIT_FINE)
                     case _:
                         raise ProtocolError("it said something else than `launch`")
-    except BaseException:
+    except BaseException:  # also SystemExit of a stop: the next call is a new connection
         connection.close()
         raise
+
+
+def _end(number: int, frame: object) -> None:
+    """End at once: without a launch nothing is in hand. With it, the reactor's handlers follow."""
+    _log.info("asked to end by %s before the service ran", signal.Signals(number).name)
+    sys.exit(EXIT_FINE)
 
 
 def _run(settings: ViSettings, connection: socket.socket, spec: LaunchSpec, seed: bytes) -> int:

@@ -115,6 +115,18 @@ def test_a_task_is_processed_and_its_verdict_sent() -> None:
     assert bench.runtime.status()["answered"] == {"update": 1}
 
 
+def test_the_first_verdict_is_told_at_once_and_no_later_one() -> None:
+    """Who looks at the start of a service need not wait for its next status."""
+    bench = Bench(FunctionService(upper))
+    router = bench.attached()
+    before = bench.changes
+    for task_id in (1, 2):
+        assert bench.node.give(router, task_body(b"x", task_id=task_id)) is None
+        bench.turn()
+        assert bench.changes == before + 1
+        assert bench.runtime.status()["answered"] == {"update": task_id}
+
+
 def test_anything_but_a_task_is_refused() -> None:
     """A service takes no plain chunks."""
     bench = Bench(FunctionService(upper))
