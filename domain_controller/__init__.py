@@ -1,5 +1,19 @@
 """The domain controller: registry, reservations, ledger, ownership proofs, REST API.
 
-No module is here yet: a router reads its names and services from its own configuration.
-docs/architecture.md, "Rooms", says what belongs here and what it may import.
+- `core`            what it decides: places, prices, the life of a reservation, usage, bills; no I/O
+- `state`           keeps it, in SQLite or PostgreSQL
+- `api`             requests and answers
+- `channel`         with cloudlets, which open it
+- `errors`          what can go wrong
+- `sid_proof`       the proof of a SID by its own key
+- `rule_documents`  signed documents of rules and their proof
+- `config`          the config file
+- `enrolment`       what it says goes into the state when the controller starts
+- `housekeeping`    deadlines, and forgetting what is old
+- `daemon`          all of it as a process
+- `metrics`         for Prometheus
+- `client`          asks a domain controller
+- `bundles`         a bill with all that it is made of, computed again
+
+Source: docs/decisions/0015-domain-controller.md.
 """

@@ -1,0 +1,196 @@
+"""The channel's side of the database: each promise one transaction, fenced by the owner's epoch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Protocol, TypeVar
+
+from sqlalchemy import select
+
+from packetcloud.domain_controller.api.gate import Signer
+from packetcloud.domain_controller.api.kept import KeptDomain
+from packetcloud.domain_controller.api.signatures import Proof
+from packetcloud.domain_controller.channel.frames import Amount, AnswerFrame, DirectiveFrame
+from packetcloud.domain_controller.core.cloudlets import CloudletReport
+from packetcloud.domain_controller.core.events import Answered, Forgotten
+from packetcloud.domain_controller.core.reconciliation import Finding, compare
+from packetcloud.domain_controller.core.reservations import Directive, Reservation
+from packetcloud.domain_controller.core.resources import ViType
+from packetcloud.domain_controller.core.usage import Taken, UsageRecord
+from packetcloud.domain_controller.state import (
+    booking,
+    intake,
+    nonces,
+    outbox,
+    ownership,
+    registry,
+    reservations,
+)
+from packetcloud.domain_controller.state.database import Database
+from packetcloud.domain_controller.state.documents import load
+from packetcloud.domain_controller.state.ownership import Ownership
+from packetcloud.domain_controller.state.reports import Reports
+from packetcloud.domain_controller.state.tables import DIRECTIVES, RESERVATIONS
+from packetcloud.domain_controller.state.transaction import Transaction
+from packetcloud.domain_controller.state.writer import Writer
+
+T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """What `asyncio.to_thread` does."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
+
+
+class KeptChannel:
+    """The state of a domain, as the channel asks it.
+
+    Args:
+        controller: the name of this controller: another one for each process.
+        in_thread: reads beside the loop.
+    """
+
+    def __init__(
+        self,
+        controller: str,
+        database: Database,
+        writer: Writer,
+        domain: KeptDomain,
+        reports: Reports,
+        in_thread: InThread = asyncio.to_thread,
+    ) -> None:
+        self._controller = controller
+        self._database = database
+        self._writer = writer
+        self._domain = domain
+        self._reports = reports
+        self._in_thread = in_thread
+
+    def signer(self, key_id: str, now_ms: int) -> Signer | None:
+        return self._domain.signer(key_id, now_ms)
+
+    async def open_channel(self, cloudlet: str, proof: Proof, seen_epoch: int) -> Ownership:
+        def work(transaction: Transaction) -> Ownership:
+            nonces.use(transaction, proof.key_id, proof.nonce, proof.expires_ms)
+            name = ownership.cloudlet_channel(cloudlet)
+            return ownership.take(transaction, name, self._controller, seen_epoch)
+
+        return await self._writer.do(work)
+
+    async def waiting(self, cloudlets: Sequence[str], sent_before_ms: int) -> frozenset[str]:
+        def read() -> frozenset[str]:
+            with self._database.reading() as connection:
+                return outbox.waiting(connection, cloudlets, sent_before_ms)
+
+        return await self._in_thread(read)
+
+    async def directives(
+        self, owner: Ownership, cloudlet: str, sent_before_ms: int
+    ) -> list[DirectiveFrame]:
+        return await self._writer.do(
+            lambda transaction: send_work(transaction, owner, cloudlet, sent_before_ms)
+        )
+
+    async def answered(self, owner: Ownership, cloudlet: str, answer: AnswerFrame) -> None:
+        def work(transaction: Transaction) -> None:
+            ownership.require(transaction, owner)
+            kept = reservations.lock(transaction, answer.reservation)
+            directive = kept.reservation.directive(cloudlet) if kept is not None else None
+            if kept is None or directive is None or directive.number != answer.number:
+                return  # late
+            event = Answered(cloudlet, answer.number, answer.is_accepted, answer.text, answer.seen)
+            booking.handle(transaction, self._domain.world(transaction), kept, event)
+
+        await self._writer.do(work, await self._cloudlets_of(answer.reservation))
+
+    async def take(
+        self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
+    ) -> list[Taken]:
+        return await self._writer.do(
+            lambda transaction: intake.take_from(transaction, owner, cloudlet, records)
+        )
+
+    def put_report(self, report: CloudletReport) -> None:
+        self._reports.put(report)
+
+    async def compare(self, report: CloudletReport) -> list[Finding]:
+        def read() -> list[Finding]:
+            query = select(RESERVATIONS.c.document).join(DIRECTIVES)
+            with self._database.reading() as connection:
+                texts = connection.execute(query.where(DIRECTIVES.c.cloudlet == report.cloudlet))
+                told = [load(Reservation, text) for text in texts.scalars()]
+            # Of one without a service nothing runs, and nothing is missing.
+            return compare([one for one in told if one.wish.service is not None], report)
+
+        return await self._in_thread(read)
+
+    async def remind(self, owner: Ownership, cloudlet: str, reservation: str) -> None:
+        def work(transaction: Transaction) -> None:
+            ownership.require(transaction, owner)
+            kept = reservations.lock(transaction, reservation)
+            if kept is not None:
+                world = self._domain.world(transaction)
+                booking.handle(transaction, world, kept, Forgotten(cloudlet))
+
+        await self._writer.do(work, await self._cloudlets_of(reservation))
+
+    async def _cloudlets_of(self, reservation: str) -> Collection[str]:
+        """Return what a work on a reservation is to lock before anything else."""
+        return await self._in_thread(lambda: self._domain.cloudlets_of_kept(reservation))
+
+
+def send_work(
+    transaction: Transaction, owner: Ownership, cloudlet: str, sent_before_ms: int
+) -> list[DirectiveFrame]:
+    """Return the directives that a cloudlet is to be sent now, noted as sent.
+
+    Raises:
+        StaleOwnerError: another controller has the cloudlet.
+    """
+    connection = transaction.connection
+    waiting = outbox.unanswered(connection, cloudlet, sent_before_ms)
+    outbox.note_sent(transaction, owner, cloudlet, [name for name, _ in waiting])
+    types = registry.vi_types(connection)
+    frames = []
+    for name, directive in waiting:
+        kept = reservations.find(connection, name)
+        assert kept is not None, "a directive belongs to a reservation"
+        frames.append(_frame(transaction, owner, kept.reservation, directive, types))
+    return frames
+
+
+def _frame(
+    transaction: Transaction,
+    owner: Ownership,
+    reservation: Reservation,
+    directive: Directive,
+    types: dict[str, ViType],
+) -> DirectiveFrame:
+    wish = directive.wish
+    service = (
+        registry.service_named(transaction.connection, reservation.tenant, wish.service)
+        if wish.service is not None
+        else None
+    )
+    amount = types[wish.vi_type].resources
+    return DirectiveFrame(
+        epoch=owner.epoch,
+        reservation=reservation.name,
+        number=directive.number,
+        wanted=directive.wanted,
+        tenant=reservation.tenant if reservation.is_third_party else None,
+        vi_type=wish.vi_type,
+        resources=Amount(
+            milli_cpus=amount.milli_cpus,
+            memory_bytes=amount.memory_bytes,
+            disk_bytes=amount.disk_bytes,
+            io_per_s=amount.io_per_s,
+        ),
+        count=directive.count,
+        service=wish.service,
+        sid=service.sid.hex if service is not None else None,
+        terms=directive.terms,
+        occurrences=wish.slot.occurrences(),
+    )

@@ -1,0 +1,62 @@
+"""Usage as a cloudlet reports it: only for places that it holds, or held.
+
+Whoever could report for others could not only be paid for nothing: a number far ahead in a meter
+of somebody's reservation is a gap, and that tenant's bills would wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, select
+
+from packetcloud.domain_controller.core.reservations import Reservation
+from packetcloud.domain_controller.core.usage import Taken, UsageRecord
+from packetcloud.domain_controller.state import usage
+from packetcloud.domain_controller.state.money_tables import USAGE
+from packetcloud.domain_controller.state.ownership import Ownership
+from packetcloud.domain_controller.state.transaction import Transaction
+
+
+def take_from(
+    transaction: Transaction, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
+) -> list[Taken]:
+    """Take the records of a cloudlet; return for each, in order, what became of it.
+
+    Raises:
+        StaleOwnerError: another controller owns the cloudlet's channel.
+    """
+    connection = transaction.connection
+    known = usage.known_reservations(connection, {one.reservation for one in records})
+    counted_for = _reservations_of(connection, cloudlet, {one.meter for one in records})
+    is_right = []
+    for record in records:
+        reservation = known.get(record.reservation)
+        is_right.append(
+            record.cloudlet == cloudlet
+            and reservation is not None
+            and _had_a_place(reservation, cloudlet)
+            and counted_for.setdefault(record.meter, record.reservation) == record.reservation
+        )
+    right = [record for record, is_one in zip(records, is_right, strict=True) if is_one]
+    taken = iter(usage.take(transaction, owner, right) if right else [])
+    return [next(taken) if is_one else Taken.REFUSED for is_one in is_right]
+
+
+def _had_a_place(reservation: Reservation, cloudlet: str) -> bool:
+    """Tell whether a cloudlet is, or was, told to hold places of a reservation."""
+    asked = (reservation.change.terms,) if reservation.change is not None else ()
+    return any(terms.part(cloudlet) is not None for terms in (*reservation.terms, *asked))
+
+
+def _reservations_of(
+    connection: Connection, cloudlet: str, meters: Iterable[str]
+) -> dict[str, str]:
+    """Return for which reservation each of these meters counts, as far as it did before."""
+    found: dict[str, str] = {}
+    for meter in meters:
+        query = select(USAGE.c.reservation)
+        query = query.where(USAGE.c.cloudlet == cloudlet, USAGE.c.meter == meter).limit(1)
+        if (reservation := connection.execute(query).scalar_one_or_none()) is not None:
+            found[meter] = reservation
+    return found

@@ -1,0 +1,5 @@
+"""One module for each step of the schema, named NNNN_what.py; written by hand, checked by a test.
+
+- `0001_promises`  who there is, what is reserved, who owns what
+- `0002_money`     what was used, what that costs, what was billed
+"""
