@@ -1,7 +1,6 @@
 """The cloudlet co-located with a router: compute nodes, VIs, placement, scaling, migration.
 
 - `errors`             every error this room raises; who is wrong decides the class
-- `toml_files`         TOML files checked against models, each mistake one readable sentence
 - `limits`             what one VI may use of its node
 - `vi_types`           the catalogue of VI types
 
@@ -11,19 +10,27 @@ The node side
 - `container_config`   from a wish to LXD's configuration
 - `addresses`          one number for each VI, its addresses on both bridges
 - `filters`            what may come from the bridges, as tables of nftables
+- `tunnels`            how bridges of several machines are joined
+- `tunnel_devices`     tunnels on this machine
 - `network`            bridges and tables on this machine
+- `far_network`        from the plan of one machine to that of another
+- `node_script`        the program that makes another machine a node
 - `images`             root file systems of VIs: built, kept, named by what they are made of
 - `lxd`                compute nodes that are LXD servers or members of a cluster
 
 The controller
 - `core`               its decisions: events in, commands out
 - `controller`         its shell: what is seen becomes events, commands become calls
+- `alarm`              its timer, which minds that the process may have stood still
 - `store`              what it keeps, in SQLite
 - `caps`               what VIs can make grow, and where that stops
 - `late_node`          a compute node that is away when the controller starts
 - `links`              its end of the control links to VIs
 - `router_client`      the router's table over its management API
+- `router_bounds`      how much that table takes
 - `config`             the config file
+- `config_tables`      its tables: what each may say
+- `declared_services`  what is read for each service of it
 - `image_files`        which image each service runs from
 - `launches`           from the config file to containers and launches
 - `schemas`            what the management API takes and answers
@@ -33,5 +40,6 @@ The controller
 - `metrics`            for Prometheus
 - `daemon`             all of it as a process
 - `client`             asks a running controller's API
+- `domain_link`        its end of the channel to the domain controller
 - `removal`            the end of a cloudlet
 """

@@ -27,18 +27,18 @@ _VIS = TypeAdapter(list[ViInfo])
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-class ControllerUnreachable(CloudletError):  # noqa: N818
+class ControllerUnreachableError(CloudletError):
     """No controller answers there: see that it runs, and that this is its `api_listen`."""
 
 
-class NoSuchThing(CloudletError):  # noqa: N818
+class NoSuchThingError(CloudletError):
     """The controller knows no VI, or no operation, of this number."""
 
 
 class CloudletClient:
     """One controller; use it in a `with` statement.
 
-    Every method raises `ControllerUnreachable` when there is no answer, or not a controller's.
+    Every method raises `ControllerUnreachableError` when there is no answer, or not a controller's.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CloudletClient:
                 base_url=url, timeout=timeout_s, trust_env=False, transport=transport
             )
         except httpx.InvalidURL as error:
-            raise ControllerUnreachable(f"{url}: {error}") from None
+            raise ControllerUnreachableError(f"{url}: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -78,11 +78,11 @@ class CloudletClient:
         return self._list(_VIS, "/v1/vis")
 
     def vi(self, number: int) -> ViInfo:
-        """Return one VI. Raises: NoSuchThing."""
+        """Return one VI. Raises: NoSuchThingError."""
         return self._model(ViInfo, f"/v1/vis/{number}")
 
     def logs(self, number: int) -> str:
-        """Return the end of a VI's console. Raises: NoSuchThing, CloudletError."""
+        """Return the end of a VI's console. Raises: NoSuchThingError, CloudletError."""
         return self._ask("GET", f"/v1/vis/{number}/logs").text
 
     def launch(self, service: str, vi_type: str | None, node: str | None) -> OperationInfo:
@@ -105,7 +105,10 @@ class CloudletClient:
         return self._begin(f"/v1/nodes/{node}/evacuate", {"over": over})
 
     def operation(self, number: int, wait_s: float = 0.0) -> OperationInfo:
-        """Return how an operation is, once it ended or `wait_s` are over. Raises: NoSuchThing."""
+        """Return how an operation is, once it ended or `wait_s` are over.
+
+        Raises: NoSuchThingError.
+        """
         path = f"/v1/operations/{number}"
         timeout = self._timeout_s + wait_s
         response = self._ask("GET", path, params={"wait_s": wait_s}, timeout=timeout)
@@ -143,18 +146,18 @@ class CloudletClient:
             response = self._client.request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             text = f"no controller at {self._url}: {error}; {self._advice}"
-            raise ControllerUnreachable(text) from None
+            raise ControllerUnreachableError(text) from None
         if response.is_success:
             return response
         detail = _detail_of(response)
         if detail is None:
             raise self._not_a_controller()
         if response.status_code == 404:
-            raise NoSuchThing(detail)
+            raise NoSuchThingError(detail)
         raise CloudletError(f"the controller at {self._url}: {detail}")
 
-    def _not_a_controller(self) -> ControllerUnreachable:
-        return ControllerUnreachable(
+    def _not_a_controller(self) -> ControllerUnreachableError:
+        return ControllerUnreachableError(
             f"{self._url} answers, but not as a controller of this version; {self._advice}"
         )
 

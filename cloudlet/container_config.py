@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from packetcloud.cloudlet.containers import ContainerWish, LiveConfig, NicAddresses
-from packetcloud.cloudlet.errors import Refused
+from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.policy import (
     CONTROL_MTU,
@@ -18,6 +18,7 @@ from packetcloud.cloudlet.policy import (
     DATA_MTU,
     ENVIRONMENT_PREFIX,
     FIXED_CONFIG,
+    FREE_CONFIG,
     LABEL,
     LABEL_PREFIX,
     VARIABLE,
@@ -31,6 +32,8 @@ MAX_NAME_CHARS = 50
 MAX_SETTINGS_COUNT = 64
 """Labels, and variables of the environment, of one container."""
 MAX_VALUE_CHARS = 4096
+MAX_SHOWN_CHARS = 80
+"""Of a value in a difference: LXD takes values of any length."""
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,48}[a-z0-9])?")
 _VALUE = re.compile(rf"[\x20-\x7e]{{0,{MAX_VALUE_CHARS}}}")
 _IMAGE = re.compile(r"[0-9a-f]{64}")
@@ -51,10 +54,10 @@ def build(wish: ContainerWish, site: NodeSite) -> ContainerConfig:
     """Return the configuration of the container that `wish` describes.
 
     Raises:
-        Refused: something in the wish is not allowed; the text names it and says what is.
+        NodeRefusedError: something in the wish is not allowed; the text names it and says what is.
     """
     for problem in wish_problems(wish):
-        raise Refused(f"container {wish.name!r}: {problem}")
+        raise NodeRefusedError(f"container {wish.name!r}: {problem}")
     config = dict(FIXED_CONFIG) | limit_config(wish.limits)
     config |= label_config(wish.labels)
     config |= {ENVIRONMENT_PREFIX + name: value for name, value in wish.environment.items()}
@@ -73,10 +76,10 @@ def limit_config(limits: Limits) -> dict[str, str]:
     cores that it chooses without knowing of the router's load.
 
     Raises:
-        Refused: a limit is not a positive number, or larger than any machine.
+        NodeRefusedError: a limit is not a positive number, or larger than any machine.
     """
     for problem in _limit_problems(limits):
-        raise Refused(problem)
+        raise NodeRefusedError(problem)
     quota_ms = max(1, round(limits.vcpu * CPU_PERIOD_MS))
     return {
         "limits.cpu.allowance": f"{quota_ms}ms/{CPU_PERIOD_MS}ms",
@@ -100,12 +103,12 @@ def root_device(limits: Limits, site: NodeSite) -> dict[str, str]:
 
 
 def label_config(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the keys of labels. Raises: Refused: a name or value is not allowed."""
+    """Return the keys of labels. Raises: NodeRefusedError: a name or value is not allowed."""
     for problem in _setting_problems("label", labels, LABEL):
-        raise Refused(problem)
+        raise NodeRefusedError(problem)
     keys = {LABEL_PREFIX + name: value for name, value in labels.items()}
     if WISH_KEY in keys:
-        raise Refused("label 'wish' is the node's own; choose another name")
+        raise NodeRefusedError("label 'wish' is the node's own; choose another name")
     return keys
 
 
@@ -128,16 +131,46 @@ def wish_problems(wish: ContainerWish) -> Iterator[str]:
 
 
 def live_differences(live: LiveConfig, wanted: ContainerConfig) -> list[str]:
-    """Return where a container is not what was asked for, such as a limit that somebody raised."""
+    """Return where a container is not what was asked for, such as a limit that somebody raised.
+
+    Values of its environment are not shown: its token is among them.
+    """
     found = [
-        f"{key} is {live.config.get(key)!r}, wanted {value!r}"
+        f"{key} is not what it was"
+        if key.startswith(ENVIRONMENT_PREFIX)
+        else f"{key} is {_shown(live.config.get(key))}, wanted {_shown(value)}"
         for key, value in wanted.config.items()
         if live.config.get(key) != value
     ]
+    found += [
+        f"{_cut(key)} is set, wanted: not"
+        for key in live.config.keys() - wanted.config.keys()
+        if key.startswith(ENVIRONMENT_PREFIX)  # of other keys the policy says which may be there
+    ]
     for name, device in wanted.devices.items():
-        if dict(live.devices.get(name, {})) != dict(device):
-            found.append(f"device {name} is {live.devices.get(name)}, wanted {device}")
+        is_now = live.devices.get(name, {})
+        found += [
+            f"device {name}: {key} is {_shown(is_now.get(key))}, wanted {_shown(device.get(key))}"
+            for key in is_now.keys() | device.keys()
+            if is_now.get(key) != device.get(key)
+        ]
     return sorted(found)
+
+
+def restored_config(config: Mapping[str, str], wanted: ContainerConfig) -> dict[str, str]:
+    """Return what a container's configuration is to be that should be as it was asked for.
+
+    Args:
+        config: its own now; what LXD wrote down for itself stays, and so do labels.
+    """
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key == WISH_KEY or any(pattern.fullmatch(key) for pattern in FREE_CONFIG)
+    }
+    return {
+        key: value for key, value in kept.items() if not key.startswith(ENVIRONMENT_PREFIX)
+    } | dict(wanted.config)
 
 
 def _nic(name: str, bridge: str, addresses: NicAddresses, mtu: int) -> dict[str, str]:
@@ -146,6 +179,14 @@ def _nic(name: str, bridge: str, addresses: NicAddresses, mtu: int) -> dict[str,
         "ipv4.address": str(addresses.ipv4.ip),
         "ipv6.address": str(addresses.ipv6.ip),
     }
+
+
+def _shown(value: str | None) -> str:
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
 
 
 def _limit_problems(limits: Limits) -> Iterator[str]:

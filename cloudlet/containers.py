@@ -148,8 +148,8 @@ class NodeAdapter(Protocol):
     """One compute node.
 
     Every method may be repeated after an unknown outcome. Every error is a `NodeError`:
-    `NodeUnreachable` when the outcome is not known, else what the method's docstring names, and
-    `Refused` for whatever else the node says.
+    `NodeUnreachableError` when the outcome is not known, else what the method's docstring names,
+    and `NodeRefusedError` for whatever else the node says.
     """
 
     name: str
@@ -164,26 +164,29 @@ class NodeAdapter(Protocol):
         """Make a container, stopped. One that an earlier call made of the same wish is right too.
 
         Raises:
-            ContainerExists: one of this name was made of another wish.
-            NoRoom: no disk space for it.
-            Refused: the wish breaks the policy, or its image is not there.
+            ContainerExistsError: one of this name was made of another wish.
+            NoRoomError: no disk space for it.
+            NodeRefusedError: the wish breaks the policy, or its image is not there.
         """
 
     async def start(self, name: str) -> None:
-        """Start a container; one that runs is right too. Raises: ContainerMissing, NoRoom."""
+        """Start a container; one that runs is right too.
+
+        Raises: ContainerMissingError, NoRoomError.
+        """
 
     async def stop(self, name: str, timeout_s: float) -> None:
         """Ask its init to end, then kill what is left after `timeout_s`; a stopped one is right.
 
         Raises:
-            ContainerMissing: there is none.
+            ContainerMissingError: there is none.
         """
 
     async def kill(self, name: str) -> None:
         """End every process of a container at once; a stopped one is right too.
 
         Raises:
-            ContainerMissing: there is none.
+            ContainerMissingError: there is none.
         """
 
     async def delete(self, name: str) -> None:
@@ -193,30 +196,42 @@ class NodeAdapter(Protocol):
         """Change the limits of a container, running or not, in one step.
 
         Raises:
-            ContainerMissing: there is none.
-            NoRoom: it uses more than this, or the pool has no more.
+            ContainerMissingError: there is none.
+            NoRoomError: it uses more than this, or the pool has no more.
+        """
+
+    async def restore(self, name: str, wish: ContainerWish) -> None:
+        """Give a container, running or not, the configuration that `wish` would make it with.
+
+        What somebody added is taken away; further labels stay. Which image it is made of does not
+        change.
+
+        Raises:
+            ContainerMissingError: there is none.
+            NoRoomError: it uses more than its limits.
+            NodeRefusedError: it cannot be changed so while it runs, or the wish breaks the policy.
         """
 
     async def label(self, name: str, labels: Mapping[str, str]) -> None:
-        """Set these labels of a container, leaving its others. Raises: ContainerMissing."""
+        """Set these labels of a container, leaving its others. Raises: ContainerMissingError."""
 
     async def read(self, name: str) -> ContainerFacts:
-        """Return one container's facts as they are now. Raises: ContainerMissing."""
+        """Return one container's facts as they are now. Raises: ContainerMissingError."""
 
     async def usage(self, name: str) -> ContainerUsage:
-        """Return what a container uses; zeros for a stopped one. Raises: ContainerMissing."""
+        """Return what a container uses; zeros for a stopped one. Raises: ContainerMissingError."""
 
     async def logs(self, name: str) -> str:
-        """Return the end of its console, at most `MAX_LOG_BYTES`. Raises: ContainerMissing."""
+        """Return the end of its console, at most `MAX_LOG_BYTES`. Raises: ContainerMissingError."""
 
     async def has_image(self, fingerprint: str) -> bool:
         """Tell whether containers can be made of this image here."""
 
     async def import_image(self, image: ImageFiles) -> None:
-        """Take an image; one that is there is right too. Raises: NoRoom."""
+        """Take an image; one that is there is right too. Raises: NoRoomError."""
 
     async def remove_image(self, fingerprint: str) -> None:
         """Remove an image, if it is there; containers made of it stay."""
 
     async def close(self) -> None:
-        """Let go of the node; calls that wait are over with NodeUnreachable."""
+        """Let go of the node; calls that wait are over with NodeUnreachableError."""

@@ -8,39 +8,48 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import math
+import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ParamSpec, Protocol
 
+from packetcloud.cloudlet.alarm import Alarm
+from packetcloud.cloudlet.container_config import build, live_differences
 from packetcloud.cloudlet.containers import (
     ContainerFacts,
     ContainerState,
     ContainerWish,
     NodeAdapter,
     NodeFacts,
+    Protection,
 )
 from packetcloud.cloudlet.core import commands as do
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.core import CloudletCore
 from packetcloud.cloudlet.core.instances import Vi, Work
 from packetcloud.cloudlet.core.placement import Policy
-from packetcloud.cloudlet.core.rows import from_rows, to_rows
+from packetcloud.cloudlet.core.rows import from_rows, to_domain_rows, to_rows
 from packetcloud.cloudlet.core.saved import Saved
-from packetcloud.cloudlet.core.values import CloudletSettings, Resources
+from packetcloud.cloudlet.core.values import Allotment, CloudletSettings, Resources
 from packetcloud.cloudlet.errors import (
     CloudletConfigError,
     CloudletError,
-    ContainerMissing,
+    ContainerMissingError,
     NodeError,
-    NodeUnreachable,
-    NoRoom,
+    NodeUnreachableError,
+    NoRoomError,
     StoreError,
 )
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.links import Caller, ControlServer
-from packetcloud.cloudlet.policy import NodeSite, live_violations, shared_id_maps
+from packetcloud.cloudlet.policy import (
+    NodeSite,
+    live_violations,
+    shared_id_maps,
+)
 from packetcloud.cloudlet.router_client import RouterClient
 from packetcloud.cloudlet.store import Store
 
@@ -49,8 +58,6 @@ OBSERVE_INTERVAL_S = 2.0
 ASK_ROUTER_INTERVAL_S = 1.0
 DESCRIBE_INTERVAL_S = 10.0
 """What a node has in all changes seldom."""
-IDLE_RETRY_S = 0.2
-"""Pause before the router is asked again whether a VI is idle, when it could not say so."""
 MAX_KEPT_RESULTS_COUNT = 256
 """Operations whose end is remembered for who asks later."""
 LABEL_CLOUDLET = "cloudlet"
@@ -78,11 +85,28 @@ class Launches(Protocol):
     async def bring_image(self, vi: Vi, node: NodeAdapter) -> None:
         """See to it that the node has the image of a VI."""
 
+    async def bring_images(self, node: NodeAdapter) -> None:
+        """Give a node every image that a VI may be made of; those that it was given are known."""
+
     def control_address(self, vi: Vi) -> str: ...
 
     def container_name(self, number: int) -> str: ...
 
     def number_of(self, container_name: str) -> int | None: ...
+
+
+class DomainEnd(Protocol):
+    """The cloudlet's end of the channel to the domain controller."""
+
+    url: str
+    text: str
+    """Why it is not open; empty: it is."""
+    name: str
+    """Of the cloudlet at the domain."""
+    dropped_count: int
+
+    def say(self, command: do.SayAnswer | do.SayUsage | do.DropDomain) -> None:
+        """Carry out what is to be said; what cannot be said is repeated later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +115,8 @@ class OperationResult:
 
     is_done: bool
     text: str
+    vi: int | None = None
+    """Which VI it was about; of a launch and a migration the new one."""
 
 
 class Controller:
@@ -121,9 +147,14 @@ class Controller:
         epoch: int = 0,
     ) -> None:
         self.facts: dict[str, NodeFacts] = {}
+        self.network_protections: tuple[Protection, ...] = ()
+        """Of the bridges and filters of this machine, as they were found last."""
         self.links = ControlServer(self._find, self.tell)
         self.results: dict[int, OperationResult] = {}
         """By operation; those under way are not in it."""
+        self.domain: DomainEnd | None = None
+        """The channel to the domain controller; None: this cloudlet has none."""
+        self._is_domain_touched = False
         self._store = store
         self._nodes = dict(nodes)
         self._sites = dict(sites)
@@ -132,14 +163,16 @@ class Controller:
         self._stepped_down = stepped_down
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self.alarm = Alarm(self._loop, lambda: self.tell(saw.Tick()))
         self._changed = asyncio.Event()
+        self._stocking: set[str] = set()
+        """Nodes to which images are being brought."""
         self._is_closed = False
         rows = store.load()
         try:
             saved = from_rows(rows)
             for key, row in rows.get("result", {}).items():
-                self.results[int(key)] = OperationResult(row["is_done"], row["text"])
+                self.results[int(key)] = OperationResult(**row)
             self._next_operation: int = rows.get("operations", {}).get("", {}).get("next", 1)
         except (KeyError, ValueError, TypeError) as error:
             raise CloudletConfigError(
@@ -148,7 +181,7 @@ class Controller:
             ) from None
         saved.epoch = max(saved.epoch, epoch)
         check_types(settings, saved)
-        self.core = CloudletCore(settings, saved, random_bytes, policy)
+        self.core = CloudletCore(settings, saved, random_bytes, time.time, policy)
 
     async def start(self) -> None:
         """Go on where the last run ended; the control port must be bound."""
@@ -170,9 +203,7 @@ class Controller:
     async def close(self) -> None:
         """End the controller; VIs and router go on. What it was given is its maker's to close."""
         self._is_closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.alarm.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -217,6 +248,7 @@ class Controller:
     # Commands
 
     def _handle(self, event: saw.Event) -> None:
+        self._is_domain_touched |= isinstance(event, saw.DomainEvent)
         commands = self.core.handle(event, self._loop.time())
         if commands or not isinstance(event, saw.ViStatus):
             self._carry_out(commands)
@@ -228,7 +260,7 @@ class Controller:
             work()
         except StoreError as error:
             self._end(str(error))
-        except Exception as error:
+        except Exception as error:  # whatever the core raises is a fault of ours
             _log.exception("the controller fails")
             self._end(f"a fault of the controller: {error!r}")
 
@@ -248,23 +280,24 @@ class Controller:
         for command in commands:
             if not self._is_closed:
                 self._do(command)
-        self._set_timer()
+        if not self._is_closed:
+            self.alarm.set(self.core.next_timeout())
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def _save(self) -> None:
         rows: dict[str, dict[str, dict[str, Any]]] = dict(to_rows(self.core.saved))
+        if self._is_domain_touched:
+            rows |= to_domain_rows(self.core.saved)
+            self._is_domain_touched = False
         rows["operations"] = {"": {"next": self._next_operation}}
-        rows["result"] = {
-            str(number): {"is_done": result.is_done, "text": result.text}
-            for number, result in self.results.items()
-        }
+        rows["result"] = {str(number): asdict(result) for number, result in self.results.items()}
         self._store.save(rows)
 
     def _note_end(self, command: do.OperationEnded) -> None:
         if command.operation == 0:  # nobody asked for it
             return
-        self.results[command.operation] = OperationResult(command.is_done, command.text)
+        self.results[command.operation] = OperationResult(command.is_done, command.text, command.vi)
         while len(self.results) > MAX_KEPT_RESULTS_COUNT:
             del self.results[min(self.results)]
 
@@ -294,6 +327,9 @@ class Controller:
                 _log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
             case do.StepDown(text):
                 self._end(text)
+            case do.SayAnswer() | do.SayUsage() | do.DropDomain():
+                if self.domain is not None:
+                    self.domain.say(command)
             case do.OperationEnded():
                 pass  # noted before the save
 
@@ -319,13 +355,13 @@ class Controller:
         outcome, text = saw.Outcome.DONE, ""
         try:
             if node is None:  # nobody can ask it; what it still has is not ours any more
-                raise ContainerMissing(f"node {command.node} is not configured any more")
+                raise ContainerMissingError(f"node {command.node} is not configured any more")
             await self._on_node(command, vi, node)
-        except NodeUnreachable as error:
+        except NodeUnreachableError as error:
             outcome, text = saw.Outcome.UNREACHABLE, str(error)
-        except ContainerMissing as error:
+        except ContainerMissingError as error:
             outcome, text = saw.Outcome.MISSING, str(error)
-        except NoRoom as error:
+        except NoRoomError as error:
             outcome, text = saw.Outcome.NO_ROOM, str(error)
         except CloudletError as error:
             outcome, text = saw.Outcome.REFUSED, str(error)
@@ -335,7 +371,7 @@ class Controller:
         name = self._launches.container_name(command.number)
         match command.work:
             case Work.CREATE:
-                limits = self._launches.limits(command.vi_type)
+                limits = self._limits(command.vi_type, command.limits)
                 await self._launches.bring_image(vi, node)
                 await node.create(self._launches.wish(vi, limits))
             case Work.START:
@@ -347,7 +383,19 @@ class Controller:
             case Work.DELETE:
                 await node.delete(name)
             case Work.RESIZE:
-                await node.resize(name, self._launches.limits(command.vi_type))
+                await node.resize(name, self._limits(command.vi_type, command.limits))
+            case Work.RESTORE:
+                limits = self._limits(command.vi_type, command.limits)
+                await node.restore(name, self._launches.wish(vi, limits))
+
+    def _limits(self, vi_type: str, now: Allotment) -> Limits:
+        """Return the limits of a VI's type, but for those that are others now."""
+        return dataclasses.replace(
+            self._launches.limits(vi_type),
+            vcpu=now.cpus,
+            memory_mib=now.memory_bytes // _MIB,
+            disk_read_mib_s=now.read_mib_s,
+        )
 
     async def _remove(self, node: str, number: int, why: str) -> None:
         name = self._launches.container_name(number)
@@ -361,10 +409,8 @@ class Controller:
         vi = self.core.saved.vis.get(number)
         service = self.core.settings.services.get(vi.service) if vi is not None else None
         if vi is not None and service is not None:
-            is_idle = await self._router.await_idle(service.sid, vi.instance, limit_s)
-            if not is_idle:
-                await asyncio.sleep(IDLE_RETRY_S)
-            self.tell(saw.ViIdle(number, is_idle))
+            answer = await self._router.await_idle(service.sid, vi.instance, limit_s)
+            self.tell(saw.ViIdle(number, answer))
 
     async def _push(self, command: do.PushTable) -> None:
         self.tell(await self._router.push(command))
@@ -379,6 +425,8 @@ class Controller:
                 if node.name not in self.facts or asked_at - described_at > DESCRIBE_INTERVAL_S:
                     self.facts[node.name] = await node.describe()
                     described_at = asked_at
+                    if node.name not in self._stocking:
+                        self._spawn(self._stock, node)
                 containers = await node.containers()
             except NodeError as error:
                 self.tell(saw.NodeSilent(node.name, str(error)))
@@ -394,6 +442,16 @@ class Controller:
                 self.tell(saw.NodeSeen(node.name, asked_at, capacity, free, seen))
             await asyncio.sleep(OBSERVE_INTERVAL_S)
 
+    async def _stock(self, node: NodeAdapter) -> None:
+        """Bring images before a launch needs them; what fails is tried at the next description."""
+        self._stocking.add(node.name)
+        try:
+            await self._launches.bring_images(node)
+        except CloudletError as error:
+            _log.warning("images for %s: %s", node.name, error)
+        finally:
+            self._stocking.discard(node.name)
+
     def _container_seen(
         self, node: NodeAdapter, container: ContainerFacts, shared: Mapping[str, tuple[str, ...]]
     ) -> saw.ContainerSeen | None:
@@ -408,15 +466,27 @@ class Controller:
         if number is None:
             return None
         instance = container.labels.get(LABEL_INSTANCE, "")
+        site = self._sites[node.name]
         return saw.ContainerSeen(
             number,
             int(instance) if instance.isdecimal() else -1,
             container.state in (ContainerState.RUNNING, ContainerState.CHANGING),
-            (
-                *live_violations(container.live, self._sites[node.name]),
-                *shared.get(container.name, ()),
-            ),
+            (*live_violations(container.live, site), *shared.get(container.name, ())),
+            self._differences(number, container, site),
         )
+
+    def _differences(
+        self, number: int, container: ContainerFacts, site: NodeSite
+    ) -> tuple[str, ...]:
+        """Return where a container is not what its VI was given."""
+        vi = self.core.saved.vis.get(number)
+        if vi is None:
+            return ()
+        try:
+            wish = self._launches.wish(vi, self._limits(vi.vi_type, vi.allotted))
+            return tuple(live_differences(container.live, build(wish, site)))
+        except CloudletError:
+            return ()  # its service is about to be taken away; nothing is wished of it any more
 
     async def _watch_router(self) -> None:
         while True:
@@ -430,14 +500,6 @@ class Controller:
             return None
         return Caller(vi.number, vi.token, self._launches.control_address(vi))
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due = self.core.next_timeout()
-        if due < math.inf and not self._is_closed:
-            self._timer = self._loop.call_at(due, self.tell, saw.Tick())
-
     def _spawn(
         self, work: Callable[P, Coroutine[Any, Any, None]], *given: P.args, **named: P.kwargs
     ) -> None:
@@ -450,8 +512,7 @@ class Controller:
             await work()
         except asyncio.CancelledError:
             raise
-        except Exception as error:
-            # A fault of ours. Whoever goes on from a state that is not understood loses chunks.
+        except Exception as error:  # a fault of ours: as in `_guard`
             _log.exception("the controller fails")
             self._end(f"a fault of the controller: {error!r}")
 

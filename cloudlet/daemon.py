@@ -9,29 +9,33 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from packetcloud.cloudlet.api import make_app
-from packetcloud.cloudlet.config import CloudletConfig, NodeTable
+from packetcloud.cloudlet.config import CloudletConfig
+from packetcloud.cloudlet.config_tables import NodeTable
 from packetcloud.cloudlet.containers import ImageFiles, NodeAdapter
 from packetcloud.cloudlet.controller import Controller, check_types
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.placement import POLICIES
+from packetcloud.cloudlet.declared_services import DeclaredService
+from packetcloud.cloudlet.domain_link.link import DomainLink
 from packetcloud.cloudlet.errors import (
     CloudletConfigError,
     CloudletError,
-    NodeUnreachable,
-    Refused,
+    NodeRefusedError,
+    NodeUnreachableError,
 )
 from packetcloud.cloudlet.late_node import LateNode
 from packetcloud.cloudlet.launches import ConfiguredLaunches
 from packetcloud.cloudlet.lxd.discovery import open_nodes
 from packetcloud.cloudlet.metrics import CloudletCollector
-from packetcloud.cloudlet.network import NodeNetwork
+from packetcloud.cloudlet.network import NodeNetwork, network_protections
 from packetcloud.cloudlet.policy import NodeSite
 from packetcloud.cloudlet.router_client import RouterClient
 from packetcloud.cloudlet.store import Store
@@ -75,6 +79,8 @@ class CloudletDaemon:
         self._open_all = open_all or open_all_nodes
         self._network = network
         self._is_taking_over = is_taking_over
+        self._services = config.services
+        """As they were read last."""
         self._ended = asyncio.Event()
 
     async def run(self, started: Callable[[CloudletDaemon], None]) -> None:
@@ -88,7 +94,8 @@ class CloudletDaemon:
             CloudletError: it ended by itself.
         """
         config = self.config
-        launches = ConfiguredLaunches(config, dict(self._find_images(config)))
+        images = dict(self._find_images(config))
+        launches = ConfiguredLaunches(config, images)
         router = RouterClient(config.file.router.url, config.file.cloudlet.name, config.token)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(router.close)
@@ -101,7 +108,7 @@ class CloudletDaemon:
             for node in nodes.values():
                 stack.push_async_callback(node.close)
             controller = Controller(
-                config.settings(tuple(nodes)),
+                config.settings(tuple(nodes), images),
                 store,
                 nodes,
                 sites,
@@ -113,6 +120,11 @@ class CloudletDaemon:
                 epoch,
             )
             stack.push_async_callback(controller.close)
+            link = (
+                DomainLink(controller, config.domain, clock_ms, os.urandom)
+                if config.domain is not None
+                else None
+            )
             control = config.network.control
             self.control_address = await controller.links.bind(
                 str(control.peer_ipv4), control.peer_port
@@ -124,8 +136,12 @@ class CloudletDaemon:
                 serving(app, *parse_address(config.file.cloudlet.api_listen, API_LISTEN))
             )
             await controller.start()
+            if link is not None:
+                linking = asyncio.create_task(link.run())
+                linking.add_done_callback(self._link_ended)
+                stack.push_async_callback(_cancelled, linking)
             if self._network is not None:
-                keeper = asyncio.create_task(self._keep_network(self._network))
+                keeper = asyncio.create_task(self._keep_network(self._network, controller))
                 stack.callback(keeper.cancel)
             self._await_signals(controller, launches)
             started(self)
@@ -137,17 +153,20 @@ class CloudletDaemon:
         """End in good order; VIs and router go on."""
         self._ended.set()
 
-    async def _keep_network(self, network: NodeNetwork) -> None:
+    async def _keep_network(self, network: NodeNetwork, controller: Controller) -> None:
         """Look at bridges and filters again and again, and put right what somebody changed."""
         while True:
-            await asyncio.sleep(NETWORK_INTERVAL_S)
             try:
                 problems = await asyncio.to_thread(network.problems)
                 if problems:
                     _log.error("network of the VIs: %s; put right", "; ".join(problems))
                     await asyncio.to_thread(network.set_up)
+                    problems = await asyncio.to_thread(network.problems)
             except (CloudletError, OSError) as error:
                 _log.error("network of the VIs cannot be put right: %s", error)
+                problems = [str(error)]
+            controller.network_protections = network_protections(problems)
+            await asyncio.sleep(NETWORK_INTERVAL_S)
 
     async def _epoch_of(self, router: RouterClient) -> int:
         """Return the epoch that is in force at the router, if it is to be taken over."""
@@ -174,7 +193,7 @@ class CloudletDaemon:
         try:
             config = CloudletConfig.load(self.config.path)
             images = self._find_images(config)
-            settings = config.settings(controller.core.settings.nodes)
+            settings = config.settings(controller.core.settings.nodes, images)
             check_types(settings, controller.core.saved)
         except CloudletError as error:
             _log.error("config not read again, the old one stays: %s", error)
@@ -182,14 +201,33 @@ class CloudletDaemon:
         fixed = ("router", "network", "node")
         if any(getattr(config.file, one) != getattr(self.config.file, one) for one in fixed):
             _log.warning("changes in [router], [network] and [[node]] need a restart")
+        for text in _for_later_vis(self._services, config.services, controller):
+            _log.warning("%s", text)
+        self._services = config.services
         launches.images = dict(images)
         launches.configure(config)
         controller.configure(settings)
         _log.info("config read again: services and VI types taken over")
 
+    def _link_ended(self, task: asyncio.Task[None]) -> None:
+        """End with the link: without it nothing is charged, and nobody would know."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the link to the domain controller fails", exc_info=error)
+            self._stepped_down(f"a fault of the link to the domain controller: {error!r}")
+
     def _stepped_down(self, text: str) -> None:
         self.exit_text = text
         self._ended.set()
+
+
+def clock_ms() -> int:
+    """Return milliseconds since 1970: reservations and bills are about the time of people."""
+    return time.time_ns() // 1_000_000
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)  # what it failed with was said already
 
 
 async def open_all_nodes(
@@ -220,9 +258,9 @@ async def _open_table(config: CloudletConfig, table: NodeTable) -> list[NodeAdap
     address, site, name = config.address_of(table), config.site_of(table), table.name
     try:
         return await open_nodes(address, site, name=name)
-    except NodeUnreachable as error:
+    except NodeUnreachableError as error:
         if name is None:
-            raise NodeUnreachable(
+            raise NodeUnreachableError(
                 f"{error}; a [[node]] with a name may be away when the controller starts"
             ) from None
         _log.warning("node %s does not answer: %s; the controller starts without it", name, error)
@@ -234,9 +272,39 @@ async def _open_table(config: CloudletConfig, table: NodeTable) -> list[NodeAdap
         for one in found:
             await one.close()
         names = ", ".join(one.name for one in found)
-        raise Refused(f"{address} is a cluster with members {names}: start the controller again")
+        raise NodeRefusedError(
+            f"{address} is a cluster with members {names}: start the controller again"
+        )
 
     return [LateNode(name, open_late)]
+
+
+def _for_later_vis(
+    before: Iterable[DeclaredService], after: Iterable[DeclaredService], controller: Controller
+) -> Iterator[str]:
+    """Yield what of a new config the VIs that run do not have, and how they get it."""
+    old = {one.name: one for one in before}
+    for service in after:
+        known = old.get(service.name)
+        numbers = [
+            str(vi.number)
+            for vi in controller.core.saved.vis.values()
+            if vi.service == service.name and not vi.is_leaving
+        ]
+        if known is None or not numbers:
+            continue
+        names = known.files.keys() | service.files.keys()
+        what = [f"files.{name}" for name in sorted(names) if _differs(known, service, name)]
+        what += ["settings or manifest"] if known.spec != service.spec else []
+        if what:
+            yield (
+                f"service {service.name}: {', '.join(what)} changed; VIs that run keep what they "
+                f"have until they are started again: packetcloud vi restart {' | '.join(numbers)}"
+            )
+
+
+def _differs(one: DeclaredService, other: DeclaredService, name: str) -> bool:
+    return one.files.get(name) != other.files.get(name)
 
 
 def _registry(controller: Controller) -> CollectorRegistry:

@@ -22,26 +22,26 @@ class NodeError(CloudletError):
     """A compute node did not do what was asked."""
 
 
-class NodeUnreachable(NodeError):  # noqa: N818
+class NodeUnreachableError(NodeError):
     """No answer, or none in time: it may have done it or not. Ask again; that is always safe.
 
     Look whether LXD runs on the node, and whether its address and certificate are as configured.
     """
 
 
-class ContainerExists(NodeError):  # noqa: N818
+class ContainerExistsError(NodeError):
     """Another container has this name. Asking again gives the same answer."""
 
 
-class ContainerMissing(NodeError):  # noqa: N818
+class ContainerMissingError(NodeError):
     """The node has no container of this name."""
 
 
-class NoRoom(NodeError):  # noqa: N818
+class NoRoomError(NodeError):
     """The node has too little memory, disk or addresses left for this. Try another node."""
 
 
-class Refused(NodeError):  # noqa: N818
+class NodeRefusedError(NodeError):
     """The node will not do this, now or later; the text is its reason."""
 
 

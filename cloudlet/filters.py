@@ -7,25 +7,31 @@ else, neither to this machine nor through it.
 
 What is for this machine is stopped before it is routed, in family `inet`, by the bridge that it
 came in by; family `bridge` knows the bridge of a frame only on some kernels. What passes an uplink
-is stopped there by the uplink's name.
+is stopped there by the uplink's name. From a port behind which another node is nothing is bridged
+on, and nothing to it: its VIs speak with this machine, as those here do. What comes out of a tunnel
+comes from the machines at its other ends.
 Source: decision 0013, "Two bridges, two NICs".
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from packetcloud.cloudlet.addresses import Subnet
 from packetcloud.cloudlet.errors import CloudletConfigError
+from packetcloud.cloudlet.tunnels import Tunnel
 
 HOST_FAMILY = "inet"
 UPLINK_FAMILY = "bridge"
 FAMILIES = (HOST_FAMILY, UPLINK_FAMILY)
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_TCP_IPV6_BYTES = 60
+"""Headers of TCP and IPv6 without options; a segment's size does not count options."""
 _RAW = -300
 """Before the kernel keeps track of connections: what is dropped fills no table of it."""
 
@@ -49,9 +55,13 @@ class BridgePlan:
     uplink: str | None = None
     """A device of this machine that is made a port of the bridge, behind which the peer is. None:
     the peer is this machine, and its addresses are the bridge's."""
+    ports: tuple[str, ...] = ()
+    """Devices of this machine that are made ports of the bridge, behind which other nodes are."""
+    tunnel: Tunnel | None = None
+    """Makes the uplink, or the one port that is no device of the operator's."""
 
     def __post_init__(self) -> None:
-        for device in (self.name, self.uplink or self.name):
+        for device in (self.name, self.uplink or self.name, *self.ports):
             if not _DEVICE.fullmatch(device):
                 raise CloudletConfigError(
                     f"device {device!r}: allowed: letters, digits, '_', '.', '-', at most 15"
@@ -98,20 +108,29 @@ def table_script(plan: NetworkPlan) -> str:
         # are only bridged come by here as well.
         rules = [] if bridge.uplink is None else _from_peer(bridge)
         lines += _chain(role, [*_to_peer(bridge), *rules])
+    tunnels = [one.tunnel for one in bridges.values() if one.tunnel is not None]
+    if tunnels:
+        lines += ["  chain into_tunnels {"]
+        lines += [f"    type filter hook input priority {_RAW}; policy accept;"]
+        lines += [f"    {rule} counter drop" for rule in dict.fromkeys(map(_strangers, tunnels))]
+        lines += ["  }"]
     lines += ["}"]
     uplinks = {role: one for role, one in bridges.items() if one.uplink is not None}
-    if uplinks:
+    ports = [port for one in bridges.values() for port in one.ports]
+    if uplinks or ports:
         lines += [f"table {UPLINK_FAMILY} {plan.table} {{", "  chain over_uplinks {"]
         lines += ["    type filter hook forward priority 10; policy accept;"]
+        for port in ports:
+            lines += [f'    oifname "{port}" counter drop', f'    iifname "{port}" counter drop']
         for role, bridge in uplinks.items():
             lines += [f'    oifname "{bridge.uplink}" goto {role}_out']
             lines += [f'    iifname "{bridge.uplink}" goto {role}_in']
         lines += ["  }"]
         for role, bridge in uplinks.items():
             question = f"arp daddr ip {bridge.peer_ipv4}"
-            lines += _chain(f"{role}_out", [question, *_to_peer(bridge)])
+            lines += _chain(f"{role}_out", [question, *_to_peer(bridge)], _clamp(bridge))
             answer = f"arp saddr ip {bridge.peer_ipv4}"
-            lines += _chain(f"{role}_in", [answer, *_from_peer(bridge)])
+            lines += _chain(f"{role}_in", [answer, *_from_peer(bridge)], _clamp(bridge))
         lines += ["}"]
     return "\n".join(lines) + "\n"
 
@@ -125,9 +144,28 @@ def removal_script(table: str) -> str:
     )
 
 
-def _chain(name: str, rules: list[str]) -> list[str]:
+def _strangers(tunnel: Tunnel) -> str:
+    """Return what is true of a datagram to a tunnel that is not of its other ends."""
+    family = "ip" if tunnel.local.version == 4 else "ip6"
+    remotes = ", ".join(map(str, tunnel.remotes))
+    return f"{family} saddr != {{ {remotes} }} udp dport {tunnel.port}"
+
+
+def _clamp(bridge: BridgePlan) -> list[str]:
+    """Return what keeps TCP to the size of a tunnel.
+
+    What the kernel says of packets that are too large would have to pass the filters; then a VI
+    could say it of others.
+    """
+    if bridge.tunnel is None or bridge.transport is not Transport.TCP:
+        return []
+    size = bridge.tunnel.mtu - _TCP_IPV6_BYTES
+    return [f"    tcp flags syn tcp option maxseg size set {size}"]
+
+
+def _chain(name: str, rules: list[str], before: Iterable[str] = ()) -> list[str]:
     accepted = [f"    {rule} counter accept" for rule in rules]
-    return [f"  chain {name} {{", *accepted, "    counter drop", "  }"]
+    return [f"  chain {name} {{", *before, *accepted, "    counter drop", "  }"]
 
 
 def _to_peer(bridge: BridgePlan) -> list[str]:

@@ -30,7 +30,7 @@ def find_images(config: CloudletConfig) -> dict[str, ImageFiles]:
         if files:
             found[one.name] = read_image(f"service {one.name}", files)
             continue
-        wanted = DEFAULT_NAME if one.spec.search_path is None else one.name
+        wanted = DEFAULT_NAME if one.spec.search_path is None else one.manifest.service.name
         newest = next((image for image in images if image.name == wanted), None)
         if newest is not None:
             found[one.name] = newest.files()

@@ -1,7 +1,7 @@
 """A compute node that did not answer when the controller started: opened as soon as it does.
 
 A controller must be able to start while one of its nodes is away. Until that answers, every call is
-`NodeUnreachable`, like those to a node that went away later.
+`NodeUnreachableError`, like those to a node that went away later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from packetcloud.cloudlet.containers import (
     NodeAdapter,
     NodeFacts,
 )
-from packetcloud.cloudlet.errors import NodeUnreachable
+from packetcloud.cloudlet.errors import NodeUnreachableError
 from packetcloud.cloudlet.limits import Limits
 
 
@@ -59,6 +59,9 @@ class LateNode:
     async def resize(self, name: str, limits: Limits) -> None:
         await (await self._opened()).resize(name, limits)
 
+    async def restore(self, name: str, wish: ContainerWish) -> None:
+        await (await self._opened()).restore(name, wish)
+
     async def label(self, name: str, labels: Mapping[str, str]) -> None:
         await (await self._opened()).label(name, labels)
 
@@ -88,7 +91,7 @@ class LateNode:
     async def _opened(self) -> NodeAdapter:
         async with self._opening:
             if self._is_closed and self._node is None:
-                raise NodeUnreachable(f"{self.name}: this connection is closed")
+                raise NodeUnreachableError(f"{self.name}: this connection is closed")
             if self._node is None:
                 self._node = await self._open_node()
             return self._node

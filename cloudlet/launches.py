@@ -7,12 +7,14 @@ import dataclasses
 import json
 from typing import Any
 
-from packetcloud.cloudlet.config import CloudletConfig, DeclaredService
+from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.containers import ContainerWish, ImageFiles, NodeAdapter
 from packetcloud.cloudlet.controller import LABEL_CLOUDLET, LABEL_INSTANCE, LABEL_VI
 from packetcloud.cloudlet.core.instances import Vi
-from packetcloud.cloudlet.errors import Refused
+from packetcloud.cloudlet.declared_services import DeclaredService
+from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.limits import Limits
+from packetcloud.services.launch_files import encode_files
 
 
 class ConfiguredLaunches:
@@ -26,6 +28,8 @@ class ConfiguredLaunches:
         self.images = images
         self._bringing: dict[str, asyncio.Lock] = {}
         """By node: an image is brought there once, also when many VIs want it."""
+        self._brought: set[tuple[str, str]] = set()
+        """Nodes and images that have been there."""
         self.configure(config)
 
     def configure(self, config: CloudletConfig) -> None:
@@ -50,7 +54,7 @@ class ConfiguredLaunches:
         return str(self._config.network.control.subnet.addresses(vi.address).ipv4.ip)
 
     def wish(self, vi: Vi, limits: Limits) -> ContainerWish:
-        """Return the container for a VI. Raises: Refused: its service has no image."""
+        """Return the container for a VI. Raises: NodeRefusedError: its service has no image."""
         network = self._config.network
         data = network.data.subnet.addresses(vi.address)
         control = network.control.subnet.addresses(vi.address)
@@ -84,27 +88,44 @@ class ConfiguredLaunches:
         declared = self._declared(vi)
         # The image has the service's own module where every VI's is.
         search_path = None if declared.spec.search_path is None else "/opt/packetcloud/service"
+        # Paths of files that go along are this machine's; the VI has its own.
+        own = dict.fromkeys(declared.files, "")
         spec = dataclasses.replace(
-            declared.spec, instance=vi.instance, key_file="", search_path=search_path
+            declared.spec,
+            instance=vi.instance,
+            key_file="",
+            search_path=search_path,
+            parameters={**declared.spec.parameters, **own},
         )
         return {
             "do": "launch",
             "spec": json.loads(spec.to_json()),
             "key": declared.identity.seed.hex(),
+            "files": encode_files(declared.files),
         }
 
     async def bring_image(self, vi: Vi, node: NodeAdapter) -> None:
         """See to it that the node has the image of a VI. Raises: NodeError."""
-        image = self._image_of(vi)
+        await self._bring(self._image_of(vi), node)
+
+    async def bring_images(self, node: NodeAdapter) -> None:
+        """Give a node every service's image that it has not been given yet. Raises: NodeError."""
+        images = {image.fingerprint: image for image in self.images.values()}
+        for image in images.values():
+            if (node.name, image.fingerprint) not in self._brought:
+                await self._bring(image, node)
+
+    async def _bring(self, image: ImageFiles, node: NodeAdapter) -> None:
         async with self._bringing.setdefault(node.name, asyncio.Lock()):
             if not await node.has_image(image.fingerprint):
                 await node.import_image(image)
+            self._brought.add((node.name, image.fingerprint))
 
     def _image_of(self, vi: Vi) -> ImageFiles:
         try:
             return self.images[vi.service]
         except KeyError:
-            raise Refused(
+            raise NodeRefusedError(
                 f"service {vi.service} has no image; build one: packetcloud image build"
             ) from None
 
@@ -112,4 +133,4 @@ class ConfiguredLaunches:
         try:
             return self._services[vi.service]
         except KeyError:
-            raise Refused(f"service {vi.service} is no longer declared") from None
+            raise NodeRefusedError(f"service {vi.service} is no longer declared") from None

@@ -38,14 +38,58 @@ class CloudletCollector(Collector):
         for service, count in totals.items():
             restarts.add_metric([service], count)
         yield restarts
+        measures = CounterMetricFamily(
+            "packetcloud_cloudlet_measures",
+            "What was done about VIs whose container or conduct was not as it must be.",
+            labels=["service", "measure"],
+        )
+        for (service, measure), count in core.conduct.measures.items():
+            measures.add_metric([service, measure.value], count)
+        yield measures
         yield GaugeMetricFamily(
             "packetcloud_cloudlet_migrations", "Migrations under way.", len(core.saved.migrations)
         )
         yield GaugeMetricFamily(
             "packetcloud_cloudlet_router_up", "1 while the router answers.", core.router is not None
         )
+        yield CounterMetricFamily(
+            "packetcloud_cloudlet_standstills",
+            "Times that the controller was not scheduled for over a second.",
+            self._controller.alarm.put_off_count,
+        )
         yield from self._links()
         yield from self._nodes()
+        yield from self._domain()
+
+    def _domain(self) -> Iterator[Metric]:
+        end, core = self._controller.domain, self._controller.core
+        if end is None:
+            return
+        reserved = core.reservations
+        for name, text, value in (
+            ("domain_up", "1 while a domain controller has the channel.", reserved.is_up),
+            ("reservations", "Reservations that are held here.", len(core.saved.reserved)),
+            (
+                "usage_records_waiting",
+                "Usage records that no domain controller has taken yet.",
+                len(core.saved.records),
+            ),
+        ):
+            yield GaugeMetricFamily(f"packetcloud_cloudlet_{name}", text, value)
+        yield CounterMetricFamily(
+            "packetcloud_cloudlet_usage_lost_vi_seconds",
+            "VI time that was not counted, as too many usage records wait.",
+            core.metering.lost_ms / 1000,
+        )
+        dropped = CounterMetricFamily(
+            "packetcloud_cloudlet_domain_frames_dropped",
+            "What was said over the channel and not sent, or not taken, by reason.",
+            labels=["reason"],
+        )
+        dropped.add_metric(["channel"], end.dropped_count)
+        for reason, count in reserved.dropped.items():
+            dropped.add_metric([reason], count)
+        yield dropped
 
     def _links(self) -> Iterator[Metric]:
         links = self._controller.links
@@ -94,6 +138,8 @@ class CloudletCollector(Collector):
                 "reserved": node.reserved,
                 "free": node.free,
                 "available": node.available,
+                "available_to_third_parties": node.available_to_third_parties,
+                "set_aside": node.set_aside,
             }
             for kind, amount in kinds.items():
                 for resource, value in amount.model_dump().items():

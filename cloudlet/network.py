@@ -27,6 +27,7 @@ from packetcloud.cloudlet.filters import (
     removal_script,
     table_script,
 )
+from packetcloud.cloudlet.tunnel_devices import make_tunnel, remove_tunnel, tunnel_problems
 
 ALIAS = "packetcloud"
 """Marks a bridge that we made."""
@@ -77,7 +78,7 @@ class NodeNetwork:
         """Remove the bridges that we made, then the tables; what is not there is right too."""
         for bridge in (self.plan.data, self.plan.control):
             try:
-                _remove_bridge(bridge.name)
+                _remove_bridge(bridge)
             except (NetlinkError, OSError) as error:
                 raise NetworkError(f"bridge {bridge.name}: {error}") from error
         _nft("-f", "-", script=removal_script(self.plan.table))
@@ -96,12 +97,7 @@ class NodeNetwork:
 
     def protections(self) -> tuple[Protection, ...]:
         """Say of tables and bridges whether they are in force, as a node does of itself."""
-        problems = self.problems()
-        if not problems:
-            return (Protection("destinations of VIs", True),)
-        cost = "VIs may reach more than router and controller: " + "; ".join(problems)
-        remedy = "nothing by hand: the controller puts it right"
-        return (Protection("destinations of VIs", False, cost, remedy),)
+        return network_protections(self.problems())
 
     def dropped_packets(self) -> int:
         """Return how many packets of VIs the tables have dropped since they were put there."""
@@ -135,6 +131,15 @@ class NodeNetwork:
         return found
 
 
+def network_protections(problems: list[str]) -> tuple[Protection, ...]:
+    """Return what `NodeNetwork.problems` means for whoever asks what is in force."""
+    if not problems:
+        return (Protection("destinations of VIs", True),)
+    cost = "VIs may reach more than router and controller: " + "; ".join(problems)
+    remedy = "nothing by hand: the controller tries again every few seconds to put it right"
+    return (Protection("destinations of VIs", False, cost, remedy),)
+
+
 def _expressions(item: dict[str, Any]) -> list[dict[str, Any]]:
     expressions: list[dict[str, Any]] = item.get("rule", {}).get("expr", [])
     return expressions
@@ -166,19 +171,30 @@ def _make_bridge(plan: BridgePlan) -> None:
                 br_mcast_snooping=0,
             )
             index = _index(netlink, plan.name)
-            netlink.link("set", index=index, ifalias=ALIAS)
+            # Once it was changed the kernel leaves it alone; else it follows the smallest port.
+            netlink.link("set", index=index, ifalias=ALIAS, mtu=plan.mtu - 1)
         for setting, value in _BRIDGE_SETTINGS:
             # A kernel without IPv6 has no such files, and no such frames.
             with contextlib.suppress(FileNotFoundError):
                 (_SYSTEM / setting.format(plan.name)).write_text(value)
         netlink.link("set", index=index, mtu=plan.mtu, state="up")
+        if plan.tunnel is not None:
+            make_tunnel(netlink, plan.tunnel)
+        for port in plan.ports:
+            # Its MTU is its own: what is too large for it does not pass, and the hop finds out.
+            netlink.link("set", index=_existing(netlink, plan, port), master=index, state="up")
         if plan.uplink is None:
             _give_addresses(netlink, index, plan)
             return
-        uplink = _index(netlink, plan.uplink)
-        if uplink is None:
-            raise NetworkError(f"bridge {plan.name}: no device {plan.uplink}")
+        uplink = _existing(netlink, plan, plan.uplink)
         netlink.link("set", index=uplink, master=index, mtu=plan.mtu, state="up")
+
+
+def _existing(netlink: IPRoute, plan: BridgePlan, device: str) -> int:
+    index = _index(netlink, device)
+    if index is None:
+        raise NetworkError(f"bridge {plan.name}: no device {device}")
+    return index
 
 
 def _new_address() -> str:
@@ -203,9 +219,11 @@ def _give_addresses(netlink: IPRoute, index: int | None, plan: BridgePlan) -> No
     )
 
 
-def _remove_bridge(name: str) -> None:
+def _remove_bridge(plan: BridgePlan) -> None:
     with IPRoute() as netlink:
-        index = _index(netlink, name)
+        if plan.tunnel is not None:
+            remove_tunnel(netlink, plan.tunnel)
+        index = _index(netlink, plan.name)
         if index is None:
             return
         (link,) = netlink.get_links(index)
@@ -224,11 +242,27 @@ def _bridge_problems(plan: BridgePlan) -> Iterator[str]:
             yield f"bridge {plan.name}: MTU {link.get_attr('IFLA_MTU')}, wanted {plan.mtu}"
         if link["state"] != "up":
             yield f"bridge {plan.name} is down"
+        if plan.tunnel is not None:
+            yield from tunnel_problems(netlink, plan.tunnel)
+        for port in plan.ports:
+            yield from _port_problems(netlink, index, plan.name, port)
         if plan.uplink is None:
             found = {one.get_attr("IFA_ADDRESS") for one in netlink.get_addr(index=index)}
             for address in (str(plan.peer_ipv4), str(plan.peer_ipv6)):
                 if address not in found:
                     yield f"bridge {plan.name} has no address {address}"
+
+
+def _port_problems(netlink: IPRoute, index: int, bridge: str, port: str) -> Iterator[str]:
+    number = _index(netlink, port)
+    if number is None:
+        yield f"no device {port}"
+        return
+    (link,) = netlink.get_links(number)
+    if link.get_attr("IFLA_MASTER") != index:
+        yield f"device {port} is no port of bridge {bridge}"
+    if link["state"] != "up":
+        yield f"device {port} is down"
 
 
 def _index(netlink: IPRoute, device: str) -> int | None:

@@ -14,6 +14,7 @@ import httpx
 
 from packetcloud.cloudlet.core import commands as do
 from packetcloud.cloudlet.core import events as saw
+from packetcloud.cloudlet.core.instances import Evidence
 
 ANSWER_LIMIT_S = 5.0
 MAX_IDLE_WAIT_S = 60.0
@@ -89,8 +90,11 @@ class RouterClient:
         except _UnansweredError as error:
             return saw.RouterSilent(str(error))
 
-    async def await_idle(self, sid: str, instance: int, limit_s: float) -> bool:
-        """Tell whether a held VI came to the end of its tasks within `limit_s`."""
+    async def await_idle(self, sid: str, instance: int, limit_s: float) -> saw.IdleAnswer | None:
+        """Wait, for `limit_s` at most, until a held or draining VI has no task left.
+
+        Returns: how it is; None: no answer, or the router's table does not list it.
+        """
         limit_s = min(limit_s, MAX_IDLE_WAIT_S)
         query: dict[str, str | int | float] = {
             "sid": sid,
@@ -101,10 +105,12 @@ class RouterClient:
             response = await self._ask(
                 "GET", f"{_PATH}/idle", params=query, timeout=limit_s + ANSWER_LIMIT_S
             )
+            if response.status_code != 200:
+                return None
             with _understanding(response):
-                return response.status_code == 200 and response.json()["idle"] is True
+                return _idle(response.json())
         except _UnansweredError:
-            return False
+            return None
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -133,8 +139,10 @@ def _understanding(response: httpx.Response) -> Iterator[None]:
 
 
 def _fenced(version: int, answer: dict[str, Any]) -> saw.TableAnswered:
-    is_another = answer["reason"] in ("old_epoch", "other_controller")
-    return saw.TableAnswered(version, False, {}, int(answer["epoch"]) if is_another else None)
+    epoch, there = int(answer["epoch"]), int(answer["version"])
+    if answer["reason"] in ("old_epoch", "other_controller"):
+        return saw.TableAnswered(version, False, {}, fenced_by=epoch)
+    return saw.TableAnswered(version, False, {}, version_there=there)
 
 
 def _refused(answer: dict[str, Any]) -> dict[str, str]:
@@ -143,6 +151,16 @@ def _refused(answer: dict[str, Any]) -> dict[str, str]:
         for item in answer["items"]
         if not item["accepted"]
     }
+
+
+def _idle(answer: dict[str, Any]) -> saw.IdleAnswer:
+    return saw.IdleAnswer(
+        answer["idle"] is True,
+        answer["attached"] is True,
+        str(answer["boot_id"]),
+        int(answer["epoch"]),
+        int(answer["version"]),
+    )
 
 
 def _seen(report: dict[str, Any]) -> saw.RouterSeen:
@@ -163,10 +181,19 @@ def _service(one: dict[str, Any]) -> saw.ServiceAtRouter:
         penalty_s if penalty_s is not None and math.isfinite(penalty_s) else None,
         {
             int(vi["instance"]): saw.ViAtRouter(
-                bool(vi["attached"]), int(vi["tasks"]), sum(vi["violations"].values())
+                bool(vi["attached"]),
+                int(vi["tasks"]),
+                {str(kind): int(count) for kind, count in vi["violations"].items()},
+                tuple(_evidence(seen) for seen in vi.get("evidence", ())),
             )
             for vi in one["vis"]
         },
+    )
+
+
+def _evidence(seen: dict[str, Any]) -> Evidence:
+    return Evidence(
+        str(seen["kind"]), str(seen["source"]), int(seen["chunk_id"]), str(seen["text"])
     )
 
 

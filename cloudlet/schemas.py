@@ -57,6 +57,8 @@ class OperationInfo(BaseModel):
 
     operation: int
     state: Literal["running", "done", "failed"]
+    vi: int | None = None
+    """Which VI it is about; of a launch and a migration the new one. None: no single one."""
     text: str = ""
     """Why it failed."""
 
@@ -92,8 +94,39 @@ class NodeInfo(BaseModel):
     available: ResourcesInfo
     """For the ISP's own VIs."""
     available_to_third_parties: ResourcesInfo
+    set_aside: ResourcesInfo
+    """For the ISP: third parties' VIs together leave so much of the capacity."""
+    boosted_cpus: float
+    """What VIs have for their start above what is reserved for them."""
     vis: list[int]
     protections: list[ProtectionInfo]
+
+
+class ChargeInfo(BaseModel):
+    """Something that a VI did, or that was found with it, and what followed."""
+
+    at_s: float
+    """Seconds since 1970."""
+    text: str
+
+
+class EvidenceInfo(BaseModel):
+    """A violation that the router saw: which chunk, and what is wrong."""
+
+    kind: str
+    source: str
+    """GUID of the chunk's source."""
+    chunk_id: int
+    text: str
+
+
+class LaunchInfo(BaseModel):
+    """How far the last launch of a VI is."""
+
+    began_at: float
+    """On the monotonic clock of the controller's machine."""
+    took_s: dict[str, float]
+    """From then to each stage that it has behind it, by name."""
 
 
 class ViInfo(BaseModel):
@@ -105,7 +138,7 @@ class ViInfo(BaseModel):
     node: str
     container: str
     state: str
-    role: Literal["owner", "twin", "retired"]
+    role: Literal["owner", "twin", "standby", "retired"]
     slot: int
     instance: int
     owner_epoch: int
@@ -116,10 +149,23 @@ class ViInfo(BaseModel):
     is_draining: bool
     is_leaving: bool
     why: str
+    reservation: str | None
+    """For which it runs; None: its service's own."""
     tasks: int | None
     """At the router; None: the router does not answer, or does not know the VI."""
-    violations: int | None
+    violations: dict[str, int]
+    """By kind, since the router's table lists it; of one that was stopped, until then."""
+    evidence: list[EvidenceInfo]
+    """The last violations, the newest at the end."""
+    restrictions: int
+    """How often it was restricted, since an operator last let it start again."""
+    restricted_until_s: float | None
+    """Seconds since 1970."""
+    record: list[ChargeInfo]
+    """The last sixteen, the newest at the end."""
     status: dict[str, object]
+    launch: LaunchInfo | None
+    """None: an earlier run of the controller launched it."""
 
 
 class ServiceInfo(BaseModel):
@@ -133,10 +179,29 @@ class ServiceInfo(BaseModel):
     replicas_max: int
     wanted: int
     running: int
+    standbys: int
+    """VIs that wait for a launch, of so many as it should have:"""
+    standbys_wanted: int
     text: str
     """Why it has fewer VIs than it should, or the router does not take it."""
     waiting: int | None
     oldest_waiting_s: float | None
+
+
+class DomainInfo(BaseModel):
+    """The domain controller that sells the cloudlet's places, as this side sees it."""
+
+    url: str
+    name: str
+    """Under which it knows the cloudlet."""
+    is_connected: bool
+    text: str
+    """Why it is not."""
+    epoch: int
+    """The highest that was seen."""
+    reservations: int
+    waiting_records: int
+    """Usage records that it has not taken yet."""
 
 
 class StatusInfo(BaseModel):
@@ -151,6 +216,8 @@ class StatusInfo(BaseModel):
     migrations: int
     operations: int
     control_listen: str
+    domain: DomainInfo | None
+    """None: the config file names none."""
 
 
 class Health(BaseModel):

@@ -41,7 +41,7 @@ class Store:
             self._database = sqlite3.connect(self.path, isolation_level=None)
             self._open()
             self._loaded = self._read()
-        except BaseException as error:
+        except BaseException as error:  # also Ctrl-C: nobody else gives the lock back
             os.close(self._lock)
             match error:
                 case CloudletConfigError():

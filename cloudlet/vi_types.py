@@ -15,13 +15,14 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from packetcloud.chunk.toml_files import TomlFiles, TomlTable
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.limits import Limits
-from packetcloud.cloudlet.toml_files import TomlTable, parse_toml, read_toml
 
 MAX_TYPES_COUNT = 256
 """People choose from this list; a longer one is a mistake."""
 DEFAULT_CATALOGUE = "vi_types.toml"
+_FILES = TomlFiles(CloudletConfigError)
 
 
 class ViTypeTable(TomlTable):
@@ -32,7 +33,7 @@ class ViTypeTable(TomlTable):
         StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$"),
         Field(description="lower-case letters, digits and '-', at most 31"),
     ]
-    vcpu: Annotated[float, Field(ge=0.05, le=256)]
+    vcpu: Annotated[float, Field(ge=0.01, le=256)]
     memory_mib: Annotated[int, Field(ge=64, le=1 << 20, strict=True)]
     disk_mib: Annotated[int, Field(ge=64, le=1 << 24, strict=True)]
     disk_read_mib_s: Annotated[int, Field(ge=1, le=1 << 16, strict=True)] = 100
@@ -91,9 +92,9 @@ def load_catalogue(path: Path | None = None) -> ViTypeCatalogue:
         CloudletConfigError: names file, table and key, and says what is allowed.
     """
     if path is not None:
-        return _catalogue(read_toml(path, CatalogueFile))
+        return _catalogue(_FILES.read(path, CatalogueFile))
     text = files(__package__).joinpath(DEFAULT_CATALOGUE).read_text(encoding="utf-8")
-    return _catalogue(parse_toml(text, CatalogueFile, DEFAULT_CATALOGUE))
+    return _catalogue(_FILES.parse(text, CatalogueFile, DEFAULT_CATALOGUE))
 
 
 def _catalogue(file: CatalogueFile) -> ViTypeCatalogue:

@@ -6,9 +6,13 @@ from typing import Literal
 
 from packetcloud.cloudlet.controller import Controller, Launches
 from packetcloud.cloudlet.core.instances import Vi, ViState
-from packetcloud.cloudlet.core.inventory import NOTHING, Node
-from packetcloud.cloudlet.core.values import Resources
+from packetcloud.cloudlet.core.inventory import Node
+from packetcloud.cloudlet.core.values import NOTHING, Resources
 from packetcloud.cloudlet.schemas import (
+    ChargeInfo,
+    DomainInfo,
+    EvidenceInfo,
+    LaunchInfo,
     NodeInfo,
     OperationInfo,
     ProtectionInfo,
@@ -32,6 +36,22 @@ def status_of(controller: Controller, control_listen: str) -> StatusInfo:
         migrations=len(core.saved.migrations),
         operations=len(core.saved.operations),
         control_listen=control_listen,
+        domain=_domain_of(controller),
+    )
+
+
+def _domain_of(controller: Controller) -> DomainInfo | None:
+    end, core = controller.domain, controller.core
+    if end is None:
+        return None
+    return DomainInfo(
+        url=end.url,
+        name=end.name,
+        is_connected=core.reservations.is_up,
+        text=end.text,
+        epoch=core.saved.domain_epoch,
+        reservations=len(core.saved.reserved),
+        waiting_records=len(core.saved.records),
     )
 
 
@@ -67,10 +87,26 @@ def vi_info(controller: Controller, launches: Launches, vi: Vi) -> ViInfo:
         is_draining=vi.is_draining,
         is_leaving=vi.is_leaving,
         why=vi.why,
+        reservation=vi.reservation or None,
         tasks=None if at_router is None else at_router.tasks,
-        violations=None if at_router is None else at_router.violations,
+        violations=dict(vi.violations),
+        evidence=[
+            EvidenceInfo(kind=one.kind, source=one.source, chunk_id=one.chunk_id, text=one.text)
+            for one in vi.evidence
+        ],
+        restrictions=vi.restrictions,
+        restricted_until_s=vi.restricted_until_s if vi.is_restricted else None,
+        record=[ChargeInfo(at_s=one.at_s, text=one.text) for one in vi.record],
         status=dict(vi.status),
+        launch=_launch_of(vi),
     )
+
+
+def _launch_of(vi: Vi) -> LaunchInfo | None:
+    if vi.launch is None:
+        return None
+    took_s = {stage.value: round(took, 4) for stage, took in vi.launch.took_s.items()}
+    return LaunchInfo(began_at=round(vi.launch.began_at, 4), took_s=took_s)
 
 
 def services_of(controller: Controller) -> list[ServiceInfo]:
@@ -79,6 +115,7 @@ def services_of(controller: Controller) -> list[ServiceInfo]:
     infos = []
     for name, service in core.settings.services.items():
         vis = [vi for vi in core.saved.vis.values() if vi.service == name and vi.counts]
+        vis = [vi for vi in vis if not vi.reservation]
         seen = core.router.services.get(service.sid) if core.router is not None else None
         infos.append(
             ServiceInfo(
@@ -90,6 +127,8 @@ def services_of(controller: Controller) -> list[ServiceInfo]:
                 replicas_max=service.replicas_max,
                 wanted=core.saved.counts.get(name, service.replicas_min),
                 running=sum(vi.state is ViState.RUNNING and vi.is_attached for vi in vis),
+                standbys=sum(vi.is_ready_to_launch for vi in core.staffing.standbys.of(name)),
+                standbys_wanted=service.standbys,
                 text=core.table.refused.get(service.sid) or core.staffing.no_room.get(name, ""),
                 waiting=None if seen is None else seen.waiting,
                 oldest_waiting_s=None if seen is None else seen.oldest_wait_s,
@@ -115,12 +154,17 @@ def nodes_of(controller: Controller) -> list[NodeInfo]:
                 free=_resources(node.free),
                 available=_resources(room.for_all),
                 available_to_third_parties=_resources(room.for_third_parties),
+                set_aside=_resources(room.set_aside),
+                boosted_cpus=round(core.inventory.boosted_cpus(name), 3),
                 vis=sorted(vi.number for vi in core.saved.vis.values() if vi.node == name),
                 protections=[
                     ProtectionInfo(
                         name=one.name, is_active=one.is_active, cost=one.cost, remedy=one.remedy
                     )
-                    for one in (facts.protections if facts is not None else ())
+                    for one in (
+                        *(facts.protections if facts is not None else ()),
+                        *controller.network_protections,
+                    )
                 ],
             )
         )
@@ -133,10 +177,10 @@ def operation_of(controller: Controller, number: int) -> OperationInfo | None:
     if result is not None:
         state = "done" if result.is_done else "failed"
         return OperationInfo.model_validate(
-            {"operation": number, "state": state, "text": result.text}
+            {"operation": number, "state": state, "vi": result.vi, "text": result.text}
         )
     if controller.is_known(number):
-        return OperationInfo(operation=number, state="running")
+        return OperationInfo(operation=number, state="running", vi=controller.core.vi_of(number))
     return None
 
 

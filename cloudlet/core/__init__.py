@@ -6,12 +6,19 @@
 - `commands`   what the core tells the shell to do
 - `inventory`  compute nodes: what is there, reserved, free, lost
 - `placement`  which node gets a VI
+- `places`     nodes with room, addresses, instances: what a VI takes
+- `allotment`  the limits of its container: more for its start, less while it waits
+- `stages`     how far a launch is, and when it got there
+- `states`     what may follow each state of a VI, and what its container needs there
 - `life`       one VI from its creation to its end: restarts, back-off, quarantine
 - `migration`  from one VI to its twin, with one owner at any time
 - `table`      the router's table: what it should be, and what the router has of it
 - `staffing`   which VIs there should be, and where
+- `standbys`   VIs that wait for their launch
 - `conduct`    what becomes of a VI that does what it must not
 - `wishes`     what operators ask for
+- `reserved`   what the domain controller has it hold and run
+- `metering`   what that is charged with
 - `saved`      what is kept over a restart
 - `rows`       the same as rows for a database
 - `scaling`    how many VIs a service should have

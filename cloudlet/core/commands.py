@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from packetcloud.cloudlet.core.instances import Work
+from packetcloud.cloudlet.core.values import NOT_ALLOTTED, Allotment
+from packetcloud.domain_controller.core.usage import UsageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +15,8 @@ class DoWork:
     """Have a node do something with a container; ends with `WorkDone`.
 
     Attributes:
-        vi_type: CREATE and RESIZE: the limits.
+        vi_type: CREATE, RESIZE and RESTORE: the limits but for those in `limits`.
+        limits: CREATE, RESIZE and RESTORE: what may be another than its type's.
         limit_s: STOP: how long it may take to end by itself.
     """
 
@@ -22,6 +25,7 @@ class DoWork:
     work: Work
     vi_type: str = ""
     limit_s: float = 0.0
+    limits: Allotment = NOT_ALLOTTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,16 @@ class PushTable:
 
 @dataclass(frozen=True, slots=True)
 class OperationEnded:
-    """What somebody asked for is done, or will not be, and why."""
+    """What somebody asked for is done, or will not be, and why.
+
+    Attributes:
+        vi: which VI it was about; of a launch and a migration the new one. None: of no single one.
+    """
 
     operation: int
     is_done: bool
     text: str
+    vi: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,36 @@ class StepDown:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class SayAnswer:
+    """Answer a directive of the domain controller.
+
+    Attributes:
+        seen: not accepted as a directive with this higher number was seen.
+    """
+
+    epoch: int
+    reservation: str
+    number: int
+    is_accepted: bool
+    text: str = ""
+    seen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SayUsage:
+    """Send usage records to the domain controller; ends with `UsageTaken`, or is repeated."""
+
+    records: tuple[UsageRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropDomain:
+    """End the channel: what is at its other end must not have it."""
+
+    text: str
+
+
 Command = (
     DoWork
     | RemoveStranger
@@ -131,4 +170,7 @@ Command = (
     | OperationEnded
     | Note
     | StepDown
+    | SayAnswer
+    | SayUsage
+    | DropDomain
 )

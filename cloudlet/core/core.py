@@ -11,17 +11,22 @@ import math
 from collections.abc import Callable, Mapping
 
 from packetcloud.cloudlet.core.commands import Command, Note, OperationEnded, RemoveStranger
-from packetcloud.cloudlet.core.conduct import Judgement, judge
+from packetcloud.cloudlet.core.conduct import Conduct
 from packetcloud.cloudlet.core.events import (
     Configured,
+    Directed,
+    DomainDown,
+    DomainUp,
     EvacuateWished,
     Event,
     LaunchWished,
     LinkDown,
     LinkUp,
+    Metered,
     MigrateWished,
     NodeSeen,
     NodeSilent,
+    OrphanSaid,
     Outcome,
     ResizeWished,
     RestartWished,
@@ -33,6 +38,8 @@ from packetcloud.cloudlet.core.events import (
     TableAnswered,
     TableUnanswered,
     Tick,
+    UsageTaken,
+    ViEvent,
     ViFailed,
     ViIdle,
     ViReady,
@@ -42,16 +49,18 @@ from packetcloud.cloudlet.core.events import (
 from packetcloud.cloudlet.core.instances import Vi, ViState, Work
 from packetcloud.cloudlet.core.inventory import Inventory
 from packetcloud.cloudlet.core.life import Life
+from packetcloud.cloudlet.core.metering import Metering
 from packetcloud.cloudlet.core.migration import Migrations, Step
 from packetcloud.cloudlet.core.placement import Policy, least_loaded
+from packetcloud.cloudlet.core.places import Places
+from packetcloud.cloudlet.core.reserved import Reservations
 from packetcloud.cloudlet.core.saved import Saved
 from packetcloud.cloudlet.core.scaling import Scaling
 from packetcloud.cloudlet.core.staffing import Staffing
+from packetcloud.cloudlet.core.states import HAS_RUN
 from packetcloud.cloudlet.core.table import Entry, RouterTable, entry_of
-from packetcloud.cloudlet.core.values import CloudletSettings
+from packetcloud.cloudlet.core.values import CloudletSettings, ConductPolicy
 from packetcloud.cloudlet.core.wishes import Wishes
-
-_HAS_RUN = (ViState.BOOTING, ViState.LAUNCHING, ViState.RUNNING)
 
 
 class CloudletCore:
@@ -60,6 +69,8 @@ class CloudletCore:
     Args:
         saved: what the last run left; its epoch grows by one here.
         random_bytes: the system's random source.
+        wall_s: returns seconds since 1970: when something was found, and how much is left of a
+            restriction that an earlier run began.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class CloudletCore:
         settings: CloudletSettings,
         saved: Saved,
         random_bytes: Callable[[int], bytes],
+        wall_s: Callable[[], float],
         policy: Policy = least_loaded,
     ) -> None:
         saved.epoch += 1
@@ -77,7 +89,12 @@ class CloudletCore:
         self.router_text = "not asked yet"
         self.table = RouterTable(saved.epoch, saved.version)
         self.inventory = Inventory(settings, saved.vis)
-        self._life = Life(settings, lambda: int.from_bytes(random_bytes(4), "big") / (1 << 32))
+        self._life = Life(
+            settings,
+            lambda: int.from_bytes(random_bytes(4), "big") / (1 << 32),
+            self.inventory.boot_cpus,
+        )
+        self.conduct = Conduct(self._life, wall_s)
         self._migrations = Migrations(settings, saved.vis, saved.migrations, self._life, self.table)
         self._scaling = Scaling()
         self.staffing = Staffing(
@@ -86,9 +103,12 @@ class CloudletCore:
             self.inventory,
             self._life,
             self._migrations,
-            policy,
-            random_bytes,
+            Places(settings, saved, self.inventory, policy, random_bytes),
         )
+        self.metering = Metering(
+            settings.name_at_domain, saved, lambda: f"vi-time-{random_bytes(12).hex()}"
+        )
+        self.reservations = Reservations(settings, saved, self.inventory, self.metering)
         self._wishes = Wishes(
             settings, saved, self.inventory, self._life, self._migrations, self.staffing
         )
@@ -107,8 +127,11 @@ class CloudletCore:
                 self._wishes.ended(migration.operation)
         for vi in self.saved.vis.values():
             vi.touched_at = now
-            if vi.state in (ViState.LAUNCHING, ViState.RUNNING):
-                vi.state = ViState.BOOTING  # it calls again, and says that its service runs
+            service = self.settings.services.get(vi.service)
+            policy = service.conduct if service is not None else ConductPolicy()
+            self.conduct.resume(vi, policy, now)
+            if vi.state in (ViState.WAITING, ViState.LAUNCHING, ViState.RUNNING):
+                vi.state = ViState.BOOTING  # it calls again, and says whether its service runs
             if vi.state is ViState.BOOTING:
                 vi.due_at = now + self.settings.boot_limit_s
             elif vi.state is ViState.BACKING_OFF:
@@ -129,11 +152,21 @@ class CloudletCore:
                 self._wishes.ended(command.operation)
         return commands + self._settle(now)
 
+    def vi_of(self, operation: int) -> int | None:
+        """Return which VI an operation under way is about; of a migration the new one."""
+        return self._wishes.vi_of(operation)
+
     def next_timeout(self) -> float:
         """Return when `Tick` is due; infinite: never."""
         lost_after = self.settings.node_lost_s
         return min(
-            min((vi.due_at for vi in self.saved.vis.values()), default=math.inf),
+            min(
+                (
+                    min(vi.due_at, vi.retry_at, vi.restriction_ends_at)
+                    for vi in self.saved.vis.values()
+                ),
+                default=math.inf,
+            ),
             min(
                 (
                     node.silent_since + lost_after
@@ -169,42 +202,32 @@ class CloudletCore:
                 return []
             case Tick():
                 return self._tick(now)
+            case RestartWished(_, number):
+                charged = self.saved.vis.get(number)
+                if charged is not None and not charged.is_leaving:
+                    self.conduct.pardoned(charged)
+                return self._wishes.begin(event, now)
+            case DomainUp() | DomainDown() | Directed() | UsageTaken() | OrphanSaid() | Metered():
+                return self.reservations.take(event)
             case (
-                LaunchWished()
-                | StopWished()
-                | RestartWished()
-                | ResizeWished()
-                | MigrateWished()
-                | EvacuateWished()
+                LaunchWished() | StopWished() | ResizeWished() | MigrateWished() | EvacuateWished()
             ):
                 return self._wishes.begin(event, now)
             case _:
                 vi = self.saved.vis.get(event.number)
                 return [] if vi is None else self._of_vi(event, vi, now)
 
-    def _of_vi(
-        self,
-        event: WorkDone
-        | LinkUp
-        | LinkDown
-        | ViReady
-        | ViStatus
-        | ViFailed
-        | StateExported
-        | StateImported
-        | ViIdle,
-        vi: Vi,
-        now: float,
-    ) -> list[Command]:
+    def _of_vi(self, event: ViEvent, vi: Vi, now: float) -> list[Command]:
         match event:
             case WorkDone(_, work, outcome, text):
-                if work is Work.RESIZE and outcome in (Outcome.REFUSED, Outcome.NO_ROOM):
+                is_refused = outcome in (Outcome.REFUSED, Outcome.NO_ROOM)
+                if work is Work.RESIZE and is_refused and vi.resize_to is not None:
                     vi.why = f"resize: {text}"
                 return self._life.work_done(vi, work, outcome, text, now)
             case LinkUp(_, is_launched):
                 return self._life.link_up(vi, is_launched, now)
             case LinkDown():
-                self._life.link_down(vi)
+                self._life.link_down(vi, now)
                 return []
             case ViReady():
                 return self._life.ready(vi, now)
@@ -216,10 +239,8 @@ class CloudletCore:
                 return self._migrations.exported(vi, is_done, text, now)
             case StateImported(_, is_done, text):
                 return self._migrations.imported(vi, is_done, text, now)
-            case ViIdle(_, is_idle):
-                if vi.is_draining and is_idle:
-                    return self._life.leave(vi, now)
-                return self._migrations.idle(vi, is_idle, now)
+            case ViIdle(_, answer):
+                return self._migrations.idle(vi, answer, now)
 
     def _settle(self, now: float) -> list[Command]:
         """Do whatever follows from what is now the case."""
@@ -229,6 +250,7 @@ class CloudletCore:
         for command in commands:
             if isinstance(command, OperationEnded):
                 self._wishes.ended(command.operation)
+        self.staffing.reserved = self.reservations.wanted()
         commands += self.staffing.settle(now)
         commands += self._drain(now)
         commands += self._wishes.go_on(now)
@@ -253,25 +275,27 @@ class CloudletCore:
         for vi in self.saved.vis.values():
             if not vi.is_draining or vi.is_leaving:
                 continue
-            at_router = self._at_router(vi)
-            if vi.state is not ViState.RUNNING or (
-                at_router is not None
-                and at_router == 0
-                and self.table.is_in_force(self._sid(vi), vi.instance, "draining")
-            ):
+            if vi.state is not ViState.RUNNING or self._is_drained(vi):
                 commands += self._life.leave(vi, now)
         return commands
 
-    def _at_router(self, vi: Vi) -> int | None:
-        """Return how many tasks the router says that a VI has."""
-        if self.router is None or (self.router.epoch, self.router.version) != (
-            self.table.epoch,
-            self.table.version,
-        ):
-            return None
-        service = self.router.services.get(self._sid(vi))
+    def _is_drained(self, vi: Vi) -> bool:
+        """Tell whether router and VI agree that it has no task left.
+
+        To the router a VI without a session has none. If the VI believes that it has one, it may
+        be at work: what it says next, or that it says nothing, decides.
+        """
+        table, router = self.table, self.router
+        if router is None or not table.is_in_force(self._sid(vi), vi.instance, "draining"):
+            return False
+        ours = (table.boot, table.epoch, table.version)
+        if (router.boot, router.epoch, router.version) != ours:
+            return False
+        service = router.services.get(self._sid(vi))
         seen = service.vis.get(vi.instance) if service is not None else None
-        return seen.tasks if seen is not None else 0
+        if seen is None or not seen.is_attached:
+            return not vi.is_attached
+        return seen.tasks == 0
 
     def _sid(self, vi: Vi) -> str:
         service = self.settings.services.get(vi.service)
@@ -301,10 +325,13 @@ class CloudletCore:
             if here is None:
                 commands += self._life.missing(vi, now)
             elif here.violations:
-                why = f"its container is not as it must be: {'; '.join(here.violations)}"
-                commands += self._life.quarantine(vi, why, now)
-            elif not here.is_running and vi.state in _HAS_RUN:
+                commands += self.conduct.broken(vi, here.violations, now)
+            elif not here.is_running and vi.state in HAS_RUN:
                 commands += self._life.failed(vi, vi.why or "its container stopped", now)
+            elif here.differences:
+                commands += self.conduct.astray(vi, here.differences, now)
+            elif vi.state in (ViState.WAITING, ViState.RUNNING):
+                commands += self._life.advance(vi, now)  # its type may be another than it was
         return commands
 
     def _router_seen(self, event: RouterSeen, now: float) -> list[Command]:
@@ -318,27 +345,15 @@ class CloudletCore:
             for vi in vis:
                 at_router = seen.vis.get(vi.instance)
                 if at_router is not None:
-                    commands += self._judge(vi, at_router.violations, now)
+                    commands += self.conduct.judge(vi, at_router, service.conduct, now)
             count = self.saved.counts.get(name, service.replicas_min)
-            change = self._scaling.step(service, count, _busy_share(vis), seen, now)
+            own = [vi for vi in vis if not vi.reservation]
+            change = self._scaling.step(service, count, _busy_share(own), seen, now)
             if change:
                 self.saved.counts[name] = count + change
                 why = "chunks wait too long" if change > 0 else "its VIs are mostly idle"
                 commands.append(Note(f"service {name}: {count} -> {count + change} VIs, {why}"))
         return commands
-
-    def _judge(self, vi: Vi, violations: int, now: float) -> list[Command]:
-        policy = self.settings.services[vi.service].conduct
-        match judge(vi, violations, policy, now):
-            case Judgement.RESTRICT:
-                vi.is_restricted = True
-                vi.why = f"restricted: {policy.restrict_violations} violations or more"
-                return [Note(f"{vi.service}/{vi.number}: {vi.why}", True)]
-            case Judgement.STOP:
-                why = f"{policy.stop_violations} violations within {policy.window_s:g} s"
-                return self._life.quarantine(vi, why, now)
-            case Judgement.NONE:
-                return []
 
     def _changes_something(self, event: ViStatus, now: float) -> bool:
         """Take in a status that says only that a VI is alive; False if it was such a one."""
@@ -350,14 +365,11 @@ class CloudletCore:
             return True
         if _in_hand_s(event.status) > self._hang_s(vi):
             return True
-        vi.status = event.status
-        self._life.alive(vi, now)
+        self._life.alive(vi, event.status, now)
         return False
 
     def _status(self, vi: Vi, status: Mapping[str, object], now: float) -> list[Command]:
-        vi.status = status
-        vi.is_attached = status.get("attachment") == "attached"
-        self._life.alive(vi, now)
+        self._life.alive(vi, status, now)
         in_hand_s = _in_hand_s(status)
         if vi.state is ViState.RUNNING and in_hand_s > self._hang_s(vi):
             return self._life.failed(vi, f"one task for {in_hand_s:.0f} s", now)
@@ -381,9 +393,12 @@ class CloudletCore:
             for vi in [vi for vi in self.saved.vis.values() if vi.node == node.name]:
                 commands += self.staffing.replace(vi, why, now)
         for vi in list(self.saved.vis.values()):
+            if now >= vi.retry_at:
+                commands += self._life.retry(vi, now)
             if now >= vi.due_at:
                 commands += self._life.due(vi, now)
         commands += self._migrations.due(now)
+        commands += self.conduct.due(self.saved.vis.values(), now)
         return commands + self.table.due(now)
 
     def _configure(self, settings: CloudletSettings) -> None:
@@ -395,7 +410,9 @@ class CloudletCore:
             bounded = min(max(count, service.replicas_min), service.replicas_max)
             self.saved.counts[name] = bounded
         self.settings = self._life.settings = self._migrations.settings = settings
-        self.staffing.settings = self._wishes.settings = settings
+        self._wishes.settings = settings
+        self.staffing.configure(settings)
+        self.reservations.settings = settings
         self.inventory.configure(settings)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from packetcloud.cloudlet.core.instances import Work
+from packetcloud.cloudlet.core.instances import Evidence, Work
 from packetcloud.cloudlet.core.values import CloudletSettings, Resources
 
 
@@ -31,6 +31,8 @@ class ContainerSeen:
     is_running: bool
     violations: tuple[str, ...] = ()
     """What in its live configuration a VI must not have."""
+    differences: tuple[str, ...] = ()
+    """Where its live configuration is not what the controller asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,28 @@ class StateImported:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleAnswer:
+    """What the router says of a VI that is to have no task left.
+
+    Attributes:
+        is_idle: it is held or draining and has no task; one that is not attached has none either.
+        is_attached: its session is there: what it was given, it has answered.
+        boot, epoch, version: which start of the router says so, by which table.
+    """
+
+    is_idle: bool
+    is_attached: bool
+    boot: str
+    epoch: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class ViIdle:
-    """The router says that a held or draining VI has no task left (False: it did not get there)."""
+    """The router was asked to wait for a VI's last task; None: it did not answer."""
 
     number: int
-    is_idle: bool
+    answer: IdleAnswer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +159,14 @@ class TableAnswered:
         is_in_force: the version is in force, but for the items in `refused`.
         fenced_by: the epoch of another controller that is in force, the same as ours or a later
             one; None: there is none.
+        version_there: the version in force there, where this one is not.
     """
 
     version: int
     is_in_force: bool
     refused: Mapping[str, str]
     fenced_by: int | None = None
+    version_there: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +179,14 @@ class TableUnanswered:
 
 @dataclass(frozen=True, slots=True)
 class ViAtRouter:
-    """What the router says of one VI; counts since it attached."""
+    """What the router says of one VI."""
 
     is_attached: bool
     tasks: int
-    violations: int
+    violations: Mapping[str, int] = field(default_factory=dict)
+    """By kind, since the router's table lists it."""
+    evidence: tuple[Evidence, ...] = ()
+    """The last of them, the newest at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +284,74 @@ class EvacuateWished:
     is_over: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class DomainUp:
+    """A domain controller has the channel, as of an epoch."""
+
+    epoch: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DomainDown:
+    """No domain controller has the channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directed:
+    """What the domain controller wants of a reservation.
+
+    Attributes:
+        tenant: None: the ISP itself.
+        resources: of one VI, as it was sold.
+        terms: what usage has to name.
+        occurrences: (begin, end), ms since 1970, in order.
+    """
+
+    epoch: int
+    reservation: str
+    number: int
+    is_gone: bool
+    is_running: bool
+    tenant: str | None
+    vi_type: str
+    resources: Resources
+    count: int
+    service: str | None
+    sid: str | None
+    terms: int
+    occurrences: tuple[tuple[int, int], ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTaken:
+    """The domain controller has these records: (meter, number, what became of it)."""
+
+    epoch: int
+    records: tuple[tuple[str, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanSaid:
+    """The domain controller knows of no place for a reservation here."""
+
+    epoch: int
+    reservation: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """Time to look what runs for whom; about once a second."""
+
+    at_ms: int
+
+
+DomainEvent = DomainUp | DomainDown | Directed | UsageTaken | OrphanSaid | Metered
 Wish = LaunchWished | StopWished | RestartWished | ResizeWished | MigrateWished | EvacuateWished
-Event = (
-    NodeSeen
-    | NodeSilent
-    | WorkDone
+ViEvent = (
+    WorkDone
     | LinkUp
     | LinkDown
     | ViReady
@@ -273,6 +360,12 @@ Event = (
     | StateExported
     | StateImported
     | ViIdle
+)
+"""What happens to one VI, which `number` names."""
+Event = (
+    NodeSeen
+    | NodeSilent
+    | ViEvent
     | TableAnswered
     | TableUnanswered
     | RouterSeen
@@ -280,4 +373,5 @@ Event = (
     | Configured
     | Tick
     | Wish
+    | DomainEvent
 )

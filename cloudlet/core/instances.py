@@ -8,6 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from packetcloud.cloudlet.core.stages import LaunchTimes, Stage
+from packetcloud.cloudlet.core.values import NOT_ALLOTTED, Allotment
+
+MAX_CHARGES_COUNT = 16
+"""Kept of each VI: enough to see what it was restricted and stopped for; the log has the rest."""
+MAX_CHARGE_CHARS = 500
+"""Of each: some ten keys of a configuration, or the last evidence."""
+
 
 class Role(StrEnum):
     """Whose the service's state is."""
@@ -16,12 +24,14 @@ class Role(StrEnum):
     """It serves, and what state the service has is its own."""
     TWIN = "twin"
     """It will be the owner when a migration comes to its end."""
+    STANDBY = "standby"
+    """It waits to become either; it has no service yet."""
     RETIRED = "retired"
     """It was the owner, or never became it; what is left of it is to be removed."""
 
 
 class ViState(StrEnum):
-    """What a VI is doing. `life.NEXT` says which follows which."""
+    """What a VI is doing. `states.NEXT` says which follows which."""
 
     PLACED = "placed"
     """Its container is to be created."""
@@ -29,6 +39,8 @@ class ViState(StrEnum):
     """Its container is to be started."""
     BOOTING = "booting"
     """Its container runs and has not called yet."""
+    WAITING = "waiting"
+    """It called, and is a standby: it has no launch yet."""
     LAUNCHING = "launching"
     """It has its launch and is not ready yet."""
     RUNNING = "running"
@@ -53,6 +65,28 @@ class Work(StrEnum):
     KILL = "kill"
     DELETE = "delete"
     RESIZE = "resize"
+    RESTORE = "restore"
+    """Give it the configuration that it was made with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A violation that the router saw: which chunk, and what is wrong."""
+
+    kind: str
+    source: str
+    """GUID of the chunk's source."""
+    chunk_id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Something that a VI did, or that was found with it, and what followed."""
+
+    at_s: float
+    """Seconds since 1970."""
+    text: str
 
 
 @dataclass(slots=True)
@@ -85,36 +119,102 @@ class Vi:
     is_draining: bool = False
     """It finishes its tasks and gets no new ones; then it leaves."""
     is_restricted: bool = False
+    resize_to: str | None = None
+    """The type that it is about to have: its container may have the one or the other's limits."""
+    restrictions: int = 0
+    """How often it was restricted, since an operator last let it start again."""
+    restricted_until_s: float = 0.0
+    """Seconds since 1970."""
+    violations: Mapping[str, int] = field(default_factory=dict)
+    """By kind, as the router had counted them when it was last looked at."""
+    evidence: tuple[Evidence, ...] = ()
+    """The last of them, the newest at the end: the router forgets whom it does not list."""
+    record: tuple[Charge, ...] = ()
+    """The last `MAX_CHARGES_COUNT`, the newest at the end."""
+    image: str = ""
+    """Fingerprint of what its container is made of."""
+    boot_cpus: float = 0.0
+    """Processors that it may have until it is ready; 0: it starts with the limits of its type."""
+    allotted: Allotment = NOT_ALLOTTED
+    """The limits of its container, as far as a node said that they are so."""
+
+    reservation: str = ""
+    """For which it runs; empty: its service's own."""
 
     # ---- not kept
     pending: Work | None = None
+    giving: Allotment | None = None
+    """The limits that the work under way gives it."""
     due_at: float = math.inf
-    """When the present state has lasted too long, or the next attempt is due."""
+    """When the present state has lasted too long, or the next start is due."""
+    retry_at: float = math.inf
+    """When what is pending, and its node did not answer, is to be repeated."""
     ready_at: float | None = None
+    launch: LaunchTimes | None = None
+    """Of its last launch; None: an earlier run of the controller launched it."""
     touched_at: float = -math.inf
     """When something was last done with its container; older observations do not count."""
     has_link: bool = False
     was_launched: bool = False
     """When it called last, its service ran."""
     is_attached: bool = False
-    resize_to: str | None = None
     status: Mapping[str, object] = field(default_factory=dict)
     crashes: deque[float] = field(default_factory=deque)
     backoff_count: int = 0
     offences: deque[tuple[float, int]] = field(default_factory=deque)
     """(when, how many more), within the window of the service's conduct policy."""
-    seen_violations: int = 0
+    restriction_ends_at: float = math.inf
+    is_astray: bool = False
+    """Its container was found to be another than it was made as, and is to be put right."""
+
+    def reached(self, stage: Stage, now: float) -> None:
+        """Note how far its launch is."""
+        if self.launch is not None:
+            self.launch.reached(stage, now)
 
     @property
     def is_listed(self) -> bool:
         """Tell whether the router is to know of it."""
         return (
-            self.role is not Role.RETIRED
+            self.role in (Role.OWNER, Role.TWIN)
             and not self.is_leaving
             and self.state not in (ViState.QUARANTINED, ViState.GONE)
+        )
+
+    @property
+    def is_ready_to_launch(self) -> bool:
+        """Tell whether it is a standby that could have a service now."""
+        return (
+            self.role is Role.STANDBY
+            and self.state is ViState.WAITING
+            and self.has_link
+            and not self.is_leaving
+            and not self.is_draining
         )
 
     @property
     def counts(self) -> bool:
         """Tell whether it is one of the VIs that its service should have."""
         return self.role is Role.OWNER and not self.is_leaving and not self.is_draining
+
+    def inherit(self, predecessor: Vi) -> None:
+        """Take over what its predecessor in the slot is charged with."""
+        self.is_restricted = predecessor.is_restricted
+        self.restrictions = predecessor.restrictions
+        self.restricted_until_s = predecessor.restricted_until_s
+        self.restriction_ends_at = predecessor.restriction_ends_at
+        self.record = predecessor.record
+        self.offences = predecessor.offences.copy()
+
+    def pardon(self) -> None:
+        """Charge it with nothing any more; its record stays."""
+        self.is_restricted = False
+        self.restrictions = 0
+        self.restricted_until_s = 0.0
+        self.restriction_ends_at = math.inf
+        self.offences.clear()
+
+    def charge(self, text: str, at_s: float) -> None:
+        """Put something on its record."""
+        shown = text if len(text) <= MAX_CHARGE_CHARS else f"{text[:MAX_CHARGE_CHARS]}..."
+        self.record = (*self.record, Charge(at_s, shown))[-MAX_CHARGES_COUNT:]

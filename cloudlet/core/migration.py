@@ -25,10 +25,14 @@ from packetcloud.cloudlet.core.commands import (
     Note,
     OperationEnded,
 )
+from packetcloud.cloudlet.core.events import IdleAnswer
 from packetcloud.cloudlet.core.instances import Role, Vi, ViState
 from packetcloud.cloudlet.core.life import Life
 from packetcloud.cloudlet.core.table import RouterTable
 from packetcloud.cloudlet.core.values import CloudletSettings
+
+IDLE_RETRY_S = 0.2
+"""Pause before the router is asked again whether a VI is idle, when it could not say so."""
 
 
 class Step(StrEnum):
@@ -59,6 +63,12 @@ class Migration:
     """When chunks have waited too long for it."""
     is_asked: bool = False
     """The router was asked to say when the old one is idle."""
+    ask_at: float = math.inf
+    """When it is to be asked again; infinite: at once."""
+    held_by: int = 0
+    """The version of the table by which it was held when the router was asked."""
+    waits_for: str = ""
+    """What it waits for while chunks wait, for people."""
 
 
 class Migrations:
@@ -108,13 +118,15 @@ class Migrations:
             commands += self._go_on(migration, now)
         return commands
 
-    def idle(self, vi: Vi, is_idle: bool, now: float) -> list[Command]:
+    def idle(self, vi: Vi, answer: IdleAnswer | None, now: float) -> list[Command]:
         """The router answered whether the old one has a task left."""
         migration = self.under_way.get(vi.number)
         if migration is None or migration.step is not Step.HOLDING:
             return []
-        if not is_idle:
+        migration.waits_for = self._lacking(answer, migration)
+        if migration.waits_for:
             migration.is_asked = False  # asked again until `held_until`
+            migration.ask_at = now + IDLE_RETRY_S
             return []
         if not self._has_state(vi):
             return self._commit(migration, now)
@@ -145,7 +157,7 @@ class Migrations:
         del self.under_way[migration.old]
         commands: list[Command] = [
             Note(f"VI {migration.old} stays: {why}", True),
-            OperationEnded(migration.operation, False, why),
+            OperationEnded(migration.operation, False, why, migration.old),
             DropState(migration.old),
         ]
         twin = self._vis.get(migration.twin)
@@ -161,9 +173,12 @@ class Migrations:
         for migration in list(self.under_way.values()):
             if migration.step is Step.COMMITTED:
                 continue
+            if now >= migration.ask_at:
+                migration.ask_at = math.inf  # `go_on` asks
             if now >= migration.held_until:
                 limit = self.settings.hold_limit_s
-                why = f"chunks waited {limit:g} s for it ({migration.step.value})"
+                waits_for = f": {migration.waits_for}" if migration.waits_for else ""
+                why = f"chunks waited {limit:g} s for it ({migration.step.value}{waits_for})"
                 commands += self.abort(migration, why, now)
             elif now >= migration.due_at:
                 limit = self.settings.migration_limit_s
@@ -175,7 +190,7 @@ class Migrations:
         """Return when `due` has something to do."""
         return min(
             (
-                min(one.due_at, one.held_until)
+                min(one.due_at, one.held_until, one.ask_at)
                 for one in self.under_way.values()
                 if one.step is not Step.COMMITTED
             ),
@@ -201,12 +216,34 @@ class Migrations:
             migration.step = Step.HOLDING
             migration.held_at = now
             migration.held_until = now + self.settings.hold_limit_s
-        if migration.step is Step.HOLDING and not migration.is_asked:
+        if (
+            migration.step is Step.HOLDING
+            and not migration.is_asked
+            and migration.ask_at == math.inf
+        ):
             sid = self.settings.services[old.service].sid
             if self._table.is_in_force(sid, old.instance, "held"):
                 migration.is_asked = True
+                migration.held_by = self._table.version_in_force
                 return [AwaitIdle(old.number, max(0.1, migration.held_until - now))]
         return []
+
+    def _lacking(self, answer: IdleAnswer | None, migration: Migration) -> str:
+        """Return why an answer does not say that the old one has finished; empty: it does.
+
+        To the router a VI without a session is idle: what it had is in line again. The VI itself
+        may be at work on it still, and the next one gets it too. Once it has a session again, it
+        has given up what came by the one before.
+        """
+        if answer is None:
+            return "the router did not say whether it has tasks"
+        if not answer.is_attached:
+            return "it is not attached to the router"
+        if not answer.is_idle:
+            return "it has tasks"
+        if (answer.boot, answer.epoch) != (self._table.boot, self._table.epoch):
+            return "the router was restarted meanwhile"
+        return "" if answer.version >= migration.held_by else "the answer is an old one"
 
     def _is_ready(self, twin: Vi) -> bool:
         sid = self.settings.services[twin.service].sid
@@ -223,7 +260,7 @@ class Migrations:
         old.role, twin.role = Role.RETIRED, Role.OWNER
         old.why = f"moved to VI {twin.number} on {twin.node}"
         twin.slot, twin.owner_epoch = old.slot, old.owner_epoch + 1
-        twin.is_restricted = old.is_restricted
+        twin.inherit(old)
         text = f"VI {old.number} on {old.node} moved: it is VI {twin.number} on {twin.node}"
         if migration.held_at is not None:
             text += f"; chunks waited {now - migration.held_at:.2f} s"
@@ -238,7 +275,7 @@ class Migrations:
             if service is not None and not self._table.lacks(service.sid, old.instance):
                 return []
         del self.under_way[migration.old]
-        commands: list[Command] = [OperationEnded(migration.operation, True, "")]
+        commands: list[Command] = [OperationEnded(migration.operation, True, "", migration.twin)]
         if old is not None:
             commands += self._life.leave(old, now)
         return commands

@@ -6,11 +6,22 @@ Only what is kept is in them; everything else is found out again after a restart
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, astuple
 from typing import Any
 
-from packetcloud.cloudlet.core.instances import Role, Vi, ViState
+from packetcloud.cloudlet.core.instances import Charge, Evidence, Role, Vi, ViState
 from packetcloud.cloudlet.core.migration import Migration, Step
-from packetcloud.cloudlet.core.saved import Awaited, Operation, Saved
+from packetcloud.cloudlet.core.saved import (
+    Answered,
+    Awaited,
+    Meter,
+    Operation,
+    Piece,
+    Reserved,
+    Saved,
+)
+from packetcloud.cloudlet.core.values import Allotment
+from packetcloud.domain_controller.core.usage import UsageRecord
 
 Rows = dict[str, dict[str, dict[str, Any]]]
 _OF_VI = (
@@ -27,6 +38,11 @@ _OF_VI = (
     ),
     *("why", "restarts", "is_leaving", "is_draining", "is_restricted"),
 )
+_LATER_OF_VI = (
+    *("resize_to", "restrictions", "restricted_until_s", "image", "boot_cpus"),
+    "reservation",
+)
+"""Databases of earlier versions have none of these; what a VI begins with is right for them."""
 
 
 def to_rows(saved: Saved) -> Rows:
@@ -74,8 +90,13 @@ def from_rows(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Saved:
     for row in rows.get("vi", {}).values():
         vi = Vi(
             **{name: row[name] for name in _OF_VI},
+            **{name: row[name] for name in _LATER_OF_VI if name in row},
             role=Role(row["role"]),
             state=ViState(row["state"]),
+            record=tuple(Charge(*one) for one in row.get("record", ())),
+            violations=row.get("violations", {}),
+            evidence=tuple(Evidence(*one) for one in row.get("evidence", ())),
+            allotted=Allotment(*row.get("allotted", ())),
         )
         saved.vis[vi.number] = vi
     for row in rows.get("migration", {}).values():
@@ -86,11 +107,61 @@ def from_rows(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Saved:
             row["number"], Awaited(row["awaited"]), row["vi"], row["node"], row["vi_type"]
         )
         saved.operations[operation.number] = operation
+    _read_domain(rows, saved)
     saved.counts = {name: row["count"] for name, row in rows.get("service", {}).items()}
     saved.evacuated = {name for name, row in rows.get("node", {}).items() if row["is_evacuated"]}
     return saved
 
 
+def to_domain_rows(saved: Saved) -> Rows:
+    """Return the rows of what the domain controller wants, and of usage; only its events change
+    them, and they may be many."""
+    return {
+        "domain": {"": {"epoch": saved.domain_epoch}},
+        "reserved": {name: asdict(one) for name, one in saved.reserved.items()},
+        "answered": {name: asdict(one) for name, one in saved.answered.items()},
+        "meter": {
+            name: {
+                "name": one.name,
+                "number": one.number,
+                "previous": one.previous,
+                "until_ms": one.until_ms,
+                "written": asdict(one.written) if one.written is not None else None,
+            }
+            for name, one in saved.meters.items()
+        },
+        "usage": {
+            f"{meter}/{number}": {"text": record.to_bytes().decode("ascii")}
+            for (meter, number), record in saved.records.items()
+        },
+    }
+
+
+def _read_domain(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], saved: Saved) -> None:
+    saved.domain_epoch = rows.get("domain", {}).get("", {}).get("epoch", 0)
+    for name, row in rows.get("reserved", {}).items():
+        occurrences = tuple((begin, end) for begin, end in row["occurrences"])
+        saved.reserved[name] = Reserved(**dict(row) | {"occurrences": occurrences})
+    for name, row in rows.get("answered", {}).items():
+        saved.answered[name] = Answered(**row)
+    for name, row in rows.get("meter", {}).items():
+        written = Piece(**row["written"]) if row["written"] is not None else None
+        # What was open goes on from where it was last written down.
+        meter = Meter(row["name"], row["number"], row["previous"], row["until_ms"], written)
+        meter.open = written
+        saved.meters[name] = meter
+    for row in rows.get("usage", {}).values():
+        record = UsageRecord.from_bytes(row["text"].encode("ascii"))
+        saved.records[record.meter, record.number] = record
+
+
 def _vi_row(vi: Vi) -> dict[str, Any]:
-    row = {name: getattr(vi, name) for name in _OF_VI}
-    return row | {"role": vi.role.value, "state": vi.state.value}
+    row = {name: getattr(vi, name) for name in (*_OF_VI, *_LATER_OF_VI)}
+    return row | {
+        "role": vi.role.value,
+        "state": vi.state.value,
+        "record": [astuple(one) for one in vi.record],
+        "violations": dict(vi.violations),
+        "evidence": [astuple(one) for one in vi.evidence],
+        "allotted": astuple(vi.allotted),
+    }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from packetcloud.cloudlet.core.commands import OperationEnded
 from packetcloud.cloudlet.core.instances import Vi
 from packetcloud.cloudlet.core.migration import Migration
+from packetcloud.domain_controller.core.usage import UsageRecord
 
 
 class Awaited(StrEnum):
@@ -30,6 +32,71 @@ class Operation:
     vi_type: str = ""
     """RESIZED: to become."""
 
+    def ended(self, is_done: bool, text: str = "") -> OperationEnded:
+        """Return the command that tells its end."""
+        return OperationEnded(self.number, is_done, text, self.vi or None)
+
+
+@dataclass(slots=True)
+class Reserved:
+    """What a reservation holds here."""
+
+    name: str
+    tenant: str | None
+    """None: the ISP itself."""
+    vi_type: str
+    count: int
+    service: str | None
+    """None: places only."""
+    terms: int
+    """What usage has to name."""
+    occurrences: tuple[tuple[int, int], ...]
+    """(begin, end), ms since 1970."""
+    is_running: bool
+    """Its VIs are to run now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How the last directive of a reservation was answered."""
+
+    number: int
+    is_accepted: bool
+    text: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A span of time in which the same number of VIs ran under the same terms."""
+
+    begin_ms: int
+    end_ms: int
+    vis: int
+    terms: int
+
+    def goes_on_with(self, other: Piece) -> bool:
+        """Tell whether `other` is the same, later and without a gap."""
+        key = (self.end_ms, self.vis, self.terms)
+        return key == (other.begin_ms, other.vis, other.terms)
+
+
+@dataclass(slots=True)
+class Meter:
+    """What counts for one reservation."""
+
+    name: str
+    number: int
+    """Of its last record."""
+    previous: str
+    """The digest of that."""
+    until_ms: int = 0
+    """Until when it counted: a clock that is set back has nothing counted twice."""
+    written: Piece | None = None
+    """What was open when it was last written down."""
+    open: Piece | None = None
+    """What is counted and in no record yet. Not kept: `written` is."""
+
 
 @dataclass(slots=True)
 class Saved:
@@ -49,3 +116,13 @@ class Saved:
     """How many VIs each service should have."""
     evacuated: set[str] = field(default_factory=set)
     """Nodes that get no VI."""
+    domain_epoch: int = 0
+    """The highest of a domain controller that was seen."""
+    reserved: dict[str, Reserved] = field(default_factory=dict)
+    """By reservation."""
+    answered: dict[str, Answered] = field(default_factory=dict)
+    """By reservation; also of some that are not held any more, or never were."""
+    meters: dict[str, Meter] = field(default_factory=dict)
+    """By reservation."""
+    records: dict[tuple[str, int], UsageRecord] = field(default_factory=dict)
+    """By meter and number: what no domain controller has taken yet."""

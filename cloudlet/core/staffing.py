@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
+from packetcloud.cloudlet.core.allotment import is_booting
 from packetcloud.cloudlet.core.commands import Command, Note
 from packetcloud.cloudlet.core.instances import Role, Vi, ViState
 from packetcloud.cloudlet.core.inventory import Inventory
 from packetcloud.cloudlet.core.life import Life
 from packetcloud.cloudlet.core.migration import Migration, Migrations
-from packetcloud.cloudlet.core.placement import Ask, NoRoom, Policy, choose
+from packetcloud.cloudlet.core.placement import NoRoom
+from packetcloud.cloudlet.core.places import Places
 from packetcloud.cloudlet.core.saved import Saved
+from packetcloud.cloudlet.core.standbys import Standbys
 from packetcloud.cloudlet.core.values import CloudletSettings, ServiceWish
-
-_TOKEN_BYTES = 32
 
 
 class Staffing:
-    """Places VIs, and brings their number to what it should be.
-
-    Args:
-        random_bytes: the system's random source.
-    """
+    """Places VIs, and brings their number to what it should be."""
 
     def __init__(
         self,
@@ -30,25 +27,34 @@ class Staffing:
         inventory: Inventory,
         life: Life,
         migrations: Migrations,
-        policy: Policy,
-        random_bytes: Callable[[int], bytes],
+        places: Places,
     ) -> None:
         self.settings = settings
+        self.standbys = Standbys(settings, saved, inventory, life, migrations, places)
         self.no_room: dict[str, str] = {}
-        """Why a service has fewer VIs than it should."""
+        """Why a service has fewer VIs than it should, or `reservation NAME`."""
+        self.reserved: Mapping[str, int] = {}
+        """How many VIs each reservation should have now."""
         self._saved = saved
         self._inventory = inventory
         self._life = life
         self._migrations = migrations
-        self._policy = policy
-        self._random_bytes = random_bytes
+        self._places = places
+
+    def configure(self, settings: CloudletSettings) -> None:
+        """Take new settings."""
+        self.settings = self.standbys.settings = self._places.settings = settings
 
     def settle(self, now: float) -> list[Command]:
         """Bring the number of VIs of each service to what it should be; move who must move."""
         commands: list[Command] = []
         for name, service in self.settings.services.items():
             wanted = self._saved.counts.setdefault(name, service.replicas_min)
-            vis = [vi for vi in self._saved.vis.values() if vi.service == name and vi.counts]
+            vis = [
+                vi
+                for vi in self._saved.vis.values()
+                if vi.service == name and vi.counts and not vi.reservation
+            ]
             for _ in range(wanted - len(vis) if self._inventory.is_known else 0):
                 placed = self.place(service, now)
                 if isinstance(placed, NoRoom):
@@ -63,11 +69,43 @@ class Staffing:
             for vi in sorted(vis, key=_least_useful)[: max(0, len(vis) - wanted)]:
                 vi.is_draining = True
                 vi.why = "the service has one VI too many"
+        commands += self._settle_reserved(now)
         for vi in list(self._saved.vis.values()):
             if vi.service not in self.settings.services and not vi.is_leaving:
                 vi.role, vi.why = Role.RETIRED, "its service is no longer declared"
                 commands += self._life.leave(vi, now)
-        return commands + self._evacuate(now)
+        commands += self._evacuate(now)
+        commands += self.standbys.stand_in(now)
+        return commands + self.standbys.keep(now, may_make=self._is_calm)
+
+    def _settle_reserved(self, now: float) -> list[Command]:
+        """Bring the number of VIs of each reservation to what it should be."""
+        commands: list[Command] = []
+        by_reservation: dict[str, list[Vi]] = {name: [] for name in self.reserved}
+        for vi in self._saved.vis.values():
+            if vi.reservation and vi.counts:
+                by_reservation.setdefault(vi.reservation, []).append(vi)
+        for name, vis in by_reservation.items():
+            one = self._saved.reserved.get(name)
+            wanted = self.reserved.get(name, 0)
+            service = self.settings.services.get(one.service or "") if one is not None else None
+            key = f"reservation {name}"
+            if one is not None and service is not None and self._inventory.is_known:
+                for _ in range(wanted - len(vis)):
+                    placed = self.place(service, now, vi_type=one.vi_type, reservation=name)
+                    if isinstance(placed, NoRoom):
+                        if self.no_room.get(key) != placed.text:
+                            commands.append(Note(f"{key} lacks a VI: {placed.text}", True))
+                        self.no_room[key] = placed.text
+                        break
+                    self.no_room.pop(key, None)
+                    commands += self._life.advance(placed, now)
+            if len(vis) >= wanted:
+                self.no_room.pop(key, None)
+            for vi in sorted(vis, key=_least_useful)[: max(0, len(vis) - wanted)]:
+                vi.is_draining = True
+                vi.why = f"{key} has no use for it now"
+        return commands
 
     def place(
         self,
@@ -78,54 +116,31 @@ class Staffing:
         node: str | None = None,
         instead_of: Vi | None = None,
         role: Role = Role.OWNER,
+        reservation: str = "",
     ) -> Vi | NoRoom:
-        """Make a VI on the node that `node` names or the policy chooses.
+        """Make a VI, of a standby if there is one, on the node that `node` names or the policy
+        chooses.
 
         Args:
-            instead_of: whose slot it gets, now or when it is the owner.
+            instead_of: whose slot it gets, now or when it is the owner, and whose reservation.
+            reservation: for which it runs.
         """
         vi_type = vi_type or (instead_of.vi_type if instead_of is not None else service.vi_type)
-        found = self.find_node(service, vi_type, node, instead_of)
-        if isinstance(found, NoRoom):
-            return found
-        address = self._free_address()
-        if address is None:
-            return NoRoom("every address of the data or control network is taken")
-        saved = self._saved
-        vi = Vi(
-            number=saved.next_number,
-            service=service.name,
-            vi_type=vi_type,
-            node=found,
-            instance=self._free_instance(),
-            token=self._random_bytes(_TOKEN_BYTES).hex(),
-            address=address,
-            slot=instead_of.slot if instead_of is not None else self._free_slot(service.name),
-            role=role,
-            owner_epoch=instead_of.owner_epoch + 1 if instead_of is not None else 1,
-        )
-        vi.touched_at = now
-        saved.next_number += 1
-        saved.vis[vi.number] = vi
-        return vi
-
-    def find_node(
-        self, service: ServiceWish, vi_type: str, node: str | None, not_beside: Vi | None
-    ) -> str | NoRoom:
-        """Return the node for a VI; never the one of `not_beside`."""
-        kin: dict[str, int] = {}
-        for vi in self._saved.vis.values():
-            if vi.service == service.name and vi.counts:
-                kin[vi.node] = kin.get(vi.node, 0) + 1
-        nodes = [
-            one.name
-            for one in self._inventory.nodes.values()
-            if one.is_usable
-            and (node is None or one.name == node)
-            and (not_beside is None or one.name != not_beside.node)
-        ]
-        ask = Ask(self.settings.vi_types[vi_type], service.owner is not None, kin)
-        return choose(ask, [self._inventory.room(name) for name in nodes], self._policy)
+        slot = instead_of.slot if instead_of is not None else self._free_slot(service.name)
+        made = self.standbys.take(service, vi_type, node, instead_of, now)
+        if made is None:
+            found = self._places.find_node(service, vi_type, node, instead_of)
+            if isinstance(found, NoRoom):
+                return found
+            new = self._places.take(service, vi_type, found, role, now)
+            if isinstance(new, NoRoom):
+                return new
+            made = new
+        made.slot, made.role = slot, role
+        made.owner_epoch = instead_of.owner_epoch + 1 if instead_of is not None else 1
+        made.reservation = instead_of.reservation if instead_of is not None else reservation
+        made.boot_cpus = self._inventory.boot_cpus(made)
+        return made
 
     def migrate(
         self,
@@ -158,6 +173,7 @@ class Staffing:
                 if isinstance(placed, NoRoom):
                     self.no_room[vi.service] = placed.text  # `settle` tries again
                 else:
+                    placed.inherit(vi)
                     commands += self._life.advance(placed, now)
         vi.role, vi.why = Role.RETIRED, why
         return commands + self._life.leave(vi, now)
@@ -182,9 +198,21 @@ class Staffing:
                     commands += moved
             elif vi.state in (ViState.PLACED, ViState.BACKING_OFF, ViState.QUARANTINED):
                 service = self.settings.services[vi.service]
-                if not isinstance(self.find_node(service, vi.vi_type, None, vi), NoRoom):
+                if not isinstance(self._places.find_node(service, vi.vi_type, None, vi), NoRoom):
                     commands += self.replace(vi, f"node {vi.node} is evacuated", now)
         return commands
+
+    @property
+    def _is_calm(self) -> bool:
+        """Tell whether no VI is on its way, and none lacks."""
+        return (
+            self._inventory.is_known
+            and not self.no_room
+            and not any(
+                is_booting(vi) and vi.role is not Role.STANDBY and not vi.is_leaving
+                for vi in self._saved.vis.values()
+            )
+        )
 
     def _note_stuck(self, vi: Vi, why: NoRoom, commands: list[Command]) -> None:
         text = f"cannot leave {vi.node}: {why.text}"
@@ -197,23 +225,6 @@ class Staffing:
             vi.slot for vi in self._saved.vis.values() if vi.service == service and vi.is_listed
         }
         return next(slot for slot in range(len(taken) + 1) if slot not in taken)
-
-    def _free_address(self) -> int | None:
-        """Return a number of addresses that has been free for long: the next one, round about."""
-        taken = {vi.address for vi in self._saved.vis.values()}
-        numbers = self.settings.addresses
-        for offset in range(len(numbers)):
-            number = numbers[(self._saved.next_number + offset) % len(numbers)]
-            if number not in taken:
-                return number
-        return None
-
-    def _free_instance(self) -> int:
-        taken = {vi.instance for vi in self._saved.vis.values()}
-        while True:
-            instance = int.from_bytes(self._random_bytes(4), "big")
-            if instance and instance not in taken:
-                return instance
 
 
 def _least_useful(vi: Vi) -> tuple[bool, int]:

@@ -18,6 +18,8 @@ from packetcloud.cloudlet.core.values import ServiceWish
 
 RETRY_S = 0.5
 """After an update that the router did not answer."""
+RETRY_REFUSED_S = 5.0
+"""After an item that it refused: what is in the way there may be gone by then."""
 Entry = Mapping[str, object]
 
 
@@ -61,22 +63,40 @@ class RouterTable:
         self.epoch = epoch
         self.version = version
         """The last version that was given to the router, whether or not it is in force."""
-        self.due_at = math.inf
         self.refused: dict[str, str] = {}
         """Why the router does not take an entry, by SID."""
+        self._refused_entries: dict[str, Entry] = {}
+        """What it did not take; not given again before `_refused_until`."""
+        self._refused_until = math.inf
+        self._silent_until = math.inf
+        """After an update that was not answered, when the next is due."""
         self._wanted: dict[str, Entry] = {}
-        self._given: dict[str, Entry] = {}
-        """With the version under way."""
+        self._given: PushTable | None = None
+        """The update under way."""
         self._base: int | None = None
         """The version in force at the router, if that is known for certain."""
         self._in_force: dict[str, Entry] = {}
-        self._is_under_way = False
-        self._boot = ""
+        """What it has of each service, where that is known."""
+        self._unknown: set[str] = set()
+        """SIDs of which it refused what we gave, and kept what we do not know."""
+        self.boot = ""
+        """Of the router, when it was looked at last."""
 
     def want(self, entries: Mapping[str, Entry], now: float) -> list[Command]:
         """Take note of what the table should be, and give the router what differs."""
         self._wanted = dict(entries)
+        for sid in [sid for sid in self.refused if self._in_force.get(sid) == entries.get(sid)]:
+            if sid not in self._unknown:  # what it has is wanted again
+                del self.refused[sid]
+                self._refused_entries.pop(sid, None)
         return self._push(now)
+
+    @property
+    def due_at(self) -> float:
+        """When `due` is to be called; infinite: never."""
+        if self._given is not None:
+            return math.inf
+        return self._silent_until if self._base is None else self._refused_until
 
     @property
     def is_in_charge(self) -> bool:
@@ -85,15 +105,20 @@ class RouterTable:
 
     def is_in_force(self, sid: str, instance: int, state: str) -> bool:
         """Tell whether the router is known to have a VI in this state."""
-        if self._base is None or sid in self.refused:
+        if self._base is None:
             return False
         vis = self._in_force.get(sid, {}).get("vis", ())
         assert isinstance(vis, Iterable)
         return any(vi["instance"] == instance and vi["state"] == state for vi in vis)
 
+    @property
+    def version_in_force(self) -> int:
+        """The version that the router is known to have; 0: it is not known."""
+        return self._base or 0
+
     def lacks(self, sid: str, instance: int) -> bool:
         """Tell whether the router is known not to list a VI."""
-        if self._base is None:
+        if self._base is None or sid in self._unknown:
             return False
         vis = self._in_force.get(sid, {}).get("vis", ())
         assert isinstance(vis, Iterable)
@@ -104,15 +129,18 @@ class RouterTable:
         if event.fenced_by is not None and event.fenced_by >= self.epoch:
             text = f"another controller is in charge of the router: epoch {event.fenced_by}"
             return [StepDown(f"{text}, ours is {self.epoch}")]
-        if not self._is_under_way or event.version != self.version:
+        given = self._given
+        if given is None or event.version != given.version:
             return []
-        self._is_under_way = False
+        self._given = None
         if not event.is_in_force:
             self._base = None
+            self.version = max(self.version, event.version_there)
             return self._push(now)
-        self._base, self._in_force = event.version, self._given
+        self._take_in(given, event.refused, now)
         news = {sid: why for sid, why in event.refused.items() if self.refused.get(sid) != why}
-        self.refused = dict(event.refused)
+        kept = {sid: why for sid, why in self.refused.items() if sid in self._refused_entries}
+        self.refused = {**kept, **event.refused}
         notes = [
             Note(f"the router refuses service {sid}: {why}", True) for sid, why in news.items()
         ]
@@ -120,10 +148,10 @@ class RouterTable:
 
     def unanswered(self, event: TableUnanswered, now: float) -> list[Command]:
         """The router did not answer: give it the whole table a little later."""
-        if self._is_under_way and event.version == self.version:
-            self._is_under_way = False
+        if self._given is not None and event.version == self._given.version:
+            self._given = None
             self._base = None
-            self.due_at = now + RETRY_S
+            self._silent_until = now + RETRY_S
         return []
 
     def seen(self, event: RouterSeen, now: float) -> list[Command]:
@@ -131,9 +159,9 @@ class RouterTable:
         if event.epoch > self.epoch:
             text = f"another controller is in charge of the router: epoch {event.epoch}"
             return [StepDown(f"{text}, ours is {self.epoch}")]
-        if self._is_under_way:
+        if self._given is not None:
             return []
-        is_new_boot, self._boot = event.boot != self._boot, event.boot
+        is_new_boot, self.boot = event.boot != self.boot, event.boot
         if is_new_boot or (event.epoch, event.version) != (self.epoch, self._base):
             self._base = None
             return self._push(now)
@@ -143,17 +171,41 @@ class RouterTable:
         """Try again."""
         return self._push(now) if now >= self.due_at else []
 
+    def _take_in(self, given: PushTable, refused: Mapping[str, str], now: float) -> None:
+        """Note what the router has after an update, of which it refused some items."""
+        if given.base_version is None:
+            # Of what it refused it kept what it had of the service; nobody here knows what that is.
+            self._in_force, self._refused_entries, self._unknown = {}, {}, set(refused)
+        for sid in (*given.put, *given.remove):
+            self._refused_entries.pop(sid, None)
+            if sid not in refused:
+                self._in_force.pop(sid, None)
+                self._unknown.discard(sid)
+        for sid, entry in given.put.items():
+            (self._refused_entries if sid in refused else self._in_force)[sid] = entry
+        self._base = given.version
+        if not self._refused_entries:
+            self._refused_until = math.inf
+        elif refused:
+            self._refused_until = now + RETRY_REFUSED_S
+
     def _push(self, now: float) -> list[Command]:
-        if self._is_under_way or (self._base is None and now < self.due_at < math.inf):
+        if self._given is not None or (self._base is None and now < self._silent_until < math.inf):
             return []
         base = self._base
-        old = {} if base is None else self._in_force
-        put = {sid: entry for sid, entry in self._wanted.items() if old.get(sid) != entry}
-        remove = [sid for sid in old if sid not in self._wanted]
+        known = {} if base is None else self._in_force
+        is_retry = base is None or now >= self._refused_until
+        put = {
+            sid: entry
+            for sid, entry in self._wanted.items()
+            if known.get(sid) != entry and (is_retry or self._refused_entries.get(sid) != entry)
+        }
+        there = () if base is None else (*known, *self._unknown)
+        remove = [sid for sid in there if sid not in self._wanted]
+        if is_retry:
+            self._silent_until = self._refused_until = math.inf
         if base is not None and not put and not remove:
             return []
-        self.due_at = math.inf
         self.version += 1
-        self._given = dict(self._wanted)
-        self._is_under_way = True
-        return [PushTable(self.epoch, self.version, base, put, remove)]
+        self._given = PushTable(self.epoch, self.version, base, put, remove)
+        return [self._given]

@@ -38,15 +38,31 @@ class Resources:
             min(self.disk_bytes, other.disk_bytes),
         )
 
+    def most(self, other: Resources) -> Resources:
+        """Return of each kind the larger amount."""
+        return Resources(
+            max(self.cpus, other.cpus),
+            max(self.memory_bytes, other.memory_bytes),
+            max(self.disk_bytes, other.disk_bytes),
+        )
+
     def lacking_for(self, wanted: Resources) -> list[str]:
-        """Name the kinds of which this is less than `wanted`; empty: it is enough."""
+        """Name the kinds of which this is less than `wanted`; empty: it is enough.
+
+        Of what is not wanted there is enough, also where more is taken than there is.
+        """
         pairs = (
             ("cpus", self.cpus, wanted.cpus),
             ("memory", self.memory_bytes, wanted.memory_bytes),
             ("disk", self.disk_bytes, wanted.disk_bytes),
         )
         # Sums of fractions of a processor differ from the whole in the last digits.
-        return [name for name, have, want in pairs if want - have > 1e-9]
+        return [name for name, have, want in pairs if want > 0 and want - have > 1e-9]
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Tell whether it is what is left of something of which more was taken than there was."""
+        return min(self.cpus, self.memory_bytes, self.disk_bytes) < -1e-9
 
     def largest_share_of(self, whole: Resources) -> float:
         """Return the largest of the three shares that this is of `whole`; of nothing: infinite."""
@@ -56,6 +72,30 @@ class Resources:
             (self.disk_bytes, whole.disk_bytes),
         )
         return max(part / all_ if all_ > 0 else float(part > 0) * 1e9 for part, all_ in pairs)
+
+
+NOTHING = Resources()
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """Those limits of a VI's container that are not its type's all the time."""
+
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    read_mib_s: int = 0
+    """What it may read of its disk."""
+
+    def is_about(self, other: Allotment) -> bool:
+        """Tell whether limits are the same: those of LXD are whole ms of 100 ms, and whole MiB."""
+        return (
+            abs(self.cpus - other.cpus) < 0.0055
+            and abs(self.memory_bytes - other.memory_bytes) < 1 << 20
+            and self.read_mib_s == other.read_mib_s
+        )
+
+
+NOT_ALLOTTED = Allotment()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +136,10 @@ class ConductPolicy:
     """Within the window."""
     stop_violations: int = 100
     window_s: float = 60.0
+    restrict_s: float = 600.0
+    """How long the first restriction lasts; each further one twice as long."""
+    max_restrictions: int = 3
+    """When it would be restricted once more, it is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +152,10 @@ class ServiceWish:
     vi_type: str
     replicas_min: int = 1
     replicas_max: int = 1
+    standbys: int = 0
+    """VIs that wait for a launch, so that the next one is quick."""
+    image: str = ""
+    """Fingerprint of the image that its VIs are made of; empty: there is none."""
     owner: str | None = None
     """The tenant; None: the ISP itself."""
     has_state: bool = False
@@ -128,11 +176,18 @@ class CloudletSettings:
     name: str
     nodes: tuple[str, ...]
     vi_types: Mapping[str, Resources]
+    reads_mib_s: Mapping[str, int]
+    """What a VI may read of its disk, by its type."""
     services: Mapping[str, ServiceWish]
     addresses: range = range(16, 4096)
     """Numbers of the addresses that VIs may have on the two bridges."""
     isp_share: float = 0.0
     """Share of each node that third parties' VIs cannot take."""
+    boot_cpus: float = 1.0
+    """Processors that a VI may have until it is ready, of what nobody has reserved; 0: it starts
+    with the limits of its type."""
+    boot_read_mib_s: int = 1000
+    """What it may read of its disk until then."""
     boot_limit_s: float = 30.0
     """From a container's start to its call over the control link."""
     launch_limit_s: float = 30.0
@@ -148,3 +203,5 @@ class CloudletSettings:
     evacuations_at_once: int = 2
     retry_s: float = 1.0
     """A command that a node did not answer is repeated after so long."""
+    name_at_domain: str = ""
+    """Under which the domain controller knows it; empty: there is none."""

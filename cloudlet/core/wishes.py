@@ -64,6 +64,16 @@ class Wishes:
         except _NoSuchThingError as error:
             return [OperationEnded(wish.operation, False, str(error))]
 
+    def vi_of(self, number: int) -> int | None:
+        """Return which VI an operation under way is about; of a migration the twin."""
+        operation = self._saved.operations.get(number)
+        if operation is None or operation.awaited is Awaited.EVACUATED:
+            return None
+        if operation.awaited is Awaited.MIGRATED:
+            migration = self._migrations.under_way.get(operation.vi)
+            return migration.twin if migration is not None else operation.vi
+        return operation.vi
+
     def go_on(self, now: float) -> list[Command]:
         """End the operations that are done; after every event."""
         commands: list[Command] = []
@@ -102,7 +112,7 @@ class Wishes:
 
     def _stop(self, wish: StopWished, now: float) -> list[Command]:
         vi = self._vi(wish.number)
-        if vi.counts:
+        if vi.counts and not vi.reservation:  # of a reservation, another takes its place
             count = self._saved.counts.get(vi.service, 0)
             self._saved.counts[vi.service] = max(0, count - 1)
         self._watch(Operation(wish.operation, Awaited.GONE, vi.number))
@@ -116,7 +126,8 @@ class Wishes:
         if wish.is_drained and vi.state is ViState.RUNNING:
             vi.is_draining = True
             return commands
-        vi.role = Role.RETIRED
+        if vi.role is not Role.STANDBY:
+            vi.role = Role.RETIRED
         return commands + self._life.leave(vi, now)
 
     def _restart(self, wish: RestartWished, now: float) -> list[Command]:
@@ -126,14 +137,23 @@ class Wishes:
 
     def _resize(self, wish: ResizeWished, now: float) -> list[Command]:
         vi = self._vi(wish.number)
+        if vi.role is Role.STANDBY:
+            raise _NoSuchThingError(
+                f"VI {vi.number} waits for a service; it has no size of its own"
+            )
         if wish.vi_type not in self.settings.vi_types:
             raise _NoSuchThingError(_no_type(wish.vi_type, self.settings))
+        if vi.reservation:
+            raise _NoSuchThingError(
+                f"VI {vi.number} runs for reservation {vi.reservation}, whose type it has: "
+                "allowed: another reservation, at the domain controller"
+            )
         if vi.resize_to is not None or self._migrations.of(vi) is not None:
             raise _NoSuchThingError(f"VI {vi.number} is being resized or moved already")
         service = self.settings.services[vi.service]
         types = self.settings.vi_types
         more = types[wish.vi_type] - types[vi.vi_type]
-        room = self._inventory.room(vi.node)
+        room = self._inventory.room_but_for_standbys(vi.node)
         usable = room.for_third_parties if service.owner is not None else room.for_all
         if not usable.lacking_for(more):
             vi.resize_to = wish.vi_type
@@ -142,8 +162,9 @@ class Wishes:
         # A scaling conflict (paper, section 3.2): somebody has to go to a less loaded node. First
         # another one that is small but large enough, then the VI itself, as its new type.
         for other in sorted(self._movable(vi), key=lambda one: types[one.vi_type].cpus):
-            freed = usable + types[other.vi_type]
-            if freed.lacking_for(more):
+            freed = self._inventory.room_but_for_standbys(vi.node, other)
+            usable_then = freed.for_third_parties if service.owner is not None else freed.for_all
+            if usable_then.lacking_for(more):
                 continue
             moved = self._staffing.migrate(other, 0, now)
             if not isinstance(moved, NoRoom):
@@ -196,14 +217,14 @@ class Wishes:
         match operation.awaited:
             case Awaited.RUNNING:
                 if vi is None or vi.is_leaving:
-                    return OperationEnded(operation.number, False, "the VI was removed meanwhile")
+                    return operation.ended(False, "the VI was removed meanwhile")
                 if vi.state is ViState.RUNNING and vi.is_attached:
-                    return OperationEnded(operation.number, True, "")
+                    return operation.ended(True)
                 if vi.state is ViState.QUARANTINED:
-                    return OperationEnded(operation.number, False, f"in quarantine: {vi.why}")
+                    return operation.ended(False, f"in quarantine: {vi.why}")
             case Awaited.GONE:
                 if vi is None:
-                    return OperationEnded(operation.number, True, "")
+                    return operation.ended(True)
             case Awaited.RESIZED:
                 return self._resize_end(operation, vi, now, commands)
             case Awaited.MIGRATED:
@@ -213,26 +234,26 @@ class Wishes:
                 if node is None or all(
                     one.node != operation.node for one in self._saved.vis.values()
                 ):
-                    return OperationEnded(operation.number, True, "")
+                    return operation.ended(True)
                 if not node.is_evacuated:
-                    return OperationEnded(operation.number, False, "called off")
+                    return operation.ended(False, "called off")
         return None
 
     def _resize_end(
         self, operation: Operation, vi: Vi | None, now: float, commands: list[Command]
     ) -> OperationEnded | None:
         if vi is None or vi.is_leaving:
-            return OperationEnded(operation.number, False, "the VI was removed meanwhile")
+            return operation.ended(False, "the VI was removed meanwhile")
         if vi.vi_type == operation.vi_type:
-            return OperationEnded(operation.number, True, "")
-        if vi.resize_to is not None:
-            return None
+            return operation.ended(True)
+        if vi.resize_to is not None or not self._inventory.is_known:
+            return None  # after a restart nobody knows yet what room there is
         if vi.pending is None and vi.why.startswith("resize: "):
             text, vi.why = vi.why, ""
-            return OperationEnded(operation.number, False, text.removeprefix("resize: "))
+            return operation.ended(False, text.removeprefix("resize: "))
         types = self.settings.vi_types
         more = types[operation.vi_type] - types[vi.vi_type]
-        room = self._inventory.room(vi.node)
+        room = self._inventory.room_but_for_standbys(vi.node)
         usable = room.for_third_parties if self._inventory.is_third_party(vi) else room.for_all
         if not usable.lacking_for(more):
             vi.resize_to = operation.vi_type
@@ -244,7 +265,7 @@ class Wishes:
             for other in self._saved.vis.values()
         )
         if not is_room_coming:
-            return OperationEnded(operation.number, False, "no room was made: a migration failed")
+            return operation.ended(False, "no room was made: a migration failed")
         return None
 
     def _movable(self, vi: Vi) -> list[Vi]:

@@ -18,12 +18,12 @@ import pylxd.exceptions
 import requests
 
 from packetcloud.cloudlet.errors import (
-    ContainerExists,
-    ContainerMissing,
+    ContainerExistsError,
+    ContainerMissingError,
     NodeError,
-    NodeUnreachable,
-    NoRoom,
-    Refused,
+    NodeRefusedError,
+    NodeUnreachableError,
+    NoRoomError,
 )
 from packetcloud.cloudlet.lxd.address import LxdAddress
 
@@ -49,6 +49,7 @@ _NOT_NOW = (
     "is shutting down",
     "not yet initialized",
     "database is locked",
+    "database is closed",
     "context canceled",
     "connect to cluster member",
     "connection refused",
@@ -77,20 +78,23 @@ class LxdConnection:
         self._local = threading.local()
         self._is_closed = False
 
-    async def call(self, work: Callable[[Api], T]) -> T:
+    async def call(self, work: Callable[[Api], T], *, is_of_project: bool = True) -> T:
         """Run `work` with the transport in a worker thread and return what it returns.
+
+        Args:
+            is_of_project: every request is about our project; else about the server.
 
         Raises:
             NodeError: which one says who is wrong, see `packetcloud.cloudlet.errors`.
         """
         if self._is_closed:
-            raise NodeUnreachable(f"{self.address}: this connection is closed")
+            raise NodeUnreachableError(f"{self.address}: this connection is closed")
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, self._run, work)
+            return await loop.run_in_executor(self._pool, self._run, work, is_of_project)
         except asyncio.CancelledError:
             if self._is_closed:
-                raise NodeUnreachable(f"{self.address}: this connection is closed") from None
+                raise NodeUnreachableError(f"{self.address}: this connection is closed") from None
             raise
 
     def close(self) -> None:
@@ -98,9 +102,10 @@ class LxdConnection:
         self._is_closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, work: Callable[[Api], T]) -> T:
+    def _run(self, work: Callable[[Api], T], is_of_project: bool) -> T:
+        project = self._project if is_of_project else None
         try:
-            return work(self._client().api)
+            return work(self._client(project).api)
         except NodeError:
             raise
         except (
@@ -109,26 +114,32 @@ class LxdConnection:
             pylxd.exceptions.ClientConnectionFailed,
         ) as error:
             # A requests exception is an OSError; after it the client may hold a dead connection.
-            self._local.client = None
-            raise NodeUnreachable(f"{self.address}: {_shortened(error)}") from error
+            self._clients().clear()
+            raise NodeUnreachableError(f"{self.address}: {_shortened(error)}") from error
         except pylxd.exceptions.LXDAPIException as error:
             raise translated(error, str(self.address)) from error
 
-    def _client(self) -> pylxd.Client:
-        client = getattr(self._local, "client", None)
+    def _clients(self) -> dict[str | None, pylxd.Client]:
+        """Return the clients of this thread, by their project."""
+        clients: dict[str | None, pylxd.Client] = self._local.__dict__.setdefault("clients", {})
+        return clients
+
+    def _client(self, project: str | None) -> pylxd.Client:
+        clients = self._clients()
+        client = clients.get(project)
         if client is None:
-            client = self._local.client = pylxd.Client(
+            client = pylxd.Client(
                 endpoint=self.address.endpoint,
                 timeout=self._timeout_s,
-                project=self._project,
+                project=project,
                 session=self.address.session(),
             )
             if not client.trusted:
-                self._local.client = None
-                raise Refused(
+                raise NodeRefusedError(
                     f"{self.address}: the server does not trust our certificate; "
                     "on the server: lxc config trust add CERTIFICATE"
                 )
+            clients[project] = client
         return client
 
 
@@ -137,9 +148,9 @@ def translated(error: pylxd.exceptions.LXDAPIException, place: str) -> NodeError
     text = f"{place}: {error}"
     status = error.response.status_code
     if status == 404:
-        return ContainerMissing(text)
+        return ContainerMissingError(text)
     if status in (502, 503, 504):
-        return NodeUnreachable(text)
+        return NodeUnreachableError(text)
     return said(text)
 
 
@@ -147,14 +158,14 @@ def said(text: str) -> NodeError:
     """Return our error for what the server said of a call or operation that failed."""
     words = text.lower()
     if any(phrase in words for phrase in _NO_ROOM):
-        return NoRoom(text)
+        return NoRoomError(text)
     if any(phrase in words for phrase in _NOT_NOW):
-        return NodeUnreachable(text)
+        return NodeUnreachableError(text)
     if "already exists" in words:
-        return ContainerExists(text)
+        return ContainerExistsError(text)
     if "instance not found" in words:
-        return ContainerMissing(text)
-    return Refused(text)
+        return ContainerMissingError(text)
+    return NodeRefusedError(text)
 
 
 def _shortened(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from packetcloud.cloudlet.containers import ImageFiles, NodeAdapter
-from packetcloud.cloudlet.errors import Refused
+from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.lxd.address import LxdAddress
 from packetcloud.cloudlet.lxd.connection import CALL_TIMEOUT_S, Api, LxdConnection
 from packetcloud.cloudlet.lxd.node import LxdNode
@@ -25,7 +25,8 @@ async def open_nodes(
             cluster have the names that they have there.
 
     Raises:
-        NodeUnreachable: no answer. Refused: no such pool, or the server does not trust us.
+        NodeUnreachableError: no answer.
+        NodeRefusedError: no such pool, or the server does not trust us.
     """
     connection = LxdConnection(address, None, timeout_s=timeout_s, workers_count=1)
     try:
@@ -66,7 +67,9 @@ def _prepare(api: Api, site: NodeSite) -> tuple[list[str], str]:
     ensure_project(api)
     pools = [path.rsplit("/", 1)[-1] for path in api.storage_pools.get().json()["metadata"]]
     if site.pool not in pools:
-        raise Refused(f"no storage pool {site.pool!r}; pools: {', '.join(pools) or 'none'}")
+        raise NodeRefusedError(
+            f"no storage pool {site.pool!r}; pools: {', '.join(pools) or 'none'}"
+        )
     environment = api.get().json()["metadata"]["environment"]
     if not environment["server_clustered"]:
         return [], environment["server_name"]

@@ -12,7 +12,13 @@ from typing import Any
 from pylxd.exceptions import LXDAPIException, NotFound
 from requests_toolbelt import MultipartEncoder
 
-from packetcloud.cloudlet.container_config import build, label_config, limit_config, root_device
+from packetcloud.cloudlet.container_config import (
+    build,
+    label_config,
+    limit_config,
+    restored_config,
+    root_device,
+)
 from packetcloud.cloudlet.containers import (
     MAX_LOG_BYTES,
     ContainerFacts,
@@ -22,11 +28,11 @@ from packetcloud.cloudlet.containers import (
     NodeFacts,
 )
 from packetcloud.cloudlet.errors import (
-    ContainerExists,
-    ContainerMissing,
+    ContainerExistsError,
+    ContainerMissingError,
     NodeError,
-    NodeUnreachable,
-    Refused,
+    NodeRefusedError,
+    NodeUnreachableError,
 )
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.lxd.connection import Api, LxdConnection, translated
@@ -38,6 +44,7 @@ from packetcloud.cloudlet.lxd.replies import (
     container_facts,
     container_usage,
     is_ours,
+    is_unread,
 )
 from packetcloud.cloudlet.policy import WISH_KEY, NodeSite
 
@@ -68,7 +75,9 @@ class LxdNode:
         self._consoles: dict[str, bytes] = {}
 
     async def describe(self) -> NodeFacts:
-        return await self._connection.call(self._describe)
+        # Asked about a project, LXD keeps the server's own warnings to itself.
+        warnings = await self._connection.call(_warnings, is_of_project=False)
+        return await self._connection.call(lambda api: self._describe(api, warnings))
 
     async def containers(self) -> list[ContainerFacts]:
         return await self._connection.call(self._containers)
@@ -99,6 +108,24 @@ class LxdNode:
             "devices": {"root": root_device(limits, self.site)},
         }
         await self._patch(name, document)
+
+    async def restore(self, name: str, wish: ContainerWish) -> None:
+        built = build(wish, self.site)
+
+        def work(api: Api) -> None:
+            _settle(api, name, CHANGE_TIMEOUT_S)
+            before = _instance(api, name)
+            document = {
+                "architecture": before["architecture"],
+                "config": restored_config(before["config"], built),
+                "description": before["description"],
+                "devices": {name: dict(device) for name, device in built.devices.items()},
+                "ephemeral": False,
+                "profiles": [],
+            }
+            finish(api, api.instances[name].put(json=document), CHANGE_TIMEOUT_S)
+
+        await self._connection.call(work)
 
     async def label(self, name: str, labels: Mapping[str, str]) -> None:
         await self._patch(name, {"config": label_config(labels)})
@@ -147,18 +174,20 @@ class LxdNode:
         """The cluster answers also for a member that it has lost, with what it last knew of it.
 
         Raises:
-            NodeUnreachable: this node is such a member, or none at all any more.
+            NodeUnreachableError: this node is such a member, or none at all any more.
         """
         if self._member is None:
             return
         try:
             status = api.cluster.members[self._member].get().json()["metadata"]["status"]
         except NotFound:
-            raise NodeUnreachable(f"{self._member}: no member of the cluster any more") from None
+            raise NodeUnreachableError(
+                f"{self._member}: no member of the cluster any more"
+            ) from None
         if status != "Online":
-            raise NodeUnreachable(f"{self._member}: the cluster says {status.lower()}")
+            raise NodeUnreachableError(f"{self._member}: the cluster says {status.lower()}")
 
-    def _describe(self, api: Api) -> NodeFacts:
+    def _describe(self, api: Api, warnings: list[Mapping[str, Any]]) -> NodeFacts:
         self._check_member(api)
         target = self._target()
         server = api.get(params=dict(target)).json()["metadata"]
@@ -167,7 +196,6 @@ class LxdNode:
         driver = pool.get().json()["metadata"]["driver"]
         space = pool.resources.get(params=dict(target)).json()["metadata"]["space"]
         project = api.projects[PROJECT].get().json()["metadata"]["config"]
-        warnings = api.warnings.get(params={"recursion": 1}).json()["metadata"]
         here = [one for one in warnings if one.get("location") in ("", "none", self._member)]
         return NodeFacts(
             name=self.name,
@@ -185,13 +213,11 @@ class LxdNode:
     def _containers(self, api: Api) -> list[ContainerFacts]:
         self._check_member(api)
         listing = api.instances.get(params={"recursion": 1}).json()["metadata"]
+        here = [one for one in listing if self._member in (None, one["location"])]
+        if self._member is not None and any(map(is_unread, here)):
+            raise NodeUnreachableError(f"{self._member}: the cluster gets no answer from it")
         return sorted(
-            (
-                container_facts(one)
-                for one in listing
-                if is_ours(one) and self._member in (None, one["location"])
-            ),
-            key=lambda facts: facts.name,
+            (container_facts(one) for one in here if is_ours(one)), key=lambda facts: facts.name
         )
 
     def _create(self, api: Api, wish: ContainerWish) -> None:
@@ -215,8 +241,8 @@ class LxdNode:
             finish(api, response, deadline - time.monotonic())
             self._seen_made.add(wish.name)
         except NotFound as error:
-            raise Refused(f"container {wish.name}: image {wish.image}: {error}") from error
-        except (LXDAPIException, ContainerExists) as error:
+            raise NodeRefusedError(f"container {wish.name}: image {wish.image}: {error}") from error
+        except (LXDAPIException, ContainerExistsError) as error:
             # An earlier call of ours may have come to the server after we looked.
             if "already exists" in str(error).lower() and self._is_made(
                 api, wish.name, digest, deadline
@@ -232,13 +258,13 @@ class LxdNode:
         """
         try:
             instance = _instance(api, name)
-        except ContainerMissing:
+        except ContainerMissingError:
             return False
         if instance["config"].get(WISH_KEY) != digest or self._member not in (
             None,
             instance["location"],
         ):
-            raise ContainerExists(f"container {name}: another one has this name")
+            raise ContainerExistsError(f"container {name}: another one has this name")
         if name in self._seen_made or "volatile.last_state.power" in instance["config"]:
             return True
         _delete(api, name)
@@ -258,11 +284,17 @@ def wish_digest(wish: ContainerWish) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def _warnings(api: Api) -> list[Mapping[str, Any]]:
+    """Return what the server, or its cluster, warns of."""
+    found: list[Mapping[str, Any]] = api.warnings.get(params={"recursion": 1}).json()["metadata"]
+    return found
+
+
 def _instance(api: Api, name: str) -> Any:
     try:
         return api.instances[name].get().json()["metadata"]
     except NotFound:
-        raise ContainerMissing(f"no container {name}") from None
+        raise ContainerMissingError(f"no container {name}") from None
 
 
 def _settle(api: Api, name: str, timeout_s: float) -> None:
@@ -276,7 +308,7 @@ def _wait_out(api: Api, operation: Any, deadline: float) -> None:
     """Wait for the end of an operation, whatever that is: whoever began it was told."""
     try:
         wait(api, operation, deadline)
-    except NodeUnreachable:
+    except NodeUnreachableError:
         raise
     except NodeError:
         return
@@ -302,7 +334,7 @@ def _change_state(
 def _stop(api: Api, name: str, timeout_s: float) -> None:
     try:
         _change_state(api, name, "stop", "Stopped", timeout_s=max(1, timeout_s))
-    except Refused:
+    except NodeRefusedError:
         _kill(api, name)
 
 
@@ -316,9 +348,9 @@ def _delete(api: Api, name: str) -> None:
             _kill(api, name)
             finish(api, api.instances[name].delete(), CHANGE_TIMEOUT_S)
             return
-        except (ContainerMissing, NotFound):
+        except (ContainerMissingError, NotFound):
             return
-        except Refused:
+        except NodeRefusedError:
             # Somebody else was deleting it, or starting it again: look once more.
             if is_last:
                 raise
@@ -373,5 +405,5 @@ def _import_image(api: Api, image: ImageFiles) -> None:
 def _remove_image(api: Api, fingerprint: str) -> None:
     try:
         finish(api, api.images[fingerprint].delete(), CHANGE_TIMEOUT_S)
-    except (ContainerMissing, NotFound):
+    except (ContainerMissingError, NotFound):
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 from pylxd.exceptions import NotFound
 
-from packetcloud.cloudlet.errors import NodeUnreachable
+from packetcloud.cloudlet.errors import NodeUnreachableError
 from packetcloud.cloudlet.lxd.connection import Api, said
 
 WAIT_PIECE_S = 10.0
@@ -21,7 +21,7 @@ def finish(api: Api, response: Any, timeout_s: float, *, piece_s: float = WAIT_P
     """Wait until the operation that `response` began is over; nothing to do for a plain answer.
 
     Raises:
-        NodeUnreachable: not over in time, or the server forgot it: the outcome is not known.
+        NodeUnreachableError: not over in time, or the server forgot it: the outcome is not known.
         NodeError: it failed; which one follows from what the server said.
     """
     answer = response.json()
@@ -35,13 +35,13 @@ def wait(api: Api, operation: Any, deadline: float, piece_s: float = WAIT_PIECE_
     while operation["status_code"] < _FIRST_FINAL:
         rest_s = deadline - time.monotonic()
         if rest_s <= 0:
-            raise NodeUnreachable(f"{what}: not over in time")
+            raise NodeUnreachableError(f"{what}: not over in time")
         params = {"timeout": max(1, int(min(rest_s, piece_s)))}
         try:
             node = api.operations[operation["id"]].wait
             operation = node.get(params=params).json()["metadata"]
         except NotFound as error:
-            raise NodeUnreachable(f"{what}: the server forgot it, a restart?") from error
+            raise NodeUnreachableError(f"{what}: the server forgot it, a restart?") from error
     if operation["status_code"] != _DONE:
         raise said(f"{what}: {operation.get('err') or operation.get('status')}")
 

@@ -28,6 +28,14 @@ def is_ours(instance: Mapping[str, Any]) -> bool:
     return WISH_KEY in (instance.get("config") or {})
 
 
+def is_unread(instance: Mapping[str, Any]) -> bool:
+    """Tell whether a cluster lists an instance by its name alone: its member does not answer.
+
+    The cluster itself takes that member for online until its own time-out is over.
+    """
+    return instance["status"] == "Error" and not instance.get("config")
+
+
 def container_facts(instance: Mapping[str, Any]) -> ContainerFacts:
     """Read an instance as `GET /1.0/instances` lists it."""
     config = instance["expanded_config"] or {}

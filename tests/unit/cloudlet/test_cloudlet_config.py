@@ -3,23 +3,30 @@ allowed."""
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from packetcloud.chunk.identity import create_identity_file
-from packetcloud.cloudlet.config import (
-    CloudletConfig,
+from packetcloud.cloudlet.config import CloudletConfig, sample_config
+from packetcloud.cloudlet.config_tables import (
     CloudletTable,
     NetworkTable,
     NodeTable,
     RouterTable,
     ServiceTable,
-    sample_config,
 )
+from packetcloud.cloudlet.core.instances import Vi
+from packetcloud.cloudlet.domain_link.settings import DomainTable
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.image_files import find_images
+from packetcloud.cloudlet.launches import ConfiguredLaunches
+from packetcloud.router.cloudlet_schemas import ServiceItem
+from packetcloud.services.launch_files import MAX_FILES_BYTES
 
 GOOD = """\
 [cloudlet]
@@ -55,7 +62,7 @@ def load(folder: Path, text: str = GOOD) -> CloudletConfig:
 def test_a_config_with_defaults(folder: Path) -> None:
     """Two networks, one number for a VI's addresses on both, everything relative to the file."""
     config = load(folder)
-    settings = config.settings(("n1",))
+    settings = config.settings(("n1",), {})
     assert config.state_folder == folder / "state"
     assert (str(config.network.data.peer_ipv4), config.network.data.peer_port) == (
         "10.210.0.1",
@@ -69,6 +76,28 @@ def test_a_config_with_defaults(folder: Path) -> None:
     (declared,) = config.services
     assert declared.spec.router_host == "10.210.0.1"
     assert "10.210.0.0/20" in declared.spec.private_links
+
+
+def test_what_vis_may_send_goes_to_the_router(folder: Path) -> None:
+    """Verdicts are the manifest's, or the operator's; nothing is sent that is not declared."""
+    (plain,) = load(folder).settings(("n1",), {}).services.values()
+    assert plain.router_entry["verdicts"] == ["forward", "update", "drop"]
+    assert not {"output_bytes_ratio", "output_chunks_ratio", "inspection"} & set(plain.router_entry)
+    more = """
+verdicts = ["forward"]
+output_bytes_ratio = 4
+output_chunks_ratio = 1.5
+inspect = { one_in = 10 }
+conduct = { restrict_s = 5.0, max_restrictions = 0 }
+"""
+    (service,) = load(folder, GOOD + more).settings(("n1",), {}).services.values()
+    assert service.router_entry["verdicts"] == ["forward"]
+    assert service.router_entry["output_bytes_ratio"] == 4
+    assert service.router_entry["output_chunks_ratio"] == 1.5
+    assert service.router_entry["inspection"] == {"one_in": 10, "snap_bytes": 64, "keep_mib": 16}
+    assert (service.conduct.restrict_s, service.conduct.max_restrictions) == (5.0, 0)
+    item = {"sid": service.sid, **service.router_entry, "vis": []}
+    assert ServiceItem.model_validate(item).to_entry().inspection is not None
 
 
 @pytest.mark.parametrize(
@@ -103,6 +132,13 @@ def test_a_config_with_defaults(folder: Path) -> None:
         ),
         ("[[node]]", "[router]\nport = 0\n[[node]]", ["[router] port = 0"]),
         ("[[node]]", "[router]\ntoken_file = 'no'\n[[node]]", ["[router] token_file", "No such"]),
+        (
+            "max_output_ratio = 3",
+            "output_bytes_ratio = 0.5",
+            ["[[service]] number 1", "output_bytes_ratio"],
+        ),
+        ("max_output_ratio = 3", 'verdicts = ["drink"]', ["[[service]] number 1", "verdicts"]),
+        ("max_output_ratio = 3", "inspect = { every = 3 }", ["inspect", "every"]),
         ('"wan-optimizer"', '"nothing"', ["[[service]] nothing", "bundled: secure", "wan-opt"]),
         ('"one.key"', '"no.key"', ["[[service]] wan-optimizer", "no.key"]),
         (
@@ -130,9 +166,10 @@ def test_a_mistake_is_named(folder: Path, old: str, new: str, words: list[str]) 
 
 def test_the_sample_has_every_key() -> None:
     """Each key of each table stands in the sample, in force or as its default."""
-    tables = dict(re.findall(r"^\[+(\w+)\]+\n((?:(?!\[).*\n)*)", sample_config(), re.MULTILINE))
+    table = r"^#?\[+(\w+)\]+(?: +#.*)?\n((?:(?!#?\[).*\n)*)"
+    tables = dict(re.findall(table, sample_config(), re.MULTILINE))
     models = {"cloudlet": CloudletTable, "router": RouterTable, "network": NetworkTable}
-    models |= {"node": NodeTable, "service": ServiceTable}
+    models |= {"domain": DomainTable, "node": NodeTable, "service": ServiceTable}
     for name, model in models.items():
         keys = re.findall(r"^#?(\w+) =", tables[name], re.MULTILINE)
         assert sorted(keys) == sorted(model.model_fields), name
@@ -143,6 +180,68 @@ def test_one_service_or_key_twice_is_refused(folder: Path) -> None:
     again = GOOD[GOOD.index("[[service]]") :]
     with pytest.raises(CloudletConfigError, match="two services named wan-optimizer"):
         load(folder, GOOD + again.replace("one.key", "two.key"))
+
+
+def test_two_services_of_one_manifest(folder: Path) -> None:
+    """Under names of their own; the image is still that of the manifest's service."""
+    again = GOOD[GOOD.index("[[service]]") :].replace("one.key", "two.key")
+    config = load(folder, GOOD + again.replace("replicas_max", 'name = "second"\nreplicas_max'))
+    assert [one.name for one in config.services] == ["wan-optimizer", "second"]
+    assert [one.manifest.service.name for one in config.services] == ["wan-optimizer"] * 2
+    assert set(config.settings(("n1",), {}).services) == {"wan-optimizer", "second"}
+
+
+SEALS = """\
+[[service]]
+manifest = "secure-communication"
+key = "two.key"
+settings = { direction = "encrypt" }
+files = { key_file = "aes.key" }
+"""
+
+
+def test_files_go_along_with_a_launch(folder: Path) -> None:
+    """What is in them, and nothing of where they lie on this machine."""
+    (folder / "aes.key").write_bytes(b"\0secret")
+    config = load(folder, GOOD + SEALS)
+    launches = ConfiguredLaunches(config, {})
+    vi = Vi(1, "secure-communication", "small", "n1", 7, "token", 16)
+    message = launches.message(vi)
+    assert message["files"] == {"key_file": base64.b64encode(b"\0secret").decode()}
+    assert message["spec"]["parameters"]["key_file"] == ""
+    assert str(folder) not in json.dumps(message)
+    assert "secret" not in repr(config.services)
+
+
+def test_files_up_to_their_cap(folder: Path) -> None:
+    (folder / "aes.key").write_bytes(bytes(MAX_FILES_BYTES))
+    assert len(load(folder, GOOD + SEALS).services[1].files["key_file"]) == MAX_FILES_BYTES
+    (folder / "aes.key").write_bytes(bytes(MAX_FILES_BYTES + 1))
+    with pytest.raises(
+        CloudletConfigError, match=f"key_file = .*aes.key': over.*{MAX_FILES_BYTES}"
+    ):
+        load(folder, GOOD + SEALS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{ key_file", "{ direction", "direction: no parameter of type path.*: key_file"),
+        (
+            '"aes.key"',
+            '"none.key"',
+            r"files: key_file = '.*none\.key': No such file.*allowed: a file",
+        ),
+        ('"aes.key"', '"pipe"', r"files: key_file = '.*pipe': not a file.*allowed: a file"),
+        ('"aes.key"', '"."', r"files: key_file = '.*': not a file"),
+        ('direction = "encrypt"', 'direction = "encrypt", key_file = "/k"', "stands in settings"),
+    ],
+)
+def test_files_that_cannot_go_along(folder: Path, old: str, new: str, words: str) -> None:
+    (folder / "aes.key").write_bytes(b"x")
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(CloudletConfigError, match=rf"\[\[service\]\] secure-comm.*{words}"):
+        load(folder, GOOD + SEALS.replace(old, new))
 
 
 def test_images_that_the_config_names(folder: Path) -> None:
@@ -157,3 +256,38 @@ def test_images_that_the_config_names(folder: Path) -> None:
     sha256_of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert image.fingerprint == sha256_of_abc
     assert [path.name for path in image.files] == ["meta.tar", "root.tar"]
+
+
+DOMAIN = '[domain]\nurl = ["http://127.0.0.1:4800"]\nkey = "domain.key"\n'
+
+
+def test_a_domain_controller(folder: Path) -> None:
+    """Its URLs without a slash at the end, and the cloudlet's own name where none is given."""
+    identity = create_identity_file(folder / "domain.key")
+    config = load(folder, GOOD + DOMAIN.replace("4800", "4800/"))
+    assert config.domain is not None
+    assert (config.domain.urls, config.domain.identity) == (("http://127.0.0.1:4800",), identity)
+    assert config.domain.name == config.settings(("n1",), {}).name_at_domain == "c1"
+    named = load(folder, GOOD + DOMAIN + 'name = "edge-1"\n')
+    assert named.settings(("n1",), {}).name_at_domain == "edge-1"
+    assert load(folder).settings(("n1",), {}).name_at_domain == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("http:", "ftp:", r"\[domain\] url: .*allowed: URLs like https://"),
+        ('["http://127.0.0.1:4800"]', "[]", r"\[domain\] url"),
+        ("domain.key", "other.key", r"\[domain\] key: .*other.key"),
+        ("key =", 'name = "A b"\nkey =', r"\[domain\] name"),
+        ("key =", 'ca_file = "no.crt"\nkey =', r"\[domain\] ca_file: .*no such file"),
+        ("key =", "keys =", r"\[domain\] keys: unknown key"),
+    ],
+)
+def test_a_mistake_about_the_domain_controller(
+    folder: Path, old: str, new: str, words: str
+) -> None:
+    """Named by its table and key, with what is allowed."""
+    create_identity_file(folder / "domain.key")
+    with pytest.raises(CloudletConfigError, match=words):
+        load(folder, GOOD + DOMAIN.replace(old, new))

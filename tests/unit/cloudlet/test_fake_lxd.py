@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterator
 import pytest
 
 from packetcloud.cloudlet.containers import ContainerState, ImageFiles, NodeAdapter
-from packetcloud.cloudlet.errors import NodeUnreachable, NoRoom
+from packetcloud.cloudlet.errors import NodeUnreachableError, NoRoomError
 from packetcloud.testbed.fake_lxd import MIB, FakeContainer, FakeNode
 from tests.node_contract import LIMITS, NodeContract, Place
 from tests.unit.cloudlet.wishes import IMAGE, SITE, WISH, wish
@@ -42,7 +42,7 @@ def test_a_lost_answer_leaves_the_thing_done() -> None:
     async def body() -> None:
         node = _node()
         node.lose_answer("create")
-        with pytest.raises(NodeUnreachable):
+        with pytest.raises(NodeUnreachableError):
             await node.create(WISH)
         assert list(node.found) == [WISH.name]
         await node.create(WISH)
@@ -53,9 +53,9 @@ def test_a_lost_answer_leaves_the_thing_done() -> None:
 def test_a_failure_leaves_nothing_done() -> None:
     async def body() -> None:
         node = _node()
-        node.fail_next("create", NoRoom("full"), after=1)
+        node.fail_next("create", NoRoomError("full"), after=1)
         await node.create(wish(name="first"))
-        with pytest.raises(NoRoom, match="full"):
+        with pytest.raises(NoRoomError, match="full"):
             await node.create(WISH)
         assert list(node.found) == ["first"]
         await node.create(WISH)
@@ -76,11 +76,11 @@ def test_a_daemon_that_restarts_loses_answers_not_containers() -> None:
         node.sleep = sleep
         await node.create(WISH)
         node.delays_s = {"start": 1.0}
-        with pytest.raises(NodeUnreachable, match="restarted during start"):
+        with pytest.raises(NodeUnreachableError, match="restarted during start"):
             await node.start(WISH.name)
         assert node.found[WISH.name].state is ContainerState.RUNNING
         node.go_down()
-        with pytest.raises(NodeUnreachable):
+        with pytest.raises(NodeUnreachableError):
             await node.containers()
         node.come_back()
         assert [facts.state for facts in await node.containers()] == [ContainerState.RUNNING]
@@ -111,12 +111,12 @@ def test_a_full_node_has_no_room() -> None:
         node = _node()
         node.disk_bytes = (WISH.limits.disk_mib + 1) * MIB
         await node.create(WISH)
-        with pytest.raises(NoRoom):
+        with pytest.raises(NoRoomError):
             await node.create(wish(name="vi-2"))
         await node.start(WISH.name)
         container = node.found[WISH.name]
         container.usage = container.usage.__class__(0.0, 200 * MIB, 200 * MIB, 0, 1, {})
-        with pytest.raises(NoRoom):
+        with pytest.raises(NoRoomError):
             await node.resize(WISH.name, LIMITS)
 
     _run(body())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 import pytest
 
 from packetcloud.cloudlet.addresses import Subnet
 from packetcloud.cloudlet.errors import CloudletConfigError
+from packetcloud.cloudlet.far_network import far_end, with_tunnels
 from packetcloud.cloudlet.filters import BridgePlan, NetworkPlan, Transport, table_script
+from packetcloud.cloudlet.tunnels import TunnelWish
 
 DATA = BridgePlan(
     "pc-data",
@@ -107,3 +109,61 @@ def test_a_table_has_a_plain_name(table: str) -> None:
 def test_the_bridges_are_two() -> None:
     with pytest.raises(CloudletConfigError, match="a bridge each"):
         NetworkPlan(DATA, replace(CONTROL, name=DATA.name))
+
+
+def _joined() -> tuple[NetworkPlan, NetworkPlan]:
+    """Plans of the controller's machine and of a node's, joined by tunnels."""
+    near, far = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
+    plan = NetworkPlan(DATA, CONTROL)
+    return (
+        with_tunnels(plan, TunnelWish(near, (far,), 4794, 7, 1430)),
+        far_end(plan, TunnelWish(far, (near,), 4794, 7, 1430)),
+    )
+
+
+def test_nothing_is_bridged_to_or_from_other_nodes() -> None:
+    """They speak with this machine, and what comes out of a tunnel is of its other ends."""
+    near, _ = _joined()
+    script = table_script(near)
+    rules = _chain(script, "over_uplinks")
+    for port in ("pc-data-vx", "pc-control-vx"):
+        assert f'oifname "{port}" counter drop' in rules
+        assert f'iifname "{port}" counter drop' in rules
+    assert _chain(script, "into_tunnels")[1:] == [
+        "ip saddr != { 192.0.2.2 } udp dport 4794 counter drop"
+    ]
+    assert _chain(script, "data") == _chain(table_script(NetworkPlan(DATA, CONTROL)), "data")
+
+
+def test_tcp_over_a_tunnel_keeps_to_its_size() -> None:
+    """Both ways on the control bridge, nowhere else."""
+    _, far = _joined()
+    script = table_script(far)
+    clamp = "tcp flags syn tcp option maxseg size set 1370"
+    for name in ("control_out", "control_in"):
+        assert _chain(script, name)[0] == clamp
+        assert _chain(script, name)[-1] == "counter drop"
+    assert script.count(clamp) == 2
+    assert _chain(script, "into_tunnels")[1:] == [
+        "ip saddr != { 192.0.2.1 } udp dport 4794 counter drop"
+    ]
+
+
+def test_the_ends_of_a_tunnel_fit() -> None:
+    """The same device, number and port at both machines; another number for the other bridge."""
+    near, far = _joined()
+    for here, there in ((near.data, far.data), (near.control, far.control)):
+        assert here.tunnel is not None and there.tunnel is not None
+        assert (here.tunnel.number, here.tunnel.port) == (there.tunnel.number, there.tunnel.port)
+        assert here.tunnel.remotes == (there.tunnel.local,)
+        assert here.ports == (here.tunnel.device,) and there.uplink == there.tunnel.device
+    assert near.data.tunnel is not None and near.control.tunnel is not None
+    assert near.data.tunnel.number != near.control.tunnel.number
+
+
+@pytest.mark.parametrize("remotes", [("192.0.2.1",), ("2001:db8::1",), ("192.0.2.2", "192.0.2.2")])
+def test_a_tunnel_leads_to_other_machines(remotes: tuple[str, ...]) -> None:
+    local = IPv4Address("192.0.2.1")
+    wish = TunnelWish(local, tuple(map(ip_address, remotes)), 4794, 7, 1430)
+    with pytest.raises(CloudletConfigError, match=r"tunnel from 192\.0\.2\.1"):
+        wish.of("pc-data", 0)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from packetcloud.cloudlet.containers import NodeAdapter
-from packetcloud.cloudlet.errors import NodeUnreachable
+from packetcloud.cloudlet.errors import NodeUnreachableError
 from packetcloud.cloudlet.late_node import LateNode
 from packetcloud.testbed.fake_lxd import FakeNode
 from tests.node_contract import NodeContract, Place
@@ -36,7 +36,7 @@ def test_it_is_unreachable_until_it_answers_and_is_opened_once() -> None:
     async def open_node() -> NodeAdapter:
         await asyncio.sleep(0)
         if is_away:
-            raise NodeUnreachable("nobody listens")
+            raise NodeUnreachableError("nobody listens")
         opened.append(FakeNode("n1", SITE))
         return opened[-1]
 
@@ -44,13 +44,13 @@ def test_it_is_unreachable_until_it_answers_and_is_opened_once() -> None:
         nonlocal is_away
         node = LateNode("n1", open_node)
         for _ in range(2):
-            with pytest.raises(NodeUnreachable, match="nobody listens"):
+            with pytest.raises(NodeUnreachableError, match="nobody listens"):
                 await node.describe()
         is_away = False
         await asyncio.gather(*(node.describe() for _ in range(5)))
         assert len(opened) == 1
         await node.close()
-        with pytest.raises(NodeUnreachable):
+        with pytest.raises(NodeUnreachableError):
             await node.describe()
 
     asyncio.run(body())

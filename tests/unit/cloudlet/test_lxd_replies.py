@@ -12,11 +12,11 @@ from pylxd.exceptions import LXDAPIException, NotFound
 from packetcloud.cloudlet.containers import MAX_LOG_BYTES, ContainerState, NicUsage
 from packetcloud.cloudlet.errors import (
     CloudletConfigError,
-    ContainerExists,
-    ContainerMissing,
-    NodeUnreachable,
-    NoRoom,
-    Refused,
+    ContainerExistsError,
+    ContainerMissingError,
+    NodeRefusedError,
+    NodeUnreachableError,
+    NoRoomError,
 )
 from packetcloud.cloudlet.lxd.address import HttpsServer, UnixSocket
 from packetcloud.cloudlet.lxd.connection import said, translated
@@ -29,6 +29,7 @@ from packetcloud.cloudlet.lxd.replies import (
     container_facts,
     container_usage,
     is_ours,
+    is_unread,
 )
 from tests.unit.cloudlet.wishes import LIMITS, WISH, wish
 
@@ -46,6 +47,14 @@ INSTANCE = {
     },
     "expanded_devices": {"root": {"type": "disk"}},
 }
+
+
+def test_what_a_member_that_does_not_answer_has_is_no_container_that_is_gone() -> None:
+    """The cluster lists it without configuration; one that is broken where it is has its own."""
+    unread = {**INSTANCE, "status": "Error", "config": None, "expanded_config": None}
+    assert is_unread(unread) and not is_ours(unread)
+    assert not is_unread({**INSTANCE, "status": "Error"})
+    assert not is_unread({**INSTANCE, "config": {}})
 
 
 class Answer:
@@ -136,16 +145,17 @@ def test_a_console_is_cut_at_its_beginning() -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("Failed: write /x: no space left on device", NoRoom),
-        ("Disk quota exceeded", NoRoom),
-        ("fork/exec: cannot allocate memory", NoRoom),
-        ("Not enough uid/gid available for the container", NoRoom),
-        ('Instance "vi-1" already exists', ContainerExists),
-        ("Instance not found", ContainerMissing),
-        ("LXD is shutting down", NodeUnreachable),
-        ("Failed shutting down instance: shutting down the container failed", Refused),
-        ("Unable to connect to: 127.0.0.1:1 (connection refused)", NodeUnreachable),
-        ('Failed: Use of low-level config "raw.lxc" is forbidden', Refused),
+        ("Failed: write /x: no space left on device", NoRoomError),
+        ("Disk quota exceeded", NoRoomError),
+        ("fork/exec: cannot allocate memory", NoRoomError),
+        ("Not enough uid/gid available for the container", NoRoomError),
+        ('Instance "vi-1" already exists', ContainerExistsError),
+        ("Instance not found", ContainerMissingError),
+        ("LXD is shutting down", NodeUnreachableError),
+        ("Failed to begin transaction: sql: database is closed", NodeUnreachableError),
+        ("Failed shutting down instance: shutting down the container failed", NodeRefusedError),
+        ("Unable to connect to: 127.0.0.1:1 (connection refused)", NodeUnreachableError),
+        ('Failed: Use of low-level config "raw.lxc" is forbidden', NodeRefusedError),
     ],
 )
 def test_what_the_server_says_decides_the_error(text: str, kind: type[Exception]) -> None:
@@ -155,7 +165,9 @@ def test_what_the_server_says_decides_the_error(text: str, kind: type[Exception]
     assert str(translated(failed, "node")) == f"node: {text}"
 
 
-@pytest.mark.parametrize(("status", "kind"), [(404, ContainerMissing), (503, NodeUnreachable)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, ContainerMissingError), (503, NodeUnreachableError)]
+)
 def test_some_answers_speak_by_their_number(status: int, kind: type[Exception]) -> None:
     assert type(translated(LXDAPIException(Answer({"error": "no"}, status)), "node")) is kind
 
@@ -173,10 +185,10 @@ def test_an_operation_is_waited_for_to_its_end() -> None:
 @pytest.mark.parametrize(
     ("states", "timeout_s", "kind"),
     [
-        ([{"id": "o", "status_code": 400, "err": "no space left on device"}], 60, NoRoom),
-        ([{"id": "o", "status_code": 401, "status": "Cancelled"}], 60, Refused),
-        ([], 60, NodeUnreachable),
-        ([{"id": "o", "status_code": 103}], 0, NodeUnreachable),
+        ([{"id": "o", "status_code": 400, "err": "no space left on device"}], 60, NoRoomError),
+        ([{"id": "o", "status_code": 401, "status": "Cancelled"}], 60, NodeRefusedError),
+        ([], 60, NodeUnreachableError),
+        ([{"id": "o", "status_code": 103}], 0, NodeUnreachableError),
     ],
 )
 def test_an_operation_that_fails_says_how(

@@ -16,9 +16,10 @@ from packetcloud.cloudlet.container_config import (
     build,
     limit_config,
     live_differences,
+    restored_config,
 )
 from packetcloud.cloudlet.containers import LiveConfig, NicAddresses
-from packetcloud.cloudlet.errors import Refused
+from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.policy import live_violations, shared_id_maps
 from packetcloud.cloudlet.vi_types import load_catalogue
 from tests.unit.cloudlet.tricks import TRICKS, Trick
@@ -79,7 +80,7 @@ def test_a_limit_that_was_raised_is_a_difference() -> None:
     live = as_live(build(wish(limits=replace(LIMITS, memory_mib=4096, disk_mib=9999)), SITE))
     assert live_violations(live, SITE) == []
     assert [text.split(" is ")[0] for text in live_differences(live, built)] == [
-        "device root",
+        "device root: size",
         "limits.memory",
     ]
 
@@ -118,7 +119,7 @@ def test_a_limit_that_was_raised_is_a_difference() -> None:
 )
 def test_a_wish_that_breaks_the_policy_is_refused(change: dict[str, Any], said: str) -> None:
     """The text names what is wrong and says what is allowed."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(NodeRefusedError) as caught:
         build(wish(**change), SITE)
     assert said in str(caught.value)
 
@@ -126,7 +127,7 @@ def test_a_wish_that_breaks_the_policy_is_refused(change: dict[str, Any], said: 
 def _is_taken(**change: Any) -> bool:
     try:
         build(wish(**change), SITE)
-    except Refused:
+    except NodeRefusedError:
         return False
     return True
 
@@ -160,3 +161,32 @@ def test_containers_that_share_ids_are_found() -> None:
         "a": ("it shares ids from 165536 with d",),
     }
     assert shared_id_maps({"a": _with_ids(0)}) == {"a": ("its ids from 0 are the host's",)}
+
+
+def test_differences_show_no_token_and_no_endless_value() -> None:
+    """What is found goes to logs and to whoever may ask."""
+    built = build(WISH, SITE)
+    live = as_live(built)
+    secret = next(key for key in built.config if key.startswith("environment."))
+    changed = {secret: "x", "limits.memory": "9" * 5000 + "MiB"}
+    found = live_differences(replace(live, config={**live.config, **changed}), built)
+    assert found[0] == f"{secret} is not what it was"
+    assert found[1].startswith("limits.memory is '999") and len(found[1]) < 200
+    assert len(found) == 2
+
+
+def test_a_variable_that_somebody_added_is_a_difference() -> None:
+    """Labels may be added: they change nothing."""
+    built = build(WISH, SITE)
+    live = as_live(built)
+    added = {"environment.LD_PRELOAD": "/evil.so", "user.packetcloud.more": "1"}
+    found = live_differences(replace(live, config={**live.config, **added}), built)
+    assert found == ["environment.LD_PRELOAD is set, wanted: not"]
+
+
+def test_a_container_is_put_right_without_what_lxd_wrote_down() -> None:
+    """Keys that were added go; those of LXD and further labels stay."""
+    built = build(WISH, SITE)
+    own = {"volatile.uuid": "u", "user.packetcloud.wish": "w", "user.packetcloud.more": "1"}
+    added = {"raw.lxc": "x", "security.nesting": "true", "environment.PACKETCLOUD_EVIL": "1"}
+    assert restored_config({**built.config, **own, **added}, built) == {**built.config, **own}

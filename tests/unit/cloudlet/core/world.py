@@ -8,6 +8,7 @@ world notes everything that must never happen, without knowing how the core deci
 from __future__ import annotations
 
 import copy
+import dataclasses
 import heapq
 import math
 import random
@@ -16,21 +17,25 @@ from dataclasses import dataclass, field
 
 from packetcloud.cloudlet.core import commands as do
 from packetcloud.cloudlet.core import events as saw
+from packetcloud.cloudlet.core.allotment import WAITING_SIZE, standing_of
 from packetcloud.cloudlet.core.core import CloudletCore
 from packetcloud.cloudlet.core.events import Outcome
-from packetcloud.cloudlet.core.instances import Work
-from packetcloud.cloudlet.core.rows import from_rows, to_rows
+from packetcloud.cloudlet.core.instances import Evidence, Role, Work
+from packetcloud.cloudlet.core.rows import from_rows, to_domain_rows, to_rows
 from packetcloud.cloudlet.core.saved import Saved
-from packetcloud.cloudlet.core.values import CloudletSettings, Resources, ServiceWish
+from packetcloud.cloudlet.core.values import Allotment, CloudletSettings, Resources, ServiceWish
 
 GIB = 1 << 30
 SMALL = Resources(1.0, GIB // 4, GIB)
 LARGE = Resources(2.0, GIB, GIB)
+READS = {"small": 50, "large": 100}
 NODE = Resources(8.0, 8 * GIB, 100 * GIB)
 SID = {"alpha": "a" * 40, "beta": "b" * 40}
 OBSERVE_S = 2.0
 ASK_ROUTER_S = 1.0
 BEAT_S = 1.0
+EPOCH_S = 1e9
+"""When the world began, in seconds since 1970."""
 
 
 def settings(**changes: object) -> CloudletSettings:
@@ -39,6 +44,7 @@ def settings(**changes: object) -> CloudletSettings:
         "name": "test",
         "nodes": ("n1", "n2"),
         "vi_types": {"small": SMALL, "large": LARGE},
+        "reads_mib_s": READS,
         "services": {
             "alpha": ServiceWish("alpha", SID["alpha"], "small", 2, 4, has_state=True),
             "beta": ServiceWish("beta", SID["beta"], "small", 1, 3, owner="tenant"),
@@ -46,6 +52,16 @@ def settings(**changes: object) -> CloudletSettings:
         "isp_share": 0.25,
     }
     return CloudletSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def with_standbys(**changes: object) -> CloudletSettings:
+    """Return the same settings with a standby of each service."""
+    plain = settings(**changes)
+    services = {
+        name: dataclasses.replace(one, standbys=1, image="image-1")
+        for name, one in plain.services.items()
+    }
+    return dataclasses.replace(plain, services=services)
 
 
 @dataclass
@@ -56,13 +72,23 @@ class Container:
     instance: int
     service: str
     vi_type: str
+    limits: Allotment
+    is_fixed: bool = False
+    """Its node refuses to change its limits."""
     is_running: bool = False
     is_launched: bool = False
     link: int = 0
     """The life of the controller to which it has a link; 0: none."""
     state: int = 0
     """Tasks that the service remembers."""
+    in_hand: int = 0
+    """Tasks that it has and has not answered."""
+    is_attached: bool = False
+    """Its session with the router is there; while it is not, it may not know that yet."""
     violations: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    is_stubborn: bool = False
+    """It cannot be put right while it runs."""
     boots: int = 0
 
 
@@ -82,6 +108,8 @@ class World:
     seed: int
     settings: CloudletSettings = field(default_factory=settings)
     faults: Faults = field(default_factory=Faults)
+    capacity: Resources = NODE
+    """Of each node."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -100,6 +128,10 @@ class World:
         self.ended: dict[int, tuple[bool, str]] = {}
         self.notes: list[str] = []
         self.crashes = 0
+        self.violations: dict[int, int] = {}
+        """What the router counted, by instance."""
+        self.late: set[str] = set()
+        """Services whose chunks wait too long for a VI."""
         self.refused_starts_count = 0
         """Starts that nodes refuse from now on."""
         self.life = 0
@@ -111,6 +143,17 @@ class World:
         self.begin_life()
         self.later(0.3, self.tasks)
 
+    def new_image(self, service: str) -> None:
+        """The operator built another image for a service."""
+        services = dict(self.settings.services)
+        image = f"image-{self.random.random()}"
+        services[service] = dataclasses.replace(services[service], image=image)
+        self.settings = dataclasses.replace(self.settings, services=services)
+        self.tell(saw.Configured(self.settings), self.life)
+
+    def say_to_domain(self, command: do.SayAnswer | do.SayUsage | do.DropDomain) -> None:
+        """Carry out what is to be said to a domain controller; here there is none."""
+
     # The controller
 
     def begin_life(self) -> None:
@@ -119,7 +162,7 @@ class World:
         self.is_up = True
         self.exported.clear()
         saved = _kept(self.saved)
-        core = CloudletCore(self.settings, saved, self.random.randbytes)
+        core = CloudletCore(self.settings, saved, self.random.randbytes, lambda: EPOCH_S + self.now)
         self.core = core
         life = self.life
         self.carry_out(core.start(self.now), life)
@@ -182,8 +225,8 @@ class World:
                 self.later(0.05, lambda: self.import_(source, number, life))
             case do.DropState(source):
                 self.exported.pop(source, None)
-            case do.AwaitIdle(number):
-                self.later(0.05, lambda: self.tell(saw.ViIdle(number, True), life))
+            case do.AwaitIdle(number, limit_s):
+                self.later(0.05, lambda: self.await_idle(number, self.now + limit_s, life))
             case do.PushTable():
                 self.later(self.random.uniform(0.01, 0.2), lambda: self.push(command, life))
             case do.OperationEnded(number, is_done, text):
@@ -192,6 +235,8 @@ class World:
                 self.notes.append(f"{self.now:.2f} {text}")
             case do.StepDown(text):
                 self.wrong.append(f"stepped down: {text}")
+            case do.SayAnswer() | do.SayUsage() | do.DropDomain():
+                self.say_to_domain(command)
 
     # Nodes and VIs
 
@@ -213,13 +258,18 @@ class World:
             if container is None and life == self.life:
                 vi = self.core.saved.vis[command.number]
                 containers[command.number] = Container(
-                    vi.number, vi.instance, vi.service, command.vi_type
+                    vi.number, vi.instance, vi.service, command.vi_type, command.limits
                 )
         elif container is None:
             outcome = Outcome.MISSING
         elif command.work is Work.START and self.refused_starts_count:
             self.refused_starts_count -= 1
             self.done(command, Outcome.REFUSED, life, "busy")
+            return
+        elif command.work is Work.RESTORE and container.is_stubborn and container.is_running:
+            self.done(command, Outcome.REFUSED, life, "in use")
+        elif command.work is Work.RESIZE and container.is_fixed:
+            self.done(command, Outcome.REFUSED, life, "fixed")
             return
         else:
             self.change(container, command)
@@ -233,14 +283,17 @@ class World:
         match command.work:
             case Work.START if not container.is_running:
                 container.is_running, container.is_launched = True, False
-                container.state = 0
+                container.state = container.in_hand = 0
                 container.boots += 1
                 boot = container.boots
                 self.later(0.3, lambda: container.boots == boot and self.call(container))
             case Work.STOP | Work.KILL | Work.DELETE:
                 self.end(container)
             case Work.RESIZE:
-                container.vi_type = command.vi_type
+                container.vi_type, container.limits = command.vi_type, command.limits
+            case Work.RESTORE:
+                container.vi_type, container.limits = command.vi_type, command.limits
+                container.violations = container.differences = ()
 
     def done(self, command: do.DoWork, outcome: Outcome, life: int, text: str = "") -> None:
         self.tell(saw.WorkDone(command.number, command.work, outcome, text), life)
@@ -248,8 +301,8 @@ class World:
     def end(self, container: Container) -> None:
         """The container stops; what its service remembered is gone."""
         self.forget(container)
-        container.is_running = container.is_launched = False
-        container.link = 0
+        container.is_running = container.is_launched = container.is_attached = False
+        container.link = container.in_hand = 0
 
     def silence(self, name: str) -> None:
         """A node answers no more; the state of its VIs may be lost with it."""
@@ -264,7 +317,8 @@ class World:
         """
         for vi in self.listed(container.service):
             is_it = vi["instance"] == container.instance
-            if is_it and (container.state or and_what_comes):
+            serves = self.serving(container) is not None
+            if is_it and (container.state or serves or and_what_comes):
                 self.forgotten.add((container.service, int(vi["slot"])))  # type: ignore[call-overload]
 
     def call(self, container: Container) -> None:
@@ -277,15 +331,19 @@ class World:
         if life != self.life or not container.is_running or container.boots != boot:
             return
         if container.is_launched:
-            status = {"attachment": "attached" if self.is_listed(container) else "waiting"}
+            is_attached = container.is_attached or container.in_hand > 0
+            status = {"attachment": "attached" if is_attached else "waiting"}
             self.tell(saw.ViStatus(container.number, status), life)
         self.later(BEAT_S, lambda: self.beat(container, life, boot))
 
     def launch(self, number: int, life: int) -> None:
         container = self.container(number)
         if container is not None and container.is_running and life == self.life:
+            if container.is_launched:
+                self.wrong.append(f"VI {number} was launched twice")
             container.is_launched = True
             self.tell(saw.ViReady(number), life)
+            self.attach(container, container.boots)
 
     def stop(self, number: int) -> None:
         container = self.container(number)
@@ -297,6 +355,7 @@ class World:
         if container is None or not container.is_launched:
             self.tell(saw.StateExported(number, False, "it is gone"), life)
         elif life == self.life:
+            self.work_off(container)
             self.exported[number] = container.state
             self.tell(saw.StateExported(number, True), life)
 
@@ -317,11 +376,17 @@ class World:
             self.tell(saw.NodeSilent(name, "no answer"), life)
         else:
             containers = tuple(
-                saw.ContainerSeen(one.number, one.instance, one.is_running, one.violations)
+                saw.ContainerSeen(
+                    one.number,
+                    one.instance,
+                    one.is_running,
+                    one.violations,
+                    self.differences_of(one),
+                )
                 for one in self.nodes[name].values()
             )
             asked_at = self.now
-            event = saw.NodeSeen(name, asked_at, NODE, NODE, containers)
+            event = saw.NodeSeen(name, asked_at, self.capacity, self.capacity, containers)
             self.later(self.random.uniform(0.0, 0.3), lambda: self.tell(event, life))
         self.later(OBSERVE_S, lambda: self.observe(name, life))
 
@@ -347,6 +412,7 @@ class World:
                 self.table.pop(sid, None)
             self.table.update({sid: dict(entry) for sid, entry in command.put.items()})
             self.router_epoch, self.router_version = command.epoch, command.version
+            self.send_away()
         if self.random.random() < self.faults.unanswered:
             self.tell(saw.TableUnanswered(command.version, "no answer"), life)
         else:
@@ -360,31 +426,103 @@ class World:
 
     def serving(self, container: Container) -> int | None:
         """Return the slot in which a VI gets tasks now."""
+        serves = self.state_of(container) in ("serving", "restricted")
+        return self.slot_of(container) if serves else None
+
+    def slot_of(self, container: Container) -> int | None:
         for vi in self.listed(container.service):
-            if vi["instance"] == container.instance and vi["state"] in ("serving", "restricted"):
+            if vi["instance"] == container.instance:
                 return int(vi["slot"])  # type: ignore[call-overload]
         return None
 
+    def state_of(self, container: Container) -> str | None:
+        for vi in self.listed(container.service):
+            if vi["instance"] == container.instance:
+                return str(vi["state"])
+        return None
+
     def tasks(self) -> None:
-        """Give each VI that serves a task."""
+        """Let each attached VI answer what it has, and give each that serves another task."""
         for containers in self.nodes.values():
             for container in containers.values():
-                slot = self.serving(container) if container.is_launched else None
-                if slot is not None:
-                    key = (container.service, slot)
-                    self.processed[key] = self.processed.get(key, 0) + 1
-                    container.state += 1
+                if not container.is_attached:
+                    continue
+                self.work_off(container)
+                if self.serving(container) is not None:
+                    container.in_hand = 1
         self.later(0.1, self.tasks)
+
+    def work_off(self, container: Container) -> None:
+        """A service does what it has; without a session the router hears nothing of it."""
+        container.state += container.in_hand
+        slot = self.slot_of(container)
+        if container.is_attached and slot is not None:
+            key = (container.service, slot)
+            self.processed[key] = self.processed.get(key, 0) + container.in_hand
+        container.in_hand = 0
+
+    def attach(self, container: Container, boot: int) -> None:
+        """A VI calls the router until it is taken; what it has of a session before, it gives up."""
+        if not container.is_running or container.boots != boot or container.is_attached:
+            return
+        if self.is_listed(container):
+            container.is_attached = True
+            container.in_hand = 0
+        else:
+            self.later(0.2, lambda: self.attach(container, boot))
+
+    def send_away(self) -> None:
+        """VIs that the table does not list lose their sessions."""
+        for containers in self.nodes.values():
+            for container in containers.values():
+                if container.is_attached and not self.is_listed(container):
+                    self.detach(container)
+
+    def detach(self, container: Container, away_s: float | None = None) -> None:
+        """A session ends: the router has its tasks in line again, the VI hears of it later."""
+        if container.is_attached:
+            container.is_attached = False
+            boot = container.boots
+            away_s = self.random.uniform(0.3, 2.0) if away_s is None else away_s
+            self.later(away_s, lambda: self.attach(container, boot))
+
+    def await_idle(self, number: int, until: float, life: int) -> None:
+        container = self.container(number)
+        state = None if container is None else self.state_of(container)
+        answer = None
+        if container is not None and state is not None:
+            is_idle = state in ("held", "draining") and not (
+                container.is_attached and container.in_hand
+            )
+            if not is_idle and state == "held" and self.now < until and life == self.life:
+                self.later(0.02, lambda: self.await_idle(number, until, life))
+                return
+            version = self.router_version
+            answer = saw.IdleAnswer(
+                is_idle, container.is_attached, self.router_boot, self.router_epoch, version
+            )
+        self.tell(saw.ViIdle(number, answer), life)
 
     def ask_router(self, life: int) -> None:
         if life != self.life:
             return
+        here = {
+            container.instance: container
+            for containers in self.nodes.values()
+            for container in containers.values()
+            if container.is_attached
+        }
         services = {
             sid: saw.ServiceAtRouter(
                 0,
-                0.0,
+                5.0 if any(SID[name] == sid for name in self.late) else 0.0,
                 None,
-                {int(vi["instance"]): saw.ViAtRouter(True, 0, 0) for vi in entry["vis"]},  # type: ignore[attr-defined]
+                {
+                    int(vi["instance"]): self.at_router(
+                        int(vi["instance"]), here.get(vi["instance"])
+                    )
+                    for vi in entry["vis"]  # type: ignore[attr-defined]
+                },
             )
             for sid, entry in self.table.items()
         }
@@ -392,9 +530,19 @@ class World:
         self.tell(event, life)
         self.later(ASK_ROUTER_S, lambda: self.ask_router(life))
 
+    def at_router(self, instance: int, container: Container | None) -> saw.ViAtRouter:
+        """Return what the router says of a VI; None: it has no session there."""
+        count = self.violations.get(instance, 0)
+        evidence = (Evidence("output", "c" * 40, count, "too much"),) if count else ()
+        in_hand = container.in_hand if container is not None else 0
+        return saw.ViAtRouter(container is not None, in_hand, {"output": count}, evidence)
+
     def restart_router(self) -> None:
-        """The router starts again; it kept its table."""
+        """The router starts again; it kept its table and its chunks, and lost every session."""
         self.router_boot = f"boot-{self.random.random()}"
+        for containers in self.nodes.values():
+            for container in containers.values():
+                self.detach(container)
 
     # Time
 
@@ -421,12 +569,88 @@ class World:
             self.wrong.append("a million events without an end")
         self.now = end
 
+    def waiting(self, service: str) -> list[Container]:
+        """Return the containers in which a standby waits."""
+        return [
+            container
+            for containers in self.nodes.values()
+            for container in containers.values()
+            if container.service == service
+            and container.is_running
+            and not container.is_launched
+            and container.link == self.life
+            and not self.is_listed(container)
+        ]
+
     def check(self) -> None:
         """Note what must never be so."""
         for service in SID:
             slots = [vi["slot"] for vi in self.listed(service) if vi["state"] == "serving"]
             if len(slots) != len(set(slots)):
                 self.wrong.append(f"{self.now:.2f}: two serve in one slot of {service}")
+        for name in self.nodes:
+            self.check_room(name)
+            borrowed = self.borrowed_cpus(name)
+            if borrowed > self.core.inventory.boosted_cpus(name) + 0.001:
+                self.wrong.append(f"{self.now:.2f}: nobody knows of {borrowed:g} cpus of {name}")
+
+    def borrowed_cpus(self, node: str) -> float:
+        """Return what the containers of a node that run may use beyond what is reserved."""
+        vis = self.core.saved.vis
+        return sum(
+            max(0.0, one.limits.cpus - standing_of(vis[one.number], self.settings).cpus)
+            for one in self.nodes[node].values()
+            if one.is_running and one.number in vis
+        )
+
+    def differences_of(self, container: Container) -> tuple[str, ...]:
+        """Return where a container is not what its VI was given."""
+        vi = self.core.saved.vis.get(container.number)
+        if vi is None or container.limits == vi.allotted:
+            return container.differences
+        return (*container.differences, f"its limits are {container.limits}")
+
+    def check_room(self, node: str) -> None:
+        """Note when VIs have more than a node has, or third parties of the ISP's share.
+
+        Counted are the containers that there are, and those that were decided on; a standby with
+        what it waits with, one that goes with nothing.
+        """
+        vis = self.core.saved.vis
+        standbys = {vi.number: vi for vi in vis.values() if vi.role is Role.STANDBY}
+        sizes = {
+            number: self.settings.vi_types[container.vi_type]
+            for number, container in self.nodes[node].items()
+            if number not in standbys
+        }
+        owned = {number: one.service for number, one in self.nodes[node].items()}
+        for vi in vis.values():
+            if vi.node != node:
+                continue
+            owned[vi.number] = vi.service
+            if vi.number in standbys:
+                if not vi.is_draining and not vi.is_leaving:
+                    size = self.settings.vi_types[vi.vi_type]
+                    sizes[vi.number] = size.least(WAITING_SIZE)
+                continue
+            wanted = self.settings.vi_types[vi.vi_type]
+            coming = self.settings.vi_types[vi.resize_to or vi.vi_type]
+            for size in (wanted, coming):
+                known = sizes.get(vi.number, size)
+                sizes[vi.number] = size if size.cpus > known.cpus else known
+        for what, share, numbers in (
+            ("all", 1.0, list(sizes)),
+            (
+                "third parties",
+                1 - self.settings.isp_share,
+                [number for number in sizes if self.settings.services[owned[number]].owner],
+            ),
+        ):
+            total = Resources()
+            for number in numbers:
+                total += sizes[number]
+            if (lacking := self.capacity.times(share).lacking_for(total)) and total.cpus:
+                self.wrong.append(f"{self.now:.2f}: {what} have too much {lacking} of {node}")
 
     def end_wrongs(self) -> list[str]:
         """Return what is not as it should be after a time without faults."""
@@ -436,6 +660,11 @@ class World:
             for number in containers:
                 if number not in vis or vis[number].node != name:
                     wrong.append(f"orphan: container {number} on {name}")
+                elif containers[number].vi_type != vis[number].vi_type:
+                    wrong.append(
+                        f"container {number} is {containers[number].vi_type}, "
+                        f"its VI {vis[number].vi_type}"
+                    )
         for service, wished in self.settings.services.items():
             count = self.core.saved.counts[service]
             running = [
@@ -454,6 +683,22 @@ class World:
                     wrong.append(
                         f"{service} slot {slot}: it knows {container.state} of {known} tasks"
                     )
+            waiting = self.waiting(service)
+            if len(waiting) != wished.standbys:
+                wrong.append(f"{service}: {len(waiting)} wait, {wished.standbys} should")
+        for vi in vis.values():
+            found = self.container(vi.number)
+            size = self.settings.vi_types[vi.vi_type]
+            if vi.role is Role.STANDBY:
+                size = size.least(WAITING_SIZE)
+                if found is not None and found.is_launched:
+                    wrong.append(f"standby {vi.number} was launched")
+            own = Allotment(size.cpus, size.memory_bytes, self.settings.reads_mib_s[vi.vi_type])
+            if found is not None and not found.limits.is_about(own):
+                wrong.append(f"VI {vi.number} has {found.limits}, should have {own}")
+        for name in self.nodes:
+            if (room := self.core.inventory.room(name)).for_all.is_overdrawn:
+                wrong.append(f"{name} has more reserved than it has: {room}")
         if self.core.saved.migrations:
             wrong.append(f"migrations without an end: {self.core.saved.migrations}")
         return wrong
@@ -461,4 +706,4 @@ class World:
 
 def _kept(saved: Saved) -> Saved:
     """Return what a database gives back: the fields that are kept, nothing else."""
-    return from_rows(copy.deepcopy(to_rows(saved)))
+    return from_rows(copy.deepcopy(to_rows(saved) | to_domain_rows(saved)))

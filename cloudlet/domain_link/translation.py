@@ -1,0 +1,98 @@
+"""From frames of the channel to events of the core, and from its commands to frames."""
+
+from __future__ import annotations
+
+from packetcloud.chunk.identity import Identity
+from packetcloud.cloudlet.core.commands import SayAnswer, SayUsage
+from packetcloud.cloudlet.core.events import (
+    Directed,
+    DomainEvent,
+    DomainUp,
+    OrphanSaid,
+    UsageTaken,
+)
+from packetcloud.cloudlet.core.values import Resources
+from packetcloud.domain_controller.channel.frames import (
+    MAX_LINE_CHARS,
+    USAGE_SIGNING,
+    AnswerFrame,
+    DirectiveFrame,
+    DownFrame,
+    OrphanFrame,
+    RecordPart,
+    TakenFrame,
+    UsageFrame,
+    WelcomeFrame,
+    signed_text,
+)
+
+
+def event_of(frame: DownFrame, at_ms: int) -> DomainEvent:
+    """Return what a frame of the domain controller is to the core.
+
+    Args:
+        at_ms: now, by this machine's clock.
+    """
+    match frame:
+        case WelcomeFrame():
+            return DomainUp(frame.epoch, at_ms)
+        case TakenFrame():
+            parts = ((one.meter, one.number, one.outcome.value) for one in frame.records)
+            return UsageTaken(frame.epoch, tuple(parts))
+        case OrphanFrame():
+            return OrphanSaid(frame.epoch, frame.reservation, frame.text)
+        case DirectiveFrame():
+            return Directed(
+                epoch=frame.epoch,
+                reservation=frame.reservation,
+                number=frame.number,
+                is_gone=frame.wanted.value == "gone",
+                is_running=frame.wanted.value == "running",
+                tenant=frame.tenant,
+                vi_type=frame.vi_type,
+                resources=Resources(
+                    frame.resources.milli_cpus / 1000,
+                    frame.resources.memory_bytes,
+                    frame.resources.disk_bytes,
+                ),
+                count=frame.count,
+                service=frame.service,
+                sid=frame.sid,
+                terms=frame.terms,
+                occurrences=frame.occurrences,
+                at_ms=at_ms,
+            )
+
+
+def answer_frame(command: SayAnswer) -> AnswerFrame:
+    """Return an answer as it is sent."""
+    return AnswerFrame(
+        epoch=command.epoch,
+        reservation=command.reservation,
+        number=command.number,
+        is_accepted=command.is_accepted,
+        text=command.text[:MAX_LINE_CHARS],
+        seen=command.seen,
+    )
+
+
+def usage_frame(command: SayUsage, cloudlet: str, identity: Identity) -> UsageFrame:
+    """Return usage records as they are sent, signed."""
+    signed = signed_text(cloudlet, [record.digest for record in command.records])
+    return UsageFrame(
+        records=tuple(
+            RecordPart(
+                meter=record.meter,
+                number=record.number,
+                previous=record.previous.hex(),
+                reservation=record.reservation,
+                terms=record.terms,
+                kind=record.kind,
+                begin_ms=record.begin_ms,
+                end_ms=record.end_ms,
+                quantity=record.quantity,
+            )
+            for record in command.records
+        ),
+        signature=identity.sign(USAGE_SIGNING, signed).hex(),
+    )

@@ -1,0 +1,209 @@
+"""What becomes of VIs that do what they must not: restricted for a while, then stopped."""
+
+from __future__ import annotations
+
+import pytest
+
+from packetcloud.cloudlet.core import events as saw
+from packetcloud.cloudlet.core.conduct import MAX_RESTRICTION_S, Measure
+from packetcloud.cloudlet.core.instances import MAX_CHARGE_CHARS, MAX_CHARGES_COUNT, Vi, ViState
+from packetcloud.cloudlet.core.rows import from_rows, to_rows
+from packetcloud.cloudlet.core.saved import Saved
+from packetcloud.cloudlet.core.values import ConductPolicy, ServiceWish
+from tests.unit.cloudlet.core.world import EPOCH_S, SID, World, settings
+
+POLICY = ConductPolicy(
+    restrict_violations=10,
+    stop_violations=100,
+    window_s=60.0,
+    restrict_s=20.0,
+    max_restrictions=2,
+)
+
+
+def placed(seed: int) -> tuple[World, Vi]:
+    """A world with a tenant's VI under POLICY."""
+    services = {
+        "alpha": ServiceWish("alpha", SID["alpha"], "small", 1, 2, has_state=True, conduct=POLICY),
+        "beta": ServiceWish("beta", SID["beta"], "small", 1, 3, owner="tenant", conduct=POLICY),
+    }
+    world = World(seed, settings(services=services))
+    world.run(10)
+    return world, vi_of(world, "beta")
+
+
+def vi_of(world: World, service: str) -> Vi:
+    (vi,) = [one for one in world.core.saved.vis.values() if one.service == service and one.counts]
+    return vi
+
+
+def offend(world: World, vi: Vi, count: int) -> None:
+    world.violations[vi.instance] = world.violations.get(vi.instance, 0) + count
+    world.run(2)
+
+
+def state_at_router(world: World, vi: Vi) -> str:
+    listed = {one["instance"]: str(one["state"]) for one in world.listed(vi.service)}
+    return listed.get(vi.instance, "none")
+
+
+@pytest.mark.parametrize("count", [9, 10])
+def test_who_violates_often_enough_is_restricted_for_a_while(count: int) -> None:
+    """At the number of the policy, not one before; the router has it at once, and its end."""
+    world, vi = placed(1)
+    offend(world, vi, count)
+    assert vi.is_restricted == (count == 10)
+    assert state_at_router(world, vi) == ("restricted" if count == 10 else "serving")
+    if not vi.is_restricted:
+        return
+    (charge,) = vi.record
+    assert charge.text == (
+        "restricted for 20 s (1 of 2): 10 violations; output 10; "
+        f"last: chunk 10 of {'c' * 40}: too much"
+    )
+    assert EPOCH_S < charge.at_s < EPOCH_S + world.now
+    assert any(charge.text in note for note in world.notes)
+    world.run(21)
+    assert not vi.is_restricted and vi.why == ""
+    assert state_at_router(world, vi) == "serving"
+    assert [one.text for one in vi.record][1:] == ["its restriction is over"]
+    assert world.core.conduct.measures == {
+        ("beta", Measure.RESTRICTED): 1,
+        ("beta", Measure.RELEASED): 1,
+    }
+    assert world.end_wrongs() == []
+
+
+def test_punishment_grows() -> None:
+    """The second restriction lasts twice as long; who would be restricted a third time is stopped,
+    and its container stays for whoever wants to look at it."""
+    world, vi = placed(2)
+    offend(world, vi, 10)
+    world.run(21)
+    assert not vi.is_restricted
+    offend(world, vi, 10)
+    world.run(30)
+    assert vi.is_restricted, "40 s this time"
+    world.run(20)
+    assert not vi.is_restricted
+    offend(world, vi, 10)
+    world.run(5)
+    assert vi.state is ViState.QUARANTINED
+    assert vi.why == "10 violations, after 2 restrictions"
+    container = world.container(vi.number)
+    assert container is not None and not container.is_running
+    assert state_at_router(world, vi) == "none"
+    assert vi.record[-1].text.startswith("stopped: 10 violations, after 2 restrictions; output 30")
+    world.crash()
+    world.run(10)
+    vi = vi_of(world, "beta")
+    assert vi.state is ViState.QUARANTINED and len(vi.record) == 5
+    assert vi.violations == {"output": 30}, "the router forgot them when it was stopped"
+    assert [one.chunk_id for one in vi.evidence] == [30]
+
+
+def test_who_goes_on_while_restricted_is_stopped() -> None:
+    world, vi = placed(3)
+    offend(world, vi, 10)
+    offend(world, vi, 89)
+    assert vi.is_restricted and vi.state is ViState.RUNNING
+    offend(world, vi, 1)
+    world.run(3)
+    assert vi.state is ViState.QUARANTINED and vi.why == "100 violations within 60 s"
+    assert world.core.conduct.measures["beta", Measure.CONDUCT] == 1
+
+
+def test_who_was_stopped_is_not_let_off_when_its_restriction_would_end() -> None:
+    """What it was stopped for stays, also for the next controller."""
+    world, vi = placed(8)
+    offend(world, vi, 10)
+    offend(world, vi, 90)
+    world.run(3)
+    assert vi.state is ViState.QUARANTINED
+    for _ in range(2):
+        world.run(25)
+        vi = vi_of(world, "beta")
+        assert (vi.why, vi.is_restricted) == ("100 violations within 60 s", True)
+        assert [one.text.split(" ")[0] for one in vi.record] == ["restricted", "stopped:"]
+        world.crash()
+
+
+def test_a_restriction_outlives_the_controller_and_ends_in_time() -> None:
+    """What was counted before is not counted again by the next one."""
+    world, vi = placed(4)
+    offend(world, vi, 10)
+    until_s = vi.restricted_until_s
+    for _ in range(3):
+        world.crash()
+        world.run(5)
+    vi = vi_of(world, "beta")
+    assert vi.is_restricted and vi.restricted_until_s == until_s
+    assert (vi.restrictions, len(vi.record)) == (1, 1)
+    world.run(until_s - EPOCH_S - world.now + 3)
+    assert not vi.is_restricted
+    world.run(30)
+    assert (vi.restrictions, vi.state) == (1, ViState.RUNNING)
+
+
+def test_an_operator_may_pardon() -> None:
+    """Nothing is held against it, and its record stays."""
+    world, vi = placed(5)
+    offend(world, vi, 100)
+    world.run(3)
+    assert vi.state is ViState.QUARANTINED
+    operation = world.wish(lambda n: saw.RestartWished(n, vi.number))
+    world.run(10)
+    assert world.ended[operation] == (True, "")
+    assert (vi.state, vi.restrictions, vi.is_restricted) == (ViState.RUNNING, 0, False)
+    assert vi.record[-1].text == "started again by an operator, who drops all charges"
+    offend(world, vi, 9)
+    assert not vi.is_restricted
+    assert world.end_wrongs() == []
+
+
+def test_charges_go_along_when_a_vi_moves_or_its_node_is_lost() -> None:
+    """Nobody gets rid of them by another instance."""
+    world, vi = placed(6)
+    offend(world, vi, 10)
+    world.wish(lambda n: saw.MigrateWished(n, vi.number))
+    world.run(8)
+    moved = vi_of(world, "beta")
+    assert moved.number != vi.number
+    assert (moved.is_restricted, moved.restrictions, moved.record) == (True, 1, vi.record)
+    assert state_at_router(world, moved) == "restricted"
+    world.silence(moved.node)
+    world.run(15)
+    again = vi_of(world, "beta")
+    assert again.number != moved.number and again.restrictions == 1
+    assert again.record[0] == vi.record[0]
+
+
+def test_what_is_kept_of_a_vi_is_bounded() -> None:
+    """The newest charges, each cut."""
+    vi = Vi(1, "beta", "small", "n1", 7, "t", 16)
+    for number in range(MAX_CHARGES_COUNT + 1):
+        vi.charge(f"{number}" + "x" * MAX_CHARGE_CHARS, float(number))
+    assert [one.at_s for one in vi.record] == list(range(1, MAX_CHARGES_COUNT + 1))
+    assert all(len(one.text) <= MAX_CHARGE_CHARS + 3 for one in vi.record)
+
+
+def test_no_restriction_lasts_longer_than_a_day() -> None:
+    world, vi = placed(7)
+    vi.restrictions = 1
+    world.core.conduct.judge(
+        vi,
+        saw.ViAtRouter(True, 0, {"output": 10}),
+        ConductPolicy(restrict_s=80_000.0, max_restrictions=5),
+        world.now,
+    )
+    assert vi.restriction_ends_at - world.now == MAX_RESTRICTION_S
+
+
+def test_rows_of_an_earlier_version_are_read() -> None:
+    """A database that knows nothing of records and restrictions."""
+    saved = Saved()
+    saved.vis[1] = Vi(1, "beta", "small", "n1", 7, "t", 16)
+    rows = to_rows(saved)
+    for name in ("record", "restrictions", "restricted_until_s", "violations", "evidence"):
+        del rows["vi"]["1"][name]
+    assert from_rows(rows).vis[1] == saved.vis[1]
