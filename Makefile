@@ -13,7 +13,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ROOMS := chunk host services router domain_controller cloudlet testbed cli
 BENCHES := hop path service chunks loss fairness rules
-WORKERS ?= 2
+# Three for two cores: one waits for containers most of the time.
+WORKERS ?= 3
 
 .PHONY: demo test check lint types unit bench clean venv
 

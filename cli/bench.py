@@ -6,17 +6,22 @@ from typing import Any
 
 import click
 
+from packetcloud.cli.bench_domain import domain
 from packetcloud.cli.bench_run import MODE, finish, measuring, running, shared_options
+from packetcloud.cli.bench_vi import vi
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import EMULATOR, FiniteRange
 
 
 @click.group()
 def bench() -> None:
-    """Measure hop, path, service, small chunks, bad links and rules against their peers.
+    """Measure hop, path, service, small chunks, bad links, rules, VIs and a domain.
 
     Root: network namespaces and veth pairs of our own, removed afterwards. Without root: loopback.
     """
+
+
+bench.add_command(domain)
 
 
 @bench.command()
@@ -427,6 +432,7 @@ def rules(
     return finish(output, options, document, rules_tables(document))
 
 
+bench.add_command(vi)
 _UNDER_ATTACK = ("goodput_before_gbps", "goodput_during_gbps", "goodput_kept", "target_cores")
 
 

@@ -80,17 +80,24 @@ def running(
     output: Output, options: dict[str, Any], warmup: int = 1
 ) -> Iterator[tuple[Timing, Progress]]:
     """Show what runs; end cleanly on SIGTERM too."""
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from packetcloud.testbed.bench.rounds import Timing
 
     timing = Timing(options["seconds"], warmup, options["repeats"])
+    with watched(output) as progress:
+        yield timing, progress
+
+
+@contextmanager
+def watched(output: Output) -> Iterator[Progress]:
+    """Show what runs; end cleanly on SIGTERM too."""
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with output.progress(*columns) as shown:
             task = shown.add_task("starting", total=None)
-            yield timing, lambda text: shown.update(task, description=text)
+            yield lambda text: shown.update(task, description=text)
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -1,23 +1,29 @@
-"""`packetcloud cloudlet`: run a cloudlet's controller, check its config, ask how it is."""
+"""`packetcloud cloudlet`: run a cloudlet's controller, check its config, ask how it is.
+
+The commands that ask a domain controller about cloudlets are in `domain_cloudlet`.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from packetcloud.cli.domain_cloudlet import COMMANDS
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, group
 
 if TYPE_CHECKING:
     from packetcloud.cloudlet.client import CloudletClient
     from packetcloud.cloudlet.daemon import CloudletDaemon
-    from packetcloud.cloudlet.schemas import OperationInfo
+    from packetcloud.cloudlet.schemas import DomainInfo, OperationInfo
 
 DEFAULT_URL = "http://127.0.0.1:4780"
-_config_file = click.argument("config", type=FILE)
+config_file = click.argument("config", type=FILE)
 controller_url = group(
     click.option(
         "--url", default=DEFAULT_URL, show_default=True, help="The controller's management API."
@@ -36,11 +42,15 @@ waiting = group(
 
 @click.group()
 def cloudlet() -> None:
-    """Run a cloudlet's controller, check its config, ask how it is."""
+    """Run a cloudlet's controller, and admit cloudlets to a domain."""
+
+
+for _command in COMMANDS:
+    cloudlet.add_command(_command)
 
 
 @cloudlet.command()
-@_config_file
+@config_file
 @click.option(
     "--take-over",
     is_flag=True,
@@ -92,7 +102,7 @@ def run(output: Output, config: Path, take_over: bool, no_network: bool) -> None
 
 
 @cloudlet.command()
-@_config_file
+@config_file
 @pass_output
 def check(output: Output, config: Path) -> None:
     """Check CONFIG and the files that it names, and show what the cloudlet would be."""
@@ -145,7 +155,7 @@ def sample(output: Output) -> None:
 
 
 @cloudlet.command()
-@_config_file
+@config_file
 @click.option("--keep-network", is_flag=True, help="Leave bridges and filters where they are.")
 @pass_output
 def down(output: Output, config: Path, keep_network: bool) -> None:
@@ -191,14 +201,25 @@ def status(output: Output, url: str, timeout: float) -> ExitCode:
         ("migrations", info.migrations),
         ("operations", info.operations),
         ("VIs call", info.control_listen),
+        *_domain_rows(info.domain),
     ]
-    columns = ("Service", "VI type", "Wanted", "Running", "Waiting", "Oldest s", "Remark")
+    columns = (
+        "Service",
+        "VI type",
+        "Wanted",
+        "Running",
+        "Standbys",
+        "Waiting",
+        "Oldest s",
+        "Remark",
+    )
     rows = [
         (
             one.name,
             one.vi_type,
             one.wanted,
             one.running,
+            f"{one.standbys} of {one.standbys_wanted}" if one.standbys_wanted else "-",
             one.waiting,
             one.oldest_waiting_s,
             one.text,
@@ -229,16 +250,39 @@ def open_client(url: str, timeout_s: float) -> CloudletClient:
     return CloudletClient(url, timeout_s)
 
 
-def report_end(
-    output: Output, client: CloudletClient, begun: OperationInfo, is_waiting: bool, limit_s: float
-) -> ExitCode:
-    """Wait for the end of what was begun, if that is wanted; print how it is.
+def operation(begin: Callable[..., OperationInfo]) -> Callable[..., ExitCode]:
+    """Make a command of `begin`, which asks a controller for something that takes its time.
 
-    Exit code 1: it was refused, came to nothing, or is not done within the limit.
+    `begin` gets a client and the command's own arguments. The command then waits for the end, if
+    that is wanted, and prints it. Exit code 1: it was refused, came to nothing, or is not done
+    within the limit.
     """
-    end = client.await_end(begun, limit_s) if is_waiting else begun
-    output.record({"operation": end.operation, "state": end.state, "text": end.text})
-    if end.state == "running" and is_waiting:
-        output.warn(f"not done within {limit_s:g} s; it goes on")
-    is_fine = end.state == "done" or (end.state == "running" and not is_waiting)
-    return ExitCode.FINE if is_fine else ExitCode.NEGATIVE
+
+    @waiting
+    @controller_url
+    @pass_output
+    @functools.wraps(begin)
+    def command(
+        output: Output, /, *, is_waiting: bool, limit: float, url: str, timeout: float, **own: Any
+    ) -> ExitCode:
+        with open_client(url, timeout) as client:
+            begun = begin(client, **own)
+            end = client.await_end(begun, limit) if is_waiting else begun
+        output.record(end.model_dump())
+        if end.state == "running" and is_waiting:
+            output.warn(f"not done within {limit:g} s; it goes on")
+        is_fine = end.state == "done" or (end.state == "running" and not is_waiting)
+        return ExitCode.FINE if is_fine else ExitCode.NEGATIVE
+
+    return command
+
+
+def _domain_rows(domain: DomainInfo | None) -> list[tuple[str, object]]:
+    if domain is None:
+        return []
+    up = f"connected, epoch {domain.epoch}" if domain.is_connected else f"silent: {domain.text}"
+    return [
+        ("domain controller", f"{domain.url}: {up}"),
+        ("reservations", domain.reservations),
+        ("usage records not taken", domain.waiting_records),
+    ]

@@ -18,11 +18,13 @@ from packetcloud.cli.params import FILE
 # Kind of file -> "module:function" in the room that reads it, the function maybe in a class.
 SAMPLES = {
     "cloudlet": "packetcloud.cloudlet.config:sample_config",
+    "domain": "packetcloud.domain_controller.config:sample_config",
     "router": "packetcloud.router.config:sample_config",
 }
 """Functions that return a commented file with every key; no arguments."""
 CHECKS = {
     "cloudlet": "packetcloud.cloudlet.config:CloudletConfig.load",
+    "domain": "packetcloud.domain_controller.config:DomainConfig.load",
     "router": "packetcloud.router.config:RouterConfig.load",
     "service": "packetcloud.services.manifest:load_manifest",
 }
@@ -58,7 +60,8 @@ def sample(output: Output, kind: str) -> None:
 def check(output: Output, kind: str, file: Path) -> None:
     """Read FILE as a config file of KIND; a mistake is named with its table and key.
 
-    `router` and `cloudlet` are the files of those daemons, `service` is a service's manifest.
+    `router`, `cloudlet` and `domain` are the files of those daemons, `service` is a service's
+    manifest.
     """
     _load(CHECKS[kind])(file)
     output.record({"file": str(file), "kind": kind, "valid": True})

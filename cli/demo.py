@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,32 @@ _COLUMNS = (
     type=FOLDER,
     help="Where report.json goes, and data while it runs.  [default: build/demo]",
 )
+@click.option(
+    "--isolation",
+    type=click.Choice(("process", "lxd")),
+    default="process",
+    show_default=True,
+    help="Services as child processes, or in containers of a private LXD server (root).",
+)
+@click.option(
+    "--images",
+    type=FOLDER,
+    help="Where images of containers are kept. [default: /var/cache/packetcloud/images]",
+)
 @pass_output
-def demo(output: Output, file: Path | None, size: str | None, folder: Path | None) -> ExitCode:
+def demo(
+    output: Output,
+    file: Path | None,
+    size: str | None,
+    folder: Path | None,
+    isolation: str,
+    images: Path | None,
+) -> ExitCode:
     """Send a file through a router and services, all on this machine, and check it.
 
     Router, services and both hosts are processes of their own, started by the commands that people
-    type; no root is needed. FILE, or half compressible data made here, goes plain, through encrypt
+    type; no root is needed. With `--isolation lxd` a cloudlet's controller runs the services in
+    containers. FILE, or half compressible data made here, goes plain, through encrypt
     and decrypt, and through compress, encrypt, decrypt and decompress.
 
     Exit code 1: something was lost, doubled or altered.
@@ -48,6 +70,8 @@ def demo(output: Output, file: Path | None, size: str | None, folder: Path | Non
     from packetcloud.testbed.demo.payload import parse_bytes
     from packetcloud.testbed.demo.show import DEFAULT_BYTES, DEFAULT_FOLDER, REPORT, show_demo
 
+    if images is not None and isolation != "lxd":
+        raise click.UsageError("--images is for --isolation lxd; child processes need no image")
     if file is not None and size is not None:
         raise click.UsageError("--bytes says how much to make; with FILE nothing is made")
     try:
@@ -58,7 +82,7 @@ def demo(output: Output, file: Path | None, size: str | None, folder: Path | Non
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with output.progress(*columns) as shown:
+        with output.progress(*columns) as shown, contextlib.ExitStack() as stack:
             task = shown.add_task("starting", total=None)
 
             def tell(words: str, delivered: int | None, total: int) -> None:
@@ -68,13 +92,22 @@ def demo(output: Output, file: Path | None, size: str | None, folder: Path | Non
                     done = min(delivered, total)
                     shown.update(task, completed=done, total=total, description=words)
 
-            report = show_demo(file, size_bytes, folder, tell)
+            back_end = None
+            if isolation == "lxd":
+                from packetcloud.testbed.demo.containers import Containers
+
+                containers = Containers(images, lambda words: tell(words, None, size_bytes))
+                back_end = stack.enter_context(containers)
+            report = show_demo(file, size_bytes, folder, tell, back_end=back_end)
     except KeyboardInterrupt:
-        output.warn("stopped; all processes ended, their keys and data are removed")
+        output.warn("stopped; all that was started ended, its keys and data are removed")
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-    output.report(report, [Table(_COLUMNS, _rows(report), _title(report))])
+    tables = [Table(_COLUMNS, _rows(report), _title(report))]
+    if report["protections"]:
+        tables.append(_protections(report["protections"]))
+    output.report(report, tables)
     for scenario in report["scenarios"]:
         for problem in scenario["problems"]:
             output.warn(f"{scenario['scenario']}: {problem}")
@@ -87,6 +120,16 @@ def demo(output: Output, file: Path | None, size: str | None, folder: Path | Non
     )
     output.note(f"nothing lost, doubled or altered; the report is {folder / REPORT}")
     return ExitCode.FINE
+
+
+def _protections(protections: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (one["name"], "active" if one["is_active"] else "missing", one["cost"], one["remedy"])
+        for one in protections
+    ]
+    columns = ("protection", "", "what that costs", "remedy")
+    styles = {"active": "green", "missing": "yellow"}
+    return Table(columns, rows, "Between a service and this machine", styles)
 
 
 def _title(report: dict[str, Any]) -> str:

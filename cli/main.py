@@ -41,7 +41,11 @@ class Noun:
 NOUNS = {
     "bench": Noun(
         "packetcloud.cli.bench:bench",
-        "Measure hop, path, service, small chunks, bad links and rules against their peers.",
+        "Measure hop, path, service, small chunks, bad links, rules, VIs and a domain.",
+    ),
+    "bill": Noun(
+        "packetcloud.cli.bill:bill",
+        "List and show bills, close them, and compute them again from their records.",
     ),
     "chunk": Noun(
         "packetcloud.cli.chunk:chunk",
@@ -49,7 +53,7 @@ NOUNS = {
     ),
     "cloudlet": Noun(
         "packetcloud.cli.cloudlet:cloudlet",
-        "Run a cloudlet's controller, check its config, ask how it is.",
+        "Run a cloudlet's controller, and admit cloudlets to a domain.",
     ),
     "completion": Noun(
         "packetcloud.cli.completion:completion", "Print the completion script for SHELL."
@@ -64,6 +68,10 @@ NOUNS = {
     "doctor": Noun(
         "packetcloud.cli.doctor:doctor", "Say what this machine can do, and how to get the rest."
     ),
+    "domain": Noun(
+        "packetcloud.cli.domain:domain",
+        "Run a domain controller, check its config, ask how it is, back up its database.",
+    ),
     "host": Noun(
         "packetcloud.cli.host:host", "Send and receive files, and see whether a host answers."
     ),
@@ -75,26 +83,47 @@ NOUNS = {
         "Build images of VIs, list and remove them, import them into LXD.",
     ),
     "node": Noun(
-        "packetcloud.cli.node:node", "List the compute nodes of a running cloudlet, and empty them."
+        "packetcloud.cli.node:node",
+        "List the compute nodes of a running cloudlet, empty them, prepare others.",
+    ),
+    "quote": Noun(
+        "packetcloud.cli.quote:quote",
+        "Say what a reservation would cost now, or when it would fit.",
+    ),
+    "reservation": Noun(
+        "packetcloud.cli.reservation:reservation",
+        "Reserve places on cloudlets, watch, change and cancel reservations.",
     ),
     "router": Noun(
         "packetcloud.cli.router:router", "Run a router, check its config, ask how it is."
     ),
     "rule": Noun(
         "packetcloud.cli.rule:rule",
-        "Write, sign and check demultiplexing rules, grant and install them.",
+        "Write, sign and check demultiplexing rules, grant, install and publish them.",
     ),
     "service": Noun(
         "packetcloud.cli.service:service",
-        "Run network services, try them, list them, make their keys.",
+        "Run network services, try them, make their keys, register them in a domain.",
+    ),
+    "tenant": Noun(
+        "packetcloud.cli.tenant:tenant",
+        "Register tenants of a domain, and the keys that sign for them.",
     ),
     "testbed": Noun(
         "packetcloud.cli.testbed:testbed",
         "Emulate and simulate networks, and try the real thing on them.",
     ),
+    "usage": Noun(
+        "packetcloud.cli.usage:usage",
+        "List usage records: what VIs held and were given, as the cloudlets metered it.",
+    ),
     "vi": Noun(
         "packetcloud.cli.vi:vi",
         "List, launch, resize, move and stop the VIs of a running cloudlet.",
+    ),
+    "vi-type": Noun(
+        "packetcloud.cli.vi_type:vi_type",
+        "List and set the sizes of VIs that one can reserve in a domain.",
     ),
 }
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from packetcloud.cli.domain_service import COMMANDS
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, FOLDER
+from packetcloud.cli.service_benchmark import benchmark
 
 if TYPE_CHECKING:
     from packetcloud.services.plan import LaunchPlan
@@ -37,7 +39,11 @@ _key_file = click.argument("file", type=FILE)
 
 @click.group()
 def service() -> None:
-    """Run network services, try them, list them, make their keys."""
+    """Run network services, try them, make their keys, register them in a domain."""
+
+
+for _command in (*COMMANDS, benchmark):
+    service.add_command(_command)
 
 
 @service.command()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from packetcloud.cli.cloudlet import controller_url, open_client, report_end, waiting
-from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.cloudlet import controller_url, open_client, operation
+from packetcloud.cli.output import Output, Table, pass_output
 
 if TYPE_CHECKING:
-    from packetcloud.cloudlet.schemas import ViInfo
+    from packetcloud.cloudlet.client import CloudletClient
+    from packetcloud.cloudlet.schemas import OperationInfo, ViInfo
 
 _number = click.argument("number", type=click.IntRange(1), metavar="VI")
 
@@ -62,11 +64,23 @@ def show(output: Output, number: int, url: str, timeout: float) -> None:
     with open_client(url, timeout) as client:
         found = client.vi(number)
     values = found.model_dump()
-    status = values.pop("status")
-    tables = [Table(("", ""), [(name.replace("_", " "), value) for name, value in values.items()])]
+    status, launch = values.pop("status"), values.pop("launch")
+    record, evidence = values.pop("record"), values.pop("evidence")
+    counts = [f"{kind} {count}" for kind, count in values["violations"].items()]
+    values["violations"] = ", ".join(counts) or "none"
+    if values["restricted_until_s"] is not None:
+        values["restricted_until_s"] = _time_of(values["restricted_until_s"])
+    tables = [Table(("", ""), _rows(values))]
+    if evidence:
+        seen = [(one["kind"], one["chunk_id"], one["source"], one["text"]) for one in evidence]
+        tables.append(Table(("Last violations", "Chunk", "Source", ""), seen))
+    if record:
+        marks = [(_time_of(one["at_s"]), one["text"]) for one in record]
+        tables.append(Table(("Record", ""), marks))
+    if launch is not None:
+        tables.append(Table(("Its launch", "Seconds"), _rows(launch["took_s"])))
     if status:
-        rows = [(name.replace("_", " "), value) for name, value in status.items()]
-        tables.append(Table(("Its own words", ""), rows))
+        tables.append(Table(("Its own words", ""), _rows(status)))
     output.report(found.model_dump(), tables)
 
 
@@ -74,107 +88,54 @@ def show(output: Output, number: int, url: str, timeout: float) -> None:
 @click.argument("service")
 @click.option("--type", "vi_type", help="VI type. [default: the service's]")
 @click.option("--node", help="On this node. [default: the least loaded]")
-@waiting
-@controller_url
-@pass_output
+@operation
 def launch(
-    output: Output,
-    service: str,
-    vi_type: str | None,
-    node: str | None,
-    is_waiting: bool,
-    limit: float,
-    url: str,
-    timeout: float,
-) -> ExitCode:
+    client: CloudletClient, service: str, vi_type: str | None, node: str | None
+) -> OperationInfo:
     """Launch one VI more for SERVICE, which then should have one more until it scales."""
-    with open_client(url, timeout) as client:
-        begun = client.launch(service, vi_type, node)
-        return report_end(output, client, begun, is_waiting, limit)
+    return client.launch(service, vi_type, node)
 
 
 @vi.command()
 @_number
 @click.argument("vi_type", metavar="TYPE")
-@waiting
-@controller_url
-@pass_output
-def resize(
-    output: Output,
-    number: int,
-    vi_type: str,
-    is_waiting: bool,
-    limit: float,
-    url: str,
-    timeout: float,
-) -> ExitCode:
+@operation
+def resize(client: CloudletClient, number: int, vi_type: str) -> OperationInfo:
     """Make a VI one of TYPE while it runs; where its node has no room, somebody moves."""
-    with open_client(url, timeout) as client:
-        begun = client.resize(number, vi_type)
-        return report_end(output, client, begun, is_waiting, limit)
+    return client.resize(number, vi_type)
 
 
 @vi.command()
 @_number
 @click.option("--to", "node", metavar="NODE", help="To this node. [default: the least loaded]")
-@waiting
-@controller_url
-@pass_output
-def migrate(
-    output: Output,
-    number: int,
-    node: str | None,
-    is_waiting: bool,
-    limit: float,
-    url: str,
-    timeout: float,
-) -> ExitCode:
+@operation
+def migrate(client: CloudletClient, number: int, node: str | None) -> OperationInfo:
     """Move a VI to another node, with its state; chunks wait a moment and none is lost."""
-    with open_client(url, timeout) as client:
-        begun = client.migrate(number, node)
-        return report_end(output, client, begun, is_waiting, limit)
+    return client.migrate(number, node)
 
 
 @vi.command()
 @_number
-@waiting
-@controller_url
-@pass_output
-def drain(
-    output: Output, number: int, is_waiting: bool, limit: float, url: str, timeout: float
-) -> ExitCode:
+@operation
+def drain(client: CloudletClient, number: int) -> OperationInfo:
     """Stop a VI when it has finished its tasks; it gets no new ones and is not replaced."""
-    with open_client(url, timeout) as client:
-        begun = client.stop(number, drain=True)
-        return report_end(output, client, begun, is_waiting, limit)
+    return client.stop(number, drain=True)
 
 
 @vi.command()
 @_number
-@waiting
-@controller_url
-@pass_output
-def stop(
-    output: Output, number: int, is_waiting: bool, limit: float, url: str, timeout: float
-) -> ExitCode:
+@operation
+def stop(client: CloudletClient, number: int) -> OperationInfo:
     """Stop a VI; what it has not finished goes to others, and it is not replaced."""
-    with open_client(url, timeout) as client:
-        begun = client.stop(number, drain=False)
-        return report_end(output, client, begun, is_waiting, limit)
+    return client.stop(number, drain=False)
 
 
 @vi.command()
 @_number
-@waiting
-@controller_url
-@pass_output
-def restart(
-    output: Output, number: int, is_waiting: bool, limit: float, url: str, timeout: float
-) -> ExitCode:
+@operation
+def restart(client: CloudletClient, number: int) -> OperationInfo:
     """Start a VI again, also out of quarantine and restrictions."""
-    with open_client(url, timeout) as client:
-        begun = client.restart(number)
-        return report_end(output, client, begun, is_waiting, limit)
+    return client.restart(number)
 
 
 @vi.command()
@@ -187,9 +148,17 @@ def logs(output: Output, number: int, url: str, timeout: float) -> None:
         output.text(client.logs(number))
 
 
+def _time_of(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _rows(values: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name.replace("_", " "), value) for name, value in values.items()]
+
+
 def _state_of(one: ViInfo) -> str:
     words = [one.state]
-    words += [one.role] if one.role == "twin" else []
+    words += [one.role] if one.role in ("twin", "standby") else []
     words += ["restricted"] if one.is_restricted else []
     words += ["leaving"] if one.is_leaving else ["draining"] if one.is_draining else []
     return ", ".join(words)
