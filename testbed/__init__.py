@@ -13,7 +13,10 @@
 - `daemons`         our own daemons, as an experiment runs them
 - `ownership`       whose a thing of an experiment is, also after its maker was killed
 - `lxd_daemon`      private LXD servers, and clusters of them
+- `private_postgresql` a PostgreSQL in a folder of its own
 - `lxd_remains`     what these leave behind, and its removal
+- `lxd_cloudlet`    a whole cloudlet on them: router, controller, nodes
+- `tally`           a service that counts, for who moves or doubles it
 - `fake_lxd`        a compute node in memory that fails on demand
 - `vi_probe`        what hostile code in a VI would try
 - `tiny_image`      a container image of this machine's own shell

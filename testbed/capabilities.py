@@ -42,6 +42,8 @@ COMMANDS = (
     "btrfs",
     "mksquashfs",
 )
+CGROUP_CONTROLLERS = ("cpu", "io", "memory", "pids")
+"""What limits of containers need."""
 MODULES = ("grpc", "matplotlib")
 LXD_SOCKETS = (
     Path("/var/snap/lxd/common/lxd/unix.socket"),
@@ -77,6 +79,9 @@ class Capabilities:
     has_apparmor: bool
     cgroups: str
     """`v2`, `v1 and v2`, `v1` or `absent`."""
+    cgroup_controllers: frozenset[str]
+    """Those of `CGROUP_CONTROLLERS` that are on, whatever the version."""
+    has_seccomp_filter: bool
     container_ids_count: int
     """User ids that root may lend to containers, as /etc/subuid says."""
     lxd: str
@@ -115,6 +120,8 @@ def find_capabilities() -> Capabilities:
         ),
         has_apparmor=_read(Path("/sys/module/apparmor/parameters/enabled")).strip() == "Y",
         cgroups=_cgroups(),
+        cgroup_controllers=_cgroup_controllers(),
+        has_seccomp_filter="errno" in _read(Path("/proc/sys/kernel/seccomp/actions_avail")).split(),
         container_ids_count=_container_ids_count(),
         lxd=_lxd_state(),
         commands={command: find_command(command) for command in COMMANDS},
@@ -203,6 +210,15 @@ def _cgroups() -> str:
     if has_v1:
         return "v1 and v2" if has_v2 else "v1"
     return "v2" if has_v2 else "absent"
+
+
+def _cgroup_controllers() -> frozenset[str]:
+    names = set(_read(Path("/sys/fs/cgroup/cgroup.controllers")).split())
+    for line in _read(Path("/proc/cgroups")).splitlines():
+        name, _, rest = line.partition("\t")
+        if rest.split()[-1:] == ["1"] and (Path("/sys/fs/cgroup") / name).is_dir():
+            names.add("io" if name == "blkio" else name)  # version 1
+    return frozenset(names & set(CGROUP_CONTROLLERS))
 
 
 def _container_ids_count() -> int:

@@ -58,6 +58,8 @@ class RouterPlan:
     private_links: Sequence[str] = ("127.0.0.0/8",)
     """Where its services are; a service says the same, a host does not."""
     rules: RulesEntry | None = None
+    table: Path | None = None
+    """Folder for what a cloudlet's controller lists; None: no controller may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ def router_config(plan: RouterPlan, name: str, key_file: Path) -> str:
         lines += ["", "[[service]]", f'sid = "{entry.sid}"', f'name = "{entry.name}"']
         lines += [f'fail_policy = "{entry.fail_policy}"']
         lines += [f"{key} = {value}" for key, value in entry.settings.items()]
+    if plan.table is not None:
+        lines += ["", "[cloudlet]", f'path = "{plan.table}"']
     if plan.rules is not None:
         lines += ["", "[rules]", f'path = "{plan.rules.folder}"']
         lines += [f'isp_keys = ["{plan.rules.isp_key}"]']

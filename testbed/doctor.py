@@ -6,11 +6,20 @@ Source: docs/operations/doctor.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from packetcloud.testbed.capabilities import WANTED_BUFFER_BYTES, Capabilities
+from packetcloud.testbed.capabilities import (
+    CGROUP_CONTROLLERS,
+    WANTED_BUFFER_BYTES,
+    Capabilities,
+)
+
+if TYPE_CHECKING:
+    from packetcloud.cloudlet.schemas import NodeInfo
+
 
 OLDEST_PYTHON = (3, 11)
 IDS_OF_A_CONTAINER = 65536
@@ -26,6 +35,7 @@ _PACKAGES = {
     "ovs-vswitchd": "openvswitch-switch",
 }
 """apt packages whose name is not the command's."""
+_LIMITS = {"cpu": "time", "io": "disk I/O", "memory": "memory", "pids": "processes"}
 _MODULE_COSTS = {"grpc": "no gRPC peer in bench service", "matplotlib": "no plots from bench"}
 
 
@@ -62,6 +72,22 @@ def diagnose(facts: Capabilities) -> list[Finding]:
         *_links(facts),
         *_isolation(facts),
         *_peers(facts),
+    ]
+
+
+def diagnose_nodes(nodes: Iterable[NodeInfo]) -> list[Finding]:
+    """Say what the compute nodes of a running cloudlet told of their protections."""
+    return [
+        _finding(
+            f"{node.name}: {one.name}",
+            one.is_active,
+            "in force",
+            lacking="not in force",
+            cost=one.cost,
+            remedy=one.remedy,
+        )
+        for node in nodes
+        for one in node.protections
     ]
 
 
@@ -237,6 +263,22 @@ def _isolation(facts: Capabilities) -> Iterator[Finding]:
         facts.cgroups,
         cost="nothing limits what a container uses",
         remedy="mount -t cgroup2 none /sys/fs/cgroup, or boot a system that does",
+    )
+    lacking = [name for name in CGROUP_CONTROLLERS if name not in facts.cgroup_controllers]
+    yield _finding(
+        "controllers of control groups",
+        not lacking,
+        ", ".join(sorted(facts.cgroup_controllers)) or "none",
+        cost=f"no limit of {', '.join(_LIMITS[name] for name in lacking)} of a VI: it may take "
+        "what belongs to its neighbours",
+        remedy=f"boot a kernel with {' '.join(f'cgroup_enable={name}' for name in lacking)}",
+    )
+    yield _finding(
+        "system call filter",
+        facts.has_seccomp_filter,
+        lacking="not in this kernel",
+        cost="containers may try every system call of the kernel",
+        remedy="a kernel with CONFIG_SECCOMP_FILTER",
     )
     count = facts.container_ids_count
     yield _finding(

@@ -1,9 +1,9 @@
 """A compute node in memory, under the same contract as LXD, that fails when a test wants it to.
 
 Faults are told by step: `fail_next("create", ...)` makes the next `create` raise before it does
-anything, `lose_answer("create")` lets it be done and then raises NodeUnreachable, as a node that
-crashed behind the answer would. A node that is down answers nothing; its containers go on. Time
-passes only in the function `sleep` that a test hands in.
+anything, `lose_answer("create")` lets it be done and then raises NodeUnreachableError, as a node
+that crashed behind the answer would. A node that is down answers nothing; its containers go on.
+Time passes only in the function `sleep` that a test hands in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from packetcloud.cloudlet.container_config import build, label_config, limit_config, root_device
+from packetcloud.cloudlet.container_config import (
+    build,
+    label_config,
+    limit_config,
+    restored_config,
+    root_device,
+)
 from packetcloud.cloudlet.containers import (
     ContainerFacts,
     ContainerState,
@@ -26,12 +32,12 @@ from packetcloud.cloudlet.containers import (
     Protection,
 )
 from packetcloud.cloudlet.errors import (
-    ContainerExists,
-    ContainerMissing,
+    ContainerExistsError,
+    ContainerMissingError,
     NodeError,
-    NodeUnreachable,
-    NoRoom,
-    Refused,
+    NodeRefusedError,
+    NodeUnreachableError,
+    NoRoomError,
 )
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.policy import LABEL_PREFIX, NodeSite
@@ -103,7 +109,7 @@ class FakeNode:
 
     def lose_answer(self, step: str, *, after: int = 0) -> None:
         """Let a call of `step` be done, but its answer be lost."""
-        error = NodeUnreachable(f"{self.name}: no answer to {step}")
+        error = NodeUnreachableError(f"{self.name}: no answer to {step}")
         self._plan(step, _Fault(error, is_done_first=True), after)
 
     def go_down(self) -> None:
@@ -156,13 +162,13 @@ class FakeNode:
             existing = self.found.get(wish.name)
             if existing is not None:
                 if existing.wish != wish:
-                    raise ContainerExists(f"container {wish.name}: another one has this name")
+                    raise ContainerExistsError(f"container {wish.name}: another one has this name")
                 return
             if wish.image not in self.images:
-                raise Refused(f"container {wish.name}: no image {wish.image}")
+                raise NodeRefusedError(f"container {wish.name}: no image {wish.image}")
             taken = sum(one.limits.disk_mib for one in self.found.values())
             if (taken + wish.limits.disk_mib) * MIB > self.disk_bytes:
-                raise NoRoom(f"{self.name}: no space left for {wish.name}")
+                raise NoRoomError(f"{self.name}: no space left for {wish.name}")
             live = LiveConfig((), dict(built.config), dict(built.devices))
             self.found[wish.name] = FakeContainer(wish, live, wish.limits)
 
@@ -197,7 +203,9 @@ class FakeNode:
         def do() -> None:
             container = self._get(name)
             if limits.memory_mib * MIB < container.usage.memory_bytes:
-                raise NoRoom(f"container {name}: uses more memory than {limits.memory_mib} MiB")
+                raise NoRoomError(
+                    f"container {name}: uses more memory than {limits.memory_mib} MiB"
+                )
             live = container.live
             container.live = replace(
                 live,
@@ -207,6 +215,21 @@ class FakeNode:
             container.limits = limits
 
         await self._step("resize", name, do)
+
+    async def restore(self, name: str, wish: ContainerWish) -> None:
+        built = build(wish, self.site)
+
+        def do() -> None:
+            container = self._get(name)
+            if wish.limits.memory_mib * MIB < container.usage.memory_bytes:
+                raise NoRoomError(
+                    f"container {name}: uses more memory than {wish.limits.memory_mib} MiB"
+                )
+            config = restored_config(container.live.config, built)
+            container.live = LiveConfig((), config, dict(built.devices))
+            container.limits = wish.limits
+
+        await self._step("restore", name, do)
 
     async def label(self, name: str, labels: Mapping[str, str]) -> None:
         config = label_config(labels)
@@ -267,19 +290,19 @@ class FakeNode:
         if fault is not None:
             raise fault.error
         if boot != self._boot_count:
-            raise NodeUnreachable(f"{self.name}: restarted during {step}")
+            raise NodeUnreachableError(f"{self.name}: restarted during {step}")
 
     def _check_up(self, step: str) -> None:
         if self._is_closed:
-            raise NodeUnreachable(f"{self.name}: this connection is closed")
+            raise NodeUnreachableError(f"{self.name}: this connection is closed")
         if not self.is_up:
-            raise NodeUnreachable(f"{self.name}: no answer to {step}")
+            raise NodeUnreachableError(f"{self.name}: no answer to {step}")
 
     def _get(self, name: str) -> FakeContainer:
         try:
             return self.found[name]
         except KeyError:
-            raise ContainerMissing(f"no container {name}") from None
+            raise ContainerMissingError(f"no container {name}") from None
 
     def _end(self, name: str) -> None:
         container = self._get(name)

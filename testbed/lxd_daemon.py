@@ -46,6 +46,16 @@ def lacking_for_lxd() -> str | None:
     return None
 
 
+def check_lxd() -> None:
+    """Find out before anything is made whether private LXD servers can run here.
+
+    Raises:
+        TestbedError: what is missing and how to get it.
+    """
+    if (reason := lacking_for_lxd()) is not None:
+        raise TestbedError(f"{reason}; what else this machine lacks: packetcloud doctor")
+
+
 class LxdDaemon:
     """One LXD server; use it in a `with` statement. Its pool is named `POOL`.
 
@@ -74,7 +84,7 @@ class LxdDaemon:
             self.folder.mkdir(mode=0o711)
             self.start()
             self._set_up()
-        except BaseException:
+        except BaseException:  # also Ctrl-C: `__exit__` is not called for what `__enter__` raises
             self.close()
             raise
         return self
@@ -86,6 +96,12 @@ class LxdDaemon:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process while it runs."""
+        assert self._process is not None, "it was started"
+        return self._process.pid
 
     def start(self) -> None:
         """Start the daemon, also again after `stop` or `kill`; return once it answers.

@@ -15,11 +15,15 @@ import signal
 import subprocess
 from pathlib import Path
 
+from packetcloud.cloudlet.filters import FAMILIES
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.ownership import is_abandoned
 from packetcloud.testbed.processes import wait_until
 
 PREFIX = "pclxd"
+NETWORK_PREFIX = "pcb"
+"""Of the bridges and tables of a cloudlet of the testbed; its process's number follows, in
+hexadecimal. Names of devices have room for 15 characters."""
 PARENT = Path("/tmp")
 """Not TMPDIR: the path of a Unix socket has room for 107 characters."""
 END_TIMEOUT_S = 20.0
@@ -32,6 +36,23 @@ def sweep_stale_lxd() -> list[Path]:
         end_processes(folder)
         clear(folder)
     return stale
+
+
+def sweep_stale_networks() -> list[str]:
+    """Remove bridges and tables of cloudlets whose process is dead; return their names."""
+    names = {
+        found[1]
+        for device in Path("/sys/class/net").iterdir()
+        if (found := re.fullmatch(rf"({NETWORK_PREFIX}[0-9a-f]+)[dc]", device.name))
+        and not Path(f"/proc/{int(found[1].removeprefix(NETWORK_PREFIX), 16)}").exists()
+    }
+    for name in names:
+        for bridge in (f"{name}d", f"{name}c"):
+            subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
+        for family in FAMILIES:
+            command = ["nft", "delete", "table", family, name]
+            subprocess.run(command, capture_output=True, check=False)
+    return sorted(names)
 
 
 def end_containers(folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import json
 import os
 import socket
@@ -212,7 +213,7 @@ def outcome(attempt: Callable[[], object]) -> str:
             os._exit(0)
         except OSError as error:
             os._exit(error.errno if error.errno and error.errno < 256 else 255)
-        except BaseException:
+        except BaseException:  # a forked child must never go on as the probe
             os._exit(254)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == 0:
@@ -224,7 +225,7 @@ def main(arguments: list[str]) -> int:
     targets = json.loads(arguments[0]) if arguments else {}
     found = {name: outcome(attempt) for name, attempt in ATTEMPTS.items()}
     for name, (kind, address, port) in targets.items():
-        found[name] = outcome(lambda k=kind, a=address, p=port: reach(k, a, p))  # type: ignore[misc]
+        found[name] = outcome(functools.partial(reach, kind, address, port))
     for nic in ("eth0", "eth1"):
         try:
             for frame in spoofed_frames(nic).values():

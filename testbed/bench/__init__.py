@@ -29,9 +29,27 @@
 - `rule_patterns`  payload inspection, and expressions that hurt
 - `rule_install`   installing and withdrawing under a stream of chunks
 - `rule_path`      throughput with rules against without
+- `vi`             services in containers: start, resize, migrations, delay, many idle ones
+- `vi_place`       what its parts share: sizes, images, a cloudlet
+- `vi_cold`        from the wish for a VI to its first chunk
+- `vi_resize`      until LXD and the kernel have other limits
+- `vi_migration`   moves under load
+- `vi_judge`       what the journals of both hosts say of them
+- `vi_penalty`     containers against child processes, by turns
+- `vi_idle`        many VIs that have nothing to do
+- `domain`         a domain controller: places, money, reports, its end
+- `domain_parts`   its parts with their controls, and what is wrong with what
+- `domain_place`   a domain whose database is filled, controllers as processes
+- `domain_clients` tenants that reserve over signed HTTP, and their journals
+- `domain_races`   how fast they are answered, races for places
+- `billing`        usage records out of order and twice, their bills
+- `reservations`   a controller's parts without HTTP: reservations, reports
+- `failover`       two controllers on one PostgreSQL, one killed again and again
+- `stale_owner`    a controller that is stopped, replaced and goes on
 - `link_trial`     one sender over one emulated link, second by second
 - `report`         what every report starts with
 - `plot`           the PNG
+- `plot_vi`        that of `vi`
 
 Source: docs/reference/bench.md.
 """

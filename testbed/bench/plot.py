@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from packetcloud.testbed.bench.plot_vi import draw_vi
 from packetcloud.testbed.bench.report import Document
 from packetcloud.testbed.errors import MissingToolError
 
@@ -241,6 +242,24 @@ def _grouped_bars(panel: Any, groups: dict[str, dict[str, float | None]]) -> Non
     panel.legend(fontsize=7)
 
 
+def _draw_domain(document: Document, axes: Any) -> None:
+    """Reservations per second, and how long they take, on each database."""
+    rates, delays = axes
+    databases = document["databases"]
+    known = {kind: found["rate"] for kind, found in databases.items() if "rate" in found}
+    bars = rates.bar(list(known), [rate["per_s"] for rate in known.values()], color=_OURS)
+    rates.bar_label(bars, fmt="{:,.0f}", fontsize=7)
+    rates.set_ylabel("reservations per second, signed HTTP")
+    for number, figure in enumerate(("p50_ms", "p99_ms")):
+        where = [place + 0.4 * (number - 0.5) for place in range(len(known))]
+        heights = [rate[figure] for rate in known.values()]
+        bars = delays.bar(where, heights, 0.4, label=figure[:3], color=_PEERS[number])
+        delays.bar_label(bars, fmt="%.3g", fontsize=7)
+    delays.set_xticks(range(len(known)), list(known))
+    delays.set_ylabel("ms, 64 clients")
+    delays.legend(fontsize=7)
+
+
 _DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {
     "hop": (_draw_modes, 1),
     "path": (_draw_modes, 1),
@@ -250,4 +269,6 @@ _DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {
     "fairness": (_draw_fairness, 2),
     "attack": (_draw_attack, 2),
     "rules": (_draw_rules, 3),
+    "vi": (draw_vi, 4),
+    "domain": (_draw_domain, 2),
 }

@@ -1,17 +1,19 @@
 """What the file passes in each scenario, and the processes of one scenario.
 
 Everything is started afresh for every scenario, through the same commands that people type, so each
-router's sums begin at zero and belong to one file.
+router's sums begin at zero and belong to one file. Services are child processes here; `containers`
+has them in containers.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.services.secure_communication.keys import create_key_file
@@ -76,12 +78,33 @@ class Stage:
     children: Children
     folder: Path
     router: Router
-    services: dict[str, Child] = field(default_factory=dict)
+    address: tuple[str, int]
+    """Where hosts find the router."""
+    watched: list[Child] = field(default_factory=list)
+    """Who must not end before the transfer does, besides the router."""
     sids: dict[str, str] = field(default_factory=dict)
+    """Of each step's service."""
+
+
+class BackEnd(Protocol):
+    """Where services run."""
+
+    name: str
+    protections: Sequence[Mapping[str, Any]]
+    """What is between them and this machine, once a scenario ran: name, is_active, cost, remedy."""
+
+    def open_stage(self, scenario: Scenario, folder: Path) -> AbstractContextManager[Stage]:
+        """Start router and services of a scenario, which are attached then; end them afterwards."""
+        ...
 
 
 def run_scenario(
-    scenario: Scenario, file: Path, sha256: str, folder: Path, progress: Progress | None
+    scenario: Scenario,
+    file: Path,
+    sha256: str,
+    folder: Path,
+    progress: Progress | None,
+    back_end: BackEnd,
 ) -> ScenarioResult:
     """Start the scenario's processes, send the file, look what became of it, stop everything.
 
@@ -92,8 +115,7 @@ def run_scenario(
     Raises:
         ChildError: a process could not be started, or the transfer did not end.
     """
-    with Children(folder) as children:
-        stage = _start_stage(children, folder, scenario)
+    with back_end.open_stage(scenario, folder) as stage:
         sent, received = _transfer(stage, scenario, file, progress)
         info = _settled_info(stage.router)
         services = stage.router.get_json("/services")
@@ -104,6 +126,18 @@ def run_scenario(
     return ScenarioResult(scenario.name, sha256, sent, received, info["conservation"], figures)
 
 
+class ChildProcesses:
+    """Services as child processes of `packetcloud service run`: no boundary to hostile code."""
+
+    name = "process"
+    protections: Sequence[Mapping[str, Any]] = ()
+
+    @contextmanager
+    def open_stage(self, scenario: Scenario, folder: Path) -> Iterator[Stage]:
+        with Children(folder) as children:
+            yield _start_stage(children, folder, scenario)
+
+
 def _start_stage(children: Children, folder: Path, scenario: Scenario) -> Stage:
     sids = {
         step.name: create_identity_file(folder / f"{step.name}.key").guid.hex
@@ -111,18 +145,18 @@ def _start_stage(children: Children, folder: Path, scenario: Scenario) -> Stage:
     }
     entries = [ServiceEntry(sid, name) for name, sid in sids.items()]
     plan = RouterPlan((LOCALHOST, 0), (LOCALHOST, 0), entries)
-    stage = Stage(children, folder, start_router(children, plan), sids=sids)
+    router = start_router(children, plan)
+    stage = Stage(children, folder, router, router.address, sids=sids)
     key_file = folder / "aes.key"
     create_key_file(key_file)
     for step in scenario.steps:
         settings = {**step.settings, **({"key_file": key_file} if step.needs_key else {})}
         identity = folder / f"{step.name}.key"
-        router = stage.router.address
-        stage.services[step.name] = start_service(
-            children, step.name, step.manifest, router, identity, settings
+        stage.watched.append(
+            start_service(children, step.name, step.manifest, stage.address, identity, settings)
         )
-    for name, child in stage.services.items():
-        wait_attached(stage.router, child, sids[name])
+    for step, child in zip(scenario.steps, stage.watched, strict=True):
+        wait_attached(router, child, sids[step.name])
     return stage
 
 
@@ -133,7 +167,7 @@ def _transfer(
     keys = {name: stage.folder / f"host-{name}.key" for name in ("a", "b")}
     guid_of_b = create_identity_file(keys["b"]).guid.hex
     create_identity_file(keys["a"])
-    address = f"{stage.router.address[0]}:{stage.router.address[1]}"
+    address = f"{stage.address[0]}:{stage.address[1]}"
     attach = ["--router", address, "--router-guid", stage.router.guid, "--format", "json"]
     inbox = stage.folder / "received"
     # The disk is not what is shown here, and the file is thrown away afterwards.
@@ -155,7 +189,7 @@ def _watch(stage: Stage, sender: Child, progress: Progress | None) -> None:
     """Wait until the sender ends; nobody waits for a transfer whose router or service died."""
     while sender.is_running:
         time.sleep(POLL_S)
-        for child in (stage.router.child, *stage.services.values()):
+        for child in (stage.router.child, *stage.watched):
             if not child.is_running:
                 raise ChildError(f"{child.name} ended early: {child.last_words()}")
         if progress is not None:

@@ -12,7 +12,13 @@ from typing import Any
 
 from packetcloud.testbed.demo.payload import make_payload_file, sha256_of
 from packetcloud.testbed.demo.result import ScenarioResult
-from packetcloud.testbed.demo.scenario import SCENARIOS, Scenario, run_scenario
+from packetcloud.testbed.demo.scenario import (
+    SCENARIOS,
+    BackEnd,
+    ChildProcesses,
+    Scenario,
+    run_scenario,
+)
 from packetcloud.testbed.errors import ChildError, TestbedError
 from packetcloud.testbed.machine import describe_machine, describe_software
 
@@ -34,16 +40,19 @@ def show_demo(
     folder: Path,
     tell: Tell,
     scenarios: Sequence[Scenario] = SCENARIOS,
+    back_end: BackEnd | None = None,
 ) -> dict[str, Any]:
     """Run the scenarios; write `folder`/report.json and return it.
 
     Args:
         file: what to send; None: `size_bytes` of half compressible data made here.
         folder: for the report, and for keys, logs and data while it runs.
+        back_end: where services run; None: in child processes.
 
     Raises:
         TestbedError: the folder is in use, there is no room, or the file cannot be read.
     """
+    back_end = back_end or ChildProcesses()
     with _own_folder(folder) as scratch:
         _check_room(folder, file.stat().st_size if file is not None else size_bytes)
         source = file
@@ -63,11 +72,12 @@ def show_demo(
                 tell(name, delivered, size)
 
             try:
-                results.append(run_scenario(scenario, source, sha256, place, progress))
+                results.append(run_scenario(scenario, source, sha256, place, progress, back_end))
             except ChildError as error:
                 errors[scenario.name] = str(error)
             shutil.rmtree(place / "received", ignore_errors=True)
         report = make_report(source, size, file is None, results, errors)
+        report |= {"isolation": back_end.name, "protections": list(back_end.protections)}
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
         if report["ok"]:
             shutil.rmtree(scratch)

@@ -22,6 +22,7 @@ PACKAGES = {
     "ovsdb-server": "openvswitch-switch",
     "ovsdb-tool": "openvswitch-common",
     "ovs-vsctl": "openvswitch-switch",
+    "lxd": "lxd",
 }
 """Program and the Debian package that brings it."""
 START_TIMEOUT_S = 10.0
@@ -32,6 +33,7 @@ _VERSION_FLAGS = {
     "nginx": "-v",
     "nft": "--version",
     "ovs-vswitchd": "--version",
+    "lxd": "--version",
 }
 _SYSTEM_PATHS = "/usr/sbin:/sbin:/usr/local/sbin"
 _LISTEN = "0A"

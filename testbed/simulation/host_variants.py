@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from packetcloud.chunk.messages import DeliveryReport
 from packetcloud.host import router_link
 from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.endpoint_core import EndpointCore
@@ -11,6 +13,13 @@ from packetcloud.host.outstanding import OutstandingSends
 from packetcloud.testbed.simulation.variant import (
     Variant,
 )
+
+
+def _believes_everybody(original: Any) -> Any:
+    def reported(self: OutstandingSends, report: DeliveryReport, now: float) -> None:
+        original(self, replace(report, is_second_hand=False), now)
+
+    return reported
 
 
 def _remembers_nothing(original: Any) -> Any:
@@ -94,6 +103,15 @@ HOST_VARIANTS = (
             (router_link, "RECONNECT_FIRST_S", _twelve_seconds),
             (router_link, "RECONNECT_CAP_S", _twelve_seconds),
         ),
+    ),
+    Variant(
+        "believes far routers",
+        "A source takes a router's word that its copy failed for the end of the last copy, though "
+        "the router before passed the chunk on twice. Ours, found by the scenario kill_router.",
+        "kill_router",
+        ("L5",),
+        ((OutstandingSends, "reported", _believes_everybody),),
+        first_seed=18950,
     ),
     Variant(
         "ignores deadlines",

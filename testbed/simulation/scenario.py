@@ -25,6 +25,8 @@ THREE = ("A-R1", "B-R1", "C-R1")
 _BOTH_WAYS: list[Flow] = [("A", "B", ()), ("B", "A", ())]
 AWAY_S = (AWAY_AFTER_S + 2.0, AWAY_AFTER_S + 7.0)
 """So long is a link cut for its neighbours to be away."""
+SHORT_PAUSE_S = 0.1
+"""In a pause up to this long it may be that nothing happens."""
 
 
 def draw_plan(seed: int, scenario: str | None = None) -> Plan:
@@ -256,7 +258,20 @@ def _kill_host(draw: Draw) -> Plan:
 def _pause(draw: Draw) -> Plan:
     target = draw.rng.choice(["A", "R1", "R2", "B"])
     fault = Fault("pause", target, draw.moment(), draw.rng.choice([0.1, 1.0, 5.0, 20.0]))
-    return _line(draw, (fault,), lossy=draw.rng.random() < 0.3)
+    plan = _line(draw, (fault,), lossy=draw.rng.random() < 0.3)
+    if fault.for_s > SHORT_PAUSE_S:
+        return plan
+    # Enough on the way, in both directions, that so short a pause is felt.
+    large = [
+        replace(
+            o,
+            size=draw.rng.randint(10_000, 40_000),
+            at_s=max(0.0, fault.at_s + 0.05 * (number - 4)),
+            op=o.op + 500,
+        )
+        for number, o in enumerate(plan.operations[:6])
+    ]
+    return replace(plan, operations=(*plan.operations, *large))
 
 
 def _clocks(draw: Draw) -> Plan:

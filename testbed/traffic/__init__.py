@@ -8,6 +8,7 @@
 - `sender`    `python -m packetcloud.testbed.traffic.sender`
 - `connector` `python -m packetcloud.testbed.traffic.connector`: handshakes, one after the other
 - `receiver`  `python -m packetcloud.testbed.traffic.receiver`
+- `witness`   `python -m packetcloud.testbed.traffic.witness`: hosts with journals
 - `rule_traffic` which of many rules traffic meets
 - `rule_patterns` payload patterns, payloads, and expressions that hurt
 - `rule_documents` signed documents of many rules

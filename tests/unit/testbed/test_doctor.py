@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from packetcloud.testbed.capabilities import COMMANDS, MODULES, WANTED_BUFFER_BYTES, Capabilities
-from packetcloud.testbed.doctor import Finding, State, can_run, diagnose
+from packetcloud.cloudlet.schemas import NodeInfo, ProtectionInfo, ResourcesInfo
+from packetcloud.testbed.capabilities import (
+    CGROUP_CONTROLLERS,
+    COMMANDS,
+    MODULES,
+    WANTED_BUFFER_BYTES,
+    Capabilities,
+)
+from packetcloud.testbed.doctor import Finding, State, can_run, diagnose, diagnose_nodes
 
 COMPLETE = Capabilities(
     system="Linux",
@@ -31,6 +38,8 @@ COMPLETE = Capabilities(
     congestion_controls=("reno", "bbr", "cubic"),
     has_apparmor=True,
     cgroups="v2",
+    cgroup_controllers=frozenset(CGROUP_CONTROLLERS),
+    has_seccomp_filter=True,
     container_ids_count=10_000_001,
     lxd="running",
     commands={command: f"/usr/bin/{command}" for command in COMMANDS},
@@ -70,6 +79,8 @@ def test_a_complete_machine_lacks_nothing() -> None:
         ({"lxd": "installed"}, "LXD", State.LIMITED),
         ({"lxd": "absent"}, "LXD", State.MISSING),
         ({"cgroups": "absent"}, "control groups", State.MISSING),
+        ({"cgroup_controllers": frozenset()}, "controllers of control groups", State.MISSING),
+        ({"has_seccomp_filter": False}, "system call filter", State.MISSING),
         ({"container_ids_count": 65536}, "ids of containers", State.LIMITED),
         ({"container_ids_count": 0}, "ids of containers", State.MISSING),
         ({"has_apparmor": False}, "AppArmor", State.MISSING),
@@ -135,3 +146,41 @@ def test_without_tun_and_netem_no_link_is_emulated() -> None:
     lacking = _lacking(replace(COMPLETE, can_emulate_links=False, can_make_tun=False))
     assert list(lacking) == ["link emulator", "netem"]
     assert "bench loss" in lacking["link emulator"].cost
+
+
+def test_a_limit_that_no_controller_enforces_is_named() -> None:
+    """Whoever reads it knows which limit is missing, and what to boot with."""
+    facts = replace(COMPLETE, cgroup_controllers=frozenset({"cpu", "io", "memory"}))
+    finding = _lacking(facts)["controllers of control groups"]
+    assert finding.found == "cpu, io, memory"
+    assert finding.cost.startswith("no limit of processes of a VI")
+    assert "cgroup_enable=pids" in finding.remedy
+
+
+def test_nodes_of_a_cloudlet_are_told_apart() -> None:
+    """Each protection of each node, with its cost and remedy where it is not in force."""
+    nothing = ResourcesInfo(cpus=0, memory_bytes=0, disk_bytes=0)
+    active = ProtectionInfo(name="AppArmor", is_active=True, cost="", remedy="")
+    lacking = ProtectionInfo(name="AppArmor", is_active=False, cost="no profile", remedy="boot it")
+    nodes = [
+        NodeInfo(
+            name=name,
+            state="ready",
+            text="",
+            capacity=nothing,
+            reserved=nothing,
+            free=nothing,
+            available=nothing,
+            available_to_third_parties=nothing,
+            set_aside=nothing,
+            boosted_cpus=0.0,
+            vis=[],
+            protections=[one],
+        )
+        for name, one in (("n1", active), ("n2", lacking))
+    ]
+    first, second = diagnose_nodes(nodes)
+    assert (first.name, first.state, first.cost) == ("n1: AppArmor", State.OK, "")
+    assert (second.name, second.state) == ("n2: AppArmor", State.MISSING)
+    assert (second.cost, second.remedy) == ("no profile", "boot it")
+    assert can_run([first, second])

@@ -1,0 +1,112 @@
+"""`packetcloud bench domain`: places, money and reports of a domain controller, and its end.
+
+Source: docs/reference/bench.md, "domain".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from packetcloud.testbed.bench.domain_parts import (
+    PARTS,
+    DomainPlan,
+    Experiment,
+    measure_part,
+    wrong_with,
+)
+from packetcloud.testbed.bench.domain_place import DATABASES, EmptyDatabases
+from packetcloud.testbed.bench.report import Document, begin_document
+from packetcloud.testbed.bench.rounds import Progress, Timing
+from packetcloud.testbed.errors import ChildError
+from packetcloud.testbed.private_postgresql import (
+    PrivatePostgresql,
+    lacking_for_postgresql,
+    postgresql_version,
+)
+from packetcloud.testbed.processes import Children
+
+QUICK = DomainPlan(
+    rate_s=3.0, rounds=20, records=20_000, failover_s=20.0, kill_every_s=5.0, control_s=6.0
+)
+"""To see that it works: a minute."""
+_ONLY = {"reports": "sqlite", "failover": "postgresql", "stale": "postgresql"}
+"""Parts that are about one database."""
+
+
+def bench_domain(plan: DomainPlan, progress: Progress) -> Document:
+    """Measure what the plan says; what is found wrong stands under `failures`."""
+    document = begin_document("domain", Timing(round(plan.rate_s), 1, 1), False, ())
+    document |= {"topology": "processes", "parts": list(plan.parts), "failures": []}
+    document["peers"] = {"postgresql": postgresql_version()}
+    databases = list(plan.databases)
+    reason = lacking_for_postgresql()
+    if reason is not None and "postgresql" in databases:
+        databases.remove("postgresql")
+        document["notes"].append(f"postgresql left out: {reason}")
+    document["databases"] = {kind: {} for kind in databases}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(PrivatePostgresql()) if "postgresql" in databases else None
+        for part in PARTS:
+            if part not in plan.parts:
+                continue
+            for kind in databases_of(part, databases):
+                progress(f"{part}, {kind}")
+                try:
+                    found = _measure(part, kind, server, plan, progress)
+                except ChildError as error:
+                    document["failures"].append(f"{part}, {kind}: {error}")
+                else:
+                    document["databases"][kind][part] = found
+    document["failures"] += failures_of(document["databases"])
+    return {**document, **domain_keys(document["databases"])}
+
+
+def databases_of(part: str, databases: Sequence[str]) -> list[str]:
+    """Return the databases on which a part is measured, of those that there are."""
+    return [kind for kind in databases if _ONLY.get(part, kind) == kind]
+
+
+def failures_of(databases: Document) -> list[str]:
+    """Return what is wrong by the journals, and controls that found nothing."""
+    return [
+        f"{part}, {kind}: {text}"
+        for kind, parts in databases.items()
+        for part, found in parts.items()
+        for text in wrong_with(part, found)
+    ]
+
+
+def domain_keys(databases: Document) -> Document:
+    """Return the figures that a reader looks for first; None where a part was not run."""
+
+    def one(kind: str, part: str, key: str) -> float | None:
+        value: float | None = databases.get(kind, {}).get(part, {}).get(key)
+        return value
+
+    def total(part: str, key: str) -> float | None:
+        values = [one(kind, part, key) for kind in databases]
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
+
+    return {
+        "reservations_per_s": {kind: one(kind, "rate", "per_s") for kind in DATABASES},
+        "reserve_p99_ms": {kind: one(kind, "rate", "p99_ms") for kind in DATABASES},
+        "oversold": total("races", "oversold"),
+        "report_core_share": one("sqlite", "reports", "core_share"),
+        "failover_pause_s": one("postgresql", "failover", "pause_s"),
+        "billing_errors": total("billing", "errors"),
+    }
+
+
+def _measure(
+    part: str,
+    kind: str,
+    server: PrivatePostgresql | None,
+    plan: DomainPlan,
+    progress: Progress,
+) -> Document:
+    with Children() as children:
+        used = server if kind == "postgresql" else None
+        databases = EmptyDatabases(kind, children.directory / "databases", used)
+        return measure_part(part, Experiment(plan, databases, children, progress))
