@@ -7,6 +7,7 @@ Each test says what a caller may rely on, whichever node is behind the interface
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface, IPv6Interface
@@ -24,10 +25,10 @@ from packetcloud.cloudlet.containers import (
     NodeAdapter,
 )
 from packetcloud.cloudlet.errors import (
-    ContainerExists,
-    ContainerMissing,
-    NodeUnreachable,
-    Refused,
+    ContainerExistsError,
+    ContainerMissingError,
+    NodeRefusedError,
+    NodeUnreachableError,
 )
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.policy import NodeSite, live_violations
@@ -99,12 +100,13 @@ class Place:
         }
 
 
-class NodeContract:
+class NodeContract(ABC):
     """The promises of `NodeAdapter`."""
 
     @pytest.fixture
+    @abstractmethod
     def place(self) -> Iterator[Place]:
-        raise NotImplementedError
+        """Yield the place of one test; its containers are gone afterwards."""
 
     def test_a_container_lives_and_dies(self, place: Place) -> None:
         """Made stopped, started, stopped, deleted: each state is what the node then says."""
@@ -172,7 +174,7 @@ class NodeContract:
         async def body(node: NodeAdapter) -> None:
             wish = place.wish()
             await node.create(wish)
-            with pytest.raises(ContainerExists):
+            with pytest.raises(ContainerExistsError):
                 await node.create(replace(wish, labels={"vi": "another"}))
             assert (await node.read(wish.name)).labels == wish.labels
 
@@ -188,12 +190,13 @@ class NodeContract:
                 node.stop(name, STOP_S),
                 node.kill(name),
                 node.resize(name, LIMITS),
+                node.restore(name, place.wish()),
                 node.label(name, {"a": "b"}),
                 node.read(name),
                 node.usage(name),
                 node.logs(name),
             ):
-                with pytest.raises(ContainerMissing):
+                with pytest.raises(ContainerMissingError):
                     await step
             await node.delete(name)
 
@@ -229,6 +232,31 @@ class NodeContract:
                 assert live_differences(facts.live, built) == []
                 assert live_violations(facts.live, place.site) == []
                 assert facts.state is ContainerState.RUNNING
+
+        place.run(body)
+
+    def test_what_somebody_changed_is_put_right(self, place: Place) -> None:
+        """Limits, addresses and environment are those of the wish again; further labels stay."""
+
+        async def body(node: NodeAdapter) -> None:
+            wish = place.wish()
+            await node.create(wish)
+            await node.start(wish.name)
+            await node.label(wish.name, {"role": "another", "epoch": "7"})
+            await node.resize(wish.name, Limits(1.5, 256, 320, 80, 40, 80))
+            before = await node.read(wish.name)
+            assert len(live_differences(before.live, build(wish, place.site))) >= 5
+            for _ in range(2):
+                await node.restore(wish.name, wish)
+                facts = await node.read(wish.name)
+                assert live_differences(facts.live, build(wish, place.site)) == []
+                assert live_violations(facts.live, place.site) == []
+                assert facts.state is ContainerState.RUNNING
+                assert facts.labels == {"vi": "1", "role": "test", "epoch": "7"}
+            await node.stop(wish.name, STOP_S)
+            await node.restore(wish.name, wish)
+            await node.start(wish.name)
+            await node.create(wish)  # still the one that was made of this wish
 
         place.run(body)
 
@@ -282,7 +310,7 @@ class NodeContract:
             unknown = "0" * 64
             assert not await node.has_image(unknown)
             await node.remove_image(unknown)
-            with pytest.raises(Refused):
+            with pytest.raises(NodeRefusedError):
                 await node.create(replace(place.wish(), image=unknown))
             assert await place.states(node) == {}
             assert await node.has_image(place.image.fingerprint)
@@ -291,7 +319,7 @@ class NodeContract:
 
     def test_a_wish_against_the_policy_is_refused(self, place: Place) -> None:
         async def body(node: NodeAdapter) -> None:
-            with pytest.raises(Refused, match="environment 'LD_PRELOAD'"):
+            with pytest.raises(NodeRefusedError, match="environment 'LD_PRELOAD'"):
                 await node.create(replace(place.wish(), environment={"LD_PRELOAD": "x"}))
             assert await place.states(node) == {}
 
@@ -314,7 +342,7 @@ class NodeContract:
         async def body(node: NodeAdapter) -> None:
             other = await place.open_node()
             await other.close()
-            with pytest.raises(NodeUnreachable):
+            with pytest.raises(NodeUnreachableError):
                 await other.containers()
 
         place.run(body)

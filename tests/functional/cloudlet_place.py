@@ -25,10 +25,12 @@ from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.containers import ContainerState, ImageFiles, NodeAdapter
 from packetcloud.cloudlet.controller import Controller
 from packetcloud.cloudlet.core import events as saw
+from packetcloud.cloudlet.core import migration as migration_module
 from packetcloud.cloudlet.core.instances import Role, Vi, ViState
 from packetcloud.cloudlet.core.placement import POLICIES
 from packetcloud.cloudlet.errors import StoreError
 from packetcloud.cloudlet.launches import ConfiguredLaunches
+from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.policy import NodeSite
 from packetcloud.cloudlet.store import Rows, Store
 from packetcloud.router.cloudlet_table import ViState as AtRouter
@@ -80,8 +82,9 @@ owner = "tenant"
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the controller look more often than it would."""
     monkeypatch.setattr(controller_module, "OBSERVE_INTERVAL_S", 0.03)
+    monkeypatch.setattr(controller_module, "DESCRIBE_INTERVAL_S", 0.3)
     monkeypatch.setattr(controller_module, "ASK_ROUTER_INTERVAL_S", 0.02)
-    monkeypatch.setattr(controller_module, "IDLE_RETRY_S", 0.01)
+    monkeypatch.setattr(migration_module, "IDLE_RETRY_S", 0.01)
 
 
 class TestLaunches(ConfiguredLaunches):
@@ -128,6 +131,9 @@ class Agent:
     instance: int = 0
     state: int = 0
     launches_count: int = 0
+    limits_at_launch: Limits | None = None
+    is_mute: bool = False
+    """Says nothing of itself."""
     refuses: Counter[str] = field(default_factory=Counter)
     """How often it fails to do something, by what."""
 
@@ -154,7 +160,7 @@ class Agent:
             vi.say(hello_of(self.name, token, is_launched=self.is_launched))
             vi.on_message = lambda message, vi=vi: self.hear(vi, message)  # type: ignore[misc]
             while self.is_alive and not vi.ended.is_set():
-                if self.is_launched:
+                if self.is_launched and not self.is_mute:
                     word = "attached" if self.is_listed else "waiting"
                     vi.say({"event": "status", "status": {"attachment": word}})
                 await asyncio.sleep(BEAT_S)
@@ -172,6 +178,7 @@ class Agent:
                 assert len(bytes.fromhex(message["key"])) == 32
                 self.service, self.instance = name, instance
                 self.is_launched = True
+                self.limits_at_launch = self.container.limits
                 self.launches_count += 1
                 vi.say({"event": "ready"})
             case {"do": "export"}:
@@ -225,6 +232,11 @@ class Place:
         self._store: Store | None = None
         self._random = random.Random(1)
 
+    def declare(self, text: str) -> None:
+        """Take another config file; for the next start."""
+        (self.folder / "c1.toml").write_text(text)
+        self.config = CloudletConfig.load(self.folder / "c1.toml")
+
     def sid(self, service: str) -> str:
         sids = {one.name: one.identity.sid.hex for one in self.config.services}
         return sids.get(service, "0" * 40)
@@ -236,7 +248,9 @@ class Place:
         self._store = make_store(self.config.state_folder)
         self.launches = TestLaunches(self.config, self.images)
         self.controller = Controller(
-            dataclasses.replace(self.config.settings(tuple(self.nodes)), boot_limit_s=5.0),
+            dataclasses.replace(
+                self.config.settings(tuple(self.nodes), self.images), boot_limit_s=5.0
+            ),
             self._store,
             adapters,
             {node.name: node.site for node in self.nodes.values()},
@@ -298,7 +312,13 @@ class Place:
         return next(one for one in self.agents if one.name == name and one.is_alive)
 
     def vis(self, service: str = "counts") -> list[Vi]:
-        return [vi for vi in self.controller.core.saved.vis.values() if vi.service == service]
+        """Return the VIs of a service, without those that wait."""
+        vis = self.controller.core.saved.vis.values()
+        return [vi for vi in vis if vi.service == service and vi.role is not Role.STANDBY]
+
+    def standbys(self, service: str = "counts") -> list[Vi]:
+        vis = self.controller.core.saved.vis.values()
+        return [vi for vi in vis if vi.service == service and vi.role is Role.STANDBY]
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until it is true; says what there is when it does not become so."""
@@ -336,6 +356,9 @@ class Place:
             for vi in vis:
                 if vi.state is not ViState.RUNNING or not vi.is_attached:
                     problems.append(f"VI {vi.number}: {vi.state}")
+            waiting = [vi for vi in self.standbys(service) if vi.is_ready_to_launch]
+            if not len(waiting) == len(self.standbys(service)) == wish.standbys:
+                problems.append(f"{service}: {len(waiting)} wait")
             at_router = self.router.vis(wish.sid)
             serving = {one.instance: one.slot for one in at_router.values() if one.state.serves}
             if serving != {vi.instance: vi.slot for vi in vis if vi.role is Role.OWNER}:
@@ -350,7 +373,20 @@ class Place:
         }
         if wanted != found:
             problems.append(f"containers {found}, wanted {wanted}")
+        problems += [
+            f"VI {vi.number}: its limits" for vi in core.saved.vis.values() if self._is_misfit(vi)
+        ]
         return problems
+
+    def _is_misfit(self, vi: Vi) -> bool:
+        """Tell whether a container has other limits than those of its type, or of a standby."""
+        container = self.nodes[vi.node].found.get(self.launches.container_name(vi.number))
+        if container is None or vi.state not in (ViState.RUNNING, ViState.WAITING):
+            return False
+        limits = self.launches.limits(vi.vi_type)
+        if vi.role is Role.STANDBY:
+            limits = dataclasses.replace(limits, vcpu=0.1, memory_mib=128)
+        return container.limits != limits
 
     async def wish(self, make: Callable[[int], saw.Wish]) -> tuple[bool, str]:
         """Ask for something and wait for its end; returns whether it was done, and why not."""

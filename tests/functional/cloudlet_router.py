@@ -15,6 +15,7 @@ from packetcloud.chunk.names import SID
 from packetcloud.cloudlet.router_client import RouterClient
 from packetcloud.router.cloudlet_api import add_table_paths
 from packetcloud.router.cloudlet_schemas import (
+    EvidenceReport,
     IdleAnswer,
     ServiceReport,
     TableRefusal,
@@ -40,6 +41,8 @@ class CloudletRouter:
         self.token = "t" * 32
         self.tasks: dict[int, int] = {}
         """By instance."""
+        self.detached: set[int] = set()
+        """Instances that have no session."""
         self.waiting = 0
         self.violations: dict[int, int] = {}
         self.refused: dict[str, Refusal] = {}
@@ -122,10 +125,10 @@ class CloudletRouter:
         vi = self.vis(sid.hex).get(instance)
         if vi is None:
             raise TableUnavailableError(404, "the table does not list it")
-        tasks = self.tasks.get(instance, 0)
+        tasks = self._tasks_of(instance)
         return IdleAnswer(
             idle=not vi.state.serves and not tasks,
-            attached=True,
+            attached=instance not in self.detached,
             state=vi.state,
             tasks=tasks,
             tasks_bytes=0,
@@ -133,6 +136,9 @@ class CloudletRouter:
             epoch=self.table.epoch,
             version=self.table.version,
         )
+
+    def _tasks_of(self, instance: int) -> int:
+        return 0 if instance in self.detached else self.tasks.get(instance, 0)
 
     def _service(self, entry: ServiceEntry) -> ServiceReport:
         return ServiceReport(
@@ -150,14 +156,15 @@ class CloudletRouter:
         )
 
     def _vi(self, vi: ViEntry) -> ViReport:
+        count = self.violations.get(vi.instance, 0)
         return ViReport(
             instance=vi.instance,
             owner_epoch=vi.owner_epoch,
             slot=vi.slot,
             state=vi.state,
-            attached=True,
-            number=1,
-            tasks=self.tasks.get(vi.instance, 0),
+            attached=vi.instance not in self.detached,
+            number=None if vi.instance in self.detached else 1,
+            tasks=self._tasks_of(vi.instance),
             tasks_bytes=0,
             waiting=0,
             waiting_bytes=0,
@@ -166,7 +173,12 @@ class CloudletRouter:
             from_chunks=0,
             from_bytes=0,
             verdicts={},
-            violations={"output": self.violations.get(vi.instance, 0)},
+            violations={"output": count} if count else {},
+            evidence=[
+                EvidenceReport(
+                    kind="output", source="c" * 40, chunk_id=count, ago_s=0.5, text="too much"
+                )
+            ][: min(count, 1)],
             delay_penalty=_NO_DURATIONS,
         )
 

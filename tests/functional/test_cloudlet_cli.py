@@ -19,6 +19,7 @@ from packetcloud.cloudlet.api import make_app
 from packetcloud.cloudlet.containers import ContainerState
 from packetcloud.cloudlet.daemon import serving
 from packetcloud.cloudlet.metrics import CloudletCollector
+from packetcloud.cloudlet.network import network_protections
 from tests.functional.cloudlet_place import Place, fast, placed
 
 __all__ = ["fast"]
@@ -66,7 +67,7 @@ class Served:
                     self.url = f"http://{host}:{port}"
                     self._is_ready.set()
                     await self._ended.wait()
-        except BaseException as error:
+        except BaseException as error:  # raised again in the test, which waits for this thread
             self._failure = error
             self._is_ready.set()
 
@@ -117,21 +118,48 @@ def test_what_there_is(served: Served, run: Run, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.startswith("up ")
 
 
+def test_protections_of_the_nodes(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    """Doctor, `node list` and the metrics say the same: what is not in force, cost and remedy."""
+
+    async def lose_a_filter(place: Place) -> None:
+        place.controller.network_protections = network_protections(["no bridge pcdata0"])
+
+    served.do(lose_a_filter)
+    assert main(["--format", "json", "doctor", "--cloudlet", served.url]) == 0
+    findings = {one["name"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
+    for node in ("n1", "n2"):
+        found = findings[f"{node}: everything"]
+        assert (found["state"], found["cost"], found["remedy"]) == (
+            "missing",
+            "it is a fake",
+            "use LXD",
+        )
+        assert "no bridge pcdata0" in findings[f"{node}: destinations of VIs"]["cost"]
+    assert main(["--format", "json", "node", "list", "--url", served.url]) == 0
+    (first, _) = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in first["protections"]] == ["everything", "destinations of VIs"]
+    text = httpx.get(f"{served.url}/metrics").text
+    for protection in ("everything", "destinations of VIs"):
+        line = f'packetcloud_cloudlet_node_protection{{node="n1",protection="{protection}"}} 0.0'
+        assert line in text
+
+
 def test_the_life_of_a_vi(served: Served, run: Run) -> None:
-    """Launch, resize, move, restart, drain and stop, each until it is done."""
-    done = {"state": "done", "text": ""}
-    for words in (
-        ["vi", "launch", "counts", "--node", "n1"],
-        ["vi", "resize", "4", "medium"],
-        ["vi", "migrate", "4", "--to", "n2"],
-        ["vi", "restart", "3"],
-        ["vi", "drain", "1"],
-        ["vi", "stop", "2"],
-        ["node", "evacuate", "n1"],
-        ["node", "evacuate", "n1", "--over"],
+    """Launch, resize, move, restart, drain and stop, each until it is done; each names its VI, a
+    launch and a migration the new one."""
+    for words, number in (
+        (["vi", "launch", "counts", "--node", "n1"], 4),
+        (["vi", "resize", "4", "medium"], 4),
+        (["vi", "migrate", "4", "--to", "n2"], 5),
+        (["vi", "restart", "3"], 3),
+        (["vi", "drain", "1"], 1),
+        (["vi", "stop", "2"], 2),
+        (["node", "evacuate", "n1"], None),
+        (["node", "evacuate", "n1", "--over"], None),
     ):
         code, end, error = run(*words)
-        assert (code, end | {"operation": 0}) == (0, done | {"operation": 0}), (words, error)
+        done = {"operation": end["operation"], "state": "done", "vi": number, "text": ""}
+        assert (code, end) == (0, done), (words, error)
     _, vis, _ = run("vi", "list", "--service", "counts")
     assert [(one["number"], one["vi_type"], one["node"]) for one in vis] == [(5, "medium", "n2")]
     served.do(lambda place: place.settle())
@@ -173,7 +201,7 @@ def test_what_takes_longer_goes_on(served: Served, run: Run) -> None:
 
     served.do(hold)
     code, end, _ = run("vi", "migrate", "1", "--no-wait")
-    assert (code, end["state"]) == (0, "running")
+    assert (code, end["state"], end["vi"]) == (0, "running", 4)
     code, end, error = run("vi", "drain", "2", "--limit", "0")
     assert (code, end["state"]) == (1, "running")
     assert "not done within 0 s; it goes on" in error

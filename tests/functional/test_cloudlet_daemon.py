@@ -12,13 +12,16 @@ import pytest
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.containers import NodeAdapter
+from packetcloud.cloudlet.controller import Controller
 from packetcloud.cloudlet.daemon import CloudletDaemon
 from packetcloud.cloudlet.errors import CloudletConfigError, CloudletError
 from packetcloud.cloudlet.image_files import find_images
+from packetcloud.cloudlet.launches import ConfiguredLaunches
 from packetcloud.cloudlet.openapi import OPENAPI_FILE, openapi_text
 from packetcloud.cloudlet.policy import NodeSite
 from packetcloud.cloudlet.removal import remove_vis
 from packetcloud.cloudlet.store import Store
+from packetcloud.services.secure_communication.keys import create_key_file, rotate_key_file
 from packetcloud.testbed.fake_lxd import FakeNode
 from packetcloud.testbed.peers.tools import free_port
 from tests.functional.cloudlet_place import CONFIG, Place, fast, run
@@ -187,3 +190,45 @@ def test_a_config_read_again_takes_effect(tmp_path: Path) -> None:
 
     asyncio.run(_while_it_runs(daemon, body))
     Store(tmp_path / "state").close()
+
+
+def test_a_file_that_changed_reaches_vis_that_start_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGHUP: the log names key, VIs and command; a launch after that has the new content."""
+    place = _Set(tmp_path)
+    create_key_file(tmp_path / "keys.json")
+    create_identity_file(tmp_path / "s.key")
+    text = place.file.read_text() + (
+        '[[service]]\nmanifest = "secure-communication"\nkey = "s.key"\n'
+        'settings = { direction = "encrypt" }\nfiles = { key_file = "keys.json" }\n'
+    )
+    place.file.write_text(text)
+    daemon = place.daemon()
+    given: list[tuple[Controller, ConfiguredLaunches]] = []
+    original = daemon._await_signals
+
+    def note(controller: Controller, launches: ConfiguredLaunches) -> None:
+        given.append((controller, launches))
+        original(controller, launches)
+
+    daemon._await_signals = note  # type: ignore[method-assign]
+
+    async def body(client: httpx.AsyncClient) -> None:
+        ((controller, launches),) = given
+        (vi,) = controller.core.saved.vis.values()
+        before = launches.message(vi)["files"]
+        daemon._reload(controller, launches)
+        assert "changed" not in caplog.text
+        rotate_key_file(tmp_path / "keys.json")
+        daemon._reload(controller, launches)
+        for words in ("secure-communication: files.key_file changed", "vi restart 1"):
+            assert words in caplog.text
+        after = launches.message(vi)["files"]
+        assert after != before
+        (tmp_path / "keys.json").unlink()
+        daemon._reload(controller, launches)
+        assert "files: key_file = " in caplog.text and "No such file" in caplog.text
+        assert launches.message(vi)["files"] == after
+
+    asyncio.run(_while_it_runs(daemon, body))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from packetcloud.chunk.capture import read_packets
+from packetcloud.chunk.captured import captured_chunks
+from packetcloud.chunk.hop.udp import HopConnectError
 from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.messages import VerdictCode
+from packetcloud.chunk.pcap import CaptureDecoder
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.cloudlet_api import MAX_UPDATE_BYTES
+from packetcloud.router.cloudlet_table import InspectionPlan, OutputBudget
 from packetcloud.router.daemon import RouterDaemon
 from packetcloud.router.table_store import TABLE_NAME
 from tests.functional.router_network import FakeVi, ManagementClient, Network, run
@@ -287,6 +295,83 @@ def test_config_cannot_have_what_the_table_has(tmp_path: Path) -> None:
     run(test)
 
 
+def test_what_vis_may_not_say_is_told_with_its_chunk_and_written_down(tmp_path: Path) -> None:
+    """A payload that nobody declared, then more bytes than the budget: neither reaches the host,
+    both are in the report, and all that passed is in the VI's capture."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        key = Identity.generate()
+        router = net.router(CONFIG)
+        controller = _Controller(router)
+        looked_at = {"inspection": {"one_in": 1, "snap_bytes": 4}}
+        declared = _put(key, _vi(0), verdicts=["forward", "drop"], **looked_at)
+        assert (await controller.put(1, declared)).json()["items"][0]["accepted"]
+        a, b = await net.host(router), await net.host(router)
+        one = await net.vi(router, key, b"x" * 3000)
+        first = a.send(b.guid, b"hello", key.sid)
+        await net.until(lambda: a.told(first) is Reason.SERVICE_FAILED)
+        await controller.put(2, _put(key, _vi(0), output_bytes_ratio=2.0, **looked_at), base=1)
+        second = a.send(b.guid, b"again", key.sid)
+        await net.until(lambda: a.told(second) is Reason.SERVICE_FAILED)
+        one.mark = b"!"
+        third = a.send(b.guid, b"small", key.sid)
+        await net.until(lambda: b.ids() == [third])
+        (shown,) = (await controller.get())["services"][0]["vis"]
+        assert shown["violations"] == {"budget": 1, "payload": 1}
+        assert [(seen["kind"], seen["chunk_id"]) for seen in shown["evidence"]] == [
+            ("payload", first),
+            ("budget", second),
+        ]
+        assert {seen["source"] for seen in shown["evidence"]} == {a.guid.hex}
+        assert "3005 bytes of 5" in shown["evidence"][1]["text"]
+        metrics = (await controller.ask("GET", "/metrics")).text
+        assert "packetcloud_router_inspection_looks_total 6.0" in metrics
+        await net.close()
+        (capture,) = (tmp_path / "cloudlet" / "inspection").iterdir()
+        assert capture.name == "mark-0.pcapng"
+        packets = read_packets(io.BytesIO(capture.read_bytes()), capture.name)
+        comments = [packet.comment for packet in packets]
+        assert [comment.split(";")[0] for comment in comments] == ["task", "verdict"] * 3
+        packets = read_packets(io.BytesIO(capture.read_bytes()), capture.name)
+        tasks = [one for one in captured_chunks(CaptureDecoder().decode(packets)) if one.is_task]
+        assert [one.payload for one in tasks] == [b"hell", b"agai", b"smal"]
+
+    run(test)
+
+
+def test_table_of_a_router_keeps_what_vis_may_send(tmp_path: Path) -> None:
+    """After a start with what is on disk it is the same."""
+
+    async def test(reactor: Any) -> None:
+        net = Network(reactor, tmp_path)
+        key = Identity.generate()
+        net.key("r1")
+        path = net.config("r1", CONFIG)
+        router = net.start(path)
+        more = {
+            "verdicts": ["update", "emit"],
+            "output_bytes_ratio": 3.0,
+            "output_chunks_ratio": 2.5,
+            "inspection": {"one_in": 7, "snap_bytes": 0, "keep_mib": 2},
+        }
+        await _Controller(router).put(1, _put(key, _vi(0), **more))
+        assert router.core.cloudlet is not None
+        before = router.core.cloudlet.table.services
+        await router.stopService()
+        net.routers.remove(router)
+        router = net.start(path)
+        assert router.core.cloudlet is not None
+        assert router.core.cloudlet.table.services == before
+        (entry,) = before.values()
+        assert entry.budget == OutputBudget(3.0, 2.5)
+        assert entry.inspection == InspectionPlan(7, 0, 2 << 20)
+        assert entry.verdicts == {VerdictCode.UPDATE, VerdictCode.EMIT}
+        await net.close()
+
+    run(test)
+
+
 def test_vi_that_the_table_does_not_list_is_told_why(tmp_path: Path) -> None:
     """The handshake ends with the reason."""
 
@@ -296,11 +381,9 @@ def test_vi_that_the_table_does_not_list_is_told_why(tmp_path: Path) -> None:
         router = net.router(CONFIG)
         await _Controller(router).put(1, _put(key, _vi(0)))
         stranger = FakeVi(reactor, key, instance=3)
-        try:
+        told = "instance 3 of service mark is not in the cloudlet's table"
+        with pytest.raises(HopConnectError, match=told):
             await stranger.attach(_address(router))
-        except Exception as error:
-            told = str(error)
-        assert "instance 3 of service mark is not in the cloudlet's table" in told
         await stranger.node.close()
         a = await net.host(router)
         sent = a.send(a.guid, b"x", Identity.generate().sid)

@@ -11,7 +11,7 @@ import pytest
 
 from packetcloud.cloudlet.core import commands as do
 from packetcloud.cloudlet.core import events as saw
-from packetcloud.cloudlet.core.instances import Role, Vi
+from packetcloud.cloudlet.core.instances import Evidence, Role, Vi
 from packetcloud.cloudlet.core.table import entry_of
 from packetcloud.cloudlet.core.values import ServiceWish
 from packetcloud.cloudlet.router_client import MAX_ANSWER_BYTES, RouterClient
@@ -43,6 +43,10 @@ def _vi(number: int, **changes: Any) -> Vi:
 
 def _push(version: int, base: int | None, *vis: Vi, epoch: int = 3) -> do.PushTable:
     return do.PushTable(epoch, version, base, {SID: entry_of(WISH, vis, frozenset())}, ())
+
+
+def _is_idle(answer: saw.IdleAnswer | None) -> bool | None:
+    return None if answer is None else answer.is_idle
 
 
 def _run(body: Callable[[CloudletRouter], Awaitable[None]]) -> None:
@@ -87,7 +91,7 @@ def test_another_controller_is_told_from_a_wrong_base() -> None:
     async def body(router: CloudletRouter) -> None:
         await router.client().push(_push(5, None, _vi(1)))
         answer = await router.client().push(_push(7, 4, _vi(1)))
-        assert answer == saw.TableAnswered(7, False, {})
+        assert answer == saw.TableAnswered(7, False, {}, None, 5)
         answer = await router.client("c2").push(_push(7, None, _vi(1)))
         assert answer == saw.TableAnswered(7, False, {}, 3)
         answer = await router.client().push(_push(9, None, _vi(1), epoch=2))
@@ -113,7 +117,9 @@ def test_it_sees_what_the_router_says() -> None:
         assert await client.look() == saw.RouterSeen("boot-1", 0, 0, {})
         await client.push(_push(5, None, _vi(1)))
         router.tasks[11], router.violations[11], router.waiting = 4, 2, 9
-        service = saw.ServiceAtRouter(9, 2.5, None, {11: saw.ViAtRouter(True, 4, 2)})
+        evidence = (Evidence("output", "c" * 40, 2, "too much"),)
+        seen = saw.ViAtRouter(True, 4, {"output": 2}, evidence)
+        service = saw.ServiceAtRouter(9, 2.5, None, {11: seen})
         assert await client.look() == saw.RouterSeen("boot-1", 3, 5, {SID: service})
 
     _run(body)
@@ -124,14 +130,17 @@ def test_it_waits_for_the_last_task() -> None:
         client = router.client()
         await client.push(_push(5, None, _vi(1, role=Role.TWIN), _vi(2)))
         router.tasks[11] = 1
-        assert not await client.await_idle(SID, 11, 0.05)
+        assert _is_idle(await client.await_idle(SID, 11, 0.05)) is False
         asked = asyncio.create_task(client.await_idle(SID, 11, 1000.0))
         await asyncio.sleep(0)
         router.tasks[11] = 0
         router.change()
-        assert await asked
-        assert not await client.await_idle(SID, 22, 0.05), "it serves"
-        assert not await client.await_idle(OTHER, 11, 0.05), "it is not listed"
+        assert await asked == saw.IdleAnswer(True, True, "boot-1", 3, 5)
+        assert _is_idle(await client.await_idle(SID, 22, 0.05)) is False, "it serves"
+        assert await client.await_idle(OTHER, 11, 0.05) is None, "it is not listed"
+        router.detached.add(11)
+        answer = await client.await_idle(SID, 11, 0.05)
+        assert answer is not None and answer.is_idle and not answer.is_attached
 
     _run(body)
 
@@ -143,7 +152,7 @@ def test_a_router_that_is_off_is_silent_and_nothing_else() -> None:
         text = "ConnectError: nobody listens"
         assert await client.look() == saw.RouterSilent(text)
         assert await client.push(_push(5, None)) == saw.TableUnanswered(5, text)
-        assert not await client.await_idle(SID, 11, 0.05)
+        assert await client.await_idle(SID, 11, 0.05) is None
 
     _run(body)
 
@@ -173,6 +182,6 @@ def test_an_answer_that_is_not_understood_is_no_answer(status: int, content: byt
         assert isinstance(seen, saw.RouterSilent) and seen.text
         answer = await client.push(_push(5, None, _vi(1)))
         assert isinstance(answer, saw.TableUnanswered) and answer.text
-        assert not await client.await_idle(SID, 11, 0.05)
+        assert await client.await_idle(SID, 11, 0.05) is None
 
     _run(body)

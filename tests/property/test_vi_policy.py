@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from packetcloud.cloudlet.container_config import build
 from packetcloud.cloudlet.containers import ContainerWish, NicAddresses
-from packetcloud.cloudlet.errors import Refused
+from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.policy import FIXED_CONFIG, NodeSite, live_violations
 from tests.unit.cloudlet.wishes import SITE, WISH, as_live
@@ -47,7 +47,7 @@ DEVICE_KEYS = st.sampled_from(
 def _refused_or_allowed(wish: ContainerWish, site: NodeSite) -> None:
     try:
         built = build(wish, site)
-    except Refused as error:
+    except NodeRefusedError as error:
         assert str(error)
         return
     assert live_violations(as_live(built), site) == []

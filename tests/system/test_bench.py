@@ -11,7 +11,6 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyroute2 import netns
@@ -25,52 +24,21 @@ from packetcloud.testbed.bench.hop import bench_hop
 from packetcloud.testbed.bench.loss import CONTENDERS, PARTS, LossPlan, bench_loss
 from packetcloud.testbed.bench.outages import Outage
 from packetcloud.testbed.bench.path import bench_path
-from packetcloud.testbed.bench.plot import plot_document
-from packetcloud.testbed.bench.report import Document, write_document
 from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.bench.rules import RulesPlan, bench_rules
 from packetcloud.testbed.bench.service import PROMISED, bench_service
 from packetcloud.testbed.links import LinkMode
 from packetcloud.testbed.namespaces import NetworkLab
 from packetcloud.testbed.processes import packetcloud_command
+from tests.system.bench_report import check_head
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.alone]
 
 BRIEF = Timing(seconds=1, warmup=1, repeats=1)
-HEAD = (
-    "format",
-    "benchmark",
-    "kernel",
-    "python",
-    "packages",
-    "commit",
-    "time",
-    "machine",
-    "peers",
-    "topology",
-    "seconds",
-    "repeats",
-    "notes",
-    "failures",
-)
 
 
 def _quiet(_: str) -> None:
     pass
-
-
-def _check_head(document: Document, benchmark: str, folder: Path) -> Any:
-    """Check what all reports have in common, through the file; return what the file holds."""
-    file, picture = folder / "report.json", folder / "report.png"
-    write_document(document, file)
-    found = json.loads(file.read_text())
-    assert set(HEAD) <= set(found)
-    assert found["benchmark"] == benchmark
-    assert found["failures"] == []
-    assert {"cpu", "cores", "memory_bytes"} <= set(found["machine"])
-    plot_document(document, picture)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    return found
 
 
 @pytest.mark.root
@@ -78,7 +46,7 @@ def _check_head(document: Document, benchmark: str, folder: Path) -> Any:
 def test_bench_hop_has_every_key(tmp_path: Path) -> None:
     """Goodput, both congestion controls and the ratio, and the link mode that was in force."""
     document = bench_hop([LinkMode.WIRE], BRIEF, _quiet)
-    wire = _check_head(document, "hop", tmp_path)["modes"]["wire"]
+    wire = check_head(document, "hop", tmp_path)["modes"]["wire"]
     for key in (
         "goodput_gbps",
         "sealed_gbps",
@@ -99,7 +67,7 @@ def test_bench_hop_has_every_key(tmp_path: Path) -> None:
 def test_bench_path_has_every_key(tmp_path: Path) -> None:
     """Goodput, the ratios to every peer, CPU of every process, the router's memory."""
     document = bench_path([LinkMode.WIRE], BRIEF, 0.3, _quiet)
-    found = _check_head(document, "path", tmp_path)
+    found = check_head(document, "path", tmp_path)
     wire = found["modes"]["wire"]
     for key in (
         "goodput_gbps",
@@ -121,7 +89,7 @@ def test_bench_path_has_every_key(tmp_path: Path) -> None:
 def test_bench_service_has_every_key(tmp_path: Path) -> None:
     """Delays, sustained goodput, the steps to the knee, and both peers."""
     document = bench_service([LinkMode.WIRE], BRIEF, _quiet, sizes=(1 << 20,), shares=(0.3,))
-    found = _check_head(document, "service", tmp_path)
+    found = check_head(document, "service", tmp_path)
     for key in PROMISED:
         assert found[key] > 0
     size = found["sizes"][str(1 << 20)]
@@ -137,7 +105,7 @@ def test_bench_service_has_every_key(tmp_path: Path) -> None:
 def test_bench_chunks_has_every_key(tmp_path: Path) -> None:
     """Chunks per second, CPU per chunk by process and by stage of the router."""
     document = bench_chunks([LinkMode.WIRE], BRIEF, _quiet, payload_sizes=(1024,))
-    figures = _check_head(document, "chunks", tmp_path)["sizes"]["1024"]
+    figures = check_head(document, "chunks", tmp_path)["sizes"]["1024"]
     assert figures["chunks_per_s"] > 0
     assert {"sender", "router", "receiver"} <= set(figures["cpu_us_per_chunk"])
     assert {"receive call", "send call", "hop"} <= set(figures["router_stages_us"])
@@ -152,7 +120,7 @@ def test_bench_loss_has_every_key(tmp_path: Path) -> None:
     outage = Outage("short", LINK, down_s=0.5)
     change = Change("slower", LINK, replace(LINK, rate_bps=20e6), observe_s=3.0)
     plan = LossPlan((1.0,), CONTENDERS, PARTS, 1, [outage], [change])
-    found = _check_head(bench_loss(plan, BRIEF, _quiet), "loss", tmp_path)
+    found = check_head(bench_loss(plan, BRIEF, _quiet), "loss", tmp_path)
     for cell in (found["cells"]["1"], found["interop"], found["through_router"]["1"]):
         assert 0 < cell["ours_share"] < 1
         assert {"cubic_share", "bbr_share", "times_cubic", "times_bbr"} <= set(cell)
@@ -179,7 +147,7 @@ def test_bench_loss_has_every_key(tmp_path: Path) -> None:
 def test_bench_fairness_has_every_key(tmp_path: Path) -> None:
     """Every flow's share, ours beside both kinds of TCP, and what is sent while all is lost."""
     plan = FairnessPlan(flows=(2,), buffers_bdp=(1,), dark_s=2.0)
-    found = _check_head(bench_fairness(plan, BRIEF, _quiet), "fairness", tmp_path)
+    found = check_head(bench_fairness(plan, BRIEF, _quiet), "fairness", tmp_path)
     for kind in ("ours", "cubic", "bbr"):
         figures = found["own_kind"]["2"]["mixes"][kind]
         assert 0.5 <= figures["jain"] <= 1
@@ -200,7 +168,7 @@ def test_bench_fairness_has_every_key(tmp_path: Path) -> None:
 def test_bench_rules_has_every_key(tmp_path: Path) -> None:
     """Lookups of all contenders, patterns, a change under traffic, the path with and without."""
     plan = RulesPlan(sizes=(100, 20_000), patterns=(10,), installed=2000, quiet_s=0.5)
-    found = _check_head(bench_rules(plan, BRIEF, _quiet), "rules", tmp_path)
+    found = check_head(bench_rules(plan, BRIEF, _quiet), "rules", tmp_path)
     assert found["lookups"]["missing"] == {}
     for cell in found["lookups"]["sizes"].values():
         assert cell["table_bytes_per_rule"] > 0
@@ -227,7 +195,7 @@ def test_bench_rules_has_every_key(tmp_path: Path) -> None:
 @pytest.mark.needs("iperf3")
 def test_without_root_loopback_is_measured_and_said(tmp_path: Path) -> None:
     """No namespaces: the report says so, and names its mode loopback."""
-    found = _check_head(bench_hop([None], BRIEF, _quiet), "hop", tmp_path)
+    found = check_head(bench_hop([None], BRIEF, _quiet), "hop", tmp_path)
     assert found["topology"] == "loopback"
     assert found["notes"]
     assert found["modes"]["loopback"]["goodput_gbps"] > 0
@@ -251,7 +219,7 @@ def test_bench_attack_has_every_key_and_its_controls_fail(tmp_path: Path) -> Non
     """Each attack fails, and succeeds as soon as the defence is gone that it is about."""
     parts = ("guesses", "flood", "amplification", "caps")
     plan = AttackPlan(parts, guesses=20_000, flood_per_s=20_000)
-    found = _check_head(bench_attack(plan, BRIEF, _quiet), "attack", tmp_path)
+    found = check_head(bench_attack(plan, BRIEF, _quiet), "attack", tmp_path)
     assert found["failures"] == []
     assert found["state_changes"] == 0 and found["caps_passed"] == 0
     assert 0.0 < found["max_amplification"] <= 1.0

@@ -67,13 +67,12 @@ def test_a_service_runs_resizes_and_outlives_its_controller(tmp_path: Path) -> N
         counts = sorted(count for _, count, _ in traffic.received)
         assert counts == list(range(1, len(counts) + 1)), "one process served all the time"
         cloudlet.stop_controller()
-        assert cloudlet.run("cloudlet", "down", "c.toml")["vis_removed"] == 1
+        assert cloudlet.down()["vis_removed"] == 1
         links = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout
         rules = subprocess.run(
             ["nft", "list", "tables"], capture_output=True, text=True, check=True
         ).stdout
-        tag = f"pce{os.getpid() % 60_000}"
-        assert tag not in links and tag not in rules
+        assert cloudlet.tag not in links and cloudlet.tag not in rules
 
 
 def test_migrations_under_load(tmp_path: Path) -> None:
@@ -98,25 +97,39 @@ def test_migrations_under_load(tmp_path: Path) -> None:
         assert counts == list(range(1, len(counts) + 1))
 
 
-def test_controllers_killed_in_migrations(tmp_path: Path) -> None:
-    """SIGKILL at growing distances from the wish: one owner afterwards, no orphan, nothing lost."""
-    with lxd_cloudlet(tmp_path, nodes_count=2) as cloudlet:
+def test_standbys_move_and_replace_what_serves(tmp_path: Path) -> None:
+    """The twin of a migration, and who takes the place of a VI that crashed, were there before; a
+    controller that was killed finds them again, and one that is not needed any more just ends."""
+    with lxd_cloudlet(tmp_path, nodes_count=2, standbys=1) as cloudlet:
         cloudlet.until_running()
+        standby = cloudlet.standby()
+        assert standby["node"] != _owner(cloudlet)["node"]
         traffic = cloudlet.traffic()
         traffic.start()
         _flowing(cloudlet, traffic)
-        for delay_s in (0.05, 1.0, 2.5, 3.0, 3.5, 4.0):
-            number = _owner(cloudlet)["number"]
-            cloudlet.ask("vi", "migrate", number, "--no-wait")
-            time.sleep(delay_s)
-            cloudlet.kill_controller()
-            cloudlet.start_controller()
-            cloudlet.until_running()
-            _flowing(cloudlet, traffic)
-        containers = [name for one in cloudlet.daemons for name in _containers(one)]
-        assert len(containers) == 1
+        number = _owner(cloudlet)["number"]
+        assert cloudlet.ask("vi", "migrate", number)["state"] == "done"
+        vi = _owner(cloudlet)
+        assert vi["number"] == standby["number"]
+        assert "started" not in vi["launch"]["took_s"]
+        _flowing(cloudlet, traffic)
         traffic.stop()
         _nothing_lost_or_doubled(traffic)
+        standby = cloudlet.standby()
+        cloudlet.kill_controller()
+        cloudlet.start_controller()
+        cloudlet.until_running()
+        assert cloudlet.standby()["number"] == standby["number"]
+        (daemon,) = [
+            one for one in cloudlet.daemons if vi["container"] in map(_name, _containers(one))
+        ]
+        path = f"/1.0/instances/{vi['container']}/state?project=packetcloud"
+        os.kill(daemon.query(path)["pid"], signal.SIGKILL)
+        cloudlet.until(lambda: _owner(cloudlet)["number"] == standby["number"])
+        cloudlet.until_running()
+        waiting = cloudlet.standby()
+        assert cloudlet.ask("vi", "stop", waiting["number"])["state"] == "done"
+        assert cloudlet.standby()["number"] > waiting["number"]
 
 
 def test_a_vi_and_an_lxd_that_crash(tmp_path: Path) -> None:
@@ -141,6 +154,10 @@ def test_a_vi_and_an_lxd_that_crash(tmp_path: Path) -> None:
         assert _owner(cloudlet)["restarts"] == 1
         traffic.stop()
         assert traffic.failed == []
+
+
+def _name(path: str) -> str:
+    return path.split("?")[0].rsplit("/", 1)[-1]
 
 
 def _containers(daemon: Any) -> list[str]:

@@ -3,7 +3,8 @@
 A fenced block marked `console` holds commands (lines that begin with `$ `, continued by `> `) and,
 where it matters, what they print; `...` in a printed line stands for anything. All blocks of a file
 run in order in one shell and one temporary folder; background jobs are ended with it. A block that
-cannot run there is marked `console no-test: why`; one marked `console root` runs where we are root.
+cannot run there is marked `console no-test: why`; one marked `console root` runs where we are root,
+one marked `console lxd` where LXD is installed too, on a private server with networks of its own.
 The ports that the pages name are replaced by free ones, so that a router that runs here already is
 left alone.
 """
@@ -14,7 +15,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 NO_TEST = re.compile(r"console no-test: \S.*")
+MARKS = ("console root", "console lxd")
 RUN_HERE = ("console", "console root") if os.geteuid() == 0 else ("console",)
 TIMEOUT_S = 300.0
-PAGE_PORTS = ("4700", "4701")
-"""A router's defaults: chunks over UDP, management over TCP."""
+PAGE_PORTS = ("4700", "4701", "4800", "4801")
+"""A router's defaults: chunks over UDP, management over TCP; and a domain controller's."""
 LATE = re.compile(r"packetcloud testbed link\b")
 TOO_BUSY = "these figures say nothing about the link"
 ATTEMPTS_COUNT = 5
@@ -60,10 +62,11 @@ def _fences(page: Path) -> Iterator[tuple[str, str]]:
         yield match["info"].strip(), match["body"]
 
 
-def _commands(page: Path) -> list[Command]:
+def commands_of(page: Path, infos: Sequence[str] = RUN_HERE) -> list[Command]:
+    """Return the commands in the blocks of these kinds."""
     commands: list[Command] = []
     for info, body in _fences(page):
-        if info not in RUN_HERE:
+        if info not in infos:
             continue
         for line in body.splitlines():
             if line.startswith("$ "):
@@ -81,7 +84,7 @@ def _page_name(page: Path) -> str:
 
 def _pages_with_commands() -> Iterator[Any]:
     for page in PAGES:
-        commands = _commands(page)
+        commands = commands_of(page)
         if any(MEASURES.search(command.text) for command in commands):
             yield pytest.param(page, marks=pytest.mark.alone)
         elif commands:
@@ -93,7 +96,7 @@ def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
     """A command hides in no other kind of block, and a block left out says why."""
     for info, body in _fences(page):
         if info.startswith("console"):
-            assert info in ("console", "console root") or NO_TEST.fullmatch(info), info
+            assert info in ("console", *MARKS) or NO_TEST.fullmatch(info), info
         else:
             assert not re.search(r"^\$ ", body, re.MULTILINE), f"```{info}: use ```console"
 
@@ -102,8 +105,16 @@ def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
 @pytest.mark.parametrize("page", list(_pages_with_commands()), ids=_page_name)
 def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
     """The page's commands succeed one after the other and print what the page shows."""
-    commands = _with_free_ports(_commands(page))
-    status = _run([command.text for command in commands], tmp_path)
+    run_commands(_with_free_ports(commands_of(page)), tmp_path)
+
+
+def run_commands(commands: list[Command], tmp_path: Path, more: str = "") -> None:
+    """Run commands in one shell and see that they succeed and print what they should.
+
+    Args:
+        more: lines of sh that come before what `packetcloud` is there.
+    """
+    status = _run([command.text for command in commands], tmp_path, more)
     for number, command in enumerate(commands):
         file = tmp_path / f".out.{number}"
         assert file.exists(), f"exit code {status} before: {command.text}"
@@ -149,13 +160,13 @@ def _free_port() -> str:
         return str(tcp.getsockname()[1])
 
 
-def _run(commands: list[str], folder: Path) -> int:
+def _run(commands: list[str], folder: Path, more: str = "") -> int:
     """Run the commands in one shell in `folder`; what command N prints is in .out.N."""
     binaries = folder / ".bin"
     binaries.mkdir()
     for name, arguments in (("packetcloud", "-m packetcloud.cli"), ("python3", "")):
         script = binaries / name
-        script.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+        script.write_text(f'#!/bin/sh\n{more}\nexec {sys.executable} {arguments} "$@"\n')
         script.chmod(0o755)
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
     for number, command in enumerate(commands):

@@ -229,7 +229,8 @@ def test_the_kernels_own_rate_and_queue_are_seen() -> None:
             received = scene.received()
         report = link.report()
         link.restart(shape, PLAIN, 2)
-        assert link.report()["to_right"]["in_packets"] == 0
+        # Counted anew; the kernel's own address resolution may come at any time.
+        assert link.report()["to_right"]["in_packets"] < 10
     assert 30 <= len(received) < 100
     assert report["to_right"]["dropped"] == {"queue_full": 100 - len(received)}
     # The bucket lets the first two go at once.

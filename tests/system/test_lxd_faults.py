@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import json
 import re
@@ -20,8 +21,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from packetcloud.cloudlet.containers import ContainerFacts, ContainerState, ImageFiles, NodeAdapter
-from packetcloud.cloudlet.errors import NodeError, NodeUnreachable, Refused
+from packetcloud.cloudlet.container_config import build, live_differences
+from packetcloud.cloudlet.containers import (
+    ContainerFacts,
+    ContainerState,
+    ImageFiles,
+    NodeAdapter,
+)
+from packetcloud.cloudlet.errors import NodeError, NodeRefusedError, NodeUnreachableError
 from packetcloud.cloudlet.lxd.address import HttpsServer, UnixSocket
 from packetcloud.cloudlet.lxd.connection import LxdConnection
 from packetcloud.cloudlet.lxd.discovery import open_nodes
@@ -189,15 +196,42 @@ def test_a_container_that_was_left_half_made_is_made_anew(world: World, place: P
             creation = asyncio.ensure_future(node.create(wish))
             await asyncio.sleep(delay_s)
             await asyncio.to_thread(daemon.kill)
-            with pytest.raises(NodeUnreachable):
+            with pytest.raises(NodeUnreachableError):
                 await creation
-                raise NodeUnreachable("it was fast enough")
-            with pytest.raises(NodeUnreachable):
+                raise NodeUnreachableError("it was fast enough")
+            with pytest.raises(NodeUnreachableError):
                 await node.containers()
             await asyncio.to_thread(daemon.start)
             await node.create(wish)
             await node.start(wish.name)
             await wait_for(lambda name=wish.name: logged(node, name, "up"))
+
+    place.run(body)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_daemon_that_restarts_in_the_midst_of_a_creation(
+    world: World, place: Place, end: str
+) -> None:
+    """Whatever came of it, who repeats it has the container that was asked for, once and whole."""
+    daemon = world[0]
+
+    async def body(node: NodeAdapter) -> None:
+        for number, delay_s in enumerate((0.0, 0.1), 1):
+            wish = place.wish(number)
+            creation = asyncio.ensure_future(node.create(wish))
+            await asyncio.sleep(delay_s)
+            await asyncio.to_thread(getattr(daemon, end))
+            with contextlib.suppress(NodeUnreachableError):  # else it was fast enough
+                await creation
+            await asyncio.to_thread(daemon.start)
+            await node.create(wish)
+            assert await place.states(node) == {wish.name: ContainerState.STOPPED}
+            built = build(wish, place.site)
+            assert live_differences((await node.read(wish.name)).live, built) == []
+            await node.start(wish.name)
+            await wait_for(lambda name=wish.name: logged(node, name, "up"))
+            await node.delete(wish.name)
 
     place.run(body)
 
@@ -213,7 +247,7 @@ def test_containers_outlive_the_daemon(world: World, place: Place, end: str) -> 
         await node.start(wish.name)
         await wait_for(lambda: logged(node, wish.name, "up token-1"))
         await asyncio.to_thread(getattr(daemon, end))
-        with pytest.raises(NodeUnreachable):
+        with pytest.raises(NodeUnreachableError):
             await node.read(wish.name)
         await asyncio.to_thread(daemon.start)
         assert await place.states(node) == {wish.name: ContainerState.RUNNING}
@@ -320,7 +354,7 @@ def test_https_with_both_certificates_pinned(world: World, tmp_path: Path) -> No
     ours, key = _client_certificate(tmp_path, "ours")
     server = HttpsServer(f"https://{daemon.address}", daemon.certificate, ours, key)
     server.check()
-    assert isinstance(refused := _opening_fails(server, world), Refused)
+    assert isinstance(refused := _opening_fails(server, world), NodeRefusedError)
     assert "does not trust our certificate" in str(refused)
     daemon.trust(ours)
     place = place_at(server, made.site(), image)
@@ -334,15 +368,15 @@ def test_https_with_both_certificates_pinned(world: World, tmp_path: Path) -> No
     place.run(body)
     other, _ = _client_certificate(tmp_path, "other")
     assert isinstance(
-        _opening_fails(replace(server, server_certificate=other), world), NodeUnreachable
+        _opening_fails(replace(server, server_certificate=other), world), NodeUnreachableError
     )
 
 
 def test_servers_that_are_not_there(world: World, tmp_path: Path) -> None:
     daemon, made, _ = world
-    assert isinstance(_opening_fails(UnixSocket(tmp_path / "none"), world), NodeUnreachable)
+    assert isinstance(_opening_fails(UnixSocket(tmp_path / "none"), world), NodeUnreachableError)
     no_pool = replace(made.site(), pool="none")
-    with pytest.raises(Refused, match="no storage pool 'none'; pools: pool"):
+    with pytest.raises(NodeRefusedError, match="no storage pool 'none'; pools: pool"):
         asyncio.run(open_nodes(socket_of(daemon), no_pool))
 
 
@@ -406,9 +440,9 @@ def test_a_member_that_is_lost_is_unreachable(tmp_path: Path) -> None:
             await lost.create(wish)
             await lost.start(wish.name)
             await asyncio.to_thread(second.kill)
-            await wait_for(lambda: _is_unreachable(lost), 60)
+            await wait_for(lambda: _is_offline(lost, wish.name), 60)
             for step in (lost.describe(), lost.start(wish.name), lost.create(names.wish(2))):
-                with pytest.raises(NodeUnreachable):
+                with pytest.raises(NodeUnreachableError):
                     await step
             assert await alive.containers() == []
             assert (await alive.describe()).name == "member1"
@@ -419,18 +453,19 @@ def test_a_member_that_is_lost_is_unreachable(tmp_path: Path) -> None:
         _run_with_nodes(first, made, body)
 
 
-async def _is_unreachable(node: NodeAdapter) -> bool:
+async def _is_offline(node: NodeAdapter, name: str) -> bool:
+    """Tell whether the cluster knows that a member is away; its container is there till then."""
     try:
-        await node.containers()
-    except NodeUnreachable:
-        return True
+        assert [one.name for one in await node.containers()] == [name]
+    except NodeUnreachableError as error:
+        return "offline" in str(error)
     return False
 
 
 async def _is_running(node: NodeAdapter, name: str) -> bool:
     try:
         found = await node.containers()
-    except NodeUnreachable:
+    except NodeUnreachableError:
         return False
     return [(one.name, one.state) for one in found] == [(name, ContainerState.RUNNING)]
 

@@ -80,7 +80,9 @@ def test_killed_router_has_the_table_that_it_answered(router: DurableRouter) -> 
             shown = router.get("/v1/cloudlet/table")
             assert shown["problem"] == ""
             assert shown["version"] in (controller.answered, controller.given)
-            assert [service["priority"] for service in shown["services"]] == [shown["version"]]
+            priorities = [service["priority"] for service in shown["services"]]
+            # A first kill may come before the first table: version 0 has no service.
+            assert priorities == ([shown["version"]] if shown["version"] else [])
             boots.add(shown["boot_id"])
     assert controller.answered > KILLS_COUNT
     assert len(boots) == KILLS_COUNT

@@ -18,7 +18,7 @@ import pytest
 from packetcloud.cloudlet.filters import NetworkPlan
 from packetcloud.cloudlet.network import NodeNetwork
 from packetcloud.testbed.namespaces import Namespace, NetworkLab
-from tests.unit.cloudlet.test_filters import CONTROL, DATA
+from tests.unit.cloudlet import test_filters as plain
 
 pytestmark = [
     pytest.mark.root,
@@ -27,9 +27,10 @@ pytestmark = [
 ]
 WAIT_S = 5.0
 TAG = str(os.getpid() % 100_000)
-PLAN = NetworkPlan(
-    replace(DATA, name=f"pn{TAG}d"), replace(CONTROL, name=f"pn{TAG}c"), f"pc_test_{TAG}"
-)
+# Ports that no other test's router or controller has, on all addresses of this machine.
+DATA = replace(plain.DATA, name=f"pn{TAG}d", peer_port=24700)
+CONTROL = replace(plain.CONTROL, name=f"pn{TAG}c", peer_port=24710)
+PLAN = NetworkPlan(DATA, CONTROL, f"pc_test_{TAG}")
 VI = {"data": ("198.18.8.9", "fd00:8::9"), "control": ("198.18.9.9", "fd00:9::9")}
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from packetcloud.cloudlet import config as cloudlet_config
+from packetcloud.cloudlet import config_tables as cloudlet_tables
 from packetcloud.cloudlet import vi_types
+from packetcloud.domain_controller import config as domain_config
+from packetcloud.domain_controller.core import price_file
 from packetcloud.router import config as router_config
+from packetcloud.router.cloudlet_schemas import InspectionItem
 from packetcloud.services import manifest
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -35,13 +38,26 @@ MANIFEST = {
     "[pair]": manifest.PairTable,
 }
 CLOUDLET = {
-    "[cloudlet]": cloudlet_config.CloudletTable,
-    "[router]": cloudlet_config.RouterTable,
-    "[network]": cloudlet_config.NetworkTable,
-    "[[node]]": cloudlet_config.NodeTable,
-    "[[service]]": cloudlet_config.ServiceTable,
-    "scaling": cloudlet_config.ScalingTable,
-    "conduct": cloudlet_config.ConductTable,
+    "[cloudlet]": cloudlet_tables.CloudletTable,
+    "[router]": cloudlet_tables.RouterTable,
+    "[network]": cloudlet_tables.NetworkTable,
+    "[domain]": cloudlet_tables.DomainTable,
+    "[[node]]": cloudlet_tables.NodeTable,
+    "[[service]]": cloudlet_tables.ServiceTable,
+    "scaling": cloudlet_tables.ScalingTable,
+    "conduct": cloudlet_tables.ConductTable,
+    "inspect": InspectionItem,
+}
+DOMAIN = {
+    "[domain]": domain_config.DomainTable,
+    "[api]": domain_config.ApiTable,
+    "[[operator]]": domain_config.OperatorTable,
+}
+PRICES = {
+    "Head": price_file.PriceListFile,
+    "[[vi_time]]": price_file.ViTimeTable,
+    "[chunks] and [bytes]": price_file.MeterTable,
+    "[[tier]]": price_file.TierTable,
 }
 CATALOGUE = {"[[vi_type]]": vi_types.ViTypeTable}
 
@@ -77,6 +93,8 @@ def _default_text(value: Any) -> set[str]:
     [("router-config.md", table, model) for table, model in ROUTER.items()]
     + [("service-manifest.md", table, model) for table, model in MANIFEST.items()]
     + [("cloudlet-config.md", table, model) for table, model in CLOUDLET.items()]
+    + [("domain-config.md", table, model) for table, model in DOMAIN.items()]
+    + [("price-list.md", table, model) for table, model in PRICES.items()]
     + [("vi-types.md", table, model) for table, model in CATALOGUE.items()],
 )
 def test_every_key_stands_in_its_page(page: str, table: str, model: type[BaseModel]) -> None:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-NAMED_PAGE = re.compile(r'\b(docs/[\w/-]+(?:\.md\b)?)(?:, "([^"]+)")?')
+NAMED_PAGE = re.compile(r'\b(docs/[\w/-]+(?:\.(?:md|json)\b)?)(?:, "([^"]+)")?')
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -29,19 +29,31 @@ ROOMS = {
         "services.catalogue",
         "services.control_frames",
         "services.launch",
+        "services.launch_files",
         "services.manifest",
         "services.plan",
         "services.state_transfer",
         "router.schemas",
         "router.cloudlet_schemas",
-        "domain_controller.schemas",
+        "domain_controller.api.signatures",
+        "domain_controller.channel.frames",
+        "domain_controller.core.prices",
+        "domain_controller.core.usage",
+        "domain_controller.errors",
     },
     "testbed": {"chunk", "host", "services", "router", "domain_controller", "cloudlet"},
     "cli": {"chunk", "host", "services", "router", "domain_controller", "cloudlet", "testbed"},
 }
 """What each room may import: whole rooms, or single modules of a room."""
 
-ROOMS_OF_CORES = ("chunk", "host", "services", "router", "cloudlet")
+ROOMS_OF_CORES = (
+    "chunk",
+    "host",
+    "services",
+    "router",
+    "cloudlet",
+    "domain_controller/core",
+)
 """Here every module is a core unless `SHELLS` says otherwise."""
 NOT_IN_A_CORE = {"asyncio", "os", "pylxd", "random", "socket", "subprocess", "time", "twisted"}
 SHELLS = {
@@ -66,6 +78,8 @@ SHELLS = {
         "window_store",
     },
     "services": {
+        "benchmark",
+        "benchmark_child",
         "child",
         "control_link",
         "event_loop",
@@ -73,6 +87,7 @@ SHELLS = {
         "files",
         "hosting",
         "isolation",
+        "launch_files",
         "runtime",
         "state_dir",
         "supervision",
@@ -82,7 +97,17 @@ SHELLS = {
         "vi",
     },
     "services.secure_communication": {"keys", "service", "suites"},
-    "cloudlet": {"controller", "daemon", "late_node", "launches", "links", "network", "store"},
+    "cloudlet": {
+        "alarm",
+        "controller",
+        "daemon",
+        "late_node",
+        "launches",
+        "links",
+        "network",
+        "store",
+    },
+    "cloudlet.domain_link": {"link"},
     "cloudlet.images": {"assembly", "build", "debian", "requirements", "store"},
     "cloudlet.lxd": {"address", "connection", "node", "operations", "project"},
     "router": {
@@ -91,6 +116,8 @@ SHELLS = {
         "disk_service",
         "disk_worker",
         "hop_service",
+        "inspection_files",
+        "inspection_service",
         "management",
         "rule_service",
         "storage",

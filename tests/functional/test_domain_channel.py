@@ -1,0 +1,173 @@
+"""The channel between cloudlets and domain controllers, with everything going wrong with it.
+
+Two controllers share a database; frames are lost, doubled, out of order or stale, channels are cut,
+either side is killed between any two steps, a controller is stopped and goes on too late. A judge
+reads the journals afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from packetcloud.cloudlet.core import commands as do
+from packetcloud.cloudlet.core import metering
+from packetcloud.cloudlet.core.events import Directed
+from packetcloud.cloudlet.core.reserved import Reservations
+from packetcloud.cloudlet.core.saved import Saved
+from packetcloud.domain_controller.channel import kept
+from packetcloud.domain_controller.core.reservations import State
+from packetcloud.domain_controller.state import outbox, ownership, usage
+from tests.functional.channel_world import ChannelFaults, ChannelWorld
+
+ALL = ChannelFaults(cut=0.03, doubled=0.05, reordered=0.05, stale=0.05, killed=0.03, stopped=0.01)
+CRASHES = 0.02
+SEEDS = 4
+CHAOS_S, CALM_S = 40.0, 80.0
+
+
+@pytest.fixture(autouse=True)
+def _short_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be many records: a minute is nearly all of the time that there is here.
+
+    What controllers read in other threads they read at once: their threads know no made-up time.
+    """
+
+    async def at_once(work: Callable[..., object], *given: object) -> object:
+        return work(*given)
+
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
+    monkeypatch.setattr(metering, "RECORD_MS", 4000)
+    monkeypatch.setattr(metering, "CHECKPOINT_MS", 4000)
+
+
+def _run(world: ChannelWorld, faults: ChannelFaults | None = None, crashes: float = 0.0) -> None:
+    """Wish things while everything goes wrong; then let it come to rest."""
+    world.run(5)
+    world.channel_faults, world.faults.crash = faults or ChannelFaults(), crashes
+    while world.now < CHAOS_S:
+        world.wish_something()
+        world.run(world.random.uniform(0.5, 4.0))
+    world.channel_faults, world.faults.crash = ChannelFaults(), 0.0
+    world.run(CALM_S)
+
+
+@pytest.mark.parametrize("seed", range(1))
+def test_what_is_reserved_runs_and_is_charged(tmp_path: Path, seed: int) -> None:
+    """Without faults: every reservation comes to its end, and all VI time but its edges counts."""
+    world = ChannelWorld(seed, folder=tmp_path)
+    _run(world)
+    assert world.judge() == []
+    states = Counter(one.state for one in world.kept())
+    assert states[State.ENDED] + states[State.ACTIVE] >= 3
+    assert world.charged_ms() > 0.8 * world.ran_ms
+    assert world.charged_ms() <= world.ran_ms
+    world.close()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_everything_goes_wrong(tmp_path: Path, seed: int) -> None:
+    """Nothing that was acknowledged is lost, nothing is done twice, nobody commands too late."""
+    world = ChannelWorld(seed, folder=tmp_path)
+    _run(world, ALL, CRASHES)
+    assert world.judge() == [], f"seed {seed}: {world.changes}"
+    assert sum(world.happened.values()) + world.kills_count + world.crashes >= 3
+    world.close()
+
+
+@pytest.mark.parametrize("at", (1, 20, 40, 60))
+def test_a_cut_at_each_message(tmp_path: Path, at: int) -> None:
+    """One cut at that message, and nothing else: what was under way comes to its end."""
+    world = ChannelWorld(7, folder=tmp_path)
+    world.cut_at = at
+    _run(world)
+    assert world.judge() == []
+    assert world.happened["cut"] == 1
+    world.close()
+
+
+def _answers_before_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the cloudlet do what is to be done, and write it down after that."""
+
+    def carry_out(world: ChannelWorld, commands: list[do.Command], life: int) -> None:
+        before = world.kept_on_disk()
+        for command in commands:
+            if world.chance(world.faults.crash):
+                world.saved = before
+                world.crash()
+                return
+            world.begin(command, life)
+            world.saved = before
+        world.saved = world.core.saved
+        world.saved = world.kept_on_disk()
+
+    monkeypatch.setattr(ChannelWorld, "carry_out", carry_out)
+
+
+def _nobody_asks_for_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a controller that was stopped go on as if nothing had happened."""
+    for module in (outbox, usage):
+        monkeypatch.setattr(module, "require", lambda *_: None)
+    monkeypatch.setattr(ownership, "require", lambda *_: None)
+    assert kept.ownership is ownership
+
+
+def _usage_is_sent_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the cloudlet believe that what it sent has come."""
+    send = Reservations._send_usage
+
+    def send_and_forget(self: Reservations) -> list[do.Command]:
+        commands = send(self)
+        for command in commands:
+            if isinstance(command, do.SayUsage):
+                for record in command.records:
+                    self._saved.records.pop((record.meter, record.number), None)
+        self._sent_ms = None
+        return commands
+
+    monkeypatch.setattr(Reservations, "_send_usage", send_and_forget)
+
+
+def _old_directives_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the cloudlet do what it is told last, whatever it was told before."""
+    directed = Reservations._directed
+
+    def forgetful(self: Reservations, event: Directed) -> list[do.Command]:
+        saved: Saved = self._saved
+        saved.answered.pop(event.reservation, None)
+        return directed(self, event)
+
+    monkeypatch.setattr(Reservations, "_directed", forgetful)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (_answers_before_it_writes, "the cloudlet's disk has"),
+        (_nobody_asks_for_the_epoch, "a controller of epoch"),
+        (_usage_is_sent_and_forgotten, "is lost"),
+        (_old_directives_count, "directive"),
+    ],
+)
+def test_the_judge_sees_what_is_broken(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    words: str,
+) -> None:
+    """Each protection is needed: without it, some seed ends in a broken promise."""
+    break_it(monkeypatch)
+    for seed in range(8):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        world = ChannelWorld(seed, folder=folder)
+        _run(world, ChannelFaults(0.05, 0.1, 0.2, 0.0, 0.02, 0.03), 0.05)
+        found = world.judge()
+        world.close()
+        if any(words in one for one in found):
+            return
+    raise AssertionError(f"nothing was seen: {found}")
