@@ -242,7 +242,10 @@ class _Life:
             self._drop(event.cloudlet)
         elif event.is_accepted:
             self._put(replace(directive, is_answered=True))
-            if self.reservation.change is not None and not self.reservation.pending:
+            # Of one that was passed over and is away, "gone" may wait for ever.
+            if self.reservation.change is not None and all(
+                part.is_answered for part in self._parts()
+            ):
                 self._end_change()
         else:
             self._refused(event)

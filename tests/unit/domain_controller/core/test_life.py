@@ -96,6 +96,12 @@ def _accept(reservation: Reservation, now: int, limits: LifeLimits = LIMITS) -> 
     return reservation
 
 
+def _accepted_by(cloudlet: str, reservation: Reservation) -> life.Step:
+    told = reservation.directive(cloudlet)
+    assert told is not None
+    return handle(reservation, Answered(cloudlet, told.number, True), LIMITS.answer_ms, LIMITS)
+
+
 def _now(reservation: Reservation) -> int:
     return reservation.since_ms
 
@@ -314,6 +320,20 @@ def test_a_change_that_is_refused_or_not_answered_leaves_everything_as_it_was(
     assert (after.wish, after.terms, after.holds) == (before.wish, before.terms, before.holds)
     told = after.directive("c1")
     assert told is not None and (told.count, told.terms) == (2, before.terms[-1].number)
+
+
+def test_a_cloudlet_that_was_passed_over_and_is_away_holds_up_no_change() -> None:
+    """It never says that it forgot the offer; the one that has the places accepts a resize."""
+    reservation = _in(State.OFFERED)
+    reservation, _ = handle(reservation, Tick(), LIMITS.answer_ms, LIMITS)
+    reservation, _ = handle(reservation, Chosen(_terms(("c2", 2))), LIMITS.answer_ms, LIMITS)
+    reservation = _accepted_by("c2", reservation)[0]
+    assert reservation.state is State.CONFIRMED
+    wished = ChangeWished("o1", replace(WISH, count=3), _terms(("c2", 3)))
+    reservation, _ = handle(reservation, wished, LIMITS.answer_ms, LIMITS)
+    reservation, commands = _accepted_by("c2", reservation)
+    assert ChangeEnded("o1", True, "") in commands and reservation.wish.count == 3
+    assert [(one.cloudlet, one.wanted) for one in reservation.pending] == [("c1", Wanted.GONE)]
 
 
 def test_an_extension_asked_for_at_the_end_is_waited_for() -> None:
