@@ -143,8 +143,9 @@ def check_ahead(slot: Slot, now_ms: int) -> None:
     Raises:
         InvalidValueError: names the field and the bound.
     """
-    if slot.end_ms <= now_ms:
-        raise InvalidValueError("slot.end_ms", shown(slot.end_ms), f"later than now, {now_ms}")
+    if slot.last_end_ms <= now_ms:  # of one that repeats, occurrences that are over do not count
+        given = shown(slot.last_end_ms)
+        raise InvalidValueError("slot.end_ms", given, f"later than now, {now_ms}")
     if slot.last_end_ms > now_ms + MAX_AHEAD_MS:
         allowed = f"at most {MAX_AHEAD_MS} ms ahead of now, {now_ms}, with all repeats"
         raise InvalidValueError("slot.end_ms", shown(slot.last_end_ms), allowed)

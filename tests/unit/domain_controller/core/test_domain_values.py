@@ -226,6 +226,14 @@ def test_a_slot_that_repeats_has_its_occurrences() -> None:
     assert moved.occurrences() == tuple((a + 2, b + 2) for a, b in by_count.occurrences())
 
 
+def test_a_slot_that_repeats_is_over_with_its_last_occurrence() -> None:
+    """What runs since yesterday can still be extended and resized today."""
+    daily = Slot(0, HOUR_MS, Repeat(Every.DAY, 3))
+    check_ahead(daily, 2 * DAY_MS + HOUR_MS - 1)
+    with pytest.raises(InvalidValueError, match=r"slot\.end_ms"):
+        check_ahead(daily, 2 * DAY_MS + HOUR_MS)
+
+
 def test_amounts_are_counted_kind_by_kind() -> None:
     """What is lacking is named; what is left is never less than nothing."""
     have = Resources(1000, 10, 20, 30)
