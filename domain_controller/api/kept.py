@@ -28,6 +28,7 @@ from packetcloud.domain_controller.api.kept_registry import (
     operation_info,
 )
 from packetcloud.domain_controller.api.port import AbsentError, Given
+from packetcloud.domain_controller.api.signatures import CLOCK_SKEW_S
 from packetcloud.domain_controller.core import choice, life
 from packetcloud.domain_controller.core.checks import shown
 from packetcloud.domain_controller.core.choice import NoPlace
@@ -214,6 +215,9 @@ class KeptDomain(KeptPlaces):
 
     def _draft(self, change: to.CloseBill) -> Draft:
         """Make the bill of all that was used until a time and is on no bill."""
+        latest_ms = self.clock_ms() + CLOCK_SKEW_S * 1000
+        if change.end_ms > latest_ms:  # no bill could follow until then
+            raise InvalidValueError("end_ms", str(change.end_ms), f"at most {latest_ms}: now")
         with self._database.reading() as connection:
             find_tenant(connection, None, change.tenant)
             prices = catalogue.price_list_at(connection, change.end_ms)

@@ -175,6 +175,8 @@ def test_the_commands_of_an_operator_and_a_tenant(run: Run, tmp_path: Path) -> N
     assert run("bill", "list", key=acme)[1] == []
     code, _, error = run("bill", "close", "acme")
     assert (code, "used nothing" in error) == (2, True)
+    code, _, error = run("bill", "close", "acme", "--until", "9000-01-01T00:00:00Z")
+    assert (code, "end_ms = 221845392000000" in error) == (2, True)
     assert run("service", "unregister", registered["sid"], key=acme)[0] == 0
     keys = run("tenant", "show", "acme", key=acme)[1]["keys"]
     assert run("tenant", "key", "revoke", "acme", keys[0]["key_id"])[0] == 0

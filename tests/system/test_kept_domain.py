@@ -211,6 +211,9 @@ def test_from_nothing_to_a_bill_that_verifies(url: str, tmp_path: Path) -> None:
         assert [one["quantity"] for one in listed["records"]] == [2 * HOUR_MS]
         assert (await place.want("bolt", "GET", "/v1/usage"))["records"] == []
         body = {"tenant": "acme", "end_ms": end + 1}
+        early = await place.ask("noc", "POST", "/v1/bills", body, "key-early")
+        assert (early.status_code, "end_ms" in early.text) == (422, True), "it is to come"
+        place.clock.now_ms = end + 1
         bill = await place.want("noc", "POST", "/v1/bills", body, "key-of-the-bill")
         assert (bill["id"], bill["total_micros"]) == ("acme-1", 80_000)
         again = await place.ask("noc", "POST", "/v1/bills", body, "key-of-the-bill")
