@@ -107,7 +107,7 @@ class KeptChannel:
 
     async def take(
         self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
-    ) -> list[Taken]:
+    ) -> list[Taken | None]:
         return await self._writer.do(
             lambda transaction: intake.take_from(transaction, owner, cloudlet, records)
         )

@@ -40,8 +40,8 @@ class ChannelState(Protocol):
 
     async def take(
         self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
-    ) -> list[Taken]:
-        """Keep usage records; return for each what became of it."""
+    ) -> list[Taken | None]:
+        """Keep usage records; return for each what became of it; None: it is to come again."""
 
     def put_report(self, report: CloudletReport) -> None:
         """Note what a cloudlet says of itself."""

@@ -205,12 +205,14 @@ class Session:
         if not verify(self._public_key, USAGE_SIGNING, signed, bytes.fromhex(frame.signature)):
             raise FrameError("signature", "usage is not signed by the cloudlet's key")
         taken = await self._state.take(self.owner, self.cloudlet, records)
-        self.taken.update(outcome.value for outcome in taken)
+        self.taken.update("later" if outcome is None else outcome.value for outcome in taken)
         parts = tuple(
             TakenPart(meter=record.meter, number=record.number, outcome=outcome)
             for record, outcome in zip(records, taken, strict=True)
+            if outcome is not None
         )
-        await self._say(TakenFrame(epoch=self.owner.epoch, records=parts))
+        if parts:  # the others it sends again, as if they had been lost
+            await self._say(TakenFrame(epoch=self.owner.epoch, records=parts))
 
     async def _say(self, frame: Part) -> None:
         text = encode(frame)

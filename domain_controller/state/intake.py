@@ -20,8 +20,11 @@ from packetcloud.domain_controller.state.transaction import Transaction
 
 def take_from(
     transaction: Transaction, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
-) -> list[Taken]:
+) -> list[Taken | None]:
     """Take the records of a cloudlet; return for each, in order, what became of it.
+
+    None: its terms are asked for and not agreed on yet, so whether it is billed is not known; it
+    is to come again.
 
     Raises:
         StaleOwnerError: another controller owns the cloudlet's channel.
@@ -29,24 +32,38 @@ def take_from(
     connection = transaction.connection
     known = usage.known_reservations(connection, {one.reservation for one in records})
     counted_for = _reservations_of(connection, cloudlet, {one.meter for one in records})
-    is_right = []
+    outcomes: list[Taken | None] = []
+    right = []
     for record in records:
         reservation = known.get(record.reservation)
-        is_right.append(
+        if not (
             record.cloudlet == cloudlet
             and reservation is not None
             and _had_a_place(reservation, cloudlet)
             and counted_for.setdefault(record.meter, record.reservation) == record.reservation
-        )
-    right = [record for record, is_one in zip(records, is_right, strict=True) if is_one]
+        ):
+            outcomes.append(Taken.REFUSED)
+        elif _is_asked_for(reservation, record.terms):
+            outcomes.append(None)
+        else:
+            outcomes.append(Taken.NEW)
+            right.append(record)
     taken = iter(usage.take(transaction, owner, right) if right else [])
-    return [next(taken) if is_one else Taken.REFUSED for is_one in is_right]
+    return [next(taken) if one is Taken.NEW else one for one in outcomes]
 
 
 def _had_a_place(reservation: Reservation, cloudlet: str) -> bool:
     """Tell whether a cloudlet is, or was, told to hold places of a reservation."""
     asked = (reservation.change.terms,) if reservation.change is not None else ()
     return any(terms.part(cloudlet) is not None for terms in (*reservation.terms, *asked))
+
+
+def _is_asked_for(reservation: Reservation, terms: int) -> bool:
+    """Tell whether a change to these terms is under way: it may still be given up.
+
+    What was posted by then would be on no bill, which knows agreed terms alone.
+    """
+    return reservation.change is not None and reservation.change.terms.number == terms
 
 
 def _reservations_of(

@@ -216,7 +216,7 @@ class Watched:
 
     async def take(
         self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
-    ) -> list[Taken]:
+    ) -> list[Taken | None]:
         taken = await self.kept.take(owner, cloudlet, records)
         self._is_owner(owner, "wrote usage")
         return taken

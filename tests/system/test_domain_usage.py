@@ -13,9 +13,12 @@ from dataclasses import replace
 import pytest
 
 from packetcloud.domain_controller.core.bills import verify
+from packetcloud.domain_controller.core.events import Answered, ChangeWished, Event
 from packetcloud.domain_controller.core.ledger import REVENUE, ROUNDING, Tally, post_usage
 from packetcloud.domain_controller.core.money import Currency
-from packetcloud.domain_controller.core.prices import Meter
+from packetcloud.domain_controller.core.prices import Meter, Price
+from packetcloud.domain_controller.core.quotes import Band, PartTerms
+from packetcloud.domain_controller.core.reservations import Reservation
 from packetcloud.domain_controller.core.slots import HOUR_MS
 from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, Taken, UsageRecord
 from packetcloud.domain_controller.state import (
@@ -289,6 +292,7 @@ def test_usage_counts_only_from_a_cloudlet_that_has_the_places(books: Books) -> 
             intake.take_from, owner=channel, cloudlet=cloudlet, records=[record]
         )
         (taken,) = books.writer.do_blocking(work)
+        assert taken is not None
         return taken
 
     assert take(foreign, other, number=1000) is Taken.REFUSED
@@ -304,3 +308,39 @@ def test_usage_counts_only_from_a_cloudlet_that_has_the_places(books: Books) -> 
     books.open_channel(part.cloudlet)
     with pytest.raises(StaleOwnerError):
         take(mine, part.cloudlet)
+
+
+def test_usage_under_a_change_that_is_given_up_is_on_no_account(books: Books) -> None:
+    """It is asked for again until the change is agreed on or given up: accounts and bills agree."""
+
+    def handle(event: Event) -> Reservation:
+        def work(transaction: Transaction) -> Reservation:
+            kept = reservations.lock(transaction, "r1")
+            assert kept is not None
+            return booking.handle(transaction, world(), kept, event)
+
+        return books.writer.do_blocking(work)
+
+    def take(record: UsageRecord) -> Taken | None:
+        work = functools.partial(
+            intake.take_from, owner=books.channel, cloudlet="c1", records=[record]
+        )
+        (taken,) = books.writer.do_blocking(work)
+        return taken
+
+    with books.database.reading() as connection:
+        kept = reservations.find(connection, "r1")
+    assert kept is not None
+    asked = handle(Answered("c1", kept.reservation.pending[0].number, True))
+    larger = replace(asked.wish, count=2)
+    terms = replace(asked.terms[-1], parts=(PartTerms("c1", (Band(2, 1000, Price(7, 3600)),)),))
+    asked = handle(ChangeWished("o1", larger, terms))
+    assert asked.change is not None
+    (first,) = meter("r1", Meter.VI_TIME, 1, random.Random(SEED))
+    under_change = replace(first, terms=asked.change.terms.number)
+    assert take(under_change) is None
+    (told,) = asked.pending
+    handle(Answered("c1", told.number, False, "no room"))
+    assert take(under_change) is Taken.NEW
+    assert books.balances() == {}
+    assert books.draft("acme").bill.exact_micros == 0
