@@ -30,7 +30,7 @@ from packetcloud.domain_controller.core.cloudlets import Cloudlet
 from packetcloud.domain_controller.core.principals import Key, Principal, Role, Service
 from packetcloud.domain_controller.core.resources import Resources, ViType
 from packetcloud.domain_controller.core.slots import DAY_MS
-from packetcloud.domain_controller.state import bills, catalogue, registry
+from packetcloud.domain_controller.state import bills, catalogue, registry, reservations
 from packetcloud.domain_controller.state.answers import Answer
 from packetcloud.domain_controller.state.bills import Draft
 from packetcloud.domain_controller.state.catalogue import RuleSet
@@ -106,6 +106,12 @@ def add_service(transaction: Transaction, change: to.AddService, asking: Asking)
 
 def remove_service(transaction: Transaction, change: to.RemoveService, asking: Asking) -> Answer:
     service = find_service(transaction.connection, asking.owner, change.sid)
+    user = reservations.serving(transaction.connection, service.owner, service.name)
+    if user is not None:
+        raise ConflictError(
+            f"reservation {user} has places for service {service.name!r}; cancel it first, or wait "
+            "for its end"
+        )
     registry.remove_service(transaction, service.sid, service.owner)
     note(transaction, "service-removed", change.sid, service.owner, asking)
     return answer(200, service_info(service))

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, func, insert, literal, select, tup
 
 from packetcloud.domain_controller.core.events import ChangeEnded, Command, StateChanged
 from packetcloud.domain_controller.core.life import LifeLimits, next_timeout
-from packetcloud.domain_controller.core.reservations import FINAL, Reservation, State
+from packetcloud.domain_controller.core.reservations import FINAL, HOLDING, Reservation, State
 from packetcloud.domain_controller.state import holds, operations, outbox
 from packetcloud.domain_controller.state.documents import dump, load
 from packetcloud.domain_controller.state.errors import ConflictError
@@ -148,6 +148,20 @@ def open_count(connection: Connection, owner: str) -> int:
     final = [state.value for state in FINAL]
     in_force = (RESERVATIONS.c.owner == owner) & RESERVATIONS.c.state.not_in(final)
     return connection.execute(query.where(in_force)).scalar_one()
+
+
+def serving(connection: Connection, owner: str, service: str) -> str | None:
+    """Return a reservation of somebody's that has or asks for places for a service; None: none."""
+    query = select(RESERVATIONS.c.document).where(
+        RESERVATIONS.c.owner == owner,
+        RESERVATIONS.c.state.in_([state.value for state in (State.REQUESTED, *HOLDING)]),
+        RESERVATIONS.c.document.contains(f'"{service}"'),  # few have its name; these are looked at
+    )
+    for text in connection.execute(query).scalars():
+        reservation = load(Reservation, text)
+        if reservation.wish.service == service:
+            return reservation.name
+    return None
 
 
 def _opened(transaction: Transaction, owner: str) -> _Opened:

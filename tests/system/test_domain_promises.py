@@ -1,0 +1,42 @@
+"""What the API promises of things that are in use, given up, lost or to come, over a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from packetcloud.domain_controller.sid_proof import prove_sid
+from tests.functional.domain_place import DOMAIN, START_MS, WISH
+from tests.system.domain_databases import url
+from tests.system.test_kept_domain import HOUR_MS, KeptPlace, play
+from tests.unit.domain_controller.test_rule_documents import SERVICE
+
+__all__ = ["url"]
+
+
+def test_a_service_that_places_are_reserved_for_is_not_removed(url: str, tmp_path: Path) -> None:
+    """The answer names the reservation; once that is over, the service goes."""
+
+    async def scenario(place: KeptPlace) -> None:
+        await place.populate()
+        service = await _register(place)
+        made = await place.want("acme", "POST", "/v1/reservations", WISH | {"service": "ids"})
+        path = f"/v1/services/{service['sid']}"
+        refused = await place.ask("acme", "DELETE", path)
+        assert (refused.status_code, made["subject"] in refused.text) == (409, True)
+        await place.want("acme", "POST", f"/v1/reservations/{made['subject']}/cancel")
+        assert (await place.want("acme", "DELETE", path))["name"] == "ids"
+
+    play(url, tmp_path, scenario)
+
+
+async def _register(place: KeptPlace) -> Any:
+    until_ms = START_MS + HOUR_MS
+    proof = prove_sid(SERVICE, DOMAIN, "acme", until_ms)
+    signed = {
+        "public_key": proof.public_key.hex(),
+        "until_ms": until_ms,
+        "signature": proof.signature.hex(),
+    }
+    body = {"name": "ids", "sid": SERVICE.sid.hex, "image": "ids-1", "proof": signed}
+    return await place.want("acme", "POST", "/v1/services", body)
