@@ -317,18 +317,18 @@ class KeptDomain(KeptPlaces):
     ) -> Answer:
         operation = find_operation(transaction.connection, asking.owner, change.operation)
         if operation.state is not OperationState.RUNNING:
-            return _operation_answer(transaction, operation.id)
-        if operation.kind != "reserve":
-            raise ConflictError(
-                f"operation {operation.id} is an {operation.kind} that cloudlets were asked for; "
-                "it ends when they answer, in some seconds"
-            )
+            return _operation_answer(transaction, operation.id, 200)
         kept = _locked(transaction, asking, operation.subject)
-        event = life.Cancelled(f"cancelled by {asking.principal}")
+        text = f"cancelled by {asking.principal}"
+        event = (
+            life.Cancelled(text)
+            if operation.kind == "reserve"
+            else life.ChangeCancelled(operation.id, text)
+        )
+        operations.end(transaction, operation.id, OperationState.CANCELLED, text)
         booking.handle(transaction, self.world(transaction), kept, event)
-        operations.end(transaction, operation.id, OperationState.CANCELLED, event.text)
         entries.note(transaction, "asked", operation.subject, operation.owner, asking)
-        return _operation_answer(transaction, operation.id)
+        return _operation_answer(transaction, operation.id, 200)
 
 
 def _locked(transaction: Transaction, asking: Asking, name: str) -> Kept:
@@ -351,7 +351,7 @@ def _check_service(transaction: Transaction, owner: str, name: str) -> None:
         raise InvalidValueError("service", shown(name), allowed)
 
 
-def _operation_answer(transaction: Transaction, operation_id: str) -> Answer:
+def _operation_answer(transaction: Transaction, operation_id: str, status: int = 202) -> Answer:
     operation = operations.find(transaction.connection, operation_id)
     assert operation is not None, "it was begun in this transaction"
-    return entries.answer(202, operation_info(operation))
+    return entries.answer(status, operation_info(operation))

@@ -64,11 +64,29 @@ class ChangeWished:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeCancelled:
+    """An extension or a resize that was not agreed on yet is taken back."""
+
+    operation: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsageComplete:
     """All records until its end are in, and billed or on the next bill."""
 
 
-Event = Chosen | NotChosen | Answered | Forgotten | Tick | Cancelled | ChangeWished | UsageComplete
+Event = (
+    Chosen
+    | NotChosen
+    | Answered
+    | Forgotten
+    | Tick
+    | Cancelled
+    | ChangeWished
+    | ChangeCancelled
+    | UsageComplete
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from packetcloud.domain_controller.core.checks import readable
 from packetcloud.domain_controller.core.events import (
     Answered,
     Cancelled,
+    ChangeCancelled,
     ChangeEnded,
     ChangeWished,
     Choose,
@@ -47,6 +48,7 @@ __all__ = [
     "MAX_JUMP",
     "Answered",
     "Cancelled",
+    "ChangeCancelled",
     "ChangeEnded",
     "ChangeWished",
     "Choose",
@@ -171,6 +173,10 @@ class _Life:
                 self._cancel(text)
             case ChangeWished():
                 self._begin_change(event)
+            case ChangeCancelled(operation, text):
+                change = self.reservation.change
+                if change is not None and change.operation == operation:
+                    self._drop_change(text)
             case UsageComplete():
                 if self.reservation.state is State.ENDED:
                     self._become(State.SETTLED, "all usage is in")

@@ -298,6 +298,23 @@ def test_an_operation_is_cancelled(url: str, tmp_path: Path) -> None:
         for _ in range(2):
             assert (await place.want("acme", "POST", path))["state"] == "cancelled"
         assert (await place.reservation("acme", made))["state"] == "cancelled"
+        made = await place.want("acme", "POST", "/v1/reservations", WISH)
+        await place.answer()
+        wider = await place.want(
+            "acme", "POST", f"/v1/reservations/{made['subject']}/resize", {"count": 3}
+        )
+        path = f"/v1/operations/{wider['id']}/cancel"
+        assert (await place.ask("bolt", "POST", path)).status_code == 404
+        for _ in range(2):
+            got = await place.ask("acme", "POST", path)
+            assert (got.status_code, got.json()["state"]) == (200, "cancelled")
+        await place.answer()
+        assert (await place.reservation("acme", made))["count"] == 2
+        again = await place.want(
+            "acme", "POST", f"/v1/reservations/{made['subject']}/resize", {"count": 3}
+        )
+        await place.answer()
+        assert (await place.operation("acme", again))["state"] == "done"
 
     play(url, tmp_path, scenario)
 

@@ -14,6 +14,7 @@ from packetcloud.domain_controller.core.life import (
     MAX_JUMP,
     Answered,
     Cancelled,
+    ChangeCancelled,
     ChangeEnded,
     ChangeWished,
     Choose,
@@ -334,6 +335,20 @@ def test_a_cloudlet_that_was_passed_over_and_is_away_holds_up_no_change() -> Non
     reservation, commands = _accepted_by("c2", reservation)
     assert ChangeEnded("o1", True, "") in commands and reservation.wish.count == 3
     assert [(one.cloudlet, one.wanted) for one in reservation.pending] == [("c1", Wanted.GONE)]
+
+
+def test_a_change_that_is_taken_back_leaves_everything_as_it_was() -> None:
+    """The cloudlet is told what holds; what it says of the change afterwards changes nothing."""
+    before = _in(State.CONFIRMED)
+    wished = ChangeWished("o1", replace(WISH, count=3), _terms(("c1", 3)))
+    asked, _ = handle(before, wished, 1, LIMITS)
+    other, _ = handle(asked, ChangeCancelled("o2", "no"), 2, LIMITS)
+    assert other == asked
+    after, commands = handle(asked, ChangeCancelled("o1", "no"), 2, LIMITS)
+    assert ChangeEnded("o1", False, "no") in commands
+    assert (after.wish, after.terms, after.holds) == (before.wish, before.terms, before.holds)
+    late, _ = handle(after, Answered("c1", asked.pending[0].number, True), 3, LIMITS)
+    assert late == after
 
 
 def test_an_extension_asked_for_at_the_end_is_waited_for() -> None:
