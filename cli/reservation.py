@@ -165,17 +165,25 @@ def resize(
 
 @reservation.command()
 @_reservation
+@click.option("--change", "is_change", is_flag=True, help="Only its change that is under way.")
 @waiting_options
 @domain_options
 @pass_output
 def cancel(
     output: Output,
     reservation_id: str,
+    is_change: bool,
     is_waiting: bool,
     limit: float,
     access: DomainAccess,
 ) -> ExitCode:
-    """Give a reservation back; what it used until then is billed."""
+    """Give a reservation back; what it used until then is billed.
+
+    With --change it stays, as it was before the extension or resize that a cloudlet did not answer
+    yet. Exit code 1: the change is done or failed already.
+    """
+    if is_change:
+        return _cancel_change(output, reservation_id, access)
     path = f"/v1/reservations/{reservation_id}/cancel"
     return _ask(output, path, None, None, (is_waiting, limit), access)
 
@@ -231,6 +239,21 @@ def _ask(
             operation = client.await_operation(operation, limit)
     is_fine = print_operation(output, operation, is_waiting)
     return ExitCode.FINE if is_fine else ExitCode.NEGATIVE
+
+
+def _cancel_change(output: Output, reservation_id: str, access: DomainAccess) -> ExitCode:
+    from packetcloud.domain_controller.api.answered import OperationInfo, ReservationInfo
+
+    with access.open() as client:
+        info = client.get(ReservationInfo, f"/v1/reservations/{reservation_id}")
+        operation = info.operation and client.get(OperationInfo, f"/v1/operations/{info.operation}")
+        if not operation or operation.kind not in ("extend", "resize"):
+            output.warn(f"nobody asked for a change of reservation {reservation_id} lately")
+            return ExitCode.NEGATIVE
+        path = f"/v1/operations/{operation.id}/cancel"
+        operation = client.change(OperationInfo, "POST", path)
+    print_operation(output, operation, is_waiting=True)
+    return ExitCode.FINE if operation.state == "cancelled" else ExitCode.NEGATIVE
 
 
 def _print(output: Output, info: Any) -> None:

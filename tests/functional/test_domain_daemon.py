@@ -169,6 +169,8 @@ def test_the_commands_of_an_operator_and_a_tenant(run: Run, tmp_path: Path) -> N
     assert run("reservation", "show", name, key=acme)[1]["why"] == listed["why"]
     assert run("reservation", "wait", name, "--limit", "5", key=acme)[0] == 1
     assert run("reservation", "wait", name, "--for", "refused", key=acme)[0] == 0
+    code, _, error = run("reservation", "cancel", name, "--change", key=acme)
+    assert (code, "nobody asked for a change" in error) == (1, True)
     code, _, error = run("reservation", "cancel", name, key=acme)
     assert (code, "refused" in error) == (2, True)
     assert run("usage", key=acme)[1] == []
