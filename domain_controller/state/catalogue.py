@@ -162,10 +162,17 @@ def find_price_list(connection: Connection, name: str, version: int) -> PriceLis
 
 
 def price_list_at(connection: Connection, at_ms: int) -> PriceList | None:
-    """Return the list that is valid at a time: the one that began last."""
-    query = select(PRICE_LISTS.c.document).where(PRICE_LISTS.c.from_ms <= at_ms)
+    """Return the list that is valid at a time: the one that began last.
+
+    Before all of them it is the first one: a clock that was ahead then must not stop all sales.
+    """
+    query = select(PRICE_LISTS.c.document)
     newest_first = PRICE_LISTS.c.from_ms.desc(), PRICE_LISTS.c.version.desc()
-    text = connection.execute(query.order_by(*newest_first).limit(1)).scalar_one_or_none()
+    valid = query.where(PRICE_LISTS.c.from_ms <= at_ms).order_by(*newest_first)
+    text = connection.execute(valid.limit(1)).scalar_one_or_none()
+    if text is None:
+        oldest_first = PRICE_LISTS.c.from_ms, PRICE_LISTS.c.version
+        text = connection.execute(query.order_by(*oldest_first).limit(1)).scalar_one_or_none()
     return None if text is None else load(PriceList, text)
 
 
