@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from packetcloud.domain_controller.api.kept import KeptDomain
 from packetcloud.domain_controller.core.cloudlets import CloudletReport
+from packetcloud.domain_controller.core.life import LifeLimits
 from packetcloud.domain_controller.errors import DomainError
 from packetcloud.domain_controller.state import (
     answers,
@@ -35,6 +36,8 @@ LEASE_MS = 3000
 LOOK_EVERY_S = 0.5
 """How late a deadline may be."""
 FORGET_EVERY_S = 60.0
+MAX_SET_BACK_COUNT = 10_000
+"""Reservations that are looked at when the clock was set back: some ten seconds of writing."""
 _log = logging.getLogger("packetcloud.domain")
 
 
@@ -55,6 +58,8 @@ class Housekeeping:
         self._state = state
         self._reports = known_reports
         self._sleep = sleep
+        self._looked_ms = 0
+        """When deadlines were looked at last."""
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -70,10 +75,18 @@ class Housekeeping:
         )
         if lease is None:
             return 0
+        now_ms = self._state.clock_ms()
+        looked_ms, self._looked_ms = self._looked_ms, now_ms
+        limits = LifeLimits()
 
         def read() -> list[str]:
             with self._database.reading() as connection:
-                return reservations.due(connection, self._state.clock_ms())
+                if (
+                    now_ms < looked_ms
+                ):  # the clock was set back: deadlines near then are brought near
+                    near_ms = looked_ms + limits.request_ms + limits.answer_ms
+                    return reservations.due(connection, near_ms, MAX_SET_BACK_COUNT)
+                return reservations.due(connection, now_ms)
 
         names = await asyncio.to_thread(read)
         for name in names:

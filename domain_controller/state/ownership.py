@@ -17,6 +17,9 @@ from packetcloud.domain_controller.state.rows import insert_new
 from packetcloud.domain_controller.state.tables import OWNERSHIPS
 from packetcloud.domain_controller.state.transaction import CollidedError, Transaction
 
+MAX_SKEW_MS = 30_000
+"""So far apart may the clocks of two controllers be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
@@ -50,7 +53,12 @@ def take_lease(transaction: Transaction, name: str, owner: str, for_ms: int) -> 
     """
     known = _read(transaction.connection, name)
     until_ms = transaction.now_ms + for_ms
-    if known is None or known.until_ms is None or known.until_ms <= transaction.now_ms:
+    if (
+        known is None
+        or known.until_ms is None
+        or known.until_ms <= transaction.now_ms
+        or known.until_ms > until_ms + MAX_SKEW_MS  # taken before the clock was set back
+    ):
         return _put(transaction, known, name, owner, until_ms)
     if known.owner != owner:
         return None

@@ -20,6 +20,8 @@ from packetcloud.domain_controller.state.transaction import Transaction
 
 WRITE_EVERY_S = 15.0
 """A controller that takes a cloudlet over knows what it had so long ago at most."""
+SET_BACK_MS = 5000
+"""No report is so much older than another one that came in before it."""
 MAX_WRITTEN_COUNT = 100
 """Reports of one transaction: requests wait for it."""
 
@@ -37,7 +39,8 @@ class Reports:
         """Take a report; False: it is not newer than what is known."""
         with self._lock:
             known = self._known.get(report.cloudlet)
-            if known is not None and known.received_at_ms > report.received_at_ms:
+            # One that came so long "before" came after the clock was set back.
+            if known is not None and 0 < known.received_at_ms - report.received_at_ms < SET_BACK_MS:
                 return False
             self._known[report.cloudlet] = report
             self._unwritten.add(report.cloudlet)

@@ -129,10 +129,10 @@ def listed(
     return [_kept(row) for row in rows]
 
 
-def due(connection: Connection, now_ms: int) -> list[str]:
+def due(connection: Connection, now_ms: int, limit: int = MAX_DUE_COUNT) -> list[str]:
     """Return the names of reservations whose deadlines have passed, the longest ago first."""
     query = select(RESERVATIONS.c.name).where(RESERVATIONS.c.due_ms <= now_ms)
-    query = query.order_by(RESERVATIONS.c.due_ms, RESERVATIONS.c.name).limit(MAX_DUE_COUNT)
+    query = query.order_by(RESERVATIONS.c.due_ms, RESERVATIONS.c.name).limit(limit)
     return list(connection.execute(query).scalars())
 
 

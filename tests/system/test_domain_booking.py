@@ -242,6 +242,20 @@ def test_a_lease_is_one_owners_until_its_end(desk: Desk) -> None:
     assert third is not None and third.epoch == 3
 
 
+def test_a_clock_that_is_set_back_does_not_keep_a_lease(desk: Desk) -> None:
+    """An owner that ended just before is not waited for until its clock's end."""
+
+    def take(owner: str) -> ownership.Ownership | None:
+        return desk.writer.do_blocking(lambda work: ownership.take_lease(work, "bills", owner, 10))
+
+    first = take("a")
+    desk.now_ms -= ownership.MAX_SKEW_MS
+    assert first is not None and take("b") is None, "two clocks may be so far apart"
+    desk.now_ms -= 1
+    second = take("b")
+    assert second is not None and second.epoch == 2
+
+
 def test_an_operation_ends_once(desk: Desk) -> None:
     """Its end is kept, whatever is said of it later; others do not see it."""
     begin = desk.writer.do_blocking

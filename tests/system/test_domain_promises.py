@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from packetcloud.domain_controller.core.life import LifeLimits
+from packetcloud.domain_controller.housekeeping import Housekeeping
 from packetcloud.domain_controller.sid_proof import prove_sid
 from tests.functional.domain_place import DOMAIN, START_MS, WISH
 from tests.system.domain_databases import url
@@ -26,6 +28,25 @@ def test_a_service_that_places_are_reserved_for_is_not_removed(url: str, tmp_pat
         assert (refused.status_code, made["subject"] in refused.text) == (409, True)
         await place.want("acme", "POST", f"/v1/reservations/{made['subject']}/cancel")
         assert (await place.want("acme", "DELETE", path))["name"] == "ids"
+
+    play(url, tmp_path, scenario)
+
+
+def test_deadlines_come_near_when_the_clock_is_set_back(url: str, tmp_path: Path) -> None:
+    """An offer that nobody answers is given up 10 s after the clock was set back by an hour."""
+
+    async def scenario(place: KeptPlace) -> None:
+        await place.populate()
+        place.clock.now_ms += HOUR_MS
+        place.report(4)
+        keeper = Housekeeping(place.database, place.writer, place.kept, place.reports)
+        made = await place.want("acme", "POST", "/v1/reservations", WISH)
+        assert await keeper.do_due() == 0
+        place.clock.now_ms -= HOUR_MS
+        assert await keeper.do_due() == 1
+        place.clock.now_ms += LifeLimits().answer_ms
+        assert await keeper.do_due() == 1
+        assert (await place.operation("acme", made))["state"] == "failed"
 
     play(url, tmp_path, scenario)
 

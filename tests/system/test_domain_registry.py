@@ -169,7 +169,7 @@ def test_a_published_price_list_does_not_change(office: Office) -> None:
     second = replace(PRICES, version=2, chunk_price=PRICES.byte_price)
     assert office.do(lambda work: put(work, second, NOW_MS + 10))
     with office.database.reading() as connection:
-        assert catalogue.price_list_at(connection, NOW_MS - 1) is None
+        assert catalogue.price_list_at(connection, NOW_MS - 1) == PRICES, "the first one"
         assert catalogue.price_list_at(connection, NOW_MS + 9) == PRICES
         assert catalogue.price_list_at(connection, NOW_MS + 10) == second
         assert catalogue.find_price_list(connection, PRICES.name, 1) == PRICES
@@ -216,3 +216,18 @@ def test_reports_are_kept_in_memory_and_written_together(office: Office) -> None
     assert others.get("c1") == report("c1", 20) and others.get("c2") == report("c2", 10)
     others.forget("c1")
     assert others.get("c1") is None
+
+
+def test_a_clock_that_is_set_back_does_not_freeze_reports(office: Office) -> None:
+    """What comes an hour "before" the last report is the news; what overtook another one is not."""
+    with office.database.reading() as connection:
+        known = Reports(connection)
+    hour_ms = 3_600_000
+
+    def put(at_ms: int) -> bool:
+        return known.put(CloudletReport("c1", 1, at_ms, (NodeReport("n1", SMALL.resources),)))
+
+    assert put(2 * hour_ms) and not put(2 * hour_ms - 1)
+    assert put(hour_ms) and put(hour_ms + 5000)
+    report = known.get("c1")
+    assert report is not None and report.received_at_ms == hour_ms + 5000
