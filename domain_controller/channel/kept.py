@@ -6,20 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from packetcloud.domain_controller.api.gate import Signer
 from packetcloud.domain_controller.api.kept import KeptDomain
 from packetcloud.domain_controller.api.signatures import Proof
 from packetcloud.domain_controller.channel.frames import Amount, AnswerFrame, DirectiveFrame
+from packetcloud.domain_controller.core.calendar import Calendar, Conflict
 from packetcloud.domain_controller.core.cloudlets import CloudletReport
 from packetcloud.domain_controller.core.events import Answered, Forgotten
+from packetcloud.domain_controller.core.packing import NodeRoom, rooms_of
 from packetcloud.domain_controller.core.reconciliation import Finding, compare
 from packetcloud.domain_controller.core.reservations import Directive, Reservation
 from packetcloud.domain_controller.core.resources import ViType
 from packetcloud.domain_controller.core.usage import Taken, UsageRecord
 from packetcloud.domain_controller.state import (
     booking,
+    holds,
     intake,
     nonces,
     outbox,
@@ -67,6 +70,8 @@ class KeptChannel:
         self._domain = domain
         self._reports = reports
         self._in_thread = in_thread
+        self._roomy: dict[str, tuple[NodeRoom, ...]] = {}
+        """The nodes of cloudlets on which all that is held has room."""
 
     def signer(self, key_id: str, now_ms: int) -> Signer | None:
         return self._domain.signer(key_id, now_ms)
@@ -121,10 +126,34 @@ class KeptChannel:
             with self._database.reading() as connection:
                 texts = connection.execute(query.where(DIRECTIVES.c.cloudlet == report.cloudlet))
                 told = [load(Reservation, text) for text in texts.scalars()]
+                overbooked = self._overbooked(connection, report)
             # Of one without a service nothing runs, and nothing is missing.
-            return compare([one for one in told if one.wish.service is not None], report)
+            served = [one for one in told if one.wish.service is not None]
+            return compare(served, report, overbooked)
 
         return await self._in_thread(read)
+
+    def _overbooked(self, connection: Connection, report: CloudletReport) -> Conflict | None:
+        """Return the first time at which a cloudlet has less than is held.
+
+        What is held had room when it was held, so it is looked at again when the nodes changed.
+        """
+        cloudlet = registry.find_cloudlet(connection, report.cloudlet)
+        if cloudlet is None:
+            return None
+        rooms = rooms_of(report, cloudlet.isp_share_permille)
+        if self._roomy.get(cloudlet.name) == rooms:
+            return None
+        now_ms = self._domain.clock_ms()
+        held = holds.of_cloudlet(connection, cloudlet.name, now_ms)
+        calendar = Calendar(rooms, registry.vi_types(connection), held)
+        last_ms = max((hold.end_ms for hold in held), default=now_ms)
+        conflict = calendar.overbooked(now_ms, last_ms)
+        if conflict is None:
+            self._roomy[cloudlet.name] = rooms
+        else:
+            self._roomy.pop(cloudlet.name, None)
+        return conflict
 
     async def remind(self, owner: Ownership, cloudlet: str, reservation: str) -> None:
         def work(transaction: Transaction) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from packetcloud.domain_controller.channel.kept import KeptChannel
 from packetcloud.domain_controller.core.life import LifeLimits
+from packetcloud.domain_controller.core.reconciliation import Kind
 from packetcloud.domain_controller.housekeeping import Housekeeping
 from packetcloud.domain_controller.sid_proof import prove_sid
 from tests.functional.domain_place import DOMAIN, START_MS, WISH
@@ -47,6 +49,32 @@ def test_deadlines_come_near_when_the_clock_is_set_back(url: str, tmp_path: Path
         place.clock.now_ms += LifeLimits().answer_ms
         assert await keeper.do_due() == 1
         assert (await place.operation("acme", made))["state"] == "failed"
+
+    play(url, tmp_path, scenario)
+
+
+def test_nodes_that_are_lost_show_as_overbooked(url: str, tmp_path: Path) -> None:
+    """Nothing is taken from anybody; once the nodes are back the difference is gone."""
+
+    async def scenario(place: KeptPlace) -> None:
+        await place.populate()
+        channel = KeptChannel("a", place.database, place.writer, place.kept, place.reports)
+
+        async def findings(cpus: int) -> list[tuple[Kind, str]]:
+            place.report(cpus)
+            report = place.reports.get("edge-1")
+            assert report is not None
+            return [(one.kind, one.text) for one in await channel.compare(report)]
+
+        await place.want("acme", "POST", "/v1/reservations", WISH | {"count": 8})
+        assert await findings(cpus=4) == []
+        for _ in range(2):
+            ((kind, text),) = await findings(cpus=3)
+            assert kind is Kind.OVERBOOKED
+            assert "not enough milli_cpus" in text
+        assert await findings(cpus=4) == []
+        listed = await place.want("acme", "GET", "/v1/reservations")
+        assert listed["reservations"][0]["count"] == 8
 
     play(url, tmp_path, scenario)
 
