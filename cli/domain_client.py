@@ -14,7 +14,7 @@ import click
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.cli.output import Output, Table
-from packetcloud.cli.params import FILE, TimeType, group
+from packetcloud.cli.params import FILE, FiniteRange, TimeType, group
 
 if TYPE_CHECKING:
     from packetcloud.domain_controller.api.answered import OperationInfo
@@ -43,7 +43,13 @@ _options = group(
         "See: packetcloud identity create",
     ),
     click.option("--ca", "ca_file", type=FILE, help="Certificates to trust, instead of the usual."),
-    click.option("--timeout", default=20.0, show_default=True, help="Seconds to wait for answers."),
+    click.option(
+        "--timeout",
+        default=20.0,
+        show_default=True,
+        type=FiniteRange(0.1, 3600),
+        help="Seconds to wait for answers.",
+    ),
 )
 
 
@@ -84,7 +90,11 @@ waiting_options = group(
         "--wait/--no-wait", "is_waiting", default=True, help="Return when it is done. [default]"
     ),
     click.option(
-        "--limit", default=60.0, show_default=True, help="Seconds to wait for it to be done."
+        "--limit",
+        default=60.0,
+        show_default=True,
+        type=FiniteRange(0),
+        help="Seconds to wait for it to be done.",
     ),
 )
 

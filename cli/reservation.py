@@ -18,7 +18,7 @@ from packetcloud.cli.domain_client import (
     wish_options,
 )
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import TimeType
+from packetcloud.cli.params import FiniteRange, TimeType
 
 _reservation = click.argument("reservation_id", metavar="RESERVATION")
 _STATES = (
@@ -48,6 +48,10 @@ def create(
     **wish: Any,
 ) -> ExitCode:
     """Reserve places. Exit code 1: no cloudlet could, or none answered within the limit."""
+    if request_key is not None and wish["begin"] is None:
+        raise click.UsageError(
+            "--request-key needs --begin: from now on is another slot each time it is asked for"
+        )
     return _ask(
         output,
         "/v1/reservations",
@@ -198,7 +202,9 @@ def cancel(
     show_default=True,
     help="The state to wait for.",
 )
-@click.option("--limit", default=3600.0, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--limit", default=3600.0, show_default=True, type=FiniteRange(0), help="Seconds to wait."
+)
 @domain_options
 @pass_output
 def wait(

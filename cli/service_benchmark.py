@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from packetcloud.cli.output import Output, Table, pass_output
-from packetcloud.cli.params import FILE
+from packetcloud.cli.params import FILE, FiniteRange
 
 
 @click.command()
@@ -40,7 +40,7 @@ from packetcloud.cli.params import FILE
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1, 600),
+    type=FiniteRange(0.1, 600),
     default=2.0,
     show_default=True,
     help="Length of each run.",

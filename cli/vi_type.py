@@ -6,7 +6,7 @@ import click
 
 from packetcloud.cli.domain_client import DomainAccess, domain_options
 from packetcloud.cli.output import Output, pass_output
-from packetcloud.cli.params import SizeType
+from packetcloud.cli.params import FiniteRange, SizeType
 
 
 @click.group("vi-type")
@@ -29,7 +29,7 @@ def list_types(output: Output, access: DomainAccess) -> None:
 
 @vi_type.command("set")
 @click.argument("name")
-@click.option("--cpus", required=True, type=click.FloatRange(0.001, 4096), help="Processors.")
+@click.option("--cpus", required=True, type=FiniteRange(0.001, 4096), help="Processors.")
 @click.option("--memory", required=True, type=SizeType(), help="Bytes, like 512MiB.")
 @click.option("--disk", required=True, type=SizeType(), help="Bytes, like 2GiB.")
 @click.option("--io", default=0, type=click.IntRange(0), help="Disk operations each second.")

@@ -194,6 +194,13 @@ def test_mistakes_end_with_one_line(run: Run, tmp_path: Path) -> None:
         (("quote", "--vi-type", "small"), "give one of --end and --for"),
         (("quote", "--vi-type", "huge", "--for", "1h"), "vi_type = 'huge'"),
         (("quote", "--vi-type", "huge", "--for", "1 hour"), "expected a time span"),
+        (("quote", "--vi-type", "huge", "--for", "1h", "--timeout", "-1"), "'--timeout'"),
+        (("vi-type", "set", "x", "--cpus", "nan", "--memory", "1M", "--disk", "1M"), "'--cpus'"),
+        (("reservation", "wait", "r-1", "--limit", "nan"), "'--limit'"),
+        (
+            ("reservation", "create", "--vi-type", "x", "--for", "1h", "--request-key", "k"),
+            "--request-key needs --begin",
+        ),
         (("bill", "show", "acme-1"), "there is no bill"),
         (("reservation", "show", "r-1"), "there is no reservation"),
     ):
