@@ -138,7 +138,10 @@ def choose(
         if len(options) >= MAX_OPTIONS_COUNT:
             break
     if not options and not reasons:
-        return NoPlace("no cloudlet is registered")
+        named, region = wish.constraints.cloudlet, wish.constraints.region
+        which = f" {named!r}" if named is not None else ""
+        where = f" in region {region!r}" if region is not None else ""
+        return NoPlace(f"no cloudlet{which} is registered{where}")
     chosen = _assign(asker.policy(options), wish.constraints.spread, larger, smaller, extra)
     if chosen is None:
         spread = wish.constraints.spread

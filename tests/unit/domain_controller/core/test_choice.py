@@ -99,6 +99,8 @@ def test_constraints_leave_those_that_fit_and_say_why_others_do_not() -> None:
     assert _names(choose(only, ANN, everybody, 0)) == ["far"]
     assert "far: asked already" in _text(choose(only, ANN, everybody, 0, ["far"]))
     assert _text(choose(WISH, ANN, [], 0)) == "no cloudlet is registered"
+    there = replace(WISH, constraints=Constraints(cloudlet="c9", region="south"))
+    assert _text(choose(there, ANN, [], 0)) == "no cloudlet 'c9' is registered in region 'south'"
 
 
 @pytest.mark.parametrize(("age", "is_fresh"), [(FRESH_MS, True), (FRESH_MS + 1, False)])
