@@ -33,7 +33,7 @@ from packetcloud.domain_controller.core import choice, life
 from packetcloud.domain_controller.core.checks import shown
 from packetcloud.domain_controller.core.choice import NoPlace
 from packetcloud.domain_controller.core.reservations import FINAL, State
-from packetcloud.domain_controller.core.slots import Slot, check_ahead
+from packetcloud.domain_controller.core.slots import DAY_MS, Slot, check_ahead
 from packetcloud.domain_controller.core.wishes import Wish
 from packetcloud.domain_controller.errors import InvalidValueError
 from packetcloud.domain_controller.state import (
@@ -45,6 +45,7 @@ from packetcloud.domain_controller.state import (
     operations,
     registry,
     reservations,
+    usage,
 )
 from packetcloud.domain_controller.state.answers import Answer
 from packetcloud.domain_controller.state.bills import Draft
@@ -59,6 +60,8 @@ from packetcloud.domain_controller.state.writer import Writer
 
 WORLD_MS = 1000
 """What another controller changed in the registry is seen after so long at most."""
+GAPS_WITHIN_MS = DAY_MS
+"""So long after its end a bill waits for records that are missing."""
 _LOOKS_FOR_A_PLACE = (State.REQUESTED, State.OFFERED)
 
 
@@ -227,6 +230,13 @@ class KeptDomain(KeptPlaces):
             begin_ms = 0 if last is None else last.end_ms
             if change.end_ms <= begin_ms:
                 raise InvalidValueError("end_ms", str(change.end_ms), f"later than {begin_ms}")
+            gaps = usage.meters_with_gaps(connection, change.tenant)
+            if gaps and change.end_ms > self.clock_ms() - GAPS_WITHIN_MS:
+                cloudlet, meter = gaps[0]
+                raise ConflictError(
+                    f"records of meter {meter} of cloudlet {cloudlet} are missing, which may still "
+                    "come; close it later, or over what was used until a day ago"
+                )
             period = (begin_ms, change.end_ms)
             return bills.draft(connection, change.tenant, period, prices.currency)
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from packetcloud.domain_controller.channel.kept import KeptChannel
 from packetcloud.domain_controller.core.life import LifeLimits
+from packetcloud.domain_controller.core.prices import Meter
 from packetcloud.domain_controller.core.reconciliation import Kind
+from packetcloud.domain_controller.core.slots import DAY_MS
+from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, UsageRecord
 from packetcloud.domain_controller.housekeeping import Housekeeping
 from packetcloud.domain_controller.sid_proof import prove_sid
 from tests.functional.domain_place import DOMAIN, START_MS, WISH
@@ -75,6 +78,37 @@ def test_nodes_that_are_lost_show_as_overbooked(url: str, tmp_path: Path) -> Non
         assert await findings(cpus=4) == []
         listed = await place.want("acme", "GET", "/v1/reservations")
         assert listed["reservations"][0]["count"] == 8
+
+    play(url, tmp_path, scenario)
+
+
+def test_a_bill_waits_a_day_for_records_that_are_missing(url: str, tmp_path: Path) -> None:
+    """Until then it is refused; whatever comes later is on the next one."""
+
+    async def scenario(place: KeptPlace) -> None:
+        await place.populate()
+        made = await place.want("acme", "POST", "/v1/reservations", WISH)
+        await place.answer()
+        begin_ms = WISH["slot"]["begin_ms"]  # type: ignore[index]
+        records = []
+        previous = FIRST_PREVIOUS
+        for number in (1, 2, 3):
+            at_ms = begin_ms + number * 1000
+            fields = (made["subject"], 1, Meter.VI_TIME, at_ms, at_ms + 1000, 2000)
+            records.append(UsageRecord("edge-1", "m", number, previous, *fields))
+            previous = records[-1].digest
+        await place.take([records[0], records[2]])
+        place.clock.now_ms = begin_ms + HOUR_MS
+        body = {"tenant": "acme", "end_ms": place.clock.now_ms}
+        early = await place.ask("noc", "POST", "/v1/bills", body, "key-early")
+        assert (early.status_code, "meter m of cloudlet edge-1" in early.text) == (409, True)
+        place.clock.now_ms += DAY_MS
+        bill = await place.want("noc", "POST", "/v1/bills", body)
+        await place.take([records[1]])
+        body["end_ms"] = place.clock.now_ms
+        rest = await place.want("noc", "POST", "/v1/bills", body)
+        quantities = [one["document"]["lines"][0]["quantity"] for one in (bill, rest)]
+        assert quantities == [4000, 2000]
 
     play(url, tmp_path, scenario)
 
