@@ -27,7 +27,7 @@ PACKAGES = {
 }
 """Program and the Debian package that brings it."""
 START_TIMEOUT_S = 10.0
-_PORTS = range(20_000, 30_000)
+_PORTS = range(10_000, 20_000)
 """Below those that Linux gives out by itself, which begin at 32768."""
 _TRIES_COUNT = 100
 _VERSION_FLAGS = {
