@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.cloudlet.errors import CloudletError
 from packetcloud.cloudlet.schemas import (
     NodeInfo,
@@ -49,7 +50,11 @@ class CloudletClient:
         self._advice = "does `packetcloud cloudlet run` run, and is this its api_listen?"
         try:
             self._client = httpx.Client(
-                base_url=url, timeout=timeout_s, trust_env=False, transport=transport
+                base_url=url,
+                timeout=timeout_s,
+                trust_env=False,
+                verify=trust_for(url),
+                transport=transport,
             )
         except httpx.InvalidURL as error:
             raise ControllerUnreachableError(f"{url}: {error}") from None

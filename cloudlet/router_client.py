@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.cloudlet.core import commands as do
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.instances import Evidence
@@ -50,6 +51,7 @@ class RouterClient:
             base_url=url,
             timeout=ANSWER_LIMIT_S,
             trust_env=False,
+            verify=trust_for(url),
             transport=transport,
             headers={} if token is None else {"Authorization": f"Bearer {token}"},
         )

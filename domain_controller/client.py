@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.chunk.identity import Identity
 from packetcloud.domain_controller.api import answered as say
 from packetcloud.domain_controller.api.fields import MAX_WAIT_S
@@ -93,7 +94,7 @@ class DomainClient:
                 auth=SignedAuth(identity),
                 timeout=timeout_s,
                 trust_env=False,
-                verify=_trusted(ca_file),
+                verify=_trusted(url, ca_file),
                 transport=transport,
             )
         except (httpx.InvalidURL, OSError) as error:
@@ -257,9 +258,9 @@ def _retry_after_s(response: httpx.Response) -> float:
     return float(text) if text.isascii() and text.isdecimal() else 0.0
 
 
-def _trusted(ca_file: str | None) -> Any:
+def _trusted(url: str, ca_file: str | None) -> Any:
     if ca_file is None:
-        return True
+        return trust_for(url)
     import ssl
 
     return ssl.create_default_context(cafile=ca_file)

@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 
 import httpx
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.router.errors import RouterUnreachableError
 
 _CONNECT_LIMIT_S = 5.0
@@ -28,7 +29,9 @@ def stream_capture(
     timeout = httpx.Timeout(_CONNECT_LIMIT_S, read=None)
     try:
         with (
-            httpx.Client(base_url=url, timeout=timeout, transport=transport) as client,
+            httpx.Client(
+                base_url=url, timeout=timeout, verify=trust_for(url), transport=transport
+            ) as client,
             client.stream("GET", "/chunks/capture", params=dict(query)) as response,  # type: ignore[arg-type]
         ):
             if response.is_error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.router.errors import RouterUnreachableError
 from packetcloud.router.schemas import Info, NeighbourInfo, ServiceInfo
 
@@ -46,7 +47,9 @@ def fetch_status(
     """
     advice = "is the router running, and is this its [router] control_listen?"
     try:
-        with httpx.Client(base_url=url, timeout=timeout_s, transport=transport) as client:
+        with httpx.Client(
+            base_url=url, timeout=timeout_s, verify=trust_for(url), transport=transport
+        ) as client:
             return RouterStatus(
                 Info.model_validate_json(_get(client, "/info")),
                 _NEIGHBOURS.validate_json(_get(client, "/neighbours")),

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +29,7 @@ from packetcloud.testbed.lxd_remains import (
     sweep_stale_lxd,
 )
 from packetcloud.testbed.ownership import owner_tag
+from packetcloud.testbed.peers.tools import free_port
 
 POOL = "pool"
 START_TIMEOUT_S = 60
@@ -71,7 +71,7 @@ class LxdDaemon:
         self.folder = PARENT / f"{PREFIX}-{owner_tag()}-{secrets.token_hex(3)}"
         self.socket = self.folder / "unix.socket"
         self.certificate = self.folder / "server.crt"
-        self.address = free_loopback_address() if listens else None
+        self.address = f"127.0.0.1:{free_port()}" if listens else None
         self._driver = driver
         self._pool_mib = pool_mib
         self._process: subprocess.Popen[bytes] | None = None
@@ -263,10 +263,3 @@ class _ClusterMember(LxdDaemon):
                 }
             }
         )
-
-
-def free_loopback_address() -> str:
-    """Return `127.0.0.1:PORT` with a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"

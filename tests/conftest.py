@@ -18,10 +18,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Two cores shared by all workers: a slow example says nothing about our code.
-settings.register_profile("packetcloud", deadline=None)
+settings.register_profile(
+    "packetcloud", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("packetcloud")
 
 # A shell that runs the tests in the background lets them ignore Ctrl-C, and every child with them;

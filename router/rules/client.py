@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.router.errors import (
     AmbiguousRuleError,
     RouterUnreachableError,
@@ -51,7 +52,9 @@ class RuleClient:
     ) -> None:
         self._url = url
         try:
-            self._http = httpx.Client(base_url=url, timeout=timeout_s, transport=transport)
+            self._http = httpx.Client(
+                base_url=url, timeout=timeout_s, verify=trust_for(url), transport=transport
+            )
         except httpx.InvalidURL as error:
             raise RouterUnreachableError(f"{url}: {error}") from None
 

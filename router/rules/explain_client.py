@@ -7,6 +7,7 @@ import base64
 import httpx
 from pydantic import ValidationError
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.chunk.names import GUID
 from packetcloud.router.errors import RouterUnreachableError
 from packetcloud.router.rules.explain_schemas import (
@@ -39,7 +40,9 @@ def ask_router(
     question = ExplainQuestion(header=head.hex(), payload=encoded, ingress=ingress.hex)
     advice = "is the router running, and is this its [router] control_listen?"
     try:
-        with httpx.Client(base_url=url, timeout=_LIMIT_S, transport=transport) as client:
+        with httpx.Client(
+            base_url=url, timeout=_LIMIT_S, verify=trust_for(url), transport=transport
+        ) as client:
             answer = client.post("/v1/rules/explain", json=question.model_dump())
             if answer.is_error:
                 raise RouterUnreachableError(f"router at {url}: {answer.text[:1000]}")

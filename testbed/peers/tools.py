@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import socket
 import subprocess
 from pathlib import Path
 
-from packetcloud.testbed.errors import MissingToolError
+from packetcloud.testbed.errors import MissingToolError, TestbedError
 from packetcloud.testbed.processes import Child, wait_until
 
 PACKAGES = {
@@ -26,6 +27,9 @@ PACKAGES = {
 }
 """Program and the Debian package that brings it."""
 START_TIMEOUT_S = 10.0
+_PORTS = range(10_000, 20_000)
+"""Below those that Linux gives out by itself, which begin at 32768."""
+_TRIES_COUNT = 100
 _VERSION_FLAGS = {
     "iperf3": "--version",
     "socat": "-V",
@@ -68,10 +72,23 @@ def tool_versions(*names: str) -> dict[str, str | None]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port of this machine that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """Return a port of this machine that is free just now, for TCP and for UDP.
+
+    Whoever asks the kernel for any port gets another one, so that it stays free until it is used.
+
+    Raises:
+        TestbedError: none was found.
+    """
+    for _ in range(_TRIES_COUNT):
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind((host, port))
+                udp.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise TestbedError(f"no free port of {_PORTS.start} to {_PORTS.stop - 1} was found")
 
 
 def wait_listening(child: Child, port: int) -> None:

@@ -205,7 +205,7 @@ def test_mistakes_end_with_one_line(run: Run, tmp_path: Path) -> None:
         (("reservation", "show", "r-1"), "there is no reservation"),
     ):
         code, _, error = run(*words)
-        assert code == 2, words
+        assert code == 2, (words, error)
         assert text in error, error
         assert error.count("\n") == 1, error
 

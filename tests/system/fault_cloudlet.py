@@ -80,10 +80,6 @@ class FaultCloudlet(LxdCloudlet):
         """Begin to send chunks through a service."""
         return Paced(self.router_address, self.sid_of(service), rate, self.folder)
 
-    def vis(self) -> list[dict[str, Any]]:
-        """Return all VIs; none while no controller answers."""
-        return [one.model_dump() for one in self.list_vis()]
-
     def vis_of(self, service: str) -> list[dict[str, Any]]:
         """Return the VIs of a service that are to stay."""
         return [

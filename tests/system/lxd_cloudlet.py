@@ -79,7 +79,7 @@ class LxdCloudlet(testbed.LxdCloudlet):
     def sid(self) -> SID:
         return SID.from_hex(self.sids[NAME])
 
-    def traffic(self, *, interval_s: float = 0.01, senders: int = 4) -> Traffic:
+    def traffic(self, *, interval_s: float = 0.02, senders: int = 2) -> Traffic:
         return Traffic(self.router_address, self.sid, interval_s, senders)
 
     def run(self, *words: object, code: int | None = 0) -> Any:
@@ -112,8 +112,8 @@ class LxdCloudlet(testbed.LxdCloudlet):
         return done.stdout
 
     def vis(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask("vi", "list")
-        return found
+        """Return all VIs; none while no controller answers."""
+        return [one.model_dump() for one in self.list_vis()]
 
     def standby(self) -> dict[str, Any]:
         """Wait for the only standby to be ready, and return it."""

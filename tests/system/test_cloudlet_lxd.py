@@ -60,6 +60,8 @@ def test_a_service_runs_resizes_and_outlives_its_controller(tmp_path: Path) -> N
         cloudlet.until_running()
         vi = _owner(cloudlet)
         assert (vi["number"], vi["vi_type"], vi["restarts"]) == (number, "medium", 0)
+        (listed,) = cloudlet.ask("vi", "list")
+        assert (listed["number"], listed["vi_type"]) == (number, "medium")
         assert "attached to router" in cloudlet.text("vi", "logs", number)
         _flowing(cloudlet, traffic)
         traffic.stop()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from packetcloud.testbed.peers.tools import free_port
 from tests.system.kept_shell import run_kept
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +141,7 @@ done"""
 
 
 def _with_free_ports(commands: list[Command]) -> list[Command]:
-    ports = {port: _free_port() for port in PAGE_PORTS}
+    ports = {port: str(free_port()) for port in PAGE_PORTS}
     return [
         Command(_replaced(command.text, ports), [_replaced(line, ports) for line in command.shown])
         for command in commands
@@ -150,14 +150,6 @@ def _with_free_ports(commands: list[Command]) -> list[Command]:
 
 def _replaced(text: str, ports: dict[str, str]) -> str:
     return re.sub("|".join(rf"\b{port}\b" for port in ports), lambda hit: ports[hit[0]], text)
-
-
-def _free_port() -> str:
-    """Return a port that is free for UDP and TCP just now."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        udp.bind(tcp.getsockname())
-        return str(tcp.getsockname()[1])
 
 
 def _run(commands: list[str], folder: Path, more: str = "") -> int:

@@ -30,6 +30,7 @@ import pytest
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 from packetcloud.chunk.hop.clock import install_monotonic_clock
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.chunk.identity import Identity, create_identity_file
 from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.received import ReceivedChunk
@@ -136,7 +137,8 @@ class DurableRouter:
         self.kills_count += 1
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"http://{self.control}{path}").json()
+        url = f"http://{self.control}{path}"
+        return httpx.get(url, verify=trust_for(url)).json()
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

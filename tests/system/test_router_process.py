@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.chunk.identity import create_identity_file
 
 LIMIT_S = 30.0
@@ -47,7 +48,8 @@ class RouterProcess:
         )
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.ready["control"] + path)
+        url = self.ready["control"] + path
+        return httpx.get(url, verify=trust_for(url))
 
     def until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + LIMIT_S

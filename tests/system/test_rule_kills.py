@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
+from packetcloud.chunk.http_trust import trust_for
 from packetcloud.chunk.identity import Identity, create_identity_file
 from packetcloud.router.rules.document import Head, line_of
 from tests.unit.router.rules.keeping import POLICY, Kept, head
@@ -210,7 +211,8 @@ class RuleRouter:
         return children[0] if children else None
 
     def metric(self, name: str) -> float:
-        for line in httpx.get(f"{self.url}/metrics").text.splitlines():
+        answer = httpx.get(f"{self.url}/metrics", verify=trust_for(self.url))
+        for line in answer.text.splitlines():
             if line.startswith(f"packetcloud_router_{name} "):
                 return float(line.split()[1])
         raise AssertionError(f"no metric {name}")
