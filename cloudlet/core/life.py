@@ -164,8 +164,7 @@ class Life:
         vi.why = why
         vi.is_attached = vi.has_link = False
         vi.due_at = math.inf
-        if for_good:
-            vi.backoff_count = -1
+        vi.is_condemned |= for_good
         if vi.is_leaving:
             return self.leave(vi, now)
         return [Note(f"{vi.service}/{vi.number}: {why}", True), *self.advance(vi, now)]
@@ -348,7 +347,7 @@ class Life:
     def _wait_or_quarantine(self, vi: Vi, now: float) -> None:
         policy = self._restart_policy(vi)
         limit = policy.quarantine_crashes
-        if vi.backoff_count < 0 or (limit and len(vi.crashes) >= limit):
+        if vi.is_condemned or (limit and len(vi.crashes) >= limit):
             self._become(vi, ViState.QUARANTINED)
             vi.due_at = math.inf
             return

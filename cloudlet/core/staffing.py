@@ -122,12 +122,16 @@ class Staffing:
         chooses.
 
         Args:
-            instead_of: whose slot it gets, now or when it is the owner, and whose reservation.
+            instead_of: whose slot it gets, now or when it is the owner, and whose reservation; of
+                one that may not start, the new one may not either.
             reservation: for which it runs.
         """
         vi_type = vi_type or (instead_of.vi_type if instead_of is not None else service.vi_type)
         slot = instead_of.slot if instead_of is not None else self._free_slot(service.name)
-        made = self.standbys.take(service, vi_type, node, instead_of, now)
+        is_barred = instead_of is not None and instead_of.is_barred
+        made = None
+        if not is_barred:
+            made = self.standbys.take(service, vi_type, node, instead_of, now)
         if made is None:
             found = self._places.find_node(service, vi_type, node, instead_of)
             if isinstance(found, NoRoom):
@@ -139,7 +143,10 @@ class Staffing:
         made.slot, made.role = slot, role
         made.owner_epoch = instead_of.owner_epoch + 1 if instead_of is not None else 1
         made.reservation = instead_of.reservation if instead_of is not None else reservation
-        made.boot_cpus = self._inventory.boot_cpus(made)
+        if is_barred:
+            made.state = ViState.QUARANTINED
+        else:
+            made.boot_cpus = self._inventory.boot_cpus(made)
         return made
 
     def migrate(
@@ -174,6 +181,8 @@ class Staffing:
                     self.no_room[vi.service] = placed.text  # `settle` tries again
                 else:
                     placed.inherit(vi)
+                    if placed.state is ViState.QUARANTINED:
+                        placed.why = vi.why
                     commands += self._life.advance(placed, now)
         vi.role, vi.why = Role.RETIRED, why
         return commands + self._life.leave(vi, now)
