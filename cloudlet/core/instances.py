@@ -156,6 +156,8 @@ class Vi:
     """Of its last launch; None: an earlier run of the controller launched it."""
     touched_at: float = -math.inf
     """When something was last done with its container; older observations do not count."""
+    heard_at: float = -math.inf
+    """When it called, or said that it is alive."""
     has_link: bool = False
     was_launched: bool = False
     """When it called last, its service ran."""

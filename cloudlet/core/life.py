@@ -108,7 +108,7 @@ class Life:
 
     def link_up(self, vi: Vi, is_launched: bool, now: float) -> list[Command]:
         """A VI called: give it its service, or take it over as it runs."""
-        vi.has_link, vi.was_launched = True, is_launched
+        vi.has_link, vi.was_launched, vi.heard_at = True, is_launched, now
         vi.reached(Stage.CALLED, now)
         if vi.state is ViState.STOPPING:
             return [SendStop(vi.number)]
@@ -144,7 +144,7 @@ class Life:
 
     def alive(self, vi: Vi, status: Mapping[str, object], now: float) -> None:
         """A sign of life came: what the VI says of itself."""
-        vi.status = status
+        vi.status, vi.heard_at = status, now
         vi.is_attached = status.get("attachment") == "attached"
         if vi.is_attached:
             vi.reached(Stage.ATTACHED, now)

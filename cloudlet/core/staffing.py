@@ -75,6 +75,7 @@ class Staffing:
                 vi.role, vi.why = Role.RETIRED, "its service is no longer declared"
                 commands += self._life.leave(vi, now)
         commands += self._evacuate(now)
+        commands += self._leave_lost(now)
         commands += self.standbys.stand_in(now)
         return commands + self.standbys.keep(now, may_make=self._is_calm)
 
@@ -166,6 +167,10 @@ class Staffing:
         self._migrations.begin(Migration(operation, vi.number, twin.number), now)
         return self._life.advance(twin, now)
 
+    def why_lost(self, node: str) -> str:
+        """Return why the VIs of a lost node start elsewhere."""
+        return f"node {node} does not answer for {self.settings.node_lost_s:g} s"
+
     def replace(self, vi: Vi, why: str, now: float) -> list[Command]:
         """Give up a VI; another takes its slot as soon as there is room."""
         migration = self._migrations.of(vi)
@@ -209,6 +214,22 @@ class Staffing:
                 service = self.settings.services[vi.service]
                 if not isinstance(self._places.find_node(service, vi.vi_type, None, vi), NoRoom):
                     commands += self.replace(vi, f"node {vi.node} is evacuated", now)
+        return commands
+
+    def _leave_lost(self, now: float) -> list[Command]:
+        """Give up the VIs of lost nodes, but those that run: it is their LXD alone that is away.
+
+        They are given up when nothing is heard of them either.
+        """
+        commands: list[Command] = []
+        for vi in list(self._saved.vis.values()):
+            node = self._inventory.nodes.get(vi.node)
+            if node is None or not node.is_lost or vi.is_leaving:
+                continue
+            heard_before_s = now - vi.heard_at
+            if vi.state is ViState.RUNNING and heard_before_s < self.settings.node_lost_s:
+                continue
+            commands += self.replace(vi, self.why_lost(vi.node), now)
         return commands
 
     @property
