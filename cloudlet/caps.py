@@ -6,6 +6,7 @@ Source: docs/protocol/control-link.md, "Caps", which is checked against this lis
 from __future__ import annotations
 
 from packetcloud.chunk.caps import Cap, Room
+from packetcloud.cloudlet.callers import MAX_CALLS_PER_S_COUNT, MAX_STRANGERS_OF_ONE_COUNT
 from packetcloud.cloudlet.links import (
     MAX_BEHIND_BYTES,
     MAX_REPORTS_PER_S_COUNT,
@@ -25,6 +26,22 @@ CAPS = (
         "closed; the VI calls again",
         _REFUSED.format("strangers"),
         ("links:ControlServer._strangers",),
+    ),
+    Cap(
+        "such control links of one address",
+        MAX_STRANGERS_OF_ONE_COUNT,
+        "connections",
+        "a VI calls once at a time, and must not keep others out",
+        "closed; the VI calls again",
+        _REFUSED.format("strangers"),
+    ),
+    Cap(
+        "calls of one address within a second",
+        MAX_CALLS_PER_S_COUNT,
+        "calls",
+        "an orderly VI waits between two; each costs the controller as much as a hundred reports",
+        "not listened to before the second is over",
+        "packetcloud_cloudlet_calls_held_up_total",
     ),
     Cap(
         "states on their way",
@@ -70,6 +87,7 @@ ROOM = Room(
     "packetcloud.cloudlet",
     CAPS,
     {
+        "callers:Callers._addresses": "one for each VI; addresses are filtered",
         "containers": "what the controller wishes",
         "controller:Controller._nodes": _CONFIG,
         "controller:Controller._sites": _CONFIG,

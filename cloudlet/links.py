@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from packetcloud.chunk.errors import ProtocolError
+from packetcloud.cloudlet.callers import Callers
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.services.control_frames import (
@@ -127,6 +128,7 @@ class ControlServer:
     ) -> None:
         self.refused: Counter[str] = Counter()
         """Connections that were closed, by reason."""
+        self.callers = Callers()
         self._held_up_count = 0
         self._states: dict[int, bytes] = {}
         """By the number of the VI that exported them."""
@@ -251,8 +253,12 @@ class ControlServer:
             self.refused["strangers"] += 1
             link.close()
             return
-        self._strangers.add(link)
         peer = link.peer
+        if not self.callers.come(peer, asyncio.get_running_loop().time()):
+            self.refused["strangers"] += 1
+            link.close()
+            return
+        self._strangers.add(link)
         try:
             await self._attend(link, reader)
         except TimeoutError:
@@ -265,25 +271,32 @@ class ControlServer:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # an end like any other
         finally:
-            self._strangers.discard(link)
+            self._no_stranger(link, peer)
             link.close()
             self._ended(link)
 
     async def _attend(self, link: Link, reader: asyncio.StreamReader) -> None:
         frames = FrameReader()
+        loop, peer = asyncio.get_running_loop(), link.peer
+        while (pause_s := self.callers.pause_s(peer, loop.time())) > 0:
+            await asyncio.sleep(pause_s)
         async with asyncio.timeout(HELLO_LIMIT_S):
             heard = await self._read(reader, frames)
             while not heard:
                 heard = await self._read(reader, frames)
         self._introduce(link, heard.pop(0))
-        self._strangers.discard(link)
-        loop = asyncio.get_running_loop()
+        self._no_stranger(link, peer)
         while True:
             for frame in heard:
                 while isinstance(frame, dict) and (pause_s := link.pause_s(loop.time())) > 0:
                     await asyncio.sleep(pause_s)
                 self._heard(link, frame)
             heard = await self._read(reader, frames)
+
+    def _no_stranger(self, link: Link, peer: str) -> None:
+        if link in self._strangers:
+            self._strangers.remove(link)
+            self.callers.known(peer)
 
     @staticmethod
     async def _read(

@@ -106,6 +106,11 @@ class CloudletCollector(Collector):
             "Reports of VIs that had to wait because too many came.",
             links.held_up_count,
         )
+        yield CounterMetricFamily(
+            "packetcloud_cloudlet_calls_held_up",
+            "Calls of VIs that had to wait because too many came.",
+            links.callers.held_up_count,
+        )
         yield GaugeMetricFamily(
             "packetcloud_cloudlet_control_strangers",
             "Control links whose caller has not said who it is.",

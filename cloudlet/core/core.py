@@ -387,11 +387,8 @@ class CloudletCore:
             if now - node.silent_since < self.settings.node_lost_s:
                 continue
             node.is_lost = True
-            limit = self.settings.node_lost_s
-            why = f"node {node.name} does not answer for {limit:g} s"
+            why = self.staffing.why_lost(node.name)
             commands.append(Note(f"{why}: {node.silent_text}", True))
-            for vi in [vi for vi in self.saved.vis.values() if vi.node == node.name]:
-                commands += self.staffing.replace(vi, why, now)
         for vi in list(self.saved.vis.values()):
             if now >= vi.retry_at:
                 commands += self._life.retry(vi, now)

@@ -119,6 +119,8 @@ class Vi:
     is_draining: bool = False
     """It finishes its tasks and gets no new ones; then it leaves."""
     is_restricted: bool = False
+    is_condemned: bool = False
+    """When it has ended it is not started again, until an operator lets it."""
     resize_to: str | None = None
     """The type that it is about to have: its container may have the one or the other's limits."""
     restrictions: int = 0
@@ -154,6 +156,8 @@ class Vi:
     """Of its last launch; None: an earlier run of the controller launched it."""
     touched_at: float = -math.inf
     """When something was last done with its container; older observations do not count."""
+    heard_at: float = -math.inf
+    """When it called, or said that it is alive."""
     has_link: bool = False
     was_launched: bool = False
     """When it called last, its service ran."""
@@ -182,6 +186,11 @@ class Vi:
         )
 
     @property
+    def is_barred(self) -> bool:
+        """Tell whether only an operator may have it start again, here or elsewhere."""
+        return self.is_condemned or self.state is ViState.QUARANTINED
+
+    @property
     def is_ready_to_launch(self) -> bool:
         """Tell whether it is a standby that could have a service now."""
         return (
@@ -208,7 +217,7 @@ class Vi:
 
     def pardon(self) -> None:
         """Charge it with nothing any more; its record stays."""
-        self.is_restricted = False
+        self.is_condemned = self.is_restricted = False
         self.restrictions = 0
         self.restricted_until_s = 0.0
         self.restriction_ends_at = math.inf

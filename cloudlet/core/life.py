@@ -108,7 +108,7 @@ class Life:
 
     def link_up(self, vi: Vi, is_launched: bool, now: float) -> list[Command]:
         """A VI called: give it its service, or take it over as it runs."""
-        vi.has_link, vi.was_launched = True, is_launched
+        vi.has_link, vi.was_launched, vi.heard_at = True, is_launched, now
         vi.reached(Stage.CALLED, now)
         if vi.state is ViState.STOPPING:
             return [SendStop(vi.number)]
@@ -144,7 +144,7 @@ class Life:
 
     def alive(self, vi: Vi, status: Mapping[str, object], now: float) -> None:
         """A sign of life came: what the VI says of itself."""
-        vi.status = status
+        vi.status, vi.heard_at = status, now
         vi.is_attached = status.get("attachment") == "attached"
         if vi.is_attached:
             vi.reached(Stage.ATTACHED, now)
@@ -164,8 +164,7 @@ class Life:
         vi.why = why
         vi.is_attached = vi.has_link = False
         vi.due_at = math.inf
-        if for_good:
-            vi.backoff_count = -1
+        vi.is_condemned |= for_good
         if vi.is_leaving:
             return self.leave(vi, now)
         return [Note(f"{vi.service}/{vi.number}: {why}", True), *self.advance(vi, now)]
@@ -348,7 +347,7 @@ class Life:
     def _wait_or_quarantine(self, vi: Vi, now: float) -> None:
         policy = self._restart_policy(vi)
         limit = policy.quarantine_crashes
-        if vi.backoff_count < 0 or (limit and len(vi.crashes) >= limit):
+        if vi.is_condemned or (limit and len(vi.crashes) >= limit):
             self._become(vi, ViState.QUARANTINED)
             vi.due_at = math.inf
             return

@@ -206,6 +206,8 @@ class Migrations:
         if twin is None or twin.is_leaving or twin.state in (ViState.FAILING, ViState.QUARANTINED):
             why = twin.why if twin is not None else "it is gone"
             return self.abort(migration, f"its twin failed: {why}", now)
+        if old.is_barred:
+            return self.abort(migration, f"the VI was stopped: {old.why}", now)
         if old.state is not ViState.RUNNING:
             if self._is_ready(twin) and not self._has_state(old):
                 return self._commit(migration, now)  # nothing is lost with the old one

@@ -40,7 +40,7 @@ _OF_VI = (
 )
 _LATER_OF_VI = (
     *("resize_to", "restrictions", "restricted_until_s", "image", "boot_cpus"),
-    "reservation",
+    *("reservation", "is_condemned"),
 )
 """Databases of earlier versions have none of these; what a VI begins with is right for them."""
 

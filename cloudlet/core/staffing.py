@@ -75,6 +75,7 @@ class Staffing:
                 vi.role, vi.why = Role.RETIRED, "its service is no longer declared"
                 commands += self._life.leave(vi, now)
         commands += self._evacuate(now)
+        commands += self._leave_lost(now)
         commands += self.standbys.stand_in(now)
         return commands + self.standbys.keep(now, may_make=self._is_calm)
 
@@ -122,12 +123,16 @@ class Staffing:
         chooses.
 
         Args:
-            instead_of: whose slot it gets, now or when it is the owner, and whose reservation.
+            instead_of: whose slot it gets, now or when it is the owner, and whose reservation; of
+                one that may not start, the new one may not either.
             reservation: for which it runs.
         """
         vi_type = vi_type or (instead_of.vi_type if instead_of is not None else service.vi_type)
         slot = instead_of.slot if instead_of is not None else self._free_slot(service.name)
-        made = self.standbys.take(service, vi_type, node, instead_of, now)
+        is_barred = instead_of is not None and instead_of.is_barred
+        made = None
+        if not is_barred:
+            made = self.standbys.take(service, vi_type, node, instead_of, now)
         if made is None:
             found = self._places.find_node(service, vi_type, node, instead_of)
             if isinstance(found, NoRoom):
@@ -139,7 +144,10 @@ class Staffing:
         made.slot, made.role = slot, role
         made.owner_epoch = instead_of.owner_epoch + 1 if instead_of is not None else 1
         made.reservation = instead_of.reservation if instead_of is not None else reservation
-        made.boot_cpus = self._inventory.boot_cpus(made)
+        if is_barred:
+            made.state = ViState.QUARANTINED
+        else:
+            made.boot_cpus = self._inventory.boot_cpus(made)
         return made
 
     def migrate(
@@ -159,6 +167,10 @@ class Staffing:
         self._migrations.begin(Migration(operation, vi.number, twin.number), now)
         return self._life.advance(twin, now)
 
+    def why_lost(self, node: str) -> str:
+        """Return why the VIs of a lost node start elsewhere."""
+        return f"node {node} does not answer for {self.settings.node_lost_s:g} s"
+
     def replace(self, vi: Vi, why: str, now: float) -> list[Command]:
         """Give up a VI; another takes its slot as soon as there is room."""
         migration = self._migrations.of(vi)
@@ -174,6 +186,8 @@ class Staffing:
                     self.no_room[vi.service] = placed.text  # `settle` tries again
                 else:
                     placed.inherit(vi)
+                    if placed.state is ViState.QUARANTINED:
+                        placed.why = vi.why
                     commands += self._life.advance(placed, now)
         vi.role, vi.why = Role.RETIRED, why
         return commands + self._life.leave(vi, now)
@@ -200,6 +214,22 @@ class Staffing:
                 service = self.settings.services[vi.service]
                 if not isinstance(self._places.find_node(service, vi.vi_type, None, vi), NoRoom):
                     commands += self.replace(vi, f"node {vi.node} is evacuated", now)
+        return commands
+
+    def _leave_lost(self, now: float) -> list[Command]:
+        """Give up the VIs of lost nodes, but those that run: it is their LXD alone that is away.
+
+        They are given up when nothing is heard of them either.
+        """
+        commands: list[Command] = []
+        for vi in list(self._saved.vis.values()):
+            node = self._inventory.nodes.get(vi.node)
+            if node is None or not node.is_lost or vi.is_leaving:
+                continue
+            heard_before_s = now - vi.heard_at
+            if vi.state is ViState.RUNNING and heard_before_s < self.settings.node_lost_s:
+                continue
+            commands += self.replace(vi, self.why_lost(vi.node), now)
         return commands
 
     @property

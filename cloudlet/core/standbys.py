@@ -86,7 +86,7 @@ class Standbys:
             has_just_crashed = (
                 vi.state is ViState.FAILING and len(vi.crashes) == 1 and vi.backoff_count == 0
             )
-            if service is None or not vi.counts or not has_just_crashed:
+            if service is None or not vi.counts or not has_just_crashed or vi.is_barred:
                 continue
             if self._migrations.of(vi) is not None:
                 continue

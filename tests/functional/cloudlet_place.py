@@ -21,6 +21,7 @@ import pytest
 
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.cloudlet import controller as controller_module
+from packetcloud.cloudlet.callers import Callers
 from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.containers import ContainerState, ImageFiles, NodeAdapter
 from packetcloud.cloudlet.controller import Controller
@@ -261,6 +262,7 @@ class Place:
             self.ends.append,
             epoch,
         )
+        self.controller.links.callers = Callers(256, 10_000)  # all VIs have one address here
         self.address = await self.controller.links.bind("127.0.0.1", 0)
         await self.controller.start()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from packetcloud.cloudlet import links
+from packetcloud.cloudlet import callers, links
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.links import Caller, ControlServer
@@ -18,7 +18,8 @@ from packetcloud.services.control_frames import PIECE_BYTES, encode_json
 from packetcloud.services.state_transfer import announcement
 from tests.functional.control_vi import ControlVi, hello_of
 
-TOKENS = {1: "one's token", 2: "two's token"}
+TOKENS = {1: "one's token", 2: "two's token", 3: "three's token"}
+ADDRESSES = {1: "127.0.0.1", 2: "127.0.0.1", 3: "127.0.0.3"}
 
 
 class Place:
@@ -33,7 +34,7 @@ class Place:
     def _find(self, name: str) -> Caller | None:
         number = int(name.removeprefix("vi-")) if name.removeprefix("vi-").isdigit() else 0
         token = TOKENS.get(number)
-        return None if token is None else Caller(number, token, "127.0.0.1")
+        return None if token is None else Caller(number, token, ADDRESSES[number])
 
     def _tell(self, event: saw.Event) -> None:
         self.events.append(event)
@@ -48,7 +49,7 @@ class Place:
 
     async def vi(self, number: int = 1, *, is_launched: bool = False) -> ControlVi:
         """Return a VI that got in."""
-        vi = await ControlVi.call(self.address)
+        vi = await ControlVi.call(self.address, from_address=ADDRESSES[number])
         before = self.events.count(saw.LinkUp(number, is_launched))
         vi.say(hello_of(f"vi-{number}", TOKENS[number], is_launched=is_launched))
         async with asyncio.timeout(30):
@@ -163,6 +164,29 @@ def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None
         task.cancel()
         assert place.server.refused == {"silent": 2}
         assert place.events == []
+
+    _run(body)
+
+
+def test_who_calls_again_and_again_is_heard_ten_times_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each call that proves itself wakes the whole controller; others are answered meanwhile."""
+    monkeypatch.setattr(callers, "_WINDOW_S", 3600.0)
+
+    async def body(place: Place) -> None:
+        for _ in range(callers.MAX_CALLS_PER_S_COUNT):
+            vi = await place.vi()
+        assert place.server.callers.held_up_count == 0
+        more = await ControlVi.call(place.address)
+        more.say(hello_of("vi-1", TOKENS[1]))
+        async with asyncio.timeout(30):
+            while not place.server.callers.held_up_count:
+                await asyncio.sleep(0.005)
+        await place.vi(3)
+        assert place.events.count(saw.LinkUp(1, False)) == callers.MAX_CALLS_PER_S_COUNT
+        vi.say({"event": "ready"})
+        await place.until(saw.ViReady(1))
 
     _run(body)
 

@@ -7,6 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+from packetcloud.cloudlet.callers import (
+    MAX_CALLS_PER_S_COUNT,
+    MAX_STRANGERS_OF_ONE_COUNT,
+)
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.links import (
     MAX_BEHIND_BYTES,
@@ -87,7 +91,11 @@ def strangers() -> Filled:
 
     async def body(place: _Place, other: ControlVi) -> Filled:
         server = place.server
-        callers = [await ControlVi.call(place.address) for _ in range(MAX_STRANGERS_COUNT)]
+        callers = [
+            await ControlVi.call(place.address, from_address=f"127.0.1.{1 + number}")
+            for number in range(MAX_STRANGERS_COUNT // MAX_STRANGERS_OF_ONE_COUNT)
+            for _ in range(MAX_STRANGERS_OF_ONE_COUNT)
+        ]
         await place.until(lambda: server.strangers_count == MAX_STRANGERS_COUNT)
         at_cap, counted = server.strangers_count, server.refused["strangers"]
         more = [await ControlVi.call(place.address) for _ in range(20)]
@@ -98,6 +106,60 @@ def strangers() -> Filled:
             caller.close()
         await place.until(lambda: not server.strangers_count)
         cap, left = MAX_STRANGERS_COUNT, server.strangers_count
+        return Filled(cap, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+    return _run(body)
+
+
+@fills("cloudlet", "such control links of one address")
+def strangers_of_one() -> Filled:
+    """A VI calls again and again and says nothing; another calls meanwhile."""
+
+    async def body(place: _Place, other: ControlVi) -> Filled:
+        server, liar = place.server, "127.0.0.9"
+
+        async def calls(count: int) -> list[ControlVi]:
+            return [await ControlVi.call(place.address, from_address=liar) for _ in range(count)]
+
+        def there() -> int:
+            return server.callers.strangers_of(liar)
+
+        callers = await calls(MAX_STRANGERS_OF_ONE_COUNT)
+        await place.until(lambda: there() == MAX_STRANGERS_OF_ONE_COUNT)
+        at_cap, counted = there(), server.refused["strangers"]
+        callers += await calls(MAX_STRANGERS_COUNT)
+        await place.until(lambda: server.refused["strangers"] == MAX_STRANGERS_COUNT)
+        beyond, counted_beyond = there(), server.refused["strangers"]
+        await place.vi(1)
+        goes_on = await place.goes_on(other)
+        for caller in callers:
+            caller.close()
+        await place.until(lambda: not there())
+        cap = MAX_STRANGERS_OF_ONE_COUNT
+        return Filled(cap, at_cap, counted, beyond, counted_beyond, goes_on, there())
+
+    return _run(body)
+
+
+@fills("cloudlet", "calls of one address within a second")
+def calls() -> Filled:
+    """A VI proves itself and hangs up, as fast as it can; time stands still."""
+
+    async def body(place: _Place, other: ControlVi) -> Filled:
+        callers, liar, now = place.server.callers, "127.0.0.9", 1e9
+
+        def press(count: int) -> tuple[int, int]:
+            for _ in range(count):
+                assert callers.come(liar, now)
+                callers.pause_s(liar, now)
+                callers.known(liar)
+            return callers.calls_of(liar), callers.held_up_count
+
+        at_cap, counted = press(MAX_CALLS_PER_S_COUNT)
+        beyond, counted_beyond = press(20)
+        goes_on = await place.goes_on(other)
+        is_free = callers.pause_s(liar, now + 1.0) == 0.0
+        cap, left = MAX_CALLS_PER_S_COUNT, callers.calls_of(liar) - is_free
         return Filled(cap, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
     return _run(body)

@@ -21,11 +21,15 @@ POLICY = ConductPolicy(
 )
 
 
-def placed(seed: int) -> tuple[World, Vi]:
-    """A world with a tenant's VI under POLICY."""
+def placed(seed: int, standbys: int = 0) -> tuple[World, Vi]:
+    """A world with a tenant's VI under POLICY, and with so many standbys for it."""
     services = {
         "alpha": ServiceWish("alpha", SID["alpha"], "small", 1, 2, has_state=True, conduct=POLICY),
-        "beta": ServiceWish("beta", SID["beta"], "small", 1, 3, owner="tenant", conduct=POLICY),
+        "beta": ServiceWish(
+            *("beta", SID["beta"], "small", 1, 3, standbys, "image-1"),
+            owner="tenant",
+            conduct=POLICY,
+        ),
     }
     world = World(seed, settings(services=services))
     world.run(10)
@@ -33,7 +37,8 @@ def placed(seed: int) -> tuple[World, Vi]:
 
 
 def vi_of(world: World, service: str) -> Vi:
-    (vi,) = [one for one in world.core.saved.vis.values() if one.service == service and one.counts]
+    vis = world.core.saved.vis.values()
+    (vi,) = [one for one in vis if one.service == service and one.counts]
     return vi
 
 
@@ -126,6 +131,53 @@ def test_who_was_stopped_is_not_let_off_when_its_restriction_would_end() -> None
         assert (vi.why, vi.is_restricted) == ("100 violations within 60 s", True)
         assert [one.text.split(" ")[0] for one in vi.record] == ["restricted", "stopped:"]
         world.crash()
+
+
+@pytest.mark.parametrize("way", ["evacuated", "lost", "standby"])
+def test_who_was_stopped_does_not_start_on_another_node(way: str) -> None:
+    """Its place there is kept for when an operator lets it start, also if a standby were ready."""
+    world, vi = placed(9, standbys=int(way == "standby"))
+    offend(world, vi, 100)
+    world.run(POLICY.window_s + 10)
+    assert vi.state is ViState.QUARANTINED
+    if way == "lost":
+        world.silence(vi.node)
+    else:
+        world.wish(lambda n: saw.EvacuateWished(n, vi.node))
+    world.run(30)
+    moved = vi_of(world, "beta")
+    assert moved.node != vi.node
+    assert (moved.state, moved.why) == (ViState.QUARANTINED, "100 violations within 60 s")
+    assert world.container(moved.number) is None
+    operation = world.wish(lambda n: saw.RestartWished(n, moved.number))
+    world.run(20)
+    assert world.ended[operation] == (True, "")
+
+
+def test_who_is_stopped_while_it_moves_does_not_arrive() -> None:
+    """Its twin, which would have a clean container, goes."""
+    world, vi = placed(10)
+    operation = world.wish(lambda n: saw.MigrateWished(n, vi.number))
+    assert len(world.core.saved.vis) == 3
+    offend(world, vi, 100)
+    world.run(20)
+    assert world.ended[operation] == (False, "the VI was stopped: 100 violations within 60 s")
+    assert vi_of(world, "beta") is vi and vi.state is ViState.QUARANTINED
+    assert len(world.core.saved.vis) == 2
+
+
+def test_who_was_condemned_is_not_started_by_the_next_controller() -> None:
+    """Also when this one ends before the node said that it killed it."""
+    world, vi = placed(11)
+    world.violations[vi.instance] = 100
+    for _ in range(2000):
+        world.run(0.001)
+        if vi.state is ViState.FAILING:
+            break
+    assert vi.state is ViState.FAILING, "it is being killed"
+    world.crash()
+    world.run(20)
+    assert vi_of(world, "beta").state is ViState.QUARANTINED
 
 
 def test_a_restriction_outlives_the_controller_and_ends_in_time() -> None:

@@ -201,9 +201,41 @@ def test_the_vis_of_a_lost_node_start_elsewhere_and_are_removed_when_it_is_back(
     world.silence("n1")
     world.run(30)
     assert all(vi.node == "n2" for vi in world.core.saved.vis.values() if vi.counts)
-    world.silent.clear()
+    world.answer_again(*world.nodes)
     world.run(30)
     assert world.nodes["n1"] == {}
+    assert world.end_wrongs() == []
+
+
+def test_vis_that_run_stay_where_only_lxd_is_away() -> None:
+    """They say that they are alive: nothing is lost, and nothing is done when it is back."""
+    world = World(4)
+    world.run(10)
+    before = {vi.number: vi.node for vi in world.core.saved.vis.values()}
+    world.silent.add("n1")
+    world.run(60)
+    assert world.core.inventory.nodes["n1"].is_lost
+    world.answer_again("n1")
+    world.run(10)
+    assert {vi.number: vi.node for vi in world.core.saved.vis.values()} == before
+    assert not any(vi.restarts for vi in world.core.saved.vis.values())
+    assert world.end_wrongs() == [] and not world.forgotten
+
+
+def test_a_vi_that_ends_while_lxd_is_away_starts_elsewhere() -> None:
+    """Nobody can start it again there."""
+    world = World(4)
+    world.run(10)
+    world.silent.add("n1")
+    world.run(30)
+    (container,) = [one for one in world.nodes["n1"].values() if one.service == "alpha"]
+    world.end(container)
+    world.run(30)
+    vis = [vi for vi in world.core.saved.vis.values() if vi.service == "alpha" and vi.counts]
+    assert [vi.node for vi in vis] == ["n2", "n2"]
+    world.answer_again("n1")
+    world.run(20)
+    assert container.number not in world.nodes["n1"]
     assert world.end_wrongs() == []
 
 
@@ -406,7 +438,9 @@ def test_whatever_fails_there_is_one_owner_no_orphan_and_no_lost_state(seed: int
                 name = chance.choice(list(world.nodes))
                 if chance.random() < 0.5:
                     if name in world.silent:
-                        world.silent.discard(name)
+                        world.answer_again(name)
+                    elif chance.random() < 0.3:
+                        world.silent.add(name)
                     else:
                         world.silence(name)
                 else:
@@ -414,7 +448,7 @@ def test_whatever_fails_there_is_one_owner_no_orphan_and_no_lost_state(seed: int
             case 10:
                 world.new_image(chance.choice(["alpha", "beta"]))
     world.faults = Faults()
-    world.silent.clear()
+    world.answer_again(*world.nodes)
     world.run(5)  # a controller that crashed is there again: it hears what is wished
     for name in world.nodes:
         world.wish(lambda n, v=name: saw.EvacuateWished(n, v, True))

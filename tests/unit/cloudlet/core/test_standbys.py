@@ -165,7 +165,7 @@ def test_a_standby_on_a_node_that_is_silent_is_not_used() -> None:
     world.run(30)
     assert standby.role is Role.RETIRED
     assert _standby(world, "beta").node != standby.node
-    world.silent.clear()
+    world.answer_again(*world.nodes)
     world.run(40)
     assert world.container(standby.number) is None
     assert world.end_wrongs() == []
@@ -335,12 +335,12 @@ def test_what_a_silent_node_was_to_take_back_is_not_lent_again() -> None:
     world = World(1, settings(nodes=("n1",), boot_cpus=2.0, isp_share=0.0))
     while not any(one.is_launched for one in world.nodes["n1"].values()):
         world.run(0.01)
-    world.silence("n1")
+    world.silent.add("n1")
     world.run(1)
     borrowed = world.borrowed_cpus("n1")
     assert borrowed > 0 and world.core.inventory.boosted_cpus("n1") >= borrowed
     assert world.wrong == []
-    world.silent.clear()
+    world.answer_again(*world.nodes)
     world.run(30)
     assert world.core.inventory.boosted_cpus("n1") == 0
     assert world.end_wrongs() == []

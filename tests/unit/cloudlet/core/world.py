@@ -116,6 +116,9 @@ class World:
         self.now = 0.0
         self.nodes: dict[str, dict[int, Container]] = {name: {} for name in self.settings.nodes}
         self.silent: set[str] = set()
+        """Nodes that do not answer."""
+        self.cut_off: set[str] = set()
+        """Nodes whose VIs the controller does not hear, nor they the controller."""
         self.router_epoch = self.router_version = 0
         self.router_boot = "boot-1"
         self.table: dict[str, dict[str, object]] = {}
@@ -305,10 +308,19 @@ class World:
         container.link = container.in_hand = 0
 
     def silence(self, name: str) -> None:
-        """A node answers no more; the state of its VIs may be lost with it."""
+        """A node and its VIs are heard of no more; the state of its VIs may be lost with it."""
         self.silent.add(name)
+        self.cut_off.add(name)
         for container in self.nodes[name].values():
             self.forget(container, and_what_comes=True)
+
+    def answer_again(self, *names: str) -> None:
+        """These nodes are heard again, and their VIs."""
+        self.silent.difference_update(names)
+        self.cut_off.difference_update(names)
+
+    def is_cut_off(self, container: Container) -> bool:
+        return any(container.number in self.nodes[name] for name in self.cut_off)
 
     def forget(self, container: Container, *, and_what_comes: bool = False) -> None:
         """What the service in a container remembers may be lost: that of an owner, also a held one.
@@ -322,7 +334,9 @@ class World:
                 self.forgotten.add((container.service, int(vi["slot"])))  # type: ignore[call-overload]
 
     def call(self, container: Container) -> None:
-        if container.is_running and container.link != self.life:
+        if self.is_cut_off(container):
+            self.later(0.2, lambda: self.call(container))
+        elif container.is_running and container.link != self.life:
             container.link = self.life
             self.tell(saw.LinkUp(container.number, container.is_launched), self.life)
             self.beat(container, self.life, container.boots)
@@ -330,7 +344,7 @@ class World:
     def beat(self, container: Container, life: int, boot: int) -> None:
         if life != self.life or not container.is_running or container.boots != boot:
             return
-        if container.is_launched:
+        if container.is_launched and not self.is_cut_off(container):
             is_attached = container.is_attached or container.in_hand > 0
             status = {"attachment": "attached" if is_attached else "waiting"}
             self.tell(saw.ViStatus(container.number, status), life)
@@ -338,7 +352,9 @@ class World:
 
     def launch(self, number: int, life: int) -> None:
         container = self.container(number)
-        if container is not None and container.is_running and life == self.life:
+        if container is None or self.is_cut_off(container):
+            return
+        if container.is_running and life == self.life:
             if container.is_launched:
                 self.wrong.append(f"VI {number} was launched twice")
             container.is_launched = True
@@ -347,12 +363,12 @@ class World:
 
     def stop(self, number: int) -> None:
         container = self.container(number)
-        if container is not None and container.is_running:
+        if container is not None and container.is_running and not self.is_cut_off(container):
             self.end(container)
 
     def export(self, number: int, life: int) -> None:
         container = self.container(number)
-        if container is None or not container.is_launched:
+        if container is None or not container.is_launched or self.is_cut_off(container):
             self.tell(saw.StateExported(number, False, "it is gone"), life)
         elif life == self.life:
             self.work_off(container)
@@ -363,7 +379,7 @@ class World:
         container = self.container(number)
         if life != self.life or source not in self.exported:
             return
-        if container is None or not container.is_launched:
+        if container is None or not container.is_launched or self.is_cut_off(container):
             self.tell(saw.StateImported(number, False, "it is gone"), life)
         else:
             container.state = self.exported[source]
