@@ -25,6 +25,7 @@ The controller
 - `store`              what it keeps, in SQLite
 - `caps`               what VIs can make grow, and where that stops
 - `late_node`          a compute node that is away when the controller starts
+- `callers`            who calls its control port how often
 - `links`              its end of the control links to VIs
 - `router_client`      the router's table over its management API
 - `router_bounds`      how much that table takes

@@ -130,7 +130,8 @@ class Controller:
         epoch: of the controller before, if the database does not know it: this one's is greater.
 
     Raises:
-        CloudletConfigError: what is kept does not fit to the settings, or to this version.
+        CloudletConfigError: what is kept does not fit to the settings, or to this version, or is
+            another cloudlet's.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Controller:
         self._stocking: set[str] = set()
         """Nodes to which images are being brought."""
         self._is_closed = False
+        store.check_cloudlet(settings.name)
         rows = store.load()
         try:
             saved = from_rows(rows)
@@ -290,6 +292,7 @@ class Controller:
         if self._is_domain_touched:
             rows |= to_domain_rows(self.core.saved)
             self._is_domain_touched = False
+        rows["cloudlet"] = {"": {"name": self.core.settings.name}}
         rows["operations"] = {"": {"next": self._next_operation}}
         rows["result"] = {str(number): asdict(result) for number, result in self.results.items()}
         self._store.save(rows)

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from packetcloud.cloudlet.api import make_app
 from packetcloud.cloudlet.config import CloudletConfig
-from packetcloud.cloudlet.config_tables import NodeTable
+from packetcloud.cloudlet.config_tables import CloudletFile, NodeTable
 from packetcloud.cloudlet.containers import ImageFiles, NodeAdapter
 from packetcloud.cloudlet.controller import Controller, check_types
 from packetcloud.cloudlet.core import events as saw
@@ -44,6 +44,9 @@ from packetcloud.services.addresses import parse_address
 API_LISTEN = "[cloudlet] api_listen"
 NETWORK_INTERVAL_S = 5.0
 """How often bridges and filters are compared with what they must be."""
+_FIXED_TABLES = ("router", "network", "domain", "node")
+_FIXED_KEYS = ("name", "state", "api_listen", "control_port", "placement")
+"""Of `[cloudlet]`: what is made of these when a controller starts."""
 _log = logging.getLogger("packetcloud.cloudlet")
 FindImages = Callable[[CloudletConfig], Mapping[str, ImageFiles]]
 OpenNodes = Callable[
@@ -195,12 +198,14 @@ class CloudletDaemon:
             images = self._find_images(config)
             settings = config.settings(controller.core.settings.nodes, images)
             check_types(settings, controller.core.saved)
+            if fixed := _fixed_changes(self.config.file, config.file):
+                raise CloudletConfigError(
+                    f"{config.path}: {', '.join(fixed)} changed; put it back, or start the "
+                    "controller again: its VIs run on meanwhile"
+                )
         except CloudletError as error:
             _log.error("config not read again, the old one stays: %s", error)
             return
-        fixed = ("router", "network", "node")
-        if any(getattr(config.file, one) != getattr(self.config.file, one) for one in fixed):
-            _log.warning("changes in [router], [network] and [[node]] need a restart")
         for text in _for_later_vis(self._services, config.services, controller):
             _log.warning("%s", text)
         self._services = config.services
@@ -277,6 +282,18 @@ async def _open_table(config: CloudletConfig, table: NodeTable) -> list[NodeAdap
         )
 
     return [LateNode(name, open_late)]
+
+
+def _fixed_changes(before: CloudletFile, after: CloudletFile) -> list[str]:
+    """Return what differs that a controller has taken into what runs: names, addresses, ports."""
+    tables = [
+        f"[{name}]" for name in _FIXED_TABLES if getattr(before, name) != getattr(after, name)
+    ]
+    return tables + [
+        f"[cloudlet] {name}"
+        for name in _FIXED_KEYS
+        if getattr(before.cloudlet, name) != getattr(after.cloudlet, name)
+    ]
 
 
 def _for_later_vis(

@@ -26,12 +26,13 @@ async def remove_vis(
     May be repeated. A router that does not answer keeps its table until a controller writes one.
 
     Raises:
-        CloudletConfigError: its controller runs.
+        CloudletConfigError: its controller runs, or it had another name.
         NodeError: a node did not do it.
     """
     store = Store(config.state_folder)
     own = router or RouterClient(config.file.router.url, config.file.cloudlet.name, config.token)
     try:
+        store.check_cloudlet(config.file.cloudlet.name)
         saved = from_rows(store.load())
         # An epoch and numbers that no later controller of this cloudlet uses again.
         emptied = Saved(saved.epoch + 1, saved.version + 1, saved.next_number)

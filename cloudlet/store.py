@@ -59,6 +59,20 @@ class Store:
         """Return every row as it was when the database was opened."""
         return self._loaded
 
+    def check_cloudlet(self, cloudlet: str) -> None:
+        """See that it is the database of this cloudlet, after whose name its containers are called.
+
+        Raises:
+            CloudletConfigError: it has VIs of another.
+        """
+        name = self._loaded.get("cloudlet", {}).get("", {}).get("name", cloudlet)
+        if name != cloudlet and self._loaded.get("vi"):
+            raise CloudletConfigError(
+                f"[cloudlet] name = {cloudlet!r}: {self.path} has VIs of {name!r}, whose "
+                "containers are called so; put it back, or first, with that name: "
+                "packetcloud cloudlet down"
+            )
+
     def save(self, rows: Rows) -> None:
         """Make the kinds in `rows` be these; other kinds stay. Touches no disk without a change.
 

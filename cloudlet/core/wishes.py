@@ -132,6 +132,10 @@ class Wishes:
 
     def _restart(self, wish: RestartWished, now: float) -> list[Command]:
         vi = self._vi(wish.number)
+        if vi.role is Role.STANDBY:
+            raise _NoSuchThingError(
+                f"VI {vi.number} waits for a service; there is nothing to start again"
+            )
         self._watch(Operation(wish.operation, Awaited.RUNNING, vi.number))
         return self._life.release(vi, now)
 
@@ -147,6 +151,11 @@ class Wishes:
             raise _NoSuchThingError(
                 f"VI {vi.number} runs for reservation {vi.reservation}, whose type it has: "
                 "allowed: another reservation, at the domain controller"
+            )
+        if vi.is_barred:
+            raise _NoSuchThingError(
+                f"VI {vi.number} is in quarantine ({vi.why}); first: packetcloud vi restart "
+                f"{vi.number}"
             )
         if vi.resize_to is not None or self._migrations.of(vi) is not None:
             raise _NoSuchThingError(f"VI {vi.number} is being resized or moved already")
@@ -246,6 +255,9 @@ class Wishes:
             return operation.ended(False, "the VI was removed meanwhile")
         if vi.vi_type == operation.vi_type:
             return operation.ended(True)
+        if vi.state is ViState.QUARANTINED:
+            vi.resize_to = None
+            return operation.ended(False, f"in quarantine: {vi.why}")
         if vi.resize_to is not None or not self._inventory.is_known:
             return None  # after a restart nobody knows yet what room there is
         if vi.pending is None and vi.why.startswith("resize: "):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -139,6 +140,19 @@ def test_a_cloudlet_can_be_taken_down(tmp_path: Path) -> None:
 
         told: list[str] = []
         router = place.router.client()
+        text = (tmp_path / "c1.toml").read_text()
+        place.declare(text.replace('name = "c1"', 'name = "c2"'))
+        words = r"name = 'c2': .* has VIs of 'c1'.*packetcloud cloudlet down"
+        with pytest.raises(CloudletConfigError, match=words):
+            await remove_vis(place.config, told.append, open_all, router)
+        with pytest.raises(CloudletConfigError, match=words):
+            await place.start(name="c2")
+        await place.kill()
+        assert sum(len(node.found) for node in place.nodes.values()) == 3
+        place.declare(text)
+        for node in place.nodes.values():
+            node._is_closed = False
+        router = place.router.client()
         assert await remove_vis(place.config, told.append, open_all, router) == 3
         assert all(node.found == {} for node in place.nodes.values())
         assert place.router.table.services == {}
@@ -190,6 +204,44 @@ def test_a_config_read_again_takes_effect(tmp_path: Path) -> None:
 
     asyncio.run(_while_it_runs(daemon, body))
     Store(tmp_path / "state").close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('name = "c1"', 'name = "c2"', r"\[cloudlet\] name changed"),
+        ("[router]", 'data_ipv4 = "10.9.0.0/20"\n[router]', r"\[network\] changed"),
+        ('"n1.socket"', '"n3.socket"', r"\[node\] changed"),
+    ],
+)
+def test_a_reload_changes_nothing_that_vis_are_made_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, old: str, new: str, words: str
+) -> None:
+    """By another name no container would be known any more, by other addresses all be put right."""
+    place = _Set(tmp_path)
+    create_identity_file(tmp_path / "w.key")
+    text = place.file.read_text() + (
+        '[[service]]\nmanifest = "wan-optimizer"\nkey = "w.key"\n'
+        'image = ["image"]\nsettings = { direction = "compress" }\n'
+    )
+    (tmp_path / "image").write_bytes(b"an image")
+    place.file.write_text(text)
+    daemon = place.daemon()
+    given: list[tuple[Controller, ConfiguredLaunches]] = []
+    daemon._await_signals = lambda *them: given.append(them)  # type: ignore[assignment, method-assign]
+
+    async def body(client: httpx.AsyncClient) -> None:
+        ((controller, launches),) = given
+        (vi,) = controller.core.saved.vis.values()
+        limits = launches.limits(vi.vi_type)
+        before = launches.wish(vi, limits)
+        place.file.write_text(text.replace(old, new, 1))
+        daemon._reload(controller, launches)
+        assert launches.wish(vi, limits) == before
+        assert controller.core.settings.name == "c1"
+        assert re.search(rf"config not read again, the old one stays: .*{words}", caplog.text)
+
+    asyncio.run(_while_it_runs(daemon, body))
 
 
 def test_a_file_that_changed_reaches_vis_that_start_again(

@@ -10,6 +10,7 @@ from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.conduct import Measure
 from packetcloud.cloudlet.core.instances import ViState
 from packetcloud.cloudlet.core.stages import Stage
+from packetcloud.cloudlet.core.values import RestartPolicy
 from tests.unit.cloudlet.core.world import (
     NODE,
     Container,
@@ -251,6 +252,38 @@ def test_a_vi_that_cannot_grow_where_it_is_makes_a_neighbour_move() -> None:
     operation = world.wish(lambda n: saw.ResizeWished(n, number, "large"))
     world.run(20)
     assert world.ended[operation] == (True, "")
+    assert world.end_wrongs() == []
+
+
+def test_a_vi_in_quarantine_does_not_grow() -> None:
+    """Nobody waits for what happens only when an operator starts it again."""
+    world = World(9)
+    world.run(10)
+    number, container = _first(world, "beta")
+    container.violations = ("its profiles are others",)
+    world.run(5)
+    operation = world.wish(lambda n: saw.ResizeWished(n, number, "large"))
+    is_done, text = world.ended[operation]
+    assert not is_done and text.startswith(f"VI {number} is in quarantine (its container is not")
+    assert text.endswith(f"first: packetcloud vi restart {number}")
+
+
+def test_a_resize_ends_when_its_vi_is_stopped_for_good() -> None:
+    """Asked for while the VI was being killed, which then turned out to be once too often."""
+    world = World(9)
+    world.run(10)
+    number, _ = _first(world, "beta")
+    vi = world.core.saved.vis[number]
+    vi.crashes.extend([world.now] * (RestartPolicy().quarantine_crashes - 1))
+    world.tell(saw.ViFailed(number, "it ended", is_config=False), world.life)
+    assert vi.state is ViState.FAILING
+    operation = world.wish(lambda n: saw.ResizeWished(n, number, "large"))
+    world.run(5)
+    assert vi.state is ViState.QUARANTINED
+    assert world.ended[operation] == (False, "in quarantine: it ended")
+    world.wish(lambda n: saw.RestartWished(n, number))
+    world.run(10)
+    assert (vi.state, vi.vi_type) == (ViState.RUNNING, "small")
     assert world.end_wrongs() == []
 
 

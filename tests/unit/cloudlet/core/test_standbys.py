@@ -255,6 +255,9 @@ def test_a_standby_has_no_size_and_does_not_move() -> None:
         f"VI {number} waits for a service; it has no size of its own",
     )
     assert not world.ended[migrate][0]
+    restart = world.wish(lambda n: saw.RestartWished(n, number))
+    text = f"VI {number} waits for a service; there is nothing to start again"
+    assert world.ended[restart] == (False, text)
     stop = world.wish(lambda n: saw.StopWished(n, number, False))
     world.run(20)
     assert world.ended[stop] == (True, "")
