@@ -190,8 +190,12 @@ def _event_routes(around: Surroundings, feed: Feed) -> APIRouter:
     ) -> EventStream:
         """Stream events: those after `Last-Event-ID`, or after `after`; else from now on."""
         start = last_event_id if last_event_id is not None else after
+        last = await around.read(state.last_event)
         if start is None:
-            start = await around.read(state.last_event)
+            start = last
+        elif start > last:  # nothing would come until the numbers are there again
+            allowed = f"at most {last}, the last event; of a database that was restored read anew"
+            raise InvalidValueError("after", str(start), allowed)
         key_id = caller.proof.key_id
         stream = feed.stream(
             caller.owner, start, lambda: state.signer(key_id, around.clock_ms()) is not None

@@ -7,7 +7,7 @@ costs that anybody can compute again, and all bills together charge exactly what
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -26,7 +26,7 @@ from packetcloud.domain_controller.core.ledger import (
     tenant_account,
 )
 from packetcloud.domain_controller.core.money import Currency, check_micros, format_money, to_minor
-from packetcloud.domain_controller.core.prices import Price
+from packetcloud.domain_controller.core.prices import Meter, Price
 from packetcloud.domain_controller.core.quotes import Terms
 from packetcloud.domain_controller.core.usage import UsageRecord
 from packetcloud.domain_controller.errors import InvalidValueError
@@ -212,6 +212,7 @@ def verify(
         last: the tenant's bill before it; None: this is the first one.
         before: the quantities on all bills before it.
     """
+    records = list(records)
     own = make_bill(
         bill.tenant, (bill.begin_ms, bill.end_ms), bill.currency, records, terms, last, before
     )
@@ -222,6 +223,7 @@ def verify(
         )
     _compare_records(bill, own, findings)
     _compare_lines(bill, own, findings)
+    findings += _counted_twice(records, terms)
     if bill.price_lists != own.price_lists:
         findings.append("the bill names other price lists than the terms that were agreed to")
     for what, stated, computed in (
@@ -275,3 +277,31 @@ def _compare_lines(bill: Bill, own: Bill, findings: list[str]) -> None:
                 findings.append(
                     f"line {stated.name}: {field}: the bill says {one}, computed: {other}"
                 )
+
+
+def _counted_twice(
+    records: Iterable[UsageRecord], terms: Mapping[tuple[str, int], Terms]
+) -> Iterator[str]:
+    """Yield where more VIs were metered at one time than were agreed on: by two meters, say.
+
+    No single record shows it. Cost: O(n log n).
+    """
+    edges: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+    for record in records:
+        agreed = terms.get((record.reservation, record.terms))
+        part = agreed.part(record.cloudlet) if agreed is not None else None
+        if record.kind is not Meter.VI_TIME or part is None or not record.vis:
+            continue
+        vis = min(record.vis, part.count)  # what is billed of it
+        of_place = edges[record.reservation, record.cloudlet]
+        of_place += [(record.begin_ms, vis, part.count), (record.end_ms, -vis, part.count)]
+    for (reservation, cloudlet), found in sorted(edges.items()):
+        count = 0
+        for at_ms, change, most in sorted(found):  # an end comes before a begin
+            count += change
+            if change > 0 and count > most:
+                yield (
+                    f"reservation {reservation}: at {at_ms} {count} VIs on {cloudlet} are counted, "
+                    f"and {most} were agreed on"
+                )
+                break

@@ -207,13 +207,16 @@ def change(
     shares: list[Share] = []
     reasons: list[str] = []
     own = reservation.holds
+    before = reservation.wish
+    # Who gives something back needs no room, also where nodes were lost.
+    is_less = wish.count <= before.count and wish.slot.last_end_ms <= before.slot.last_end_ms
     for number, name in enumerate(cloudlets):
         calendar = calendars[name]
         part = count + (number < extra)
         mine = [hold for hold in own if hold.cloudlet == name]
         for hold in mine:
             calendar.remove(hold)
-        conflict = calendar.conflict(_demand(asker, part), wish.slot, now_ms)
+        conflict = None if is_less else calendar.conflict(_demand(asker, part), wish.slot, now_ms)
         shares.append(_share(name, part, calendar, wish, asker, now_ms))
         for hold in mine:
             calendar.add(hold)

@@ -129,7 +129,8 @@ def put_price_list(transaction: Transaction, prices: PriceList, from_ms: int) ->
     """Let a price list be valid from a time; False: it is known already.
 
     Raises:
-        ConflictError: this version has other prices, or is not the newest.
+        ConflictError: this version has other prices, or is not the newest, or is in another
+            currency than the domain's accounts.
     """
     of_name = PRICE_LISTS.c.name == prices.name
     query = select(PRICE_LISTS.c.version, PRICE_LISTS.c.digest).where(of_name)
@@ -140,6 +141,12 @@ def put_price_list(transaction: Transaction, prices: PriceList, from_ms: int) ->
         raise ConflictError(
             f"price list {prices.name!r} has version {max(known)}, and what is published does not "
             f"change; publish it as version {max(known) + 1}"
+        )
+    other = price_list_at(transaction.connection, from_ms)
+    if other is not None and other.currency.code != prices.currency.code:
+        raise ConflictError(
+            f"price list {prices.name!r} is in {prices.currency.code}, and {other.name!r} is in "
+            f"{other.currency.code}: a domain's accounts and bills have one currency"
         )
     transaction.connection.execute(
         insert(PRICE_LISTS),

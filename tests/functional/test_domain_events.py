@@ -137,6 +137,20 @@ def test_a_stream_goes_on_where_it_was(by_header: bool) -> None:
     asyncio.run(scenario())
 
 
+def test_a_number_that_no_event_has_yet_is_refused() -> None:
+    """After a restore a client would otherwise miss all events up to the number that it saw."""
+
+    async def scenario() -> None:
+        place = Place()
+        await reserve(place, "acme", 0)
+        for path, headers in (("?after=2", {}), ("", {"Last-Event-ID": "2"})):
+            request = place.request("acme", "GET", f"/v1/events{path}", headers=headers)
+            got = await place.send(request)
+            assert (got.status_code, "at most 1" in got.text) == (422, True)
+
+    asyncio.run(scenario())
+
+
 def test_long_histories_come_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each event once, whatever the batch."""
     monkeypatch.setattr(feed_module, "BATCH_COUNT", 2)

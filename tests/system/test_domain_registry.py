@@ -9,6 +9,7 @@ import pytest
 
 from packetcloud.chunk.names import SID
 from packetcloud.domain_controller.core.cloudlets import Cloudlet, CloudletReport, NodeReport
+from packetcloud.domain_controller.core.money import Currency
 from packetcloud.domain_controller.core.principals import Key, Principal, Role, Service
 from packetcloud.domain_controller.state import answers, catalogue, nonces, registry, reports
 from packetcloud.domain_controller.state.answers import Answer, Asked
@@ -166,6 +167,10 @@ def test_a_published_price_list_does_not_change(office: Office) -> None:
     assert not office.do(lambda work: put(work, PRICES, NOW_MS + 5))
     with pytest.raises(ConflictError, match="as version 2"):
         office.do(lambda work: put(work, replace(PRICES, chunk_price=PRICES.byte_price), NOW_MS))
+    dollars = replace(PRICES, version=2, currency=Currency("USD"))
+    for other in (dollars, replace(dollars, name="other", version=1)):
+        with pytest.raises(ConflictError, match="is in USD, and 'standard' is in EUR"):
+            office.do(lambda work, other=other: put(work, other, NOW_MS))  # type: ignore[misc]
     second = replace(PRICES, version=2, chunk_price=PRICES.byte_price)
     assert office.do(lambda work: put(work, second, NOW_MS + 10))
     with office.database.reading() as connection:

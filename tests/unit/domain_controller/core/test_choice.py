@@ -210,6 +210,19 @@ def test_a_change_counts_its_own_places_as_free() -> None:
     assert a.calendar.held_by("ann", SLOT) == Resources(2000)
 
 
+def test_who_gives_back_needs_no_room() -> None:
+    """After nodes were lost a reservation can still have fewer VIs, or end earlier; not more."""
+    candidate = _candidate("c1", cpus=4000)
+    reservation = _confirmed(candidate, WISH)
+    candidate.calendar.change_rooms(())
+    calendars = {"c1": candidate.calendar}
+    assert isinstance(change(reservation, replace(WISH, count=1), ANN, calendars, 0), Quote)
+    shorter = replace(WISH, slot=Slot(SLOT.begin_ms, SLOT.end_ms - 1))
+    assert isinstance(change(reservation, shorter, ANN, calendars, 0), Quote)
+    longer = replace(WISH, count=1, slot=Slot(SLOT.begin_ms, SLOT.end_ms + 1))
+    assert "not enough" in _text(change(reservation, longer, ANN, calendars, 0))
+
+
 def test_reasons_and_options_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many cloudlets are named, then `and more`; so many are looked into."""
     for number in (MAX_REASONS_COUNT, MAX_REASONS_COUNT + 1, MAX_REASONS_COUNT + 5):

@@ -342,6 +342,20 @@ def test_a_bill_that_was_changed_anywhere_does_not_verify() -> None:
     assert verify(bill, part, {}, first, before)
 
 
+@pytest.mark.parametrize(("second_ms", "is_twice"), [(0, True), (999, True), (1000, False)])
+def test_time_that_two_meters_count_does_not_verify(second_ms: int, is_twice: bool) -> None:
+    """Each record alone keeps to the terms; together they have more VIs than were agreed on."""
+    (one,) = chain(random.Random(0), 1)
+    first = replace(one, kind=Meter.VI_TIME, begin_ms=0, end_ms=1000, quantity=2000)
+    again = replace(first, meter="m2", begin_ms=second_ms, end_ms=second_ms + 1000)
+    records = [again, first]
+    bill = make_bill("ann", (0, HOUR_MS), EUR, records, TERMS)
+    findings = verify(bill, records, TERMS)
+    assert bool(findings) is is_twice
+    if is_twice:
+        assert f"at {second_ms} 4 VIs on c1 are counted, and 3 were agreed on" in findings[0]
+
+
 @pytest.mark.parametrize("field", ["number", "begin_ms", "exact_micros", "total_micros"])
 def test_a_bill_has_integers(field: str) -> None:
     """Floats and bools are refused."""
