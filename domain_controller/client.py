@@ -18,7 +18,7 @@ from packetcloud.chunk.http_trust import trust_for
 from packetcloud.chunk.identity import Identity
 from packetcloud.domain_controller.api import answered as say
 from packetcloud.domain_controller.api.fields import MAX_WAIT_S
-from packetcloud.domain_controller.api.problems import ProblemInfo
+from packetcloud.domain_controller.api.problem_info import ProblemInfo
 from packetcloud.domain_controller.api.signatures import sign_request
 from packetcloud.domain_controller.errors import DomainError
 

@@ -5,6 +5,7 @@
 - `access`        who may ask for what
 - `gate`          what every request passes before the app
 - `problems`      every answer that is not what was asked for (RFC 9457)
+- `problem_info`  such an answer as it is sent
 - `fields`        the kinds of values
 - `asked`         what requests carry
 - `answered`      what answers carry

@@ -24,9 +24,9 @@ from packetcloud.domain_controller.api.fields import EventNumber
 from packetcloud.domain_controller.api.gate import Gate, OpenChannel, unsigned
 from packetcloud.domain_controller.api.money import money_routes
 from packetcloud.domain_controller.api.port import DomainState
+from packetcloud.domain_controller.api.problem_info import ProblemInfo
 from packetcloud.domain_controller.api.problems import (
     ProblemError,
-    ProblemInfo,
     answer,
     install_problems,
 )

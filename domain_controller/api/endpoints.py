@@ -18,7 +18,8 @@ from packetcloud.domain_controller.api.fields import (
 )
 from packetcloud.domain_controller.api.gate import Caller, caller_of
 from packetcloud.domain_controller.api.port import DomainState, Page
-from packetcloud.domain_controller.api.problems import MEDIA_TYPE, ProblemInfo
+from packetcloud.domain_controller.api.problem_info import ProblemInfo
+from packetcloud.domain_controller.api.problems import MEDIA_TYPE
 
 T = TypeVar("T")
 _STATUSES = {

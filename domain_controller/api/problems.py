@@ -13,8 +13,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+
+from packetcloud.domain_controller.api.problem_info import FieldError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:packetcloud:problem:"
@@ -23,31 +24,6 @@ MAX_ERRORS_COUNT = 16
 MAX_SHOWN_CHARS = 200
 RETRY_AFTER_S = 1
 _log = logging.getLogger("packetcloud.domain")
-
-
-class FieldError(BaseModel):
-    """One mistake in a request."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    pointer: str
-    """Where: `body.slot.end_ms`."""
-    detail: str
-    """What is allowed there."""
-
-
-class ProblemInfo(BaseModel):
-    """Why a request was not done (RFC 9457)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: str
-    """`urn:packetcloud:problem:` and a word for each kind; programs go by this."""
-    title: str
-    status: int
-    detail: str
-    """One sentence, for people: what is wrong, what is allowed, what to do."""
-    errors: list[FieldError] | None = None
 
 
 class ProblemError(Exception):

@@ -163,6 +163,18 @@ def test_help_and_completion_import_no_noun() -> None:
     assert "identity" in result.stdout
 
 
+def test_commands_that_ask_import_nothing_that_serves() -> None:
+    """What an API is made with takes a second to import; whoever asks it does without."""
+    script = (
+        "import sys, packetcloud.cloudlet.client, packetcloud.domain_controller.client,"
+        " packetcloud.router.rules.client, packetcloud.router.status;"
+        "heavy = {'twisted', 'fastapi', 'uvicorn', 'sqlalchemy'} & set(sys.modules);"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each shell gets a script that calls the command back through its variable."""
