@@ -20,11 +20,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.in_namespace import HERE
-from packetcloud.testbed.namespaces import Namespace
+
+if TYPE_CHECKING:  # programs that a child runs import this, and need no netlink
+    from packetcloud.testbed.namespaces import Namespace
 
 STOP_GRACE_S = 5.0
 """How long a child may take to end after SIGTERM, before SIGKILL."""
