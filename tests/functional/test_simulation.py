@@ -13,7 +13,7 @@ from packetcloud.testbed.simulation.run import SeedResult, run_plan, run_seed
 from packetcloud.testbed.simulation.scenario import SCENARIOS, draw_plan
 
 SEEDS_COUNT = 600
-"""Twenty-three of each scenario; `packetcloud testbed simulate --seeds 20000` is the whole campaign."""
+"""Twenty-three of each scenario; the whole campaign is `packetcloud testbed simulate`."""
 SEEDS_PER_TEST = 25
 """A few seconds: small enough that workers share the load evenly."""
 
