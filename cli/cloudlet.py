@@ -15,7 +15,7 @@ import click
 
 from packetcloud.cli.domain_cloudlet import COMMANDS
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, group
+from packetcloud.cli.params import FILE, SECONDS, FiniteRange, group
 
 if TYPE_CHECKING:
     from packetcloud.cloudlet.client import CloudletClient
@@ -28,14 +28,24 @@ controller_url = group(
     click.option(
         "--url", default=DEFAULT_URL, show_default=True, help="The controller's management API."
     ),
-    click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for answers."),
+    click.option(
+        "--timeout",
+        type=SECONDS,
+        default=10.0,
+        show_default=True,
+        help="Seconds to wait for answers.",
+    ),
 )
 waiting = group(
     click.option(
         "--wait/--no-wait", "is_waiting", default=True, help="Return when it is done. [default]"
     ),
     click.option(
-        "--limit", default=120.0, show_default=True, help="Seconds to wait for it to be done."
+        "--limit",
+        type=FiniteRange(0, 86_400),
+        default=120.0,
+        show_default=True,
+        help="Seconds to wait for it to be done.",
     ),
 )
 

@@ -151,6 +151,10 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+SECONDS = FiniteRange(0.1, 86_400)
+"""How long to wait for something."""
+
+
 def _url(context: click.Context, option: click.Parameter, text: str) -> str:
     """Turn HOST:PORT into a URL; a URL stays what it is."""
     if "://" in text:

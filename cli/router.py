@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, ROUTER
+from packetcloud.cli.params import FILE, ROUTER, SECONDS
 
 if TYPE_CHECKING:
     from packetcloud.router.daemon import RouterDaemon
@@ -82,7 +82,9 @@ def check(output: Output, config: Path) -> None:
 
 @router.command()
 @ROUTER
-@click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option(
+    "--timeout", type=SECONDS, default=5.0, show_default=True, help="Seconds to wait for an answer."
+)
 @pass_output
 @click.pass_context
 def status(context: click.Context, output: Output, url: str, timeout: float) -> None:

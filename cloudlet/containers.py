@@ -158,7 +158,8 @@ class NodeAdapter(Protocol):
         """Return what the node has."""
 
     async def containers(self) -> list[ContainerFacts]:
-        """Return our containers on this node, by name; others are not ours to see."""
+        """Return the containers of our project on this node, by name: also those that somebody
+        made who is not us, or whose labels somebody took away."""
 
     async def create(self, wish: ContainerWish) -> None:
         """Make a container, stopped. One that an earlier call made of the same wish is right too.

@@ -460,13 +460,18 @@ class Controller:
     ) -> saw.ContainerSeen | None:
         """Return what the core wants to know of a container; None: it is another cloudlet's.
 
+        One that has the name of a VI of ours is that, whatever its labels say: they can be taken
+        away, and with them nobody's eye would be on it.
+
         Args:
             shared: by name, what a container has of others.
         """
-        if container.labels.get(LABEL_CLOUDLET) != self.core.settings.name:
-            return None
         number = self._launches.number_of(container.name)
         if number is None:
+            return None
+        vi = self.core.saved.vis.get(number)
+        is_known = vi is not None and vi.node == node.name
+        if not is_known and container.labels.get(LABEL_CLOUDLET) != self.core.settings.name:
             return None
         instance = container.labels.get(LABEL_INSTANCE, "")
         site = self._sites[node.name]

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
 
 import uvicorn
 from fastapi import FastAPI
@@ -138,6 +139,9 @@ class CloudletDaemon:
             self.api_address = await stack.enter_async_context(
                 serving(app, *parse_address(config.file.cloudlet.api_listen, API_LISTEN))
             )
+            if not ip_address(self.api_address[0]).is_loopback:
+                text = "%s is %s, and asks for no proof: whoever reaches it may stop VIs"
+                _log.warning(text, API_LISTEN, self.api_address[0])
             await controller.start()
             if link is not None:
                 linking = asyncio.create_task(link.run())

@@ -114,13 +114,14 @@ def shared_id_maps(lives: Mapping[str, LiveConfig]) -> dict[str, tuple[str, ...]
     An isolated map is one that no other container has. LXD gives it out; it has been seen to give
     the same one twice, and one that begins among the ids of the host.
     """
-    ranges = sorted(
-        (entry["Hostid"], entry["Hostid"] + entry["Maprange"], name)
-        for name, live in lives.items()
-        for entry in _id_map(live)
-        if entry["Isuid"]
-    )
     found: dict[str, tuple[str, ...]] = {}
+    ranges: list[tuple[int, int, str]] = []
+    for name, live in lives.items():
+        try:
+            ranges += [(first, end, name) for first, end in _ids_of_users(live)]
+        except (KeyError, TypeError, ValueError):  # whoever may change it may write anything
+            found[name] = ("its map of ids cannot be read",)
+    ranges.sort()
     for first, _, name in ranges:
         if first < HOST_IDS_COUNT:
             found[name] = (*found.get(name, ()), f"its ids from {first} are the host's")
@@ -132,9 +133,14 @@ def shared_id_maps(lives: Mapping[str, LiveConfig]) -> dict[str, tuple[str, ...]
     return found
 
 
-def _id_map(live: LiveConfig) -> list[dict[str, Any]]:
+def _ids_of_users(live: LiveConfig) -> list[tuple[int, int]]:
+    """Return first and end of each range. Raises KeyError, TypeError, ValueError: it is no map."""
     entries: list[dict[str, Any]] = json.loads(live.config.get("volatile.idmap.next", "[]"))
-    return entries
+    return [
+        (int(one["Hostid"]), int(one["Hostid"]) + int(one["Maprange"]))
+        for one in entries
+        if one["Isuid"]
+    ]
 
 
 def _whole(live: LiveConfig) -> Iterator[str]:

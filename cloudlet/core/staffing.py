@@ -35,6 +35,10 @@ class Staffing:
         """Why a service has fewer VIs than it should, or `reservation NAME`."""
         self.reserved: Mapping[str, int] = {}
         """How many VIs each reservation should have now."""
+        self._stuck: dict[int, str] = {}
+        """Why a VI cannot leave its node."""
+        self._told = self._stuck
+        """The same when it was looked at last: it is told once."""
         self._saved = saved
         self._inventory = inventory
         self._life = life
@@ -48,6 +52,7 @@ class Staffing:
     def settle(self, now: float) -> list[Command]:
         """Bring the number of VIs of each service to what it should be; move who must move."""
         commands: list[Command] = []
+        self._told, self._stuck = self._stuck, {}
         for name, service in self.settings.services.items():
             wanted = self._saved.counts.setdefault(name, service.replicas_min)
             vis = [
@@ -219,7 +224,7 @@ class Staffing:
     def _leave_lost(self, now: float) -> list[Command]:
         """Give up the VIs of lost nodes, but those that run: it is their LXD alone that is away.
 
-        They are given up when nothing is heard of them either.
+        They are given up when nothing is heard of them either, and there is room elsewhere.
         """
         commands: list[Command] = []
         for vi in list(self._saved.vis.values()):
@@ -229,6 +234,12 @@ class Staffing:
             heard_before_s = now - vi.heard_at
             if vi.state is ViState.RUNNING and heard_before_s < self.settings.node_lost_s:
                 continue
+            service = self.settings.services.get(vi.service)
+            if vi.counts and service is not None:
+                found = self._places.find_node(service, vi.vi_type, None, vi)
+                if isinstance(found, NoRoom):  # nobody else would know what it is charged with
+                    self._note_stuck(vi, found, commands)
+                    continue
             commands += self.replace(vi, self.why_lost(vi.node), now)
         return commands
 
@@ -246,8 +257,10 @@ class Staffing:
 
     def _note_stuck(self, vi: Vi, why: NoRoom, commands: list[Command]) -> None:
         text = f"cannot leave {vi.node}: {why.text}"
-        if vi.why != text:
+        if not vi.is_barred:
             vi.why = text
+        self._stuck[vi.number] = text
+        if self._told.get(vi.number) != text:
             commands.append(Note(f"{vi.service}/{vi.number} {text}", True))
 
     def _free_slot(self, service: str) -> int:

@@ -39,6 +39,9 @@ _FILES = {
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "etc/hostname": "vi\n",
 }
+_NOBODY = 65534
+_AS_NOBODY = ["setpriv", "--no-new-privs", "chroot", f"--userspec={_NOBODY}:{_NOBODY}"]
+_AS_NOBODY += [f"--groups={_NOBODY}"]
 _BLOCK_BYTES = 1 << 20
 MAX_SERVICE_BYTES = 64 << 20
 """An author's own code; models and data of this size belong in a package of their own."""
@@ -108,11 +111,16 @@ def service_code_digest(folder: Path) -> str:
 
 
 def compile_modules(root: Path, platform: Platform) -> None:
-    """Compile every module with the image's own Python, never to be compared with its source."""
+    """Compile every module with the image's own Python, never to be compared with its source.
+
+    Without `site`: what a service or its requirements have that says how Python begins, such as
+    a wheel's `.pth`, would be run by us, as root.
+    """
     version = f"{platform.python[0]}.{platform.python[1]}"
     for cache in sorted(root.rglob("__pycache__")):
         shutil.rmtree(cache)
-    command = ["chroot", str(root), f"/usr/bin/python{version}", "-I", "-m", "compileall", "-q"]
+    command = ["chroot", str(root), f"/usr/bin/python{version}", "-IS"]
+    command += ["-m", "compileall", "-q"]
     command += ["--invalidation-mode", "unchecked-hash", f"/usr/lib/python{version}"]
     run_tool([*command, f"/usr/local/lib/python{version}", "/opt"])
     run_tool(["chroot", str(root), "/sbin/ldconfig", "-X"])
@@ -121,14 +129,17 @@ def compile_modules(root: Path, platform: Platform) -> None:
 def try_out(root: Path, platform: Platform) -> None:
     """Import what a VI imports before it hears of its service, in the image's own root.
 
+    As nobody: a requirement of a service may have put its own code into these modules.
+
     Raises:
         ImageError: a module or a library is missing; the text names it.
     """
     version = f"{platform.python[0]}.{platform.python[1]}"
     check = "import packetcloud.services.vi; packetcloud.services.vi.import_early()"
-    run_tool(["chroot", str(root), f"/usr/bin/python{version}", "-P", "-B", "-c", check])
-    run_tool(["chroot", str(root), "/bin/ip", "-V"])
-    run_tool(["chroot", str(root), "/usr/bin/tini", "--version"])
+    enter = [*_AS_NOBODY, str(root)]
+    run_tool([*enter, f"/usr/bin/python{version}", "-P", "-B", "-c", check])
+    run_tool([*enter, "/bin/ip", "-V"])
+    run_tool([*enter, "/usr/bin/tini", "--version"])
 
 
 def pack(folder: Path, tarball: Path) -> str:

@@ -97,6 +97,11 @@ def _service_of(request: BuildRequest) -> tuple[str, list[str], Path | None]:
         path = path / "manifest.toml"
     name = load_manifest(path).service.name
     check_name(name)
+    if name == DEFAULT_NAME:
+        raise ImageError(
+            f"{path}: [service] name = {name!r}: the image of all bundled services has that name, "
+            "and they would run from this one; choose another"
+        )
     file = path.parent / REQUIREMENTS_FILE
     lines = list(requirement_lines(file.read_text())) if file.is_file() else []
     return name, lines, path.parent

@@ -49,6 +49,12 @@ exec /usr/bin/tini -- /usr/bin/python3 -P -m packetcloud.services.vi
 """
 DEFAULT_SUITE = "bookworm"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_REQUIREMENT = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[A-Za-z0-9._,\s-]*\])?"
+    r"\s*(?:\(?[<>=!~][A-Za-z0-9<>=!~.*+_,\s-]*\)?)?\s*(?:;[^/@]*)?"
+)
+_ARCHIVES = (".whl", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".xz", ".txz", ".lz", ".lzma")
+"""What pip takes for a file where there is one of this name."""
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _OLDEST_GLIBC_MINOR = 17
 """manylinux2014, the oldest that wheels of today are made for."""
@@ -221,13 +227,15 @@ def requirement_lines(text: str) -> Iterator[str]:
     """Yield the requirements of a requirements.txt, one each, without comments.
 
     Raises:
-        ImageError: an option of pip; where packages come from is pip's own configuration.
+        ImageError: an option of pip, an address or a file: where packages come from is pip's own
+            configuration, and of a folder pip would run the code, as root.
     """
     for line in text.splitlines():
         requirement = line.split(" #")[0].strip()
         if not requirement or requirement.startswith("#"):
             continue
-        if requirement.startswith("-") or "://" in requirement:
+        wanted = _REQUIREMENT.fullmatch(requirement)
+        if wanted is None or wanted["name"].lower().endswith(_ARCHIVES):
             raise ImageError(
                 f"requirement {requirement!r}: allowed: a name and its versions, such as "
                 "regex>=2024; indexes are configured with pip config"

@@ -43,7 +43,6 @@ from packetcloud.cloudlet.lxd.replies import (
     console_tail,
     container_facts,
     container_usage,
-    is_ours,
     is_unread,
 )
 from packetcloud.cloudlet.policy import WISH_KEY, NodeSite
@@ -216,9 +215,7 @@ class LxdNode:
         here = [one for one in listing if self._member in (None, one["location"])]
         if self._member is not None and any(map(is_unread, here)):
             raise NodeUnreachableError(f"{self._member}: the cluster gets no answer from it")
-        return sorted(
-            (container_facts(one) for one in here if is_ours(one)), key=lambda facts: facts.name
-        )
+        return sorted(map(container_facts, here), key=lambda facts: facts.name)
 
     def _create(self, api: Api, wish: ContainerWish) -> None:
         digest = wish_digest(wish)

@@ -23,11 +23,6 @@ _STATES = {
 _NANO = 1e-9
 
 
-def is_ours(instance: Mapping[str, Any]) -> bool:
-    """Tell whether we made this container."""
-    return WISH_KEY in (instance.get("config") or {})
-
-
 def is_unread(instance: Mapping[str, Any]) -> bool:
     """Tell whether a cluster lists an instance by its name alone: its member does not answer.
 

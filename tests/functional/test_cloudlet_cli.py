@@ -252,6 +252,24 @@ def test_a_controller_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> N
         assert "api_listen" in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["vi", "list"], ["cloudlet", "list"], ["router", "status"], ["rule", "list"]),
+        ["vi", "launch", "x"],
+    ],
+)
+@pytest.mark.parametrize("option", ["--timeout=nan", "--timeout=-1", "--timeout=inf"])
+def test_a_time_to_wait_is_a_number_of_seconds(
+    words: list[str], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anything else is said in one line, and is no fault of ours."""
+    assert main([*words, option]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("packetcloud: Invalid value for '--timeout': ")
+    assert error.count("\n") == 1
+
+
 def test_a_stopped_container_is_seen(served: Served, run: Run) -> None:
     """What LXD's own tools do to a VI shows here, and is put right."""
 

@@ -575,7 +575,8 @@ def test_killed_at_each_save_nothing_is_lost_doubled_or_left(
 
 
 def test_what_somebody_changes_in_a_container_is_put_right(tmp_path: Path) -> None:
-    """Limits, addresses, labels and environment: as they were made, while the VI runs on."""
+    """Limits, addresses, labels and environment: as they were made, while the VI runs on. Also of
+    one whose label of its cloudlet was taken away, so that nobody should see the rest."""
 
     async def body(place: Place) -> None:
         vi = place.vis()[0]
@@ -583,8 +584,10 @@ def test_what_somebody_changes_in_a_container_is_put_right(tmp_path: Path) -> No
         made = container.live
         changed = {"limits.memory": "9216MiB", "environment.PACKETCLOUD_TOKEN": "mine"}
         nic = {**made.devices["eth0"], "ipv4.address": "10.210.0.77"}
+        config = {**made.config, **changed}
+        del config["user.packetcloud.cloudlet"]
         container.live = dataclasses.replace(
-            made, config={**made.config, **changed}, devices={**made.devices, "eth0": nic}
+            made, config=config, devices={**made.devices, "eth0": nic}
         )
         await place.until(lambda: container.live == made)
         await place.settle()

@@ -85,6 +85,22 @@ def test_it_serves_and_ends_and_serves_again(tmp_path: Path) -> None:
         place.nodes = {name: FakeNode(name) for name in place.nodes}
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_an_api_that_others_may_reach_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str
+) -> None:
+    place = _Set(tmp_path)
+    text = place.file.read_text()
+    place.file.write_text(text.replace('api_listen = "127.0.0.1', f'api_listen = "{host}'))
+
+    async def body(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/healthz")).status_code == 200
+
+    asyncio.run(_while_it_runs(place.daemon(), body))
+    told = f"[cloudlet] api_listen is {host}, and asks for no proof" in caplog.text
+    assert told == (host == "0.0.0.0")
+
+
 def test_a_second_controller_of_the_same_folder_is_refused(tmp_path: Path) -> None:
     place = _Set(tmp_path)
 

@@ -65,12 +65,16 @@ def test_a_build_of_equal_inputs_returns_at_once() -> None:
 
 
 def test_a_service_brings_code_and_requirements(tmp_path: Path) -> None:
-    """An author's folder lies on the path; the image is another one, of the service's name."""
+    """An author's folder lies on the path; the image is another one, of the service's name. What in
+    it Python runs when it begins is not run by root while the image is built."""
     base = vi_image()
     made = _packetcloud("service", "new", "echo", "--in", tmp_path)
     assert made.returncode == 0, made.stderr
     (manifest,) = tmp_path.rglob("manifest.toml")
     (manifest.parent / "requirements.txt").write_text("idna\n")
+    (manifest.parent / "usercustomize.py").write_text(
+        "import os\nopen(f'/tmp/ran-as-{os.geteuid()}', 'w').close()\n"
+    )
     result = _packetcloud(
         "image", "build", "--service", manifest, "--store", STORE.folder, "--format", "json"
     )
@@ -82,6 +86,8 @@ def test_a_service_brings_code_and_requirements(tmp_path: Path) -> None:
         with tarfile.open(image.path) as archive:
             names = archive.getnames()
         assert "rootfs/opt/packetcloud/service/manifest.toml" in names
+        assert "rootfs/tmp/ran-as-65534" in names, "a build imports as nobody what a VI imports"
+        assert "rootfs/tmp/ran-as-0" not in names
     finally:
         assert (
             _packetcloud("image", "remove", image.version, "--store", STORE.folder).returncode == 0

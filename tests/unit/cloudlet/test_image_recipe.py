@@ -107,11 +107,26 @@ def test_the_packages_say_which_wheels_fit() -> None:
 
 def test_requirements_are_names_and_versions() -> None:
     """No option and no address: where packages come from is not a service's to say."""
-    text = "# a comment\n\nregex>=2024 # for text\nnumpy==2.4\n"
-    assert list(requirement_lines(text)) == ["regex>=2024", "numpy==2.4"]
-    for line in ("--find-links /x", "-r other.txt", "x @ https://example.org/x.whl"):
-        with pytest.raises(ImageError, match="a name and its versions"):
-            list(requirement_lines(line))
+    right = [
+        *("regex>=2024", "numpy==2.4", "a.b_c-d", "x[one, two] ~= 1.0, != 1.0.3", "x (>=1,<2.*)"),
+        *("x===1+local; python_version < '3.13'", "x ; sys_platform == 'linux'"),
+    ]
+    text = "# a comment\n\n" + " # for text\n".join(right) + "\n"
+    assert list(requirement_lines(text)) == right
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("--find-links /x", "-r other.txt", "x @ https://example.org/x.whl", "x @ file:x"),
+        *(".", "./x", "..", "/tmp/x", "x/y", "x[y] @ z", "x.zip", "x.TAR.gz", "x-1.0.tar.bz2"),
+        *("x-1-py3-none-any.whl", "x.zip[y]", "x --hash=a", "x; y @ /z", "git+x"),
+    ],
+)
+def test_a_requirement_is_no_option_no_address_and_no_file(line: str) -> None:
+    """Of a folder or an archive pip would run the code, as root."""
+    with pytest.raises(ImageError, match="a name and its versions"):
+        list(requirement_lines(line))
 
 
 def test_the_metadata_says_nothing_of_the_moment() -> None:
@@ -262,3 +277,15 @@ def test_a_build_without_root_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ImageError, match="built by root"):
         build_image(ImageStore(tmp_path), BuildRequest(), lambda progress: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_service_has_an_image_of_the_bundled_ones_name(tmp_path: Path) -> None:
+    """All of them would run from it, with their keys."""
+    (tmp_path / "manifest.toml").write_text(
+        'manifest = 1\n[service]\nname = "packetcloud"\nversion = "1.0.0"\n'
+        'entry_point = "probe:Probe"\n[behaviour]\nfail_policy = "closed"\n'
+    )
+    request = BuildRequest(manifest=tmp_path)
+    with pytest.raises(ImageError, match=r"name = 'packetcloud': .*choose another"):
+        build_image(ImageStore(tmp_path / "store"), request, lambda progress: None)
+    assert not (tmp_path / "store").exists()

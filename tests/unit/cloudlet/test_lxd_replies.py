@@ -28,7 +28,6 @@ from packetcloud.cloudlet.lxd.replies import (
     console_tail,
     container_facts,
     container_usage,
-    is_ours,
     is_unread,
 )
 from tests.unit.cloudlet.wishes import LIMITS, WISH, wish
@@ -52,7 +51,7 @@ INSTANCE = {
 def test_what_a_member_that_does_not_answer_has_is_no_container_that_is_gone() -> None:
     """The cluster lists it without configuration; one that is broken where it is has its own."""
     unread = {**INSTANCE, "status": "Error", "config": None, "expanded_config": None}
-    assert is_unread(unread) and not is_ours(unread)
+    assert is_unread(unread)
     assert not is_unread({**INSTANCE, "status": "Error"})
     assert not is_unread({**INSTANCE, "config": {}})
 
@@ -92,8 +91,6 @@ def test_an_instance_becomes_facts() -> None:
     assert (facts.name, facts.state, facts.image) == ("vi-1", ContainerState.RUNNING, "ab")
     assert facts.labels == {"vi": "1"}
     assert facts.live.devices == {"root": {"type": "disk"}}
-    assert is_ours(INSTANCE)
-    assert not is_ours({"config": {"user.packetcloud.vi": "1"}})
 
 
 @pytest.mark.parametrize(

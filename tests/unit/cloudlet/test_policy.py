@@ -163,6 +163,21 @@ def test_containers_that_share_ids_are_found() -> None:
     assert shared_id_maps({"a": _with_ids(0)}) == {"a": ("its ids from 0 are the host's",)}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "null", "1", "[1]", "[null]", '[{"Isuid": true}]', '{"Isuid": true}']
+    + [f'[{{"Isuid": true, "Hostid": {value}, "Maprange": 1}}]' for value in ('"a"', "null", "{}")],
+)
+def test_a_map_of_ids_that_is_none_is_found(text: str) -> None:
+    """Its own fault, not the controller's; the others are looked at."""
+    live = LiveConfig((), {"volatile.idmap.next": text}, {})
+    assert shared_id_maps({"a": _with_ids(165536), "b": live, "c": _with_ids(165536)}) == {
+        "a": ("it shares ids from 165536 with c",),
+        "b": ("its map of ids cannot be read",),
+        "c": ("it shares ids from 165536 with a",),
+    }
+
+
 def test_differences_show_no_token_and_no_endless_value() -> None:
     """What is found goes to logs and to whoever may ask."""
     built = build(WISH, SITE)

@@ -230,6 +230,23 @@ def test_charges_go_along_when_a_vi_moves_or_its_node_is_lost() -> None:
     assert again.record[0] == vi.record[0]
 
 
+def test_charges_outlast_a_lost_node_that_nobody_can_leave() -> None:
+    """Its VI stays where it is until there is room, or the node is back; that is told once."""
+    services = {"beta": ServiceWish("beta", SID["beta"], "small", 1, 1, conduct=POLICY)}
+    world = World(12, settings(services=services, nodes=("n1",)))
+    world.run(10)
+    vi = vi_of(world, "beta")
+    offend(world, vi, 10)
+    world.silence("n1")
+    world.run(40)
+    assert vi_of(world, "beta") is vi
+    assert len([note for note in world.notes if "cannot leave n1: no node but n1" in note]) == 1
+    world.answer_again("n1")
+    world.run(10)
+    assert (vi.state, vi.restrictions, len(vi.record)) == (ViState.RUNNING, 1, 2)
+    assert len(world.nodes["n1"]) == 1
+
+
 def test_what_is_kept_of_a_vi_is_bounded() -> None:
     """The newest charges, each cut."""
     vi = Vi(1, "beta", "small", "n1", 7, "t", 16)
