@@ -227,6 +227,8 @@ def test_a_backup_beside_the_controller_is_restored(
     """The same rows by their digests; a database in use, or not empty, is not restored into."""
     assert run("tenant", "add", "acme")[0] == 0
     folder = served.key.parent
+    assert main(["--format", "json", "domain", "audit", str(folder / "domain.toml")]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == []
     file, config = folder / "domain.backup", folder / "domain.toml"
     code, saved, _ = _keep(capsys, "backup", config, file)
     assert (code, saved["rows"]["principals"]) == (0, 2)
