@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
@@ -99,6 +101,21 @@ class KeptPlace(Place):
         )
         self._nonces = itertools.count()
         self._transport = httpx.ASGITransport(self.made.gate, raise_app_exceptions=False)
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Give a request to the API; its answer must be one that the description has."""
+        got = await super().send(request)
+        for route in self.made.app.routes:
+            is_its = isinstance(route, APIRoute) and request.method in route.methods
+            if not is_its or not route.path_regex.fullmatch(request.url.path):
+                continue
+            assert isinstance(route, APIRoute)
+            expected = {route.status_code or 200, *route.responses}
+            assert got.status_code in expected, f"{request.method} {route.path}: {got.status_code}"
+            if got.is_success:
+                assert got.status_code == (route.status_code or 200), route.path
+                TypeAdapter(route.response_model).validate_json(got.content)
+        return got
 
     async def want(
         self, who: str, method: str, path: str, body: Any = None, key: str | None = None
