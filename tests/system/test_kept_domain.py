@@ -445,6 +445,12 @@ def test_nonces_and_keys_outlive_the_process(url: str, tmp_path: Path) -> None:
         second = await again.ask("acme", "POST", "/v1/reservations", WISH, "key-of-acme")
         assert second.content == first.content
         assert len((await again.want("acme", "GET", "/v1/reservations"))["reservations"]) == 1
+        path = f"/v1/reservations/{first.json()['subject']}/resize"
+        request = place.request("acme", "POST", path, {"count": 1}, {"Idempotency-Key": "key-2-of"})
+        assert (await place.send(request)).status_code == 409, "it is not confirmed"
+        await place.answer()
+        replayed = await place.send(request)
+        assert replayed.json()["type"].endswith("signature-replayed"), "nor later"
 
     play(url, tmp_path, scenario)
 
