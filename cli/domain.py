@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from packetcloud.cli.domain_client import DomainAccess, domain_options
-from packetcloud.cli.output import Output, Table, pass_output
+from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE
 
 if TYPE_CHECKING:
@@ -132,6 +132,41 @@ def restore(output: Output, config: Path, file: Path) -> None:
     from packetcloud.domain_controller.state import backup
 
     _show_sums(output, file, backup.restore(file, _database_of(config)))
+
+
+@domain.command()
+@_config_file
+@pass_output
+def audit(output: Output, config: Path) -> ExitCode:
+    """Look through the database of CONFIG: journal, usage, accounts. Exit code 1: one is wrong.
+
+    The controller may run meanwhile. Note the digest of the last event somewhere else: with it you
+    can show later that nothing before it was taken out.
+    """
+    from packetcloud.domain_controller.state.audit import audit as audit_of
+
+    found = audit_of(_database_of(config))
+    facts = [
+        ("events", found.events_count),
+        ("digest of the last one", found.head),
+        ("usage records", found.records_count),
+        ("records that came in two versions", found.evidence_count),
+        ("meters with gaps", ", ".join(found.gaps) or None),
+        ("journal, usage and accounts", "wrong" if found.findings else "right"),
+    ]
+    tables = [Table(("", ""), facts)]
+    if found.findings:
+        tables.append(Table(("Finding",), [(text,) for text in found.findings]))
+    document = {
+        "events": found.events_count,
+        "head": found.head,
+        "usage_records": found.records_count,
+        "evidence": found.evidence_count,
+        "gaps": list(found.gaps),
+        "findings": list(found.findings),
+    }
+    output.report(document, tables)
+    return ExitCode.NEGATIVE if found.findings else ExitCode.FINE
 
 
 def _database_of(config: Path) -> str:

@@ -1,4 +1,4 @@
-"""`packetcloud cloudlet admit|list|show|open|close`: the cloudlets of a domain."""
+"""`packetcloud cloudlet admit|list|show|open|close|key`: the cloudlets of a domain."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from packetcloud.cli.domain_client import DomainAccess, domain_options
+from packetcloud.cli.domain_client import DomainAccess, domain_options, time_of
 from packetcloud.cli.output import Output, Table, pass_output
-from packetcloud.cli.params import PublicKeyType
+from packetcloud.cli.params import PublicKeyType, TimeType
 
 if TYPE_CHECKING:
     from packetcloud.domain_controller.api.answered import CloudletInfo, ResourcesInfo
@@ -106,7 +106,60 @@ def close_cloudlet(output: Output, name: str, access: DomainAccess) -> None:
     _set_open(output, name, False, access)
 
 
-COMMANDS = (admit, list_cloudlets, show, open_cloudlet, close_cloudlet)
+@click.group()
+def key() -> None:
+    """List, add and revoke the keys with which a cloudlet dials in."""
+
+
+@key.command("list")
+@click.argument("name")
+@domain_options
+@pass_output
+def list_keys(output: Output, name: str, access: DomainAccess) -> None:
+    """List the keys with which the cloudlet NAME may dial in."""
+    from packetcloud.domain_controller.api.answered import KeyList
+
+    with access.open() as client:
+        keys = client.get(KeyList, f"/v1/cloudlets/{name}/keys").keys
+    rows = [(one.key_id, time_of(one.from_ms), time_of(one.until_ms)) for one in keys]
+    output.report([one.model_dump() for one in keys], [Table(("Key ID", "From", "Until"), rows)])
+
+
+@key.command("add")
+@click.argument("name")
+@click.argument("public_key", type=PublicKeyType())
+@click.option("--until", type=TimeType(), help="The key ends then. [default: in two years]")
+@domain_options
+@pass_output
+def add_key(
+    output: Output, name: str, public_key: bytes, until: float | None, access: DomainAccess
+) -> None:
+    """Let the cloudlet NAME dial in with PUBLIC_KEY (64 hexadecimal digits, or a key file) too."""
+    from packetcloud.domain_controller.api.answered import KeyInfo
+
+    body: dict[str, object] = {"public_key": public_key.hex()}
+    if until is not None:
+        body["until_ms"] = int(until * 1000)
+    with access.open() as client:
+        made = client.make(KeyInfo, f"/v1/cloudlets/{name}/keys", body)
+    output.record({"key id": made.key_id, "cloudlet": name, "until": time_of(made.until_ms)})
+
+
+@key.command()
+@click.argument("name")
+@click.argument("key_id")
+@domain_options
+@pass_output
+def revoke(output: Output, name: str, key_id: str, access: DomainAccess) -> None:
+    """Let the cloudlet NAME dial in with the key KEY_ID no more; an open channel ends soon."""
+    from packetcloud.domain_controller.api.answered import KeyInfo
+
+    with access.open() as client:
+        gone = client.change(KeyInfo, "DELETE", f"/v1/cloudlets/{name}/keys/{key_id}")
+    output.record({"revoked": gone.key_id, "cloudlet": name})
+
+
+COMMANDS = (admit, list_cloudlets, show, open_cloudlet, close_cloudlet, key)
 """What the noun `cloudlet` gets of a domain."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from packetcloud.domain_controller.api.asked import ViTypeSizes
 from packetcloud.domain_controller.api.signatures import Proof
+from packetcloud.domain_controller.core.principals import Role
 from packetcloud.domain_controller.core.wishes import Wish
 
 
@@ -37,15 +38,18 @@ class SetTenantOpen:
 
 @dataclass(frozen=True, slots=True)
 class AddKey:
-    tenant: str
+    name: str
+    """Of the tenant or cloudlet whose key it becomes."""
     public_key: bytes
     until_ms: int | None
+    role: Role = Role.TENANT
 
 
 @dataclass(frozen=True, slots=True)
 class RevokeKey:
-    tenant: str
+    name: str
     key_id: str
+    role: Role = Role.TENANT
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,7 @@ class Gate:
         except SignatureRefusedError as error:
             raise self._unsigned(error) from None
         if not access.changes:
-            self._take_nonce(proof)
+            self._take_nonce(proof, signer.principal.name)
         what = f"{head.method} {scope['path']}?".encode() + scope["query_string"] + b"\n"
         digest = hashlib.sha256(what + body).digest()
         return Caller(signer.principal, proof, digest), body
@@ -232,11 +232,11 @@ class Gate:
             )
         raise ProblemError(404, "not-found", "there is no such endpoint; see the API's description")
 
-    def _take_nonce(self, proof: Proof) -> None:
-        if not self.nonces.has_room(self._clock_ms()):
+    def _take_nonce(self, proof: Proof, caller: str) -> None:
+        if not self.nonces.has_room(self._clock_ms(), caller):
             self.refused["nonces"] += 1
             raise busy("too many requests within their validity; ask again later")
-        if not self.nonces.take(proof.key_id, proof.nonce, proof.expires_ms):
+        if not self.nonces.take(proof.key_id, proof.nonce, proof.expires_ms, caller):
             raise self._unsigned(
                 SignatureRefusedError(
                     Refusal.REPLAYED, "this request was here before; sign it anew to ask again"

@@ -35,7 +35,7 @@ from packetcloud.domain_controller.core.choice import NoPlace
 from packetcloud.domain_controller.core.reservations import FINAL, State
 from packetcloud.domain_controller.core.slots import DAY_MS, Slot, check_ahead
 from packetcloud.domain_controller.core.wishes import Wish
-from packetcloud.domain_controller.errors import InvalidValueError
+from packetcloud.domain_controller.errors import DomainError, InvalidValueError
 from packetcloud.domain_controller.state import (
     answers,
     bills,
@@ -51,7 +51,7 @@ from packetcloud.domain_controller.state.answers import Answer
 from packetcloud.domain_controller.state.bills import Draft
 from packetcloud.domain_controller.state.booking import World
 from packetcloud.domain_controller.state.database import Database
-from packetcloud.domain_controller.state.errors import ConflictError
+from packetcloud.domain_controller.state.errors import ConflictError, ReplayedError, StateError
 from packetcloud.domain_controller.state.operations import OperationState
 from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.reservations import Kept
@@ -132,8 +132,21 @@ class KeptDomain(KeptPlaces):
                 return entries.close_bill(transaction, draft, asking)
             return self._do(transaction, change, asking, new_id)
 
-        answer = await self._writer.do(work, await self._cloudlets_of(change))
+        try:
+            answer = await self._writer.do(work, await self._cloudlets_of(change))
+        except (ConflictError, DomainError) as error:
+            if not isinstance(error, ReplayedError):
+                await self._use_up(asking)
+            raise
         return Given(answer.status, answer.body, answer.is_repeated)
+
+    async def _use_up(self, asking: Asking) -> None:
+        """Let nobody who saw a request that was refused send it again when it would be done."""
+        proof = asking.proof
+        with suppress(StateError):  # the refusal is the answer, whatever becomes of this
+            await self._writer.do(
+                lambda work: nonces.use(work, proof.key_id, proof.nonce, proof.expires_ms)
+            )
 
     def cloudlets_of_kept(self, name: str) -> Collection[str]:
         """Return where a reservation holds places, and where it could when it is passed on."""

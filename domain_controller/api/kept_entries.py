@@ -57,19 +57,19 @@ def set_tenant_open(transaction: Transaction, change: to.SetTenantOpen, asking: 
 
 
 def add_key(transaction: Transaction, change: to.AddKey, asking: Asking) -> Answer:
-    find_tenant(transaction.connection, asking.owner, change.tenant)
-    key = _key(change.tenant, change.public_key, transaction.now_ms, change.until_ms)
+    owner = _owner_of_keys(transaction, change, asking)
+    key = _key(change.name, change.public_key, transaction.now_ms, change.until_ms)
     registry.add_key(transaction, key)
-    note(transaction, "key-added", key.key_id, change.tenant, asking)
+    note(transaction, "key-added", key.key_id, owner, asking)
     return answer(201, key_info(key))
 
 
 def revoke_key(transaction: Transaction, change: to.RevokeKey, asking: Asking) -> Answer:
-    find_tenant(transaction.connection, asking.owner, change.tenant)
-    keys = {key.key_id: key for key in registry.keys(transaction.connection, change.tenant)}
-    if not registry.revoke_key(transaction, change.tenant, change.key_id):
-        raise AbsentError(f"{change.tenant!r} has no key {change.key_id}, or it is revoked")
-    note(transaction, "key-revoked", change.key_id, change.tenant, asking)
+    owner = _owner_of_keys(transaction, change, asking)
+    keys = {key.key_id: key for key in registry.keys(transaction.connection, change.name)}
+    if not registry.revoke_key(transaction, change.name, change.key_id):
+        raise AbsentError(f"{change.name!r} has no key {change.key_id}, or it is revoked")
+    note(transaction, "key-revoked", change.key_id, owner, asking)
     return answer(200, key_info(keys[change.key_id]))
 
 
@@ -170,6 +170,16 @@ def note(
 
 def answer(status: int, info: Answered) -> Answer:
     return Answer(status, info.model_dump_json())
+
+
+def _owner_of_keys(
+    transaction: Transaction, change: to.AddKey | to.RevokeKey, asking: Asking
+) -> str | None:
+    """Return whose event it is; None: the domain's own. Raises: AbsentError: there is nobody."""
+    if change.role is Role.CLOUDLET:
+        find_cloudlet(transaction.connection, change.name)
+        return None
+    return find_tenant(transaction.connection, asking.owner, change.name).name
 
 
 def _key(principal: str, public_key: bytes, now_ms: int, until_ms: int | None) -> Key:

@@ -65,6 +65,11 @@ class KeptRegistry:
             find_tenant(connection, owner, tenant)
             return say.KeyList(keys=[key_info(one) for one in registry.keys(connection, tenant)])
 
+    def cloudlet_keys(self, name: str) -> say.KeyList:
+        with self._database.reading() as connection:
+            find_cloudlet(connection, name)
+            return say.KeyList(keys=[key_info(one) for one in registry.keys(connection, name)])
+
     def cloudlets(self, now_ms: int) -> say.CloudletList:
         with self._database.reading() as connection:
             found: list[Cloudlet] = []

@@ -101,6 +101,29 @@ def _cloudlets(router: APIRouter, around: Surroundings) -> None:
         """Let a cloudlet get no new reservations, or let it again."""
         return await around.change(to.SetCloudletOpen(name, change.is_open), caller)
 
+    @router.get("/cloudlets/{name}/keys", tags=["cloudlets"])
+    async def list_cloudlet_keys(name: Name) -> say.KeyList:
+        """List the keys with which a cloudlet's controller may dial in."""
+        return await around.read(state.cloudlet_keys, name)
+
+    @router.post(
+        "/cloudlets/{name}/keys", status_code=201, response_model=say.KeyInfo, tags=["cloudlets"]
+    )
+    async def add_cloudlet_key(
+        caller: TheCaller, name: Name, key: TheKey, new: ask.NewKey
+    ) -> Response:
+        """Let a cloudlet's controller dial in with one more key."""
+        public_key = bytes.fromhex(new.public_key)
+        change = to.AddKey(name, public_key, new.until_ms, Role.CLOUDLET)
+        return await around.change(change, caller, key)
+
+    @router.delete(
+        "/cloudlets/{name}/keys/{key_id}", response_model=say.KeyInfo, tags=["cloudlets"]
+    )
+    async def revoke_cloudlet_key(caller: TheCaller, name: Name, key_id: Hex20) -> Response:
+        """Let a key open no channel any more; one that it opened ends within seconds."""
+        return await around.change(to.RevokeKey(name, key_id, Role.CLOUDLET), caller)
+
     @router.get("/vi-types", tags=["cloudlets"])
     async def list_vi_types() -> say.ViTypeList:
         """List the VI types."""

@@ -30,6 +30,7 @@ What works are made of
 - `bills`        made beside the writer, closed in one transaction
 
 For operators
+- `audit`        whether what is kept is still what was written
 - `backup`       backup while it runs, restore into an empty place
 
 Source: docs/decisions/0015-domain-controller.md.

@@ -87,6 +87,10 @@ class MemoryState:
         self.tenant(owner, tenant)
         return say.KeyList(keys=[info for name, info in self.keys_by_id.values() if name == tenant])
 
+    def cloudlet_keys(self, name: str) -> say.KeyList:
+        self.cloudlet(name, 0)
+        return say.KeyList(keys=[info for of, info in self.keys_by_id.values() if of == name])
+
     def cloudlets(self, now_ms: int) -> say.CloudletList:
         return say.CloudletList(cloudlets=list(self.cloudlets_by_name.values()))
 
@@ -231,12 +235,12 @@ class MemoryState:
                 self.principals[change.name] = Principal(change.name, role, "", change.is_open)
                 return _given(200, tenant)
             case to.AddKey():
-                self.tenant(owner, change.tenant)
-                return _given(201, self._add_key(change.tenant, change.public_key, change.until_ms))
+                self._see_holder(owner, change)
+                return _given(201, self._add_key(change.name, change.public_key, change.until_ms))
             case to.RevokeKey():
-                self.tenant(owner, change.tenant)
+                self._see_holder(owner, change)
                 name, key = self.keys_by_id.get(change.key_id, ("", None))
-                if key is None or name != change.tenant:
+                if key is None or name != change.name:
                     raise port.AbsentError(f"no key {change.key_id}")
                 del self.keys_by_id[change.key_id]
                 return _given(200, key)
@@ -320,6 +324,12 @@ class MemoryState:
             case to.CloseBill():
                 raise ConflictError(f"{change.tenant} used nothing")
         raise AssertionError(f"a change that nobody knows: {change}")
+
+    def _see_holder(self, owner: str | None, change: to.AddKey | to.RevokeKey) -> None:
+        if change.role is Role.CLOUDLET:
+            self.cloudlet(change.name, self.clock_ms())
+        else:
+            self.tenant(owner, change.name)
 
     def _add_key(self, name: str, public_key: bytes, until_ms: int | None) -> say.KeyInfo:
         info = say.KeyInfo(

@@ -39,6 +39,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/tenants/{name}/keys"): {"public_key": "ef" * 32},
     ("POST", "/v1/cloudlets"): {"name": "edge-2", "region": "north", "public_key": "01" * 32},
     ("PATCH", "/v1/cloudlets/{name}"): {"is_open": True},
+    ("POST", "/v1/cloudlets/{name}/keys"): {"public_key": "23" * 32},
     ("PUT", "/v1/vi-types/{name}"): {"milli_cpus": 1, "memory_bytes": 1, "disk_bytes": 1},
     ("POST", "/v1/quotes"): WISH,
     ("POST", "/v1/calendar"): {"wish": WISH, "until_ms": WISH["slot"]["end_ms"]},  # type: ignore[index]

@@ -138,6 +138,17 @@ def test_the_commands_of_an_operator_and_a_tenant(run: Run, tmp_path: Path) -> N
     assert run("cloudlet", "open", "edge-1")[1]["is_open"] is True
     assert run("cloudlet", "list", key=acme)[1][0]["name"] == "edge-1"
     assert run("cloudlet", "show", "edge-1")[1]["region"] == "north"
+    create_identity_file(tmp_path / "edge-2.key")
+    code, added, _ = run("cloudlet", "key", "add", "edge-1", str(tmp_path / "edge-2.key"))
+    assert (code, added["cloudlet"]) == (0, "edge-1")
+    assert run("domain", "status", key=tmp_path / "edge-2.key")[1]["caller"] == "edge-1"
+    keys = [one["key_id"] for one in run("cloudlet", "key", "list", "edge-1")[1]]
+    assert len(keys) == 2
+    keys.remove(added["key_id"])
+    assert run("cloudlet", "key", "revoke", "edge-1", keys[0])[0] == 0
+    assert run("domain", "status", key=edge)[0] == 2
+    assert run("cloudlet", "key", "revoke", "edge-1", keys[0])[0] == 2
+    assert run("cloudlet", "key", "add", "acme", str(ids))[0] == 2, "it is no cloudlet"
     measured = tmp_path / "measured.json"
     rates = [{"vi_type": "small", "chunks_per_s": 1000}, {"vi_type": "vast", "chunks_per_s": 9}]
     measured.write_text(json.dumps({"format": FORMAT, "measured": rates}))
@@ -216,6 +227,8 @@ def test_a_backup_beside_the_controller_is_restored(
     """The same rows by their digests; a database in use, or not empty, is not restored into."""
     assert run("tenant", "add", "acme")[0] == 0
     folder = served.key.parent
+    assert main(["--format", "json", "domain", "audit", str(folder / "domain.toml")]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == []
     file, config = folder / "domain.backup", folder / "domain.toml"
     code, saved, _ = _keep(capsys, "backup", config, file)
     assert (code, saved["rows"]["principals"]) == (0, 2)

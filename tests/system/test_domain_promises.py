@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+from sqlalchemy import delete, update
+
 from packetcloud.domain_controller.channel.kept import KeptChannel
 from packetcloud.domain_controller.core.life import LifeLimits
 from packetcloud.domain_controller.core.prices import Meter
@@ -13,6 +16,11 @@ from packetcloud.domain_controller.core.slots import DAY_MS
 from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, UsageRecord
 from packetcloud.domain_controller.housekeeping import Housekeeping
 from packetcloud.domain_controller.sid_proof import prove_sid
+from packetcloud.domain_controller.state.audit import audit, audit_state
+from packetcloud.domain_controller.state.errors import ConflictError
+from packetcloud.domain_controller.state.money_tables import POSTINGS, USAGE
+from packetcloud.domain_controller.state.tables import EVENTS
+from packetcloud.domain_controller.state.transaction import Transaction
 from tests.functional.domain_place import DOMAIN, START_MS, WISH
 from tests.system.domain_databases import url
 from tests.system.test_kept_domain import HOUR_MS, KeptPlace, play
@@ -109,6 +117,36 @@ def test_a_bill_waits_a_day_for_records_that_are_missing(url: str, tmp_path: Pat
         rest = await place.want("noc", "POST", "/v1/bills", body)
         quantities = [one["document"]["lines"][0]["quantity"] for one in (bill, rest)]
         assert quantities == [4000, 2000]
+
+    play(url, tmp_path, scenario)
+
+
+def test_an_audit_names_what_was_altered(url: str, tmp_path: Path) -> None:
+    """One byte of an event, of a record, of a posting; an event that is gone."""
+
+    async def scenario(place: KeptPlace) -> None:
+        await place.populate()
+        made = await place.want("acme", "POST", "/v1/reservations", WISH)
+        await place.answer()
+        begin_ms = WISH["slot"]["begin_ms"]  # type: ignore[index]
+        fields = (made["subject"], 1, Meter.VI_TIME, begin_ms, begin_ms + 1000, 2000)
+        await place.take([UsageRecord("edge-1", "m", 1, FIRST_PREVIOUS, *fields)])
+        found = audit(url)
+        assert (found.findings, found.records_count, found.gaps) == ((), 1, ())
+        for change, text in (
+            (update(EVENTS).where(EVENTS.c.number == 2).values(subject="x"), "journal: event 2 "),
+            (delete(EVENTS).where(EVENTS.c.number == found.events_count), "journal: event "),
+            (update(USAGE).values(quantity=4000), "usage: record edge-1/m/1 "),
+            (update(POSTINGS).values(micros=1), "tenant/acme was charged 1 micros"),
+        ):
+
+            def work(transaction: Transaction, change: Any = change) -> None:
+                transaction.connection.execute(change)
+                (finding,) = audit_state(transaction.connection).findings
+                raise ConflictError(finding)  # which undoes the change
+
+            with pytest.raises(ConflictError, match=text):
+                await place.writer.do(work)
 
     play(url, tmp_path, scenario)
 

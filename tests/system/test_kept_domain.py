@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
@@ -99,6 +101,21 @@ class KeptPlace(Place):
         )
         self._nonces = itertools.count()
         self._transport = httpx.ASGITransport(self.made.gate, raise_app_exceptions=False)
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Give a request to the API; its answer must be one that the description has."""
+        got = await super().send(request)
+        for route in self.made.app.routes:
+            is_its = isinstance(route, APIRoute) and request.method in route.methods
+            if not is_its or not route.path_regex.fullmatch(request.url.path):
+                continue
+            assert isinstance(route, APIRoute)
+            expected = {route.status_code or 200, *route.responses}
+            assert got.status_code in expected, f"{request.method} {route.path}: {got.status_code}"
+            if got.is_success:
+                assert got.status_code == (route.status_code or 200), route.path
+                TypeAdapter(route.response_model).validate_json(got.content)
+        return got
 
     async def want(
         self, who: str, method: str, path: str, body: Any = None, key: str | None = None
@@ -428,6 +445,12 @@ def test_nonces_and_keys_outlive_the_process(url: str, tmp_path: Path) -> None:
         second = await again.ask("acme", "POST", "/v1/reservations", WISH, "key-of-acme")
         assert second.content == first.content
         assert len((await again.want("acme", "GET", "/v1/reservations"))["reservations"]) == 1
+        path = f"/v1/reservations/{first.json()['subject']}/resize"
+        request = place.request("acme", "POST", path, {"count": 1}, {"Idempotency-Key": "key-2-of"})
+        assert (await place.send(request)).status_code == 409, "it is not confirmed"
+        await place.answer()
+        replayed = await place.send(request)
+        assert replayed.json()["type"].endswith("signature-replayed"), "nor later"
 
     play(url, tmp_path, scenario)
 

@@ -29,6 +29,16 @@ def test_nonces_have_a_cap() -> None:
     assert not nonces.has_room(100)
 
 
+def test_one_caller_keeps_out_itself_alone() -> None:
+    """At its own cap there is no room for it, by whichever key; there is for others."""
+    nonces = RecentNonces(5, 2)
+    for number in range(2):
+        assert nonces.has_room(0, "acme")
+        assert nonces.take(f"key-{number}", "nonce", 100, "acme")
+    assert not nonces.has_room(99, "acme") and nonces.has_room(99, "bolt")
+    assert nonces.has_room(100, "acme")
+
+
 def test_one_that_ends_late_keeps_only_those_after_it() -> None:
     """They are forgotten together with it."""
     nonces = RecentNonces(3)
