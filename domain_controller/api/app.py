@@ -97,11 +97,15 @@ def make_app(
     )
     install_problems(app)
     _install_errors(app)
-    app.include_router(_own_routes(around))
-    app.include_router(registry_routes(around))
-    app.include_router(reservation_routes(around, feed))
-    app.include_router(money_routes(around))
-    app.include_router(_event_routes(around, feed))
+    # Not `include_router`: it asks a router about a path, then again which of its routes it was.
+    for router in (
+        reservation_routes(around, feed),
+        _own_routes(around),
+        registry_routes(around),
+        money_routes(around),
+        _event_routes(around, feed),
+    ):
+        app.router.routes.extend(router.routes)
     app.openapi = functools.partial(_description, app)  # type: ignore[method-assign]
     gate = Gate(
         app,
