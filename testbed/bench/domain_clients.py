@@ -64,6 +64,20 @@ class Told:
         return self.ended_s - self.began_s
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An answer that was none: the controller, or its database, could not."""
+
+    status: int
+    body: str
+    retry_after: str | None
+
+    @property
+    def kind(self) -> str:
+        """The last word of the problem's type."""
+        return str(json.loads(self.body)["type"]).rpartition(":")[2]
+
+
 @dataclass(slots=True)
 class Client:
     """One client with its journal. Used on one loop."""
@@ -73,6 +87,7 @@ class Client:
     controllers: Sequence[Address]
     """Changed by whoever starts another one in the place of one that was killed."""
     journal: list[Told] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
     _at: int = 0
     _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -88,9 +103,10 @@ class Client:
             tries_count += 1
             try:
                 async with asyncio.timeout(TRY_WITHIN_S):
-                    status, body = await self._ask(key, wish)
+                    status, body, retry_after = await self._ask(key, wish)
                 if status < 500:
                     break
+                self.troubles.append(Trouble(status, body, retry_after))
             except _AWAY:
                 self.hang_up()
                 self._at += 1
@@ -118,7 +134,7 @@ class Client:
             self._streams[1].close()
             self._streams = None
 
-    async def _ask(self, key: str, wish: dict[str, Any]) -> tuple[int, str]:
+    async def _ask(self, key: str, wish: dict[str, Any]) -> tuple[int, str, str | None]:
         address = self.controllers[(self.number + self._at) % len(self.controllers)]
         request = signed(self.identity, address, key, wish)
         if self._streams is None:
@@ -131,7 +147,7 @@ class Client:
         body = await reader.readexactly(int(fields["content-length"]))
         if fields.get("connection") == "close":
             self.hang_up()
-        return int(lines[0].split()[1]), body.decode()
+        return int(lines[0].split()[1]), body.decode(), fields.get("retry-after")
 
 
 def _wish(begin_ms: int, end_ms: int, cloudlet: str) -> dict[str, Any]:
