@@ -14,7 +14,7 @@ from packetcloud.cli.params import FILE
 
 _PARTS = ("rate", "races", "billing", "reports", "failover", "stale")
 _ROWS = {
-    "rate": ("per_s", "p50_ms", "p99_ms", "controller_cores"),
+    "rate": ("per_s", "p50_ms", "p99_ms", "controller_cores", "controller_ms"),
     "races": ("rounds", "oversold", "short_rounds", "other_answers", "control_oversold"),
     "billing": ("records_count", "per_s", "bills_s", "errors", "control_errors"),
     "reports": ("cloudlets", "report_bytes", "core_share"),
@@ -47,18 +47,16 @@ _TITLES = {
     help="Where it is kept; may be given more than once. [default: both]",
 )
 @click.option("--quick", is_flag=True, help="Little of everything: to see that it works.")
-@click.option(
-    "--rounds", type=click.IntRange(1, 10_000), help="Races. [default: 1000; --quick: 20]"
-)
+@click.option("--rounds", type=click.IntRange(1, 10_000), help="Races. [default: 1000; --quick: 5]")
 @click.option(
     "--records",
     type=click.IntRange(64, 10_000_000),
-    help="Usage records. [default: 1000000; --quick: 20000]",
+    help="Usage records. [default: 1000000; --quick: 6400]",
 )
 @click.option(
     "--failover-s",
     type=click.IntRange(1, 3600),
-    help="Seconds in which controllers are killed. [default: 300; --quick: 20]",
+    help="Seconds in which controllers are killed. [default: 300; --quick: 8]",
 )
 @click.option("--json", "json_file", type=FILE, help="Write the whole report to this file.")
 @click.option("--plot", "plot_file", type=FILE, help="Draw the figures into this PNG file.")
@@ -77,7 +75,7 @@ def domain(
 ) -> ExitCode:
     """A domain controller on SQLite and PostgreSQL: places, bills, reports, kills.
 
-    Controllers are processes, tenants reserve over signed HTTP. 40 minutes with all parts.
+    Controllers are processes, tenants reserve over signed HTTP. 20 minutes with all parts.
     """
     from packetcloud.testbed.bench.domain import QUICK, bench_domain
     from packetcloud.testbed.bench.domain_parts import DomainPlan

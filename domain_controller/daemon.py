@@ -35,7 +35,8 @@ from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.writer import Writer
 
 THREADS_COUNT = 16
-"""Threads that read, and check signatures; the database has eight connections for them."""
+"""Threads that read, and check signatures by keys that are not known; the database has eight
+connections for them."""
 KEEP_ALIVE_S = 30
 MAX_HEADER_BYTES = 16 << 10
 """Of a request: signatures have about 1 KiB."""

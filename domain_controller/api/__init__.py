@@ -2,6 +2,7 @@
 
 - `signatures`    what a signature must cover and say (RFC 9421), and both ends of it
 - `nonces`        requests that changed nothing are answered once
+- `known_keys`    whose keys signed lately
 - `access`        who may ask for what
 - `gate`          what every request passes before the app
 - `problems`      every answer that is not what was asked for (RFC 9457)

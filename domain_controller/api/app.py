@@ -26,6 +26,7 @@ from packetcloud.domain_controller.api.money import money_routes
 from packetcloud.domain_controller.api.port import DomainState
 from packetcloud.domain_controller.api.problem_info import ProblemInfo
 from packetcloud.domain_controller.api.problems import (
+    RETRY_AFTER_S,
     ProblemError,
     answer,
     install_problems,
@@ -97,11 +98,15 @@ def make_app(
     )
     install_problems(app)
     _install_errors(app)
-    app.include_router(_own_routes(around))
-    app.include_router(registry_routes(around))
-    app.include_router(reservation_routes(around, feed))
-    app.include_router(money_routes(around))
-    app.include_router(_event_routes(around, feed))
+    # Not `include_router`: it asks a router about a path, then again which of its routes it was.
+    for router in (
+        reservation_routes(around, feed),
+        _own_routes(around),
+        registry_routes(around),
+        money_routes(around),
+        _event_routes(around, feed),
+    ):
+        app.router.routes.extend(router.routes)
     app.openapi = functools.partial(_description, app)  # type: ignore[method-assign]
     gate = Gate(
         app,
@@ -225,7 +230,12 @@ def _install_errors(app: FastAPI) -> None:
     as_problem(port.AbsentError, plain(404, "not-found"))
     as_problem(ConflictError, plain(409, "conflict"))
     as_problem(KeyReusedError, plain(409, "key-reused"))
-    as_problem(OutcomeUnknownError, plain(503, "outcome-unknown"))
+    as_problem(
+        OutcomeUnknownError,
+        lambda error: ProblemError(
+            503, "outcome-unknown", str(error), headers={"Retry-After": str(RETRY_AFTER_S)}
+        ),
+    )
     as_problem(
         ReplayedError,
         lambda error: unsigned(SignatureRefusedError(Refusal.REPLAYED, str(error))),

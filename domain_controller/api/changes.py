@@ -112,6 +112,8 @@ class RemoveRules:
 @dataclass(frozen=True, slots=True)
 class Reserve:
     owner: str
+    is_third_party: bool
+    """False: the ISP's own, by its share."""
     wish: Wish
 
 

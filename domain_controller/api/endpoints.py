@@ -63,11 +63,12 @@ class Surroundings:
         return Response(given.body, given.status, headers, "application/json")
 
 
-def _caller(request: Request) -> Caller:
+# Not `def`: FastAPI would have each of them wait for a thread.
+async def _caller(request: Request) -> Caller:
     return caller_of(request.scope)
 
 
-def _page(
+async def _page(
     limit: Annotated[PageCount, Query()] = DEFAULT_PAGE_COUNT,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> Page:

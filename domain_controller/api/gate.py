@@ -17,6 +17,7 @@ from typing import Protocol
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.domain_controller.api.access import ACCESS, OPEN, Access
 from packetcloud.domain_controller.api.nonces import RecentNonces
 from packetcloud.domain_controller.api.problems import ProblemError, answer, busy
@@ -68,10 +69,20 @@ class Caller:
 
 
 class Signers(Protocol):
-    """Who knows the keys. Asked in a worker thread."""
+    """Who knows the keys."""
 
     def signer(self, key_id: str, now_ms: int) -> Signer | None:
-        """Return whose key it is; None: nobody's, or it does not count now."""
+        """Return whose key it is; None: nobody's, or it does not count now.
+
+        Called in a worker thread.
+        """
+
+    def known_signer(self, key_id: str, now_ms: int) -> Signer | None:
+        """Return the same without waiting for anything; None: ask `signer`."""
+
+
+class _NotKnownError(PacketCloudError):
+    """Whose key it is has to be asked in a worker thread."""
 
 
 OpenChannel = Callable[[Scope, Receive, Send, Signer, Proof], Awaitable[None]]
@@ -194,6 +205,13 @@ class Gate:
         now_ms = self._clock_ms()
         found: list[Signer] = []
 
+        def known_key_of(key_id: str) -> bytes:
+            signer = self._signers.known_signer(key_id, now_ms)
+            if signer is None:
+                raise _NotKnownError
+            found.append(signer)
+            return signer.public_key
+
         def key_of(key_id: str) -> bytes | None:
             signer = self._signers.signer(key_id, now_ms)
             if signer is None:
@@ -201,10 +219,15 @@ class Gate:
             found.append(signer)
             return signer.public_key
 
+        now_s = now_ms / 1000
         try:
-            checked = await asyncio.to_thread(
-                check_head, head, key_of, self._authorities, now_ms / 1000
-            )
+            try:
+                # Where nothing is to be waited for, a thread would cost more than the check.
+                checked = check_head(head, known_key_of, self._authorities, now_s)
+            except _NotKnownError:
+                checked = await asyncio.to_thread(
+                    check_head, head, key_of, self._authorities, now_s
+                )
         except SignatureRefusedError as error:
             raise self._unsigned(error) from None
         except StateError as error:

@@ -17,7 +17,6 @@ from packetcloud.domain_controller.api.changes import Asking, Change
 from packetcloud.domain_controller.api.kept_places import (
     KeptPlaces,
     asker_of,
-    is_tenant,
     read_world,
 )
 from packetcloud.domain_controller.api.kept_registry import (
@@ -28,31 +27,31 @@ from packetcloud.domain_controller.api.kept_registry import (
     operation_info,
 )
 from packetcloud.domain_controller.api.port import AbsentError, Given
-from packetcloud.domain_controller.api.signatures import CLOCK_SKEW_S
+from packetcloud.domain_controller.api.signatures import CLOCK_SKEW_S, Proof
 from packetcloud.domain_controller.core import choice, life
 from packetcloud.domain_controller.core.checks import shown
 from packetcloud.domain_controller.core.choice import NoPlace
 from packetcloud.domain_controller.core.reservations import FINAL, State
 from packetcloud.domain_controller.core.slots import DAY_MS, Slot, check_ahead
 from packetcloud.domain_controller.core.wishes import Wish
-from packetcloud.domain_controller.errors import DomainError, InvalidValueError
+from packetcloud.domain_controller.errors import InvalidValueError
 from packetcloud.domain_controller.state import (
     answers,
     bills,
     booking,
     catalogue,
-    nonces,
     operations,
     registry,
     reservations,
     usage,
 )
-from packetcloud.domain_controller.state.answers import Answer
+from packetcloud.domain_controller.state.answers import Answer, Asked
 from packetcloud.domain_controller.state.bills import Draft
 from packetcloud.domain_controller.state.booking import World
 from packetcloud.domain_controller.state.database import Database
-from packetcloud.domain_controller.state.errors import ConflictError, ReplayedError, StateError
-from packetcloud.domain_controller.state.operations import OperationState
+from packetcloud.domain_controller.state.errors import ConflictError
+from packetcloud.domain_controller.state.nonces import Nonce
+from packetcloud.domain_controller.state.operations import Operation, OperationState
 from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.reservations import Kept
 from packetcloud.domain_controller.state.transaction import Transaction
@@ -62,6 +61,7 @@ WORLD_MS = 1000
 """What another controller changed in the registry is seen after so long at most."""
 GAPS_WITHIN_MS = DAY_MS
 """So long after its end a bill waits for records that are missing."""
+_CHANGES_SIGNERS = (to.SetTenantOpen, to.AddKey, to.RevokeKey)
 _LOOKS_FOR_A_PLACE = (State.REQUESTED, State.OFFERED)
 
 
@@ -86,17 +86,21 @@ class KeptDomain(KeptPlaces):
         self._new_id = new_id
         self._world: World | None = None
         self._world_ms = 0
+        self._shown: tuple[Transaction, World] | None = None
 
     def world(self, transaction: Transaction) -> World:
         """Return what offers are made of; the registry as it was a second ago at most.
 
         Called in the writer's thread alone.
         """
+        if self._world is not None and self._shown is not None and self._shown[0] is transaction:
+            return self._shown[1]
         age_ms = transaction.now_ms - self._world_ms
         if self._world is None or not 0 <= age_ms < WORLD_MS:
             self._world_ms = transaction.now_ms
             self._world = read_world(transaction.connection, self._reports, transaction.now_ms)
-        return replace(self._world, reports=self._reports.all())
+        self._shown = (transaction, replace(self._world, reports=self._reports.all()))
+        return self._shown[1]
 
     async def tick(self, name: str) -> None:
         """Do what is due of a reservation."""
@@ -117,12 +121,13 @@ class KeptDomain(KeptPlaces):
             draft = await asyncio.to_thread(self._draft_or_error, change)
         new_id = self._new_id()  # a work may run more than once, and does the same then
 
+        asked: Asked | None = None
+        if asking.idempotency_key is not None:
+            asked = Asked(asking.principal, asking.idempotency_key, asking.digest)
+
         def work(transaction: Transaction) -> Answer:
-            proof = asking.proof
-            nonces.use(transaction, proof.key_id, proof.nonce, proof.expires_ms)
-            if asking.idempotency_key is None:
+            if asked is None:
                 return act(transaction)
-            asked = answers.Asked(asking.principal, asking.idempotency_key, asking.digest)
             return answers.once(transaction, asked, lambda: act(transaction))
 
         def act(transaction: Transaction) -> Answer:
@@ -132,21 +137,13 @@ class KeptDomain(KeptPlaces):
                 return entries.close_bill(transaction, draft, asking)
             return self._do(transaction, change, asking, new_id)
 
+        locks = await self._cloudlets_of(change)
         try:
-            answer = await self._writer.do(work, await self._cloudlets_of(change))
-        except (ConflictError, DomainError) as error:
-            if not isinstance(error, ReplayedError):
-                await self._use_up(asking)
-            raise
+            answer = await self._writer.do(work, locks, nonce_of(asking.proof), asked)
+        finally:
+            if isinstance(change, _CHANGES_SIGNERS):
+                self.known_keys.forget()
         return Given(answer.status, answer.body, answer.is_repeated)
-
-    async def _use_up(self, asking: Asking) -> None:
-        """Let nobody who saw a request that was refused send it again when it would be done."""
-        proof = asking.proof
-        with suppress(StateError):  # the refusal is the answer, whatever becomes of this
-            await self._writer.do(
-                lambda work: nonces.use(work, proof.key_id, proof.nonce, proof.expires_ms)
-            )
 
     def cloudlets_of_kept(self, name: str) -> Collection[str]:
         """Return where a reservation holds places, and where it could when it is passed on."""
@@ -270,14 +267,20 @@ class KeptDomain(KeptPlaces):
         check_ahead(change.wish.slot, transaction.now_ms)
         if change.wish.service is not None:
             _check_service(transaction, change.owner, change.wish.service)
-        is_third_party = is_tenant(transaction.connection, change.owner)
-        name, world = f"r-{new_id}", self.world(transaction)
-        made = booking.request(transaction, world, name, change.owner, is_third_party, change.wish)
-        operation = operations.begin(transaction, f"op-{new_id}", change.owner, "reserve", name)
-        if made.state in FINAL:
-            operations.end(transaction, operation.id, OperationState.FAILED, made.text)
-        entries.note(transaction, "asked", name, change.owner, asking)
-        return _operation_answer(transaction, operation.id)
+        owner, name, world = change.owner, f"r-{new_id}", self.world(transaction)
+        made = booking.request(transaction, world, name, owner, change.is_third_party, change.wish)
+        has_failed = made.state in FINAL
+        operation = operations.begin(
+            transaction,
+            f"op-{new_id}",
+            owner,
+            "reserve",
+            name,
+            OperationState.FAILED if has_failed else OperationState.RUNNING,
+            made.text if has_failed else "",
+        )
+        entries.note(transaction, "asked", name, owner, asking)
+        return _answer_with(operation)
 
     def _extend(
         self, transaction: Transaction, change: to.Extend, asking: Asking, new_id: str
@@ -354,6 +357,11 @@ class KeptDomain(KeptPlaces):
         return _operation_answer(transaction, operation.id, 200)
 
 
+def nonce_of(proof: Proof) -> Nonce:
+    """Return what a signed request uses up."""
+    return Nonce(proof.key_id, proof.nonce, proof.expires_ms)
+
+
 def _locked(transaction: Transaction, asking: Asking, name: str) -> Kept:
     """Raises: AbsentError."""
     kept = reservations.lock(transaction, name, asking.owner)
@@ -377,4 +385,8 @@ def _check_service(transaction: Transaction, owner: str, name: str) -> None:
 def _operation_answer(transaction: Transaction, operation_id: str, status: int = 202) -> Answer:
     operation = operations.find(transaction.connection, operation_id)
     assert operation is not None, "it was begun in this transaction"
+    return _answer_with(operation, status)
+
+
+def _answer_with(operation: Operation, status: int = 202) -> Answer:
     return entries.answer(status, operation_info(operation))

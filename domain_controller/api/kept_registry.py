@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -11,6 +13,7 @@ from sqlalchemy import Connection
 from packetcloud.chunk.names import SID
 from packetcloud.domain_controller.api import answered as say
 from packetcloud.domain_controller.api.gate import Signer
+from packetcloud.domain_controller.api.known_keys import KNOWN_ALONE_MS, KNOWN_MS, KnownKeys
 from packetcloud.domain_controller.api.port import AbsentError, Page
 from packetcloud.domain_controller.core.choice import FRESH_MS
 from packetcloud.domain_controller.core.cloudlets import Cloudlet, CloudletReport
@@ -19,6 +22,7 @@ from packetcloud.domain_controller.core.resources import NOTHING, Resources, ViT
 from packetcloud.domain_controller.state import catalogue, journal, operations, registry
 from packetcloud.domain_controller.state.catalogue import RuleSet
 from packetcloud.domain_controller.state.database import Database
+from packetcloud.domain_controller.state.errors import DatabaseAwayError
 from packetcloud.domain_controller.state.reports import Reports
 
 T = TypeVar("T")
@@ -34,11 +38,32 @@ class KeptRegistry:
     def __init__(self, database: Database, reports: Reports) -> None:
         self._database = database
         self._reports = reports
+        self.known_keys = KnownKeys(KNOWN_ALONE_MS if database.is_sqlite else KNOWN_MS)
 
     def signer(self, key_id: str, now_ms: int) -> Signer | None:
+        return self._signers([key_id], now_ms).get(key_id)
+
+    def known_signer(self, key_id: str, now_ms: int) -> Signer | None:
+        if old := self.known_keys.to_refresh(now_ms):
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, self._refresh, old, now_ms)
+        return self.known_keys.get(key_id, now_ms)
+
+    def _refresh(self, key_ids: Sequence[str], now_ms: int) -> None:
+        with suppress(DatabaseAwayError):  # whoever asks next is told
+            found = self._signers(key_ids, now_ms)
+            for key_id in set(key_ids) - found.keys():
+                self.known_keys.drop(key_id)
+
+    def _signers(self, key_ids: Sequence[str], now_ms: int) -> dict[str, Signer]:
+        """Return whose keys these are, without those that do not count now; know them from now."""
+        turn = self.known_keys.turn
         with self._database.reading() as connection:
-            found = registry.signer(connection, key_id, now_ms)
-        return None if found is None else Signer(found[0], found[1].public_key)
+            rows = registry.signers(connection, key_ids, now_ms)
+        found = {key.key_id: Signer(principal, key.public_key) for principal, key in rows}
+        for _, key in rows:
+            self.known_keys.put(key.key_id, found[key.key_id], now_ms, key.until_ms, turn)
+        return found
 
     def counts(self, now_ms: int) -> tuple[int, int]:
         """Return how many cloudlets there are, and how many reported lately."""

@@ -48,6 +48,8 @@ class DomainState(Protocol):
 
     def signer(self, key_id: str, now_ms: int) -> Signer | None: ...
 
+    def known_signer(self, key_id: str, now_ms: int) -> Signer | None: ...
+
     def counts(self, now_ms: int) -> tuple[int, int]:
         """Return how many cloudlets there are, and how many reported lately."""
 

@@ -18,6 +18,7 @@ from packetcloud.domain_controller.api.endpoints import (
 )
 from packetcloud.domain_controller.api.feed import Feed
 from packetcloud.domain_controller.api.fields import EventNumber, Identifier, WaitS
+from packetcloud.domain_controller.core.principals import Role
 
 _STATES = Query(alias="state", max_length=9)
 
@@ -72,7 +73,9 @@ def _reservations(router: APIRouter, around: Surroundings, feed: Feed) -> None:
     )
     async def reserve(caller: TheCaller, key: TheKey, wish: ask.WishAsked) -> Response:
         """Reserve places. The operation ends when a cloudlet confirmed, or none could."""
-        return await around.change(to.Reserve(caller.name, wish.to_wish()), caller, key)
+        is_third_party = caller.principal.role is Role.TENANT
+        change = to.Reserve(caller.name, is_third_party, wish.to_wish())
+        return await around.change(change, caller, key)
 
     @router.get("/reservations/{reservation_id}", tags=["reservations"])
     async def show_reservation(

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection, select
 
 from packetcloud.domain_controller.api.gate import Signer
-from packetcloud.domain_controller.api.kept import KeptDomain
+from packetcloud.domain_controller.api.kept import KeptDomain, nonce_of
 from packetcloud.domain_controller.api.signatures import Proof
 from packetcloud.domain_controller.channel.frames import Amount, AnswerFrame, DirectiveFrame
 from packetcloud.domain_controller.core.calendar import Calendar, Conflict
@@ -24,7 +24,6 @@ from packetcloud.domain_controller.state import (
     booking,
     holds,
     intake,
-    nonces,
     outbox,
     ownership,
     registry,
@@ -78,11 +77,10 @@ class KeptChannel:
 
     async def open_channel(self, cloudlet: str, proof: Proof, seen_epoch: int) -> Ownership:
         def work(transaction: Transaction) -> Ownership:
-            nonces.use(transaction, proof.key_id, proof.nonce, proof.expires_ms)
             name = ownership.cloudlet_channel(cloudlet)
             return ownership.take(transaction, name, self._controller, seen_epoch)
 
-        return await self._writer.do(work)
+        return await self._writer.do(work, nonce=nonce_of(proof))
 
     async def waiting(self, cloudlets: Sequence[str], sent_before_ms: int) -> frozenset[str]:
         def read() -> frozenset[str]:

@@ -93,6 +93,7 @@ class Calendar:
         holds: Iterable[Hold] = (),
     ) -> None:
         self._rooms = tuple(rooms)
+        self._for_third_parties = sum_for_third_parties(self._rooms)
         self._types = types
         self._all = Timeline()
         self._tenants: dict[str, Timeline] = {}
@@ -103,12 +104,13 @@ class Calendar:
     @property
     def for_third_parties(self) -> Resources:
         """What third parties can have of the cloudlet: the whole of which they have shares."""
-        return sum_for_third_parties(self._rooms)
+        return self._for_third_parties
 
     def change_rooms(self, rooms: Sequence[NodeRoom]) -> None:
         """Take the nodes of a later report; what is held stays, also where it no longer fits."""
         if tuple(rooms) != self._rooms:
             self._rooms = tuple(rooms)
+            self._for_third_parties = sum_for_third_parties(self._rooms)
             self._known.clear()
 
     def add(self, hold: Hold) -> None:
@@ -158,15 +160,20 @@ class Calendar:
     def held_by(self, tenant: str, slot: Slot, now_ms: int = 0) -> Resources:
         """Return of each kind the most that a tenant holds at any time of a slot."""
         timeline = self._tenants.get(tenant)
-        most = NOTHING
         if timeline is None:
-            return most
-        for begin, end in slot.occurrences():
-            if end > now_ms:
-                for _at, _until, level in timeline.unfit(max(begin, now_ms), end, _nothing_fits):
-                    total = self._sum(level)
-                    pairs = zip(most.amounts, total.amounts, strict=True)
-                    most = Resources(*(max(pair) for pair in pairs))
+            return NOTHING
+        steps = {
+            tuple(level.items())
+            for begin, end in slot.occurrences()
+            if end > now_ms
+            for level in timeline.levels(max(begin, now_ms), end)
+        }
+        most = NOTHING
+        for step in steps:
+            total = self._sum(dict(step))
+            if not total.fits_in(most):
+                pairs = zip(most.amounts, total.amounts, strict=True)
+                most = Resources(*(max(pair) for pair in pairs))
         return most
 
     def overbooked(self, begin_ms: int, end_ms: int) -> Conflict | None:
@@ -227,7 +234,3 @@ class Calendar:
             return "no way was found to lay the VIs on the nodes, though all nodes together suffice"
         is_third_party = demand is not None and demand.is_third_party
         return f"not enough {', '.join(lacking)}{' for third parties' if is_third_party else ''}"
-
-
-def _nothing_fits(_level: Level) -> bool:
-    return False

@@ -123,6 +123,7 @@ def choose(
     larger, smaller, extra = _parts(wish)
     options: list[Option] = []
     reasons: list[str] = []
+    quotes: dict[tuple[str, int], Quote] = {}
     possible = _possible(wish, asker, candidates, now_ms, passed, reasons)
     for hops, candidate in possible:
         conflict = candidate.calendar.conflict(_demand(asker, smaller), wish.slot, now_ms)
@@ -133,8 +134,9 @@ def choose(
             _demand(asker, larger), wish.slot, now_ms
         )
         count = larger if has_more else smaller
-        micros = _quote(wish, asker, [(candidate, count)], now_ms).total_micros
-        options.append(Option(candidate, hops, micros, _load(candidate), has_more))
+        one = _quote(wish, asker, [(candidate, count)], now_ms)
+        quotes[candidate.cloudlet.name, count] = one
+        options.append(Option(candidate, hops, one.total_micros, _load(candidate), has_more))
         if len(options) >= MAX_OPTIONS_COUNT:
             break
     if not options and not reasons:
@@ -147,7 +149,8 @@ def choose(
         spread = wish.constraints.spread
         what = f"{len(options)} of {spread} cloudlets have room: " if spread > 1 else ""
         return NoPlace((what + "; ".join(reasons))[:1000])
-    offer = _quote(wish, asker, chosen, now_ms)
+    name, count = chosen[0][0].cloudlet.name, chosen[0][1]
+    offer = quotes[name, count] if len(chosen) == 1 else _quote(wish, asker, chosen, now_ms)
     most = wish.max_price_micros
     if most is not None and offer.total_micros > most:
         currency = asker.prices.currency

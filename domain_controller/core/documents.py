@@ -37,6 +37,10 @@ class _MismatchError(Exception):
         self.where = where
 
 
+_PLAIN = frozenset({type(None), bool, int, str})
+"""What is written as it is."""
+
+
 def to_document(value: Any) -> Any:
     """Return a value of the core as what JSON can write."""
     return _writer(type(value))(value)
@@ -57,7 +61,7 @@ def from_document(kind: type[Value], document: object, where: str = "") -> Value
 
 
 def _make_writer(kind: Any) -> _Codec:
-    if kind in (type(None), bool, int, str):
+    if kind in _PLAIN:
         return _same
     if issubclass(kind, Enum) or kind is NA:
         return attrgetter("value")
@@ -66,12 +70,15 @@ def _make_writer(kind: Any) -> _Codec:
     if issubclass(kind, GUID):
         return attrgetter("hex")
     if kind is tuple:
-        return lambda value: [to_document(one) for one in value]
+        return lambda value: [one if type(one) in _PLAIN else to_document(one) for one in value]
     if issubclass(kind, Mapping):
         return lambda value: {str(key): to_document(one) for key, one in value.items()}
     if is_dataclass(kind):
         names = tuple(field.name for field in fields(kind))
-        return lambda value: {name: to_document(getattr(value, name)) for name in names}
+        return lambda value: {
+            name: one if type(one := getattr(value, name)) in _PLAIN else to_document(one)
+            for name in names
+        }
     raise TypeError(f"a {kind.__name__} has no document")
 
 

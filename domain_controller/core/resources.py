@@ -34,6 +34,13 @@ class Resources:
     """Operations on disk each second, reads and writes together."""
 
     def __post_init__(self) -> None:
+        amounts = self.amounts
+        if (
+            set(map(type, amounts)) == _INTEGERS
+            and min(amounts) >= 0
+            and max(amounts) <= MAX_INTEGER
+        ):
+            return  # sums are made for each step of a calendar
         for name in KINDS:
             check_integer(f"resources.{name}", getattr(self, name), 0, MAX_INTEGER)
 
@@ -85,6 +92,7 @@ class Resources:
         return self.milli_cpus, self.memory_bytes, self.disk_bytes, self.io_per_s
 
 
+_INTEGERS = {int}
 KINDS = ("milli_cpus", "memory_bytes", "disk_bytes", "io_per_s")
 NOTHING = Resources()
 MAX_OF_NODE = Resources(MAX_MILLI_CPUS, MAX_MEMORY_BYTES, MAX_DISK_BYTES, MAX_IO_PER_S)

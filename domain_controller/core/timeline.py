@@ -19,16 +19,19 @@ BLOCK_COUNT = 256
 
 
 class _Block:
-    __slots__ = ("changes", "peak", "times", "total")
+    __slots__ = ("changes", "is_exact", "peak", "times", "total")
 
     def __init__(self, times: list[int], changes: list[Level]) -> None:
         self.times = times
         self.changes = changes
         self.total: Level = {}
-        self.peak: Level | None = None
-        """The most of each key after any change, counted from the block's begin; None: unknown."""
+        self.peak: Level = {}
+        """At least the most of each key after any change, counted from the block's begin."""
+        self.is_exact = False
+        """Whether `peak` is what it bounds."""
         for change in changes:
             _add(self.total, change)
+        self._look()
 
     def change(self, at_ms: int, key: Key, count: int) -> None:
         index = bisect_left(self.times, at_ms)
@@ -39,22 +42,32 @@ class _Block:
         if not self.changes[index]:
             del self.times[index], self.changes[index]
         _add(self.total, {key: count})
-        self.peak = None
+        if count > 0:  # fewer leave a bound what it is
+            self.peak[key] = self.peak.get(key, 0) + count
+        self.is_exact = False
 
-    def peak_from(self, level: Level) -> Level:
-        """Return an upper bound of each key within the block, which begins at `level`."""
-        if self.peak is None:
-            self.peak = {}
-            here: Level = {}
-            for change in self.changes:
-                _add(here, change)
-                for key in change:
-                    count = here.get(key, 0)
-                    if count > self.peak.get(key, 0):
-                        self.peak[key] = count
-        result = dict(level)
-        _add(result, self.peak)
-        return result
+    def fits_from(self, level: Level, fits: Callable[[Level], bool]) -> bool:
+        """Tell whether the most of each key within the block, which begins at `level`, fits.
+
+        What is known without looking at each boundary often suffices.
+        """
+        if fits(_sum(level, self.peak)):
+            return True
+        if self.is_exact:
+            return False
+        self._look()
+        return fits(_sum(level, self.peak))
+
+    def _look(self) -> None:
+        self.peak = {}
+        here: Level = {}
+        for change in self.changes:
+            _add(here, change)
+            for key in change:
+                count = here.get(key, 0)
+                if count > self.peak.get(key, 0):
+                    self.peak[key] = count
+        self.is_exact = True
 
 
 class Timeline:
@@ -90,7 +103,7 @@ class Timeline:
         for block in self._blocks[index:]:
             if at >= end_ms:
                 return
-            if fits(block.peak_from(level)):
+            if block.fits_from(level, fits):
                 _add(level, block.total)
                 at = max(at, block.times[-1])
                 is_fit = True
@@ -107,6 +120,21 @@ class Timeline:
                 is_fit = is_fit and not any(count > 0 for count in change.values())
         if at < end_ms and not is_fit and not fits(level):
             yield at, end_ms, dict(level)
+
+    def levels(self, begin_ms: int, end_ms: int) -> Iterator[Level]:
+        """Yield what there is of each step between two times. Do not keep or change it."""
+        level, index = self._block_at(begin_ms)
+        at = begin_ms
+        for block in self._blocks[index:]:
+            for time, change in zip(block.times, block.changes, strict=True):
+                if at < time:
+                    yield level
+                    at = time
+                    if at >= end_ms:
+                        return
+                _add(level, change)
+        if at < end_ms:
+            yield level
 
     def _block_at(self, at_ms: int) -> tuple[Level, int]:
         """Return the first block with a boundary after a time, and the level where it begins."""
@@ -132,6 +160,12 @@ class Timeline:
             self._blocks[index] = _Block(block.times[:half], block.changes[:half])
             self._blocks.insert(index + 1, later)
             self._firsts.insert(index + 1, later.times[0])
+
+
+def _sum(level: Level, other: Level) -> Level:
+    result = dict(level)
+    _add(result, other)
+    return result
 
 
 def _add(level: Level, change: Level) -> None:

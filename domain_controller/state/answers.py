@@ -6,15 +6,15 @@ work raises undoes both, so it is no answer; a refusal that is to be remembered 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, select, tuple_
 
 from packetcloud.domain_controller.state.errors import KeyReusedError
-from packetcloud.domain_controller.state.rows import insert_new
+from packetcloud.domain_controller.state.rows import inserting_new
 from packetcloud.domain_controller.state.tables import ANSWERS
-from packetcloud.domain_controller.state.transaction import CollidedError, Transaction
+from packetcloud.domain_controller.state.transaction import Transaction
 
 KEPT_MS = 7 * 24 * 3600 * 1000
 """So long a key is known; a client that asks again later asks anew."""
@@ -49,9 +49,12 @@ def once(transaction: Transaction, asked: Asked, act: Callable[[], Answer]) -> A
     Raises:
         KeyReusedError: the key stands for something else.
     """
-    known = find(transaction.connection, asked)
+    name = (asked.principal, asked.key)
+    if name not in transaction.answers:
+        look_up(transaction, [asked])
+    known = transaction.answers[name]
     if known is not None:
-        return known
+        return _same(asked, *known)
     answer = act()
     row = {
         "principal": asked.principal,
@@ -61,26 +64,26 @@ def once(transaction: Transaction, asked: Asked, act: Callable[[], Answer]) -> A
         "body": answer.body,
         "made_ms": transaction.now_ms,
     }
-    if not insert_new(transaction.connection, ANSWERS, row):
-        raise CollidedError
+    transaction.add(inserting_new(transaction.dialect, ANSWERS), row)
+    transaction.answers[name] = (asked.digest, answer)
     return answer
 
 
-def find(connection: Connection, asked: Asked) -> Answer | None:
-    """Return what was answered to a key; None: nothing was done under it.
+def look_up(transaction: Transaction, asked: Sequence[Asked]) -> None:
+    """Find what was answered to keys, for `once` to know without asking for each."""
+    transaction.answers.update(dict.fromkeys((one.principal, one.key) for one in asked))
+    transaction.answers.update(find_all(transaction.connection, asked))
 
-    Raises:
-        KeyReusedError: the key stands for something else.
-    """
-    row = connection.execute(_FIND, {"p": asked.principal, "k": asked.key}).one_or_none()
-    if row is None:
-        return None
-    if bytes(row.digest) != asked.digest:
-        raise KeyReusedError(
-            f"Idempotency-Key {asked.key!r} was used for another request; allowed: the same "
-            "request again, or a new key"
-        )
-    return Answer(row.status, row.body, is_repeated=True)
+
+def find_all(
+    connection: Connection, asked: Sequence[Asked]
+) -> dict[tuple[str, str], tuple[bytes, Answer]]:
+    """Return what was answered, by principal and key, with the digest of what was asked."""
+    names = sorted({(one.principal, one.key) for one in asked})
+    return {
+        (row.principal, row.key): (bytes(row.digest), Answer(row.status, row.body))
+        for row in connection.execute(_FIND_ALL, {"names": names})
+    }
 
 
 def forget_old(transaction: Transaction) -> int:
@@ -99,5 +102,15 @@ def forget_old(transaction: Transaction) -> int:
     return len(rows)
 
 
-_FIND = select(ANSWERS.c.digest, ANSWERS.c.status, ANSWERS.c.body)
-_FIND = _FIND.where(ANSWERS.c.principal == bindparam("p"), ANSWERS.c.key == bindparam("k"))
+def _same(asked: Asked, digest: bytes, answer: Answer) -> Answer:
+    if digest != asked.digest:
+        raise KeyReusedError(
+            f"Idempotency-Key {asked.key!r} was used for another request; allowed: the same "
+            "request again, or a new key"
+        )
+    return Answer(answer.status, answer.body, is_repeated=True)
+
+
+_FIND_ALL = select(ANSWERS).where(
+    tuple_(ANSWERS.c.principal, ANSWERS.c.key).in_(bindparam("names", expanding=True))
+)

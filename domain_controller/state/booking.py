@@ -23,7 +23,7 @@ from packetcloud.domain_controller.core.choice import (
 from packetcloud.domain_controller.core.cloudlets import Cloudlet, CloudletReport
 from packetcloud.domain_controller.core.events import Choose, Chosen, Command, Event, NotChosen
 from packetcloud.domain_controller.core.life import LifeLimits
-from packetcloud.domain_controller.core.packing import rooms_of
+from packetcloud.domain_controller.core.packing import NodeRoom, rooms_of
 from packetcloud.domain_controller.core.prices import PriceList
 from packetcloud.domain_controller.core.reservations import Reservation
 from packetcloud.domain_controller.core.resources import ViType
@@ -55,6 +55,15 @@ class World:
             if constraints.cloudlet in (None, cloudlet.name)
             and constraints.region in (None, cloudlet.region)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What nodes have by a report."""
+
+    report: CloudletReport
+    cloudlet: Cloudlet
+    rooms: tuple[NodeRoom, ...]
 
 
 def request(
@@ -96,9 +105,21 @@ def calendar_of(transaction: Transaction, world: World, cloudlet: str) -> Candid
     """Lock a cloudlet and return it with its calendar, as the core's choice wants it."""
     registered = world.cloudlets[cloudlet]
     report = world.reports.get(cloudlet)
-    rooms = rooms_of(report, registered.isp_share_permille) if report is not None else ()
+    rooms = _rooms(transaction, report, registered) if report is not None else ()
     calendar = holds.held(transaction, cloudlet).calendar(rooms, world.types)
     return Candidate(registered, report, calendar)
+
+
+def _rooms(
+    transaction: Transaction, report: CloudletReport, cloudlet: Cloudlet
+) -> tuple[NodeRoom, ...]:
+    """Return what a cloudlet's nodes have, worked out once for each report."""
+    key = f"rooms/{cloudlet.name}"
+    known = transaction.caches.get(key)
+    if not isinstance(known, _Rooms) or (known.report, known.cloudlet) != (report, cloudlet):
+        rooms = rooms_of(report, cloudlet.isp_share_permille)
+        known = transaction.caches[key] = _Rooms(report, cloudlet, rooms)
+    return known.rooms
 
 
 def _go_on(

@@ -9,6 +9,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
+class CollidedError(Exception):
+    """Another controller wrote the same row first: the batch is done again, and sees it."""
+
+
 class Failure(Enum):
     """What failed."""
 
@@ -24,6 +28,8 @@ class Failure(Enum):
 
 def failure_of(error: BaseException) -> Failure:
     """Return what an error means. Source: SQLite's result codes; PostgreSQL, appendix A."""
+    if isinstance(error, CollidedError):
+        return Failure.AGAIN
     if isinstance(error, PoolTimeoutError):
         return Failure.AWAY
     if not isinstance(error, DBAPIError):

@@ -118,14 +118,11 @@ def replace(transaction: Transaction, before: Iterable[Hold], after: Iterable[Ho
         known.drop(number)
         key = {"cl": hold.cloudlet, "n": number, "ch": known.change}
         transaction.connection.execute(_RELEASE, key)
-    rows = []
     for hold in made:
         known = held(transaction, hold.cloudlet)
         known.change = transaction.next_change(hold.cloudlet)
         known.put(known.change, hold)
-        rows.append(_row(hold, known.change))
-    if rows:
-        transaction.connection.execute(_ADD, rows)
+        transaction.add(_ADD, _row(hold, known.change))
 
 
 def of_reservation(connection: Connection, reservation: str) -> list[Hold]:

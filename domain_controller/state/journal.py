@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
+from packetcloud.domain_controller.state.rows import insert_all
 from packetcloud.domain_controller.state.tables import EVENTS, HEADS
 
 HEAD = "events"
@@ -60,10 +61,13 @@ def append(connection: Connection, notes: Sequence[Note]) -> None:
                 "digest": digest,
             }
         )
-    connection.execute(insert(EVENTS), rows)
+    insert_all(connection, _ADD, rows)
     connection.execute(
         update(HEADS).where(HEADS.c.name == HEAD).values(number=number, digest=digest)
     )
+
+
+_ADD = insert(EVENTS)
 
 
 def read(

@@ -43,13 +43,19 @@ class Operation:
 
 
 def begin(
-    transaction: Transaction, id_: str, owner: str | None, kind: str, subject: str
+    transaction: Transaction,
+    id_: str,
+    owner: str | None,
+    kind: str,
+    subject: str,
+    state: OperationState = OperationState.RUNNING,
+    text: str = "",
 ) -> Operation:
-    """Begin an operation under an id that nothing else has."""
+    """Begin an operation under an id that nothing else has; it may have ended already."""
     now_ms = transaction.now_ms
-    made = Operation(id_, owner, kind, subject, OperationState.RUNNING, "", now_ms, now_ms)
+    made = Operation(id_, owner, kind, subject, state, text, now_ms, now_ms)
     row = {name: getattr(made, name) for name in Operation.__dataclass_fields__}
-    transaction.connection.execute(_ADD, row | {"state": made.state.value})
+    transaction.add(_ADD, row | {"state": made.state.value})
     return made
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 from packetcloud.domain_controller.core.reservations import Directive
 from packetcloud.domain_controller.state.documents import dump, load
 from packetcloud.domain_controller.state.ownership import Ownership, require
-from packetcloud.domain_controller.state.rows import put_all
+from packetcloud.domain_controller.state.rows import upserting
 from packetcloud.domain_controller.state.tables import DIRECTIVES
 from packetcloud.domain_controller.state.transaction import Transaction
 
@@ -32,9 +32,11 @@ def replace(
     """Have these directives of a reservation in place of those."""
     old = {one.cloudlet: one for one in before}
     new = {one.cloudlet: one for one in after}
-    rows = [
-        {
-            "cloudlet": one.cloudlet,
+    for cloudlet, one in sorted(new.items()):
+        if old.get(cloudlet) == one:
+            continue
+        row = {
+            "cloudlet": cloudlet,
             "reservation": reservation,
             "number": one.number,
             "is_answered": one.is_answered,
@@ -43,10 +45,7 @@ def replace(
             "sent_ms": None,
             "document": dump(one),
         }
-        for one in sorted(new.values(), key=lambda one: one.cloudlet)
-        if old.get(one.cloudlet) != one
-    ]
-    put_all(transaction.connection, DIRECTIVES, rows)
+        transaction.add(upserting(transaction.dialect, DIRECTIVES, tuple(row)), row)
     for cloudlet in sorted(old.keys() - new.keys()):
         transaction.connection.execute(_FORGET, {"cl": cloudlet, "r": reservation})
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select, update
 
 from packetcloud.domain_controller.state.errors import StaleOwnerError
+from packetcloud.domain_controller.state.failures import CollidedError
 from packetcloud.domain_controller.state.rows import insert_new
 from packetcloud.domain_controller.state.tables import OWNERSHIPS
-from packetcloud.domain_controller.state.transaction import CollidedError, Transaction
+from packetcloud.domain_controller.state.transaction import Transaction
 
 MAX_SKEW_MS = 30_000
 """So far apart may the clocks of two controllers be."""
@@ -117,7 +118,7 @@ def _put(
     values = {"owner": owner, "epoch": epoch, "until_ms": until_ms}
     if known is None:
         if not insert_new(transaction.connection, OWNERSHIPS, {"name": name, **values}):
-            raise CollidedError
+            raise CollidedError(f"{name} was taken meanwhile")
     else:
         transaction.connection.execute(
             update(OWNERSHIPS).where(OWNERSHIPS.c.name == name).values(**values)

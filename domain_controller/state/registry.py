@@ -6,6 +6,7 @@ with an `owner`, another's things are not there; None sees all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -114,12 +115,14 @@ def keys(connection: Connection, principal: str) -> list[Key]:
     return [_key(row) for row in connection.execute(query.order_by(KEYS.c.id))]
 
 
-def signer(connection: Connection, key_id: str, now_ms: int) -> tuple[Principal, Key] | None:
-    """Return whose a key is; None: nobody's, or it does not count now."""
-    row = connection.execute(_SIGNER, {"i": key_id}).one_or_none()
-    if row is None or not (key := _key(row)).counts_at(now_ms):
-        return None
-    return load(Principal, row.document), key
+def signers(
+    connection: Connection, key_ids: Sequence[str], now_ms: int
+) -> list[tuple[Principal, Key]]:
+    """Return whose keys these are, without those that are nobody's, or do not count now."""
+    rows = connection.execute(_SIGNERS, {"ids": list(key_ids)}).all()
+    return [
+        (load(Principal, row.document), key) for row in rows if (key := _key(row)).counts_at(now_ms)
+    ]
 
 
 def add_cloudlet(transaction: Transaction, cloudlet: Cloudlet) -> None:
@@ -263,6 +266,8 @@ def _all(connection: Connection, query: Select[Any], kind: type[T], limit: int) 
 
 
 _PRINCIPAL = select(PRINCIPALS.c.document).where(PRINCIPALS.c.name == bindparam("n"))
-_SIGNER = select(KEYS, PRINCIPALS.c.document).join(PRINCIPALS)
-_SIGNER = _SIGNER.where(KEYS.c.id == bindparam("i"), KEYS.c.revoked_ms.is_(None))
+_SIGNERS = select(KEYS, PRINCIPALS.c.document).join(PRINCIPALS)
+_SIGNERS = _SIGNERS.where(
+    KEYS.c.id.in_(bindparam("ids", expanding=True)), KEYS.c.revoked_ms.is_(None)
+)
 """What each request asks for, made once."""

@@ -70,7 +70,7 @@ def add(
     opened.count += 1
     row = _row(transaction, reservation, limits)
     row |= {"owner": reservation.tenant, "made_ms": transaction.now_ms, "version": 1}
-    transaction.connection.execute(_ADD, row)
+    transaction.add(_ADD, row)
     _save_parts(transaction, None, reservation, commands)
 
 
@@ -196,7 +196,7 @@ def _save_parts(
             case StateChanged(was, now, text):
                 data = json.dumps({"before": was.value, "after": now.value, "text": text})
                 transaction.note("reservation", after.name, after.tenant, data)
-                if now in _ENDS_OPERATIONS:
+                if before is not None and now in _ENDS_OPERATIONS:
                     # Of the operation that asked for it; a change ends by `ChangeEnded`.
                     end = _ENDS_OPERATIONS[now]
                     operations.end_of_subject(transaction, after.name, end, text)

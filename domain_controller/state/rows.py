@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 def insert_new(connection: Connection, table: Table, row: Row) -> bool:
     """Insert a row; tell whether it is new. A row with the same key stays as it is."""
-    statement = _insert(connection.dialect.name, table)
+    statement = inserting_new(connection.dialect.name, table)
     # Without the option SQLAlchemy forgets the count of an insert.
     done = connection.execute(statement, dict(row), execution_options={"preserve_rowcount": True})
     return done.rowcount == 1
@@ -27,8 +27,18 @@ def insert_all_new(
     if not rows:
         return []
     columns = [table.c[name] for name in returning]
-    statement = _insert(connection.dialect.name, table).returning(*columns)
+    statement = inserting_new(connection.dialect.name, table).returning(*columns)
     return [tuple(row) for row in connection.execute(statement, list(rows))]
+
+
+def insert_all(connection: Connection, statement: Any, rows: Sequence[Row]) -> int:
+    """Insert rows by a statement made for one of them; return how many were written."""
+    if connection.dialect.name == "postgresql":
+        # With something to return they go as one statement, else as one message for each row.
+        return len(connection.execute(_returning(statement), list(rows)).all())
+    # Without the option SQLAlchemy forgets the count of an insert.
+    options = {"preserve_rowcount": True}
+    return connection.execute(statement, list(rows), execution_options=options).rowcount
 
 
 def put(connection: Connection, table: Table, row: Row) -> None:
@@ -40,11 +50,18 @@ def put_all(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert rows, all with the same columns, or make the rows with the same keys like them."""
     if not rows:
         return
-    connection.execute(_upsert(connection.dialect.name, table, tuple(rows[0])), list(rows))
+    connection.execute(upserting(connection.dialect.name, table, tuple(rows[0])), list(rows))
 
 
 @cache
-def _upsert(dialect: str, table: Table, columns: tuple[str, ...]) -> Executable:
+def _returning(statement: Any) -> Executable:
+    made: Executable = statement.returning(next(iter(statement.table.primary_key)))
+    return made
+
+
+@cache
+def upserting(dialect: str, table: Table, columns: tuple[str, ...]) -> Executable:
+    """Return the statement that inserts a row, or makes the row with the same key like it."""
     # Made once: making one costs more than the database takes to do it.
     keys = [column.name for column in table.primary_key]
     kind: Any = postgresql if dialect == "postgresql" else sqlite
@@ -59,7 +76,8 @@ def _upsert(dialect: str, table: Table, columns: tuple[str, ...]) -> Executable:
 
 
 @cache
-def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+def inserting_new(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return the statement that inserts a row if none has its key."""
     if dialect == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()

@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from packetcloud.domain_controller.state import answers, nonces
+from packetcloud.domain_controller.state.answers import Asked
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.errors import (
     ClosedError,
@@ -31,12 +33,14 @@ from packetcloud.domain_controller.state.errors import (
     QueueFullError,
 )
 from packetcloud.domain_controller.state.failures import (
+    CollidedError,
     Failure,
     concerns_all,
     failure_of,
     line_of,
 )
-from packetcloud.domain_controller.state.transaction import CollidedError, Transaction, Work
+from packetcloud.domain_controller.state.nonces import Nonce
+from packetcloud.domain_controller.state.transaction import Transaction, Work
 
 MAX_WAITING_COUNT = 1024
 """Requests that wait for the writer: at 300 a second, about 3 s of them."""
@@ -71,6 +75,8 @@ class WriterFigures:
 class _Request:
     work: Work[Any]
     locks: Collection[str]
+    nonce: Nonce | None
+    asked: Asked | None
     future: Future[Any]
     is_committing: bool = False
     """What becomes of it is the database's to say."""
@@ -128,17 +134,26 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
         self._thread.start()
 
-    async def do(self, work: Work[T], locks: Collection[str] = ()) -> T:
+    async def do(
+        self,
+        work: Work[T],
+        locks: Collection[str] = (),
+        nonce: Nonce | None = None,
+        asked: Asked | None = None,
+    ) -> T:
         """Have a work done, and return what it returned, when that is on disk.
 
         Args:
             locks: cloudlets whose holds it looks at; see `Transaction.lock`.
+            nonce: is used up by it.
+            asked: the key that it will ask for by `answers.once`, looked up together with others.
 
         Raises:
             NotDoneError: nothing was written: too many wait, or the database is away or full.
             OutcomeUnknownError: it may have been written.
+            ReplayedError: the nonce was used before; the work was not done.
         """
-        request = self._accept(work, locks)
+        request = self._accept(work, locks, nonce, asked)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._answer_within_s, self._give_up, request)
         try:
@@ -147,9 +162,15 @@ class Writer:
             timer.cancel()
         return result
 
-    def do_blocking(self, work: Work[T], locks: Collection[str] = ()) -> T:
+    def do_blocking(
+        self,
+        work: Work[T],
+        locks: Collection[str] = (),
+        nonce: Nonce | None = None,
+        asked: Asked | None = None,
+    ) -> T:
         """Do the same as `do`, for threads."""
-        request = self._accept(work, locks)
+        request = self._accept(work, locks, nonce, asked)
         with contextlib.suppress(TimeoutError):
             request.future.exception(self._answer_within_s)
         self._give_up(request)
@@ -174,8 +195,14 @@ class Writer:
         if self._thread.is_alive():
             _LOG.warning("the database does not answer; it is left as it is")
 
-    def _accept(self, work: Work[Any], locks: Collection[str]) -> _Request:
-        request = _Request(work, locks, Future())
+    def _accept(
+        self,
+        work: Work[Any],
+        locks: Collection[str],
+        nonce: Nonce | None,
+        asked: Asked | None,
+    ) -> _Request:
+        request = _Request(work, locks, nonce, asked, Future())
         # From now on only the writer and `_give_up` end it, whatever becomes of who waits for it.
         request.future.set_running_or_notify_cancel()
         with self._changed:
@@ -222,11 +249,14 @@ class Writer:
     def _settle(self, batch: list[_Request]) -> None:
         """Do a batch, again and again while the database is away and somebody waits for it."""
         pause_s = _FIRST_PAUSE_S
+        is_eager = False
         while batch := self._still_wanted(batch):
             try:
-                outcomes = self._try(batch)
+                outcomes = self._try(batch, is_eager)
             except _FailedError as error:
                 self.figures.failures[error.failure] += 1
+                # One row that the database refuses is the answer to its own request alone.
+                is_eager = error.failure is Failure.REQUEST
                 batch = self._after_failure(batch, error)
                 self._is_closing.wait(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -284,16 +314,16 @@ class Writer:
                 else:
                     request.future.set_result(outcome.result)
 
-    def _try(self, batch: list[_Request]) -> list[_Outcome]:
+    def _try(self, batch: list[_Request], is_eager: bool) -> list[_Outcome]:
         is_committing = False
         try:
             connection = self._connect()
             connection.begin()
             self._at_step("begun")
-            transaction = Transaction(connection, self._clock_ms(), self._caches)
+            transaction = Transaction(connection, self._clock_ms(), self._caches, is_eager)
             transaction.lock(name for request in batch for name in request.locks)
             self._at_step("locked")
-            outcomes = [self._one(transaction, request.work) for request in batch]
+            outcomes = self._do(transaction, batch)
             transaction.finish()
             self._at_step("written")
             is_committing = self._begin_commit(batch)
@@ -305,29 +335,41 @@ class Writer:
         except _FailedError:
             self._drop()
             raise
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, CollidedError) as error:
             self._drop()
             failure = failure_of(error)
-            if failure is Failure.REQUEST:  # of a statement that is ours, not a work's
+            if failure is Failure.REQUEST and is_eager:  # of a statement that is ours, not a work's
                 failure = Failure.AGAIN
             # A full disk took no commit record; anything else may have broken after it.
             is_unknown = is_committing and failure is Failure.AWAY
             raise _FailedError(failure, is_unknown, line_of(error)) from None
         return outcomes
 
+    def _do(self, transaction: Transaction, batch: list[_Request]) -> list[_Outcome]:
+        """Do the works of a batch; what each of them would look up first is looked up for all."""
+        signed = [request for request in batch if request.nonce is not None]
+        used = [request.nonce for request in signed if request.nonce is not None]
+        replays = nonces.use_all(transaction, used) if used else []
+        replayed = dict(zip(map(id, signed), replays, strict=True))
+        if asked := [request.asked for request in batch if request.asked is not None]:
+            answers.look_up(transaction, asked)
+        return [
+            _Outcome(error=error)
+            if (error := replayed.get(id(request))) is not None
+            else self._one(transaction, request.work)
+            for request in batch
+        ]
+
     def _one(self, transaction: Transaction, work: Work[Any]) -> _Outcome:
-        while True:
-            try:
-                with transaction.savepoint():
-                    result = work(transaction)
-            except CollidedError:
-                continue  # what it collided with is committed, and seen now
-            except Exception as error:  # whatever a work raises is the answer to who asked for it
-                if concerns_all(error):
-                    raise
-                return _Outcome(error=error)
-            self._at_step("worked")
-            return _Outcome(result)
+        try:
+            with transaction.work():
+                result = work(transaction)
+        except Exception as error:  # whatever a work raises is the answer to who asked for it
+            if concerns_all(error):
+                raise
+            return _Outcome(error=error)
+        self._at_step("worked")
+        return _Outcome(result)
 
     def _connect(self) -> Connection:
         if self._connection is None:

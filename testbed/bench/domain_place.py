@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,10 @@ public_key = "{public_key}"
 """
 
 
+def _run(config: Path) -> Sequence[str]:
+    return packetcloud_command("--format", "json", "--quiet", "domain", "run", config)
+
+
 @dataclass(frozen=True, slots=True)
 class Controller:
     """A running controller."""
@@ -81,8 +85,13 @@ class DomainPlace:
         folder.mkdir(parents=True, exist_ok=True)
         fill(url, bench_world(CLOUDLETS_COUNT, has_race=True), self.tenants)
 
-    def start(self, children: Children, name: str) -> Controller:
+    def start(
+        self, children: Children, name: str, program: Callable[[Path], Sequence[str]] = _run
+    ) -> Controller:
         """Start a controller; return once it listens.
+
+        Args:
+            program: returns the command for a config file.
 
         Raises:
             ChildError: it did not start.
@@ -90,8 +99,7 @@ class DomainPlace:
         config = self._folder / f"{name}.toml"
         key = self._operator.public_key.hex()
         config.write_text(_CONFIG.format(database=self.url, public_key=key))
-        arguments = ("--format", "json", "--quiet", "domain", "run", config)
-        child = children.start(name, packetcloud_command(*arguments))
+        child = children.start(name, program(config))
         parts = urlsplit(child.wait_document(START_WITHIN_S)["api"])
         assert parts.hostname is not None and parts.port is not None
         return Controller(child, (parts.hostname, parts.port))

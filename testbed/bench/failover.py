@@ -62,10 +62,10 @@ class Failover:
     """Wishes that are stored more than once."""
 
 
-class _Load(threading.Thread):
+class Load(threading.Thread):
     """Clients on a loop of their own, while the main thread kills and starts controllers."""
 
-    def __init__(self, clients: Sequence[Client], is_careless: bool) -> None:
+    def __init__(self, clients: Sequence[Client], is_careless: bool = False) -> None:
         super().__init__(name="clients", daemon=True)
         self.error: BaseException | None = None
         self._clients = clients
@@ -123,7 +123,7 @@ def measure_failover(
     running = [place.start(children, f"{name}0") for name in "ab"]
     controllers: list[Address] = [one.address for one in running]
     clients = make_clients(place, controllers)[:CLIENTS_COUNT]
-    load = _Load(clients, is_careless)
+    load = Load(clients, is_careless)
     kills_count, began_s = 0, time.monotonic()
     while time.monotonic() < began_s + seconds and load.is_alive():
         time.sleep(kill_every_s)

@@ -53,6 +53,8 @@ class WriterRate:
     batches_count: int
     cores: float
     """Processors that deciding and writing used."""
+    ms: float
+    """Processor time for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ def measure_reservations(
         1000 * took_s[len(took_s) * 99 // 100],
         writer.figures.batches - batches,
         cpu_s / length_s,
+        1000 * cpu_s / len(took_s),
     )
 
 

@@ -54,10 +54,12 @@ from packetcloud.domain_controller.state import (
     reservations,
     usage,
 )
+from packetcloud.domain_controller.state.answers import Asked
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.documents import load
 from packetcloud.domain_controller.state.errors import StateError
 from packetcloud.domain_controller.state.money_tables import TALLIES, USAGE
+from packetcloud.domain_controller.state.nonces import Nonce
 from packetcloud.domain_controller.state.ownership import Ownership
 from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.tables import RESERVATIONS
@@ -140,12 +142,18 @@ class Controller:
         self.channel = Watched(world, kept)
         self.is_up, self.is_stopped = True, False
 
-    async def do(self, work: Callable[[Transaction], T], _locks: Sequence[str] = ()) -> T:
+    async def do(
+        self,
+        work: Callable[[Transaction], T],
+        _locks: Sequence[str] = (),
+        nonce: Nonce | None = None,
+        asked: Asked | None = None,
+    ) -> T:
         """Do what the writer does; the controller may end just before, or just after."""
         world = self.world
         if world.chance(world.channel_faults.killed / 2):
             raise KilledError
-        result = world.writer.do_blocking(work)
+        result = world.writer.do_blocking(work, (), nonce, asked)
         if world.chance(world.channel_faults.killed / 2):
             raise KilledError
         return result
@@ -492,6 +500,7 @@ class ChannelWorld(World):
         names = [one.name for one in self.kept() if one.state in (State.CONFIRMED, State.ACTIVE)]
         change: Change = to.Reserve(
             TENANT,
+            True,
             Wish(TYPE.name, count, Slot(begin_ms, begin_ms + length_ms), service="beta"),
         )
         if names and self.chance(0.5):

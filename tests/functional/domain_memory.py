@@ -62,6 +62,9 @@ class MemoryState:
             self.tenants_by_name[name] = info
         self._add_key(name, key.public_key, None)
 
+    def known_signer(self, key_id: str, now_ms: int) -> Signer | None:
+        return None
+
     def signer(self, key_id: str, now_ms: int) -> Signer | None:
         self._be_there()
         name, info = self.keys_by_id.get(key_id, ("", None))

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from packetcloud.domain_controller.state.answers import Answer, find
+from packetcloud.domain_controller.state.answers import Answer, find_all
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.errors import KeyReusedError
 from packetcloud.domain_controller.state.writer import Writer
@@ -133,9 +133,10 @@ def test_a_key_stands_for_one_request(url: str) -> None:
         with pytest.raises(KeyReusedError, match=r"'key'.*new key"):
             writer.do_blocking(reserve(other, "key"))
         with database.reading() as connection:
-            known = find(connection, asked("reserve", one, "key"))
-            assert known == Answer(RESERVED, "one", is_repeated=True)
-            assert find(connection, asked("reserve", one, "never")) is None
+            known, never = asked("reserve", one, "key"), asked("reserve", one, "never")
+            assert find_all(connection, [known, never]) == {
+                (known.principal, known.key): (known.digest, Answer(RESERVED, "one"))
+            }
         assert judge(database) == {0: 1}
     finally:
         race.close()

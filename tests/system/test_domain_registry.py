@@ -16,6 +16,7 @@ from packetcloud.domain_controller.state.answers import Answer, Asked
 from packetcloud.domain_controller.state.catalogue import RuleSet
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.errors import ConflictError, ReplayedError
+from packetcloud.domain_controller.state.nonces import Nonce
 from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.transaction import Transaction
 from packetcloud.domain_controller.state.writer import Writer
@@ -64,15 +65,15 @@ def test_a_key_signs_for_its_principal_within_its_time_until_it_is_revoked(offic
     """Not before, not after, and never again under the same id."""
     office.do(lambda work: registry.add_key(work, key(1)))
     with office.database.reading() as connection:
-        found = registry.signer(connection, "k1", NOW_MS)
+        (found,) = registry.signers(connection, ["k1", "k2"], NOW_MS)
         assert found == (Principal("acme", Role.TENANT), key(1))
-        assert registry.signer(connection, "k1", NOW_MS - 1) is None
-        assert registry.signer(connection, "k1", NOW_MS + 1000) is None
-        assert registry.signer(connection, "k2", NOW_MS) is None
+        assert registry.signers(connection, ["k1"], NOW_MS - 1) == []
+        assert registry.signers(connection, ["k1"], NOW_MS + 1000) == []
+        assert registry.signers(connection, ["k2"], NOW_MS) == []
     assert not office.do(lambda work: registry.revoke_key(work, "other", "k1"))
     assert office.do(lambda work: registry.revoke_key(work, "acme", "k1"))
     with office.database.reading() as connection:
-        assert registry.signer(connection, "k1", NOW_MS) is None
+        assert registry.signers(connection, ["k1"], NOW_MS) == []
         assert registry.keys(connection, "acme") == []
     with pytest.raises(ConflictError, match="known already"):
         office.do(lambda work: registry.add_key(work, key(1)))
@@ -182,10 +183,11 @@ def test_a_published_price_list_does_not_change(office: Office) -> None:
 
 def test_a_nonce_counts_once_and_a_key_of_a_request_is_known_for_its_time(office: Office) -> None:
     """A replay is refused until it has expired anyway; answers are forgotten after a week."""
-    office.do(lambda work: nonces.use(work, "k1", "n", NOW_MS + 5))
+    first, other = Nonce("k1", "n", NOW_MS + 5), Nonce("k2", "n", NOW_MS + 5)
+    office.do(lambda _: None, nonce=first)
     with pytest.raises(ReplayedError, match="used already"):
-        office.do(lambda work: nonces.use(work, "k1", "n", NOW_MS + 5))
-    office.do(lambda work: nonces.use(work, "k2", "n", NOW_MS + 5))
+        office.do(lambda _: None, nonce=first)
+    office.do(lambda _: None, nonce=other)
     asked = Asked("acme", "key", bytes(32))
     office.do(lambda work: answers.once(work, asked, lambda: Answer(201, "made")))
     office.now_ms += 6

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select
 
+from packetcloud.domain_controller.state import answers, operations
+from packetcloud.domain_controller.state.answers import Answer, Asked
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.errors import (
     ClosedError,
@@ -21,9 +23,11 @@ from packetcloud.domain_controller.state.errors import (
     NotDoneError,
     OutcomeUnknownError,
     QueueFullError,
+    ReplayedError,
 )
 from packetcloud.domain_controller.state.failures import Failure
 from packetcloud.domain_controller.state.journal import read, verify
+from packetcloud.domain_controller.state.nonces import Nonce
 from packetcloud.domain_controller.state.tables import OPERATIONS
 from packetcloud.domain_controller.state.transaction import Transaction, Work
 from packetcloud.domain_controller.state.writer import Writer
@@ -122,6 +126,99 @@ def test_a_request_that_fails_undoes_itself_alone(url: str) -> None:
         with database.reading() as connection:
             assert {event.note.subject for event in read(connection)} == {"a", "b", "c"}
             assert verify(connection) is None
+
+
+def test_rows_that_are_added_together_fail_alone(url: str) -> None:
+    """A row that the database refuses is the answer to its own request; what a request that failed
+    had added is not there. All are in one batch."""
+    gate = Gate("begun")
+    with writing(url, at_step=gate.at_step) as (database, writer), ThreadPoolExecutor(8) as threads:
+
+        def begins(name: str, *, fails: bool = False) -> Work[str]:
+            def work(transaction: Transaction) -> str:
+                operations.begin(transaction, name, None, "test", name)
+                transaction.note("added", name, None, "{}")
+                if fails:
+                    raise KeyError("mine")
+                return name
+
+            return work
+
+        held = threads.submit(writer.do_blocking, begins("held"))
+        assert gate.reached.wait(LIMIT_S)
+        works = [begins("a"), begins("gone", fails=True), adds("b"), begins("a"), begins("c")]
+        futures = []
+        for count, work in enumerate(works, 1):
+            futures.append(threads.submit(writer.do_blocking, work))
+            until(lambda count=count: writer.waiting_count == count)  # type: ignore[misc]
+        gate.opened.set()
+        errors = [future.exception(LIMIT_S) for future in (held, *futures)]
+        assert [type(error).__name__ for error in errors] == [
+            *("NoneType", "NoneType", "KeyError", "NoneType", "IntegrityError", "NoneType")
+        ]
+        assert names(database) == {"held", "a", "b", "c"}
+        assert writer.figures.failures[Failure.REQUEST] == 1
+        with database.reading() as connection:
+            assert [one.note.subject for one in read(connection)] == ["held", "a", "b", "c"]
+            assert verify(connection) is None
+
+
+def test_a_nonce_is_used_once_whatever_becomes_of_the_request(url: str) -> None:
+    """Also by two requests of one batch, and by one that failed."""
+    gate = Gate("begun")
+    nonce = Nonce("key", "nonce", NOW_MS + 1000)
+    with writing(url, at_step=gate.at_step) as (database, writer), ThreadPoolExecutor(8) as threads:
+
+        def fails(_transaction: Transaction) -> str:
+            raise KeyError("mine")
+
+        held = threads.submit(writer.do_blocking, adds("held"))
+        assert gate.reached.wait(LIMIT_S)
+        futures = []
+        for count, (work, one) in enumerate(
+            [(adds("a"), nonce), (adds("b"), nonce), (fails, Nonce("key", "other", NOW_MS + 1))], 1
+        ):
+            futures.append(threads.submit(writer.do_blocking, work, (), one))
+            until(lambda count=count: writer.waiting_count == count)  # type: ignore[misc]
+        gate.opened.set()
+        errors = [type(future.exception(LIMIT_S)).__name__ for future in (held, *futures)]
+        assert errors == ["NoneType", "NoneType", "ReplayedError", "KeyError"]
+        for one in (nonce, Nonce("key", "other", NOW_MS + 1)):
+            with pytest.raises(ReplayedError):
+                writer.do_blocking(adds("c"), (), one)
+        assert writer.do_blocking(adds("d"), (), Nonce("another key", "nonce", NOW_MS + 1)) == "d"
+        assert names(database) == {"held", "a", "d"}
+
+
+def test_two_controllers_that_are_asked_under_one_key_do_it_once(
+    postgresql: PrivatePostgresql, domain_template: str
+) -> None:
+    """Both look the key up, and find nothing; who writes second sees the answer of the first."""
+    url = postgresql.make_database(domain_template)
+    gate = Gate("written")
+    asked = Asked("acme", "key", b"digest")
+    with (
+        writing(url, at_step=gate.at_step) as (_, slow),
+        writing(url) as (database, quick),
+        ThreadPoolExecutor(2) as threads,
+    ):
+
+        def asks(name: str) -> Work[Answer]:
+            def act(transaction: Transaction) -> Answer:
+                operations.begin(transaction, name, None, "test", name)
+                return Answer(202, name)
+
+            return lambda transaction: answers.once(transaction, asked, lambda: act(transaction))
+
+        first = threads.submit(slow.do_blocking, asks("first"), (), None, asked)
+        assert gate.reached.wait(LIMIT_S)
+        second = threads.submit(quick.do_blocking, asks("second"), (), None, asked)
+        until(lambda: quick.waiting_count == 0)
+        gate.opened.set()
+        given = [one.result(LIMIT_S) for one in (first, second)]
+        assert len({one.body for one in given}) == 1
+        assert sorted(one.is_repeated for one in given) == [False, True]
+        assert names(database) == {given[0].body}
 
 
 def test_what_does_not_fit_the_queue_is_refused_before_it_is_accepted(url: str) -> None:
