@@ -224,10 +224,10 @@ def micros_of(text: str) -> int:
 
 
 def time_of(ms: int | None) -> str | None:
-    """Return a time for people, in UTC."""
+    """Return a time for people, in UTC; options that take a time take it as it is."""
     if ms is None:
         return None
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def money_of(micros: int | None, currency: str | None) -> str | None:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from packetcloud.chunk.identity import create_identity_file
+from packetcloud.cli.domain_client import time_of
 from packetcloud.cli.main import main
 from packetcloud.domain_controller.api.answered import StatusInfo, TenantInfo
 from packetcloud.domain_controller.client import (
@@ -179,6 +180,8 @@ def test_the_commands_of_an_operator_and_a_tenant(run: Run, tmp_path: Path) -> N
     name = listed["id"]
     assert run("reservation", "show", name, key=acme)[1]["why"] == listed["why"]
     assert run("reservation", "wait", name, "--limit", "5", key=acme)[0] == 1
+    until = time_of(listed["slot"]["end_ms"])
+    assert until is not None and run("quote", *wish[:2], "--end", until, key=acme)[0] == 1
     assert run("reservation", "wait", name, "--for", "refused", key=acme)[0] == 0
     code, _, error = run("reservation", "cancel", name, "--change", key=acme)
     assert (code, "nobody asked for a change" in error) == (1, True)
