@@ -32,7 +32,7 @@ STOP_GRACE_S = 5.0
 """How long a child may take to end after SIGTERM, before SIGKILL."""
 LAST_WORDS_BYTES = 2000
 FIRST_LOOK_S = 0.02
-LAST_LOOK_S = 0.2
+LAST_LOOK_S = 0.1
 """Between two looks at a condition that is waited for."""
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
