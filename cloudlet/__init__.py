@@ -28,6 +28,7 @@ The controller
 - `callers`            who calls its control port how often
 - `links`              its end of the control links to VIs
 - `router_client`      the router's table over its management API
+- `router_rules`       the router's rules: brings documents, looks at what is there
 - `router_bounds`      how much that table takes
 - `config`             the config file
 - `config_tables`      its tables: what each may say

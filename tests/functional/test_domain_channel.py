@@ -11,20 +11,23 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from packetcloud.cloudlet.core import commands as do
-from packetcloud.cloudlet.core import metering
+from packetcloud.cloudlet.core import metering, rule_sets
 from packetcloud.cloudlet.core.events import Directed
 from packetcloud.cloudlet.core.reserved import Reservations
 from packetcloud.cloudlet.core.saved import Saved
 from packetcloud.domain_controller.channel import kept
 from packetcloud.domain_controller.core.reservations import State
-from packetcloud.domain_controller.state import outbox, ownership, usage
+from packetcloud.domain_controller.state import outbox, ownership, rule_outbox, usage
 from tests.functional.channel_world import ChannelFaults, ChannelWorld
 
-ALL = ChannelFaults(cut=0.03, doubled=0.05, reordered=0.05, stale=0.05, killed=0.03, stopped=0.01)
+ALL = ChannelFaults(
+    cut=0.03, doubled=0.05, reordered=0.05, stale=0.05, killed=0.03, stopped=0.01, router=0.3
+)
 CRASHES = 0.02
 SEEDS = 4
 CHAOS_S, CALM_S = 40.0, 80.0
@@ -43,6 +46,7 @@ def _short_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", at_once)
     monkeypatch.setattr(metering, "RECORD_MS", 4000)
     monkeypatch.setattr(metering, "CHECKPOINT_MS", 4000)
+    monkeypatch.setattr(rule_sets, "SAY_ALL_EVERY_MS", 10_000)
 
 
 def _run(world: ChannelWorld, faults: ChannelFaults | None = None, crashes: float = 0.0) -> None:
@@ -51,6 +55,7 @@ def _run(world: ChannelWorld, faults: ChannelFaults | None = None, crashes: floa
     world.channel_faults, world.faults.crash = faults or ChannelFaults(), crashes
     while world.now < CHAOS_S:
         world.wish_something()
+        world.publish_something()
         world.run(world.random.uniform(0.5, 4.0))
     world.channel_faults, world.faults.crash = ChannelFaults(), 0.0
     world.run(CALM_S)
@@ -166,6 +171,55 @@ def test_the_judge_sees_what_is_broken(
         folder.mkdir()
         world = ChannelWorld(seed, folder=folder)
         _run(world, ChannelFaults(0.05, 0.1, 0.2, 0.0, 0.02, 0.03), 0.05)
+        found = world.judge()
+        world.close()
+        if any(words in one for one in found):
+            return
+    raise AssertionError(f"nothing was seen: {found}")
+
+
+def _nobody_looks_at_the_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the cloudlet believe that rules stay where they were installed."""
+    monkeypatch.setattr(rule_sets.RuleSets, "seen", lambda self, event: [])
+
+
+def _the_sum_of_all_sets_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the domain believe that what was said once has come."""
+    hear = rule_outbox.hear
+
+    def hear_parts(*given: Any, is_whole: bool) -> Any:
+        return hear(*given, is_whole=False)
+
+    monkeypatch.setattr(rule_outbox, "hear", hear_parts)
+    monkeypatch.setattr(rule_sets, "SAY_ALL_EVERY_MS", 10**9)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (_nobody_looks_at_the_router, "the router has"),
+        (_the_sum_of_all_sets_says_nothing, "is said"),
+    ],
+)
+def test_the_judge_sees_lost_rules(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    words: str,
+) -> None:
+    """Each protection is needed: without it, some seed ends with other rules than are wanted."""
+    break_it(monkeypatch)
+    for seed in range(8):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        world = ChannelWorld(seed, folder=folder)
+        world.channel_faults = ChannelFaults(0.05, 0.1, 0.2, 0.05, 0.02, 0.03, router=0.5)
+        while world.now < 20:
+            world.publish_something()
+            world.run(world.random.uniform(0.5, 4.0))
+        world.channel_faults = ChannelFaults()
+        world.rule_router.is_up = True
+        world.run(40)
         found = world.judge()
         world.close()
         if any(words in one for one in found):

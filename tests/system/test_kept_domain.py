@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,14 @@ from packetcloud.domain_controller.state.writer import Writer
 from packetcloud.testbed.private_postgresql import PrivatePostgresql
 from tests.functional.domain_place import AUTHORITY, DOMAIN, START_MS, WISH, Clock, Place
 from tests.system.domain_databases import url
-from tests.unit.domain_controller.test_rule_documents import RULE, SERVICE, TENANT, grant, signed
+from tests.unit.domain_controller.test_rule_documents import (
+    HEAD,
+    RULE,
+    SERVICE,
+    TENANT,
+    grant,
+    signed,
+)
 
 __all__ = ["url"]
 NOC, EDGE = Identity(b"\x01" * 32), Identity(b"\x02" * 32)
@@ -401,12 +409,36 @@ def test_services_and_rules_are_proven(url: str, tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["type"][-10:]) == (403, "not-proven")
         detail = await place.want("acme", "GET", f"/v1/rules/{kept['id']}")
         assert detail["document"] == rules["document"]
-        for path in (f"/v1/rules/{kept['id']}", f"/v1/services/{SERVICE.sid.hex}"):
-            for method in ("GET", "DELETE"):
-                assert (await place.ask("bolt", method, path)).status_code == 404
+        service = f"/v1/services/{SERVICE.sid.hex}"
+        for method, path in (
+            ("GET", f"/v1/rules/{kept['id']}"),
+            ("GET", service),
+            ("DELETE", service),
+        ):
+            assert (await place.ask("bolt", method, path)).status_code == 404
         assert (await place.want("bolt", "GET", "/v1/rules"))["rules"] == []
-        await place.want("acme", "DELETE", f"/v1/rules/{kept['id']}")
-        assert (await place.want("acme", "GET", "/v1/rules"))["rules"] == []
+        assert (kept["state"], kept["at"]) == ("in_force", {"pending": 1})
+        later = {"name": "edge-9", "region": "south", "public_key": "09" * 32}
+        await place.want("noc", "POST", "/v1/cloudlets", later)
+        shown = await place.want("acme", "GET", f"/v1/rules/{kept['id']}")
+        assert [one["cloudlet"] for one in shown["cloudlet_states"]][-1] == "edge-9"
+        narrower = {
+            "document": signed(RULE, head=replace(HEAD, serial=8)),
+            "cloudlets": ["edge-9"],
+        }
+        refused = await place.ask("acme", "POST", "/v1/rules", narrower, "key-narrow")
+        assert refused.status_code == 409 and "would stay there" in refused.text
+        nowhere = {"document": signed(RULE, head=replace(HEAD, serial=8)), "regions": ["moon"]}
+        refused = await place.ask("acme", "POST", "/v1/rules", nowhere, "key-moon")
+        assert refused.status_code == 422 and "north, south" in refused.text
+        part = {"document": signed(RULE, head=replace(HEAD, serial=8, replaces=False))}
+        refused = await place.ask("acme", "POST", "/v1/rules", part, "key-part")
+        assert "write replace = true" in refused.text
+        nothing = {"document": signed(head=replace(HEAD, serial=8))}
+        gone = await place.want("acme", "POST", "/v1/rules", nothing, "key-gone")
+        assert (gone["id"], gone["state"], gone["rules"]) == (kept["id"], "withdrawn", 0)
+        listed = (await place.want("acme", "GET", "/v1/rules"))["rules"]
+        assert [one["at"] for one in listed] == [{"pending": 2}], "they are to hear of it first"
 
     play(url, tmp_path, scenario)
 
