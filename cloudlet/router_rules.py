@@ -86,6 +86,7 @@ class RouterRules:
         is_late = time.monotonic() - self._looked_s >= LOOK_CLOSELY_S
         if version == self._version and not is_late and not self._core.rule_sets.is_unsettled:
             return
+        answers_count = self._core.rule_sets.answers_count
         sets: dict[tuple[str, str], saw.SetAtRouter] = {}
         cursor = None
         for _ in range(MAX_PAGES_COUNT):
@@ -97,7 +98,7 @@ class RouterRules:
             if cursor is None:
                 break
         self._version, self._looked_s = version, time.monotonic()
-        self._tell(saw.RulesSeen(sets))
+        self._tell(saw.RulesSeen(answers_count, sets))
 
     async def _page(self, cursor: str | None, limit: int) -> RuleSetPage:
         query: dict[str, str | int] = {"limit": limit} | ({"cursor": cursor} if cursor else {})

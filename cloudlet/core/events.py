@@ -401,8 +401,13 @@ class SetAtRouter:
 
 @dataclass(frozen=True, slots=True)
 class RulesSeen:
-    """Every set of rules that the router has, by signer and name."""
+    """Every set of rules that the router has, by signer and name.
 
+    Attributes:
+        answers_count: how many documents it had judged when it was asked.
+    """
+
+    answers_count: int
     sets: Mapping[tuple[str, str], SetAtRouter]
 
 

@@ -55,8 +55,12 @@ class RuleSets:
         self._sequence = 0
         self._installing = ""
         """The set whose document is on its way to the router: one at a time."""
+        self.answers_count = 0
+        """A look that began before the last of them shows what is no longer so."""
         self._turns: dict[str, int] = {}
         self._turn = 0
+        self._held: set[str] = set()
+        """Sets that are not brought again before the router was looked at."""
 
     @property
     def is_unsettled(self) -> bool:
@@ -82,6 +86,7 @@ class RuleSets:
             if one.until_ms is not None and one.until_ms + KEPT_MS < self._at_ms:
                 del self._saved.rule_sets[name]
                 self._turns.pop(name, None)
+                self._held.discard(name)
         return self._say_all()
 
     def said(self, event: RulesSaid) -> list[Command]:
@@ -114,6 +119,7 @@ class RuleSets:
         if event.is_replayed:
             # It has this document already, or a newer one: which, the next look shows.
             one.text = _line(event.text)
+            self._held.add(one.name)
             return self._install()
         is_theirs = event.named in (None, (one.signer, one.set_name, one.serial))
         one.accepted_count, one.refused_count = event.accepted_count, event.refused_count
@@ -139,6 +145,7 @@ class RuleSets:
         one = self._of_answer(event.rule_set, event.serial)
         if one is None:
             return self._install()
+        self._held.add(one.name)
         text = _line(event.text)
         if one.text == text:
             return []
@@ -147,6 +154,9 @@ class RuleSets:
 
     def seen(self, event: RulesSeen) -> list[Command]:
         """Compare what the router has with what it should have."""
+        if event.answers_count != self.answers_count:
+            return []
+        self._held.clear()
         commands: list[Command] = []
         for one in self._saved.rule_sets.values():
             if one.name == self._installing or self._is_over(one):
@@ -188,11 +198,14 @@ class RuleSets:
         return [InstallRules(one.name, one.serial, one.document)]
 
     def _is_due(self, one: RuleSet) -> bool:
+        if one.name in self._held or self._is_over(one):
+            return False
         is_again = one.state is RulesState.REFUSED and self._at_ms >= one.retry_ms
-        return (one.state is RulesState.WAITING or is_again) and not self._is_over(one)
+        return one.state is RulesState.WAITING or is_again
 
     def _of_answer(self, name: str, serial: int) -> RuleSet | None:
         """Return the set that an answer is about; None: another document took its place."""
+        self.answers_count += 1
         if self._installing == name:
             self._installing = ""
         one = self._saved.rule_sets.get(name)

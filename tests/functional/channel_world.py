@@ -342,7 +342,8 @@ class ChannelWorld(World):
     def look_at_rules(self) -> None:
         self.later(3.0, self.look_at_rules)
         if self.rule_router.is_up and self.is_up and self.saved.rule_sets:
-            self.tell(self.rule_router.look(), self.life)
+            seen, life = self.rule_router.look(self.core.rule_sets.answers_count), self.life
+            self.later(self.random.uniform(0.0, 1.0), lambda: self.tell(seen, life))
 
     def say_to_domain(self, command: do.ToDomain) -> None:
         if self.wire is None:

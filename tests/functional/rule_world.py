@@ -50,12 +50,13 @@ class RuleRouter:
             *key, (*named, said["serial"]), len(good), len(refused), tuple(refused)
         )
 
-    def look(self) -> saw.RulesSeen:
+    def look(self, answers_count: int) -> saw.RulesSeen:
         return saw.RulesSeen(
+            answers_count,
             {
                 name: saw.SetAtRouter(serial, len(rules), 0)
                 for name, (serial, rules) in self.sets.items()
-            }
+            },
         )
 
 
@@ -117,7 +118,7 @@ def wrongs(database: Database, router: RuleRouter, now_ms: int) -> list[str]:
         state = RulesState.INSTALLED if len(good) == len(names) else RulesState.PARTLY
         if row.state != state.value:
             found.append(f"rules {row.name}: {row.state} is said, {state.value} is so")
-        said = json.loads(row.document)
+        said = json.loads(row.document or '{"refusals":[]}')
         refused = [one["name"] for one in said["refusals"]]
         # A cloudlet that ended before it heard them knows only how many they are.
         if refused and refused != [one for one in names if one not in good]:
