@@ -9,8 +9,8 @@ import pytest
 
 from packetcloud.chunk.names import SID
 from packetcloud.domain_controller.core.cloudlets import Cloudlet, CloudletReport, NodeReport
-from packetcloud.domain_controller.core.money import Currency
 from packetcloud.domain_controller.core.installations import RefusedRule, RulesState, SetState
+from packetcloud.domain_controller.core.money import Currency
 from packetcloud.domain_controller.core.principals import Key, Principal, Role, Service
 from packetcloud.domain_controller.state import (
     answers,
