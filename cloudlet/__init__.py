@@ -29,6 +29,7 @@ The controller
 - `links`              its end of the control links to VIs
 - `router_client`      the router's table over its management API
 - `router_rules`       the router's rules: brings documents, looks at what is there
+- `surroundings`       the router's address, its hosts, and routers that it reaches
 - `router_bounds`      how much that table takes
 - `config`             the config file
 - `config_tables`      its tables: what each may say

@@ -121,5 +121,6 @@ ROOM = Room(
         "network": "our own tables as nft lists them",
         "schemas": "one answer",
         "store": "the rows of its database",
+        "surroundings": "the newest of one router's answers",
     },
 )

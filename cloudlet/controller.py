@@ -53,6 +53,7 @@ from packetcloud.cloudlet.policy import (
 from packetcloud.cloudlet.router_client import RouterClient
 from packetcloud.cloudlet.router_rules import RouterRules
 from packetcloud.cloudlet.store import Store
+from packetcloud.cloudlet.surroundings import Surroundings
 
 OBSERVE_INTERVAL_S = 2.0
 """Each node is asked so often what runs there; one question costs LXD some 20 ms."""
@@ -186,6 +187,7 @@ class Controller:
         check_types(settings, saved)
         self.core = CloudletCore(settings, saved, random_bytes, time.time, policy)
         self._rules = RouterRules(router, self.core, self.tell)
+        self.surroundings = Surroundings(router)
 
     async def start(self) -> None:
         """Go on where the last run ended; the control port must be bound."""
@@ -194,6 +196,7 @@ class Controller:
             self._spawn(self._watch_node, node)
         self._spawn(self._watch_router)
         self._spawn(self._rules.watch)
+        self._spawn(self.surroundings.watch)
         await self.links.serve()
 
     def configure(self, settings: CloudletSettings) -> None:

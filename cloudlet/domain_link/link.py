@@ -203,7 +203,8 @@ class DomainLink:
         sequence = 0
         while True:
             if self._controller.core.inventory.is_known:
-                self._put(report_of(self._controller.core, sequence))
+                around = self._controller.surroundings.now()
+                self._put(report_of(self._controller.core, sequence, around))
                 sequence += 1
             await self._sleep(every_ms / 1000)
 

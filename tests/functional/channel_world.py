@@ -33,6 +33,7 @@ from packetcloud.cloudlet.domain_link.translation import (
     rules_frame,
     usage_frame,
 )
+from packetcloud.cloudlet.surroundings import Around
 from packetcloud.domain_controller.api import changes as to
 from packetcloud.domain_controller.api.changes import Asking, Change
 from packetcloud.domain_controller.api.kept import KeptDomain
@@ -405,7 +406,7 @@ class ChannelWorld(World):
         if wire is self.wire and self.is_up and not wire.is_cut:
             if self.core.inventory.is_known:
                 self.sequence += 1
-                self.send_up(wire, encode(report_of(self.core, self.sequence)))
+                self.send_up(wire, encode(report_of(self.core, self.sequence, Around())))
             self.later(REPORT_EVERY_MS / 1000, lambda: self.report(wire))
 
     def meter(self) -> None:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class _Rules(httpx.AsyncBaseTransport):
-    """The way to a router: its rules are a real one's, its table is made up."""
+    """The way to a router: all is a real one's but its table, which is made up."""
 
     def __init__(self, table: CloudletRouter, url: str) -> None:
         self._table = table
@@ -44,7 +44,7 @@ class _Rules(httpx.AsyncBaseTransport):
         self._made_up = table.client()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if not request.url.path.startswith("/v1/rules"):
+        if request.url.path.startswith("/v1/cloudlet"):
             transport: httpx.AsyncBaseTransport = self._made_up._client._transport
             return await transport.handle_async_request(request)
         url = request.url.copy_with(host=self._url.host, port=self._url.port)
@@ -129,6 +129,9 @@ def test_a_rule_goes_through_the_domain_and_is_withdrawn(
 
         visit = {"name": "r", "service": service.sid.hex, "destination": b.guid.hex}
         assert await crosses(b"x") == b"x"
+        around = place.controller.surroundings
+        hosts = tuple(sorted((a.guid.hex, b.guid.hex)))
+        await net.until(lambda: around.now().na == 1 and around.now().hosts == hosts)
         file.write_bytes(_document(isp, 1, visit))
         added = await domain.rule("add", str(file), "--wait", "30")
         assert added["at"] == {"installed": 1}

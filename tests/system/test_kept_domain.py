@@ -19,12 +19,12 @@ import httpx
 import pytest
 
 from packetcloud.chunk.identity import Identity
-from packetcloud.chunk.names import GUID
+from packetcloud.chunk.names import GUID, NA
 from packetcloud.domain_controller.api.app import make_app
 from packetcloud.domain_controller.api.kept import KeptDomain
 from packetcloud.domain_controller.bundles import FORMAT, read_bundle, verify_bundles
 from packetcloud.domain_controller.config import DomainConfig
-from packetcloud.domain_controller.core.cloudlets import CloudletReport, NodeReport
+from packetcloud.domain_controller.core.cloudlets import CloudletReport, Distance, NodeReport
 from packetcloud.domain_controller.core.life import Answered
 from packetcloud.domain_controller.core.prices import Meter
 from packetcloud.domain_controller.core.resources import Resources
@@ -533,3 +533,47 @@ def _spoil(file: Path, key: str, before: int, after: int) -> None:
     text = file.read_text()
     assert f'"{key}": {before}' in text
     file.write_text(text.replace(f'"{key}": {before}', f'"{key}": {after}', 1))
+
+
+def test_near_a_host_is_where_cloudlets_say_that_it_is(url: str, tmp_path: Path) -> None:
+    """Quote, calendar and reservation: the nearer of two; the other when that is full; a host that
+    no router has is refused, and so is one that went away."""
+    host, stranger = "ab" * 20, "cd" * 20
+
+    async def scenario(place: KeptPlace) -> None:
+        await place.populate()
+        other = {"name": "edge-2", "region": "south", "public_key": "09" * 32}
+        await place.want("noc", "POST", "/v1/cloudlets", other)
+        node = NodeReport("n1", Resources(4000, 1 << 34, 1 << 40, 1000))
+
+        def report(name: str, na: int, hosts: tuple[str, ...], to: int) -> None:
+            guids = tuple(GUID.from_hex(one) for one in hosts)
+            now_ms, around = place.clock.now_ms, (Distance(NA(to), 2),)
+            place.reports.put(CloudletReport(name, 1, now_ms, (node,), (), NA(na), guids, around))
+
+        async def quoted(target: str, count: int = 2, max_hops: int = 9) -> Any:
+            near = {"near": {"host": target, "max_hops": max_hops}}
+            wish = WISH | {"count": count, "constraints": near}
+            return await place.want("acme", "POST", "/v1/quotes", wish)
+
+        report("edge-1", 1, (), 2)
+        report("edge-2", 2, (host,), 1)
+        assert [one["cloudlet"] for one in (await quoted(host))["offer"]["places"]] == ["edge-2"]
+        near = {"constraints": {"near": {"host": host, "max_hops": 9}}}
+        made = await place.want("acme", "POST", "/v1/reservations", WISH | near | {"count": 6})
+        assert (await place.reservation("acme", made))["places"][0]["cloudlet"] == "edge-2"
+        assert [one["cloudlet"] for one in (await quoted(host, 4))["offer"]["places"]] == ["edge-1"]
+        assert "2 hops away; allowed: 1" in (await quoted(host, 4, 1))["why"]
+        unknown = await quoted(stranger)
+        assert f"no router of a cloudlet here has a host {stranger}" in unknown["why"]
+        wish = WISH | {"constraints": {"near": {"host": stranger}}}
+        body = {"wish": wish, "until_ms": START_MS + 9 * HOUR_MS}
+        assert stranger in (await place.want("acme", "POST", "/v1/calendar", body))["why"]
+        refused = await place.want("acme", "POST", "/v1/reservations", wish)
+        assert stranger in (await place.operation("acme", refused))["text"]
+        report("edge-2", 2, (), 1)
+        assert "no router" in (await quoted(host))["why"], "it went away"
+        report("edge-1", 1, (host,), 2)
+        assert [one["cloudlet"] for one in (await quoted(host))["offer"]["places"]] == ["edge-1"]
+
+    play(url, tmp_path, scenario)

@@ -109,6 +109,7 @@ SHELLS = {
         "network",
         "router_rules",
         "store",
+        "surroundings",
     },
     "cloudlet.domain_link": {"link"},
     "cloudlet.images": {"assembly", "build", "debian", "requirements", "store"},
