@@ -76,7 +76,7 @@ from tests.unit.cloudlet.core.world import SID as SIDS
 from tests.unit.cloudlet.core.world import SMALL, World, settings
 
 START_MS = 1_800_000_000_000
-CLOUDLET, TENANT = "c1", "tenant"
+CLOUDLET, TENANT, RIVAL = "c1", "tenant", "rival"
 IDENTITY = Identity(b"\x05" * 32)
 REPORT_EVERY_MS = 2000
 TYPE = ViType("small", Resources(int(SMALL.cpus * 1000), SMALL.memory_bytes, SMALL.disk_bytes))
@@ -520,16 +520,18 @@ class ChannelWorld(World):
         for name in names:
             await controller.domain.tick(name)
 
-    def ask(self, change: Change) -> str | None:
+    def ask(
+        self, change: Change, tenant: str = TENANT, controller: Controller | None = None
+    ) -> str | None:
         """Ask for a change, as a tenant does; return why not, None: it was taken."""
-        controller = next(
+        controller = controller or next(
             (one for one in self.controllers if one.is_up and not one.is_stopped), None
         )
         if controller is None:
             return "nobody is there"
         proof = Proof("tenant", f"nonce-{next(self.numbers):012}", self.clock_ms(), b"", b"")
         try:
-            drive(controller.domain.change(change, Asking(TENANT, TENANT, proof, b"")))
+            drive(controller.domain.change(change, Asking(tenant, tenant, proof, b"")))
         except KilledError:
             controller.kill()
         except (DomainError, StateError) as error:
@@ -661,7 +663,8 @@ async def _waiting(connection: Any, before_ms: int) -> bool:
 def _set_up(transaction: Transaction) -> None:
     registry.add_cloudlet(transaction, Cloudlet(CLOUDLET, "north", 250))
     registry.add_principal(transaction, Principal(CLOUDLET, Role.CLOUDLET))
-    registry.add_principal(transaction, Principal(TENANT, Role.TENANT))
+    for name in (TENANT, RIVAL):
+        registry.add_principal(transaction, Principal(name, Role.TENANT))
     registry.put_vi_type(transaction, TYPE)
     service = Service("beta", TENANT, SID.from_hex(SIDS["beta"]), "image")
     registry.put_service(transaction, service, transaction.now_ms + DAY_MS)
