@@ -21,7 +21,7 @@
 - `domain`     `packetcloud domain run|check|sample|status|backup|restore`
 - `domain_client` what the commands that ask a domain controller share
 - `domain_cloudlet` `packetcloud cloudlet admit|list|show|open|close|key`
-- `domain_rule` `packetcloud rule publish|published|unpublish`
+- `domain_rule` `packetcloud domain rule`
 - `domain_service` `packetcloud service register|registered|unregister`
 - `explain`    `packetcloud rule explain`
 - `host`       `packetcloud host send|receive|ping`

@@ -1,4 +1,4 @@
-"""`packetcloud domain`: run a domain controller, check its config, ask how it is, back it up."""
+"""`packetcloud domain`: run a domain controller, ask how it is, back it up, give routers rules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from packetcloud.cli.domain_client import DomainAccess, domain_options
+from packetcloud.cli.domain_rule import rule
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE
 
@@ -21,7 +22,10 @@ _config_file = click.argument("config", type=FILE)
 
 @click.group()
 def domain() -> None:
-    """Run a domain controller, check its config, ask how it is, back up its database."""
+    """Run a domain controller, ask how it is, back it up, give rules to its routers."""
+
+
+domain.add_command(rule)
 
 
 @domain.command()

@@ -70,7 +70,7 @@ NOUNS = {
     ),
     "domain": Noun(
         "packetcloud.cli.domain:domain",
-        "Run a domain controller, check its config, ask how it is, back up its database.",
+        "Run a domain controller, ask how it is, back it up, give rules to its routers.",
     ),
     "host": Noun(
         "packetcloud.cli.host:host", "Send and receive files, and see whether a host answers."
@@ -99,7 +99,7 @@ NOUNS = {
     ),
     "rule": Noun(
         "packetcloud.cli.rule:rule",
-        "Write, sign and check demultiplexing rules, grant, install and publish them.",
+        "Write, sign and check demultiplexing rules, grant and install them.",
     ),
     "service": Noun(
         "packetcloud.cli.service:service",

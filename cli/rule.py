@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from packetcloud.chunk.names import GUID, GUID_ZERO, SID
-from packetcloud.cli.domain_rule import COMMANDS
 from packetcloud.cli.explain import explain
 from packetcloud.cli.out_files import refuse_to_overwrite, replacing
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
@@ -36,10 +35,10 @@ _out = click.option("-o", "--out", type=FILE, required=True, help="File to write
 
 @click.group()
 def rule() -> None:
-    """Write, sign and check demultiplexing rules, grant, install and publish them."""
+    """Write, sign and check demultiplexing rules, grant and install them."""
 
 
-for _command in (install, list_rules, show, withdraw, revoke, *COMMANDS):
+for _command in (install, list_rules, show, withdraw, revoke):
     rule.add_command(_command)
 
 

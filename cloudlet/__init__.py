@@ -28,6 +28,8 @@ The controller
 - `callers`            who calls its control port how often
 - `links`              its end of the control links to VIs
 - `router_client`      the router's table over its management API
+- `router_rules`       the router's rules: brings documents, looks at what is there
+- `surroundings`       the router's address, its hosts, and routers that it reaches
 - `router_bounds`      how much that table takes
 - `config`             the config file
 - `config_tables`      its tables: what each may say

@@ -104,6 +104,7 @@ ROOM = Room(
         "core.metering:Metering._vis": "one for each reservation that the controller keeps",
         "core.placement": "one question",
         "core.reserved:Reservations.dropped": "its keys are a few reasons",
+        "core.rule_sets": "one for each set of rules that is kept: 1024, of 64 MiB together",
         "core.saved": _VIS,
         "core.scaling": _CONFIG,
         "core.staffing": _CONFIG,
@@ -120,5 +121,6 @@ ROOM = Room(
         "network": "our own tables as nft lists them",
         "schemas": "one answer",
         "store": "the rows of its database",
+        "surroundings": "the newest of one router's answers",
     },
 )

@@ -51,7 +51,9 @@ from packetcloud.cloudlet.policy import (
     shared_id_maps,
 )
 from packetcloud.cloudlet.router_client import RouterClient
+from packetcloud.cloudlet.router_rules import RouterRules
 from packetcloud.cloudlet.store import Store
+from packetcloud.cloudlet.surroundings import Surroundings
 
 OBSERVE_INTERVAL_S = 2.0
 """Each node is asked so often what runs there; one question costs LXD some 20 ms."""
@@ -105,7 +107,7 @@ class DomainEnd(Protocol):
     """Of the cloudlet at the domain."""
     dropped_count: int
 
-    def say(self, command: do.SayAnswer | do.SayUsage | do.DropDomain) -> None:
+    def say(self, command: do.ToDomain) -> None:
         """Carry out what is to be said; what cannot be said is repeated later."""
 
 
@@ -184,6 +186,8 @@ class Controller:
         saved.epoch = max(saved.epoch, epoch)
         check_types(settings, saved)
         self.core = CloudletCore(settings, saved, random_bytes, time.time, policy)
+        self._rules = RouterRules(router, self.core, self.tell)
+        self.surroundings = Surroundings(router)
 
     async def start(self) -> None:
         """Go on where the last run ended; the control port must be bound."""
@@ -191,6 +195,8 @@ class Controller:
         for node in self._nodes.values():
             self._spawn(self._watch_node, node)
         self._spawn(self._watch_router)
+        self._spawn(self._rules.watch)
+        self._spawn(self.surroundings.watch)
         await self.links.serve()
 
     def configure(self, settings: CloudletSettings) -> None:
@@ -250,7 +256,7 @@ class Controller:
     # Commands
 
     def _handle(self, event: saw.Event) -> None:
-        self._is_domain_touched |= isinstance(event, saw.DomainEvent)
+        self._is_domain_touched |= isinstance(event, saw.DomainEvent | saw.RulesEvent)
         commands = self.core.handle(event, self._loop.time())
         if commands or not isinstance(event, saw.ViStatus):
             self._carry_out(commands)
@@ -330,7 +336,9 @@ class Controller:
                 _log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
             case do.StepDown(text):
                 self._end(text)
-            case do.SayAnswer() | do.SayUsage() | do.DropDomain():
+            case do.InstallRules():
+                self._spawn(self._rules.install, command)
+            case do.SayAnswer() | do.SayUsage() | do.SayRules() | do.DropDomain():
                 if self.domain is not None:
                     self.domain.say(command)
             case do.OperationEnded():

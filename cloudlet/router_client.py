@@ -25,7 +25,7 @@ MAX_ANSWER_BYTES = 16 << 20
 _PATH = "/v1/cloudlet/table"
 
 
-class _UnansweredError(Exception):
+class UnansweredError(Exception):
     """No answer, or one that is not understood; the text is for people."""
 
 
@@ -71,25 +71,25 @@ class RouterClient:
             "items": items,
         }
         try:
-            response = await self._ask("PUT", _PATH, json=body)
-            with _understanding(response):
+            response = await self.ask("PUT", _PATH, json=body)
+            with understanding(response):
                 if response.status_code == 200:
                     return saw.TableAnswered(command.version, True, _refused(response.json()))
                 if response.status_code == 409:
                     return _fenced(command.version, response.json())
-            raise _UnansweredError(_words_of(response))
-        except _UnansweredError as error:
+            raise UnansweredError(words_of(response))
+        except UnansweredError as error:
             return saw.TableUnanswered(command.version, str(error))
 
     async def look(self) -> saw.RouterSeen | saw.RouterSilent:
         """Return what is in force there, and how its services are."""
         try:
-            response = await self._ask("GET", _PATH)
+            response = await self.ask("GET", _PATH)
             if response.status_code != 200:
-                raise _UnansweredError(_words_of(response))
-            with _understanding(response):
+                raise UnansweredError(words_of(response))
+            with understanding(response):
                 return _seen(response.json())
-        except _UnansweredError as error:
+        except UnansweredError as error:
             return saw.RouterSilent(str(error))
 
     async def await_idle(self, sid: str, instance: int, limit_s: float) -> saw.IdleAnswer | None:
@@ -104,37 +104,38 @@ class RouterClient:
             "timeout_s": limit_s,
         }
         try:
-            response = await self._ask(
+            response = await self.ask(
                 "GET", f"{_PATH}/idle", params=query, timeout=limit_s + ANSWER_LIMIT_S
             )
             if response.status_code != 200:
                 return None
-            with _understanding(response):
+            with understanding(response):
                 return _idle(response.json())
-        except _UnansweredError:
+        except UnansweredError:
             return None
 
-    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Ask the router something. Raises: UnansweredError."""
         try:
             async with self._client.stream(method, path, **options) as response:
                 data = bytearray()
                 async for piece in response.aiter_bytes():
                     data += piece
                     if len(data) > MAX_ANSWER_BYTES:
-                        raise _UnansweredError(f"an answer of over {MAX_ANSWER_BYTES} bytes")
+                        raise UnansweredError(f"an answer of over {MAX_ANSWER_BYTES} bytes")
                 return httpx.Response(response.status_code, content=bytes(data))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             text = f"{type(error).__name__}: {error}".removesuffix(": ")
-            raise _UnansweredError(text) from None
+            raise UnansweredError(text) from None
 
 
 @contextmanager
-def _understanding(response: httpx.Response) -> Iterator[None]:
+def understanding(response: httpx.Response) -> Iterator[None]:
     """Say of an answer of another shape that it is no answer: another version serves there."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _UnansweredError(
+        raise UnansweredError(
             f"{response.status_code} with an answer that is not understood "
             f"({type(error).__name__}: {error}); is it a router of this version?"
         ) from None
@@ -199,5 +200,5 @@ def _evidence(seen: dict[str, Any]) -> Evidence:
     )
 
 
-def _words_of(response: httpx.Response) -> str:
+def words_of(response: httpx.Response) -> str:
     return f"{response.status_code}: {response.text[:300]}"

@@ -23,6 +23,7 @@ from packetcloud.domain_controller.state import (
     ownership,
     reports,
     reservations,
+    rule_outbox,
 )
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.errors import ConflictError, StateError
@@ -109,12 +110,13 @@ class Housekeeping:
         await asyncio.to_thread(read)
 
     async def forget(self) -> None:
-        """Forget nonces, idempotency keys and operations that are old."""
+        """Forget nonces, idempotency keys and operations that are old, and rules that are over."""
 
         def work(transaction: Transaction) -> None:
             nonces.forget_expired(transaction)
             answers.forget_old(transaction)
             operations.forget_old(transaction)
+            rule_outbox.forget_ended(transaction)
 
         await self._writer.do(work)
 

@@ -146,3 +146,11 @@ class ChannelCollector(Collector):
         for kind, count in hub.drift().items():
             drift.add_metric([kind.value], count)
         yield drift
+        rules = GaugeMetricFamily(
+            "packetcloud_domain_rules",
+            "Sets of rules that connected cloudlets are to have, by how far they are there.",
+            labels=["state"],
+        )
+        for state, count in hub.rules().items():
+            rules.add_metric([state.value], count)
+        yield rules

@@ -20,6 +20,7 @@ from packetcloud.chunk.grants import Grant
 from packetcloud.chunk.identity import verify
 from packetcloud.chunk.names import GUID, GUID_BYTES, PUBLIC_KEY_BYTES, SID_ZERO
 from packetcloud.chunk.timestamps import parse_time
+from packetcloud.domain_controller.core.checks import MAX_TIME_MS
 from packetcloud.domain_controller.errors import OwnershipError, RuleDocumentError
 
 SIGNED_FORMAT = "packetcloud-signed-rules-1"
@@ -45,6 +46,11 @@ class ProvenRules:
     """The SID that all its rules lead to; empty: it only withdraws."""
     digest: bytes
     """SHA-256 of the document."""
+    is_whole: bool
+    """The set becomes exactly its rules, whatever a router had before."""
+    rules_count: int
+    until_ms: int | None
+    """From then on none of its rules holds; None: one of them has no end."""
 
     @property
     def signer_guid(self) -> GUID:
@@ -88,9 +94,17 @@ def prove_rules(text: str, *, is_own: bool, now_ms: int) -> ProvenRules:
         )
     if not is_own:
         _Prover(signer, grants, head, now_ms / 1000).prove(rules)
-    digest = hashlib.sha256(data).digest()
-    service = next(iter(services), b"")
-    return ProvenRules(signer, set_name, serial, len(lines), service, digest)
+    return ProvenRules(
+        signer,
+        set_name,
+        serial,
+        len(lines),
+        next(iter(services), b""),
+        hashlib.sha256(data).digest(),
+        head.get("replace") is True,
+        len(rules),
+        _end_ms(head, rules),
+    )
 
 
 class _Prover:
@@ -198,6 +212,13 @@ def _name(key: str, value: object) -> bytes:
     if len(name) != GUID_BYTES or len(str(value)) != 2 * GUID_BYTES:
         raise RuleDocumentError(f"document: {key}: allowed: names of 40 hexadecimal digits")
     return name
+
+
+def _end_ms(head: dict[str, Any], rules: Iterable[dict[str, Any]]) -> int | None:
+    of_set_s = _time("valid_until", head.get("valid_until"), math.inf)
+    ends_s = (_time("valid_until", rule.get("valid_until"), of_set_s) for rule in rules)
+    end_s = max((min(one, of_set_s) for one in ends_s), default=of_set_s)
+    return None if end_s == math.inf else max(0, min(int(end_s * 1000), MAX_TIME_MS))
 
 
 def _time(key: str, value: object, default: float) -> float:

@@ -18,6 +18,7 @@
 - `conduct`    what becomes of a VI that does what it must not
 - `wishes`     what operators ask for
 - `reserved`   what the domain controller has it hold and run
+- `rule_sets`  sets of rules that the domain controller wants at the router
 - `metering`   what that is charged with
 - `saved`      what is kept over a restart
 - `rows`       the same as rows for a database

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from packetcloud.cloudlet.core.instances import Work
 from packetcloud.cloudlet.core.values import NOT_ALLOTTED, Allotment
+from packetcloud.domain_controller.core.installations import SetState
 from packetcloud.domain_controller.core.usage import UsageRecord
 
 
@@ -151,6 +152,30 @@ class SayUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class InstallRules:
+    """Give the router a document of rules; ends with `RulesAnswered` or `RulesUnanswered`."""
+
+    rule_set: str
+    serial: int
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class SayRules:
+    """Tell the domain controller what became of sets of rules.
+
+    Attributes:
+        sequence: grows with each of a run of the controller.
+        is_whole: there are no others.
+    """
+
+    epoch: int
+    sequence: int
+    sets: tuple[SetState, ...]
+    is_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DropDomain:
     """End the channel: what is at its other end must not have it."""
 
@@ -173,4 +198,8 @@ Command = (
     | SayAnswer
     | SayUsage
     | DropDomain
+    | InstallRules
+    | SayRules
 )
+ToDomain = SayAnswer | SayUsage | SayRules | DropDomain
+"""What goes over the channel, or ends it."""

@@ -32,6 +32,10 @@ from packetcloud.cloudlet.core.events import (
     RestartWished,
     RouterSeen,
     RouterSilent,
+    RulesAnswered,
+    RulesSaid,
+    RulesSeen,
+    RulesUnanswered,
     StateExported,
     StateImported,
     StopWished,
@@ -54,6 +58,7 @@ from packetcloud.cloudlet.core.migration import Migrations, Step
 from packetcloud.cloudlet.core.placement import Policy, least_loaded
 from packetcloud.cloudlet.core.places import Places
 from packetcloud.cloudlet.core.reserved import Reservations
+from packetcloud.cloudlet.core.rule_sets import RuleSets
 from packetcloud.cloudlet.core.saved import Saved
 from packetcloud.cloudlet.core.scaling import Scaling
 from packetcloud.cloudlet.core.staffing import Staffing
@@ -109,6 +114,7 @@ class CloudletCore:
             settings.name_at_domain, saved, lambda: f"vi-time-{random_bytes(12).hex()}"
         )
         self.reservations = Reservations(settings, saved, self.inventory, self.metering)
+        self.rule_sets = RuleSets(saved)
         self._wishes = Wishes(
             settings, saved, self.inventory, self._life, self._migrations, self.staffing
         )
@@ -207,8 +213,23 @@ class CloudletCore:
                 if charged is not None and not charged.is_leaving:
                     self.conduct.pardoned(charged)
                 return self._wishes.begin(event, now)
-            case DomainUp() | DomainDown() | Directed() | UsageTaken() | OrphanSaid() | Metered():
+            case DomainUp():
+                return self.reservations.take(event) + self.rule_sets.up(event)
+            case DomainDown():
+                self.rule_sets.down()
                 return self.reservations.take(event)
+            case Metered():
+                return self.reservations.take(event) + self.rule_sets.tick(event)
+            case Directed() | UsageTaken() | OrphanSaid():
+                return self.reservations.take(event)
+            case RulesSaid():
+                return self.rule_sets.said(event)
+            case RulesAnswered():
+                return self.rule_sets.answered(event)
+            case RulesUnanswered():
+                return self.rule_sets.unanswered(event)
+            case RulesSeen():
+                return self.rule_sets.seen(event)
             case (
                 LaunchWished() | StopWished() | ResizeWished() | MigrateWished() | EvacuateWished()
             ):

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from packetcloud.cloudlet.core.instances import Evidence, Work
 from packetcloud.cloudlet.core.values import CloudletSettings, Resources
+from packetcloud.domain_controller.core.installations import RefusedRule
 
 
 class Outcome(StrEnum):
@@ -342,12 +343,82 @@ class OrphanSaid:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesSaid:
+    """The domain controller wants a set of rules at the router: a signed document, its whole.
+
+    Attributes:
+        until_ms: from then on none of its rules holds; None: never.
+    """
+
+    epoch: int
+    rule_set: str
+    signer: str
+    set_name: str
+    serial: int
+    until_ms: int | None
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class RulesAnswered:
+    """The router judged a document.
+
+    Attributes:
+        named: the signer, set and serial that it read; None: it refused the whole document.
+        is_replayed: it refused it as it has this one, or a newer one.
+        text: why it refused it as a whole.
+        refusals: the first of the rules that it refused.
+    """
+
+    rule_set: str
+    serial: int
+    named: tuple[str, str, int] | None
+    accepted_count: int = 0
+    refused_count: int = 0
+    refusals: tuple[RefusedRule, ...] = ()
+    is_replayed: bool = False
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesUnanswered:
+    """The router did not take a document in; it may have installed it all the same."""
+
+    rule_set: str
+    serial: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAtRouter:
+    """A set of rules that the router has."""
+
+    serial: int
+    rules_count: int
+    revoked_count: int
+    """Of these, rules out of force as a grant was taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesSeen:
+    """Every set of rules that the router has, by signer and name.
+
+    Attributes:
+        answers_count: how many documents it had judged when it was asked.
+    """
+
+    answers_count: int
+    sets: Mapping[tuple[str, str], SetAtRouter]
+
+
+@dataclass(frozen=True, slots=True)
 class Metered:
     """Time to look what runs for whom; about once a second."""
 
     at_ms: int
 
 
+RulesEvent = RulesSaid | RulesAnswered | RulesUnanswered | RulesSeen
 DomainEvent = DomainUp | DomainDown | Directed | UsageTaken | OrphanSaid | Metered
 Wish = LaunchWished | StopWished | RestartWished | ResizeWished | MigrateWished | EvacuateWished
 ViEvent = (
@@ -374,4 +445,5 @@ Event = (
     | Tick
     | Wish
     | DomainEvent
+    | RulesEvent
 )

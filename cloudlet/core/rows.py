@@ -18,9 +18,11 @@ from packetcloud.cloudlet.core.saved import (
     Operation,
     Piece,
     Reserved,
+    RuleSet,
     Saved,
 )
 from packetcloud.cloudlet.core.values import Allotment
+from packetcloud.domain_controller.core.installations import RefusedRule, RulesState
 from packetcloud.domain_controller.core.usage import UsageRecord
 
 Rows = dict[str, dict[str, dict[str, Any]]]
@@ -134,6 +136,7 @@ def to_domain_rows(saved: Saved) -> Rows:
             f"{meter}/{number}": {"text": record.to_bytes().decode("ascii")}
             for (meter, number), record in saved.records.items()
         },
+        "rule_set": {name: asdict(one) for name, one in saved.rule_sets.items()},
     }
 
 
@@ -153,6 +156,9 @@ def _read_domain(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], saved: Sav
     for row in rows.get("usage", {}).values():
         record = UsageRecord.from_bytes(row["text"].encode("ascii"))
         saved.records[record.meter, record.number] = record
+    for name, row in rows.get("rule_set", {}).items():
+        state, refusals = RulesState(row["state"]), (RefusedRule(**one) for one in row["refusals"])
+        saved.rule_sets[name] = RuleSet(**dict(row) | {"state": state, "refusals": tuple(refusals)})
 
 
 def _vi_row(vi: Vi) -> dict[str, Any]:

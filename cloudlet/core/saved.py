@@ -8,6 +8,7 @@ from enum import StrEnum
 from packetcloud.cloudlet.core.commands import OperationEnded
 from packetcloud.cloudlet.core.instances import Vi
 from packetcloud.cloudlet.core.migration import Migration
+from packetcloud.domain_controller.core.installations import RefusedRule, RulesState
 from packetcloud.domain_controller.core.usage import UsageRecord
 
 
@@ -99,6 +100,29 @@ class Meter:
 
 
 @dataclass(slots=True)
+class RuleSet:
+    """A set of rules that the router is to have."""
+
+    name: str
+    """The domain's id for it."""
+    signer: str
+    set_name: str
+    serial: int
+    until_ms: int | None
+    """From then on none of its rules holds; None: never."""
+    document: str
+    """Signed; the whole of the set."""
+    state: RulesState = RulesState.WAITING
+    accepted_count: int = 0
+    refused_count: int = 0
+    revoked_count: int = 0
+    text: str = ""
+    refusals: tuple[RefusedRule, ...] = ()
+    retry_ms: int = 0
+    """REFUSED: when it is brought again."""
+
+
+@dataclass(slots=True)
 class Saved:
     """All of it. The core changes it in place; the shell writes it down before it does anything."""
 
@@ -126,3 +150,5 @@ class Saved:
     """By reservation."""
     records: dict[tuple[str, int], UsageRecord] = field(default_factory=dict)
     """By meter and number: what no domain controller has taken yet."""
+    rule_sets: dict[str, RuleSet] = field(default_factory=dict)
+    """By the domain's id."""

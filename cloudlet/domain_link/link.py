@@ -16,11 +16,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from packetcloud.cloudlet.controller import Controller
-from packetcloud.cloudlet.core.commands import DropDomain, SayAnswer, SayUsage
+from packetcloud.cloudlet.core.commands import DropDomain, SayAnswer, SayRules, SayUsage, ToDomain
 from packetcloud.cloudlet.core.events import DomainDown, Metered
 from packetcloud.cloudlet.domain_link.report import report_of
 from packetcloud.cloudlet.domain_link.settings import DomainSettings
-from packetcloud.cloudlet.domain_link.translation import answer_frame, event_of, usage_frame
+from packetcloud.cloudlet.domain_link.translation import (
+    answer_frame,
+    event_of,
+    rules_frame,
+    usage_frame,
+)
 from packetcloud.domain_controller.api.signatures import sign_request
 from packetcloud.domain_controller.channel.frames import (
     CHANNEL_PATH,
@@ -85,13 +90,15 @@ class DomainLink:
             tasks.create_task(self._keep_open())
             tasks.create_task(self._meter())
 
-    def say(self, command: SayAnswer | SayUsage | DropDomain) -> None:
+    def say(self, command: ToDomain) -> None:
         """Send something, or end the channel."""
         match command:
             case SayAnswer():
                 self._put(answer_frame(command))
             case SayUsage():
                 self._put(usage_frame(command, self._settings.name, self._settings.identity))
+            case SayRules():
+                self._put(rules_frame(command))
             case DropDomain(text):
                 if self._drop_text is not None and not self._drop_text.done():
                     self._drop_text.set_result(text)
@@ -196,7 +203,8 @@ class DomainLink:
         sequence = 0
         while True:
             if self._controller.core.inventory.is_known:
-                self._put(report_of(self._controller.core, sequence))
+                around = self._controller.surroundings.now()
+                self._put(report_of(self._controller.core, sequence, around))
                 sequence += 1
             await self._sleep(every_ms / 1000)
 

@@ -9,9 +9,11 @@ from collections import Counter
 from packetcloud.cloudlet.core.core import CloudletCore
 from packetcloud.cloudlet.core.inventory import Node
 from packetcloud.cloudlet.core.values import NOTHING, Resources
+from packetcloud.cloudlet.surroundings import Around
 from packetcloud.domain_controller.channel.frames import (
     MAX_RUNNING_COUNT,
     Amount,
+    DistanceTo,
     ReportFrame,
     RunningVis,
     VisOfType,
@@ -25,11 +27,12 @@ _AMOUNT_LIMITS = {
 }
 
 
-def report_of(core: CloudletCore, sequence: int) -> ReportFrame:
+def report_of(core: CloudletCore, sequence: int, around: Around) -> ReportFrame:
     """Return the report of this moment.
 
     Args:
         sequence: greater than that of the report before it on the same channel.
+        around: what the router said of its surroundings.
     """
     running: Counter[tuple[str, str]] = Counter()
     for name in core.saved.reserved:
@@ -46,6 +49,9 @@ def report_of(core: CloudletCore, sequence: int) -> ReportFrame:
             RunningVis(reservation=name, vi_type=vi_type, count=count)
             for (name, vi_type), count in sorted(running.items())[:MAX_RUNNING_COUNT]
         ),
+        na=around.na,
+        hosts=around.hosts,
+        distances=tuple(DistanceTo(na=na, hops=hops) for na, hops in around.hops.items()),
     )
 
 

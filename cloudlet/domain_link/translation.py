@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from packetcloud.chunk.identity import Identity
-from packetcloud.cloudlet.core.commands import SayAnswer, SayUsage
+from packetcloud.cloudlet.core.commands import SayAnswer, SayRules, SayUsage
 from packetcloud.cloudlet.core.events import (
     Directed,
     DomainEvent,
     DomainUp,
     OrphanSaid,
+    RulesSaid,
     UsageTaken,
 )
 from packetcloud.cloudlet.core.values import Resources
@@ -20,6 +21,10 @@ from packetcloud.domain_controller.channel.frames import (
     DownFrame,
     OrphanFrame,
     RecordPart,
+    RefusedPart,
+    RulesFrame,
+    RulesPart,
+    RulesStateFrame,
     TakenFrame,
     UsageFrame,
     WelcomeFrame,
@@ -27,7 +32,7 @@ from packetcloud.domain_controller.channel.frames import (
 )
 
 
-def event_of(frame: DownFrame, at_ms: int) -> DomainEvent:
+def event_of(frame: DownFrame, at_ms: int) -> DomainEvent | RulesSaid:
     """Return what a frame of the domain controller is to the core.
 
     Args:
@@ -41,6 +46,16 @@ def event_of(frame: DownFrame, at_ms: int) -> DomainEvent:
             return UsageTaken(frame.epoch, tuple(parts))
         case OrphanFrame():
             return OrphanSaid(frame.epoch, frame.reservation, frame.text)
+        case RulesFrame():
+            return RulesSaid(
+                frame.epoch,
+                frame.rule_set,
+                frame.signer,
+                frame.set_name,
+                frame.serial,
+                frame.until_ms,
+                frame.document,
+            )
         case DirectiveFrame():
             return Directed(
                 epoch=frame.epoch,
@@ -73,6 +88,31 @@ def answer_frame(command: SayAnswer) -> AnswerFrame:
         is_accepted=command.is_accepted,
         text=command.text[:MAX_LINE_CHARS],
         seen=command.seen,
+    )
+
+
+def rules_frame(command: SayRules) -> RulesStateFrame:
+    """Return what became of sets of rules as it is sent."""
+    return RulesStateFrame(
+        epoch=command.epoch,
+        sequence=command.sequence,
+        is_whole=command.is_whole,
+        sets=tuple(
+            RulesPart(
+                rule_set=one.rule_set,
+                serial=one.serial,
+                state=one.state,
+                accepted=one.accepted_count,
+                refused=one.refused_count,
+                revoked=one.revoked_count,
+                text=one.text,
+                refusals=tuple(
+                    RefusedPart(name=rule.name, reason=rule.reason, text=rule.text)
+                    for rule in one.refusals
+                ),
+            )
+            for one in command.sets
+        ),
     )
 
 

@@ -66,7 +66,6 @@ ACCESS: dict[tuple[str, str], Access] = {
     ("GET", "/v1/rules"): Access(_READERS),
     ("POST", "/v1/rules"): _new(_ASKERS, RULES_BODY_BYTES),
     ("GET", "/v1/rules/{rules_id}"): Access(_READERS),
-    ("DELETE", "/v1/rules/{rules_id}"): _changing(_ASKERS),
     ("POST", "/v1/quotes"): Access(_ASKERS),
     ("POST", "/v1/calendar"): Access(_ASKERS),
     ("POST", "/v1/advice"): Access(_ASKERS),

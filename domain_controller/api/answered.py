@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from packetcloud.domain_controller.api.fields import Answered
+from packetcloud.domain_controller.core.installations import RulesState
 
 ReservationState = Literal[
     "requested",
@@ -169,15 +170,50 @@ class RulesInfo(Answered):
     items: int
     digest: str
     """SHA-256 of the document."""
+    rules: int
+    """0: the set is withdrawn."""
     cloudlets: list[str]
-    """Empty: all on which its owner has places."""
+    """These, and those of `regions`; both empty: all."""
+    regions: list[str]
     made_ms: int
+    until_ms: int | None
+    """From then on none of its rules holds, nor of what was in its place; null: never."""
+    state: Literal["in_force", "withdrawn", "ended"]
+    """What is wanted; how far that is, `at` says."""
+    at: dict[str, int]
+    """At how many cloudlets it is `pending`, `waiting`, `installed`, and so on."""
+
+
+class RefusedRuleInfo(Answered):
+    """One rule that a router refused."""
+
+    name: str
+    reason: str
+    text: str
+
+
+class RulesAtInfo(Answered):
+    """How far a set of rules is at one cloudlet."""
+
+    cloudlet: str
+    state: RulesState
+    serial: int | None
+    """Of the document that it has; null: none that it told of."""
+    accepted: int
+    refused: int
+    revoked: int
+    """Rules out of force, as a grant that they need was taken back."""
+    text: str
+    refusals: list[RefusedRuleInfo]
+    """The first of what its router refused."""
+    changed_ms: int
 
 
 class RulesDetail(RulesInfo):
-    """With the document itself."""
+    """With the document itself, and how far it is at each cloudlet."""
 
     document: str
+    cloudlet_states: list[RulesAtInfo]
 
 
 class RulesPage(Answered):

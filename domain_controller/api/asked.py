@@ -116,7 +116,9 @@ class NewRules(Asked):
     document: Annotated[str, Field(min_length=1, max_length=MAX_DOCUMENT_CHARS)]
     """As `packetcloud rule sign` writes it."""
     cloudlets: Annotated[tuple[Name, ...], Field(max_length=1024, strict=False)] = ()
-    """Empty: all on which its owner has places."""
+    """Their routers; with none, and no `regions`, those of all cloudlets of the domain."""
+    regions: Annotated[tuple[Name, ...], Field(max_length=64, strict=False)] = ()
+    """And those of the cloudlets of these regions."""
 
 
 class RepeatAsked(Asked):

@@ -102,11 +102,10 @@ class AddRules:
     document: str
     digest: bytes
     cloudlets: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveRules:
-    rules_id: str
+    regions: tuple[str, ...]
+    rules_count: int
+    """0: the set is to have no rules any more."""
+    until_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,6 @@ Change = (
     | AddService
     | RemoveService
     | AddRules
-    | RemoveRules
     | Reserve
     | Extend
     | Resize

@@ -206,8 +206,6 @@ class KeptDomain(KeptPlaces):
                 return entries.remove_service(transaction, change, asking)
             case to.AddRules():
                 return entries.add_rules(transaction, change, asking, new_id)
-            case to.RemoveRules():
-                return entries.remove_rules(transaction, change, asking)
             case to.Reserve():
                 return self._reserve(transaction, change, asking, new_id)
             case to.Extend():

@@ -16,7 +16,6 @@ from packetcloud.domain_controller.api.kept_places import bill_id, bill_info
 from packetcloud.domain_controller.api.kept_registry import (
     cloudlet_info,
     find_cloudlet,
-    find_rules,
     find_service,
     find_tenant,
     key_info,
@@ -26,11 +25,19 @@ from packetcloud.domain_controller.api.kept_registry import (
     vi_type_info,
 )
 from packetcloud.domain_controller.api.port import AbsentError
+from packetcloud.domain_controller.core.checks import shown
 from packetcloud.domain_controller.core.cloudlets import Cloudlet
 from packetcloud.domain_controller.core.principals import Key, Principal, Role, Service
 from packetcloud.domain_controller.core.resources import Resources, ViType
 from packetcloud.domain_controller.core.slots import DAY_MS
-from packetcloud.domain_controller.state import bills, catalogue, registry, reservations
+from packetcloud.domain_controller.errors import InvalidValueError
+from packetcloud.domain_controller.state import (
+    bills,
+    catalogue,
+    registry,
+    reservations,
+    rule_outbox,
+)
 from packetcloud.domain_controller.state.answers import Answer
 from packetcloud.domain_controller.state.bills import Draft
 from packetcloud.domain_controller.state.catalogue import RuleSet
@@ -78,6 +85,10 @@ def add_cloudlet(transaction: Transaction, change: to.AddCloudlet, asking: Askin
     registry.add_principal(transaction, Principal(change.name, Role.CLOUDLET))
     registry.add_key(transaction, _key(change.name, change.public_key, transaction.now_ms, None))
     registry.add_cloudlet(transaction, cloudlet)
+    rules = catalogue.rule_sets_for(
+        transaction.connection, cloudlet.name, cloudlet.region, transaction.now_ms
+    )
+    rule_outbox.want_all(transaction, cloudlet.name, rules)
     note(transaction, "cloudlet-added", cloudlet.name, None, asking)
     return answer(201, cloudlet_info(cloudlet, None, transaction.now_ms))
 
@@ -132,17 +143,41 @@ def add_rules(transaction: Transaction, change: to.AddRules, asking: Asking, new
         change.cloudlets,
         change.digest,
         transaction.now_ms,
+        change.regions,
+        change.rules_count,
+        change.until_ms,
     )
-    catalogue.put_rule_set(transaction, rule_set, change.document)
-    note(transaction, "rules-added", rule_set.id, rule_set.owner, asking)
-    return answer(201, rules_info(rule_set))
+    rule_set = catalogue.put_rule_set(transaction, rule_set, change.document)
+    rule_outbox.want(transaction, rule_set.id, rule_set.serial, _targets(transaction, rule_set))
+    kind = "rules-withdrawn" if rule_set.is_withdrawn else "rules-added"
+    note(transaction, kind, rule_set.id, rule_set.owner, asking)
+    at = rule_outbox.counts(transaction.connection, [rule_set.id])[rule_set.id]
+    return answer(201, rules_info(rule_set, at, transaction.now_ms))
 
 
-def remove_rules(transaction: Transaction, change: to.RemoveRules, asking: Asking) -> Answer:
-    rule_set, _ = find_rules(transaction.connection, asking.owner, change.rules_id)
-    catalogue.withdraw_rule_set(transaction, rule_set.id, rule_set.owner)
-    note(transaction, "rules-removed", rule_set.id, rule_set.owner, asking)
-    return answer(200, rules_info(rule_set))
+def _targets(transaction: Transaction, rule_set: RuleSet) -> frozenset[str]:
+    """Return the cloudlets that a document of rules is for.
+
+    Raises:
+        ConflictError: an older document of the set would stay where the new one does not go.
+        InvalidValueError: a region has no cloudlet.
+    """
+    before = rule_outbox.cloudlets_of(transaction.connection, rule_set.id)
+    if rule_set.is_withdrawn:
+        return before
+    places = registry.regions_of_cloudlets(transaction.connection)
+    unknown = sorted(set(rule_set.regions) - set(places.values()))
+    if unknown:
+        allowed = ", ".join(sorted(set(places.values()))) or "none yet"
+        raise InvalidValueError("regions", shown(unknown[0]), allowed)
+    targets = frozenset(name for name, region in places.items() if rule_set.goes_to(name, region))
+    left_out = sorted(before - targets)
+    if left_out:
+        raise ConflictError(
+            f"an older document of set {rule_set.name!r} is at cloudlet {left_out[0]!r}, and would "
+            "stay there; name that too, or withdraw the set first and give the rules another set"
+        )
+    return targets
 
 
 def close_bill(transaction: Transaction, draft: Draft, asking: Asking) -> Answer:

@@ -111,7 +111,8 @@ class KeptPlaces(KeptRegistry):
         asker = asker_of(world, owner, is_third_party, wish)
         slot = choice.earliest(wish, asker, candidates, now_ms, until_ms)
         if slot is None:
-            why = f"no cloudlet has room with a begin until {until_ms}"
+            nowhere = choice.why_nowhere(wish, asker, candidates, now_ms)
+            why = nowhere or f"no cloudlet has room with a begin until {until_ms}"
             return say.WhenInfo(begin_ms=None, offer=None, why=why)
         found = choice.choose(replace(wish, slot=slot), asker, candidates, now_ms)
         if isinstance(found, NoPlace):
@@ -179,7 +180,8 @@ def read_world(connection: Connection, reports: Reports, now_ms: int) -> World:
     while some := registry.cloudlets(connection, last):
         cloudlets |= {one.name: one for one in some}
         last = some[-1].name
-    return World(registry.vi_types(connection), prices, cloudlets, reports.all())
+    types, addresses = registry.vi_types(connection), reports.host_addresses
+    return World(types, prices, cloudlets, reports.all(), host_addresses=addresses)
 
 
 def find_prices(connection: Connection, now_ms: int) -> PriceList:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -19,11 +20,18 @@ from packetcloud.domain_controller.core.choice import FRESH_MS
 from packetcloud.domain_controller.core.cloudlets import Cloudlet, CloudletReport
 from packetcloud.domain_controller.core.principals import Key, Principal, Role, Service
 from packetcloud.domain_controller.core.resources import NOTHING, Resources, ViType
-from packetcloud.domain_controller.state import catalogue, journal, operations, registry
+from packetcloud.domain_controller.state import (
+    catalogue,
+    journal,
+    operations,
+    registry,
+    rule_outbox,
+)
 from packetcloud.domain_controller.state.catalogue import RuleSet
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.errors import DatabaseAwayError
 from packetcloud.domain_controller.state.reports import Reports
+from packetcloud.domain_controller.state.rule_outbox import AtCloudlet
 
 T = TypeVar("T")
 
@@ -123,17 +131,23 @@ class KeptRegistry:
         with self._database.reading() as connection:
             return service_info(find_service(connection, owner, sid))
 
-    def rules(self, owner: str | None, page: Page) -> say.RulesPage:
+    def rules(self, owner: str | None, page: Page, now_ms: int) -> say.RulesPage:
         with self._database.reading() as connection:
             before = place_of(page.cursor)
             found = catalogue.rule_sets(connection, owner, before, page.limit + 1)
-        some, cursor = cut(found, page, lambda one: cursor_of(one.made_ms, one.id))
-        return say.RulesPage(rules=[rules_info(one) for one in some], cursor=cursor)
+            some, cursor = cut(found, page, lambda one: cursor_of(one.made_ms, one.id))
+            at = rule_outbox.counts(connection, [one.id for one in some])
+        shown = [rules_info(one, at[one.id], now_ms) for one in some]
+        return say.RulesPage(rules=shown, cursor=cursor)
 
-    def rules_detail(self, owner: str | None, rules_id: str) -> say.RulesDetail:
+    def rules_detail(self, owner: str | None, rules_id: str, now_ms: int) -> say.RulesDetail:
         with self._database.reading() as connection:
             rule_set, text = find_rules(connection, owner, rules_id)
-        return say.RulesDetail(**rules_info(rule_set).model_dump(), document=text)
+            found = rule_outbox.states(connection, rule_set.id)
+        at = Counter(one.told.state.value for one in found)
+        info = rules_info(rule_set, dict(at), now_ms)
+        states = [rules_at_info(one) for one in found]
+        return say.RulesDetail(**info.model_dump(), document=text, cloudlet_states=states)
 
     def operation(self, owner: str | None, operation_id: str) -> say.OperationInfo:
         with self._database.reading() as connection:
@@ -199,7 +213,7 @@ def find_rules(connection: Connection, owner: str | None, rules_id: str) -> tupl
     """Raises: AbsentError."""
     found = catalogue.find_rule_set(connection, rules_id, owner)
     if found is None:
-        raise AbsentError(f"there are no rules {rules_id!r}; see: packetcloud rule published")
+        raise AbsentError(f"there are no rules {rules_id!r}; see: packetcloud domain rule list")
     return found
 
 
@@ -280,7 +294,8 @@ def service_info(service: Service) -> say.ServiceInfo:
     )
 
 
-def rules_info(rule_set: RuleSet) -> say.RulesInfo:
+def rules_info(rule_set: RuleSet, at: dict[str, int], now_ms: int) -> say.RulesInfo:
+    is_over = rule_set.until_ms is not None and rule_set.until_ms <= now_ms
     return say.RulesInfo(
         id=rule_set.id,
         owner=rule_set.owner,
@@ -289,8 +304,31 @@ def rules_info(rule_set: RuleSet) -> say.RulesInfo:
         signer=rule_set.signer,
         items=rule_set.items_count,
         digest=rule_set.digest.hex(),
+        rules=rule_set.rules_count,
         cloudlets=list(rule_set.cloudlets),
+        regions=list(rule_set.regions),
         made_ms=rule_set.made_ms,
+        until_ms=rule_set.until_ms,
+        state="withdrawn" if rule_set.is_withdrawn else "ended" if is_over else "in_force",
+        at=at,
+    )
+
+
+def rules_at_info(one: AtCloudlet) -> say.RulesAtInfo:
+    said = one.told.said
+    return say.RulesAtInfo(
+        cloudlet=one.cloudlet,
+        state=one.told.state,
+        serial=said.serial if said is not None else None,
+        accepted=said.accepted_count if said is not None else 0,
+        refused=said.refused_count if said is not None else 0,
+        revoked=said.revoked_count if said is not None else 0,
+        text=said.text if said is not None else "",
+        refusals=[
+            say.RefusedRuleInfo(name=rule.name, reason=rule.reason, text=rule.text)
+            for rule in (said.refusals if said is not None else ())
+        ],
+        changed_ms=one.changed_ms,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from fastapi import APIRouter, Response
 
@@ -18,7 +19,9 @@ from packetcloud.domain_controller.api.endpoints import (
     ThePage,
 )
 from packetcloud.domain_controller.api.fields import Hex20, Identifier, Name
+from packetcloud.domain_controller.channel.frames import MAX_RULES_BYTES
 from packetcloud.domain_controller.core.principals import Role
+from packetcloud.domain_controller.errors import RuleDocumentError
 from packetcloud.domain_controller.rule_documents import prove_rules
 from packetcloud.domain_controller.sid_proof import SidProof
 
@@ -175,15 +178,27 @@ def _rules(router: APIRouter, around: Surroundings) -> None:
     @router.get("/rules", tags=["rules"])
     async def list_rules(caller: TheCaller, page: ThePage) -> say.RulesPage:
         """List documents of rules."""
-        return await around.read(state.rules, caller.owner, page)
+        return await around.read(state.rules, caller.owner, page, around.clock_ms())
 
     @router.post("/rules", status_code=201, response_model=say.RulesInfo, tags=["rules"])
     async def add_rules(caller: TheCaller, key: TheKey, new: ask.NewRules) -> Response:
-        """Give a signed document of rules, whose destinations are proven, to routers."""
+        """Give a signed document of rules, whose destinations are proven, to routers.
+
+        It is a whole set (`replace = true`), and takes the place of an older one of the same signer
+        and name; without any rule it withdraws the set, wherever it is.
+        """
         is_own = caller.principal.role is Role.ISP
         proven = await asyncio.to_thread(
             prove_rules, new.document, is_own=is_own, now_ms=around.clock_ms()
         )
+        if not proven.is_whole:
+            raise RuleDocumentError(
+                "document: head: a domain gives routers whole sets; write replace = true"
+            )
+        if len(json.dumps(new.document, ensure_ascii=False).encode()) > MAX_RULES_BYTES:
+            raise RuleDocumentError(
+                f"document: over {MAX_RULES_BYTES} bytes as JSON; write several sets"
+            )
         change = to.AddRules(
             owner=caller.name,
             set_name=proven.set_name,
@@ -194,18 +209,16 @@ def _rules(router: APIRouter, around: Surroundings) -> None:
             document=new.document,
             digest=proven.digest,
             cloudlets=new.cloudlets,
+            regions=new.regions,
+            rules_count=proven.rules_count,
+            until_ms=proven.until_ms,
         )
         return await around.change(change, caller, key)
 
     @router.get("/rules/{rules_id}", tags=["rules"])
     async def show_rules(caller: TheCaller, rules_id: Identifier) -> say.RulesDetail:
-        """Return a document of rules."""
-        return await around.read(state.rules_detail, caller.owner, rules_id)
-
-    @router.delete("/rules/{rules_id}", response_model=say.RulesInfo, tags=["rules"])
-    async def remove_rules(caller: TheCaller, rules_id: Identifier) -> Response:
-        """Withdraw the rules of a document from the routers."""
-        return await around.change(to.RemoveRules(rules_id), caller)
+        """Return a document of rules, and how far it is at each cloudlet."""
+        return await around.read(state.rules_detail, caller.owner, rules_id, around.clock_ms())
 
 
 def _shown(info: say.CloudletInfo, caller: TheCaller) -> say.CloudletInfo:

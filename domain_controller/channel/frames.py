@@ -21,6 +21,11 @@ from packetcloud.domain_controller.core.cloudlets import (
     MAX_TYPES_COUNT,
     MAX_VIS_COUNT,
 )
+from packetcloud.domain_controller.core.installations import (
+    MAX_REFUSALS_COUNT,
+    MAX_SETS_AT_CLOUDLET_COUNT,
+    RulesState,
+)
 from packetcloud.domain_controller.core.prices import Meter
 from packetcloud.domain_controller.core.reservations import Wanted
 from packetcloud.domain_controller.core.resources import (
@@ -32,6 +37,7 @@ from packetcloud.domain_controller.core.resources import (
 from packetcloud.domain_controller.core.slots import MAX_OCCURRENCES_COUNT
 from packetcloud.domain_controller.core.usage import MAX_QUANTITY, Taken
 from packetcloud.domain_controller.errors import FrameError
+from packetcloud.domain_controller.rule_documents import MAX_ITEMS_COUNT
 
 CHANNEL_PATH = "/v1/channel"
 SUBPROTOCOL = "packetcloud-channel-1"
@@ -42,8 +48,12 @@ MAX_FRAME_BYTES = 1 << 20
 MAX_RECORDS_COUNT = 500
 """Usage records of one frame: one transaction, for which other requests wait some 25 ms."""
 MAX_LINE_CHARS = MAX_TEXT_CHARS
+MAX_SHORT_CHARS = 200
+"""Of which there is one for each set of rules."""
 MAX_RUNNING_COUNT = 8192
 """(reservation, VI type) of which a report says that VIs run."""
+MAX_RULES_BYTES = MAX_FRAME_BYTES - 2048
+"""A document of rules as JSON has it; the rest of its frame is smaller than what is left."""
 MAX_HOSTS_COUNT = 4096
 """Hosts that a report names."""
 
@@ -56,6 +66,9 @@ Number = Annotated[int, Strict(), Field(ge=1, le=MAX_SEQUENCE)]
 TimeMs = Annotated[int, Strict(), Field(ge=0, le=MAX_TIME_MS)]
 Count = Annotated[int, Strict(), Field(ge=1, le=MAX_VIS_COUNT)]
 Line = Annotated[str, Field(max_length=MAX_LINE_CHARS)]
+ShortLine = Annotated[str, Field(max_length=MAX_SHORT_CHARS)]
+Serial = Annotated[int, Strict(), Field(ge=1, lt=1 << 63)]
+RulesCount = Annotated[int, Strict(), Field(ge=0, le=MAX_ITEMS_COUNT)]
 
 
 class Part(BaseModel):
@@ -155,6 +168,38 @@ class UsageFrame(Part):
     """See `signed_text`."""
 
 
+class RefusedPart(Part):
+    """A rule that a router refused."""
+
+    name: Annotated[str, Field(max_length=128)]
+    reason: Annotated[str, Field(max_length=40)]
+    text: ShortLine
+
+
+class RulesPart(Part):
+    """How far a set of rules is."""
+
+    rule_set: Name
+    serial: Serial
+    state: RulesState
+    accepted: RulesCount
+    refused: RulesCount
+    revoked: RulesCount
+    text: ShortLine
+    refusals: Annotated[tuple[RefusedPart, ...], Field(max_length=MAX_REFUSALS_COUNT)] = ()
+
+
+class RulesStateFrame(Part):
+    """Up: what became of documents of rules; of all, without refusals, now and then."""
+
+    kind: Literal["rules-state"] = "rules-state"
+    epoch: Number
+    sequence: Sequence53
+    is_whole: Annotated[bool, Strict()]
+    """The cloudlet has no other set."""
+    sets: Annotated[tuple[RulesPart, ...], Field(max_length=MAX_SETS_AT_CLOUDLET_COUNT)]
+
+
 class WelcomeFrame(Part):
     """Down, first: the channel is this controller's, as of an epoch."""
 
@@ -191,6 +236,20 @@ class DirectiveFrame(Part):
     """(begin, end), in order."""
 
 
+class RulesFrame(Part):
+    """Down, until it is answered: a signed document, the whole of a set of rules."""
+
+    kind: Literal["rules"] = "rules"
+    epoch: Number
+    rule_set: Name
+    signer: Hex20
+    set_name: Annotated[str, Field(max_length=64)]
+    serial: Serial
+    until_ms: TimeMs | None
+    """From then on nothing of it holds, nor of what it takes the place of."""
+    document: Annotated[str, Field(min_length=1, max_length=MAX_FRAME_BYTES)]
+
+
 class TakenPart(Part):
     """What became of a record."""
 
@@ -216,12 +275,10 @@ class OrphanFrame(Part):
     text: Line
 
 
-Up = Annotated[ReportFrame | AnswerFrame | UsageFrame, Field(discriminator="kind")]
-Down = Annotated[
-    WelcomeFrame | DirectiveFrame | TakenFrame | OrphanFrame, Field(discriminator="kind")
-]
-UpFrame = ReportFrame | AnswerFrame | UsageFrame
-DownFrame = WelcomeFrame | DirectiveFrame | TakenFrame | OrphanFrame
+UpFrame = ReportFrame | AnswerFrame | UsageFrame | RulesStateFrame
+DownFrame = WelcomeFrame | DirectiveFrame | RulesFrame | TakenFrame | OrphanFrame
+Up = Annotated[UpFrame, Field(discriminator="kind")]
+Down = Annotated[DownFrame, Field(discriminator="kind")]
 UP: TypeAdapter[UpFrame] = TypeAdapter(Up)
 DOWN: TypeAdapter[DownFrame] = TypeAdapter(Down)
 _Frame = TypeVar("_Frame")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from packetcloud.domain_controller.channel.port import ChannelState
 from packetcloud.domain_controller.channel.session import Session
+from packetcloud.domain_controller.core.installations import RulesState
 from packetcloud.domain_controller.core.reconciliation import Kind
 from packetcloud.domain_controller.state.errors import StateError
 
@@ -103,6 +104,14 @@ class Hub:
         for channel in self.channels.values():
             for kind, count in channel.session.drift.counts.items():
                 counts[kind] += count
+        return counts
+
+    def rules(self) -> dict[RulesState, int]:
+        """Return how many sets of rules are how far at the cloudlets whose channel is here."""
+        counts = dict.fromkeys(RulesState, 0)
+        for channel in self.channels.values():
+            for state, count in channel.session.rules.items():
+                counts[state] += count
         return counts
 
     def _keep_counts(self, channel: Channel) -> None:

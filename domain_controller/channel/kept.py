@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
@@ -11,10 +12,16 @@ from sqlalchemy import Connection, select
 from packetcloud.domain_controller.api.gate import Signer
 from packetcloud.domain_controller.api.kept import KeptDomain, nonce_of
 from packetcloud.domain_controller.api.signatures import Proof
-from packetcloud.domain_controller.channel.frames import Amount, AnswerFrame, DirectiveFrame
+from packetcloud.domain_controller.channel.frames import (
+    Amount,
+    AnswerFrame,
+    DirectiveFrame,
+    RulesFrame,
+)
 from packetcloud.domain_controller.core.calendar import Calendar, Conflict
 from packetcloud.domain_controller.core.cloudlets import CloudletReport
 from packetcloud.domain_controller.core.events import Answered, Forgotten
+from packetcloud.domain_controller.core.installations import RulesState, SetState
 from packetcloud.domain_controller.core.packing import NodeRoom, rooms_of
 from packetcloud.domain_controller.core.reconciliation import Finding, compare
 from packetcloud.domain_controller.core.reservations import Directive, Reservation
@@ -28,6 +35,7 @@ from packetcloud.domain_controller.state import (
     ownership,
     registry,
     reservations,
+    rule_outbox,
 )
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.documents import load
@@ -85,13 +93,14 @@ class KeptChannel:
     async def waiting(self, cloudlets: Sequence[str], sent_before_ms: int) -> frozenset[str]:
         def read() -> frozenset[str]:
             with self._database.reading() as connection:
-                return outbox.waiting(connection, cloudlets, sent_before_ms)
+                of_rules = rule_outbox.waiting(connection, sent_before_ms)
+                return outbox.waiting(connection, cloudlets, sent_before_ms) | of_rules
 
         return await self._in_thread(read)
 
     async def directives(
         self, owner: Ownership, cloudlet: str, sent_before_ms: int
-    ) -> list[DirectiveFrame]:
+    ) -> list[DirectiveFrame | RulesFrame]:
         return await self._writer.do(
             lambda transaction: send_work(transaction, owner, cloudlet, sent_before_ms)
         )
@@ -107,6 +116,15 @@ class KeptChannel:
             booking.handle(transaction, self._domain.world(transaction), kept, event)
 
         await self._writer.do(work, await self._cloudlets_of(answer.reservation))
+
+    async def rules_said(
+        self, owner: Ownership, cloudlet: str, said: Sequence[SetState], *, is_whole: bool
+    ) -> Counter[RulesState]:
+        return await self._writer.do(
+            lambda transaction: rule_outbox.hear(
+                transaction, owner, cloudlet, said, is_whole=is_whole
+            )
+        )
 
     async def take(
         self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
@@ -170,8 +188,8 @@ class KeptChannel:
 
 def send_work(
     transaction: Transaction, owner: Ownership, cloudlet: str, sent_before_ms: int
-) -> list[DirectiveFrame]:
-    """Return the directives that a cloudlet is to be sent now, noted as sent.
+) -> list[DirectiveFrame | RulesFrame]:
+    """Return the directives and rules that a cloudlet is to be sent now, noted as sent.
 
     Raises:
         StaleOwnerError: another controller has the cloudlet.
@@ -180,12 +198,13 @@ def send_work(
     waiting = outbox.unanswered(connection, cloudlet, sent_before_ms)
     outbox.note_sent(transaction, owner, cloudlet, [name for name, _ in waiting])
     types = registry.vi_types(connection)
-    frames = []
+    frames: list[DirectiveFrame | RulesFrame] = []
     for name, directive in waiting:
         kept = reservations.find(connection, name)
         assert kept is not None, "a directive belongs to a reservation"
         frames.append(_frame(transaction, owner, kept.reservation, directive, types))
-    return frames
+    sets = rule_outbox.send(transaction, owner, cloudlet, sent_before_ms)
+    return frames + [_rules_frame(owner, one) for one in sets]
 
 
 def _frame(
@@ -220,4 +239,16 @@ def _frame(
         sid=service.sid.hex if service is not None else None,
         terms=directive.terms,
         occurrences=wish.slot.occurrences(),
+    )
+
+
+def _rules_frame(owner: Ownership, one: rule_outbox.Document) -> RulesFrame:
+    return RulesFrame(
+        epoch=owner.epoch,
+        rule_set=one.rule_set,
+        signer=one.signer,
+        set_name=one.name,
+        serial=one.serial,
+        until_ms=one.until_ms,
+        document=one.text,
     )

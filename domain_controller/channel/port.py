@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
 from packetcloud.domain_controller.api.gate import Signer
 from packetcloud.domain_controller.api.signatures import Proof
-from packetcloud.domain_controller.channel.frames import AnswerFrame, DirectiveFrame
+from packetcloud.domain_controller.channel.frames import AnswerFrame, DirectiveFrame, RulesFrame
 from packetcloud.domain_controller.core.cloudlets import CloudletReport
+from packetcloud.domain_controller.core.installations import RulesState, SetState
 from packetcloud.domain_controller.core.reconciliation import Finding
 from packetcloud.domain_controller.core.usage import Taken, UsageRecord
 from packetcloud.domain_controller.state.ownership import Ownership
@@ -32,11 +34,16 @@ class ChannelState(Protocol):
 
     async def directives(
         self, owner: Ownership, cloudlet: str, sent_before_ms: int
-    ) -> list[DirectiveFrame]:
+    ) -> list[DirectiveFrame | RulesFrame]:
         """Return what is to be sent now, and note that it is."""
 
     async def answered(self, owner: Ownership, cloudlet: str, answer: AnswerFrame) -> None:
         """Note an answer; late or twice, it changes nothing."""
+
+    async def rules_said(
+        self, owner: Ownership, cloudlet: str, said: Sequence[SetState], *, is_whole: bool
+    ) -> Counter[RulesState]:
+        """Note what became of sets of rules; return how many are in which state there."""
 
     async def take(
         self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]

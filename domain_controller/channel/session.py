@@ -21,6 +21,8 @@ from packetcloud.domain_controller.channel.frames import (
     Part,
     RecordPart,
     ReportFrame,
+    RulesPart,
+    RulesStateFrame,
     TakenFrame,
     TakenPart,
     UsageFrame,
@@ -38,6 +40,7 @@ from packetcloud.domain_controller.core.cloudlets import (
     Running,
     TypeCount,
 )
+from packetcloud.domain_controller.core.installations import RefusedRule, RulesState, SetState
 from packetcloud.domain_controller.core.reconciliation import Drift, Remind, StopOrphan
 from packetcloud.domain_controller.core.resources import Resources
 from packetcloud.domain_controller.core.usage import UsageRecord
@@ -83,6 +86,8 @@ class Session:
         self.cloudlet = cloudlet
         self.owner = owner
         self.drift = Drift()
+        self.rules: Counter[RulesState] = Counter()
+        """Sets of rules that the cloudlet is to have, by how far they are."""
         self.received: Counter[str] = Counter()
         """Frames, by kind."""
         self.dropped: Counter[str] = Counter()
@@ -97,7 +102,7 @@ class Session:
         self._send = send
         self._clock_ms = clock_ms
         self._report_every_ms = report_every_ms
-        self._sequence = -1
+        self._sequence = self._rules_sequence = -1
         self._reported_ms = 0
         self._compared_ms = clock_ms()
         self._since: dict[tuple[str, str, str], int] = {}
@@ -131,6 +136,8 @@ class Session:
                     await self._answer(frame)
                 case UsageFrame():
                     await self._usage(frame)
+                case RulesStateFrame():
+                    await self._rules_state(frame)
         except FrameError as error:
             self._drop(error.reason, str(error))
         except StaleOwnerError as error:
@@ -198,6 +205,19 @@ class Session:
         if frame.epoch != self.owner.epoch:
             raise FrameError("epoch", f"an answer of epoch {frame.epoch}; now {self.owner.epoch}")
         await self._state.answered(self.owner, self.cloudlet, frame)
+
+    async def _rules_state(self, frame: RulesStateFrame) -> None:
+        if frame.epoch != self.owner.epoch:
+            raise FrameError("epoch", f"rules of epoch {frame.epoch}; now {self.owner.epoch}")
+        if frame.sequence <= self._rules_sequence:
+            raise FrameError("old", f"rules {frame.sequence} after {self._rules_sequence}")
+        said = [_set_state_of(part) for part in frame.sets]
+        if len({one.rule_set for one in said}) < len(said):
+            raise FrameError("value", "a set of rules stands there twice")
+        self.rules = await self._state.rules_said(
+            self.owner, self.cloudlet, said, is_whole=frame.is_whole
+        )
+        self._rules_sequence = frame.sequence
 
     async def _usage(self, frame: UsageFrame) -> None:
         records = [_record_of(self.cloudlet, part) for part in frame.records]
@@ -267,4 +287,17 @@ def _record_of(cloudlet: str, part: RecordPart) -> UsageRecord:
         part.begin_ms,
         part.end_ms,
         part.quantity,
+    )
+
+
+def _set_state_of(part: RulesPart) -> SetState:
+    return SetState(
+        part.rule_set,
+        part.serial,
+        part.state,
+        part.accepted,
+        part.refused,
+        part.revoked,
+        part.text,
+        tuple(RefusedRule(one.name, one.reason, one.text) for one in part.refusals),
     )

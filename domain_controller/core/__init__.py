@@ -24,6 +24,7 @@ Time is an argument: integer milliseconds since 1970, UTC. Amounts are integers.
 - `bills`       bills, and their check by whoever has the records
 - `advice`      the cheapest VI type for a load
 - `reconciliation`  what runs against what is reserved
+- `installations`  what routers have of sets of rules
 - `documents`   values as JSON and back
 
 Source: docs/decisions/0015-domain-controller.md.

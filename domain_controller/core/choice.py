@@ -111,7 +111,7 @@ class Asker:
 def choose(
     wish: Wish,
     asker: Asker,
-    candidates: Iterable[Candidate],
+    candidates: Collection[Candidate],
     now_ms: int,
     passed: Collection[str] = (),
 ) -> Quote | NoPlace:
@@ -139,6 +139,8 @@ def choose(
         options.append(Option(candidate, hops, one.total_micros, _load(candidate), has_more))
         if len(options) >= MAX_OPTIONS_COUNT:
             break
+    if not possible and (unknown := _unknown_host(wish, asker, candidates)):
+        return NoPlace(unknown)
     if not options and not reasons:
         named, region = wish.constraints.cloudlet, wish.constraints.region
         which = f" {named!r}" if named is not None else ""
@@ -190,6 +192,14 @@ def earliest(
             return slot
         slot = slot.moved_to(begin)
     return None
+
+
+def why_nowhere(wish: Wish, asker: Asker, candidates: Collection[Candidate], now_ms: int) -> str:
+    """Return why no cloudlet is possible, whatever room there is; empty: one is."""
+    reasons: list[str] = []
+    if _possible(wish, asker, candidates, now_ms, (), reasons):
+        return ""
+    return (_unknown_host(wish, asker, candidates) or "; ".join(reasons))[:1000]
 
 
 def change(
@@ -274,6 +284,19 @@ def _possible(
         else:
             _note(reasons, candidate.cloudlet.name, why)
     return sorted(possible, key=lambda pair: pair[0])
+
+
+def _unknown_host(wish: Wish, asker: Asker, candidates: Iterable[Candidate]) -> str:
+    """Return that nobody knows the host that VIs should be near; empty: somebody does."""
+    near = wish.constraints.near
+    if near is None or not isinstance(near.target, GUID) or near.target in asker.host_addresses:
+        return ""
+    if any(near.target in one.report.hosts for one in candidates if one.report is not None):
+        return ""
+    return (
+        f"near: no router of a cloudlet here has a host {near.target.hex}; attach it, or name the "
+        "NA of a router that it is near to"
+    )
 
 
 def _why_not(wish: Wish, candidate: Candidate, now_ms: int, passed: Collection[str]) -> str | None:

@@ -164,6 +164,9 @@ class _Life:
                 self._chosen(terms)
             case NotChosen(text):
                 if self.reservation.state is State.REQUESTED:
+                    if self.reservation.passed:
+                        # Why the one that was asked said no is what helps.
+                        text = readable(f"{self.reservation.text}; {text}")
                     self._become(State.REFUSED, text)
             case Answered():
                 self._answered(event)

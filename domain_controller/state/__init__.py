@@ -23,6 +23,7 @@ What works are made of
 - `holds`        what is taken of a cloudlet, and its calendar
 - `reservations` a value for each, with its holds, directives and events
 - `outbox`       directives to cloudlets
+- `rule_outbox`  sets of rules that cloudlets are to have, and what they say of them
 - `booking`      one step of a reservation: the core decides, and it is kept
 - `operations`   what takes its time
 - `usage`        records: stored, counted and posted once, in any order

@@ -160,6 +160,12 @@ def cloudlets(
     return _all(connection, query.order_by(CLOUDLETS.c.name), Cloudlet, limit)
 
 
+def regions_of_cloudlets(connection: Connection) -> dict[str, str]:
+    """Return the region of each cloudlet, by name."""
+    rows = connection.execute(select(CLOUDLETS.c.name, CLOUDLETS.c.region))
+    return {row.name: row.region for row in rows}
+
+
 def put_vi_type(transaction: Transaction, vi_type: ViType) -> None:
     """Add a VI type, or change it for what is reserved from now on.
 

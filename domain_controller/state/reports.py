@@ -8,10 +8,11 @@ what other controllers know of cloudlets that are not theirs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import Connection, select
 
+from packetcloud.chunk.names import GUID, NA
 from packetcloud.domain_controller.core.cloudlets import CloudletReport
 from packetcloud.domain_controller.state.documents import dump, load
 from packetcloud.domain_controller.state.rows import put_all
@@ -33,6 +34,11 @@ class Reports:
         rows = connection.execute(select(REPORTS.c.document)).scalars()
         self._known = {report.cloudlet: report for report in _loaded(rows)}
         self._unwritten: set[str] = set()
+        self._host_at: dict[GUID, str] = {}
+        """Of each host that a report names, the cloudlet that named it last."""
+        for report in self._known.values():
+            self._note_hosts(None, report)
+        self.host_addresses = HostAddresses(self._host_at, self._known)
         self._lock = threading.Lock()
 
     def put(self, report: CloudletReport) -> bool:
@@ -42,6 +48,7 @@ class Reports:
             # One that came so long "before" came after the clock was set back.
             if known is not None and 0 < known.received_at_ms - report.received_at_ms < SET_BACK_MS:
                 return False
+            self._note_hosts(known, report)
             self._known[report.cloudlet] = report
             self._unwritten.add(report.cloudlet)
             return True
@@ -58,7 +65,9 @@ class Reports:
     def forget(self, cloudlet: str) -> None:
         """Forget a cloudlet that was removed."""
         with self._lock:
-            self._known.pop(cloudlet, None)
+            known = self._known.pop(cloudlet, None)
+            if known is not None:
+                self._note_hosts(known, None)
             self._unwritten.discard(cloudlet)
 
     @property
@@ -93,7 +102,40 @@ class Reports:
                 for report in _loaded(texts):
                     now = self._known.get(report.cloudlet)
                     if now is None or now.received_at_ms < report.received_at_ms:
+                        self._note_hosts(now, report)
                         self._known[report.cloudlet] = report
+
+    def _note_hosts(self, before: CloudletReport | None, after: CloudletReport | None) -> None:
+        old = before.hosts if before is not None else ()
+        new = after.hosts if after is not None else ()
+        if old == new:
+            return  # nearly always
+        cloudlet = after.cloudlet if after is not None else before.cloudlet if before else ""
+        for host in set(old) - set(new):
+            if self._host_at.get(host) == cloudlet:
+                del self._host_at[host]
+        for host in set(new) - set(old):
+            self._host_at[host] = cloudlet
+
+
+class HostAddresses(Mapping[GUID, NA]):
+    """The NA of each host that a cloudlet reports, by its last report."""
+
+    def __init__(self, host_at: Mapping[GUID, str], reports: Mapping[str, CloudletReport]) -> None:
+        self._host_at = host_at
+        self._reports = reports
+
+    def __getitem__(self, host: GUID) -> NA:
+        report = self._reports.get(self._host_at[host])
+        if report is None or report.na is None:
+            raise KeyError(host)
+        return report.na
+
+    def __iter__(self) -> Iterator[GUID]:
+        return iter(tuple(self._host_at))
+
+    def __len__(self) -> int:
+        return len(self._host_at)
 
 
 def write(transaction: Transaction, reports: list[CloudletReport]) -> None:

@@ -113,6 +113,7 @@ RULE_SETS = Table(
     Column("digest", LargeBinary, nullable=False),
     Column("document", Text, nullable=False),
     Column("text", Text, nullable=False),  # as it was signed
+    Column("until_ms", BigInteger),  # when nothing of it holds any more; none: never
     UniqueConstraint("signer", "name"),
     Index(None, "owner"),
 )
@@ -243,4 +244,20 @@ DIRECTIVES = Table(
     Column("document", Text, nullable=False),
     Index(None, "cloudlet", "is_answered", "made_ms"),
     Index(None, "reservation"),
+)
+
+RULE_DIRECTIVES = Table(
+    "rule_directives",
+    METADATA,
+    Column("cloudlet", ForeignKey("cloudlets.name"), primary_key=True),
+    Column("rule_set", ForeignKey("rule_sets.id"), primary_key=True),
+    Column("serial", BigInteger, nullable=False),  # of the document that it is to have
+    Column("is_answered", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    Column("epoch", BigInteger),  # of the owner that sent it last
+    Column("sent_ms", BigInteger),
+    Column("document", Text, nullable=False),  # what the cloudlet said last; empty: nothing
+    Index(None, "is_answered", "cloudlet"),
+    Index(None, "rule_set"),
 )

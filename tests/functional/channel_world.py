@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 from sqlalchemy import select
@@ -26,7 +27,13 @@ from packetcloud.cloudlet.core.rows import from_rows, to_domain_rows, to_rows
 from packetcloud.cloudlet.core.saved import Saved
 from packetcloud.cloudlet.core.values import CloudletSettings
 from packetcloud.cloudlet.domain_link.report import report_of
-from packetcloud.cloudlet.domain_link.translation import answer_frame, event_of, usage_frame
+from packetcloud.cloudlet.domain_link.translation import (
+    answer_frame,
+    event_of,
+    rules_frame,
+    usage_frame,
+)
+from packetcloud.cloudlet.surroundings import Around
 from packetcloud.domain_controller.api import changes as to
 from packetcloud.domain_controller.api.changes import Asking, Change
 from packetcloud.domain_controller.api.kept import KeptDomain
@@ -35,6 +42,7 @@ from packetcloud.domain_controller.channel.frames import AnswerFrame, decode_dow
 from packetcloud.domain_controller.channel.kept import KeptChannel
 from packetcloud.domain_controller.channel.session import ChannelEndedError, Session
 from packetcloud.domain_controller.core.cloudlets import Cloudlet
+from packetcloud.domain_controller.core.installations import RulesState, SetState
 from packetcloud.domain_controller.core.money import Currency
 from packetcloud.domain_controller.core.prices import Price, PriceList, Tier
 from packetcloud.domain_controller.core.principals import Principal, Role, Service
@@ -65,11 +73,12 @@ from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.tables import RESERVATIONS
 from packetcloud.domain_controller.state.transaction import Transaction
 from packetcloud.domain_controller.state.writer import Writer
+from tests.functional.rule_world import Author, RuleRouter, wrongs
 from tests.unit.cloudlet.core.world import SID as SIDS
 from tests.unit.cloudlet.core.world import SMALL, World, settings
 
 START_MS = 1_800_000_000_000
-CLOUDLET, TENANT = "c1", "tenant"
+CLOUDLET, TENANT, RIVAL = "c1", "tenant", "rival"
 IDENTITY = Identity(b"\x05" * 32)
 REPORT_EVERY_MS = 2000
 TYPE = ViType("small", Resources(int(SMALL.cpus * 1000), SMALL.memory_bytes, SMALL.disk_bytes))
@@ -102,6 +111,8 @@ class ChannelFaults:
     """A domain controller ends before or after a transaction, or at a frame."""
     stopped: float = 0.0
     """A domain controller is stopped at a frame, and goes on later."""
+    router: float = 0.0
+    """The router's answer to a document is lost, or the router is away, or loses all its rules."""
 
 
 @dataclass(eq=False)
@@ -229,6 +240,13 @@ class Watched:
         self._is_owner(owner, "wrote usage")
         return taken
 
+    async def rules_said(
+        self, owner: Ownership, cloudlet: str, said: Sequence[SetState], *, is_whole: bool
+    ) -> Counter[RulesState]:
+        states = await self.kept.rules_said(owner, cloudlet, said, is_whole=is_whole)
+        self._is_owner(owner, "wrote what became of rules")
+        return states
+
     async def remind(self, owner: Ownership, cloudlet: str, reservation: str) -> None:
         await self.kept.remind(owner, cloudlet, reservation)
         self._is_owner(owner, "wrote a reminder")
@@ -267,6 +285,8 @@ class ChannelWorld(World):
         """Cut at this message."""
         self.ran_ms = 0
         """VI time of reservations, as containers had it."""
+        self.rule_router = RuleRouter()
+        self.author = Author(Random(self.seed), TENANT)
         self.changes: list[str] = []
         self.database = Database(f"sqlite:///{self.folder / 'domain.sqlite3'}")
         self.writer = Writer(self.database, self.clock_ms)
@@ -277,6 +297,7 @@ class ChannelWorld(World):
         self.later(0.5, self.look)
         self.later(0.1, self.meter)
         self.later(0.2, self.connect)
+        self.later(0.3, self.look_at_rules)
 
     def close(self) -> None:
         self.writer.close()
@@ -304,7 +325,36 @@ class ChannelWorld(World):
                 self.wrong.append(f"{name}: directive {said.number} after {self.obeyed[name]}")
             self.obeyed[name] = said.number
 
-    def say_to_domain(self, command: do.SayAnswer | do.SayUsage | do.DropDomain) -> None:
+    def begin(self, command: do.Command, life: int) -> None:
+        if isinstance(command, do.InstallRules):
+            self.later(self.random.uniform(0.01, 0.5), lambda: self.install(command, life))
+        else:
+            super().begin(command, life)
+
+    def install(self, command: do.InstallRules, life: int) -> None:
+        """Give the router a document; the answer may be lost, and the router with all it had."""
+        answer = self.rule_router.install(command)
+        if self.chance(self.channel_faults.router):
+            self.happened["router"] += 1
+            fault = self.random.choice(("unanswered", "away", "empty"))
+            if fault == "empty":
+                self.rule_router.sets.clear()
+            elif fault == "away":
+                self.rule_router.is_up = False
+                self.later(self.random.uniform(1.0, 8.0), self.router_back)
+            answer = saw.RulesUnanswered(command.rule_set, command.serial, "no answer in time")
+        self.tell(answer, life)
+
+    def router_back(self) -> None:
+        self.rule_router.is_up = True
+
+    def look_at_rules(self) -> None:
+        self.later(3.0, self.look_at_rules)
+        if self.rule_router.is_up and self.is_up and self.saved.rule_sets:
+            seen, life = self.rule_router.look(self.core.rule_sets.answers_count), self.life
+            self.later(self.random.uniform(0.0, 1.0), lambda: self.tell(seen, life))
+
+    def say_to_domain(self, command: do.ToDomain) -> None:
         if self.wire is None:
             return
         match command:
@@ -312,6 +362,8 @@ class ChannelWorld(World):
                 self.send_up(self.wire, encode(answer_frame(command)))
             case do.SayUsage():
                 self.send_up(self.wire, encode(usage_frame(command, CLOUDLET, IDENTITY)))
+            case do.SayRules():
+                self.send_up(self.wire, encode(rules_frame(command)))
             case do.DropDomain():
                 wire = self.wire
                 self.later(0.01, lambda: self.notice(wire))
@@ -362,7 +414,7 @@ class ChannelWorld(World):
         if wire is self.wire and self.is_up and not wire.is_cut:
             if self.core.inventory.is_known:
                 self.sequence += 1
-                self.send_up(wire, encode(report_of(self.core, self.sequence)))
+                self.send_up(wire, encode(report_of(self.core, self.sequence, Around())))
             self.later(REPORT_EVERY_MS / 1000, lambda: self.report(wire))
 
     def meter(self) -> None:
@@ -476,16 +528,18 @@ class ChannelWorld(World):
         for name in names:
             await controller.domain.tick(name)
 
-    def ask(self, change: Change) -> str | None:
+    def ask(
+        self, change: Change, tenant: str = TENANT, controller: Controller | None = None
+    ) -> str | None:
         """Ask for a change, as a tenant does; return why not, None: it was taken."""
-        controller = next(
+        controller = controller or next(
             (one for one in self.controllers if one.is_up and not one.is_stopped), None
         )
         if controller is None:
             return "nobody is there"
         proof = Proof("tenant", f"nonce-{next(self.numbers):012}", self.clock_ms(), b"", b"")
         try:
-            drive(controller.domain.change(change, Asking(TENANT, TENANT, proof, b"")))
+            drive(controller.domain.change(change, Asking(tenant, tenant, proof, b"")))
         except KilledError:
             controller.kill()
         except (DomainError, StateError) as error:
@@ -514,6 +568,11 @@ class ChannelWorld(World):
             )
         self.changes.append(f"{self.now:.1f} {change}: {self.ask(change)}")
 
+    def publish_something(self) -> None:
+        """Give the domain a document of rules, or withdraw a set, by chance."""
+        change = self.author.change(self.clock_ms())
+        self.changes.append(f"{self.now:.1f} {change}: {self.ask(change)}")
+
     def kept(self) -> list[Reservation]:
         with self.database.reading() as connection:
             texts = connection.execute(select(RESERVATIONS.c.document)).scalars()
@@ -533,6 +592,7 @@ class ChannelWorld(World):
     def judge(self) -> list[str]:
         """Return what is not as it was promised, after a time without faults."""
         found = [*self.wrong, *self.end_wrongs_of_cloudlet(), *self._wrong_in_journal()]
+        found += wrongs(self.database, self.rule_router, self.clock_ms())
         with self.database.reading() as connection:
             rows = connection.execute(select(USAGE)).all()
             stored = {(row.meter, row.number): bytes(row.digest) for row in rows}
@@ -612,7 +672,8 @@ async def _waiting(connection: Any, before_ms: int) -> bool:
 def _set_up(transaction: Transaction) -> None:
     registry.add_cloudlet(transaction, Cloudlet(CLOUDLET, "north", 250))
     registry.add_principal(transaction, Principal(CLOUDLET, Role.CLOUDLET))
-    registry.add_principal(transaction, Principal(TENANT, Role.TENANT))
+    for name in (TENANT, RIVAL):
+        registry.add_principal(transaction, Principal(name, Role.TENANT))
     registry.put_vi_type(transaction, TYPE)
     service = Service("beta", TENANT, SID.from_hex(SIDS["beta"]), "image")
     registry.put_service(transaction, service, transaction.now_ms + DAY_MS)

@@ -116,13 +116,13 @@ class MemoryState:
             raise port.AbsentError(f"no service {sid}")
         return info
 
-    def rules(self, owner: str | None, page: Page) -> say.RulesPage:
+    def rules(self, owner: str | None, page: Page, now_ms: int) -> say.RulesPage:
         found = [one for one in self.rules_by_id.values() if owner in (None, one.owner)]
         some, cursor = _some(found, lambda one: one.id, page)
-        shown = [say.RulesInfo(**one.model_dump(exclude={"document"})) for one in some]
+        shown = [_rules_info(one) for one in some]
         return say.RulesPage(rules=shown, cursor=cursor)
 
-    def rules_detail(self, owner: str | None, rules_id: str) -> say.RulesDetail:
+    def rules_detail(self, owner: str | None, rules_id: str, now_ms: int) -> say.RulesDetail:
         info = self.rules_by_id.get(rules_id)
         if info is None or owner not in (None, info.owner):
             raise port.AbsentError(f"no rules {rules_id}")
@@ -299,16 +299,18 @@ class MemoryState:
                     signer=change.signer,
                     items=change.items_count,
                     digest=change.digest.hex(),
+                    rules=change.rules_count,
                     cloudlets=list(change.cloudlets),
+                    regions=list(change.regions),
                     made_ms=now_ms,
+                    until_ms=change.until_ms,
+                    state="in_force" if change.rules_count else "withdrawn",
+                    at={},
                     document=change.document,
+                    cloudlet_states=[],
                 )
                 self.rules_by_id[rules.id] = rules
-                return _given(201, say.RulesInfo(**rules.model_dump(exclude={"document"})))
-            case to.RemoveRules():
-                rules = self.rules_detail(owner, change.rules_id)
-                del self.rules_by_id[change.rules_id]
-                return _given(200, say.RulesInfo(**rules.model_dump(exclude={"document"})))
+                return _given(201, _rules_info(rules))
             case to.Reserve():
                 return self._reserve(change)
             case to.Extend():
@@ -420,3 +422,7 @@ def _some(found: list[T], name: Callable[[T], str], page: Page) -> tuple[list[T]
     some = found[start : start + page.limit]
     is_last = start + page.limit >= len(found)
     return some, None if is_last else name(some[-1])
+
+
+def _rules_info(detail: say.RulesDetail) -> say.RulesInfo:
+    return say.RulesInfo(**detail.model_dump(exclude={"document", "cloudlet_states"}))

@@ -8,23 +8,39 @@ reads the journals afterwards.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from packetcloud.cloudlet.core import commands as do
-from packetcloud.cloudlet.core import metering
+from packetcloud.cloudlet.core import metering, rule_sets
 from packetcloud.cloudlet.core.events import Directed
 from packetcloud.cloudlet.core.reserved import Reservations
 from packetcloud.cloudlet.core.saved import Saved
+from packetcloud.domain_controller.api import changes as to
 from packetcloud.domain_controller.channel import kept
-from packetcloud.domain_controller.core.reservations import State
-from packetcloud.domain_controller.state import outbox, ownership, usage
-from tests.functional.channel_world import ChannelFaults, ChannelWorld
+from packetcloud.domain_controller.core.calendar import Calendar
+from packetcloud.domain_controller.core.reservations import Reservation, State
+from packetcloud.domain_controller.core.slots import Slot
+from packetcloud.domain_controller.core.wishes import Wish
+from packetcloud.domain_controller.state import outbox, ownership, rule_outbox, usage
+from tests.functional.channel_world import (
+    CLOUDLET,
+    RIVAL,
+    TENANT,
+    TYPE,
+    ChannelFaults,
+    ChannelWorld,
+)
+from tests.unit.cloudlet.core.world import settings
 
-ALL = ChannelFaults(cut=0.03, doubled=0.05, reordered=0.05, stale=0.05, killed=0.03, stopped=0.01)
+ALL = ChannelFaults(
+    cut=0.03, doubled=0.05, reordered=0.05, stale=0.05, killed=0.03, stopped=0.01, router=0.3
+)
 CRASHES = 0.02
 SEEDS = 4
 CHAOS_S, CALM_S = 40.0, 80.0
@@ -43,14 +59,23 @@ def _short_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", at_once)
     monkeypatch.setattr(metering, "RECORD_MS", 4000)
     monkeypatch.setattr(metering, "CHECKPOINT_MS", 4000)
+    monkeypatch.setattr(rule_sets, "SAY_ALL_EVERY_MS", 10_000)
 
 
-def _run(world: ChannelWorld, faults: ChannelFaults | None = None, crashes: float = 0.0) -> None:
+def _run(
+    world: ChannelWorld,
+    faults: ChannelFaults | None = None,
+    crashes: float = 0.0,
+    *,
+    has_rules: bool = True,
+) -> None:
     """Wish things while everything goes wrong; then let it come to rest."""
     world.run(5)
     world.channel_faults, world.faults.crash = faults or ChannelFaults(), crashes
     while world.now < CHAOS_S:
         world.wish_something()
+        if has_rules:
+            world.publish_something()
         world.run(world.random.uniform(0.5, 4.0))
     world.channel_faults, world.faults.crash = ChannelFaults(), 0.0
     world.run(CALM_S)
@@ -88,6 +113,63 @@ def test_a_cut_at_each_message(tmp_path: Path, at: int) -> None:
     assert world.judge() == []
     assert world.happened["cut"] == 1
     world.close()
+
+
+def _race(seed: int, folder: Path, has_own: bool) -> tuple[list[Reservation], int]:
+    """Have two tenants ask two controllers for one last place, over a channel that loses frames.
+
+    Args:
+        has_own: the cloudlet has a VI that no reservation is for, of which the domain knows
+            nothing: then both are offered the place, and the cloudlet takes one of them.
+
+    Returns what became of both, and how many VIs the cloudlet holds places for.
+    """
+    plain = settings(name_at_domain=CLOUDLET)
+    if not has_own:
+        alone = {"alpha": plain.services["alpha"]}
+        plain = dataclasses.replace(plain, services=alone)
+    world = ChannelWorld(seed, folder=folder, settings=plain)
+    world.run(8)
+    begin_ms = world.clock_ms() + 60_000
+    slot = Slot(begin_ms, begin_ms + 10_000)
+    assert world.ask(to.Reserve(TENANT, Wish(TYPE.name, 10 if has_own else 11, slot))) is None
+    world.run(10)
+    assert [one.state for one in world.kept()] == [State.CONFIRMED]
+    world.channel_faults = ChannelFaults(cut=0.03, doubled=0.2, reordered=0.3, stale=0.1)
+    controllers = world.random.sample(world.controllers, 2)
+    for tenant, controller in zip((TENANT, RIVAL), controllers, strict=True):
+        world.ask(to.Reserve(tenant, Wish(TYPE.name, 1, slot)), tenant, controller)
+    world.run(30)
+    both = [one for one in world.kept() if one.wish.count == 1]
+    held = sum(one.count for one in world.saved.reserved.values())
+    world.channel_faults = ChannelFaults()
+    world.run(60)
+    assert world.judge() == []
+    world.close()
+    return both, held
+
+
+@pytest.mark.parametrize("has_own", (False, True))
+@pytest.mark.parametrize("seed", range(3))
+def test_two_tenants_race_for_the_last_place(tmp_path: Path, seed: int, has_own: bool) -> None:
+    """Exactly one has it; the other is told that there is no room."""
+    both, held = _race(seed, tmp_path, has_own)
+    states = sorted(one.state.value for one in both)
+    assert states == ["confirmed", "refused"], f"seed {seed}: {both}"
+    (loser,) = (one for one in both if one.state is State.REFUSED)
+    assert "not enough" in loser.text or "no room" in loser.text
+    assert held == (11 if has_own else 12)
+
+
+def test_without_calendar_and_check_both_have_the_last_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race is one: where nobody looks for room, both win."""
+    monkeypatch.setattr(Calendar, "conflict", lambda *_: None)
+    monkeypatch.setattr(Reservations, "_why_no_room", lambda *_: "")
+    both, held = _race(0, tmp_path, False)
+    assert [one.state for one in both] == [State.CONFIRMED] * 2
+    assert held == 13
 
 
 def _answers_before_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +247,56 @@ def test_the_judge_sees_what_is_broken(
         folder = tmp_path / str(seed)
         folder.mkdir()
         world = ChannelWorld(seed, folder=folder)
-        _run(world, ChannelFaults(0.05, 0.1, 0.2, 0.0, 0.02, 0.03), 0.05)
+        _run(world, ChannelFaults(0.05, 0.1, 0.2, 0.0, 0.02, 0.03), 0.05, has_rules=False)
+        found = world.judge()
+        world.close()
+        if any(words in one for one in found):
+            return
+    raise AssertionError(f"nothing was seen: {found}")
+
+
+def _nobody_looks_at_the_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the cloudlet believe that rules stay where they were installed."""
+    monkeypatch.setattr(rule_sets.RuleSets, "seen", lambda self, event: [])
+
+
+def _the_sum_of_all_sets_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the domain believe that what was said once has come."""
+    hear = rule_outbox.hear
+
+    def hear_parts(*given: Any, is_whole: bool) -> Any:
+        return hear(*given, is_whole=False)
+
+    monkeypatch.setattr(rule_outbox, "hear", hear_parts)
+    monkeypatch.setattr(rule_sets, "SAY_ALL_EVERY_MS", 10**9)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (_nobody_looks_at_the_router, "the router has"),
+        (_the_sum_of_all_sets_says_nothing, "is said"),
+    ],
+)
+def test_the_judge_sees_lost_rules(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    words: str,
+) -> None:
+    """Each protection is needed: without it, some seed ends with other rules than are wanted."""
+    break_it(monkeypatch)
+    for seed in range(8):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        world = ChannelWorld(seed, folder=folder)
+        world.channel_faults = ChannelFaults(0.05, 0.1, 0.2, 0.05, 0.02, 0.03, router=0.5)
+        while world.now < 20:
+            world.publish_something()
+            world.run(world.random.uniform(0.5, 4.0))
+        world.channel_faults = ChannelFaults()
+        world.rule_router.is_up = True
+        world.run(40)
         found = world.judge()
         world.close()
         if any(words in one for one in found):

@@ -38,7 +38,7 @@ CHANNEL = "[channel]\nreport_every_ms = 100\n"
 HOUR_MS = 3_600_000
 
 
-class _Linked:
+class Linked:
     """A cloudlet whose controller has a link to a domain controller in another thread."""
 
     def __init__(self, place: Place, served: Served, key: Path) -> None:
@@ -66,14 +66,14 @@ class _Linked:
         return sum(len(core.reservations.running(name)) for name in core.saved.reserved)
 
 
-def _run(tmp_path: Path, body: Callable[[_Linked, Served, Path], object]) -> None:
+def _run(tmp_path: Path, body: Callable[[Linked, Served, Path], object]) -> None:
     """Run a test's body with both sides; the cloudlet's controller has not begun."""
 
     async def whole(served: Served) -> None:
         folder = tmp_path / "cloudlet"
         folder.mkdir()
         async with placed(folder) as place:
-            linked = _Linked(place, served, tmp_path / "edge-1.key")
+            linked = Linked(place, served, tmp_path / "edge-1.key")
             await linked.start()
             try:
                 await body(linked, served, tmp_path)  # type: ignore[misc]
@@ -97,23 +97,28 @@ def _prepare(served: Served, folder: Path, service: Identity) -> Identity:
         noc.make(say.TenantInfo, "/v1/tenants", {"name": "tenant"})
         body = {"public_key": tenant.public_key.hex()}
         noc.make(say.KeyInfo, "/v1/tenants/tenant/keys", body)
-    proof = prove_sid(service, "example", "tenant", clock_ms() + HOUR_MS)
     with DomainClient(served.daemon.url, tenant) as client:
-        body = {
-            "name": "plain",
-            "sid": service.sid.hex,
-            "image": "probe",
-            "proof": {
-                "public_key": proof.public_key.hex(),
-                "until_ms": proof.until_ms,
-                "signature": proof.signature.hex(),
-            },
-        }
-        client.make(say.ServiceInfo, "/v1/services", body)
+        register(client, service, "tenant", "plain")
     return tenant
 
 
-def _admit(served: Served, identity: Identity, name: str = "edge-1") -> None:
+def register(client: DomainClient, service: Identity, owner: str, name: str) -> None:
+    """Register a service with the proof of its key."""
+    proof = prove_sid(service, "example", owner, clock_ms() + HOUR_MS)
+    body = {
+        "name": name,
+        "sid": service.sid.hex,
+        "image": "probe",
+        "proof": {
+            "public_key": proof.public_key.hex(),
+            "until_ms": proof.until_ms,
+            "signature": proof.signature.hex(),
+        },
+    }
+    client.make(say.ServiceInfo, "/v1/services", body)
+
+
+def admit(served: Served, identity: Identity, name: str = "edge-1") -> None:
     with DomainClient(served.daemon.url, served.identity) as noc:
         body = {"name": name, "region": "north", "public_key": identity.public_key.hex()}
         noc.make(say.CloudletInfo, "/v1/cloudlets", body)
@@ -150,12 +155,12 @@ def test_a_reservation_from_wish_to_usage(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(link_module, "METER_EVERY_S", 0.1)
     monkeypatch.setattr(link_module, "FIRST_PAUSE_S", 0.05)
 
-    async def body(linked: _Linked, served: Served, folder: Path) -> None:
+    async def body(linked: Linked, served: Served, folder: Path) -> None:
         place = linked.place
         service = {one.name: one.identity for one in place.config.services}["plain"]
         domain = place.config.domain
         assert domain is not None
-        await asyncio.to_thread(_admit, served, domain.identity)
+        await asyncio.to_thread(admit, served, domain.identity)
         tenant = await asyncio.to_thread(_prepare, served, folder, service)
         await place.until(lambda: linked.link.text == "")
         age = 'packetcloud_domain_report_age_seconds{cloudlet="edge-1"}'
@@ -189,11 +194,11 @@ def test_who_may_not_open_a_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(link_module, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(link_module, "LONGEST_PAUSE_S", 0.05)
 
-    async def body(linked: _Linked, served: Served, folder: Path) -> None:
+    async def body(linked: Linked, served: Served, folder: Path) -> None:
         await linked.place.until(lambda: "no key of this id is registered" in linked.link.text)
         domain = linked.place.config.domain
         assert domain is not None
-        await asyncio.to_thread(_admit, served, domain.identity, "edge-2")
+        await asyncio.to_thread(admit, served, domain.identity, "edge-2")
         await linked.place.until(
             lambda: "it knows this key as cloudlet 'edge-2'" in linked.link.text
         )
@@ -250,7 +255,7 @@ def test_bad_input_costs_its_sender_alone(tmp_path: Path) -> None:
     async def body(served: Served) -> None:
         raw = _Raw(served)
         for number, edge in enumerate(edges, 1):
-            _admit(served, edge, f"edge-{number}")
+            admit(served, edge, f"edge-{number}")
         used = raw.headers(edges[0])
         async with raw.open(used) as bad, raw.open(raw.headers(edges[1])) as good:
             assert decode_down(await bad.recv()).kind == "welcome"

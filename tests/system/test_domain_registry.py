@@ -9,13 +9,22 @@ import pytest
 
 from packetcloud.chunk.names import SID
 from packetcloud.domain_controller.core.cloudlets import Cloudlet, CloudletReport, NodeReport
+from packetcloud.domain_controller.core.installations import RefusedRule, RulesState, SetState
 from packetcloud.domain_controller.core.money import Currency
 from packetcloud.domain_controller.core.principals import Key, Principal, Role, Service
-from packetcloud.domain_controller.state import answers, catalogue, nonces, registry, reports
+from packetcloud.domain_controller.state import (
+    answers,
+    catalogue,
+    nonces,
+    ownership,
+    registry,
+    reports,
+    rule_outbox,
+)
 from packetcloud.domain_controller.state.answers import Answer, Asked
 from packetcloud.domain_controller.state.catalogue import RuleSet
 from packetcloud.domain_controller.state.database import Database
-from packetcloud.domain_controller.state.errors import ConflictError, ReplayedError
+from packetcloud.domain_controller.state.errors import ConflictError, ReplayedError, StaleOwnerError
 from packetcloud.domain_controller.state.nonces import Nonce
 from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.transaction import Transaction
@@ -156,9 +165,61 @@ def test_a_set_of_rules_is_replaced_by_a_newer_one_of_its_signer(office: Office)
         found = catalogue.find_rule_set(connection, "acme-filters", "acme")
         assert found is not None and found[1] == "two"
         assert catalogue.find_rule_set(connection, "acme-filters", "other") is None
-    assert office.do(lambda work: catalogue.withdraw_rule_set(work, "acme-filters", "acme"))
-    with pytest.raises(ConflictError, match="serial 2 already"):
-        office.do(lambda work: catalogue.put_rule_set(work, rule_set(2), "again"))
+    gone = replace(rule_set(3), id="another", rules_count=0)
+    gone = office.do(lambda work: catalogue.put_rule_set(work, gone, "gone"))
+    assert gone.id == "acme-filters", "a set keeps its id"
+    assert gone.until_ms == NOW_MS + 1 + catalogue.WITHDRAWAL_MS
+    with office.database.reading() as connection:
+        assert [one.name for one in catalogue.rule_sets(connection, "acme")] == ["more"]
+    for serial in (2, 3):
+        with pytest.raises(ConflictError, match="serial 3 already"):
+            office.do(lambda work, s=serial: catalogue.put_rule_set(work, rule_set(s), "again"))
+    nothing = replace(rule_set(1, name="never"), rules_count=0)
+    with pytest.raises(ConflictError, match="no set 'never'"):
+        office.do(lambda work: catalogue.put_rule_set(work, nothing, "nothing"))
+
+
+def test_what_cloudlets_say_of_rules_is_kept_under_the_owners_epoch(office: Office) -> None:
+    """Sent until it is answered; what a cloudlet lacks is sent again; nobody else may write it."""
+    owner = office.do(lambda work: ownership.take(work, ownership.cloudlet_channel("c1"), "one"))
+    office.do(lambda work: catalogue.put_rule_set(work, rule_set(2), "two"))
+    office.do(lambda work: rule_outbox.want(work, "acme-filters", 2, ["c1"]))
+
+    def send(now_ms: int = NOW_MS + 1) -> list[str]:
+        sent = office.do(lambda work: rule_outbox.send(work, owner, "c1", now_ms))
+        return [one.text for one in sent]
+
+    def hear(*said: SetState, is_whole: bool = False) -> dict[RulesState, int]:
+        return office.do(lambda work: rule_outbox.hear(work, owner, "c1", said, is_whole=is_whole))
+
+    assert send() == ["two"]
+    assert send(NOW_MS) == [], "it is on its way"
+    assert send() == ["two"], "it was not answered in time"
+    installed = SetState("acme-filters", 2, RulesState.INSTALLED, 3)
+    assert hear(installed, SetState("unknown", 9, RulesState.INSTALLED)) == {
+        RulesState.INSTALLED: 1
+    }
+    assert send() == []
+    assert hear(is_whole=True) == {RulesState.PENDING: 1}
+    assert send() == ["two"], "the cloudlet has lost it"
+    refusing = replace(installed, state=RulesState.PARTLY, refused_count=1)
+    hear(replace(refusing, refusals=(RefusedRule("r", "crowded", "no"),)))
+    hear(refusing, is_whole=True)
+    with office.database.reading() as connection:
+        (at,) = rule_outbox.states(connection, "acme-filters")
+        assert at.told.said is not None and at.told.said.refusals[0].reason == "crowded"
+        assert rule_outbox.counts(connection, ["acme-filters"]) == {"acme-filters": {"partly": 1}}
+    assert hear(replace(installed, serial=7)) == {RulesState.DIFFERENT: 1}
+    office.do(lambda work: ownership.take(work, owner.name, "two"))
+    with pytest.raises(StaleOwnerError):
+        hear(installed)
+    office.do(lambda work: rule_outbox.want(work, "acme-filters", 2, ["c1"]))
+    with pytest.raises(StaleOwnerError):
+        send()
+    ended = replace(rule_set(3), until_ms=NOW_MS)
+    office.do(lambda work: catalogue.put_rule_set(work, replace(ended, rules_count=0), "ended"))
+    office.now_ms += catalogue.WITHDRAWAL_MS + rule_outbox.KEPT_MS + 1
+    assert office.do(rule_outbox.forget_ended) == 1
 
 
 def test_a_published_price_list_does_not_change(office: Office) -> None:

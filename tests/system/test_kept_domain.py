@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from packetcloud.chunk.identity import Identity
-from packetcloud.chunk.names import GUID
+from packetcloud.chunk.names import GUID, NA
 from packetcloud.domain_controller.api.app import make_app
 from packetcloud.domain_controller.api.kept import KeptDomain
 from packetcloud.domain_controller.bundles import FORMAT, read_bundle, verify_bundles
 from packetcloud.domain_controller.config import DomainConfig
-from packetcloud.domain_controller.core.cloudlets import CloudletReport, NodeReport
+from packetcloud.domain_controller.core.cloudlets import CloudletReport, Distance, NodeReport
 from packetcloud.domain_controller.core.life import Answered
 from packetcloud.domain_controller.core.prices import Meter
 from packetcloud.domain_controller.core.resources import Resources
@@ -43,7 +44,14 @@ from packetcloud.domain_controller.state.writer import Writer
 from packetcloud.testbed.private_postgresql import PrivatePostgresql
 from tests.functional.domain_place import AUTHORITY, DOMAIN, START_MS, WISH, Clock, Place
 from tests.system.domain_databases import url
-from tests.unit.domain_controller.test_rule_documents import RULE, SERVICE, TENANT, grant, signed
+from tests.unit.domain_controller.test_rule_documents import (
+    HEAD,
+    RULE,
+    SERVICE,
+    TENANT,
+    grant,
+    signed,
+)
 
 __all__ = ["url"]
 NOC, EDGE = Identity(b"\x01" * 32), Identity(b"\x02" * 32)
@@ -418,12 +426,36 @@ def test_services_and_rules_are_proven(url: str, tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["type"][-10:]) == (403, "not-proven")
         detail = await place.want("acme", "GET", f"/v1/rules/{kept['id']}")
         assert detail["document"] == rules["document"]
-        for path in (f"/v1/rules/{kept['id']}", f"/v1/services/{SERVICE.sid.hex}"):
-            for method in ("GET", "DELETE"):
-                assert (await place.ask("bolt", method, path)).status_code == 404
+        service = f"/v1/services/{SERVICE.sid.hex}"
+        for method, path in (
+            ("GET", f"/v1/rules/{kept['id']}"),
+            ("GET", service),
+            ("DELETE", service),
+        ):
+            assert (await place.ask("bolt", method, path)).status_code == 404
         assert (await place.want("bolt", "GET", "/v1/rules"))["rules"] == []
-        await place.want("acme", "DELETE", f"/v1/rules/{kept['id']}")
-        assert (await place.want("acme", "GET", "/v1/rules"))["rules"] == []
+        assert (kept["state"], kept["at"]) == ("in_force", {"pending": 1})
+        later = {"name": "edge-9", "region": "south", "public_key": "09" * 32}
+        await place.want("noc", "POST", "/v1/cloudlets", later)
+        shown = await place.want("acme", "GET", f"/v1/rules/{kept['id']}")
+        assert [one["cloudlet"] for one in shown["cloudlet_states"]][-1] == "edge-9"
+        narrower = {
+            "document": signed(RULE, head=replace(HEAD, serial=8)),
+            "cloudlets": ["edge-9"],
+        }
+        refused = await place.ask("acme", "POST", "/v1/rules", narrower, "key-narrow")
+        assert refused.status_code == 409 and "would stay there" in refused.text
+        nowhere = {"document": signed(RULE, head=replace(HEAD, serial=8)), "regions": ["moon"]}
+        refused = await place.ask("acme", "POST", "/v1/rules", nowhere, "key-moon")
+        assert refused.status_code == 422 and "north, south" in refused.text
+        part = {"document": signed(RULE, head=replace(HEAD, serial=8, replaces=False))}
+        refused = await place.ask("acme", "POST", "/v1/rules", part, "key-part")
+        assert "write replace = true" in refused.text
+        nothing = {"document": signed(head=replace(HEAD, serial=8))}
+        gone = await place.want("acme", "POST", "/v1/rules", nothing, "key-gone")
+        assert (gone["id"], gone["state"], gone["rules"]) == (kept["id"], "withdrawn", 0)
+        listed = (await place.want("acme", "GET", "/v1/rules"))["rules"]
+        assert [one["at"] for one in listed] == [{"pending": 2}], "they are to hear of it first"
 
     play(url, tmp_path, scenario)
 
@@ -525,3 +557,47 @@ def _spoil(file: Path, key: str, before: int, after: int) -> None:
     text = file.read_text()
     assert f'"{key}": {before}' in text
     file.write_text(text.replace(f'"{key}": {before}', f'"{key}": {after}', 1))
+
+
+def test_near_a_host_is_where_cloudlets_say_that_it_is(url: str, tmp_path: Path) -> None:
+    """Quote, calendar and reservation: the nearer of two; the other when that is full; a host that
+    no router has is refused, and so is one that went away."""
+    host, stranger = "ab" * 20, "cd" * 20
+
+    async def scenario(place: KeptPlace) -> None:
+        await place.populate()
+        other = {"name": "edge-2", "region": "south", "public_key": "09" * 32}
+        await place.want("noc", "POST", "/v1/cloudlets", other)
+        node = NodeReport("n1", Resources(4000, 1 << 34, 1 << 40, 1000))
+
+        def report(name: str, na: int, hosts: tuple[str, ...], to: int) -> None:
+            guids = tuple(GUID.from_hex(one) for one in hosts)
+            now_ms, around = place.clock.now_ms, (Distance(NA(to), 2),)
+            place.reports.put(CloudletReport(name, 1, now_ms, (node,), (), NA(na), guids, around))
+
+        async def quoted(target: str, count: int = 2, max_hops: int = 9) -> Any:
+            near = {"near": {"host": target, "max_hops": max_hops}}
+            wish = WISH | {"count": count, "constraints": near}
+            return await place.want("acme", "POST", "/v1/quotes", wish)
+
+        report("edge-1", 1, (), 2)
+        report("edge-2", 2, (host,), 1)
+        assert [one["cloudlet"] for one in (await quoted(host))["offer"]["places"]] == ["edge-2"]
+        near = {"constraints": {"near": {"host": host, "max_hops": 9}}}
+        made = await place.want("acme", "POST", "/v1/reservations", WISH | near | {"count": 6})
+        assert (await place.reservation("acme", made))["places"][0]["cloudlet"] == "edge-2"
+        assert [one["cloudlet"] for one in (await quoted(host, 4))["offer"]["places"]] == ["edge-1"]
+        assert "2 hops away; allowed: 1" in (await quoted(host, 4, 1))["why"]
+        unknown = await quoted(stranger)
+        assert f"no router of a cloudlet here has a host {stranger}" in unknown["why"]
+        wish = WISH | {"constraints": {"near": {"host": stranger}}}
+        body = {"wish": wish, "until_ms": START_MS + 9 * HOUR_MS}
+        assert stranger in (await place.want("acme", "POST", "/v1/calendar", body))["why"]
+        refused = await place.want("acme", "POST", "/v1/reservations", wish)
+        assert stranger in (await place.operation("acme", refused))["text"]
+        report("edge-2", 2, (), 1)
+        assert "no router" in (await quoted(host))["why"], "it went away"
+        report("edge-1", 1, (host,), 2)
+        assert [one["cloudlet"] for one in (await quoted(host))["offer"]["places"]] == ["edge-1"]
+
+    play(url, tmp_path, scenario)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ def grant(issuer: Identity, until_s: int = NOW_S + 2000, **other: Any) -> Grant:
 
 
 GRANTS = (grant(OWNER), grant(SERVICE))
+HEAD = Head("set-1", 7, None, replaces=True)
 RULE = {
     "name": "r1",
     "service": SERVICE.sid.hex,
@@ -49,14 +51,33 @@ RULE = {
 
 
 def signed(
-    *items: dict[str, Any], grants: tuple[Grant, ...] = GRANTS, signer: Identity = TENANT
+    *items: dict[str, Any],
+    grants: tuple[Grant, ...] = GRANTS,
+    signer: Identity = TENANT,
+    head: Head = HEAD,
 ) -> str:
     """Return a document as the command writes it."""
-    body = Head("set-1", 7, None).to_bytes()
+    body = head.to_bytes()
     body += b"".join(json.dumps(item).encode() + b"\n" for item in items)
     target = io.BytesIO()
     sign_document(io.BytesIO(body), signer, grants, target)
     return target.getvalue().decode()
+
+
+def test_when_a_set_is_over_and_whether_it_is_whole() -> None:
+    """The last end of its rules, none of them later than the head's; without rules the head's."""
+    early = RULE | {"name": "r2", "valid_until": time_text(NOW_S + 500)}
+    assert proven(signed(early, RULE)).until_ms == (NOW_S + 1000) * 1000
+    assert proven(signed(early)).until_ms == (NOW_S + 500) * 1000
+    shorter = replace(HEAD, valid_until_s=NOW_S + 100)
+    assert proven(signed(early, RULE, head=shorter)).until_ms == (NOW_S + 100) * 1000
+    endless = {"name": "r1", "service": SERVICE.sid.hex}
+    assert proven(signed(endless, early), is_own=True).until_ms is None
+    withdrawn = proven(signed())
+    assert (withdrawn.rules_count, withdrawn.until_ms) == (0, None)
+    assert not proven(signed({"withdraw": "r1"})).rules_count
+    assert proven(signed(RULE)).is_whole
+    assert not proven(signed(RULE, head=replace(HEAD, replaces=False))).is_whole
 
 
 def proven(text: str, is_own: bool = False) -> ProvenRules:

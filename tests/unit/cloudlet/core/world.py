@@ -154,7 +154,7 @@ class World:
         self.settings = dataclasses.replace(self.settings, services=services)
         self.tell(saw.Configured(self.settings), self.life)
 
-    def say_to_domain(self, command: do.SayAnswer | do.SayUsage | do.DropDomain) -> None:
+    def say_to_domain(self, command: do.ToDomain) -> None:
         """Carry out what is to be said to a domain controller; here there is none."""
 
     # The controller
@@ -238,7 +238,7 @@ class World:
                 self.notes.append(f"{self.now:.2f} {text}")
             case do.StepDown(text):
                 self.wrong.append(f"stepped down: {text}")
-            case do.SayAnswer() | do.SayUsage() | do.DropDomain():
+            case do.SayAnswer() | do.SayUsage() | do.SayRules() | do.DropDomain():
                 self.say_to_domain(command)
 
     # Nodes and VIs

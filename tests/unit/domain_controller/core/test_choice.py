@@ -20,6 +20,7 @@ from packetcloud.domain_controller.core.choice import (
     choose,
     earliest,
     least_loaded,
+    why_nowhere,
 )
 from packetcloud.domain_controller.core.cloudlets import (
     Cloudlet,
@@ -117,7 +118,11 @@ def test_near_a_host_is_near_the_router_where_it_is() -> None:
     b = replace(_candidate("b"), report=replace(a.report, cloudlet="b", hosts=(HOST,)))
     near = replace(WISH, constraints=Constraints(near=Near(HOST)))
     assert _names(choose(near, ANN, [a, b], 0)) == ["b"]
-    assert "not known" in _text(choose(near, ANN, [a], 0))
+    assert f"no router of a cloudlet here has a host {HOST.hex}" in _text(choose(near, ANN, [a], 0))
+    assert why_nowhere(near, ANN, [a], 0) == _text(choose(near, ANN, [a], 0))
+    assert why_nowhere(near, ANN, [a, b], 0) == ""
+    far = replace(ANN, host_addresses={HOST: NA(8)})
+    assert "not known how far" in _text(choose(near, far, [a], 0))
     known = replace(ANN, host_addresses={HOST: NA(7)})
     assert _names(choose(near, known, [a], 0)) == ["a"]
     here = replace(WISH, constraints=Constraints(near=Near(a.report.na or NA(0), 0)))
