@@ -20,6 +20,7 @@ The node side
 
 The controller
 - `core`               its decisions: events in, commands out
+- `container_checks`   what a look at a node's containers means
 - `controller`         its shell: what is seen becomes events, commands become calls
 - `alarm`              its timer, which minds that the process may have stood still
 - `store`              what it keeps, in SQLite

@@ -17,10 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ParamSpec, Protocol
 
 from packetcloud.cloudlet.alarm import Alarm
-from packetcloud.cloudlet.container_config import build, live_differences
+from packetcloud.cloudlet.container_checks import ContainerChecks
 from packetcloud.cloudlet.containers import (
-    ContainerFacts,
-    ContainerState,
     ContainerWish,
     NodeAdapter,
     NodeFacts,
@@ -45,11 +43,7 @@ from packetcloud.cloudlet.errors import (
 )
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.links import Caller, ControlServer
-from packetcloud.cloudlet.policy import (
-    NodeSite,
-    live_violations,
-    shared_id_maps,
-)
+from packetcloud.cloudlet.policy import NodeSite
 from packetcloud.cloudlet.router_client import RouterClient
 from packetcloud.cloudlet.router_rules import RouterRules
 from packetcloud.cloudlet.store import Store
@@ -62,9 +56,6 @@ DESCRIBE_INTERVAL_S = 10.0
 """What a node has in all changes seldom."""
 MAX_KEPT_RESULTS_COUNT = 256
 """Operations whose end is remembered for who asks later."""
-LABEL_CLOUDLET = "cloudlet"
-LABEL_VI = "vi"
-LABEL_INSTANCE = "instance"
 _MIB = 1 << 20
 _log = logging.getLogger("packetcloud.cloudlet")
 P = ParamSpec("P")
@@ -75,6 +66,9 @@ class Launches(Protocol):
 
     Each method may raise a `CloudletError`: what the VI needs is no longer declared.
     """
+
+    revision: int
+    """Grows whenever `limits` or `wish` may give the same VI something else."""
 
     def limits(self, vi_type: str) -> Limits: ...
 
@@ -188,6 +182,7 @@ class Controller:
         self.core = CloudletCore(settings, saved, random_bytes, time.time, policy)
         self._rules = RouterRules(router, self.core, self.tell)
         self.surroundings = Surroundings(router)
+        self._checks = ContainerChecks(settings.name, saved.vis, launches, self._wish_now)
 
     async def start(self) -> None:
         """Go on where the last run ended; the control port must be bound."""
@@ -399,6 +394,10 @@ class Controller:
                 limits = self._limits(command.vi_type, command.limits)
                 await node.restore(name, self._launches.wish(vi, limits))
 
+    def _wish_now(self, vi: Vi) -> ContainerWish:
+        """Return the container that a VI is to have, with the limits that it was given."""
+        return self._launches.wish(vi, self._limits(vi.vi_type, vi.allotted))
+
     def _limits(self, vi_type: str, now: Allotment) -> Limits:
         """Return the limits of a VI's type, but for those that are others now."""
         return dataclasses.replace(
@@ -444,12 +443,7 @@ class Controller:
             else:
                 facts = self.facts[node.name]
                 capacity, free = _resources(facts)
-                shared = shared_id_maps({one.name: one.live for one in containers})
-                seen = tuple(
-                    one
-                    for container in containers
-                    if (one := self._container_seen(node, container, shared)) is not None
-                )
+                seen = self._checks.look(node.name, self._sites[node.name], containers)
                 self.tell(saw.NodeSeen(node.name, asked_at, capacity, free, seen))
             await asyncio.sleep(OBSERVE_INTERVAL_S)
 
@@ -462,47 +456,6 @@ class Controller:
             _log.warning("images for %s: %s", node.name, error)
         finally:
             self._stocking.discard(node.name)
-
-    def _container_seen(
-        self, node: NodeAdapter, container: ContainerFacts, shared: Mapping[str, tuple[str, ...]]
-    ) -> saw.ContainerSeen | None:
-        """Return what the core wants to know of a container; None: it is another cloudlet's.
-
-        One that has the name of a VI of ours is that, whatever its labels say: they can be taken
-        away, and with them nobody's eye would be on it.
-
-        Args:
-            shared: by name, what a container has of others.
-        """
-        number = self._launches.number_of(container.name)
-        if number is None:
-            return None
-        vi = self.core.saved.vis.get(number)
-        is_known = vi is not None and vi.node == node.name
-        if not is_known and container.labels.get(LABEL_CLOUDLET) != self.core.settings.name:
-            return None
-        instance = container.labels.get(LABEL_INSTANCE, "")
-        site = self._sites[node.name]
-        return saw.ContainerSeen(
-            number,
-            int(instance) if instance.isdecimal() else -1,
-            container.state in (ContainerState.RUNNING, ContainerState.CHANGING),
-            (*live_violations(container.live, site), *shared.get(container.name, ())),
-            self._differences(number, container, site),
-        )
-
-    def _differences(
-        self, number: int, container: ContainerFacts, site: NodeSite
-    ) -> tuple[str, ...]:
-        """Return where a container is not what its VI was given."""
-        vi = self.core.saved.vis.get(number)
-        if vi is None:
-            return ()
-        try:
-            wish = self._launches.wish(vi, self._limits(vi.vi_type, vi.allotted))
-            return tuple(live_differences(container.live, build(wish, site)))
-        except CloudletError:
-            return ()  # its service is about to be taken away; nothing is wished of it any more
 
     async def _watch_router(self) -> None:
         while True:

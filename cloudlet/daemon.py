@@ -213,8 +213,7 @@ class CloudletDaemon:
         for text in _for_later_vis(self._services, config.services, controller):
             _log.warning("%s", text)
         self._services = config.services
-        launches.images = dict(images)
-        launches.configure(config)
+        launches.configure(config, dict(images))
         controller.configure(settings)
         _log.info("config read again: services and VI types taken over")
 

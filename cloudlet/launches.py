@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 from packetcloud.cloudlet.config import CloudletConfig
+from packetcloud.cloudlet.container_checks import LABEL_CLOUDLET, LABEL_INSTANCE, LABEL_VI
 from packetcloud.cloudlet.containers import ContainerWish, ImageFiles, NodeAdapter
-from packetcloud.cloudlet.controller import LABEL_CLOUDLET, LABEL_INSTANCE, LABEL_VI
 from packetcloud.cloudlet.core.instances import Vi
 from packetcloud.cloudlet.declared_services import DeclaredService
 from packetcloud.cloudlet.errors import NodeRefusedError
@@ -25,15 +25,18 @@ class ConfiguredLaunches:
     """
 
     def __init__(self, config: CloudletConfig, images: dict[str, ImageFiles]) -> None:
-        self.images = images
+        self.revision = 0
+        """Grows with every config."""
         self._bringing: dict[str, asyncio.Lock] = {}
         """By node: an image is brought there once, also when many VIs want it."""
         self._brought: set[tuple[str, str]] = set()
         """Nodes and images that have been there."""
-        self.configure(config)
+        self.configure(config, images)
 
-    def configure(self, config: CloudletConfig) -> None:
-        """Take another config; VIs that there are keep the containers that they have."""
+    def configure(self, config: CloudletConfig, images: dict[str, ImageFiles]) -> None:
+        """Take another config and its images; VIs that there are keep their containers."""
+        self.revision += 1
+        self.images = images
         self._config = config
         self._services = {one.name: one for one in config.services}
         self._prefix = f"{config.file.cloudlet.name}-"

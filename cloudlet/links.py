@@ -65,6 +65,8 @@ class Link:
         self.number: int | None = None
         """None: it has not said who it is."""
         self.intake: StateIntake | None = None
+        self.status: dict[str, Any] = {}
+        """The last one that it sent and that may be."""
         self.is_exporting = False
         """Its state was asked for, and is neither here nor refused."""
         self.is_importing = False
@@ -372,7 +374,9 @@ class ControlServer:
             return
         match frame:
             case {"event": "status", "status": dict(status)}:
-                _check_status(status)
+                if status != link.status:  # an idle VI says the same again
+                    _check_status(status)
+                    link.status = status
                 self._tell(saw.ViStatus(number, status))
             case {"event": "ready"}:
                 self._tell(saw.ViReady(number))

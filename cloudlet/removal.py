@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from packetcloud.cloudlet.config import CloudletConfig
-from packetcloud.cloudlet.controller import LABEL_CLOUDLET
+from packetcloud.cloudlet.container_checks import LABEL_CLOUDLET
 from packetcloud.cloudlet.core import commands as do
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.rows import from_rows, to_rows

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pylxd.exceptions import LXDAPIException, NotFound
@@ -19,8 +20,8 @@ from packetcloud.cloudlet.errors import (
     NoRoomError,
 )
 from packetcloud.cloudlet.lxd.address import HttpsServer, UnixSocket
-from packetcloud.cloudlet.lxd.connection import said, translated
-from packetcloud.cloudlet.lxd.node import wish_digest
+from packetcloud.cloudlet.lxd.connection import LxdConnection, said, translated
+from packetcloud.cloudlet.lxd.node import LxdNode, wish_digest
 from packetcloud.cloudlet.lxd.operations import creations, finish, under_way
 from packetcloud.cloudlet.lxd.project import PROJECT_CONFIG, project_gaps
 from packetcloud.cloudlet.lxd.protections import find_protections
@@ -30,7 +31,7 @@ from packetcloud.cloudlet.lxd.replies import (
     container_usage,
     is_unread,
 )
-from tests.unit.cloudlet.wishes import LIMITS, WISH, wish
+from tests.unit.cloudlet.wishes import LIMITS, SITE, WISH, wish
 
 INSTANCE = {
     "name": "vi-1",
@@ -280,3 +281,36 @@ def test_addresses_of_servers(tmp_path: Path) -> None:
         HttpsServer("http://node:8443", file, file, file).check()
     with pytest.raises(CloudletConfigError, match=r"no file .*none"):
         HttpsServer("https://node:8443", file, tmp_path / "none", file).check()
+
+
+class Listings:
+    """A server whose containers are what a test says."""
+
+    def __init__(self) -> None:
+        self.instances = self
+        self.found: list[dict[str, Any]] = [{**INSTANCE, "location": "none"}]
+        self.read_count = 0
+
+    def get(self, params: dict[str, Any], is_api: bool) -> Any:
+        assert params == {"recursion": 1} and not is_api
+        text = json.dumps({"metadata": self.found})
+
+        def read() -> Any:
+            self.read_count += 1
+            return json.loads(text)
+
+        return SimpleNamespace(content=text.encode(), json=read)
+
+
+def test_an_answer_that_says_the_same_is_not_read_anew() -> None:
+    """And one that says something else is, whatever of it changed."""
+    node = LxdNode(cast(LxdConnection, None), "n1", SITE)
+    server = Listings()
+    first = node._containers(server)
+    assert node._containers(server) is first and server.read_count == 1
+    devices = {"root": {"type": "disk"}, "gpu": {"type": "gpu"}}
+    server.found = [{**INSTANCE, "location": "none", "expanded_devices": devices}]
+    (changed,) = node._containers(server)
+    assert changed.live.devices == devices
+    server.found = []
+    assert node._containers(server) == []
