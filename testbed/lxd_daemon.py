@@ -27,6 +27,7 @@ from packetcloud.testbed.lxd_remains import (
     end_containers,
     end_processes,
     sweep_stale_lxd,
+    sweep_stale_pairs,
 )
 from packetcloud.testbed.ownership import owner_tag
 from packetcloud.testbed.peers.tools import free_port
@@ -80,6 +81,7 @@ class LxdDaemon:
         if (reason := lacking_for_lxd()) is not None:
             raise TestbedError(reason)
         sweep_stale_lxd()
+        sweep_stale_pairs()
         try:
             self.folder.mkdir(mode=0o711)
             self.start()

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from packetcloud.cloudlet.filters import FAMILIES
@@ -27,6 +28,11 @@ hexadecimal. Names of devices have room for 15 characters."""
 PARENT = Path("/tmp")
 """Not TMPDIR: the path of a Unix socket has room for 107 characters."""
 END_TIMEOUT_S = 20.0
+ORPHAN_AGE_S = 1.0
+"""A server that starts a container has such a pair for some milliseconds, before it gives one end
+to a bridge and the other to the container."""
+_PAIR_NAME = re.compile(r"veth[0-9a-f]{8}")
+"""As LXD names both ends."""
 
 
 def sweep_stale_lxd() -> list[Path]:
@@ -53,6 +59,22 @@ def sweep_stale_networks() -> list[str]:
             command = ["nft", "delete", "table", family, name]
             subprocess.run(command, capture_output=True, check=False)
     return sorted(names)
+
+
+def sweep_stale_pairs() -> list[str]:
+    """Remove pairs of interfaces that a killed server made and gave to nobody; return their names.
+
+    Waits `ORPHAN_AGE_S`, if there is one.
+    """
+    orphans = _lone_pairs()
+    if not orphans:
+        return []
+    time.sleep(ORPHAN_AGE_S)
+    orphans &= _lone_pairs()
+    for _, name, _ in orphans:
+        # With one end the other goes, too.
+        subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
+    return sorted(name for _, *names in orphans for name in names)
 
 
 def end_containers(folder: Path) -> None:
@@ -153,6 +175,25 @@ def _remove_interfaces(folder: Path) -> None:
     for config in (folder / "logs").glob("*/lxc.conf"):
         for name in re.findall(r"^lxc\.net\.\d+\.link = (\S+)$", config.read_text(), re.MULTILINE):
             subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
+
+
+def _lone_pairs() -> set[tuple[int, str, str]]:
+    """Return number and names of the pairs with both ends on this machine, neither in a bridge."""
+    listing = subprocess.run(
+        ["ip", "-json", "link", "show", "type", "veth"], capture_output=True, text=True, check=False
+    )
+    devices = {one["ifname"]: one for one in json.loads(listing.stdout or "[]")}
+    lone = {
+        name: device
+        for name, device in devices.items()
+        if "master" not in device and _PAIR_NAME.fullmatch(name)
+    }
+    return {
+        (device["ifindex"], name, device["link"])
+        for name, device in lone.items()
+        # An end that is elsewhere has no name here.
+        if device.get("link") in lone and name < device["link"]
+    }
 
 
 def _remove_groups(names: list[str]) -> None:
