@@ -75,7 +75,7 @@ CAPS = (
         "the runtime sends some sixty; the last status of each VI is kept",
         "closed; the VI calls again",
         _REFUSED.format("protocol"),
-        ("core.instances:Vi.status",),
+        ("core.instances:Vi.status", "links:Link.status"),
     ),
 )
 
@@ -88,6 +88,7 @@ ROOM = Room(
     CAPS,
     {
         "callers:Callers._addresses": "one for each VI; addresses are filtered",
+        "container_checks": "one for each container that a node lists",
         "containers": "what the controller wishes",
         "controller:Controller._nodes": _CONFIG,
         "controller:Controller._sites": _CONFIG,
@@ -98,6 +99,7 @@ ROOM = Room(
         "core.conduct:Conduct.measures": "one for each service and measure",
         "core.events:ViAtRouter.violations": "its keys are kinds of violations",
         "core.instances:Vi.violations": "its keys are kinds of violations",
+        "core.instances:Vi.counted": "its keys are kinds of violations",
         "core.instances:Vi.crashes": "as many as make a quarantine",
         "core.instances:Vi.offences": "one for each look at the router within a window",
         "core.inventory": _CONFIG,

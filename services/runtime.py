@@ -166,6 +166,7 @@ class ServiceRuntime:
             "abandoned": tasks.abandoned_count,
             "expired": tasks.expired_count,
             "waiting": tasks.waiting_count,
+            "longest_waiting_s": round(tasks.longest_waiting_s(now), 3),
             "in_hand": tasks.in_hand_count,
             "longest_in_hand_s": round(tasks.longest_in_hand_s(now), 3),
             "processing_s": tasks.processing_ns / 1e9,

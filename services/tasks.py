@@ -53,6 +53,7 @@ class Task:
     """One chunk that the router wants a verdict on."""
 
     task_id: int
+    admitted_at: float
     expires_at: float
     header: ChunkHeader
     body: Body
@@ -157,6 +158,10 @@ class TaskQueue:
         """Return for how long the service has had the task that it has had longest."""
         return now - min(self._in_hand.values(), default=now)
 
+    def longest_waiting_s(self, now: float) -> float:
+        """Return for how long the task that is due next has waited for the service."""
+        return now - self._waiting[0].admitted_at if self._waiting else 0.0
+
     def admit(self, body: Body, owner: Neighbour, now: float) -> Reason | None:
         """Take custody of a task body, or return why not; refused bodies stay the caller's.
 
@@ -251,6 +256,7 @@ class TaskQueue:
         self._waiting.append(
             Task(
                 task_header.task_id,
+                now,
                 now + task_header.deadline_ms / 1000,
                 header,
                 body,

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from packetcloud.cloudlet.core.commands import Command, Note
 from packetcloud.cloudlet.core.events import ViAtRouter
-from packetcloud.cloudlet.core.instances import Vi, ViState
+from packetcloud.cloudlet.core.instances import MAX_EVIDENCE_COUNT, Vi, ViState
 from packetcloud.cloudlet.core.life import Life
 from packetcloud.cloudlet.core.values import ConductPolicy
 
@@ -79,14 +79,17 @@ class Conduct:
         return [Note(f"{vi.service}/{vi.number}: {text}", True), *self._life.advance(vi, now)]
 
     def judge(
-        self, vi: Vi, at_router: ViAtRouter, policy: ConductPolicy, now: float
+        self, vi: Vi, at_router: ViAtRouter, boot: str, policy: ConductPolicy, now: float
     ) -> list[Command]:
         """Add what the router counted since the last time, and do what follows.
+
+        Args:
+            boot: of the router; another one has begun to count anew.
 
         Too many violations restrict it for a while, each time for longer; far too many, or one
         restriction too many, stop it until an operator lets it start again.
         """
-        total = _offences(vi, at_router, policy, now)
+        total = _offences(vi, at_router, boot, policy, now)
         if total >= policy.stop_violations:
             return self._stop(
                 vi, f"{total} violations within {policy.window_s:g} s", at_router, now
@@ -147,13 +150,22 @@ class Conduct:
         vi.charge(text, self._wall_s())
 
 
-def _offences(vi: Vi, at_router: ViAtRouter, policy: ConductPolicy, now: float) -> int:
+def _offences(vi: Vi, at_router: ViAtRouter, boot: str, policy: ConductPolicy, now: float) -> int:
     """Return how many there were within the window, the new ones included."""
-    before, total = sum(vi.violations.values()), sum(at_router.violations.values())
-    vi.violations, vi.evidence = dict(at_router.violations), at_router.evidence
-    news = total - before if total >= before else total  # less: the router began anew
-    if news:
-        vi.offences.append((now, news))
+    counted = at_router.violations
+    # It counts anew after its own restart, and for a VI that its table had lost for a while.
+    is_anew = vi.counted_boot not in ("", boot) or any(
+        counted.get(kind, 0) < count for kind, count in vi.counted.items()
+    )
+    before = {} if is_anew else vi.counted
+    news = {kind: count - before.get(kind, 0) for kind, count in counted.items()}
+    if any(news.values()):
+        vi.offences.append((now, sum(news.values())))
+        kinds = {*vi.violations, *news}
+        vi.violations = {kind: vi.violations.get(kind, 0) + news.get(kind, 0) for kind in kinds}
+        kept = (one for one in vi.evidence if one not in at_router.evidence)
+        vi.evidence = (*kept, *at_router.evidence)[-MAX_EVIDENCE_COUNT:]
+    vi.counted, vi.counted_boot = dict(counted), boot
     while vi.offences and vi.offences[0][0] <= now - policy.window_s:
         vi.offences.popleft()
     return sum(count for _, count in vi.offences)

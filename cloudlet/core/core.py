@@ -366,10 +366,11 @@ class CloudletCore:
             for vi in vis:
                 at_router = seen.vis.get(vi.instance)
                 if at_router is not None:
-                    commands += self.conduct.judge(vi, at_router, service.conduct, now)
+                    commands += self.conduct.judge(vi, at_router, event.boot, service.conduct, now)
             count = self.saved.counts.get(name, service.replicas_min)
             own = [vi for vi in vis if not vi.reservation]
-            change = self._scaling.step(service, count, _busy_share(own), seen, now)
+            load = (_busy_share(own), max(seen.oldest_wait_s, _longest_wait_s(own)))
+            change = self._scaling.step(service, count, *load, seen.penalty_p99_s, now)
             if change:
                 self.saved.counts[name] = count + change
                 why = "chunks wait too long" if change > 0 else "its VIs are mostly idle"
@@ -435,7 +436,20 @@ class CloudletCore:
 
 
 def _in_hand_s(status: Mapping[str, object]) -> float:
-    value = status.get("longest_in_hand_s", 0.0)
+    return _seconds(status, "longest_in_hand_s")
+
+
+def _longest_wait_s(vis: list[Vi]) -> float:
+    """Return how long a chunk that the router gave to a VI has waited there for the service.
+
+    The router sees none of it: a window of tasks that stands still looks like one that moves.
+    """
+    running = [vi for vi in vis if vi.state is ViState.RUNNING]
+    return max((_seconds(vi.status, "longest_waiting_s") for vi in running), default=0.0)
+
+
+def _seconds(status: Mapping[str, object], name: str) -> float:
+    value = status.get(name, 0.0)
     return float(value) if isinstance(value, int | float) else 0.0
 
 

@@ -15,6 +15,8 @@ MAX_CHARGES_COUNT = 16
 """Kept of each VI: enough to see what it was restricted and stopped for; the log has the rest."""
 MAX_CHARGE_CHARS = 500
 """Of each: some ten keys of a configuration, or the last evidence."""
+MAX_EVIDENCE_COUNT = 8
+"""Kept of each VI, the last ones, as the router does."""
 
 
 class Role(StrEnum):
@@ -128,9 +130,14 @@ class Vi:
     restricted_until_s: float = 0.0
     """Seconds since 1970."""
     violations: Mapping[str, int] = field(default_factory=dict)
-    """By kind, as the router had counted them when it was last looked at."""
+    """By kind, all that the router told, over its restarts."""
+    counted: Mapping[str, int] = field(default_factory=dict)
+    """Of these, as the router had counted when it was last looked at: it may begin anew."""
+    counted_boot: str = ""
+    """Which life of the router counted them; empty: not known."""
     evidence: tuple[Evidence, ...] = ()
-    """The last of them, the newest at the end: the router forgets whom it does not list."""
+    """The last `MAX_EVIDENCE_COUNT`, the newest at the end: the router forgets whom it does not
+    list, and everybody at its restart."""
     record: tuple[Charge, ...] = ()
     """The last `MAX_CHARGES_COUNT`, the newest at the end."""
     image: str = ""

@@ -42,7 +42,7 @@ _OF_VI = (
 )
 _LATER_OF_VI = (
     *("resize_to", "restrictions", "restricted_until_s", "image", "boot_cpus"),
-    *("reservation", "is_condemned"),
+    *("reservation", "is_condemned", "counted_boot"),
 )
 """Databases of earlier versions have none of these; what a VI begins with is right for them."""
 
@@ -97,6 +97,7 @@ def from_rows(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Saved:
             state=ViState(row["state"]),
             record=tuple(Charge(*one) for one in row.get("record", ())),
             violations=row.get("violations", {}),
+            counted=row.get("counted", row.get("violations", {})),
             evidence=tuple(Evidence(*one) for one in row.get("evidence", ())),
             allotted=Allotment(*row.get("allotted", ())),
         )
@@ -168,6 +169,7 @@ def _vi_row(vi: Vi) -> dict[str, Any]:
         "state": vi.state.value,
         "record": [astuple(one) for one in vi.record],
         "violations": dict(vi.violations),
+        "counted": dict(vi.counted),
         "evidence": [astuple(one) for one in vi.evidence],
         "allotted": astuple(vi.allotted),
     }

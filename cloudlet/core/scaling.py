@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from packetcloud.cloudlet.core.events import ServiceAtRouter
 from packetcloud.cloudlet.core.values import ServiceWish
 
 
@@ -36,7 +35,8 @@ class Scaling:
         service: ServiceWish,
         count: int,
         busy_share: float | None,
-        seen: ServiceAtRouter,
+        wait_s: float,
+        penalty_p99_s: float | None,
         now: float,
     ) -> int:
         """Return how many VIs more the service should have: 1, 0 or -1.
@@ -44,15 +44,17 @@ class Scaling:
         Args:
             count: how many it should have now; without bounds to move in, nothing changes.
             busy_share: what share of their time its VIs spend with chunks; None: not known.
+            wait_s: for how long a chunk has waited, at the router or in the window of a VI.
+            penalty_p99_s: its delay penalty; None: not known.
         """
         policy = service.scaling
         load = self._loads.setdefault(service.name, Load())
         is_late = (
             policy.up_penalty_s is not None
-            and seen.penalty_p99_s is not None
-            and seen.penalty_p99_s > policy.up_penalty_s
+            and penalty_p99_s is not None
+            and penalty_p99_s > policy.up_penalty_s
         )
-        is_busy = seen.oldest_wait_s >= policy.up_wait_s or is_late
+        is_busy = wait_s >= policy.up_wait_s or is_late
         load.busy_since = min(load.busy_since, now) if is_busy else math.inf
         # With one VI less the others have its share too.
         is_calm = (

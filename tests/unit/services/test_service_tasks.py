@@ -332,6 +332,19 @@ def test_every_task_is_accounted_for() -> None:
     assert queue.processing_ns == 20
 
 
+def test_how_long_the_next_task_has_waited() -> None:
+    """From when it came until it is taken; what is in hand does not wait."""
+    queue, _ = make_queue()
+    assert queue.longest_waiting_s(5.0) == 0
+    queue.admit(task_body(task_id=1), FakeNeighbour(), 1.0)
+    queue.admit(task_body(task_id=2), FakeNeighbour(), 1.25)
+    assert queue.longest_waiting_s(1.5) == 0.5
+    queue.take(1.5)
+    assert queue.longest_waiting_s(1.5) == 0.25
+    queue.take(1.5)
+    assert queue.longest_waiting_s(9.0) == 0
+
+
 def test_the_head_that_is_copied_covers_every_header() -> None:
     """A header of the largest size is decoded from the copied part alone."""
     queue, _ = make_queue()

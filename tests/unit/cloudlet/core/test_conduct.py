@@ -104,7 +104,7 @@ def test_punishment_grows() -> None:
     vi = vi_of(world, "beta")
     assert vi.state is ViState.QUARANTINED and len(vi.record) == 5
     assert vi.violations == {"output": 30}, "the router forgot them when it was stopped"
-    assert [one.chunk_id for one in vi.evidence] == [30]
+    assert [one.chunk_id for one in vi.evidence] == [10, 20, 30]
 
 
 def test_who_goes_on_while_restricted_is_stopped() -> None:
@@ -116,6 +116,44 @@ def test_who_goes_on_while_restricted_is_stopped() -> None:
     world.run(3)
     assert vi.state is ViState.QUARANTINED and vi.why == "100 violations within 60 s"
     assert world.core.conduct.measures["beta", Measure.CONDUCT] == 1
+
+
+@pytest.mark.parametrize("count", [4, 6, 9])
+def test_a_router_that_forgets_what_it_counted_lets_nobody_off(count: int) -> None:
+    """Fewer, as many or more than it had counted before: all that it tells after its restart are
+    new, and the evidence of before stays."""
+    world, vi = placed(9)
+    offend(world, vi, 6)
+    assert not vi.is_restricted
+    world.restart_router()
+    offend(world, vi, count)
+    world.run(5)
+    assert vi.is_restricted
+    assert vi.why.endswith(f"{6 + count} violations")
+    assert vi.violations == {"output": 6 + count}
+    assert {one.chunk_id for one in vi.evidence} == {6, count}
+    world.restart_router()
+    world.run(3)
+    assert vi.is_restricted and state_at_router(world, vi) == "restricted"
+    assert vi.violations == {"output": 6 + count} and vi.restrictions == 1
+    world.crash()
+    world.run(3)
+    again = vi_of(world, "beta")
+    assert (again.violations, again.evidence) == (vi.violations, vi.evidence)
+    assert again.is_restricted and again.restrictions == 1
+
+
+def test_what_an_earlier_version_had_counted_is_not_counted_again() -> None:
+    """Its database does not say which life of the router that was."""
+    world, vi = placed(10)
+    offend(world, vi, 9)
+    rows = to_rows(world.core.saved)
+    row = rows["vi"][str(vi.number)]
+    del row["counted"], row["counted_boot"]
+    old = from_rows(rows).vis[vi.number]
+    seen = saw.ViAtRouter(True, 0, {"output": 9})
+    assert world.core.conduct.judge(old, seen, world.router_boot, POLICY, world.now) == []
+    assert old.violations == {"output": 9} and not old.offences
 
 
 def test_who_was_stopped_is_not_let_off_when_its_restriction_would_end() -> None:
@@ -262,6 +300,7 @@ def test_no_restriction_lasts_longer_than_a_day() -> None:
     world.core.conduct.judge(
         vi,
         saw.ViAtRouter(True, 0, {"output": 10}),
+        world.router_boot,
         ConductPolicy(restrict_s=80_000.0, max_restrictions=5),
         world.now,
     )
@@ -273,6 +312,7 @@ def test_rows_of_an_earlier_version_are_read() -> None:
     saved = Saved()
     saved.vis[1] = Vi(1, "beta", "small", "n1", 7, "t", 16)
     rows = to_rows(saved)
-    for name in ("record", "restrictions", "restricted_until_s", "violations", "evidence"):
+    later = ("record", "restrictions", "restricted_until_s", "violations", "evidence")
+    for name in (*later, "counted", "counted_boot"):
         del rows["vi"]["1"][name]
     assert from_rows(rows).vis[1] == saved.vis[1]

@@ -554,8 +554,10 @@ class World:
         return saw.ViAtRouter(container is not None, in_hand, {"output": count}, evidence)
 
     def restart_router(self) -> None:
-        """The router starts again; it kept its table and its chunks, and lost every session."""
+        """The router starts again; it kept its table and its chunks, and lost every session and
+        what it had counted."""
         self.router_boot = f"boot-{self.random.random()}"
+        self.violations.clear()
         for containers in self.nodes.values():
             for container in containers.values():
                 self.detach(container)
