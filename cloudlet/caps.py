@@ -9,6 +9,7 @@ from packetcloud.chunk.caps import Cap, Room
 from packetcloud.cloudlet.callers import MAX_CALLS_PER_S_COUNT, MAX_STRANGERS_OF_ONE_COUNT
 from packetcloud.cloudlet.links import (
     MAX_BEHIND_BYTES,
+    MAX_LOGGED_COUNT,
     MAX_REPORTS_PER_S_COUNT,
     MAX_STATES_BYTES,
     MAX_STATUS_VALUES_COUNT,
@@ -67,6 +68,14 @@ CAPS = (
         "an orderly VI sends two; each costs the controller its time",
         "not read before the second is over",
         "packetcloud_cloudlet_reports_held_up_total",
+    ),
+    Cap(
+        "lines in the log about closed links within a minute",
+        MAX_LOGGED_COUNT,
+        "lines",
+        "who calls again at once, and wrongly, would fill the disk; sixty say what is going on",
+        "counted, not logged",
+        "packetcloud_cloudlet_control_links_unlogged_total",
     ),
     Cap(
         "keys and values of a status",

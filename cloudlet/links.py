@@ -40,6 +40,9 @@ MAX_REPORTS_PER_S_COUNT = 50
 """Reports that are read from one VI within a second; an orderly one sends two."""
 MAX_STATUS_VALUES_COUNT = 256
 """Keys and values in one status, at every depth; the runtime sends some sixty."""
+MAX_LOGGED_COUNT = 60
+"""Lines about connections that were closed, within `LOG_WINDOW_S`; the metric counts all."""
+LOG_WINDOW_S = 60.0
 MAX_TEXT_LENGTH = 500
 """Of what a VI says, in letters, that gets into logs, statuses and the database."""
 REFUSAL_REASONS = ("strangers", "silent", "hello", "protocol", "behind")
@@ -131,6 +134,10 @@ class ControlServer:
         self.refused: Counter[str] = Counter()
         """Connections that were closed, by reason."""
         self.callers = Callers()
+        self.unlogged_count = 0
+        """How many of these are not in the log, since it had enough of them."""
+        self._logging_ends_at = -math.inf
+        self._logged_count = 0
         self._held_up_count = 0
         self._states: dict[int, bytes] = {}
         """By the number of the VI that exported them."""
@@ -148,6 +155,12 @@ class ControlServer:
     def strangers_count(self) -> int:
         """How many connections have not said who they are."""
         return len(self._strangers)
+
+    @property
+    def logged_count(self) -> int:
+        """How many lines about closed links this window's log has."""
+        is_over = asyncio.get_running_loop().time() >= self._logging_ends_at
+        return 0 if is_over else self._logged_count
 
     @property
     def held_up_count(self) -> int:
@@ -234,6 +247,20 @@ class ControlServer:
         if not link.send(encode_json(message)):
             self.refused["behind"] += 1
 
+    def _warn(self, text: str) -> None:
+        """Log what a VI did, unless there was much of that: whoever calls again at once, and says
+        something wrong, would fill the disk on which the controller and others write."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._logging_ends_at:
+            self._logging_ends_at, self._logged_count = now + LOG_WINDOW_S, 0
+        if self._logged_count == MAX_LOGGED_COUNT:
+            self.unlogged_count += 1
+            return
+        self._logged_count += 1
+        _log.warning("%s", text)
+        if self._logged_count == MAX_LOGGED_COUNT:
+            _log.warning("control links: no more of these within %g s are logged", LOG_WINDOW_S)
+
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -265,11 +292,11 @@ class ControlServer:
             await self._attend(link, reader)
         except TimeoutError:
             self.refused["silent"] += 1
-            _log.warning("control link from %s: no `hello` within %g s", peer, HELLO_LIMIT_S)
+            self._warn(f"control link from {peer}: no `hello` within {HELLO_LIMIT_S:g} s")
         except ProtocolError as error:
             self.refused["protocol" if link.number is not None else "hello"] += 1
             who = "" if link.number is None else f" of VI {link.number}"
-            _log.warning("control link%s from %s: %s", who, peer, _clean(str(error)))
+            self._warn(f"control link{who} from {peer}: {_clean(str(error))}")
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # an end like any other
         finally:

@@ -102,6 +102,11 @@ class CloudletCollector(Collector):
             refused.add_metric([reason], links.refused[reason])
         yield refused
         yield CounterMetricFamily(
+            "packetcloud_cloudlet_control_links_unlogged",
+            "Control links that were closed without a line in the log, which had enough of them.",
+            links.unlogged_count,
+        )
+        yield CounterMetricFamily(
             "packetcloud_cloudlet_reports_held_up",
             "Reports of VIs that had to wait because too many came.",
             links.held_up_count,

@@ -372,3 +372,33 @@ def test_nobody_is_answered_before_the_controller_is_ready() -> None:
         await early.close()
 
     _run(body)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_who_calls_wrongly_again_and_again_does_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    """At the cap all is logged, beyond it all is counted; the next window is logged again."""
+    monkeypatch.setattr(links, "MAX_LOGGED_COUNT", 3)
+
+    async def body(place: Place) -> None:
+        async def call() -> None:
+            vi = await ControlVi.call(place.address)
+            vi.say({"event": "nonsense"})
+            async with asyncio.timeout(30):
+                await vi.ended.wait()
+
+        for _ in range(count):
+            await call()
+        texts = [one.getMessage() for one in caplog.records]
+        assert len([text for text in texts if "no `hello`" in text]) == 3
+        assert len([text for text in texts if "no more of these" in text]) == 1
+        assert place.server.refused["hello"] == count
+        assert place.server.unlogged_count == count - 3
+        loop = asyncio.get_running_loop()
+        clock = loop.time
+        monkeypatch.setattr(loop, "time", lambda: clock() + links.LOG_WINDOW_S)
+        await call()
+        assert len([one for one in caplog.records if "no `hello`" in one.getMessage()]) == 4
+
+    _run(body)

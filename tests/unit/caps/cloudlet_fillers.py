@@ -13,7 +13,9 @@ from packetcloud.cloudlet.callers import (
 )
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.links import (
+    LOG_WINDOW_S,
     MAX_BEHIND_BYTES,
+    MAX_LOGGED_COUNT,
     MAX_REPORTS_PER_S_COUNT,
     MAX_STATES_BYTES,
     MAX_STATUS_VALUES_COUNT,
@@ -248,6 +250,33 @@ def reports() -> Filled:
         is_free = link.pause_s(now + 1.0) == 0.0
         cap, left = MAX_REPORTS_PER_S_COUNT, link.reports_count - is_free
         vi.close()
+        return Filled(cap, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+    return _run(body)
+
+
+@fills("cloudlet", "lines in the log about closed links within a minute")
+def logged() -> Filled:
+    """Somebody calls again and again, and says nonsense."""
+
+    async def body(place: _Place, other: ControlVi) -> Filled:
+        server = place.server
+
+        async def call(count: int) -> None:
+            for number in range(count):  # from many, as one is held up
+                address = f"127.0.0.{number + 2}"
+                vi = await ControlVi.call(place.address, from_address=address)
+                vi.say({"event": "nonsense"})
+                async with asyncio.timeout(60):
+                    await vi.ended.wait()
+
+        await call(MAX_LOGGED_COUNT)
+        at_cap, counted = server.logged_count, server.unlogged_count
+        await call(20)
+        beyond, counted_beyond = server.logged_count, server.unlogged_count
+        goes_on = await place.goes_on(other)
+        server._logging_ends_at -= LOG_WINDOW_S
+        cap, left = MAX_LOGGED_COUNT, server.logged_count
         return Filled(cap, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
     return _run(body)
