@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.errors import PacketCloudError, ProtocolError
@@ -34,6 +35,25 @@ SERVICE_UID = 1000
 ENDS = (signal.SIGPWR, signal.SIGTERM, signal.SIGINT)
 """How this process is asked to end; the first is what a container's init gets."""
 CALL_LIMIT_S = 5.0
+KERNEL_OBJECTS = {
+    "max_inotify_instances": 8,
+    "max_inotify_watches": 1024,
+    "max_fanotify_groups": 0,
+    "max_fanotify_marks": 0,
+    "max_cgroup_namespaces": 0,
+    "max_ipc_namespaces": 0,
+    "max_mnt_namespaces": 0,
+    "max_net_namespaces": 0,
+    "max_pid_namespaces": 0,
+    "max_time_namespaces": 0,
+    "max_user_namespaces": 0,
+    "max_uts_namespaces": 0,
+}
+"""What each user of this container may have. The kernel counts them for the container's maker, too:
+root of the node, with 128 inotify instances for all containers and its own programs."""
+_USER_LIMITS = Path("/proc/sys/user")
+_EVERYBODY = ["0", "0", "4294967295"]
+"""The map of ids of the machine itself."""
 _READ_BYTES = 64 << 10
 _PR_CAPBSET_DROP = 24
 _LAST_CAPABILITY = 63
@@ -52,6 +72,7 @@ def main() -> int:
         _log.error("%s", error)
         return EXIT_CONFIG
     if os.geteuid() == 0:
+        bound_kernel_objects()
         give_up_privileges()
     import_early()
     connection, spec, seed = _await_launch(settings)
@@ -80,6 +101,26 @@ def give_addresses(settings: ViSettings) -> None:
     )
     if done.returncode:
         raise PacketCloudError(f"cannot set addresses: {done.stderr.strip()}")
+
+
+def bound_kernel_objects() -> None:
+    """Take from this container's users most of what the kernel counts for all containers together.
+
+    Only the container's root may change that again, and nobody becomes root once privileges are
+    given up. A kernel that lacks one of these has nothing to bound. Outside a container nothing is
+    changed: there they are the whole machine's.
+    """
+    if Path("/proc/self/uid_map").read_text().split() == _EVERYBODY:
+        _log.warning("no container: the kernel's objects are not bounded")
+        return
+    for name, count in KERNEL_OBJECTS.items():
+        try:
+            with (_USER_LIMITS / name).open("r+") as limit:  # never makes a file
+                limit.write(f"{count}\n")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _log.warning("%s stays as it is: %s", name, error.strerror)
 
 
 def give_up_privileges() -> None:
