@@ -102,7 +102,8 @@ class Inventory:
         capacity = node.capacity or NOTHING
         vis = [vi for vi in self._vis.values() if vi.node == name and vi.number not in without]
         reserved = self._sum(vis)
-        for_all = capacity - reserved
+        # Others may run on the machine, too: what nobody reserved is not there if it is in use.
+        for_all = (capacity - reserved).least(node.free)
         of_third_parties = self._sum(vi for vi in vis if self.is_third_party(vi))
         set_aside = capacity.times(self._settings.isp_share)
         share = capacity - set_aside - of_third_parties

@@ -10,8 +10,9 @@ from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.conduct import Measure
 from packetcloud.cloudlet.core.instances import ViState
 from packetcloud.cloudlet.core.stages import Stage
-from packetcloud.cloudlet.core.values import RestartPolicy
+from packetcloud.cloudlet.core.values import Resources, RestartPolicy
 from tests.unit.cloudlet.core.world import (
+    LARGE,
     NODE,
     Container,
     Faults,
@@ -252,6 +253,24 @@ def test_a_vi_that_cannot_grow_where_it_is_makes_a_neighbour_move() -> None:
     operation = world.wish(lambda n: saw.ResizeWished(n, number, "large"))
     world.run(20)
     assert world.ended[operation] == (True, "")
+    assert world.end_wrongs() == []
+
+
+def test_what_others_use_of_a_node_is_not_given_to_vis() -> None:
+    """By measurement, though nobody reserved it: memory that is gone would be taken from VIs."""
+    world = World(3)
+    world.run(10)
+    world.used_by_others = Resources(0.0, NODE.memory_bytes - (LARGE.memory_bytes - 1), 0)
+    world.run(5)
+    for wish in (
+        world.wish(lambda n: saw.LaunchWished(n, "alpha", "large")),
+        world.wish(lambda n: saw.LaunchWished(n, "alpha", "large", "n1")),
+    ):
+        is_done, text = world.ended[wish]
+        assert not is_done and text.startswith("no room for it: n1: not enough memory")
+    small = world.wish(lambda n: saw.LaunchWished(n, "alpha"))
+    world.run(10)
+    assert world.ended[small] == (True, "")
     assert world.end_wrongs() == []
 
 

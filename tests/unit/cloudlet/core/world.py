@@ -23,7 +23,13 @@ from packetcloud.cloudlet.core.events import Outcome
 from packetcloud.cloudlet.core.instances import Evidence, Role, Work
 from packetcloud.cloudlet.core.rows import from_rows, to_domain_rows, to_rows
 from packetcloud.cloudlet.core.saved import Saved
-from packetcloud.cloudlet.core.values import Allotment, CloudletSettings, Resources, ServiceWish
+from packetcloud.cloudlet.core.values import (
+    NOTHING,
+    Allotment,
+    CloudletSettings,
+    Resources,
+    ServiceWish,
+)
 
 GIB = 1 << 30
 SMALL = Resources(1.0, GIB // 4, GIB)
@@ -110,6 +116,8 @@ class World:
     faults: Faults = field(default_factory=Faults)
     capacity: Resources = NODE
     """Of each node."""
+    used_by_others: Resources = NOTHING
+    """The same, by programs that are no VIs."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -402,7 +410,8 @@ class World:
                 for one in self.nodes[name].values()
             )
             asked_at = self.now
-            event = saw.NodeSeen(name, asked_at, self.capacity, self.capacity, containers)
+            free = self.capacity - self.used_by_others
+            event = saw.NodeSeen(name, asked_at, self.capacity, free, containers)
             self.later(self.random.uniform(0.0, 0.3), lambda: self.tell(event, life))
         self.later(OBSERVE_S, lambda: self.observe(name, life))
 
