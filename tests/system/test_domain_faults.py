@@ -37,7 +37,7 @@ SEED = 23
 STEPS = ("written", "committed", "answered")
 """Before and after the commit, and when answers are on their way."""
 pytestmark = pytest.mark.timeout(240)
-needs_disk = [pytest.mark.root, pytest.mark.needs("mkfs.ext4", "mount", "umount", "unshare")]
+needs_disk = pytest.mark.needs("mkfs.ext4", "mount", "umount")
 
 
 class World:
@@ -97,8 +97,9 @@ def world_on(url: str, folder: Path) -> Iterator[World]:
         yield World(url, folder, children)
 
 
-@pytest.mark.parametrize("_", [pytest.param(None, marks=needs_disk)], ids=["loop"])
-def test_a_full_disk(disk: Disk, tmp_path: Path, _: None) -> None:
+@pytest.mark.root
+@needs_disk
+def test_a_full_disk(disk: Disk, tmp_path: Path) -> None:
     """Who asks is told that it is full; there is room again, and it goes on."""
     with world_on(sqlite_url(disk.mounted), tmp_path / "controller") as world:
         world.goes_on()
@@ -108,8 +109,9 @@ def test_a_full_disk(disk: Disk, tmp_path: Path, _: None) -> None:
         world.judge()
 
 
-@pytest.mark.parametrize("_", [pytest.param(None, marks=needs_disk)], ids=["loop"])
-def test_a_power_cut(disk: Disk, tmp_path: Path, _: None) -> None:
+@pytest.mark.root
+@needs_disk
+def test_a_power_cut(disk: Disk, tmp_path: Path) -> None:
     """What is on the disk after it is what clients were told before it; the next one goes on."""
     with world_on(sqlite_url(disk.mounted), tmp_path / "controller") as world:
         world.goes_on()
