@@ -70,6 +70,7 @@ def _run(
     has_rules: bool = True,
 ) -> None:
     """Wish things while everything goes wrong; then let it come to rest."""
+    world.has_rules = has_rules
     world.run(5)
     world.channel_faults, world.faults.crash = faults or ChannelFaults(), crashes
     while world.now < CHAOS_S:
