@@ -10,7 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from packetcloud.cloudlet.core.commands import Command, Note, OperationEnded, RemoveStranger
+from packetcloud.cloudlet.core.commands import (
+    Command,
+    DropDomain,
+    Note,
+    OperationEnded,
+    RemoveStranger,
+)
 from packetcloud.cloudlet.core.conduct import Conduct
 from packetcloud.cloudlet.core.events import (
     Configured,
@@ -214,7 +220,9 @@ class CloudletCore:
                     self.conduct.pardoned(charged)
                 return self._wishes.begin(event, now)
             case DomainUp():
-                return self.reservations.take(event) + self.rule_sets.up(event)
+                commands = self.reservations.take(event)
+                is_in_charge = not any(isinstance(one, DropDomain) for one in commands)
+                return commands + self.rule_sets.up(event, is_in_charge=is_in_charge)
             case DomainDown():
                 self.rule_sets.down()
                 return self.reservations.take(event)

@@ -67,10 +67,10 @@ class RuleSets:
         """Whether the router has to be looked at closely: something is not there yet."""
         return any(one.state is RulesState.WAITING for one in self._saved.rule_sets.values())
 
-    def up(self, event: DomainUp) -> list[Command]:
-        """A domain controller has the channel."""
+    def up(self, event: DomainUp, *, is_in_charge: bool) -> list[Command]:
+        """A domain controller has the channel; one that is not in charge is told nothing."""
         self._at_ms = event.at_ms
-        self._is_up = event.epoch == self._saved.domain_epoch
+        self._is_up = is_in_charge
         return self._say_all()
 
     def down(self) -> None:
@@ -80,11 +80,12 @@ class RuleSets:
     def tick(self, event: Metered) -> list[Command]:
         """Do what is due: about once a second."""
         self._at_ms = event.at_ms
-        if 0 <= self._at_ms - self._said_ms < SAY_ALL_EVERY_MS:
-            return []
-        for name, one in list(self._saved.rule_sets.items()):
+        sets = self._saved.rule_sets
+        if not sets or 0 <= self._at_ms - self._said_ms < SAY_ALL_EVERY_MS:
+            return []  # that there is none was said when the channel was opened
+        for name, one in list(sets.items()):
             if one.until_ms is not None and one.until_ms + KEPT_MS < self._at_ms:
-                del self._saved.rule_sets[name]
+                del sets[name]
                 self._turns.pop(name, None)
                 self._held.discard(name)
         return self._say_all()

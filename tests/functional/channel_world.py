@@ -285,6 +285,8 @@ class ChannelWorld(World):
         """Cut at this message."""
         self.ran_ms = 0
         """VI time of reservations, as containers had it."""
+        self.has_rules = True
+        """Else nothing is said of rules, as there are none."""
         self.rule_router = RuleRouter()
         self.author = Author(Random(self.seed), TENANT)
         self.changes: list[str] = []
@@ -362,7 +364,7 @@ class ChannelWorld(World):
                 self.send_up(self.wire, encode(answer_frame(command)))
             case do.SayUsage():
                 self.send_up(self.wire, encode(usage_frame(command, CLOUDLET, IDENTITY)))
-            case do.SayRules():
+            case do.SayRules() if self.has_rules:
                 self.send_up(self.wire, encode(rules_frame(command)))
             case do.DropDomain():
                 wire = self.wire

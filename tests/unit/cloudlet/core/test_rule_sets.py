@@ -22,7 +22,7 @@ DOCUMENT = "envelope\nhead\none\ntwo\n"
 def make() -> tuple[RuleSets, Saved]:
     saved = Saved(domain_epoch=3)
     sets = RuleSets(saved)
-    sets.up(saw.DomainUp(3, NOW_MS))
+    sets.up(saw.DomainUp(3, NOW_MS), is_in_charge=True)
     return sets, saved
 
 
