@@ -132,13 +132,13 @@ def _race(seed: int, folder: Path, has_own: bool) -> tuple[list[Reservation], in
     world.run(8)
     begin_ms = world.clock_ms() + 60_000
     slot = Slot(begin_ms, begin_ms + 10_000)
-    assert world.ask(to.Reserve(TENANT, Wish(TYPE.name, 10 if has_own else 11, slot))) is None
+    assert world.ask(to.Reserve(TENANT, True, Wish(TYPE.name, 10 if has_own else 11, slot))) is None
     world.run(10)
     assert [one.state for one in world.kept()] == [State.CONFIRMED]
     world.channel_faults = ChannelFaults(cut=0.03, doubled=0.2, reordered=0.3, stale=0.1)
     controllers = world.random.sample(world.controllers, 2)
     for tenant, controller in zip((TENANT, RIVAL), controllers, strict=True):
-        world.ask(to.Reserve(tenant, Wish(TYPE.name, 1, slot)), tenant, controller)
+        world.ask(to.Reserve(tenant, True, Wish(TYPE.name, 1, slot)), tenant, controller)
     world.run(30)
     both = [one for one in world.kept() if one.wish.count == 1]
     held = sum(one.count for one in world.saved.reserved.values())
