@@ -318,12 +318,22 @@ class PriceLineInfo(Answered):
     amount_micros: int
 
 
+class UnitPriceInfo(Answered):
+    """What so many chunks or bytes cost."""
+
+    micros: int
+    units: int
+
+
 class OfferInfo(Answered):
     """What a reservation would be."""
 
     places: list[PlaceInfo]
     lines: list[PriceLineInfo]
     total_micros: int
+    """Of the VI time; chunks and bytes come on top, as they are used."""
+    chunk_price: UnitPriceInfo
+    byte_price: UnitPriceInfo
     currency: str
     price_list: str
     """Its name and version."""

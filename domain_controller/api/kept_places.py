@@ -25,7 +25,7 @@ from packetcloud.domain_controller.core.choice import Asker, Candidate, NoPlace
 from packetcloud.domain_controller.core.cloudlets import Cloudlet
 from packetcloud.domain_controller.core.documents import to_document
 from packetcloud.domain_controller.core.packing import rooms_of
-from packetcloud.domain_controller.core.prices import PriceList
+from packetcloud.domain_controller.core.prices import Price, PriceList
 from packetcloud.domain_controller.core.principals import Role
 from packetcloud.domain_controller.core.quotes import Quote, quote
 from packetcloud.domain_controller.core.reservations import State
@@ -282,9 +282,15 @@ def offer_info(found: Quote) -> say.OfferInfo:
             for line in found.lines
         ],
         total_micros=found.total_micros,
+        chunk_price=_unit_price(terms.chunk_price),
+        byte_price=_unit_price(terms.byte_price),
         currency=terms.currency.code,
         price_list=f"{terms.list_name} {terms.list_version}",
     )
+
+
+def _unit_price(price: Price) -> say.UnitPriceInfo:
+    return say.UnitPriceInfo(micros=price.micros, units=price.units)
 
 
 def usage_info(record: UsageRecord) -> say.UsageInfo:
