@@ -170,8 +170,9 @@ def _read_domain(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], saved: Sav
         meter.open = written
         saved.meters[name] = meter
     for key, row in rows.get("traffic", {}).items():
-        state = _traffic_state(row["written"])
-        saved.traffic[int(key)] = TrafficMeter(**dict(row) | {"written": state, "now": state})
+        written_state = _traffic_state(row["written"])
+        states = {"written": written_state, "now": written_state}
+        saved.traffic[int(key)] = TrafficMeter(**dict(row) | states)
     for row in rows.get("usage", {}).values():
         record = UsageRecord.from_bytes(row["text"].encode("ascii"))
         saved.records[record.meter, record.number] = record
