@@ -11,7 +11,7 @@ import click
 
 from packetcloud.cli.domain_client import DomainAccess, domain_options, money_of, time_of
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, TimeType
+from packetcloud.cli.params import FILE, PublicKeyType, TimeType
 
 if TYPE_CHECKING:
     from packetcloud.domain_controller.api.answered import BillInfo
@@ -99,16 +99,31 @@ def save(
 
 @bill.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
+@click.option(
+    "--cloudlet-key",
+    "keys",
+    multiple=True,
+    type=(str, PublicKeyType()),
+    metavar="CLOUDLET PUBKEY|FILE",
+    help="Trust this key of a cloudlet, instead of those that the domain controller said it has; "
+    "may be repeated.",
+)
 @pass_output
-def verify(output: Output, files: tuple[Path, ...]) -> ExitCode:
-    """Compute bills again from their records, without asking anybody.
+def verify(
+    output: Output, files: tuple[Path, ...], keys: tuple[tuple[str, bytes], ...]
+) -> ExitCode:
+    """Compute bills again from their records, without asking anybody, and check that each record is
+    signed by its cloudlet.
 
     Give the files of all bills of a tenant, the first one first: a bill names the one before it,
     and what it adds to. Exit code 1: something differs, and the text says what.
     """
     from packetcloud.domain_controller.bundles import read_bundle, verify_bundles
 
-    verdicts = verify_bundles([read_bundle(file) for file in files])
+    trusted: dict[str, set[bytes]] = {}
+    for cloudlet, key in keys:
+        trusted.setdefault(cloudlet, set()).add(key)
+    verdicts = verify_bundles([read_bundle(file) for file in files], trusted)
     rows = [
         (verdict.name, "right" if not verdict.findings else "wrong", verdict.total)
         for verdict in verdicts
@@ -124,7 +139,12 @@ def verify(output: Output, files: tuple[Path, ...]) -> ExitCode:
 
 
 def _bundle(client: DomainClient, bill_id: str) -> dict[str, Any]:
-    from packetcloud.domain_controller.api.answered import BillInfo, TermsInfo, UsagePage
+    from packetcloud.domain_controller.api.answered import (
+        BillInfo,
+        CloudletInfo,
+        TermsInfo,
+        UsagePage,
+    )
     from packetcloud.domain_controller.bundles import FORMAT
 
     info = client.get(BillInfo, f"/v1/bills/{bill_id}")
@@ -139,7 +159,17 @@ def _bundle(client: DomainClient, bill_id: str) -> dict[str, Any]:
         for one in page.records
     ]
     terms = {name: client.get(TermsInfo, f"/v1/reservations/{name}/terms").terms for name in names}
-    return {"format": FORMAT, "bill": info.document, "records": records, "terms": terms}
+    keys = {
+        name: client.get(CloudletInfo, f"/v1/cloudlets/{name}").public_keys
+        for name in sorted({one["cloudlet"] for one in records})
+    }
+    return {
+        "format": FORMAT,
+        "bill": info.document,
+        "records": records,
+        "terms": terms,
+        "cloudlet_keys": keys,
+    }
 
 
 def _print(output: Output, info: BillInfo) -> None:

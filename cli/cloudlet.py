@@ -106,7 +106,7 @@ def run(output: Output, config: Path, take_over: bool, no_network: bool) -> None
         loaded,
         find_images,
         started,
-        network=None if no_network else NodeNetwork(loaded.network),
+        network=None if no_network or loaded.file.has_processes else NodeNetwork(loaded.network),
         is_taking_over=take_over,
     )
 
@@ -118,6 +118,7 @@ def check(output: Output, config: Path) -> None:
     """Check CONFIG and the files that it names, and show what the cloudlet would be."""
     from packetcloud.cloudlet.config import CloudletConfig
     from packetcloud.cloudlet.image_files import find_images
+    from packetcloud.cloudlet.process_node import NOTICE
 
     loaded = CloudletConfig.load(config)
     images = find_images(loaded)
@@ -137,9 +138,9 @@ def check(output: Output, config: Path) -> None:
         "name": loaded.file.cloudlet.name,
         "state": str(loaded.state_folder),
         "router": loaded.file.router.url,
-        "VIs find the router at": f"{network.data.peer_ipv4}:{network.data.peer_port}",
-        "VIs find the controller at": f"{network.control.peer_ipv4}:{network.control.peer_port}",
-        "LXD servers": len(loaded.file.node),
+        "VIs find the router at": f"{loaded.router_host}:{network.data.peer_port}",
+        "VIs find the controller at": f"{loaded.control_host}:{network.control.peer_port}",
+        "LXD servers": 0 if loaded.file.has_processes else len(loaded.file.node),
     }
     document = {**{key.lower().replace(" ", "_"): value for key, value in summary.items()}}
     columns = ("Service", "SID", "VI type", "Least", "Most", "Image")
@@ -150,6 +151,8 @@ def check(output: Output, config: Path) -> None:
             Table(columns, [list(one.values()) for one in services]),
         ],
     )
+    if loaded.file.has_processes:
+        output.warn(NOTICE)
     for one in services:
         if one["image"] is None:
             output.warn(f"service {one['name']} has no image: packetcloud image build")
@@ -181,9 +184,10 @@ def down(output: Output, config: Path, keep_network: bool) -> None:
 
     loaded = CloudletConfig.load(config)
     removed = asyncio.run(remove_vis(loaded, output.note))
-    if not keep_network:
+    has_network = not keep_network and not loaded.file.has_processes
+    if has_network:
         NodeNetwork(loaded.network).tear_down()
-    output.record({"VIs removed": removed, "network removed": not keep_network})
+    output.record({"VIs removed": removed, "network removed": has_network})
 
 
 @cloudlet.command()

@@ -96,6 +96,10 @@ def quote(
     if info.offer is not None:
         offer = info.offer
         facts.append(("total", money_of(offer.total_micros, offer.currency)))
+        for unit, price in (("chunks", offer.chunk_price), ("bytes", offer.byte_price)):
+            if price.micros:
+                amount = money_of(price.micros, offer.currency)
+                facts.append((f"{unit}, as used", f"{amount} for {price.units}"))
         facts.append(("price list", offer.price_list))
         columns = ("Cloudlet", "VIs", "Type", "Of base price", "Amount")
         rows = [

@@ -27,6 +27,7 @@ The controller
 - `caps`               what VIs can make grow, and where that stops
 - `late_node`          a compute node that is away when the controller starts
 - `callers`            who calls its control port how often
+- `process_node`       this machine as a compute node, without LXD: VIs are child processes
 - `links`              its end of the control links to VIs
 - `router_client`      the router's table over its management API
 - `router_rules`       the router's rules: brings documents, looks at what is there

@@ -41,6 +41,8 @@ from packetcloud.services.addresses import parse_address
 _FILES = TomlFiles(CloudletConfigError)
 _HOST = 1
 """Number of this machine's own address in each network."""
+_LOOPBACK = "127.0.0.1"
+"""Where child processes find router and controller: they have no network of their own."""
 _MIB = 1 << 20
 
 
@@ -100,6 +102,16 @@ class CloudletConfig:
         return self.path.absolute().parent / self.file.cloudlet.state
 
     @property
+    def router_host(self) -> str:
+        """Where VIs find the router."""
+        return _LOOPBACK if self.file.has_processes else str(self.network.data.peer_ipv4)
+
+    @property
+    def control_host(self) -> str:
+        """Where VIs find the controller."""
+        return _LOOPBACK if self.file.has_processes else str(self.network.control.peer_ipv4)
+
+    @property
     def images_folder(self) -> Path:
         return self.path.absolute().parent / self.file.cloudlet.images
 
@@ -139,7 +151,10 @@ class CloudletConfig:
     def site_of(self, node: NodeTable) -> NodeSite:
         network = self.file.network
         return NodeSite(
-            node.pool, network.data_bridge, network.control_bridge, has_disk_quota=node.disk_quota
+            node.pool,
+            network.data_bridge,
+            network.control_bridge,
+            has_disk_quota=node.disk_quota and node.isolation == "lxd",
         )
 
     def settings(

@@ -100,8 +100,10 @@ class NetworkTable(TomlTable):
 
 
 class NodeTable(TomlTable):
-    """`[[node]]`: an LXD server or cluster."""
+    """`[[node]]`: an LXD server or cluster, or child processes of this machine."""
 
+    isolation: Literal["lxd", "process"] = "lxd"
+    """`process`: VIs are child processes, for trying things out: no boundary."""
     name: _Name | None = None
     """Of a server of its own; the members of a cluster have the names that they have there."""
     socket: Path | None = None
@@ -132,6 +134,10 @@ class NodeTable(TomlTable):
     @model_validator(mode="after")
     def _one_address(self) -> Self:
         over_https = (self.url, self.server_certificate, self.client_certificate, self.client_key)
+        if self.isolation == "process":
+            if self.model_fields_set - {"isolation", "name"}:
+                raise ValueError('isolation = "process" allows no other key than name')
+            return self
         if self.socket is None and not all(over_https):
             raise ValueError(
                 "allowed: socket, or url with server_certificate, client_certificate and client_key"
@@ -223,6 +229,19 @@ class CloudletFile(TomlTable):
     domain: DomainTable | None = None
     node: Annotated[tuple[NodeTable, ...], Field(min_length=1, max_length=64)]
     service: Annotated[tuple[ServiceTable, ...], Field(max_length=MAX_SERVICES_COUNT)] = ()
+
+    @property
+    def has_processes(self) -> bool:
+        """Tell whether VIs are child processes instead of containers."""
+        return self.node[0].isolation == "process"
+
+    @model_validator(mode="after")
+    def _one_isolation(self) -> Self:
+        if len(self.node) > 1 and any(one.isolation == "process" for one in self.node):
+            raise ValueError(
+                'a [[node]] has isolation = "process"; allowed: no other [[node]] beside it'
+            )
+        return self
 
     @model_validator(mode="after")
     def _tunnels_have_two_ends(self) -> Self:

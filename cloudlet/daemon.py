@@ -38,6 +38,7 @@ from packetcloud.cloudlet.lxd.discovery import open_nodes
 from packetcloud.cloudlet.metrics import CloudletCollector
 from packetcloud.cloudlet.network import NodeNetwork, network_protections
 from packetcloud.cloudlet.policy import NodeSite
+from packetcloud.cloudlet.process_node import NOTICE, ProcessNode
 from packetcloud.cloudlet.router_client import RouterClient
 from packetcloud.cloudlet.store import Store
 from packetcloud.services.addresses import parse_address
@@ -106,6 +107,8 @@ class CloudletDaemon:
             epoch = await self._epoch_of(router)
             store = Store(config.state_folder)
             stack.callback(store.close)
+            if config.file.has_processes:
+                _log.warning("%s", NOTICE)
             if self._network is not None:
                 await asyncio.to_thread(self._network.set_up)
             nodes, sites = await self._open_all(config)
@@ -129,9 +132,8 @@ class CloudletDaemon:
                 if config.domain is not None
                 else None
             )
-            control = config.network.control
             self.control_address = await controller.links.bind(
-                str(control.peer_ipv4), control.peer_port
+                config.control_host, config.network.control.peer_port
             )
             app = make_app(
                 controller, launches, _registry(controller), "{}:{}".format(*self.control_address)
@@ -263,6 +265,9 @@ async def open_all_nodes(
 
 
 async def _open_table(config: CloudletConfig, table: NodeTable) -> list[NodeAdapter]:
+    if table.isolation == "process":
+        folder = config.state_folder / "processes"
+        return [ProcessNode(table.name or "process", config.site_of(table), folder)]
     address, site, name = config.address_of(table), config.site_of(table), table.name
     try:
         return await open_nodes(address, site, name=name)

@@ -63,6 +63,7 @@ def declare(
     Raises:
         CloudletConfigError: names the service, what is wrong, and what is allowed.
     """
+    router_host = "127.0.0.1" if file.has_processes else network.data.peer_ipv4
     name = table.manifest
     if (folder / name).exists():
         name = str(folder / name)
@@ -75,7 +76,7 @@ def declare(
         plan = plan_launch(
             found,
             {key: _text(value) for key, value in table.settings.items()} | paths,
-            router=f"{network.data.peer_ipv4}:{network.data.peer_port}",
+            router=f"{router_host}:{file.router.port}",
             key_file=key,
             router_guid=file.router.guid,
             private_links=(str(network.data.subnet.ipv4), str(network.data.subnet.ipv6)),

@@ -10,6 +10,7 @@ from packetcloud.cloudlet.containers import ImageFiles
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.images.build import DEFAULT_NAME
 from packetcloud.cloudlet.images.store import ImageStore
+from packetcloud.cloudlet.process_node import OWN_PROGRAM
 
 _READ_BYTES = 1 << 20
 
@@ -17,12 +18,15 @@ _READ_BYTES = 1 << 20
 def find_images(config: CloudletConfig) -> dict[str, ImageFiles]:
     """Return the image of each service that has one, by the service's name.
 
-    A bundled service runs from the image of all bundled services. Files that the config names are
+    A bundled service runs from the image of all bundled services; a child process from what is
+    installed here. Files that the config names are
     read whole, for their fingerprint.
 
     Raises:
         CloudletConfigError: a file cannot be read.
     """
+    if config.file.has_processes:
+        return {one.name: OWN_PROGRAM for one in config.services}
     images = ImageStore(config.images_folder).images()
     found = {}
     for one in config.services:

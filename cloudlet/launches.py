@@ -54,6 +54,8 @@ class ConfiguredLaunches:
         return self._config.catalogue.get(vi_type).limits
 
     def control_address(self, vi: Vi) -> str:
+        if self._config.file.has_processes:
+            return self._config.control_host  # all of this machine call from there
         return str(self._config.network.control.subnet.addresses(vi.address).ipv4.ip)
 
     def wish(self, vi: Vi, limits: Limits) -> ContainerWish:
@@ -62,7 +64,7 @@ class ConfiguredLaunches:
         data = network.data.subnet.addresses(vi.address)
         control = network.control.subnet.addresses(vi.address)
         name = self.container_name(vi.number)
-        controller = f"{network.control.peer_ipv4}:{network.control.peer_port}"
+        controller = f"{self._config.control_host}:{network.control.peer_port}"
         return ContainerWish(
             name=name,
             image=self._image_of(vi).fingerprint,
@@ -89,8 +91,10 @@ class ConfiguredLaunches:
     def message(self, vi: Vi) -> dict[str, Any]:
         """Return the launch of a VI's service, with the key."""
         declared = self._declared(vi)
-        # The image has the service's own module where every VI's is.
-        search_path = None if declared.spec.search_path is None else "/opt/packetcloud/service"
+        search_path = declared.spec.search_path
+        if search_path is not None and not self._config.file.has_processes:
+            # The image has the service's own module where every VI's is.
+            search_path = "/opt/packetcloud/service"
         # Paths of files that go along are this machine's; the VI has its own.
         own = dict.fromkeys(declared.files, "")
         spec = dataclasses.replace(

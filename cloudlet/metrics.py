@@ -81,6 +81,15 @@ class CloudletCollector(Collector):
             "VI time that was not counted, as too many usage records wait.",
             core.metering.lost_ms / 1000,
         )
+        for unit, count in (
+            ("chunks", core.traffic.lost_chunks),
+            ("bytes", core.traffic.lost_bytes),
+        ):
+            yield CounterMetricFamily(
+                f"packetcloud_cloudlet_usage_lost_{unit}",
+                f"{unit.capitalize()} that were not charged, as too many usage records wait.",
+                count,
+            )
         dropped = CounterMetricFamily(
             "packetcloud_cloudlet_domain_frames_dropped",
             "What was said over the channel and not sent, or not taken, by reason.",

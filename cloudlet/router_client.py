@@ -188,6 +188,9 @@ def _service(one: dict[str, Any]) -> saw.ServiceAtRouter:
                 int(vi["tasks"]),
                 {str(kind): int(count) for kind, count in vi["violations"].items()},
                 tuple(_evidence(seen) for seen in vi.get("evidence", ())),
+                int(vi["to_chunks"]),
+                int(vi["to_bytes"]),
+                int(vi["from_bytes"]),
             )
             for vi in one["vis"]
         },

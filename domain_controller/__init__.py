@@ -13,6 +13,7 @@
 - `daemon`          all of it as a process
 - `metrics`         for Prometheus
 - `client`          asks a domain controller
+- `usage_signatures` whether usage records are signed by their cloudlet
 - `bundles`         a bill with all that it is made of, computed again
 
 Source: docs/decisions/0015-domain-controller.md.

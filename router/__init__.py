@@ -21,6 +21,7 @@ The core, which knows no socket, clock or loop:
 - `cloudlet_dispatch` chunks to the VIs of such services
 - `verdict_checks` what those VIs may say
 - `conduct_account` what they did that they may not, and what they may still send
+- `vi_traffic`   what went to them and came from them
 - `inspection`   the sample of their chunks that is written down
 - `recent_durations` durations of the last moments
 - `forward`      the way out: hosts, routers, and waiting for those that are away

@@ -545,6 +545,7 @@ CAPS = (
         (
             "cloudlet_pool:CloudletService._accounts",
             "cloudlet_pool:CloudletService._by_instance",
+            "cloudlet_pool:CloudletService._traffic",
             "cloudlet_pool:CloudletService._vis",
         ),
     ),

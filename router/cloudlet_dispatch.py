@@ -122,7 +122,8 @@ class CloudletDispatch(ServiceDispatch):
     def _give(self, service: Service, vi: VI, visit: Visit, entry: Custody, now: float) -> None:
         if isinstance(vi, CloudletVI):
             vi.given_count += 1
-            vi.given_bytes += entry.size_bytes
+            vi.traffic.to_chunks += 1
+            vi.traffic.to_bytes += entry.size_bytes
             if vi.service.tap is not None:
                 # The id that the task is about to get: it may be settled before this returns.
                 prefix = (self._last_task_id + 1).to_bytes(8, "big") + service.task_tail
@@ -173,7 +174,8 @@ class CloudletDispatch(ServiceDispatch):
     def _checked(self, vi: CloudletVI, body: Body, now: float) -> Body:
         """Note what a VI sent, and return what it counts for."""
         vi.answered_count += 1
-        vi.answered_bytes += len(body)
+        vi.traffic.from_chunks += 1
+        vi.traffic.from_bytes += len(body)
         if vi.answered_count > vi.given_count:  # a late one is not: it was given that task
             vi.account.violations[Violation.SURPLUS] += 1
             vi.service.violations[Violation.SURPLUS] += 1

@@ -18,6 +18,7 @@ from packetcloud.router.custody import Custody
 from packetcloud.router.recent_durations import RecentDurations
 from packetcloud.router.service_pool import VI, Service
 from packetcloud.router.tap import Tap
+from packetcloud.router.vi_traffic import ViTraffic
 
 
 class SizedLine(OrderedDict[Custody, None]):
@@ -56,12 +57,11 @@ class CloudletVI(VI):
 
     __slots__ = (
         "account",
-        "answered_bytes",
         "answered_count",
         "entry",
-        "given_bytes",
         "given_count",
         "recent",
+        "traffic",
         "verdicts",
     )
 
@@ -75,9 +75,9 @@ class CloudletVI(VI):
         self.entry: ViEntry | None = entry
         """None: the table does not list it any more."""
         self.given_count = 0
-        self.given_bytes = 0
         self.answered_count = 0
-        self.answered_bytes = 0
+        self.traffic = service.traffic_of(entry.instance)
+        """Also of its earlier sessions."""
         self.verdicts: Counter[VerdictCode] = Counter()
         """What it said, also where it was not heeded."""
         self.recent = RecentDurations()
@@ -121,6 +121,8 @@ class CloudletService(Service):
         self._by_instance: dict[int, ViEntry] = {}
         self._accounts: dict[int, ConductAccount] = {}
         """By instance; of VIs that are listed."""
+        self._traffic: dict[int, ViTraffic] = {}
+        """Of the same."""
         self.enlist(entry, now)
 
     @property
@@ -157,6 +159,8 @@ class CloudletService(Service):
         self._by_instance = {vi.instance: vi for vi in entry.vis}
         for instance in self._accounts.keys() - self._by_instance.keys():
             del self._accounts[instance]
+        for instance in self._traffic.keys() - self._by_instance.keys():
+            del self._traffic[instance]
         for vi in self._vis:
             vi.entry = self._by_instance.get(vi.instance) if vi.entry is not None else None
             if vi.entry is not None:
@@ -171,6 +175,10 @@ class CloudletService(Service):
     def account_of(self, instance: int) -> ConductAccount:
         """Return the account of a VI that is listed."""
         return self._accounts.setdefault(instance, ConductAccount())
+
+    def traffic_of(self, instance: int) -> ViTraffic:
+        """Return what went to and from a VI that is listed."""
+        return self._traffic.setdefault(instance, ViTraffic())
 
     def retire(self, now: float) -> None:
         """Be a service that is not of the table any more: nothing waits for its VIs."""

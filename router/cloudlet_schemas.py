@@ -341,6 +341,8 @@ class ViReport(BaseModel):
     """Chunks that wait because its slot is held."""
     waiting_bytes: int
     to_chunks: int
+    """Tasks that it was given; this and the next three also of earlier attachments, while it was
+    listed: within one `boot_id` they only grow."""
     to_bytes: int
     from_chunks: int
     """Verdicts."""

@@ -55,7 +55,7 @@ def _service(service: CloudletService, now: float) -> ServiceReport:
 
 def _vi(service: CloudletService, entry: ViEntry, vi: CloudletVI | None, now: float) -> ViReport:
     line = service.held_line(entry.slot)
-    account = service.account_of(entry.instance)
+    account, traffic = service.account_of(entry.instance), service.traffic_of(entry.instance)
     return ViReport(
         instance=entry.instance,
         owner_epoch=entry.owner_epoch,
@@ -67,10 +67,10 @@ def _vi(service: CloudletService, entry: ViEntry, vi: CloudletVI | None, now: fl
         tasks_bytes=vi.tasks_bytes if vi is not None else 0,
         waiting=len(line) if line is not None else 0,
         waiting_bytes=line.size_bytes if line is not None else 0,
-        to_chunks=vi.given_count if vi is not None else 0,
-        to_bytes=vi.given_bytes if vi is not None else 0,
-        from_chunks=vi.answered_count if vi is not None else 0,
-        from_bytes=vi.answered_bytes if vi is not None else 0,
+        to_chunks=traffic.to_chunks,
+        to_bytes=traffic.to_bytes,
+        from_chunks=traffic.from_chunks,
+        from_bytes=traffic.from_bytes,
         verdicts=verdict_words(vi.verdicts) if vi is not None else {},
         violations=_words(account.violations),
         evidence=[_evidence(one, now) for one in account.evidence],

@@ -3,6 +3,7 @@
 Gives its interfaces their addresses, gives up every privilege, loads everything that is slow to
 import, calls the cloudlet's controller, and waits for its launch: service and key come over the
 control link and stay in memory. Then it runs the service as `child` does. It must import little.
+As a child process of a machine (PACKETCLOUD_ISOLATION=process) it has no interfaces of its own.
 Source: docs/decisions/0013-cloudlet.md.
 """
 
@@ -67,11 +68,14 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
         settings = ViSettings.from_environment(os.environ)
-        give_addresses(settings)
+        if settings.is_contained:
+            give_addresses(settings)
     except PacketCloudError as error:
         _log.error("%s", error)
         return EXIT_CONFIG
-    if os.geteuid() == 0:
+    if not settings.is_contained:
+        forbid_new_privileges()
+    elif os.geteuid() == 0:
         bound_kernel_objects()
         give_up_privileges()
     import_early()
@@ -191,7 +195,7 @@ def _run(settings: ViSettings, connection: socket.socket, spec: LaunchSpec, seed
     from packetcloud.services.hosting import HostedService, host_service
 
     logging.getLogger().setLevel(spec.log_level)
-    apply_limits(spec.limits, with_memory=False)
+    apply_limits(spec.limits, with_memory=not settings.is_contained)
     links: list[ControlLink] = []
 
     def attend(host: HostedService) -> None:

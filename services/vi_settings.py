@@ -32,6 +32,8 @@ class ViSettings:
     token: str = field(repr=False)
     controller: tuple[str, int]
     nics: tuple[Nic, ...]
+    is_contained: bool = True
+    """False: a child process of this machine, whose network and users are not its own."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -62,4 +64,5 @@ class ViSettings:
             value("TOKEN"),
             parse_address(value("CONTROLLER"), PREFIX + "CONTROLLER"),
             (nic(DATA_NIC, "DATA"), nic(CONTROL_NIC, "CONTROL")),
+            environment.get(PREFIX + "ISOLATION") != "process",
         )

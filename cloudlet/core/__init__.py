@@ -19,7 +19,8 @@
 - `wishes`     what operators ask for
 - `reserved`   what the domain controller has it hold and run
 - `rule_sets`  sets of rules that the domain controller wants at the router
-- `metering`   what that is charged with
+- `metering`   for how long its VIs ran, as records that are charged
+- `traffic`    which chunks and bytes went to and from them, as such records
 - `saved`      what is kept over a restart
 - `rows`       the same as rows for a database
 - `scaling`    how many VIs a service should have

@@ -42,6 +42,7 @@ from packetcloud.cloudlet.core.events import (
     RulesSaid,
     RulesSeen,
     RulesUnanswered,
+    ServiceAtRouter,
     StateExported,
     StateImported,
     StopWished,
@@ -65,11 +66,12 @@ from packetcloud.cloudlet.core.placement import Policy, least_loaded
 from packetcloud.cloudlet.core.places import Places
 from packetcloud.cloudlet.core.reserved import Reservations
 from packetcloud.cloudlet.core.rule_sets import RuleSets
-from packetcloud.cloudlet.core.saved import Saved
+from packetcloud.cloudlet.core.saved import Counts, Saved
 from packetcloud.cloudlet.core.scaling import Scaling
 from packetcloud.cloudlet.core.staffing import Staffing
 from packetcloud.cloudlet.core.states import HAS_RUN
 from packetcloud.cloudlet.core.table import Entry, RouterTable, entry_of
+from packetcloud.cloudlet.core.traffic import Traffic
 from packetcloud.cloudlet.core.values import CloudletSettings, ConductPolicy
 from packetcloud.cloudlet.core.wishes import Wishes
 
@@ -119,7 +121,12 @@ class CloudletCore:
         self.metering = Metering(
             settings.name_at_domain, saved, lambda: f"vi-time-{random_bytes(12).hex()}"
         )
-        self.reservations = Reservations(settings, saved, self.inventory, self.metering)
+        self.traffic = Traffic(
+            settings.name_at_domain, saved, lambda vi: f"traffic-{vi}-{random_bytes(12).hex()}"
+        )
+        self.reservations = Reservations(
+            settings, saved, self.inventory, self.metering, self.traffic
+        )
         self.rule_sets = RuleSets(saved)
         self._wishes = Wishes(
             settings, saved, self.inventory, self._life, self._migrations, self.staffing
@@ -370,6 +377,7 @@ class CloudletCore:
             seen = event.services.get(service.sid)
             if seen is None:
                 continue
+            self._count_traffic(name, seen, event.boot)
             vis = [vi for vi in self.saved.vis.values() if vi.service == name and vi.counts]
             for vi in vis:
                 at_router = seen.vis.get(vi.instance)
@@ -384,6 +392,14 @@ class CloudletCore:
                 why = "chunks wait too long" if change > 0 else "its VIs are mostly idle"
                 commands.append(Note(f"service {name}: {count} -> {count + change} VIs, {why}"))
         return commands
+
+    def _count_traffic(self, service: str, seen: ServiceAtRouter, boot: str) -> None:
+        """Note what went to and from the VIs of reservations, those that are about to go too."""
+        for vi in self.saved.vis.values():
+            at_router = seen.vis.get(vi.instance)
+            if vi.service == service and vi.reservation and at_router is not None:
+                size_bytes = at_router.to_bytes + at_router.from_bytes
+                self.traffic.look(vi, boot, Counts(at_router.to_chunks, size_bytes))
 
     def _changes_something(self, event: ViStatus, now: float) -> bool:
         """Take in a status that says only that a VI is alive; False if it was such a one."""

@@ -188,6 +188,11 @@ class ViAtRouter:
     """By kind, since the router's table lists it."""
     evidence: tuple[Evidence, ...] = ()
     """The last of them, the newest at the end."""
+    to_chunks: int = 0
+    """Chunks that it was given, since the router's table lists it and the router runs."""
+    to_bytes: int = 0
+    from_bytes: int = 0
+    """Size of its verdicts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from packetcloud.cloudlet.core.instances import Role, Vi, ViState
 from packetcloud.cloudlet.core.inventory import Inventory
 from packetcloud.cloudlet.core.metering import MAX_RECORDS_COUNT, Metering
 from packetcloud.cloudlet.core.saved import Answered, Reserved, Saved
+from packetcloud.cloudlet.core.traffic import Traffic
 from packetcloud.cloudlet.core.values import NOTHING, CloudletSettings, Resources
 
 MAX_RESERVED_COUNT = 4096
@@ -43,7 +44,12 @@ class Reservations:
     """The domain controller's part of one cloudlet."""
 
     def __init__(
-        self, settings: CloudletSettings, saved: Saved, inventory: Inventory, metering: Metering
+        self,
+        settings: CloudletSettings,
+        saved: Saved,
+        inventory: Inventory,
+        metering: Metering,
+        traffic: Traffic,
     ) -> None:
         self.settings = settings
         self.is_up = False
@@ -53,7 +59,9 @@ class Reservations:
         self._saved = saved
         self._inventory = inventory
         self._metering = metering
+        self._traffic = traffic
         self._at_ms = 0
+        """0: nobody said yet what time it is; what runs goes on, and nothing begins."""
         self._sent_ms: int | None = None
         """When the usage was sent that is not taken yet."""
 
@@ -83,6 +91,9 @@ class Reservations:
 
     def wanted(self) -> Mapping[str, int]:
         """Return how many VIs each reservation should have now."""
+        if not self._at_ms:
+            vis = self._saved.vis.values()
+            return Counter(vi.reservation for vi in vis if vi.reservation and vi.counts)
         return {
             name: one.count if one.is_running and self._is_time(one) else 0
             for name, one in self._saved.reserved.items()
@@ -216,6 +227,7 @@ class Reservations:
             for name, one in self._saved.reserved.items()
         }
         commands = self._metering.tick(at_ms, running, is_sent_soon=self.is_up)
+        commands += self._traffic.tick(at_ms, is_sent_soon=self.is_up)
         return commands + self._send_usage()
 
     def _send_usage(self) -> list[Command]:

@@ -14,12 +14,16 @@ from packetcloud.cloudlet.core.migration import Migration, Step
 from packetcloud.cloudlet.core.saved import (
     Answered,
     Awaited,
+    Counts,
     Meter,
     Operation,
     Piece,
     Reserved,
     RuleSet,
     Saved,
+    Stretch,
+    TrafficMeter,
+    TrafficState,
 )
 from packetcloud.cloudlet.core.values import Allotment
 from packetcloud.domain_controller.core.installations import RefusedRule, RulesState
@@ -133,6 +137,18 @@ def to_domain_rows(saved: Saved) -> Rows:
             }
             for name, one in saved.meters.items()
         },
+        "traffic": {
+            str(number): {
+                "reservation": one.reservation,
+                "name": one.name,
+                "previous": one.previous,
+                "number": one.number,
+                "until_ms": one.until_ms,
+                "written": asdict(one.written),
+            }
+            for number, one in saved.traffic.items()
+            if one.written is not None
+        },
         "usage": {
             f"{meter}/{number}": {"text": record.to_bytes().decode("ascii")}
             for (meter, number), record in saved.records.items()
@@ -154,12 +170,24 @@ def _read_domain(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], saved: Sav
         meter = Meter(row["name"], row["number"], row["previous"], row["until_ms"], written)
         meter.open = written
         saved.meters[name] = meter
+    for key, row in rows.get("traffic", {}).items():
+        written_state = _traffic_state(row["written"])
+        states = {"written": written_state, "now": written_state}
+        saved.traffic[int(key)] = TrafficMeter(**dict(row) | states)
     for row in rows.get("usage", {}).values():
         record = UsageRecord.from_bytes(row["text"].encode("ascii"))
         saved.records[record.meter, record.number] = record
     for name, row in rows.get("rule_set", {}).items():
         state, refusals = RulesState(row["state"]), (RefusedRule(**one) for one in row["refusals"])
         saved.rule_sets[name] = RuleSet(**dict(row) | {"state": state, "refusals": tuple(refusals)})
+
+
+def _traffic_state(row: Mapping[str, Any]) -> TrafficState:
+    open_ = row["open"]
+    stretch = None
+    if open_ is not None:
+        stretch = Stretch(**dict(open_) | {"counts": Counts(**open_["counts"])})
+    return TrafficState(row["boot"], Counts(**row["counts"]), stretch)
 
 
 def _vi_row(vi: Vi) -> dict[str, Any]:

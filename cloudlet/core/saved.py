@@ -99,6 +99,69 @@ class Meter:
     """What is counted and in no record yet. Not kept: `written` is."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Chunks that went to a VI, and bytes to and from it."""
+
+    chunks: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.chunks + other.chunks, self.bytes + other.bytes)
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(self.chunks - other.chunks, self.bytes - other.bytes)
+
+    def is_before(self, other: Counts) -> bool:
+        """Tell whether a counter that has these cannot have had `other` before."""
+        return self.chunks < other.chunks or self.bytes < other.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What went to and from a VI in a span of time, under the same terms."""
+
+    begin_ms: int
+    end_ms: int
+    terms: int
+    counts: Counts
+
+    def takes(self, terms: int, end_ms: int, longest_ms: int) -> bool:
+        """Tell whether what was counted until `end_ms` can go into the same record."""
+        return terms == self.terms and 0 <= end_ms - self.begin_ms <= longest_ms
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficState:
+    """What is counted and in no record yet, and up to which of the router's counts."""
+
+    boot: str = ""
+    """Of the router that counted."""
+    counts: Counts = Counts()
+    """What it had counted when it was last looked at."""
+    open: Stretch | None = None
+
+
+@dataclass(slots=True)
+class TrafficMeter:
+    """What counts chunks and bytes of one VI."""
+
+    reservation: str
+    name: str
+    previous: str
+    """The digest of its last record."""
+    number: int = 0
+    """Of that."""
+    until_ms: int = 0
+    """Until when its records reach."""
+    written: TrafficState | None = None
+    """The state when it was last written down."""
+    now: TrafficState = TrafficState()
+    """Not kept: `written` is."""
+    written_ms: int = 0
+    """When that was; not kept."""
+
+
 @dataclass(slots=True)
 class RuleSet:
     """A set of rules that the router is to have."""
@@ -152,3 +215,5 @@ class Saved:
     """By meter and number: what no domain controller has taken yet."""
     rule_sets: dict[str, RuleSet] = field(default_factory=dict)
     """By the domain's id."""
+    traffic: dict[int, TrafficMeter] = field(default_factory=dict)
+    """By VI: of those that run for reservations."""

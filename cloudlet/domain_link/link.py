@@ -96,7 +96,7 @@ class DomainLink:
             case SayAnswer():
                 self._put(answer_frame(command))
             case SayUsage():
-                self._put(usage_frame(command, self._settings.name, self._settings.identity))
+                self._put(usage_frame(command, self._settings.identity))
             case SayRules():
                 self._put(rules_frame(command))
             case DropDomain(text):

@@ -15,7 +15,6 @@ from packetcloud.cloudlet.core.events import (
 from packetcloud.cloudlet.core.values import Resources
 from packetcloud.domain_controller.channel.frames import (
     MAX_LINE_CHARS,
-    USAGE_SIGNING,
     AnswerFrame,
     DirectiveFrame,
     DownFrame,
@@ -28,8 +27,8 @@ from packetcloud.domain_controller.channel.frames import (
     TakenFrame,
     UsageFrame,
     WelcomeFrame,
-    signed_text,
 )
+from packetcloud.domain_controller.core.usage import RECORD_SIGNING
 
 
 def event_of(frame: DownFrame, at_ms: int) -> DomainEvent | RulesSaid:
@@ -116,9 +115,8 @@ def rules_frame(command: SayRules) -> RulesStateFrame:
     )
 
 
-def usage_frame(command: SayUsage, cloudlet: str, identity: Identity) -> UsageFrame:
-    """Return usage records as they are sent, signed."""
-    signed = signed_text(cloudlet, [record.digest for record in command.records])
+def usage_frame(command: SayUsage, identity: Identity) -> UsageFrame:
+    """Return usage records as they are sent, each signed."""
     return UsageFrame(
         records=tuple(
             RecordPart(
@@ -131,8 +129,8 @@ def usage_frame(command: SayUsage, cloudlet: str, identity: Identity) -> UsageFr
                 begin_ms=record.begin_ms,
                 end_ms=record.end_ms,
                 quantity=record.quantity,
+                signature=identity.sign(RECORD_SIGNING, record.to_bytes()).hex(),
             )
             for record in command.records
         ),
-        signature=identity.sign(USAGE_SIGNING, signed).hex(),
     )

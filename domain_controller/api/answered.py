@@ -117,6 +117,9 @@ class CloudletInfo(Answered):
     available: ResourcesInfo
     nodes: list[NodeInfo]
     """Empty for tenants: what others run is not theirs to know."""
+    public_keys: list[str] = Field(default_factory=list)
+    """Every key that was ever registered for it: usage records are signed with them. Empty where
+    more than one cloudlet is listed."""
 
 
 class CloudletList(Answered):
@@ -318,12 +321,22 @@ class PriceLineInfo(Answered):
     amount_micros: int
 
 
+class UnitPriceInfo(Answered):
+    """What so many chunks or bytes cost."""
+
+    micros: int
+    units: int
+
+
 class OfferInfo(Answered):
     """What a reservation would be."""
 
     places: list[PlaceInfo]
     lines: list[PriceLineInfo]
     total_micros: int
+    """Of the VI time; chunks and bytes come on top, as they are used."""
+    chunk_price: UnitPriceInfo
+    byte_price: UnitPriceInfo
     currency: str
     price_list: str
     """Its name and version."""
@@ -394,6 +407,10 @@ class UsageInfo(Answered):
     end_ms: int
     quantity: int
     digest: str
+    signature: str | None
+    """By the cloudlet; null: the record came in before signatures were kept."""
+    public_key: str | None
+    """That verifies it."""
 
 
 class UsagePage(Answered):

@@ -25,12 +25,12 @@ from packetcloud.domain_controller.core.choice import Asker, Candidate, NoPlace
 from packetcloud.domain_controller.core.cloudlets import Cloudlet
 from packetcloud.domain_controller.core.documents import to_document
 from packetcloud.domain_controller.core.packing import rooms_of
-from packetcloud.domain_controller.core.prices import PriceList
+from packetcloud.domain_controller.core.prices import Price, PriceList
 from packetcloud.domain_controller.core.principals import Role
 from packetcloud.domain_controller.core.quotes import Quote, quote
 from packetcloud.domain_controller.core.reservations import State
 from packetcloud.domain_controller.core.slots import Slot, check_ahead
-from packetcloud.domain_controller.core.usage import UsageRecord
+from packetcloud.domain_controller.core.usage import RecordSignature, UsageRecord
 from packetcloud.domain_controller.core.wishes import Wish
 from packetcloud.domain_controller.errors import InvalidValueError
 from packetcloud.domain_controller.state import (
@@ -143,11 +143,13 @@ class KeptPlaces(KeptRegistry):
         self, owner: str | None, reservation_id: str | None, bill: int | None, page: Page
     ) -> say.UsagePage:
         with self._database.reading() as connection:
-            found = usage.of_owner(
+            found = usage.signed_of_owner(
                 connection, owner, reservation_id, bill, _record_after(page.cursor), page.limit + 1
             )
-        some, cursor = cut(found, page, lambda one: f"{one.cloudlet}:{one.meter}:{one.number}")
-        return say.UsagePage(records=[usage_info(one) for one in some], cursor=cursor)
+        some, cursor = cut(
+            found, page, lambda one: f"{one[0].cloudlet}:{one[0].meter}:{one[0].number}"
+        )
+        return say.UsagePage(records=[usage_info(*one) for one in some], cursor=cursor)
 
     def bills(self, owner: str | None, page: Page) -> say.BillPage:
         with self._database.reading() as connection:
@@ -282,12 +284,18 @@ def offer_info(found: Quote) -> say.OfferInfo:
             for line in found.lines
         ],
         total_micros=found.total_micros,
+        chunk_price=_unit_price(terms.chunk_price),
+        byte_price=_unit_price(terms.byte_price),
         currency=terms.currency.code,
         price_list=f"{terms.list_name} {terms.list_version}",
     )
 
 
-def usage_info(record: UsageRecord) -> say.UsageInfo:
+def _unit_price(price: Price) -> say.UnitPriceInfo:
+    return say.UnitPriceInfo(micros=price.micros, units=price.units)
+
+
+def usage_info(record: UsageRecord, signature: RecordSignature | None) -> say.UsageInfo:
     return say.UsageInfo(
         cloudlet=record.cloudlet,
         meter=record.meter,
@@ -300,6 +308,8 @@ def usage_info(record: UsageRecord) -> say.UsageInfo:
         end_ms=record.end_ms,
         quantity=record.quantity,
         digest=record.digest.hex(),
+        signature=signature.signature.hex() if signature is not None else None,
+        public_key=signature.public_key.hex() if signature is not None else None,
     )
 
 

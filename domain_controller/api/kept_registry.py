@@ -114,7 +114,9 @@ class KeptRegistry:
     def cloudlet(self, name: str, now_ms: int) -> say.CloudletInfo:
         with self._database.reading() as connection:
             found = find_cloudlet(connection, name)
-        return cloudlet_info(found, self._reports.get(name), now_ms)
+            keys = registry.public_keys(connection, name)
+        info = cloudlet_info(found, self._reports.get(name), now_ms)
+        return info.model_copy(update={"public_keys": [key.hex() for key in keys]})
 
     def vi_types(self) -> say.ViTypeList:
         with self._database.reading() as connection:

@@ -6,7 +6,6 @@ since 1970 (UTC). Source: docs/protocol/channel.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
@@ -41,12 +40,11 @@ from packetcloud.domain_controller.rule_documents import MAX_ITEMS_COUNT
 
 CHANNEL_PATH = "/v1/channel"
 SUBPROTOCOL = "packetcloud-channel-1"
-USAGE_SIGNING = b"packetcloud usage frame 1"
-"""The domain of the signatures of usage; see `chunk.identity`."""
 MAX_FRAME_BYTES = 1 << 20
 """A report of as many nodes as there may be, with a dozen types of VIs on each, is smaller."""
 MAX_RECORDS_COUNT = 500
-"""Usage records of one frame: one transaction, for which other requests wait some 25 ms."""
+"""Usage records of one frame: one transaction, for which other requests wait some 25 ms; their
+signatures take as long again."""
 MAX_LINE_CHARS = MAX_TEXT_CHARS
 MAX_SHORT_CHARS = 200
 """Of which there is one for each set of rules."""
@@ -157,15 +155,15 @@ class RecordPart(Part):
     begin_ms: TimeMs
     end_ms: TimeMs
     quantity: Annotated[int, Strict(), Field(ge=0, le=MAX_QUANTITY)]
+    signature: Hex64
+    """Of the record's canonical form, by the key that opened the channel."""
 
 
 class UsageFrame(Part):
-    """Up, until it is taken: usage records, signed by the cloudlet."""
+    """Up, until it is taken: usage records, each signed by the cloudlet."""
 
     kind: Literal["usage"] = "usage"
     records: Annotated[tuple[RecordPart, ...], Field(min_length=1, max_length=MAX_RECORDS_COUNT)]
-    signature: Hex64
-    """See `signed_text`."""
 
 
 class RefusedPart(Part):
@@ -304,11 +302,6 @@ def decode_up(text: str | bytes) -> UpFrame:
 def decode_down(text: str | bytes) -> DownFrame:
     """Read what a domain controller sent. Raises: FrameError."""
     return _decode(DOWN, text)
-
-
-def signed_text(cloudlet: str, digests: Sequence[bytes]) -> bytes:
-    """Return what a cloudlet signs: its name, and the digests of the records of a frame."""
-    return f"{cloudlet}\n".encode() + b"".join(digests)
 
 
 def _decode(adapter: TypeAdapter[_Frame], text: str | bytes) -> _Frame:

@@ -43,6 +43,7 @@ from packetcloud.domain_controller.state.ownership import Ownership
 from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.tables import DIRECTIVES, RESERVATIONS
 from packetcloud.domain_controller.state.transaction import Transaction
+from packetcloud.domain_controller.state.usage import Signatures
 from packetcloud.domain_controller.state.writer import Writer
 
 T = TypeVar("T")
@@ -127,10 +128,14 @@ class KeptChannel:
         )
 
     async def take(
-        self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
+        self,
+        owner: Ownership,
+        cloudlet: str,
+        records: Sequence[UsageRecord],
+        signatures: Signatures,
     ) -> list[Taken | None]:
         return await self._writer.do(
-            lambda transaction: intake.take_from(transaction, owner, cloudlet, records)
+            lambda transaction: intake.take_from(transaction, owner, cloudlet, records, signatures)
         )
 
     def put_report(self, report: CloudletReport) -> None:

@@ -14,6 +14,7 @@ from packetcloud.domain_controller.core.installations import RulesState, SetStat
 from packetcloud.domain_controller.core.reconciliation import Finding
 from packetcloud.domain_controller.core.usage import Taken, UsageRecord
 from packetcloud.domain_controller.state.ownership import Ownership
+from packetcloud.domain_controller.state.usage import Signatures
 
 
 class ChannelState(Protocol):
@@ -46,9 +47,16 @@ class ChannelState(Protocol):
         """Note what became of sets of rules; return how many are in which state there."""
 
     async def take(
-        self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
+        self,
+        owner: Ownership,
+        cloudlet: str,
+        records: Sequence[UsageRecord],
+        signatures: Signatures,
     ) -> list[Taken | None]:
-        """Keep usage records; return for each what became of it; None: it is to come again."""
+        """Keep usage records and their signatures; return for each what became of it.
+
+        None: it is to come again.
+        """
 
     def put_report(self, report: CloudletReport) -> None:
         """Note what a cloudlet says of itself."""

@@ -11,10 +11,8 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from packetcloud.chunk.identity import verify
 from packetcloud.chunk.names import GUID, NA
 from packetcloud.domain_controller.channel.frames import (
-    USAGE_SIGNING,
     Amount,
     AnswerFrame,
     OrphanFrame,
@@ -29,7 +27,6 @@ from packetcloud.domain_controller.channel.frames import (
     WelcomeFrame,
     decode_up,
     encode,
-    signed_text,
 )
 from packetcloud.domain_controller.channel.port import ChannelState
 from packetcloud.domain_controller.core import reconciliation
@@ -43,10 +40,11 @@ from packetcloud.domain_controller.core.cloudlets import (
 from packetcloud.domain_controller.core.installations import RefusedRule, RulesState, SetState
 from packetcloud.domain_controller.core.reconciliation import Drift, Remind, StopOrphan
 from packetcloud.domain_controller.core.resources import Resources
-from packetcloud.domain_controller.core.usage import UsageRecord
+from packetcloud.domain_controller.core.usage import RecordSignature, UsageRecord
 from packetcloud.domain_controller.errors import DomainError, FrameError
 from packetcloud.domain_controller.state.errors import StaleOwnerError, StateError
 from packetcloud.domain_controller.state.ownership import Ownership
+from packetcloud.domain_controller.usage_signatures import is_signed
 
 RESEND_AFTER_MS = 2000
 """A directive that was not answered for so long is sent again."""
@@ -221,10 +219,15 @@ class Session:
 
     async def _usage(self, frame: UsageFrame) -> None:
         records = [_record_of(self.cloudlet, part) for part in frame.records]
-        signed = signed_text(self.cloudlet, [record.digest for record in records])
-        if not verify(self._public_key, USAGE_SIGNING, signed, bytes.fromhex(frame.signature)):
-            raise FrameError("signature", "usage is not signed by the cloudlet's key")
-        taken = await self._state.take(self.owner, self.cloudlet, records)
+        signatures = {
+            record.digest: RecordSignature(self._public_key, bytes.fromhex(part.signature))
+            for record, part in zip(records, frame.records, strict=True)
+        }
+        for one in records:
+            if not is_signed(one, signatures[one.digest]):
+                text = f"record {one.meter}/{one.number} is not signed by the cloudlet's key"
+                raise FrameError("signature", text)
+        taken = await self._state.take(self.owner, self.cloudlet, records, signatures)
         self.taken.update("later" if outcome is None else outcome.value for outcome in taken)
         parts = tuple(
             TakenPart(meter=record.meter, number=record.number, outcome=outcome)

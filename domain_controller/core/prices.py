@@ -38,9 +38,9 @@ class Meter(StrEnum):
     VI_TIME = "vi-time"
     """Milliseconds for which VIs were held, of all VIs together; priced by VI type."""
     CHUNKS = "chunks"
-    """Chunks that VIs of a reservation were given, counted on the host side."""
+    """Chunks that VIs of a reservation were given, counted by the router."""
     BYTES = "bytes"
-    """Bytes of payload of these chunks."""
+    """Bytes of these chunks and of what the VIs sent back, counted by the router."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ MAX_RECORD_MS = HOUR_MS
 """A record covers at most so long: what an open one lost at a crash is no more than this."""
 MAX_GAPS_COUNT = 4096
 """Gaps of one meter that are told; a meter with more is broken."""
+RECORD_SIGNING = b"packetcloud usage record 1"
+"""The domain of a record's signature, which is over its canonical form; see `chunk.identity`."""
 _FORMAT = "packetcloud usage 1"
 
 
@@ -152,6 +154,15 @@ class UsageRecord:
         check_integer("record.quantity", self.quantity, 0, MAX_QUANTITY)
         allowed = f"VI time: a number of VIs, at most {MAX_VIS_COUNT}, times the milliseconds"
         raise InvalidValueError("record.quantity", shown(self.quantity), allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSignature:
+    """The proof that a cloudlet made a record."""
+
+    public_key: bytes
+    """Of the cloudlet, when it sent the record."""
+    signature: bytes
 
 
 _known_names: set[str] = set()

@@ -19,12 +19,19 @@ from packetcloud.domain_controller.state.transaction import Transaction
 
 
 def take_from(
-    transaction: Transaction, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
+    transaction: Transaction,
+    owner: Ownership,
+    cloudlet: str,
+    records: Sequence[UsageRecord],
+    signatures: usage.Signatures = usage.NO_SIGNATURES,
 ) -> list[Taken | None]:
     """Take the records of a cloudlet; return for each, in order, what became of it.
 
     None: its terms are asked for and not agreed on yet, so whether it is billed is not known; it
     is to come again.
+
+    Args:
+        signatures: that were found right.
 
     Raises:
         StaleOwnerError: another controller owns the cloudlet's channel.
@@ -48,7 +55,7 @@ def take_from(
         else:
             outcomes.append(Taken.NEW)
             right.append(record)
-    taken = iter(usage.take(transaction, owner, right) if right else [])
+    taken = iter(usage.take(transaction, owner, right, signatures) if right else [])
     return [next(taken) if one is Taken.NEW else one for one in outcomes]
 
 

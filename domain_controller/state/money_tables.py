@@ -35,6 +35,8 @@ USAGE = Table(
     Column("owner", String(64)),  # none: there is no such reservation
     Column("not_billed", String(32)),  # why, if not all of it is
     Column("bill", BigInteger),  # the number of its owner's bill
+    Column("signature", LargeBinary),  # none: it came before signatures were kept
+    Column("signed_by", LargeBinary),  # public key
     Index(None, "owner", "bill", "end_ms"),
     Index(None, "reservation", "cloudlet", "meter", "number"),
 )
@@ -48,6 +50,8 @@ EVIDENCE = Table(
     Column("digest", LargeBinary, primary_key=True),
     Column("record", LargeBinary, nullable=False),  # as it was signed
     Column("received_ms", BigInteger, nullable=False),
+    Column("signature", LargeBinary),
+    Column("signed_by", LargeBinary),
 )
 
 METERS = Table(

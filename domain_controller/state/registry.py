@@ -115,6 +115,12 @@ def keys(connection: Connection, principal: str) -> list[Key]:
     return [_key(row) for row in connection.execute(query.order_by(KEYS.c.id))]
 
 
+def public_keys(connection: Connection, principal: str) -> list[bytes]:
+    """Return every public key that somebody ever had, those that are revoked, too."""
+    query = select(KEYS.c.public_key).where(KEYS.c.principal == principal).order_by(KEYS.c.id)
+    return [bytes(key) for key in connection.execute(query).scalars()]
+
+
 def signers(
     connection: Connection, key_ids: Sequence[str], now_ms: int
 ) -> list[tuple[Principal, Key]]:

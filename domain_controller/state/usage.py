@@ -8,6 +8,7 @@ Source: docs/decisions/0015-domain-controller.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, func, insert, select, tuple_, update
@@ -23,7 +24,11 @@ from packetcloud.domain_controller.core.ledger import (
 from packetcloud.domain_controller.core.prices import Meter, Price
 from packetcloud.domain_controller.core.quotes import Terms
 from packetcloud.domain_controller.core.reservations import Reservation
-from packetcloud.domain_controller.core.usage import Taken, UsageRecord
+from packetcloud.domain_controller.core.usage import (
+    RecordSignature,
+    Taken,
+    UsageRecord,
+)
 from packetcloud.domain_controller.state.documents import load
 from packetcloud.domain_controller.state.money_tables import (
     EVIDENCE,
@@ -42,17 +47,24 @@ MAX_TAKEN_COUNT = 1000
 MAX_LISTED_COUNT = 1000
 _KEYS_AT_ONCE = 500
 
+Signatures = Mapping[bytes, RecordSignature]
+"""By the digest of the record."""
+NO_SIGNATURES: Signatures = MappingProxyType({})
 _Key = tuple[str, str, int]
 """Cloudlet, meter, number."""
 
 
 def take(
-    transaction: Transaction, channel: Ownership, records: Sequence[UsageRecord]
+    transaction: Transaction,
+    channel: Ownership,
+    records: Sequence[UsageRecord],
+    signatures: Signatures = NO_SIGNATURES,
 ) -> list[Taken]:
     """Store, count and post records; return for each, in order, what became of it.
 
     Args:
         channel: that the cloudlet which sent them is the caller's.
+        signatures: that were found right.
 
     Raises:
         StaleOwnerError: the cloudlet is somebody else's by now.
@@ -68,11 +80,11 @@ def take(
     first: dict[_Key, UsageRecord] = {}
     for record in records:
         first.setdefault(_key(record), record)
-    new = _insert(transaction, [first[key] for key in sorted(first)], known)
+    new = _insert(transaction, [first[key] for key in sorted(first)], known, signatures)
     _count(transaction, [record for key, record in first.items() if key in new], known)
     stored = _digests(transaction.connection, [key for key in first if key not in new])
     stored |= {key: first[key].digest for key in new}
-    return [_outcome(transaction, record, stored, new) for record in records]
+    return [_outcome(transaction, record, stored, new, signatures) for record in records]
 
 
 def of_owner(
@@ -88,6 +100,19 @@ def of_owner(
     Args:
         bill: only those of this bill.
     """
+    found = signed_of_owner(connection, owner, reservation, bill, after, limit)
+    return [record for record, _ in found]
+
+
+def signed_of_owner(
+    connection: Connection,
+    owner: str | None = None,
+    reservation: str | None = None,
+    bill: int | None = None,
+    after: _Key = ("", "", 0),
+    limit: int = MAX_LISTED_COUNT,
+) -> list[tuple[UsageRecord, RecordSignature | None]]:
+    """Return the same as `of_owner`, with their signatures; None: it has none."""
     here = tuple_(USAGE.c.cloudlet, USAGE.c.meter, USAGE.c.number)
     query = select(USAGE).where(here > _tuple(after))
     if owner is not None:
@@ -98,7 +123,15 @@ def of_owner(
         query = query.where(USAGE.c.bill == bill)
     query = query.order_by(USAGE.c.cloudlet, USAGE.c.meter, USAGE.c.number)
     rows = connection.execute(query.limit(min(limit, MAX_LISTED_COUNT)))
-    return [record_of(row) for row in rows]
+    return [
+        (
+            record_of(row),
+            RecordSignature(bytes(row.signed_by), bytes(row.signature))
+            if row.signature is not None
+            else None,
+        )
+        for row in rows
+    ]
 
 
 def evidence(connection: Connection, limit: int = MAX_LISTED_COUNT) -> list[UsageRecord]:
@@ -178,8 +211,13 @@ def _insert(
     transaction: Transaction,
     records: Sequence[UsageRecord],
     known: Mapping[str, Reservation],
+    signatures: Signatures,
 ) -> set[_Key]:
-    rows = [_row(record, known.get(record.reservation), transaction.now_ms) for record in records]
+    rows = [
+        _row(record, known.get(record.reservation), transaction.now_ms)
+        | _signature_columns(record, signatures)
+        for record in records
+    ]
     keys = ("cloudlet", "meter", "number")
     return {
         (cloudlet, meter, number)
@@ -293,6 +331,7 @@ def _outcome(
     record: UsageRecord,
     stored: Mapping[_Key, bytes],
     new: set[_Key],
+    signatures: Signatures,
 ) -> Taken:
     key = _key(record)
     if stored[key] != record.digest:
@@ -303,6 +342,7 @@ def _outcome(
             "digest": record.digest,
             "record": record.to_bytes(),
             "received_ms": transaction.now_ms,
+            **_signature_columns(record, signatures),
         }
         insert_new(transaction.connection, EVIDENCE, row)
         return Taken.DIFFERENT
@@ -329,6 +369,14 @@ def _row(record: UsageRecord, reservation: Reservation | None, now_ms: int) -> d
         "received_ms": now_ms,
         "owner": reservation.tenant if reservation is not None else None,
         "not_billed": why.value if why is not None else None,
+    }
+
+
+def _signature_columns(record: UsageRecord, signatures: Signatures) -> dict[str, Any]:
+    found = signatures.get(record.digest) if signatures else None
+    return {
+        "signature": found.signature if found is not None else None,
+        "signed_by": found.public_key if found is not None else None,
     }
 
 

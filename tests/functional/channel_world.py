@@ -72,6 +72,7 @@ from packetcloud.domain_controller.state.ownership import Ownership
 from packetcloud.domain_controller.state.reports import Reports
 from packetcloud.domain_controller.state.tables import RESERVATIONS
 from packetcloud.domain_controller.state.transaction import Transaction
+from packetcloud.domain_controller.state.usage import Signatures
 from packetcloud.domain_controller.state.writer import Writer
 from tests.functional.rule_world import Author, RuleRouter, wrongs
 from tests.unit.cloudlet.core.world import SID as SIDS
@@ -234,9 +235,13 @@ class Watched:
             self.world.wrong.append(f"{answer} is believed, and the cloudlet's disk has {said}")
 
     async def take(
-        self, owner: Ownership, cloudlet: str, records: Sequence[UsageRecord]
+        self,
+        owner: Ownership,
+        cloudlet: str,
+        records: Sequence[UsageRecord],
+        signatures: Signatures,
     ) -> list[Taken | None]:
-        taken = await self.kept.take(owner, cloudlet, records)
+        taken = await self.kept.take(owner, cloudlet, records, signatures)
         self._is_owner(owner, "wrote usage")
         return taken
 
@@ -363,7 +368,7 @@ class ChannelWorld(World):
             case do.SayAnswer():
                 self.send_up(self.wire, encode(answer_frame(command)))
             case do.SayUsage():
-                self.send_up(self.wire, encode(usage_frame(command, CLOUDLET, IDENTITY)))
+                self.send_up(self.wire, encode(usage_frame(command, IDENTITY)))
             case do.SayRules() if self.has_rules:
                 self.send_up(self.wire, encode(rules_frame(command)))
             case do.DropDomain():

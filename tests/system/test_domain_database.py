@@ -7,24 +7,35 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
+from packetcloud.domain_controller.core.prices import Meter
 from packetcloud.domain_controller.core.reservations import State
+from packetcloud.domain_controller.core.usage import (
+    FIRST_PREVIOUS,
+    RecordSignature,
+    Taken,
+    UsageRecord,
+)
 from packetcloud.domain_controller.state import (
     holds,
     journal,
+    ownership,
     reservations,
+    schema,
     usage,
 )
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.errors import StateConfigError
 from packetcloud.domain_controller.state.money_tables import USAGE
 from packetcloud.domain_controller.state.schema import newest_version
+from packetcloud.domain_controller.state.writer import Writer
 from packetcloud.testbed.private_postgresql import PrivatePostgresql
 from tests.system.domain_databases import sqlite_url, url
 
@@ -172,4 +183,42 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> No
         assert kept is not None and kept.reservation.state is State.OFFERED
         assert tuple(holds.of_reservation(connection, "r1")) == kept.reservation.holds
         assert usage.of_owner(connection) == []
+    database.close()
+
+
+def test_records_of_the_second_version_are_there_without_signatures(tmp_path: Path) -> None:
+    """Those that come later have theirs beside them; each is read back as it was."""
+    path = tmp_path / "domain.sqlite3"
+    first = Path(__file__).parents[1] / "vectors" / "domain-state-0001.sql"
+    old = sqlite3.connect(path)
+    old.executescript(first.read_text())
+    old.close()
+    fields = (Meter.CHUNKS, 1000, 2000, 7)
+    early = UsageRecord("c1", "m1", 1, FIRST_PREVIOUS, "r1", 1, *fields)
+    late = UsageRecord("c1", "m1", 2, early.digest, "r1", 1, *fields)
+    engine = create_engine(sqlite_url(tmp_path))
+    with engine.connect() as connection:
+        schema.upgrade(connection, "0002")
+        row = (*astuple(early)[:6], "chunks", 1000, 2000, 7)
+        columns = "cloudlet,meter,number,previous,reservation,terms,kind,begin_ms,end_ms,quantity"
+        values = dict(zip(columns.split(","), row, strict=True))
+        values |= {"digest": early.digest, "received_ms": 3000, "owner": "acme"}
+        names = ", ".join(values)
+        places = ", ".join(f":{name}" for name in values)
+        connection.execute(text(f"INSERT INTO usage ({names}) VALUES ({places})"), values)
+        connection.commit()
+    engine.dispose()
+    database = Database(sqlite_url(tmp_path))
+    writer = Writer(database, lambda: 5000)
+    proof = RecordSignature(b"k" * 32, b"s" * 64)
+    channel = writer.do_blocking(
+        lambda work: ownership.take(work, ownership.cloudlet_channel("c1"), "a")
+    )
+    taken = writer.do_blocking(
+        lambda work: usage.take(work, channel, [early, late], {late.digest: proof})
+    )
+    assert taken == [Taken.AGAIN, Taken.NEW]
+    with database.reading() as connection:
+        assert usage.signed_of_owner(connection) == [(early, None), (late, proof)]
+    writer.close()
     database.close()

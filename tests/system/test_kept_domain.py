@@ -30,7 +30,12 @@ from packetcloud.domain_controller.core.cloudlets import CloudletReport, Distanc
 from packetcloud.domain_controller.core.life import Answered
 from packetcloud.domain_controller.core.prices import Meter
 from packetcloud.domain_controller.core.resources import Resources
-from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, UsageRecord
+from packetcloud.domain_controller.core.usage import (
+    FIRST_PREVIOUS,
+    RECORD_SIGNING,
+    RecordSignature,
+    UsageRecord,
+)
 from packetcloud.domain_controller.enrolment import enrol
 from packetcloud.domain_controller.errors import DomainConfigError
 from packetcloud.domain_controller.housekeeping import Housekeeping
@@ -174,7 +179,12 @@ class KeptPlace(Place):
         """Take usage records as the channel does."""
         name = ownership.cloudlet_channel("edge-1")
         channel = await self.writer.do(lambda work: ownership.take(work, name, "a"))
-        await self.writer.do(lambda work: usage.take(work, channel, records))
+        key = self.keys["edge-1"]
+        signatures = {
+            one.digest: RecordSignature(key.public_key, key.sign(RECORD_SIGNING, one.to_bytes()))
+            for one in records
+        }
+        await self.writer.do(lambda work: usage.take(work, channel, records, signatures))
 
     async def operation(self, who: str, made: Any) -> Any:
         return await self.want(who, "GET", f"/v1/operations/{made['id']}")
@@ -250,6 +260,10 @@ def test_from_nothing_to_a_bill_that_verifies(url: str, tmp_path: Path) -> None:
         await _save(place, "acme", bill, file)
         (verdict,) = verify_bundles([read_bundle(file)])
         assert (verdict.total, verdict.findings) == ("0.08 EUR", [])
+        own = {place.keys["edge-1"].public_key}
+        assert not verify_bundles([read_bundle(file)], {"edge-1": own})[0].findings
+        (verdict,) = verify_bundles([read_bundle(file)], {"edge-1": {bytes(32)}})
+        assert [text.split(":")[0] for text in verdict.findings] == [f"record edge-1/{name}/1"]
         _spoil(file, "quantity", 2 * HOUR_MS, HOUR_MS)
         (verdict,) = verify_bundles([read_bundle(file)])
         assert verdict.findings
@@ -549,7 +563,14 @@ async def _save(place: KeptPlace, who: str, bill: Any, file: Path) -> None:
         name: (await place.want(who, "GET", f"/v1/reservations/{name}/terms"))["terms"]
         for name in names
     }
-    bundle = {"format": FORMAT, "bill": bill["document"], "records": records, "terms": terms}
+    cloudlet = await place.want(who, "GET", "/v1/cloudlets/edge-1")
+    bundle = {
+        "format": FORMAT,
+        "bill": bill["document"],
+        "records": records,
+        "terms": terms,
+        "cloudlet_keys": {"edge-1": cloudlet["public_keys"]},
+    }
     file.write_text(json.dumps(bundle))
 
 

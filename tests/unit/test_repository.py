@@ -107,6 +107,7 @@ SHELLS = {
         "launches",
         "links",
         "network",
+        "process_node",
         "router_rules",
         "store",
         "surroundings",

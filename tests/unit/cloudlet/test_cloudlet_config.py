@@ -291,3 +291,37 @@ def test_a_mistake_about_the_domain_controller(
     create_identity_file(folder / "domain.key")
     with pytest.raises(CloudletConfigError, match=words):
         load(folder, GOOD + DOMAIN.replace(old, new))
+
+
+PROCESSES = GOOD.replace('socket = "/var/lib/lxd/unix.socket"', 'isolation = "process"')
+
+
+def test_child_processes_instead_of_containers(folder: Path) -> None:
+    """They find router and controller on this machine, run what is installed, and need no image."""
+    config = load(folder, PROCESSES)
+    assert (config.router_host, config.control_host) == ("127.0.0.1", "127.0.0.1")
+    assert config.services[0].spec.router_host == "127.0.0.1"
+    assert not config.site_of(config.file.node[0]).has_disk_quota
+    images = find_images(config)
+    launches = ConfiguredLaunches(config, images)
+    vi = Vi(1, config.services[0].name, "small", "process", 7, "secret", 16)
+    assert launches.control_address(vi) == "127.0.0.1"
+    wish = launches.wish(vi, launches.limits("small"))
+    assert wish.environment["PACKETCLOUD_CONTROLLER"] == "127.0.0.1:4790"
+    assert wish.image == images["wan-optimizer"].fingerprint
+    assert load(folder).router_host == "10.210.0.1"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('socket = "x"', "allows no other key than name"),
+        ("disk_quota = true", "allows no other key than name"),
+        ('[[node]]\nsocket = "x"', r"no other \[\[node\]\] beside it"),
+        ('[[node]]\nname = "b"\nisolation = "process"', r"no other \[\[node\]\] beside it"),
+    ],
+)
+def test_child_processes_go_with_no_other_node(folder: Path, more: str, words: str) -> None:
+    text = PROCESSES.replace('isolation = "process"', f'isolation = "process"\n{more}')
+    with pytest.raises(CloudletConfigError, match=words):
+        load(folder, text)

@@ -394,8 +394,8 @@ def test_account_of_each_vi() -> None:
     net.pass_time(0.010)
     one.verdict(task, VerdictCode.UPDATE, b"other")
     (state,) = pool_of(net).cloudlet_vis
-    assert (state.given_count, state.given_bytes) == (1, len(data))
-    assert state.answered_count == 1 and state.answered_bytes > 5
+    assert (state.traffic.to_chunks, state.traffic.to_bytes) == (1, len(data))
+    assert state.traffic.from_chunks == 1 and state.traffic.from_bytes > 5
     assert state.verdicts[VerdictCode.UPDATE] == 1
     recent = state.recent.recent(net.now)
     assert recent.count == 1

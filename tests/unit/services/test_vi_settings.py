@@ -28,6 +28,9 @@ def test_the_environment_says_all_that_a_vi_needs() -> None:
         "fd78::7/64",
     ]
     assert "secret" not in repr(settings)
+    assert settings.is_contained
+    child = ViSettings.from_environment(ENVIRONMENT | {"PACKETCLOUD_ISOLATION": "process"})
+    assert not child.is_contained
 
 
 @pytest.mark.parametrize("name", sorted(ENVIRONMENT))

@@ -125,6 +125,19 @@ def test_vis_come_change_and_go() -> None:
     assert world.end_wrongs() == []
 
 
+def test_a_controller_that_begins_anew_keeps_the_vis_that_run() -> None:
+    """Before it knows what time it is, and whether anybody has its channel."""
+    world = _World()
+    world.answer(TOLD)
+    world.run(5)
+    before = {vi.instance for vi in world.core.reservations.running("r-1")}
+    world.crash()
+    world.run(5)
+    world.tell(Metered(AT_MS + 1000), world.life)
+    world.run(5)
+    assert {vi.instance for vi in world.core.reservations.running("r-1")} == before
+
+
 def test_alone_it_goes_on_until_the_slot_is_over() -> None:
     """Nothing begins; what runs goes on, and ends when its time is over."""
     world = _World()

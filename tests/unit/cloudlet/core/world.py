@@ -38,6 +38,7 @@ READS = {"small": 50, "large": 100}
 NODE = Resources(8.0, 8 * GIB, 100 * GIB)
 SID = {"alpha": "a" * 40, "beta": "b" * 40}
 OBSERVE_S = 2.0
+CHUNK_BYTES = 1000
 ASK_ROUTER_S = 1.0
 BEAT_S = 1.0
 EPOCH_S = 1e9
@@ -140,6 +141,8 @@ class World:
         self.notes: list[str] = []
         self.crashes = 0
         self.violations: dict[int, int] = {}
+        self.chunks: dict[int, int] = {}
+        """Given to each instance since the router began; each of `CHUNK_BYTES`."""
         """What the router counted, by instance."""
         self.late: set[str] = set()
         """Services whose chunks wait too long for a VI."""
@@ -560,13 +563,23 @@ class World:
         count = self.violations.get(instance, 0)
         evidence = (Evidence("output", "c" * 40, count, "too much"),) if count else ()
         in_hand = container.in_hand if container is not None else 0
-        return saw.ViAtRouter(container is not None, in_hand, {"output": count}, evidence)
+        chunks = self.chunks.get(instance, 0)
+        return saw.ViAtRouter(
+            container is not None,
+            in_hand,
+            {"output": count},
+            evidence,
+            chunks,
+            chunks * (CHUNK_BYTES - 1),
+            chunks,
+        )
 
     def restart_router(self) -> None:
         """The router starts again; it kept its table and its chunks, and lost every session and
         what it had counted."""
         self.router_boot = f"boot-{self.random.random()}"
         self.violations.clear()
+        self.chunks.clear()
         for containers in self.nodes.values():
             for container in containers.values():
                 self.detach(container)

@@ -26,12 +26,13 @@ RECORD = {
     "begin_ms": 0,
     "end_ms": 1000,
     "quantity": 1000,
+    "signature": "0" * 128,
 }
 ANSWER = {"kind": "answer", "epoch": 1, "reservation": "r", "number": 1, "is_accepted": True}
 
 
 def _usage(count: int) -> dict[str, Any]:
-    return {"kind": "usage", "records": [RECORD] * count, "signature": "0" * 128}
+    return {"kind": "usage", "records": [RECORD] * count}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def _usage(count: int) -> dict[str, Any]:
         ({**ANSWER, "text": "x" * (frames.MAX_LINE_CHARS + 1)}, "schema"),
         (_usage(0), "schema"),
         (_usage(frames.MAX_RECORDS_COUNT + 1), "schema"),
-        ({**_usage(1), "signature": "0" * 127}, "schema"),
+        ({"kind": "usage", "records": [{**RECORD, "signature": "0" * 127}]}, "schema"),
+        ({"kind": "usage", "records": [RECORD], "signature": "0" * 128}, "schema"),
     ],
 )
 def test_what_is_no_frame(frame: Any, reason: str) -> None:
