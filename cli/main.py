@@ -115,7 +115,7 @@ NOUNS = {
     ),
     "usage": Noun(
         "packetcloud.cli.usage:usage",
-        "List usage records: what VIs held and were given, as the cloudlets metered it.",
+        "List usage records: what VIs held and were given, as the cloudlets metered and signed it.",
     ),
     "vi": Noun(
         "packetcloud.cli.vi:vi",

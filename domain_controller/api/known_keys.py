@@ -3,7 +3,7 @@
 What this controller changes counts at once; what another one on the same database changes, after
 `KNOWN_MS` at most.
 
-Source: docs/reference/domain-requests.md, "Revoked".
+Source: docs/reference/domain-requests.md, "Signed".
 """
 
 from __future__ import annotations
