@@ -52,5 +52,7 @@ def upgrade(connection: Connection, to: str = "head") -> None:
     with connection.begin():
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+            # Alembic reads its scripts between two statements: slow on a busy machine.
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '60s'")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         command.upgrade(config, to)
