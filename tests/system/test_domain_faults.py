@@ -57,7 +57,7 @@ class World:
         self._starts_count += 1
         name = f"controller-{self._starts_count}"
         if step:
-            program = (sys.executable, "-m", "tests.system.killed_controller")
+            program = (sys.executable, "-m", "tests.system.killed_domain_controller")
             started = self.place.start(
                 self._children, name, lambda config: (*program, str(config), step, str(count))
             )
