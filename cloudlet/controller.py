@@ -333,7 +333,9 @@ class Controller:
                 self._end(text)
             case do.InstallRules():
                 self._spawn(self._rules.install, command)
-            case do.SayAnswer() | do.SayUsage() | do.SayRules() | do.DropDomain():
+            case (
+                do.SayAnswer() | do.SayUsage() | do.SayComplete() | do.SayRules() | do.DropDomain()
+            ):
                 if self.domain is not None:
                     self.domain.say(command)
             case do.OperationEnded():

@@ -145,6 +145,18 @@ class SayAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class SayComplete:
+    """Say of which reservations there is no more usage; ends with `CompleteTaken`, or is repeated.
+
+    Attributes:
+        reservations: name, and the number of the directive that ended it here.
+    """
+
+    epoch: int
+    reservations: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SayUsage:
     """Send usage records to the domain controller; ends with `UsageTaken`, or is repeated."""
 
@@ -197,9 +209,10 @@ Command = (
     | StepDown
     | SayAnswer
     | SayUsage
+    | SayComplete
     | DropDomain
     | InstallRules
     | SayRules
 )
-ToDomain = SayAnswer | SayUsage | SayRules | DropDomain
+ToDomain = SayAnswer | SayUsage | SayComplete | SayRules | DropDomain
 """What goes over the channel, or ends it."""

@@ -19,6 +19,7 @@ from packetcloud.cloudlet.core.commands import (
 )
 from packetcloud.cloudlet.core.conduct import Conduct
 from packetcloud.cloudlet.core.events import (
+    CompleteTaken,
     Configured,
     Directed,
     DomainDown,
@@ -235,7 +236,7 @@ class CloudletCore:
                 return self.reservations.take(event)
             case Metered():
                 return self.reservations.take(event) + self.rule_sets.tick(event)
-            case Directed() | UsageTaken() | OrphanSaid():
+            case Directed() | UsageTaken() | CompleteTaken() | OrphanSaid():
                 return self.reservations.take(event)
             case RulesSaid():
                 return self.rule_sets.said(event)

@@ -331,6 +331,14 @@ class Directed:
 
 
 @dataclass(frozen=True, slots=True)
+class CompleteTaken:
+    """The domain controller knows of these that there is no more usage: name and number."""
+
+    epoch: int
+    reservations: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UsageTaken:
     """The domain controller has these records: (meter, number, what became of it)."""
 
@@ -424,7 +432,7 @@ class Metered:
 
 
 RulesEvent = RulesSaid | RulesAnswered | RulesUnanswered | RulesSeen
-DomainEvent = DomainUp | DomainDown | Directed | UsageTaken | OrphanSaid | Metered
+DomainEvent = DomainUp | DomainDown | Directed | UsageTaken | CompleteTaken | OrphanSaid | Metered
 Wish = LaunchWished | StopWished | RestartWished | ResizeWished | MigrateWished | EvacuateWished
 ViEvent = (
     WorkDone

@@ -10,9 +10,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from packetcloud.cloudlet.core.commands import Command, DropDomain, Note, SayAnswer, SayUsage
+from packetcloud.cloudlet.core.commands import (
+    Command,
+    DropDomain,
+    Note,
+    SayAnswer,
+    SayComplete,
+    SayUsage,
+)
 from packetcloud.cloudlet.core.events import (
+    CompleteTaken,
     Directed,
     DomainDown,
     DomainEvent,
@@ -36,6 +45,10 @@ MAX_FORGOTTEN_COUNT = 4096
 """Answers that are remembered of reservations that it has not: the oldest goes first."""
 RESEND_AFTER_MS = 5000
 """Usage that was not taken for so long is sent again."""
+MAX_COMPLETE_COUNT = 100
+"""Reservations of which one message says that there is no more usage."""
+COMPLETE_EVERY_MS = 60_000
+"""What was not answered is said again: seldom, as an older domain controller does not know it."""
 _Demand = tuple[int, int, Resources]
 """Begin, end, how much."""
 
@@ -64,6 +77,8 @@ class Reservations:
         """0: nobody said yet what time it is; what runs goes on, and nothing begins."""
         self._sent_ms: int | None = None
         """When the usage was sent that is not taken yet."""
+        self._said_complete_ms: int | None = None
+        """When it was said of reservations that there is no more usage, without an answer yet."""
 
     def take(self, event: DomainEvent) -> list[Command]:
         """Take what came over the channel, or what became of it."""
@@ -72,7 +87,7 @@ class Reservations:
                 self._at_ms = at_ms
                 return self._up(epoch)
             case DomainDown():
-                self.is_up, self._sent_ms = False, None
+                self.is_up, self._sent_ms, self._said_complete_ms = False, None, None
                 return []
             case Metered(at_ms):
                 return self._metered(at_ms)
@@ -84,6 +99,9 @@ class Reservations:
                 return self._directed(event)
             case UsageTaken():
                 return self._taken(event)
+            case CompleteTaken():
+                self._complete_taken(event)
+                return []
             case OrphanSaid(_, name, text):
                 if self._saved.reserved.pop(name, None) is None:
                     return []
@@ -141,7 +159,7 @@ class Reservations:
         reserved, name = self._saved.reserved, event.reservation
         if event.is_gone:
             reserved.pop(name, None)
-            return Answered(event.number, True, "", event.at_ms)
+            return Answered(event.number, True, "", event.at_ms, is_complete_unsaid=True)
         why_not = self._why_not(event)
         if why_not:
             return Answered(event.number, False, why_not, event.at_ms)
@@ -228,7 +246,34 @@ class Reservations:
         }
         commands = self._metering.tick(at_ms, running, is_sent_soon=self.is_up)
         commands += self._traffic.tick(at_ms, is_sent_soon=self.is_up)
-        return commands + self._send_usage()
+        return commands + self._send_usage() + self._say_complete()
+
+    def _say_complete(self) -> list[Command]:
+        """Say of which reservations nothing runs, is counted or waits to be taken any more."""
+        saved = self._saved
+        unsaid = {
+            name: one.number for name, one in saved.answered.items() if one.is_complete_unsaid
+        }
+        if not unsaid or not self.is_up:
+            return []
+        said_ms = self._said_complete_ms
+        if said_ms is not None and 0 <= self._at_ms - said_ms < COMPLETE_EVERY_MS:
+            return []
+        busy = {vi.reservation for vi in saved.vis.values()} | saved.meters.keys()
+        busy |= {meter.reservation for meter in saved.traffic.values()}
+        busy |= {record.reservation for record in saved.records.values()}
+        some = sorted(unsaid.keys() - busy)[:MAX_COMPLETE_COUNT]
+        if not some:
+            return []
+        self._said_complete_ms = self._at_ms
+        return [SayComplete(saved.domain_epoch, tuple((name, unsaid[name]) for name in some))]
+
+    def _complete_taken(self, event: CompleteTaken) -> None:
+        for name, number in event.reservations:
+            said = self._saved.answered.get(name)
+            if said is not None and said.number == number:
+                self._saved.answered[name] = replace(said, is_complete_unsaid=False)
+        self._said_complete_ms = None
 
     def _send_usage(self) -> list[Command]:
         """Send what is not taken yet; one message at a time is under way."""

@@ -65,6 +65,8 @@ class Answered:
     is_accepted: bool
     text: str
     at_ms: int
+    is_complete_unsaid: bool = False
+    """It was told to forget it, and the domain does not know yet that all usage of it is said."""
 
 
 @dataclass(frozen=True, slots=True)

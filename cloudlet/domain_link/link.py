@@ -16,12 +16,20 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from packetcloud.cloudlet.controller import Controller
-from packetcloud.cloudlet.core.commands import DropDomain, SayAnswer, SayRules, SayUsage, ToDomain
+from packetcloud.cloudlet.core.commands import (
+    DropDomain,
+    SayAnswer,
+    SayComplete,
+    SayRules,
+    SayUsage,
+    ToDomain,
+)
 from packetcloud.cloudlet.core.events import DomainDown, Metered
 from packetcloud.cloudlet.domain_link.report import report_of
 from packetcloud.cloudlet.domain_link.settings import DomainSettings
 from packetcloud.cloudlet.domain_link.translation import (
     answer_frame,
+    complete_frame,
     event_of,
     rules_frame,
     usage_frame,
@@ -97,6 +105,8 @@ class DomainLink:
                 self._put(answer_frame(command))
             case SayUsage():
                 self._put(usage_frame(command, self._settings.identity))
+            case SayComplete():
+                self._put(complete_frame(command))
             case SayRules():
                 self._put(rules_frame(command))
             case DropDomain(text):

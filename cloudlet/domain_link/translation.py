@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from packetcloud.chunk.identity import Identity
-from packetcloud.cloudlet.core.commands import SayAnswer, SayRules, SayUsage
+from packetcloud.cloudlet.core.commands import SayAnswer, SayComplete, SayRules, SayUsage
 from packetcloud.cloudlet.core.events import (
+    CompleteTaken,
     Directed,
     DomainEvent,
     DomainUp,
@@ -16,6 +17,8 @@ from packetcloud.cloudlet.core.values import Resources
 from packetcloud.domain_controller.channel.frames import (
     MAX_LINE_CHARS,
     AnswerFrame,
+    CompletePart,
+    CompleteTakenFrame,
     DirectiveFrame,
     DownFrame,
     OrphanFrame,
@@ -25,6 +28,7 @@ from packetcloud.domain_controller.channel.frames import (
     RulesPart,
     RulesStateFrame,
     TakenFrame,
+    UsageCompleteFrame,
     UsageFrame,
     WelcomeFrame,
 )
@@ -43,6 +47,9 @@ def event_of(frame: DownFrame, at_ms: int) -> DomainEvent | RulesSaid:
         case TakenFrame():
             parts = ((one.meter, one.number, one.outcome.value) for one in frame.records)
             return UsageTaken(frame.epoch, tuple(parts))
+        case CompleteTakenFrame():
+            ended = ((one.reservation, one.number) for one in frame.reservations)
+            return CompleteTaken(frame.epoch, tuple(ended))
         case OrphanFrame():
             return OrphanSaid(frame.epoch, frame.reservation, frame.text)
         case RulesFrame():
@@ -111,6 +118,16 @@ def rules_frame(command: SayRules) -> RulesStateFrame:
                 ),
             )
             for one in command.sets
+        ),
+    )
+
+
+def complete_frame(command: SayComplete) -> UsageCompleteFrame:
+    """Return of which reservations there is no more usage, as it is sent."""
+    return UsageCompleteFrame(
+        epoch=command.epoch,
+        reservations=tuple(
+            CompletePart(reservation=name, number=number) for name, number in command.reservations
         ),
     )
 

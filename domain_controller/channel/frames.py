@@ -45,6 +45,8 @@ MAX_FRAME_BYTES = 1 << 20
 MAX_RECORDS_COUNT = 500
 """Usage records of one frame: one transaction, for which other requests wait some 25 ms; their
 signatures take as long again."""
+MAX_COMPLETE_COUNT = 100
+"""Reservations of one frame that are complete: each is a transaction."""
 MAX_LINE_CHARS = MAX_TEXT_CHARS
 MAX_SHORT_CHARS = 200
 """Of which there is one for each set of rules."""
@@ -166,6 +168,24 @@ class UsageFrame(Part):
     records: Annotated[tuple[RecordPart, ...], Field(min_length=1, max_length=MAX_RECORDS_COUNT)]
 
 
+class CompletePart(Part):
+    """A reservation of which a cloudlet has nothing any more."""
+
+    reservation: Name
+    number: Number
+    """Of the directive by which it was told to forget it."""
+
+
+class UsageCompleteFrame(Part):
+    """Up, until it is taken: of these reservations every record was taken, and no other comes."""
+
+    kind: Literal["usage-complete"] = "usage-complete"
+    epoch: Number
+    reservations: Annotated[
+        tuple[CompletePart, ...], Field(min_length=1, max_length=MAX_COMPLETE_COUNT)
+    ]
+
+
 class RefusedPart(Part):
     """A rule that a router refused."""
 
@@ -264,6 +284,16 @@ class TakenFrame(Part):
     records: Annotated[tuple[TakenPart, ...], Field(min_length=1, max_length=MAX_RECORDS_COUNT)]
 
 
+class CompleteTakenFrame(Part):
+    """Down: it is known that these are complete; it need not be said again."""
+
+    kind: Literal["complete-taken"] = "complete-taken"
+    epoch: Number
+    reservations: Annotated[
+        tuple[CompletePart, ...], Field(min_length=1, max_length=MAX_COMPLETE_COUNT)
+    ]
+
+
 class OrphanFrame(Part):
     """Down: VIs of a reservation that has no place here are to be stopped."""
 
@@ -273,8 +303,10 @@ class OrphanFrame(Part):
     text: Line
 
 
-UpFrame = ReportFrame | AnswerFrame | UsageFrame | RulesStateFrame
-DownFrame = WelcomeFrame | DirectiveFrame | RulesFrame | TakenFrame | OrphanFrame
+UpFrame = ReportFrame | AnswerFrame | UsageFrame | UsageCompleteFrame | RulesStateFrame
+DownFrame = (
+    WelcomeFrame | DirectiveFrame | RulesFrame | TakenFrame | CompleteTakenFrame | OrphanFrame
+)
 Up = Annotated[UpFrame, Field(discriminator="kind")]
 Down = Annotated[DownFrame, Field(discriminator="kind")]
 UP: TypeAdapter[UpFrame] = TypeAdapter(Up)

@@ -20,7 +20,7 @@ from packetcloud.domain_controller.channel.frames import (
 )
 from packetcloud.domain_controller.core.calendar import Calendar, Conflict
 from packetcloud.domain_controller.core.cloudlets import CloudletReport
-from packetcloud.domain_controller.core.events import Answered, Forgotten
+from packetcloud.domain_controller.core.events import Answered, Forgotten, UsageComplete
 from packetcloud.domain_controller.core.installations import RulesState, SetState
 from packetcloud.domain_controller.core.packing import NodeRoom, rooms_of
 from packetcloud.domain_controller.core.reconciliation import Finding, compare
@@ -36,6 +36,7 @@ from packetcloud.domain_controller.state import (
     registry,
     reservations,
     rule_outbox,
+    usage,
 )
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.documents import load
@@ -137,6 +138,19 @@ class KeptChannel:
         return await self._writer.do(
             lambda transaction: intake.take_from(transaction, owner, cloudlet, records, signatures)
         )
+
+    async def usage_complete(
+        self, owner: Ownership, cloudlet: str, reservation: str, number: int
+    ) -> None:
+        def work(transaction: Transaction) -> None:
+            ownership.require(transaction, owner)
+            kept = reservations.lock(transaction, reservation)
+            if kept is None or usage.has_gaps(transaction.connection, reservation, cloudlet):
+                return
+            event = UsageComplete(cloudlet, number)
+            booking.handle(transaction, self._domain.world(transaction), kept, event)
+
+        await self._writer.do(work, await self._cloudlets_of(reservation))
 
     def put_report(self, report: CloudletReport) -> None:
         self._reports.put(report)

@@ -58,6 +58,14 @@ class ChannelState(Protocol):
         None: it is to come again.
         """
 
+    async def usage_complete(
+        self, owner: Ownership, cloudlet: str, reservation: str, number: int
+    ) -> None:
+        """Note that a cloudlet has no more usage of a reservation; twice, it changes nothing.
+
+        Of one of whose meters numbers are missing nothing is noted: that may be an error.
+        """
+
     def put_report(self, report: CloudletReport) -> None:
         """Note what a cloudlet says of itself."""
 

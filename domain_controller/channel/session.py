@@ -15,6 +15,7 @@ from packetcloud.chunk.names import GUID, NA
 from packetcloud.domain_controller.channel.frames import (
     Amount,
     AnswerFrame,
+    CompleteTakenFrame,
     OrphanFrame,
     Part,
     RecordPart,
@@ -23,6 +24,7 @@ from packetcloud.domain_controller.channel.frames import (
     RulesStateFrame,
     TakenFrame,
     TakenPart,
+    UsageCompleteFrame,
     UsageFrame,
     WelcomeFrame,
     decode_up,
@@ -134,6 +136,8 @@ class Session:
                     await self._answer(frame)
                 case UsageFrame():
                     await self._usage(frame)
+                case UsageCompleteFrame():
+                    await self._complete(frame)
                 case RulesStateFrame():
                     await self._rules_state(frame)
         except FrameError as error:
@@ -236,6 +240,13 @@ class Session:
         )
         if parts:  # the others it sends again, as if they had been lost
             await self._say(TakenFrame(epoch=self.owner.epoch, records=parts))
+
+    async def _complete(self, frame: UsageCompleteFrame) -> None:
+        if frame.epoch != self.owner.epoch:
+            raise FrameError("epoch", f"ends of epoch {frame.epoch}; now {self.owner.epoch}")
+        for one in frame.reservations:
+            await self._state.usage_complete(self.owner, self.cloudlet, one.reservation, one.number)
+        await self._say(CompleteTakenFrame(epoch=self.owner.epoch, reservations=frame.reservations))
 
     async def _say(self, frame: Part) -> None:
         text = encode(frame)

@@ -73,7 +73,11 @@ class ChangeCancelled:
 
 @dataclass(frozen=True, slots=True)
 class UsageComplete:
-    """All records until its end are in, and billed or on the next bill."""
+    """A cloudlet has forgotten it, and all records that the cloudlet made of it are in."""
+
+    cloudlet: str
+    number: int
+    """Of the directive by which it was told to forget it."""
 
 
 Event = (

@@ -180,9 +180,8 @@ class _Life:
                 change = self.reservation.change
                 if change is not None and change.operation == operation:
                     self._drop_change(text)
-            case UsageComplete():
-                if self.reservation.state is State.ENDED:
-                    self._become(State.SETTLED, "all usage is in")
+            case UsageComplete(cloudlet, number):
+                self._complete(cloudlet, number)
             case Tick():
                 pass  # whatever is due is found by go_on
 
@@ -336,6 +335,18 @@ class _Life:
             before = self.reservation.directive(part.cloudlet)
             wanted = before.wanted if before is not None else Wanted.HELD
             self._tell(part.cloudlet, wanted, self.reservation.wish, part.count, terms.number)
+
+    def _complete(self, cloudlet: str, number: int) -> None:
+        reservation = self.reservation
+        if reservation.state is not State.ENDED:
+            return
+        terms = reservation.terms[-1]
+        if cloudlet in reservation.complete or number < terms.number:
+            return  # a lower number: it was passed over once, and asked again
+        complete = (*reservation.complete, cloudlet)
+        self.reservation = replace(reservation, complete=complete)
+        if all(part.cloudlet in complete for part in terms.parts):
+            self._become(State.SETTLED, "all usage is in")
 
     def _remind(self, cloudlet: str) -> None:
         directive = self.reservation.directive(cloudlet)

@@ -147,6 +147,8 @@ class Reservation:
     last_number: int = 0
     """Of terms and directives."""
     change: Change | None = None
+    complete: tuple[str, ...] = ()
+    """ENDED: cloudlets of which all usage is in."""
 
     def __post_init__(self) -> None:
         check_name("reservation.name", self.name)

@@ -151,6 +151,17 @@ def meters_with_gaps(connection: Connection, owner: str | None = None) -> list[t
     return [(row.cloudlet, row.meter) for row in rows]
 
 
+def has_gaps(connection: Connection, reservation: str, cloudlet: str) -> bool:
+    """Tell whether records are missing before the last of a meter of a reservation there."""
+    query = (
+        select(USAGE.c.meter)
+        .where(USAGE.c.reservation == reservation, USAGE.c.cloudlet == cloudlet)
+        .group_by(USAGE.c.meter)
+        .having(func.count() < func.max(USAGE.c.number))
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def numbers_of(connection: Connection, cloudlet: str, meter: str) -> list[int]:
     """Return the numbers that came in of a meter, in order: what a cloudlet need not send again."""
     query = select(USAGE.c.number).where(USAGE.c.cloudlet == cloudlet, USAGE.c.meter == meter)

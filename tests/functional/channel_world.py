@@ -29,6 +29,7 @@ from packetcloud.cloudlet.core.values import CloudletSettings
 from packetcloud.cloudlet.domain_link.report import report_of
 from packetcloud.cloudlet.domain_link.translation import (
     answer_frame,
+    complete_frame,
     event_of,
     rules_frame,
     usage_frame,
@@ -245,6 +246,16 @@ class Watched:
         self._is_owner(owner, "wrote usage")
         return taken
 
+    async def usage_complete(
+        self, owner: Ownership, cloudlet: str, reservation: str, number: int
+    ) -> None:
+        await self.kept.usage_complete(owner, cloudlet, reservation, number)
+        self._is_owner(owner, "wrote that usage is complete")
+        disk = self.world.on_disk
+        waiting = [one for one in disk.records.values() if one.reservation == reservation]
+        if number == disk.answered[reservation].number and waiting:
+            self.world.wrong.append(f"{reservation} is complete, and {len(waiting)} records wait")
+
     async def rules_said(
         self, owner: Ownership, cloudlet: str, said: Sequence[SetState], *, is_whole: bool
     ) -> Counter[RulesState]:
@@ -369,6 +380,8 @@ class ChannelWorld(World):
                 self.send_up(self.wire, encode(answer_frame(command)))
             case do.SayUsage():
                 self.send_up(self.wire, encode(usage_frame(command, IDENTITY)))
+            case do.SayComplete():
+                self.send_up(self.wire, encode(complete_frame(command)))
             case do.SayRules() if self.has_rules:
                 self.send_up(self.wire, encode(rules_frame(command)))
             case do.DropDomain():

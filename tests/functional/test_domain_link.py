@@ -138,7 +138,7 @@ def _reserve(served: Served, tenant: Identity) -> str:
 def _cancel(served: Served, tenant: Identity, name: str) -> None:
     with DomainClient(served.daemon.url, tenant) as client:
         client.make(say.OperationInfo, f"/v1/reservations/{name}/cancel", None)
-        client.await_reservation(name, lambda one: one.state == "ended", 20)
+        client.await_reservation(name, lambda one: one.state == "settled", 20)
 
 
 def _used_ms(served: Served, tenant: Identity) -> int:

@@ -7,8 +7,16 @@ from dataclasses import replace
 import pytest
 
 from packetcloud.cloudlet.core import metering, reserved
-from packetcloud.cloudlet.core.commands import Command, DropDomain, Note, SayAnswer, SayUsage
+from packetcloud.cloudlet.core.commands import (
+    Command,
+    DropDomain,
+    Note,
+    SayAnswer,
+    SayComplete,
+    SayUsage,
+)
 from packetcloud.cloudlet.core.events import (
+    CompleteTaken,
     Directed,
     DomainDown,
     DomainUp,
@@ -222,6 +230,40 @@ def test_what_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     world.tell(taken, world.life)
     assert sorted(world.saved.records) == keys[2:]
     assert any("is not billed: refused" in note for note in world.notes)
+
+
+def test_the_last_record_of_a_reservation_is_said_to_be_the_last() -> None:
+    """Not before its VIs are gone and every record is taken; again until it is taken, over a crash.
+
+    Without it the domain waits a day.
+    """
+    world = _World()
+    world.answer(TOLD)
+    world.run(5)
+    _meter(world, AT_MS, AT_MS + 3000)
+    world.answer(replace(TOLD, number=6, is_gone=True))
+    _meter(world, AT_MS + 4000, AT_MS + 5000)
+    world.run(10)
+    assert not [vi for vi in world.saved.vis.values() if vi.reservation]
+    _meter(world, AT_MS + 6000, AT_MS + 6000)
+    assert not [one for one in world.said if isinstance(one, SayComplete)], "a record waits"
+    (key,) = world.saved.records
+    world.tell(UsageTaken(3, ((*key, "new"),)), world.life)
+    world.said.clear()
+    _meter(world, AT_MS + 7000, AT_MS + 12_000)
+    assert world.said == [SayComplete(3, (("r-1", 6),))]
+    world.crash()
+    world.run(5)
+    world.tell(DomainUp(4, AT_MS), world.life)
+    world.said.clear()
+    _meter(world, AT_MS + 13_000, AT_MS + 14_000)
+    assert world.said == [SayComplete(4, (("r-1", 6),))]
+    world.tell(CompleteTaken(4, (("r-1", 5),)), world.life)
+    assert world.saved.answered["r-1"].is_complete_unsaid, "that was said of an earlier time"
+    world.tell(CompleteTaken(4, (("r-1", 6),)), world.life)
+    world.said.clear()
+    _meter(world, AT_MS + 15_000, AT_MS + 120_000)
+    assert world.said == []
 
 
 def test_records_that_nobody_takes_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:

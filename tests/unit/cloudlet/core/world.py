@@ -249,7 +249,9 @@ class World:
                 self.notes.append(f"{self.now:.2f} {text}")
             case do.StepDown(text):
                 self.wrong.append(f"stepped down: {text}")
-            case do.SayAnswer() | do.SayUsage() | do.SayRules() | do.DropDomain():
+            case (
+                do.SayAnswer() | do.SayUsage() | do.SayComplete() | do.SayRules() | do.DropDomain()
+            ):
                 self.say_to_domain(command)
 
     # Nodes and VIs

@@ -223,7 +223,9 @@ class World:
                 self.later(self.random.randrange(S, 20 * S), lambda: self._usage(name))
 
     def _usage(self, name: str) -> None:
-        self._event(name, UsageComplete())
+        reservation = self.load(name)
+        for part in reservation.terms[-1].parts:
+            self._event(name, UsageComplete(part.cloudlet, reservation.last_number))
 
     def _choose(self, name: str) -> None:
         reservation = self.load(name)

@@ -87,7 +87,7 @@ def _in(state: State, wish: Wish = WISH) -> Reservation:
     reservation = _accept(reservation, wish.slot.last_end_ms)
     if state is State.ENDED:
         return reservation
-    return handle(reservation, UsageComplete(), wish.slot.last_end_ms, LIMITS)[0]
+    return handle(reservation, UsageComplete("c1", 99), wish.slot.last_end_ms, LIMITS)[0]
 
 
 def _accept(reservation: Reservation, now: int, limits: LifeLimits = LIMITS) -> Reservation:
@@ -153,9 +153,27 @@ def test_the_usual_way_asks_starts_and_stops_the_vis() -> None:
     assert (reservation.state, reservation.holds) == (State.ENDED, ())
     reservation = _accept(reservation, 2 * HOUR_MS)
     assert reservation.directives == ()
-    reservation, _ = handle(reservation, UsageComplete(), 2 * HOUR_MS + 1, LIMITS)
+    reservation, _ = handle(reservation, UsageComplete("c1", 99), 2 * HOUR_MS + 1, LIMITS)
     assert reservation.state is State.SETTLED
     assert next_timeout(reservation, 2 * HOUR_MS + 1, LIMITS) is None
+
+
+def test_it_is_settled_when_each_of_its_cloudlets_said_its_last_usage() -> None:
+    """One cloudlet, one that has no part, or a word of before it was asked again, is not enough."""
+    reservation, _ = request("r1", "ann", True, WISH, 0)
+    reservation, _ = handle(reservation, Chosen(_terms(("c1", 1), ("c2", 1))), 0, LIMITS)
+    reservation = _accept(reservation, 0)
+    for now in (HOUR_MS, 2 * HOUR_MS):
+        reservation, _ = handle(reservation, Tick(), now, LIMITS)
+        if reservation.state is State.ACTIVE:
+            early, _ = handle(reservation, UsageComplete("c1", 99), now, LIMITS)
+            assert early == reservation, "it is not over"
+    assert reservation.state is State.ENDED
+    for event in (UsageComplete("c1", 0), UsageComplete("c9", 99), *[UsageComplete("c1", 99)] * 2):
+        reservation, _ = handle(reservation, event, 2 * HOUR_MS, LIMITS)
+        assert reservation.state is State.ENDED
+    reservation, _ = handle(reservation, UsageComplete("c2", 99), 2 * HOUR_MS, LIMITS)
+    assert (reservation.state, reservation.text) == (State.SETTLED, "all usage is in")
 
 
 def test_a_slot_that_repeats_runs_within_its_occurrences() -> None:
@@ -197,7 +215,7 @@ def test_cancel_ends_whatever_has_not_ended(state: State) -> None:
         Answered("c1", 1, True),
         Answered("c1", 999, False),
         Answered("c9", 1, False),
-        UsageComplete(),
+        UsageComplete("c1", 99),
         Tick(),
         life.Forgotten("c9"),
     ],
