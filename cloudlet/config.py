@@ -155,6 +155,7 @@ class CloudletConfig:
             network.data_bridge,
             network.control_bridge,
             has_disk_quota=node.disk_quota and node.isolation == "lxd",
+            io_per_s=node.io_per_s,
         )
 
     def settings(
@@ -171,7 +172,10 @@ class CloudletConfig:
         return CloudletSettings(
             name=table.name,
             nodes=nodes,
-            vi_types={name: resources_of(one.limits) for name, one in self.catalogue.types.items()},
+            vi_types={
+                name: resources_of(one.limits, one.io_per_s)
+                for name, one in self.catalogue.types.items()
+            },
             reads_mib_s={
                 name: one.limits.disk_read_mib_s for name, one in self.catalogue.types.items()
             },
@@ -194,9 +198,9 @@ def sample_config() -> str:
     return files(__package__).joinpath("sample.toml").read_text(encoding="utf-8")
 
 
-def resources_of(limits: Limits) -> Resources:
+def resources_of(limits: Limits, io_per_s: int = 0) -> Resources:
     """Return what a VI with these limits takes of its node."""
-    return Resources(limits.vcpu, limits.memory_mib * _MIB, limits.disk_mib * _MIB)
+    return Resources(limits.vcpu, limits.memory_mib * _MIB, limits.disk_mib * _MIB, io_per_s)
 
 
 def _network_plan(file: CloudletFile) -> NetworkPlan:

@@ -15,6 +15,7 @@ from packetcloud.chunk.toml_files import TomlTable
 from packetcloud.cloudlet.core.placement import POLICIES
 from packetcloud.cloudlet.domain_link.settings import DomainTable
 from packetcloud.cloudlet.images.store import DEFAULT_FOLDER
+from packetcloud.cloudlet.limits import MAX_IO_PER_S
 from packetcloud.cloudlet.policy import DATA_MTU
 from packetcloud.cloudlet.router_bounds import (
     MAX_ALL_DESTINATIONS_COUNT,
@@ -114,6 +115,8 @@ class NodeTable(TomlTable):
     pool: str = "default"
     disk_quota: bool = True
     """Whether the pool holds a root to its size; LXD's `dir` cannot."""
+    io_per_s: Annotated[int, Field(ge=0, le=MAX_IO_PER_S, strict=True)] = 0
+    """Reads and writes of its disk that VIs may reserve together; LXD does not measure that."""
     tunnel_address: IPv4Address | IPv6Address | None = None
     """Of its machine, where that is another: its end of the tunnels."""
     data_device: _Device | None = None
@@ -135,8 +138,8 @@ class NodeTable(TomlTable):
     def _one_address(self) -> Self:
         over_https = (self.url, self.server_certificate, self.client_certificate, self.client_key)
         if self.isolation == "process":
-            if self.model_fields_set - {"isolation", "name"}:
-                raise ValueError('isolation = "process" allows no other key than name')
+            if self.model_fields_set - {"isolation", "name", "io_per_s"}:
+                raise ValueError('isolation = "process" allows no other key than name and io_per_s')
             return self
         if self.socket is None and not all(over_https):
             raise ValueError(

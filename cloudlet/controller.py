@@ -444,7 +444,7 @@ class Controller:
                 self.tell(saw.NodeSilent(node.name, str(error)))
             else:
                 facts = self.facts[node.name]
-                capacity, free = _resources(facts)
+                capacity, free = _resources(facts, self._sites[node.name].io_per_s)
                 seen = self._checks.look(node.name, self._sites[node.name], containers)
                 self.tell(saw.NodeSeen(node.name, asked_at, capacity, free, seen))
             await asyncio.sleep(OBSERVE_INTERVAL_S)
@@ -504,8 +504,8 @@ def check_types(settings: CloudletSettings, saved: Saved) -> None:
         )
 
 
-def _resources(facts: NodeFacts) -> tuple[Resources, Resources]:
+def _resources(facts: NodeFacts, io_per_s: int) -> tuple[Resources, Resources]:
     """Return what a node has, and what of it nobody uses now."""
-    capacity = Resources(float(facts.cores_count), facts.memory_bytes, facts.disk_bytes)
+    capacity = Resources(float(facts.cores_count), facts.memory_bytes, facts.disk_bytes, io_per_s)
     used = Resources(0.0, facts.memory_used_bytes, facts.disk_used_bytes)
     return capacity, capacity - used

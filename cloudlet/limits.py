@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_IO_PER_S = 1_000_000_000
+"""Reads and writes of a node or a VI: as many as a report of the channel may say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -142,7 +142,7 @@ class CloudletCollector(Collector):
         )
         amounts = GaugeMetricFamily(
             "packetcloud_cloudlet_node_resources",
-            "CPUs, and bytes of memory and disk.",
+            "CPUs, bytes of memory and disk, and reads and writes per second as declared.",
             labels=["node", "resource", "kind"],
         )
         protections = GaugeMetricFamily(

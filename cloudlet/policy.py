@@ -99,6 +99,8 @@ class NodeSite:
     control_bridge: str
     has_disk_quota: bool = True
     """Whether the pool can hold a root to its size; LXD's `dir` cannot."""
+    io_per_s: int = 0
+    """Reads and writes that VIs may reserve of it."""
 
 
 def live_violations(live: LiveConfig, site: NodeSite) -> list[str]:

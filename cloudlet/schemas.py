@@ -69,6 +69,8 @@ class ResourcesInfo(BaseModel):
     cpus: float
     memory_bytes: int
     disk_bytes: int
+    io_per_s: int = 0
+    """Reads and writes; of a node: as its config declares."""
 
 
 class ProtectionInfo(BaseModel):

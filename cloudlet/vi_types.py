@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from packetcloud.chunk.toml_files import TomlFiles, TomlTable
 from packetcloud.cloudlet.errors import CloudletConfigError
-from packetcloud.cloudlet.limits import Limits
+from packetcloud.cloudlet.limits import MAX_IO_PER_S, Limits
 
 MAX_TYPES_COUNT = 256
 """People choose from this list; a longer one is a mistake."""
@@ -39,6 +39,8 @@ class ViTypeTable(TomlTable):
     disk_read_mib_s: Annotated[int, Field(ge=1, le=1 << 16, strict=True)] = 100
     disk_write_mib_s: Annotated[int, Field(ge=1, le=1 << 16, strict=True)] = 50
     processes: Annotated[int, Field(ge=8, le=32768, strict=True)] = 64
+    io_per_s: Annotated[int, Field(ge=0, le=MAX_IO_PER_S, strict=True)] = 0
+    """Reads and writes of its node's disk that are reserved for it."""
     price_tier: Annotated[int, Field(ge=1, le=1000, strict=True)]
 
 
@@ -64,6 +66,8 @@ class ViType:
     limits: Limits
     price_tier: int
     """A greater tier is dearer; what a tier costs is the domain controller's to say."""
+    io_per_s: int = 0
+    """What is reserved of its node's reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +116,4 @@ def _vi_type(table: ViTypeTable) -> ViType:
         disk_write_mib_s=table.disk_write_mib_s,
         processes_count=table.processes,
     )
-    return ViType(table.name, limits, table.price_tier)
+    return ViType(table.name, limits, table.price_tier, table.io_per_s)

@@ -199,4 +199,5 @@ def _resources(amount: Resources) -> ResourcesInfo:
         cpus=round(amount.cpus, 3),
         memory_bytes=amount.memory_bytes,
         disk_bytes=amount.disk_bytes,
+        io_per_s=amount.io_per_s,
     )

@@ -215,6 +215,8 @@ class Reservations:
         share = 1 - self.settings.isp_share if is_third_party else 1.0
         nodes = [node for node in self._inventory.nodes.values() if node.is_usable]
         rooms = [(node.capacity or NOTHING).times(share) for node in nodes]
+        if size.io_per_s and not any(room.io_per_s for room in rooms):
+            return f"VI type {event.vi_type!r} needs I/O, and no [[node]] here declares io_per_s"
         if not any(not room.lacking_for(size) for room in rooms):
             return f"no node is large enough for a VI of type {event.vi_type!r}"
         whole = NOTHING

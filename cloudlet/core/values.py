@@ -13,21 +13,27 @@ class Resources:
     cpus: float = 0.0
     memory_bytes: int = 0
     disk_bytes: int = 0
+    io_per_s: int = 0
+    """Reads and writes of a disk; of a node: as declared, nothing measures it."""
 
     def __add__(self, other: Resources) -> Resources:
         return Resources(
             self.cpus + other.cpus,
             self.memory_bytes + other.memory_bytes,
             self.disk_bytes + other.disk_bytes,
+            self.io_per_s + other.io_per_s,
         )
 
     def __sub__(self, other: Resources) -> Resources:
         return self + other.times(-1)
 
     def times(self, factor: float) -> Resources:
-        """Return this amount, `factor` times; bytes are cut to whole ones."""
+        """Return this amount, `factor` times; all but processors are cut to whole ones."""
         return Resources(
-            self.cpus * factor, int(self.memory_bytes * factor), int(self.disk_bytes * factor)
+            self.cpus * factor,
+            int(self.memory_bytes * factor),
+            int(self.disk_bytes * factor),
+            int(self.io_per_s * factor),
         )
 
     def least(self, other: Resources) -> Resources:
@@ -36,6 +42,7 @@ class Resources:
             min(self.cpus, other.cpus),
             min(self.memory_bytes, other.memory_bytes),
             min(self.disk_bytes, other.disk_bytes),
+            min(self.io_per_s, other.io_per_s),
         )
 
     def most(self, other: Resources) -> Resources:
@@ -44,6 +51,7 @@ class Resources:
             max(self.cpus, other.cpus),
             max(self.memory_bytes, other.memory_bytes),
             max(self.disk_bytes, other.disk_bytes),
+            max(self.io_per_s, other.io_per_s),
         )
 
     def lacking_for(self, wanted: Resources) -> list[str]:
@@ -55,6 +63,7 @@ class Resources:
             ("cpus", self.cpus, wanted.cpus),
             ("memory", self.memory_bytes, wanted.memory_bytes),
             ("disk", self.disk_bytes, wanted.disk_bytes),
+            ("io", self.io_per_s, wanted.io_per_s),
         )
         # Sums of fractions of a processor differ from the whole in the last digits.
         return [name for name, have, want in pairs if want > 0 and want - have > 1e-9]
@@ -62,14 +71,15 @@ class Resources:
     @property
     def is_overdrawn(self) -> bool:
         """Tell whether it is what is left of something of which more was taken than there was."""
-        return min(self.cpus, self.memory_bytes, self.disk_bytes) < -1e-9
+        return min(self.cpus, self.memory_bytes, self.disk_bytes, self.io_per_s) < -1e-9
 
     def largest_share_of(self, whole: Resources) -> float:
-        """Return the largest of the three shares that this is of `whole`; of nothing: infinite."""
+        """Return the largest of the shares that this is of `whole`; of nothing: infinite."""
         pairs = (
             (self.cpus, whole.cpus),
             (self.memory_bytes, whole.memory_bytes),
             (self.disk_bytes, whole.disk_bytes),
+            (self.io_per_s, whole.io_per_s),
         )
         return max(part / all_ if all_ > 0 else float(part > 0) * 1e9 for part, all_ in pairs)
 

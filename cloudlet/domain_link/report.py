@@ -80,6 +80,7 @@ def _amount(resources: Resources) -> Amount:
         "milli_cpus": int(resources.cpus * 1000),
         "memory_bytes": resources.memory_bytes,
         "disk_bytes": resources.disk_bytes,
+        "io_per_s": resources.io_per_s,
     }
     limits = _AMOUNT_LIMITS
     return Amount(**{name: min(max(0, one), limits[name]) for name, one in found.items()})

@@ -75,6 +75,7 @@ def event_of(frame: DownFrame, at_ms: int) -> DomainEvent | RulesSaid:
                     frame.resources.milli_cpus / 1000,
                     frame.resources.memory_bytes,
                     frame.resources.disk_bytes,
+                    frame.resources.io_per_s,
                 ),
                 count=frame.count,
                 service=frame.service,

@@ -233,4 +233,7 @@ class Calendar:
         if not lacking:
             return "no way was found to lay the VIs on the nodes, though all nodes together suffice"
         is_third_party = demand is not None and demand.is_third_party
-        return f"not enough {', '.join(lacking)}{' for third parties' if is_third_party else ''}"
+        text = f"not enough {', '.join(lacking)}{' for third parties' if is_third_party else ''}"
+        if "io_per_s" in lacking and not any(room.for_all.io_per_s for room in self._rooms):
+            text += "; its nodes declare no I/O capacity"
+        return text

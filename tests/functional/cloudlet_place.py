@@ -215,7 +215,9 @@ class Place:
         self.router = CloudletRouter()
         self.images = {one.name: ImageFiles(IMAGE, "probe", ()) for one in self.config.services}
         self.nodes = {
-            name: FakeNode(name, NodeSite("default", "pcdata0", "pccontrol0"), cores_count=16)
+            name: FakeNode(
+                name, NodeSite("default", "pcdata0", "pccontrol0", io_per_s=1000), cores_count=16
+            )
             for name in ("n1", "n2")
         }
         for node in self.nodes.values():

@@ -312,6 +312,10 @@ def test_the_vis_of_a_lost_node_start_elsewhere(tmp_path: Path) -> None:
                 slot = place.router.vis(place.sid(agent.service))[agent.instance].slot
                 place.lost_states.add((agent.service, slot))
         lost.lose_power()
+        node = place.controller.core.inventory.nodes["n1"]
+        assert node.capacity is not None and node.capacity.io_per_s == 1000, (
+            "as its config declares"
+        )
         await place.until(lambda: place.controller.core.inventory.nodes["n1"].is_lost)
         await place.until(
             lambda: all(

@@ -302,6 +302,10 @@ def test_child_processes_instead_of_containers(folder: Path) -> None:
     assert (config.router_host, config.control_host) == ("127.0.0.1", "127.0.0.1")
     assert config.services[0].spec.router_host == "127.0.0.1"
     assert not config.site_of(config.file.node[0]).has_disk_quota
+    assert config.site_of(config.file.node[0]).io_per_s == 0
+    declared = PROCESSES.replace('isolation = "process"', 'isolation = "process"\nio_per_s = 2000')
+    config = load(folder, declared)
+    assert config.site_of(config.file.node[0]).io_per_s == 2000
     images = find_images(config)
     launches = ConfiguredLaunches(config, images)
     vi = Vi(1, config.services[0].name, "small", "process", 7, "secret", 16)

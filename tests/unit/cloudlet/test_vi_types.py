@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from packetcloud.cloudlet.errors import CloudletConfigError
-from packetcloud.cloudlet.limits import Limits
+from packetcloud.cloudlet.limits import MAX_IO_PER_S, Limits
 from packetcloud.cloudlet.vi_types import MAX_TYPES_COUNT, load_catalogue
+from packetcloud.domain_controller.core import resources
 
 ONE = """
 [[vi_type]]
@@ -41,7 +42,10 @@ def test_a_file_names_its_types(tmp_path: Path) -> None:
     """What a table leaves out has its default."""
     kind = load_catalogue(_write(tmp_path, "catalogue = 1" + ONE)).get("one")
     assert kind.limits == Limits(1.0, 256, 512, 100, 50, 64)
-    assert kind.price_tier == 2
+    assert (kind.price_tier, kind.io_per_s) == (2, 0)
+    assert resources.MAX_IO_PER_S == MAX_IO_PER_S, "what is declared here can be sold there"
+    text = "catalogue = 1" + ONE + "io_per_s = 500\n"
+    assert load_catalogue(_write(tmp_path, text)).get("one").io_per_s == 500
 
 
 def test_an_unknown_type_names_the_known_ones() -> None:

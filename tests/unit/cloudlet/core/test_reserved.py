@@ -24,8 +24,10 @@ from packetcloud.cloudlet.core.events import (
     OrphanSaid,
     UsageTaken,
 )
-from packetcloud.cloudlet.core.values import Resources
-from tests.unit.cloudlet.core.world import LARGE, SID, SMALL, World, settings
+from packetcloud.cloudlet.core.values import CloudletSettings, Resources
+from packetcloud.cloudlet.domain_link.report import report_of
+from packetcloud.cloudlet.surroundings import Around
+from tests.unit.cloudlet.core.world import LARGE, NODE, SID, SMALL, World, settings
 
 AT_MS = 1_000_000
 TOLD = Directed(
@@ -49,9 +51,15 @@ TOLD = Directed(
 class _World(World):
     """A cloudlet that has its VIs and a domain controller of epoch 3."""
 
-    def __init__(self, *, is_up: bool = True) -> None:
+    def __init__(
+        self,
+        wished: CloudletSettings | None = None,
+        capacity: Resources = NODE,
+        *,
+        is_up: bool = True,
+    ) -> None:
         self.said: list[Command] = []
-        super().__init__(1, settings(name_at_domain="c1"))
+        super().__init__(1, wished or settings(name_at_domain="c1"), capacity=capacity)
         self.run(5)
         if is_up:
             self.tell(DomainUp(3, AT_MS), self.life)
@@ -93,6 +101,40 @@ def test_yes_and_no(changes: dict[str, object], words: str) -> None:
     assert answer is not None
     assert answer.is_accepted is not bool(words)
     assert words in answer.text
+
+
+@pytest.mark.parametrize(
+    ("node_io", "count", "words"),
+    [
+        (0, 1, "VI type 'busy' needs I/O, and no [[node]] here declares io_per_s"),
+        (90, 1, "no node is large enough"),
+        (400, 6, ""),
+        (400, 7, "not enough io here"),
+    ],
+)
+def test_io_is_reserved_of_what_nodes_declare(node_io: int, count: int, words: str) -> None:
+    """Like processors: a quarter is the ISP's; the report says what there is and what is taken."""
+    busy = Resources(0.5, 1 << 20, 1 << 20, 100)
+    types = {"small": SMALL, "large": LARGE, "busy": busy}
+    world = _World(settings(name_at_domain="c1", vi_types=types), replace(NODE, io_per_s=node_io))
+    told = replace(TOLD, vi_type="busy", resources=busy, count=count, service=None, sid=None)
+    answer = world.answer(told)
+    assert answer is not None and words in answer.text
+    assert answer.is_accepted is not bool(words)
+    assert {one.capacity.io_per_s for one in report_of(world.core, 1, Around()).nodes} == {node_io}
+
+
+def test_vis_that_do_io_are_spread_over_what_nodes_declare() -> None:
+    """Each node gets as many as its I/O allows, and no more, though it has processors left."""
+    busy = Resources(0.5, 1 << 20, 1 << 20, 100)
+    types = {"small": SMALL, "large": LARGE, "busy": busy}
+    plain = settings(name_at_domain="c1", vi_types=types, reads_mib_s=dict.fromkeys(types, 50))
+    world = _World(plain, replace(NODE, io_per_s=400))
+    world.answer(replace(TOLD, vi_type="busy", resources=busy, count=6))
+    world.run(10)
+    assert world.running() == 6
+    reserved = {one.name: one.reserved.io_per_s for one in report_of(world.core, 1, Around()).nodes}
+    assert reserved == {"n1": 300, "n2": 300}
 
 
 def test_a_directive_again_and_one_that_is_late() -> None:

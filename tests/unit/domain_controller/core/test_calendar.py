@@ -92,6 +92,23 @@ def test_fewer_nodes_make_no_hold_disappear() -> None:
     assert calendar.conflict(Demand("small", 1), Slot(0, HOUR_MS)) is None
 
 
+@pytest.mark.parametrize(
+    ("io_per_s", "text"),
+    [
+        (0, "not enough io_per_s; its nodes declare no I/O capacity"),
+        (100, "not enough io_per_s"),
+        (200, None),
+    ],
+)
+def test_io_is_reserved_of_what_nodes_declare(io_per_s: int, text: str | None) -> None:
+    """Where none is declared nothing that asks for it fits, and the refusal says why."""
+    node = NodeReport("n", Resources(1000, io_per_s=io_per_s))
+    types = {"busy": ViType("busy", Resources(100, io_per_s=100))}
+    calendar = Calendar(rooms_of(CloudletReport("c", 1, 1, (node,)), 0), types)
+    conflict = calendar.conflict(Demand("busy", 2, is_third_party=False), Slot(0, HOUR_MS))
+    assert (conflict and conflict.text) == text
+
+
 def test_a_type_that_nobody_knows_is_refused_by_name() -> None:
     """The calendar must know every size that it adds up."""
     with pytest.raises(InvalidValueError, match="large, small"):
