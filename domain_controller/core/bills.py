@@ -7,7 +7,7 @@ costs that anybody can compute again, and all bills together charge exactly what
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -148,6 +148,7 @@ def make_bill(
     terms: Mapping[tuple[str, int], Terms],
     last: Bill | None = None,
     before: Mapping[Item, int] | None = None,
+    terms_unknown: Container[bytes] = (),
 ) -> Bill:
     """Return the bill of a period.
 
@@ -156,6 +157,9 @@ def make_bill(
         terms: by (reservation, number).
         last: the tenant's bill before this one.
         before: the quantities of items on all bills before.
+        terms_unknown: digests of records whose terms nobody knew when they came in: nothing was
+            posted for them, and nothing is billed, whatever has their number by now. Looked up
+            after each record was taken from `records`.
     """
     earlier = before or {}
     quantities: dict[Item, int] = defaultdict(int)
@@ -164,7 +168,10 @@ def make_bill(
     lists: set[tuple[str, int, bytes]] = set()
     for record in records:
         agreed = terms.get((record.reservation, record.terms))
-        digests[record.reservation].append(record.digest)
+        digest = record.digest
+        digests[record.reservation].append(digest)
+        if digest in terms_unknown:
+            continue
         for item, quantity, price in items_of(record, agreed):
             quantities[item] += quantity
             prices[item] = price

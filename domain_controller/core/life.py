@@ -71,7 +71,8 @@ __all__ = [
 """The words of a life are told and read together with it."""
 
 MAX_JUMP = 1_000_000
-"""By so much a number grows at once, after a restore: no cloudlet can use up all numbers."""
+"""By so much a number grows at once, after a restore, or up to the time in ms, at which numbers go
+on after one: no cloudlet can use up all numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,8 @@ class _Life:
         directive = self.reservation.directive(event.cloudlet)
         if directive is None or directive.number != event.number or directive.is_answered:
             return  # late, or twice
-        is_behind = directive.number < event.seen <= directive.number + MAX_JUMP
+        highest = max(directive.number + MAX_JUMP, self._now_ms)
+        is_behind = directive.number < event.seen <= highest
         if is_behind and not event.is_accepted:
             number = max(self.reservation.last_number, event.seen)
             self.reservation = replace(self.reservation, last_number=number)

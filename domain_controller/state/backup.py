@@ -12,15 +12,18 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from sqlalchemy import Boolean, Connection, LargeBinary, Table, func, insert, select
+from sqlalchemy import Boolean, Connection, LargeBinary, Table, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from packetcloud.domain_controller.core.reservations import FINAL, Reservation
 from packetcloud.domain_controller.state.database import Database
+from packetcloud.domain_controller.state.documents import dump, load
 from packetcloud.domain_controller.state.errors import (
     BackupError,
     DatabaseAwayError,
@@ -28,7 +31,7 @@ from packetcloud.domain_controller.state.errors import (
 )
 from packetcloud.domain_controller.state.failures import line_of
 from packetcloud.domain_controller.state.schema import newest_version, schema_version
-from packetcloud.domain_controller.state.tables import METADATA
+from packetcloud.domain_controller.state.tables import METADATA, RESERVATIONS
 
 FORMAT = "packetcloud domain backup 1"
 SQLITE_HEADER = b"SQLite format 3\x00"
@@ -72,8 +75,17 @@ def backup(url: str, path: Path) -> Sums:
     return sums
 
 
-def restore(path: Path, url: str) -> Sums:
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def restore(path: Path, url: str, clock_ms: Callable[[], int] = _clock_ms) -> Sums:
     """Make an empty database hold what a backup holds; return its sums.
+
+    Then reservations number what comes from now on above all that cloudlets may have seen.
+
+    Args:
+        clock_ms: ms since 1970.
 
     Raises:
         BackupError: the file is no backup, is damaged, or the place is not empty.
@@ -95,11 +107,35 @@ def restore(path: Path, url: str) -> Sums:
             found = sums_of(connection)
             if found != expected:
                 raise BackupError(f"{path}: its rows are not those that were written; use another")
+            _number_on(connection, clock_ms())
     except (SQLAlchemyError, DatabaseAwayError) as error:
         raise BackupError(f"{path}: {line_of(error)}; nothing was restored") from None
     finally:
         database.close()
     return found
+
+
+def _number_on(connection: Connection, number: int) -> None:
+    """Have terms and directives go on above a number, which is the time of this restore in ms.
+
+    After the backup others were given, which usage of cloudlets may name: under a number that is
+    given again it would be billed by other terms. Less than one in a ms is given, so that a second
+    restore of the same backup begins above those of the first.
+    """
+    after = ""
+    query = select(RESERVATIONS.c.name, RESERVATIONS.c.document)
+    query = query.where(RESERVATIONS.c.state.not_in([state.value for state in FINAL]))
+    query = query.order_by(RESERVATIONS.c.name).limit(_ROWS_AT_ONCE)
+    while rows := connection.execute(query.where(RESERVATIONS.c.name > after)).all():
+        for name, text in rows:
+            reservation = load(Reservation, text)
+            last = max(reservation.last_number, number)
+            connection.execute(
+                update(RESERVATIONS)
+                .where(RESERVATIONS.c.name == name)
+                .values(document=dump(replace(reservation, last_number=last)))
+            )
+        after = rows[-1].name
 
 
 def sums_of(connection: Connection) -> Sums:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from packetcloud.domain_controller.core.bills import Bill, make_bill
-from packetcloud.domain_controller.core.ledger import Item
+from packetcloud.domain_controller.core.ledger import Item, NotBilled
 from packetcloud.domain_controller.core.money import Currency
 from packetcloud.domain_controller.core.quotes import Terms
 from packetcloud.domain_controller.core.reservations import Reservation
@@ -45,12 +45,16 @@ def draft(connection: Connection, owner: str, period: tuple[int, int], currency:
     last = last_bill(connection, owner)
     count = 0
 
+    terms_unknown: set[bytes] = set()
+
     def records() -> Iterator[UsageRecord]:
         nonlocal count
         query = select(USAGE).where(_unbilled(owner, period[1]))
         rows = connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE))
         for row in rows:
             count += 1
+            if row.not_billed == NotBilled.NO_TERMS:
+                terms_unknown.add(bytes(row.digest))
             yield record_of(row)
 
     bill = make_bill(
@@ -61,6 +65,7 @@ def draft(connection: Connection, owner: str, period: tuple[int, int], currency:
         agreed_terms(connection, owner),
         last,
         _billed(connection, owner),
+        terms_unknown,
     )
     return Draft(bill, count)
 

@@ -24,12 +24,26 @@ from packetcloud.cloudlet.core.saved import Saved
 from packetcloud.domain_controller.api import changes as to
 from packetcloud.domain_controller.channel import kept
 from packetcloud.domain_controller.core.calendar import Calendar
+from packetcloud.domain_controller.core.life import LifeLimits
+from packetcloud.domain_controller.core.prices import Meter
 from packetcloud.domain_controller.core.reservations import Reservation, State
-from packetcloud.domain_controller.core.slots import Slot
+from packetcloud.domain_controller.core.slots import DAY_MS, Slot
+from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, Taken, UsageRecord
 from packetcloud.domain_controller.core.wishes import Wish
-from packetcloud.domain_controller.state import outbox, ownership, rule_outbox, usage
+from packetcloud.domain_controller.state import (
+    backup,
+    bills,
+    outbox,
+    ownership,
+    reservations,
+    rule_outbox,
+    usage,
+)
+from packetcloud.domain_controller.state.database import Database
+from packetcloud.domain_controller.state.transaction import Transaction
 from tests.functional.channel_world import (
     CLOUDLET,
+    PRICES,
     RIVAL,
     TENANT,
     TYPE,
@@ -94,6 +108,78 @@ def test_what_is_reserved_runs_and_is_charged(tmp_path: Path, seed: int) -> None
     assert states[State.ENDED] == 0, "the last record of each is known to be the last"
     assert world.charged_ms() > 0.8 * world.ran_ms
     assert world.charged_ms() <= world.ran_ms
+    world.close()
+
+
+def test_no_terms_have_the_number_of_others_of_before_a_restore(tmp_path: Path) -> None:
+    """Nor after a second restore of the same backup: usage under the lost terms stays unbilled."""
+    world = ChannelWorld(1, folder=tmp_path)
+    world.run(5)
+    slot = Slot(world.clock_ms() + 1000, world.clock_ms() + DAY_MS)
+    assert world.ask(to.Reserve(TENANT, True, Wish(TYPE.name, 2, slot, service="beta"))) is None
+    world.run(5)
+    url, file = f"sqlite:///{tmp_path / 'domain.sqlite3'}", tmp_path / "backup"
+    backup.backup(url, file)
+    (before,) = world.kept()
+    assert world.ask(to.Resize(before.name, 1)) is None
+    world.run(5)
+    (changed,) = world.kept()
+    assert changed.terms[-1].number > before.last_number
+    world.close()
+    last = changed.last_number
+    for at_ms in (world.clock_ms(), world.clock_ms() + 1000):
+        target = tmp_path / f"restored-{at_ms}"
+        backup.restore(file, f"sqlite:///{target}", lambda at_ms=at_ms: at_ms)  # type: ignore[misc]
+        database = Database(f"sqlite:///{target}")
+        with database.reading() as connection:
+            (one,) = reservations.listed(connection)
+        database.close()
+        assert one.reservation == dataclasses.replace(
+            before, last_number=one.reservation.last_number
+        )
+        assert one.reservation.last_number > last
+        last = one.reservation.last_number + 100  # some were given after it
+
+
+def test_a_bill_leaves_out_what_came_in_under_terms_that_nobody_knew(tmp_path: Path) -> None:
+    """Also when terms of that number are there by now, with usage of their own; it is closed."""
+    world = ChannelWorld(1, folder=tmp_path)
+    world.run(5)
+    begin_ms = world.clock_ms() + 60_000
+    slot = Slot(begin_ms, begin_ms + 60_000)
+    assert world.ask(to.Reserve(TENANT, True, Wish(TYPE.name, 1, slot))) is None
+    world.run(5)
+    (held,) = world.kept()
+    number = held.last_number + 5
+    lost, known = (
+        UsageRecord(
+            *(CLOUDLET, meter, 1, FIRST_PREVIOUS, held.name, number),
+            *(Meter.VI_TIME, begin_ms, begin_ms + 10_000, 10_000),
+        )
+        for meter in ("m-1", "m-2")
+    )
+
+    def take(record: UsageRecord) -> None:
+        def work(transaction: Transaction) -> list[Taken]:
+            owner = ownership.take(transaction, ownership.cloudlet_channel(CLOUDLET), "test")
+            return usage.take(transaction, owner, [record])
+
+        assert world.writer.do_blocking(work) == [Taken.NEW]
+
+    def agree(transaction: Transaction) -> None:
+        found = reservations.lock(transaction, held.name)
+        assert found is not None
+        terms = dataclasses.replace(held.terms[-1], number=number)
+        after = dataclasses.replace(found.reservation, terms=(*held.terms, terms))
+        reservations.save(transaction, found, after, [], LifeLimits())
+
+    take(lost)
+    world.writer.do_blocking(agree)
+    take(known)
+    with world.database.reading() as connection:
+        made = bills.draft(connection, TENANT, (0, slot.end_ms), PRICES.currency)
+    world.writer.do_blocking(lambda transaction: bills.close(transaction, made))
+    assert [line.quantity for line in made.bill.lines] == [10_000]
     world.close()
 
 

@@ -448,15 +448,28 @@ def test_whatever_a_cloudlet_writes_is_kept_as_a_line(text: str) -> None:
     assert changes[0].text == reservation.text
 
 
-@pytest.mark.parametrize(("ahead", "is_told_again"), [(MAX_JUMP, True), (MAX_JUMP + 1, False)])
+@pytest.mark.parametrize(
+    ("ahead", "now_ms", "is_told_again"),
+    [
+        (MAX_JUMP, 1, True),
+        (MAX_JUMP + 1, 1, False),
+        (8 * DAY_MS, 9 * DAY_MS, True),
+        (9 * DAY_MS, 9 * DAY_MS, False),
+    ],
+)
 def test_after_a_restore_numbers_go_on_above_what_a_cloudlet_has_seen(
-    ahead: int, is_told_again: bool
+    ahead: int, now_ms: int, is_told_again: bool
 ) -> None:
-    """It is told the same under a higher number; a jump too far is a refusal as any other."""
-    reservation = _in(State.OFFERED)
+    """It is told the same under a higher number; a jump too far is a refusal as any other.
+
+    What an earlier restore began with was the time then.
+    """
+    wish = replace(WISH, slot=Slot(10 * DAY_MS, 11 * DAY_MS))
+    reservation, _ = request("r1", "ann", True, wish, now_ms)
+    reservation, _ = handle(reservation, Chosen(_terms(slot=wish.slot)), now_ms, LIMITS)
     told = reservation.pending[0]
     answer = Answered("c1", told.number, False, "an older directive", told.number + ahead)
-    reservation, commands = handle(reservation, answer, 1, LIMITS)
+    reservation, commands = handle(reservation, answer, now_ms, LIMITS)
     assert (reservation.state is State.OFFERED) is is_told_again
     if is_told_again:
         again = reservation.pending[0]
