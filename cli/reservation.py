@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,9 @@ from packetcloud.cli.domain_client import (
 )
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FiniteRange, TimeType
+
+if TYPE_CHECKING:
+    from packetcloud.domain_controller.api.answered import PlaceInfo
 
 _reservation = click.argument("reservation_id", metavar="RESERVATION")
 _STATES = (
@@ -93,7 +97,7 @@ def list_reservations(
             one.vi_type,
             time_of(one.slot.begin_ms),
             time_of(one.slot.end_ms),
-            ", ".join(f"{place.cloudlet}: {place.count}" for place in one.places),
+            places_of(one.places),
             money_of(one.price_micros, one.currency),
         )
         for one in found[:most]
@@ -262,6 +266,15 @@ def _cancel_change(output: Output, reservation_id: str, access: DomainAccess) ->
     return ExitCode.FINE if operation.state == "cancelled" else ExitCode.NEGATIVE
 
 
+def places_of(places: Iterable[PlaceInfo]) -> str:
+    """Return the places of a reservation for people, and which of their cloudlets are away."""
+    return ", ".join(
+        f"{one.cloudlet}: {one.count}"
+        + (f" (away since {time_of(one.away_since_ms)})" if one.away_since_ms is not None else "")
+        for one in places
+    )
+
+
 def _print(output: Output, info: Any) -> None:
     slot = info.slot
     facts = [
@@ -273,7 +286,7 @@ def _print(output: Output, info: Any) -> None:
         ("end", time_of(slot.end_ms)),
         ("repeats", slot.repeat and f"every {slot.repeat.every}"),
         ("service", info.service),
-        ("on", ", ".join(f"{place.cloudlet}: {place.count}" for place in info.places)),
+        ("on", places_of(info.places)),
         ("price", money_of(info.price_micros, info.currency)),
         ("price list", info.price_list),
         ("why", info.why),

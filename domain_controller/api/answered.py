@@ -245,6 +245,9 @@ class PlaceInfo(Answered):
 
     cloudlet: str
     count: int
+    away_since_ms: int | None = None
+    """When a cloudlet that should hold them or have them run was last heard of, if that is too long
+    ago; what runs there meanwhile is billed once it is back and says so."""
 
 
 class RepeatInfo(Answered):

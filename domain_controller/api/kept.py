@@ -80,8 +80,7 @@ class KeptDomain(KeptPlaces):
         new_id: Callable[[], str],
         clock_ms: Callable[[], int],
     ) -> None:
-        super().__init__(database, reports)
-        self.clock_ms = clock_ms
+        super().__init__(database, reports, clock_ms)
         self._writer = writer
         self._new_id = new_id
         self._world: World | None = None

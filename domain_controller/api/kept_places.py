@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection
@@ -21,7 +21,7 @@ from packetcloud.domain_controller.core.advice import advise
 from packetcloud.domain_controller.core.bills import Bill
 from packetcloud.domain_controller.core.calendar import Calendar
 from packetcloud.domain_controller.core.checks import shown
-from packetcloud.domain_controller.core.choice import Asker, Candidate, NoPlace
+from packetcloud.domain_controller.core.choice import FRESH_MS, Asker, Candidate, NoPlace
 from packetcloud.domain_controller.core.cloudlets import Cloudlet
 from packetcloud.domain_controller.core.documents import to_document
 from packetcloud.domain_controller.core.packing import rooms_of
@@ -127,12 +127,23 @@ class KeptPlaces(KeptRegistry):
         with self._database.reading() as connection:
             found = reservations.listed(connection, owner, wanted, before, page.limit + 1)
             some, cursor = cut(found, page, _cursor_of_kept)
-            shown = [reservation_info(connection, one) for one in some]
+            away = self._away()
+            shown = [reservation_info(connection, one, away) for one in some]
         return say.ReservationPage(reservations=shown, cursor=cursor)
 
     def reservation(self, owner: str | None, reservation_id: str) -> say.ReservationInfo:
         with self._database.reading() as connection:
-            return reservation_info(connection, find_kept(connection, owner, reservation_id))
+            kept = find_kept(connection, owner, reservation_id)
+            return reservation_info(connection, kept, self._away())
+
+    def _away(self) -> dict[str, int]:
+        """Return when cloudlets that are away were last heard of."""
+        now_ms = self.clock_ms()
+        return {
+            name: report.received_at_ms
+            for name, report in self._reports.all().items()
+            if report.age_ms(now_ms) > FRESH_MS
+        }
 
     def terms(self, owner: str | None, reservation_id: str) -> say.TermsInfo:
         with self._database.reading() as connection:
@@ -229,7 +240,14 @@ def find_kept(connection: Connection, owner: str | None, name: str) -> Kept:
     return found
 
 
-def reservation_info(connection: Connection, kept: Kept) -> say.ReservationInfo:
+def reservation_info(
+    connection: Connection, kept: Kept, away: Mapping[str, int]
+) -> say.ReservationInfo:
+    """Return what is told of a reservation.
+
+    Args:
+        away: when cloudlets that are away were last heard of.
+    """
     one = kept.reservation
     wish, terms = one.wish, one.terms[-1] if one.terms else None
     price = None if terms is None else quote(terms, one.created_ms).total_micros
@@ -244,7 +262,13 @@ def reservation_info(connection: Connection, kept: Kept) -> say.ReservationInfo:
         slot=slot_info(wish.slot),
         service=wish.service,
         places=[
-            say.PlaceInfo(cloudlet=part.cloudlet, count=part.count)
+            say.PlaceInfo(
+                cloudlet=part.cloudlet,
+                count=part.count,
+                away_since_ms=away.get(part.cloudlet)
+                if one.state in (State.CONFIRMED, State.ACTIVE)
+                else None,
+            )
             for part in (terms.parts if terms is not None else ())
         ],
         price_micros=price,

@@ -43,7 +43,8 @@ class KeptRegistry:
         reports: the last one of each cloudlet.
     """
 
-    def __init__(self, database: Database, reports: Reports) -> None:
+    def __init__(self, database: Database, reports: Reports, clock_ms: Callable[[], int]) -> None:
+        self.clock_ms = clock_ms
         self._database = database
         self._reports = reports
         self.known_keys = KnownKeys(KNOWN_ALONE_MS if database.is_sqlite else KNOWN_MS)

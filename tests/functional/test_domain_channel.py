@@ -22,6 +22,7 @@ from packetcloud.cloudlet.core.events import Directed
 from packetcloud.cloudlet.core.reserved import Reservations
 from packetcloud.cloudlet.core.saved import Saved
 from packetcloud.domain_controller.api import changes as to
+from packetcloud.domain_controller.api.port import Page
 from packetcloud.domain_controller.channel import kept
 from packetcloud.domain_controller.core.calendar import Calendar
 from packetcloud.domain_controller.core.life import LifeLimits
@@ -108,6 +109,35 @@ def test_what_is_reserved_runs_and_is_charged(tmp_path: Path, seed: int) -> None
     assert states[State.ENDED] == 0, "the last record of each is known to be the last"
     assert world.charged_ms() > 0.8 * world.ran_ms
     assert world.charged_ms() <= world.ran_ms
+    world.close()
+
+
+def test_a_reservation_says_since_when_its_cloudlet_is_away(tmp_path: Path) -> None:
+    """Not while it reports, and not when it is over; the reservation itself stays as it is."""
+    world = ChannelWorld(1, folder=tmp_path)
+    world.run(5)
+    slot = Slot(world.clock_ms() + 1000, world.clock_ms() + DAY_MS)
+    assert world.ask(to.Reserve(TENANT, True, Wish(TYPE.name, 2, slot, service="beta"))) is None
+    world.run(5)
+    domain = world.controllers[0].domain
+    page = Page(10, None)
+
+    def shown() -> tuple[str, int | None]:
+        (one,) = domain.reservations(TENANT, [], page).reservations
+        assert one == domain.reservation(TENANT, one.id)
+        return one.state, one.places[0].away_since_ms
+
+    assert shown() == ("active", None)
+    last_ms = max(one.reports.all()[CLOUDLET].received_at_ms for one in world.controllers)
+    world.now += 40
+    state, since_ms = shown()
+    assert state == "active" and since_ms is not None and 0 <= last_ms - since_ms < 20_000
+    world.run(5)
+    assert shown() == ("active", None)
+    (found,) = world.kept()
+    assert world.ask(to.CancelReservation(found.name)) is None
+    world.now += 40
+    assert shown() == ("ended", None)
     world.close()
 
 
