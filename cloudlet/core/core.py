@@ -377,13 +377,13 @@ class CloudletCore:
             if seen is None:
                 continue
             self._count_traffic(name, seen, event.boot)
-            vis = [vi for vi in self.saved.vis.values() if vi.service == name and vi.counts]
+            vis = [vi for vi in self.saved.vis.values() if vi.service == name]
             for vi in vis:
                 at_router = seen.vis.get(vi.instance)
-                if at_router is not None:
+                if at_router is not None and vi.is_judged:
                     commands += self.conduct.judge(vi, at_router, event.boot, service.conduct, now)
             count = self.saved.counts.get(name, service.replicas_min)
-            own = [vi for vi in vis if not vi.reservation]
+            own = [vi for vi in vis if vi.counts and not vi.reservation]
             load = (_busy_share(own), max(seen.oldest_wait_s, _longest_wait_s(own)))
             change = self._scaling.step(service, count, *load, seen.penalty_p99_s, now)
             if change:

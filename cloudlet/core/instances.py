@@ -196,6 +196,11 @@ class Vi:
         )
 
     @property
+    def is_judged(self) -> bool:
+        """Tell whether it answers for what the router saw: also while it drains, or is a twin."""
+        return self.role in (Role.OWNER, Role.TWIN) and not self.is_leaving
+
+    @property
     def is_barred(self) -> bool:
         """Tell whether only an operator may have it start again, here or elsewhere."""
         return self.is_condemned or self.state is ViState.QUARANTINED
@@ -226,14 +231,23 @@ class Vi:
             self.ready_at = min(self.ready_at + shift_s, now)
         self.due_at += shift_s
 
-    def inherit(self, predecessor: Vi) -> None:
-        """Take over what its predecessor in the slot is charged with."""
-        self.is_restricted = predecessor.is_restricted
-        self.restrictions = predecessor.restrictions
-        self.restricted_until_s = predecessor.restricted_until_s
-        self.restriction_ends_at = predecessor.restriction_ends_at
-        self.record = predecessor.record
-        self.offences = predecessor.offences.copy()
+    def inherit(self, other: Vi) -> None:
+        """Take over what another VI of its slot is charged with, beside what it did itself."""
+        ends = [vi.restriction_ends_at for vi in (self, other) if vi.is_restricted]
+        self.is_restricted |= other.is_restricted
+        self.restricted_until_s = max(self.restricted_until_s, other.restricted_until_s)
+        self.restriction_ends_at = max(ends, default=math.inf)
+        self.offences = deque(sorted((*self.offences, *other.offences)))
+        self.remember(other)
+
+    def remember(self, other: Vi) -> None:
+        """Keep the record of another VI of its slot, which goes, and how often that was restricted.
+
+        What it is still under is not this one's: it did nothing itself, and has tasks.
+        """
+        self.restrictions += other.restrictions
+        both = sorted((*self.record, *other.record), key=lambda charge: charge.at_s)
+        self.record = tuple(both[-MAX_CHARGES_COUNT:])
 
     def pardon(self) -> None:
         """Charge it with nothing any more; its record stays."""
