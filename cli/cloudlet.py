@@ -153,9 +153,9 @@ def check(output: Output, config: Path) -> None:
     )
     if loaded.file.has_processes:
         output.warn(NOTICE)
-    for one in services:
-        if one["image"] is None:
-            output.warn(f"service {one['name']} has no image: packetcloud image build")
+    for declared in loaded.services:
+        if declared.name not in images:
+            output.warn(declared.no_image(loaded.images_folder))
 
 
 @cloudlet.command()

@@ -180,8 +180,8 @@ class ServiceTable(TomlTable):
     name: _ServiceName | None = None
     """Of the service here; absent: the manifest's. Two of one manifest need different ones."""
     image: Annotated[tuple[Path, ...], Field(max_length=2)] = ()
-    """Files of its image, instead of the newest that was built for it: one tarball, or metadata and
-    root file system."""
+    """Files of its image, instead of the newest that was built of its code: one tarball, or
+    metadata and root file system."""
     vi_type: str = "small"
     replicas_min: Annotated[int, Field(ge=0, le=MAX_SLOTS_COUNT, strict=True)] = 1
     replicas_max: Annotated[int, Field(ge=1, le=MAX_SLOTS_COUNT, strict=True)] = 1

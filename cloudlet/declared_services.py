@@ -5,6 +5,7 @@ Source: docs/reference/cloudlet-config.md.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from packetcloud.cloudlet.core.values import (
 )
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.filters import NetworkPlan
+from packetcloud.cloudlet.images.store import DEFAULT_FOLDER
 from packetcloud.services.catalogue import find_service
 from packetcloud.services.launch import LaunchSpec
 from packetcloud.services.launch_files import MAX_FILES_BYTES
@@ -46,6 +48,25 @@ class DeclaredService:
     def name(self) -> str:
         """The name that it has in this cloudlet."""
         return self.table.name or self.manifest.service.name
+
+    @property
+    def is_bundled(self) -> bool:
+        """Tell whether its code is ours."""
+        return self.spec.search_path is None
+
+    def no_image(self, store: Path) -> str:
+        """Return what to say when `store` has no image for it: which, and how to build it."""
+        command = "packetcloud image build"
+        if not self.is_bundled:
+            command += f" --service {shlex.quote(str(self.manifest_path))}"
+        if store != DEFAULT_FOLDER:
+            command += f" --store {shlex.quote(str(store))}"
+        which = (
+            "image of the bundled services"
+            if self.is_bundled
+            else f"image that was built of {self.manifest_path.parent} as it is now"
+        )
+        return f"service {self.name}: no {which} in {store}; build one: {command}"
 
     @property
     def deadline_ms(self) -> int:

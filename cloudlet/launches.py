@@ -132,9 +132,8 @@ class ConfiguredLaunches:
         try:
             return self.images[vi.service]
         except KeyError:
-            raise NodeRefusedError(
-                f"service {vi.service} has no image; build one: packetcloud image build"
-            ) from None
+            text = self._declared(vi).no_image(self._config.images_folder)
+            raise NodeRefusedError(text) from None
 
     def _declared(self, vi: Vi) -> DeclaredService:
         try:

@@ -68,6 +68,8 @@ class ViItem(_Strict):
     owner_epoch: Number
     slot: Annotated[int, Field(ge=0, lt=MAX_SLOTS_COUNT, strict=True)]
     state: ViState
+    restricted: bool = False
+    """What it has left to finish is bound as that of a restricted VI; for `held` and `draining`."""
 
 
 class InspectionItem(_Strict):
@@ -134,7 +136,10 @@ class ServiceItem(_Strict):
         )
         return ServiceEntry(
             settings,
-            tuple(ViEntry(vi.instance, vi.owner_epoch, vi.slot, vi.state) for vi in self.vis),
+            tuple(
+                ViEntry(vi.instance, vi.owner_epoch, vi.slot, vi.state, vi.restricted)
+                for vi in self.vis
+            ),
             self.max_output_ratio,
             None if names is None else _destinations(names),
             owners or {},
@@ -169,7 +174,11 @@ class ServiceItem(_Strict):
             inspection=None if entry.inspection is None else InspectionItem.of(entry.inspection),
             vis=[
                 ViItem(
-                    instance=vi.instance, owner_epoch=vi.owner_epoch, slot=vi.slot, state=vi.state
+                    instance=vi.instance,
+                    owner_epoch=vi.owner_epoch,
+                    slot=vi.slot,
+                    state=vi.state,
+                    restricted=vi.is_restricted,
                 )
                 for vi in entry.vis
             ],
@@ -331,6 +340,8 @@ class ViReport(BaseModel):
     owner_epoch: int
     slot: int
     state: ViState
+    restricted: bool = False
+    """By its state, or while it is held or drains."""
     attached: bool
     number: int | None
     """Which VI this is since the router's start; null: it is not attached. What follows is of this

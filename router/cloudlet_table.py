@@ -103,6 +103,13 @@ class ViEntry:
     owner_epoch: int
     slot: int
     state: ViState
+    is_restricted: bool = False
+    """Also while it is held or drains."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Tell whether it may not emit, redirect, or make much more than it gets."""
+        return self.is_restricted or self.state is ViState.RESTRICTED
 
 
 class Owner(NamedTuple):

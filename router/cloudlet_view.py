@@ -61,6 +61,7 @@ def _vi(service: CloudletService, entry: ViEntry, vi: CloudletVI | None, now: fl
         owner_epoch=entry.owner_epoch,
         slot=entry.slot,
         state=entry.state,
+        restricted=entry.is_bound,
         attached=vi is not None,
         number=vi.number if vi is not None else None,
         tasks=len(vi.tasks) if vi is not None else 0,

@@ -14,7 +14,7 @@ from packetcloud.chunk.hop.api import Body, FoundT
 from packetcloud.chunk.messages import MAX_DETAIL_BYTES, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.router.cloudlet_pool import CloudletVI
-from packetcloud.router.cloudlet_table import Destinations, OutputBudget, ViState
+from packetcloud.router.cloudlet_table import Destinations, OutputBudget
 from packetcloud.router.conduct_account import OUTPUT_ALLOWANCE_BYTES, Violation
 from packetcloud.router.custody import Custody
 from packetcloud.router.emitted import split_emitted
@@ -45,7 +45,7 @@ class VerdictChecks:
         found: Finding | None = None
         if service.verdicts is not None:
             found = _undeclared(service.verdicts, verdict.code)
-        if found is None and vi.entry is not None and vi.entry.state is ViState.RESTRICTED:
+        if found is None and vi.entry is not None and vi.entry.is_bound:
             found = self._beyond_restriction(vi, entry, verdict, len(body))
         if found is None and service.destinations is not None:
             found = self._sent_astray(service.destinations, verdict, body, now)

@@ -84,7 +84,7 @@ class CloudletCore:
         saved: what the last run left; its epoch grows by one here.
         random_bytes: the system's random source.
         wall_s: returns seconds since 1970: when something was found, and how much is left of a
-            restriction that an earlier run began.
+            restriction, or of a delay, that an earlier run began.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class CloudletCore:
             self.inventory.boot_cpus,
         )
         self.conduct = Conduct(self._life, wall_s)
+        self._wall_s = wall_s
         self._migrations = Migrations(settings, saved.vis, saved.migrations, self._life, self.table)
         self._scaling = Scaling()
         self.staffing = Staffing(
@@ -145,17 +146,15 @@ class CloudletCore:
             if migration.step is not Step.COMMITTED:
                 commands += self._migrations.abort(migration, "the controller was restarted", now)
                 self._wishes.ended(migration.operation)
+        clock_s = self._wall_s() - now
+        shift_s, self.saved.clock_s = self.saved.clock_s - clock_s, clock_s
         for vi in self.saved.vis.values():
             vi.touched_at = now
             service = self.settings.services.get(vi.service)
             policy = service.conduct if service is not None else ConductPolicy()
             self.conduct.resume(vi, policy, now)
-            if vi.state in (ViState.WAITING, ViState.LAUNCHING, ViState.RUNNING):
-                vi.state = ViState.BOOTING  # it calls again, and says whether its service runs
-            if vi.state is ViState.BOOTING:
-                vi.due_at = now + self.settings.boot_limit_s
-            elif vi.state is ViState.BACKING_OFF:
-                vi.due_at = now + self.settings.retry_s
+            vi.change_clock(shift_s, now)
+            self._life.resume(vi, now)
             if vi.is_leaving:
                 commands += self._life.leave(vi, now)
             else:
@@ -379,13 +378,13 @@ class CloudletCore:
             if seen is None:
                 continue
             self._count_traffic(name, seen, event.boot)
-            vis = [vi for vi in self.saved.vis.values() if vi.service == name and vi.counts]
+            vis = [vi for vi in self.saved.vis.values() if vi.service == name]
             for vi in vis:
                 at_router = seen.vis.get(vi.instance)
-                if at_router is not None:
+                if at_router is not None and vi.is_judged:
                     commands += self.conduct.judge(vi, at_router, event.boot, service.conduct, now)
             count = self.saved.counts.get(name, service.replicas_min)
-            own = [vi for vi in vis if not vi.reservation]
+            own = [vi for vi in vis if vi.counts and not vi.reservation]
             load = (_busy_share(own), max(seen.oldest_wait_s, _longest_wait_s(own)))
             change = self._scaling.step(service, count, *load, seen.penalty_p99_s, now)
             if change:

@@ -149,16 +149,21 @@ class Vi:
 
     reservation: str = ""
     """For which it runs; empty: its service's own."""
+    crashes: deque[float] = field(default_factory=deque)
+    """When it crashed, within the window of its service's restart policy."""
+    backoff_count: int = 0
+    """How often its delay was doubled."""
+    ready_at: float | None = None
+    """Since when it runs."""
 
     # ---- not kept
     pending: Work | None = None
     giving: Allotment | None = None
     """The limits that the work under way gives it."""
     due_at: float = math.inf
-    """When the present state has lasted too long, or the next start is due."""
+    """When the present state has lasted too long, or the next start is due; that one is kept."""
     retry_at: float = math.inf
     """When what is pending, and its node did not answer, is to be repeated."""
-    ready_at: float | None = None
     launch: LaunchTimes | None = None
     """Of its last launch; None: an earlier run of the controller launched it."""
     touched_at: float = -math.inf
@@ -170,8 +175,6 @@ class Vi:
     """When it called last, its service ran."""
     is_attached: bool = False
     status: Mapping[str, object] = field(default_factory=dict)
-    crashes: deque[float] = field(default_factory=deque)
-    backoff_count: int = 0
     offences: deque[tuple[float, int]] = field(default_factory=deque)
     """(when, how many more), within the window of the service's conduct policy."""
     restriction_ends_at: float = math.inf
@@ -191,6 +194,11 @@ class Vi:
             and not self.is_leaving
             and self.state not in (ViState.QUARANTINED, ViState.GONE)
         )
+
+    @property
+    def is_judged(self) -> bool:
+        """Tell whether it answers for what the router saw: also while it drains, or is a twin."""
+        return self.role in (Role.OWNER, Role.TWIN) and not self.is_leaving
 
     @property
     def is_barred(self) -> bool:
@@ -213,14 +221,33 @@ class Vi:
         """Tell whether it is one of the VIs that its service should have."""
         return self.role is Role.OWNER and not self.is_leaving and not self.is_draining
 
-    def inherit(self, predecessor: Vi) -> None:
-        """Take over what its predecessor in the slot is charged with."""
-        self.is_restricted = predecessor.is_restricted
-        self.restrictions = predecessor.restrictions
-        self.restricted_until_s = predecessor.restricted_until_s
-        self.restriction_ends_at = predecessor.restriction_ends_at
-        self.record = predecessor.record
-        self.offences = predecessor.offences.copy()
+    def change_clock(self, shift_s: float, now: float) -> None:
+        """Take over the times of an earlier run, whose clock showed `shift_s` less.
+
+        Nothing was in the future, though this machine's wall clock may have been set back.
+        """
+        self.crashes = deque(min(at + shift_s, now) for at in self.crashes)
+        if self.ready_at is not None:
+            self.ready_at = min(self.ready_at + shift_s, now)
+        self.due_at += shift_s
+
+    def inherit(self, other: Vi) -> None:
+        """Take over what another VI of its slot is charged with, beside what it did itself."""
+        ends = [vi.restriction_ends_at for vi in (self, other) if vi.is_restricted]
+        self.is_restricted |= other.is_restricted
+        self.restricted_until_s = max(self.restricted_until_s, other.restricted_until_s)
+        self.restriction_ends_at = max(ends, default=math.inf)
+        self.offences = deque(sorted((*self.offences, *other.offences)))
+        self.remember(other)
+
+    def remember(self, other: Vi) -> None:
+        """Keep the record of another VI of its slot, which goes, and how often that was restricted.
+
+        What it is still under is not this one's: it did nothing itself, and has tasks.
+        """
+        self.restrictions += other.restrictions
+        both = sorted((*self.record, *other.record), key=lambda charge: charge.at_s)
+        self.record = tuple(both[-MAX_CHARGES_COUNT:])
 
     def pardon(self) -> None:
         """Charge it with nothing any more; its record stays."""

@@ -222,6 +222,23 @@ class Life:
             return self.advance(vi, now)
         return []
 
+    def resume(self, vi: Vi, now: float) -> None:
+        """Go on with a VI of an earlier run of the controller, whose times are by our clock now.
+
+        What runs calls again, and says whether its service does; the next start of one that
+        crashed is due when it was, and no later than its policy would have it.
+        """
+        starts_at, vi.due_at = vi.due_at, math.inf
+        if vi.state in (ViState.WAITING, ViState.LAUNCHING, ViState.RUNNING):
+            vi.state = ViState.BOOTING
+        if vi.state is ViState.BOOTING:
+            vi.due_at = now + self.settings.boot_limit_s
+        elif vi.state is ViState.BACKING_OFF:
+            vi.due_at = now + self.settings.retry_s
+            if starts_at != math.inf:  # an earlier version did not write it down
+                latest = now + self._restart_policy(vi).longest_delay_s
+                vi.due_at = max(vi.due_at, min(starts_at, latest))
+
     def retry(self, vi: Vi, now: float) -> list[Command]:
         """Repeat what a node did not answer."""
         vi.retry_at = math.inf
@@ -306,6 +323,7 @@ class Life:
 
     def _launch(self, vi: Vi, now: float) -> list[Command]:
         self._become(vi, ViState.LAUNCHING)
+        vi.ready_at = None
         vi.due_at = now + self.settings.launch_limit_s
         vi.reached(Stage.LAUNCHED, now)
         return [SendLaunch(vi.number)]
@@ -370,7 +388,8 @@ class Life:
     def _run(self, vi: Vi, now: float) -> None:
         self._become(vi, ViState.RUNNING)
         vi.boot_cpus = 0.0
-        vi.ready_at = now
+        if vi.ready_at is None:  # or it runs since before this controller began
+            vi.ready_at = now
         vi.why = ""
         vi.due_at = now + self._hang_s(vi)
 

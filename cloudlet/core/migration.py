@@ -162,6 +162,8 @@ class Migrations:
         ]
         twin = self._vis.get(migration.twin)
         if twin is not None:
+            if (old := self._vis.get(migration.old)) is not None:
+                old.remember(twin)  # nobody gets rid of charges with a twin
             twin.role = Role.RETIRED
             twin.why = f"the migration was undone: {why}"
             commands += self._life.leave(twin, now)

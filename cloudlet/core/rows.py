@@ -5,6 +5,8 @@ Only what is kept is in them; everything else is found out again after a restart
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, astuple
 from typing import Any
@@ -46,7 +48,7 @@ _OF_VI = (
 )
 _LATER_OF_VI = (
     *("resize_to", "restrictions", "restricted_until_s", "image", "boot_cpus"),
-    *("reservation", "is_condemned", "counted_boot"),
+    *("reservation", "is_condemned", "counted_boot", "backoff_count", "ready_at"),
 )
 """Databases of earlier versions have none of these; what a VI begins with is right for them."""
 
@@ -61,6 +63,7 @@ def to_rows(saved: Saved) -> Rows:
                 "next_number": saved.next_number,
             }
         },
+        "clock": {"": {"clock_s": saved.clock_s}},
         "vi": {str(vi.number): _vi_row(vi) for vi in saved.vis.values()},
         "migration": {
             str(one.old): {
@@ -92,7 +95,8 @@ def from_rows(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Saved:
     Raises:
         KeyError, ValueError, TypeError: the rows are of another version.
     """
-    saved = Saved(**rows.get("controller", {}).get("", {}))
+    clock = rows.get("clock", {}).get("", {})
+    saved = Saved(**rows.get("controller", {}).get("", {}), **clock)
     for row in rows.get("vi", {}).values():
         vi = Vi(
             **{name: row[name] for name in _OF_VI},
@@ -104,6 +108,8 @@ def from_rows(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Saved:
             counted=row.get("counted", row.get("violations", {})),
             evidence=tuple(Evidence(*one) for one in row.get("evidence", ())),
             allotted=Allotment(*row.get("allotted", ())),
+            crashes=deque(row.get("crashes", ())),
+            due_at=row.get("starts_at", math.inf),
         )
         saved.vis[vi.number] = vi
     for row in rows.get("migration", {}).values():
@@ -192,6 +198,8 @@ def _traffic_state(row: Mapping[str, Any]) -> TrafficState:
 
 def _vi_row(vi: Vi) -> dict[str, Any]:
     row = {name: getattr(vi, name) for name in (*_OF_VI, *_LATER_OF_VI)}
+    if vi.state is ViState.BACKING_OFF:  # in others each sign of life would be written down
+        row["starts_at"] = vi.due_at
     return row | {
         "role": vi.role.value,
         "state": vi.state.value,
@@ -200,4 +208,5 @@ def _vi_row(vi: Vi) -> dict[str, Any]:
         "counted": dict(vi.counted),
         "evidence": [astuple(one) for one in vi.evidence],
         "allotted": astuple(vi.allotted),
+        "crashes": list(vi.crashes),
     }

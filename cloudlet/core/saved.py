@@ -197,6 +197,9 @@ class Saved:
     """Of the last update of the router's table."""
     next_number: int = 1
     """For the next VI."""
+    clock_s: float = 0.0
+    """Seconds since 1970 when the clock of the run that wrote it was 0: crashes, next starts and
+    readiness are timed by that one."""
     vis: dict[int, Vi] = field(default_factory=dict)
     migrations: dict[int, Migration] = field(default_factory=dict)
     """By the number of the old VI."""

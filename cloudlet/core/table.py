@@ -35,7 +35,7 @@ def entry_of(service: ServiceWish, vis: Iterable[Vi], held: frozenset[int]) -> E
             "instance": vi.instance,
             "owner_epoch": vi.owner_epoch,
             "slot": vi.slot,
-            "state": _state_of(vi, held),
+            **_state_of(vi, held),
         }
         for vi in sorted(vis, key=lambda vi: vi.number)
         if vi.is_listed
@@ -43,12 +43,15 @@ def entry_of(service: ServiceWish, vis: Iterable[Vi], held: frozenset[int]) -> E
     return {"sid": service.sid, **service.router_entry, "vis": listed}
 
 
-def _state_of(vi: Vi, held: frozenset[int]) -> str:
+def _state_of(vi: Vi, held: frozenset[int]) -> Entry:
     if vi.role is Role.TWIN or vi.number in held:
-        return "held"
-    if vi.is_draining:
-        return "draining"
-    return "restricted" if vi.is_restricted else "serving"
+        state = "held"
+    elif vi.is_draining:
+        state = "draining"
+    else:
+        return {"state": "restricted" if vi.is_restricted else "serving"}
+    # What it has left to finish is bound all the same.
+    return {"state": state, "restricted": True} if vi.is_restricted else {"state": state}
 
 
 class RouterTable:

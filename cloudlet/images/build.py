@@ -81,7 +81,9 @@ def build_image(
             requirements=(*requirements.runtime_requirements(), *wanted),
             service_code="" if service is None else assembly.service_code_digest(service),
         )
-        known = None if request.refresh else store.answer(inputs.digest())
+        known = None
+        if not request.refresh:
+            known = store.answer(inputs.digest(), inputs.service_code)
         if known is not None:
             return known, False
         archives = [everything[package.name][1] for package in chosen]
@@ -164,6 +166,7 @@ def _make(
         "made_at": time.time(),
         "packages": sorted(inputs.packages),
         "requirements": resolved,
+        "service_code": inputs.service_code,
     }
     return store.put_image(inputs.digest(), facts, work / "image.tar")
 

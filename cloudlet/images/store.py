@@ -43,6 +43,8 @@ class BuiltImage:
     requirements: tuple[tuple[str, str], ...]
     """Name and version that pip chose."""
     path: Path
+    service_code: str = ""
+    """Digest of the author's files in it; empty: none, or an earlier version built it."""
 
     def files(self) -> ImageFiles:
         """Return it as nodes import it."""
@@ -125,12 +127,17 @@ class ImageStore:
         made.rename(place)
         return place
 
-    def answer(self, inputs: str) -> BuiltImage | None:
-        """Return the image that was made of inputs of this digest, if it is still there."""
+    def answer(self, inputs: str, service_code: str = "") -> BuiltImage | None:
+        """Return the image that was made of inputs of this digest, if it is still there.
+
+        One that does not say of which author's files it is, as earlier versions built them, is
+        none: no service would be found to be its own.
+        """
         path = self.folder / "answers" / inputs
         if not path.is_file():
             return None
-        return self._read(self.folder / "images" / path.read_text() / _FACTS)
+        image = self._read(self.folder / "images" / path.read_text() / _FACTS)
+        return image if image is not None and image.service_code == service_code else None
 
     def put_image(self, inputs: str, facts: dict[str, Any], tarball: Path) -> BuiltImage:
         """Move an image into the store and remember what it was made of."""

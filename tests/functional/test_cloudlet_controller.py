@@ -447,7 +447,7 @@ def test_a_service_without_an_image_says_so(tmp_path: Path) -> None:
                 lambda: any(vi.state is ViState.QUARANTINED for vi in place.vis("plain"))
             )
             (vi,) = place.vis("plain")
-            assert "service plain has no image" in vi.why
+            assert "service plain: no image" in vi.why
 
     asyncio.run(whole())
 

@@ -55,14 +55,16 @@ def test_every_key_and_every_state_arrives_as_it_was_meant(tmp_path: Path) -> No
             vi(3, role=Role.TWIN),
             vi(4, slot=2, is_draining=True),
             vi(5, slot=3, owner_epoch=9),
+            vi(6, slot=4, is_draining=True, is_restricted=True),
             held=(5,),
             **FULL,
         )
         await ends.want(wanted)
         assert {one["state"] for one in wanted["vis"]} == set(ViState)  # type: ignore[attr-defined]
         assert set(wanted) == set(ServiceItem.model_fields) - LEFT_OUT
-        assert set(wanted["vis"][0]) == set(ViItem.model_fields)  # type: ignore[index]
-        default = {"max_attempts": ServiceItem.model_fields["max_attempts"].default}
+        assert set(wanted["vis"][5]) == set(ViItem.model_fields)  # type: ignore[index]
+        vis = [{"restricted": False} | one for one in wanted["vis"]]  # type: ignore[attr-defined]
+        default = {"max_attempts": ServiceItem.model_fields["max_attempts"].default, "vis": vis}
         assert ends.in_force == {ONE: {**wanted, **default}}
         ends.restart_router()
         assert ends.in_force == {ONE: {**wanted, **default}}

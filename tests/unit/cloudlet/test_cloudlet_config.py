@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,11 @@ from packetcloud.cloudlet.config_tables import (
 )
 from packetcloud.cloudlet.core.instances import Vi
 from packetcloud.cloudlet.domain_link.settings import DomainTable
-from packetcloud.cloudlet.errors import CloudletConfigError
+from packetcloud.cloudlet.errors import CloudletConfigError, NodeRefusedError
 from packetcloud.cloudlet.image_files import find_images
+from packetcloud.cloudlet.images import assembly
+from packetcloud.cloudlet.images.assembly import service_code_digest
+from packetcloud.cloudlet.images.store import DEFAULT_FOLDER
 from packetcloud.cloudlet.launches import ConfiguredLaunches
 from packetcloud.router.cloudlet_schemas import ServiceItem
 from packetcloud.services.launch_files import MAX_FILES_BYTES
@@ -314,6 +318,97 @@ def test_child_processes_instead_of_containers(folder: Path) -> None:
     assert wish.environment["PACKETCLOUD_CONTROLLER"] == "127.0.0.1:4790"
     assert wish.image == images["wan-optimizer"].fingerprint
     assert load(folder).router_host == "10.210.0.1"
+
+
+TWO_AUTHORS = (
+    GOOD[: GOOD.index("[[service]]")]
+    + """\
+[[service]]
+manifest = "ann/manifest.toml"
+key = "one.key"
+name = "first"
+
+[[service]]
+manifest = "bob's"
+key = "two.key"
+name = "second"
+"""
+)
+
+
+@pytest.fixture
+def authors(folder: Path) -> tuple[Path, Path]:
+    """Folders of two services of different authors, whose manifests are the same."""
+    for name in ("ann", "bob's"):
+        (folder / name).mkdir()
+        (folder / name / "manifest.toml").write_text(
+            'manifest = 1\n[service]\nname = "count"\nversion = "1.0.0"\n'
+            'entry_point = "count:Count"\n[behaviour]\nfail_policy = "closed"\n'
+        )
+        (folder / name / "count.py").write_text(f"AUTHOR = {name!r}\n")
+    return folder / "ann", folder / "bob's"
+
+
+def built(store: Path, version: str, made_at: float, **facts: object) -> None:
+    """Put an image into a store."""
+    (store / "images" / version).mkdir(parents=True)
+    document = {"format": "packetcloud-image-1", "version": version, "name": "count"}
+    document |= {"suite": "bookworm", "fingerprint": version * 32, "python": "3.11"}
+    document |= {"files_count": 1, "size_bytes": 1, "made_at": made_at}
+    document |= {"packages": [], "requirements": [], **facts}
+    (store / "images" / version / "image.json").write_text(json.dumps(document))
+
+
+def test_services_of_one_name_run_each_from_what_was_built_of_its_own_code(
+    folder: Path, authors: tuple[Path, Path]
+) -> None:
+    """Not from the newest image of that name, which has another author's code or an older one."""
+    store, config = folder / "images", load(folder, TWO_AUTHORS)
+    built(store, "01", 4.0)  # nobody knows of what code
+    built(store, "02", 3.0, name="packetcloud", service_code="")
+    built(store, "03", 2.0, service_code=service_code_digest(authors[1]))
+    assert {name: one.fingerprint for name, one in find_images(config).items()} == {
+        "second": "03" * 32
+    }
+    built(store, "04", 1.0, service_code=service_code_digest(authors[0]))
+    built(store, "05", 1.5, service_code=service_code_digest(authors[0]))
+    assert {name: one.fingerprint for name, one in find_images(config).items()} == {
+        "first": "05" * 32,
+        "second": "03" * 32,
+    }
+    (authors[1] / "count.py").write_text("AUTHOR = 'bob, later'\n")
+    assert set(find_images(config)) == {"first"}
+
+
+def test_who_has_no_image_is_told_which_and_how_to_build_it(
+    folder: Path, authors: tuple[Path, Path]
+) -> None:
+    """In one line, with a command that can be pasted; a bundled service needs another one."""
+    config = load(folder, TWO_AUTHORS)
+    launches = ConfiguredLaunches(config, find_images(config))
+    vi = Vi(1, "second", "small", "n1", 7, "secret", 16)
+    with pytest.raises(NodeRefusedError) as caught:
+        launches.wish(vi, launches.limits("small"))
+    text, store = str(caught.value), folder / "images"
+    assert f"service second: no image that was built of {authors[1]} as it is now" in text
+    command = shlex.split(text.partition("build one: ")[2])
+    assert command[:3] == ["packetcloud", "image", "build"]
+    assert command[3:] == ["--service", f"{authors[1]}/manifest.toml", "--store", str(store)]
+    (bundled,) = load(folder).services
+    assert bundled.no_image(DEFAULT_FOLDER) == (
+        f"service wan-optimizer: no image of the bundled services in {DEFAULT_FOLDER}; "
+        "build one: packetcloud image build"
+    )
+
+
+def test_files_that_no_image_takes_are_named(
+    folder: Path, authors: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More beside a manifest than code is, as when somebody keeps the images there."""
+    built(folder / "images", "01", 1.0)
+    monkeypatch.setattr(assembly, "MAX_SERVICE_BYTES", 10)
+    with pytest.raises(CloudletConfigError, match=rf"\[\[service\]\] first: {authors[0]}: .*MiB"):
+        find_images(load(folder, TWO_AUTHORS))
 
 
 @pytest.mark.parametrize(

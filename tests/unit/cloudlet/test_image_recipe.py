@@ -224,6 +224,15 @@ def test_the_same_image_twice_is_one(tmp_path: Path) -> None:
     assert [image.files_count for image in store.images()] == [8]
 
 
+def test_an_image_that_does_not_say_whose_code_it_has_is_built_again(tmp_path: Path) -> None:
+    """An earlier version built it: its service would be told for ever to build it."""
+    store = ImageStore(tmp_path)
+    _put(store, name="count")
+    assert store.answer("inputs-v1", "c0de") is None
+    _put(store, name="count", service_code="c0de")
+    assert store.answer("inputs-v1", "c0de") == store.get("v1")
+
+
 def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path) -> None:
     """Its work was never in the store, and is gone when the next begins."""
     store = ImageStore(tmp_path)

@@ -24,10 +24,15 @@ DRAINING = ViState.DRAINING
 
 
 def vi(
-    instance: int, state: ViState = SERVING, slot: int = 0, owner_epoch: int | None = None
+    instance: int,
+    state: ViState = SERVING,
+    slot: int = 0,
+    owner_epoch: int | None = None,
+    *,
+    is_restricted: bool = False,
 ) -> ViEntry:
     """A VI whose epoch of ownership is its instance, if nothing else is said."""
-    return ViEntry(instance, owner_epoch or instance, slot, state)
+    return ViEntry(instance, owner_epoch or instance, slot, state, is_restricted)
 
 
 def entry(

@@ -9,7 +9,7 @@ from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import NA
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.cloudlet_pool import CloudletVI
-from packetcloud.router.cloudlet_table import OutputBudget
+from packetcloud.router.cloudlet_table import OutputBudget, ViState
 from packetcloud.router.conduct_account import (
     MAX_EVIDENCE_COUNT,
     MAX_SAVED_BYTES,
@@ -19,7 +19,15 @@ from packetcloud.router.conduct_account import (
     Violation,
 )
 from packetcloud.router.settings import FailPolicy
-from tests.unit.router.cloudlet_tables import RESTRICTED, cloudlet_network, entry, vi
+from tests.unit.router.cloudlet_tables import (
+    DRAINING,
+    HELD,
+    RESTRICTED,
+    SERVING,
+    cloudlet_network,
+    entry,
+    vi,
+)
 from tests.unit.router.router_fakes import (
     ROUTER_NA,
     A,
@@ -71,6 +79,20 @@ def test_restricted_vi_neither_emits_nor_redirects(kind: Violation) -> None:
     assert len(c.accept_all()) == 1
     a.accept_all()
     net.check_idle()
+
+
+@pytest.mark.parametrize("is_restricted", [False, True])
+@pytest.mark.parametrize("state", [HELD, DRAINING])
+def test_a_restriction_holds_for_what_a_vi_finishes(state: ViState, is_restricted: bool) -> None:
+    """Held for a migration or drained, it may redirect what it has only if it is not restricted."""
+    net, controller = cloudlet_network(entry(vi(1, RESTRICTED if is_restricted else SERVING)))
+    a, c, one = net.host(A), net.host(C), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    controller.put(entry(vi(1, state, is_restricted=is_restricted)))
+    redirect(one, C.value)
+    assert len(c.unsettled) == (0 if is_restricted else 1)
+    expected = {Violation.REDIRECT: 1} if is_restricted else {}
+    assert state_of(net).account.violations == expected
 
 
 @pytest.mark.parametrize("over", [0, 1])

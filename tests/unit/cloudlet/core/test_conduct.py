@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.conduct import MAX_RESTRICTION_S, Measure
-from packetcloud.cloudlet.core.instances import MAX_CHARGE_CHARS, MAX_CHARGES_COUNT, Vi, ViState
+from packetcloud.cloudlet.core.instances import (
+    MAX_CHARGE_CHARS,
+    MAX_CHARGES_COUNT,
+    Role,
+    Vi,
+    ViState,
+)
 from packetcloud.cloudlet.core.rows import from_rows, to_rows
 from packetcloud.cloudlet.core.saved import Saved
 from packetcloud.cloudlet.core.values import ConductPolicy, ServiceWish
+from packetcloud.router.cloudlet_schemas import ServiceItem
 from tests.unit.cloudlet.core.world import EPOCH_S, SID, World, settings
 
 POLICY = ConductPolicy(
@@ -202,6 +211,83 @@ def test_who_is_stopped_while_it_moves_does_not_arrive() -> None:
     assert world.ended[operation] == (False, "the VI was stopped: 100 violations within 60 s")
     assert vi_of(world, "beta") is vi and vi.state is ViState.QUARANTINED
     assert len(world.core.saved.vis) == 2
+
+
+def run_until(world: World, is_so: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if is_so():
+            return
+        world.run(0.01)
+    raise AssertionError("not within 20 s")
+
+
+def is_bound(world: World, vi: Vi) -> bool:
+    """Tell whether the router, by its own reading of its table, holds a VI to a restriction."""
+    listed = ServiceItem.model_validate(world.table[SID[vi.service]] | {"name": vi.service})
+    return any(one.instance == vi.instance and one.is_bound for one in listed.to_entry().vis)
+
+
+def test_a_restriction_holds_while_a_vi_is_held_and_where_it_moves() -> None:
+    """What it has left to finish could be sent anywhere otherwise."""
+    world, vi = placed(13)
+    offend(world, vi, 10)
+    world.wish(lambda n: saw.MigrateWished(n, vi.number))
+    run_until(world, lambda: state_at_router(world, vi) == "held")
+    assert is_bound(world, vi)
+    world.run(5)
+    moved = vi_of(world, "beta")
+    assert moved.number != vi.number and is_bound(world, moved)
+    world.run(20)
+    assert not is_bound(world, moved) and world.end_wrongs() == []
+
+
+def test_a_draining_vi_is_judged_and_stays_restricted() -> None:
+    """Its time as one that finishes its tasks is no time for misuse; stopped, it is gone."""
+    world, vi = placed(14)
+    container = world.container(vi.number)
+    assert container is not None
+    world.detach(container, away_s=8.0)  # it cannot be idle before
+    operation = world.wish(lambda n: saw.StopWished(n, vi.number, True))
+    run_until(world, lambda: state_at_router(world, vi) == "draining")
+    assert not is_bound(world, vi)
+    offend(world, vi, 10)
+    assert vi.is_restricted and state_at_router(world, vi) == "draining" and is_bound(world, vi)
+    offend(world, vi, 90)
+    assert not container.is_running or vi.is_leaving
+    world.run(10)
+    assert world.ended[operation] == (True, "") and world.container(vi.number) is None
+    assert world.core.conduct.measures["beta", Measure.CONDUCT] == 1
+    assert world.end_wrongs() == []
+
+
+def test_a_twin_answers_for_what_it_does() -> None:
+    """What it did before it was the owner is added to the charges of its predecessor."""
+    world, vi = placed(15)
+    offend(world, vi, 10)
+    world.wish(lambda n: saw.MigrateWished(n, vi.number))
+    (twin,) = [one for one in world.core.saved.vis.values() if one.role is Role.TWIN]
+    world.violations[twin.instance] = 10
+    run_until(world, lambda: twin.is_restricted)
+    assert twin.role is Role.TWIN and twin.restrictions == 1
+    world.run(6)
+    assert vi_of(world, "beta") is twin
+    assert (twin.restrictions, len(twin.record)) == (2, 2) and is_bound(world, twin)
+    assert world.end_wrongs() == []
+
+
+def test_who_is_stopped_as_a_twin_leaves_its_charges_behind() -> None:
+    """The migration is undone, the old one serves on, and has it on its record."""
+    world, vi = placed(16)
+    operation = world.wish(lambda n: saw.MigrateWished(n, vi.number))
+    (twin,) = [one for one in world.core.saved.vis.values() if one.role is Role.TWIN]
+    run_until(world, lambda: twin.state is ViState.BOOTING)
+    world.violations[twin.instance] = 100
+    world.run(10)
+    is_done, text = world.ended[operation]
+    assert not is_done and "its twin failed: 100 violations within 60 s" in text
+    assert vi_of(world, "beta") is vi and vi.state is ViState.RUNNING
+    assert [one.text.split(" ")[0] for one in vi.record] == ["stopped:"]
+    assert not world.forgotten and world.end_wrongs() == []
 
 
 def test_who_was_condemned_is_not_started_by_the_next_controller() -> None:
