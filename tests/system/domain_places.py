@@ -15,9 +15,11 @@ from packetcloud.domain_controller.core.calendar import Demand, Hold
 from packetcloud.domain_controller.core.cloudlets import Cloudlet
 from packetcloud.domain_controller.core.packing import NodeRoom
 from packetcloud.domain_controller.core.principals import Principal, Role
+from packetcloud.domain_controller.core.reservations import Reservation, State
 from packetcloud.domain_controller.core.resources import Resources, ViType
 from packetcloud.domain_controller.core.slots import Slot
-from packetcloud.domain_controller.state import answers, holds, journal, registry
+from packetcloud.domain_controller.core.wishes import Wish
+from packetcloud.domain_controller.state import answers, documents, holds, journal, registry
 from packetcloud.domain_controller.state.answers import Answer, Asked
 from packetcloud.domain_controller.state.database import Database
 from packetcloud.domain_controller.state.tables import ANSWERS, HOLDS, RESERVATIONS
@@ -49,6 +51,10 @@ class Place:
     def hold(self) -> Hold:
         begin_ms = FIRST_MS + self.round_ * ROUND_MS
         return Hold(CLOUDLET, self.name, TENANT, begin_ms, begin_ms + ROUND_MS, SMALL.name, 1)
+
+    @property
+    def wish(self) -> Wish:
+        return Wish(SMALL.name, 1, Slot(self.hold.begin_ms, self.hold.end_ms))
 
 
 def set_up(transaction: Transaction) -> None:
@@ -115,7 +121,9 @@ def insert_place(transaction: Transaction, place: Place) -> Answer:
             "state": "offered",
             "made_ms": transaction.now_ms,
             "version": 1,
-            "document": "{}",
+            "document": documents.dump(
+                Reservation(place.name, TENANT, True, place.wish, transaction.now_ms, State.OFFERED)
+            ),
         },
     )
     holds.replace(transaction, [], [place.hold])
