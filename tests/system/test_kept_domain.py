@@ -232,7 +232,7 @@ def test_from_nothing_to_a_bill_that_verifies(url: str, tmp_path: Path) -> None:
         assert (made["kind"], made["state"]) == ("reserve", "running")
         offered = await place.reservation("acme", made)
         assert (offered["state"], offered["price_micros"]) == ("offered", 80_000)
-        assert offered["places"] == [{"cloudlet": "edge-1", "count": 2}]
+        assert offered["places"] == [{"cloudlet": "edge-1", "count": 2, "away_since_ms": None}]
         assert await place.answer() == 1
         assert (await place.operation("acme", made))["state"] == "done"
         confirmed = await place.reservation("acme", made)
