@@ -21,6 +21,7 @@
 - `domain`     `packetcloud domain run|check|sample|status|backup|restore`
 - `domain_client` what the commands that ask a domain controller share
 - `domain_cloudlet` `packetcloud cloudlet admit|list|show|open|close|key`
+- `domain_keys` `packetcloud tenant key`, `packetcloud cloudlet key`
 - `domain_rule` `packetcloud domain rule`
 - `domain_service` `packetcloud service register|registered|unregister`
 - `explain`    `packetcloud rule explain`

@@ -11,7 +11,7 @@ import click
 
 from packetcloud.chunk.names import GUID
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import ROUTER, NameType, RangedSizeType, name_start
+from packetcloud.cli.params import ROUTER, SETTINGS, NameType, RangedSizeType, name_start
 
 if TYPE_CHECKING:
     from packetcloud.chunk.captured import CapturedChunk
@@ -190,13 +190,7 @@ def _rule_number(url: str, text: str, signer: GUID | None) -> int:
     metavar="DIR|MANIFEST",
     help="A manifest, its folder, or the name of a bundled service.",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Set a parameter of the manifest; may be given several times.",
-)
+@SETTINGS
 @click.option("--guid", metavar="HEX", callback=name_start, help="Only from or to this GUID.")
 @click.option(
     "--sid", metavar="HEX", callback=name_start, help="Only chunks that ask for this service."

@@ -15,7 +15,7 @@ import click
 
 from packetcloud.cli.domain_cloudlet import COMMANDS
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, SECONDS, FiniteRange, group
+from packetcloud.cli.params import FILE, TIMEOUT, FiniteRange, group
 
 if TYPE_CHECKING:
     from packetcloud.cloudlet.client import CloudletClient
@@ -28,13 +28,7 @@ controller_url = group(
     click.option(
         "--url", default=DEFAULT_URL, show_default=True, help="The controller's management API."
     ),
-    click.option(
-        "--timeout",
-        type=SECONDS,
-        default=10.0,
-        show_default=True,
-        help="Seconds to wait for answers.",
-    ),
+    TIMEOUT,
 )
 waiting = group(
     click.option(

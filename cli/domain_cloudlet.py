@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from packetcloud.cli import domain_keys
 from packetcloud.cli.domain_client import DomainAccess, domain_options, time_of
 from packetcloud.cli.output import Output, Table, pass_output
-from packetcloud.cli.params import PublicKeyType, TimeType
+from packetcloud.cli.params import PublicKeyType
 
 if TYPE_CHECKING:
     from packetcloud.domain_controller.api.answered import CloudletInfo, ResourcesInfo
@@ -126,23 +127,14 @@ def list_keys(output: Output, name: str, access: DomainAccess) -> None:
 
 
 @key.command("add")
-@click.argument("name")
-@click.argument("public_key", type=PublicKeyType())
-@click.option("--until", type=TimeType(), help="The key ends then. [default: in two years]")
+@domain_keys.new_key
 @domain_options
 @pass_output
 def add_key(
     output: Output, name: str, public_key: bytes, until: float | None, access: DomainAccess
 ) -> None:
     """Let the cloudlet NAME dial in with PUBLIC_KEY (64 hexadecimal digits, or a key file) too."""
-    from packetcloud.domain_controller.api.answered import KeyInfo
-
-    body: dict[str, object] = {"public_key": public_key.hex()}
-    if until is not None:
-        body["until_ms"] = int(until * 1000)
-    with access.open() as client:
-        made = client.make(KeyInfo, f"/v1/cloudlets/{name}/keys", body)
-    output.record({"key id": made.key_id, "cloudlet": name, "until": time_of(made.until_ms)})
+    domain_keys.add(output, access, "cloudlet", name, public_key, until)
 
 
 @key.command()
@@ -152,11 +144,7 @@ def add_key(
 @pass_output
 def revoke(output: Output, name: str, key_id: str, access: DomainAccess) -> None:
     """Let the cloudlet NAME dial in with the key KEY_ID no more; an open channel ends soon."""
-    from packetcloud.domain_controller.api.answered import KeyInfo
-
-    with access.open() as client:
-        gone = client.change(KeyInfo, "DELETE", f"/v1/cloudlets/{name}/keys/{key_id}")
-    output.record({"revoked": gone.key_id, "cloudlet": name})
+    domain_keys.revoke(output, access, "cloudlet", name, key_id)
 
 
 COMMANDS = (admit, list_cloudlets, show, open_cloudlet, close_cloudlet, key)

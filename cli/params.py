@@ -154,6 +154,21 @@ class FiniteRange(click.FloatRange):
 SECONDS = FiniteRange(0.1, 86_400)
 """How long to wait for something."""
 
+TIMEOUT = click.option(
+    "--timeout",
+    type=SECONDS,
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait for answers.",
+)
+SETTINGS = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a parameter of the manifest; may be given several times.",
+)
+
 
 def _url(context: click.Context, option: click.Parameter, text: str) -> str:
     """Turn HOST:PORT into a URL; a URL stays what it is."""

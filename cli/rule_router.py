@@ -11,7 +11,7 @@ import click
 
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, ROUTER, SECONDS, NameType, group
+from packetcloud.cli.params import FILE, ROUTER, TIMEOUT, NameType, group
 
 if TYPE_CHECKING:
     from packetcloud.chunk.identity import Identity
@@ -27,13 +27,7 @@ MAX_TRIES_COUNT = 5
 _DAY_S = 86_400
 url_options = group(
     ROUTER,
-    click.option(
-        "--timeout",
-        type=SECONDS,
-        default=10.0,
-        show_default=True,
-        help="Seconds to wait for answers.",
-    ),
+    TIMEOUT,
 )
 
 

@@ -12,7 +12,7 @@ import click
 
 from packetcloud.cli.domain_service import COMMANDS
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
-from packetcloud.cli.params import FILE, FOLDER
+from packetcloud.cli.params import FILE, FOLDER, SETTINGS
 from packetcloud.cli.service_benchmark import benchmark
 
 if TYPE_CHECKING:
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from packetcloud.services.state_dir import StatusFile
     from packetcloud.services.trial import TrialReport
 
-_settings = click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Set a parameter of the manifest; may be given several times.",
-)
 _state_dir = click.option(
     "--state-dir",
     type=FOLDER,
@@ -57,7 +50,7 @@ for _command in (*COMMANDS, benchmark):
     type=FILE,
     help="The service's identity; its name is the SID. See: packetcloud identity create",
 )
-@_settings
+@SETTINGS
 @click.option(
     "--isolation",
     type=click.Choice(["process", "none"]),
@@ -189,7 +182,7 @@ def run(
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of generated payloads.")
 @click.option("--pair", is_flag=True, help="Run the manifest's two directions; compare the end.")
-@_settings
+@SETTINGS
 @pass_output
 @click.pass_context
 def test(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from packetcloud.cli.output import Output, Table, pass_output
-from packetcloud.cli.params import FILE, FiniteRange
+from packetcloud.cli.params import FILE, SETTINGS, FiniteRange
 
 
 @click.command()
@@ -45,13 +45,7 @@ from packetcloud.cli.params import FILE, FiniteRange
     show_default=True,
     help="Length of each run.",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Set a parameter of the manifest; may be given several times.",
-)
+@SETTINGS
 @click.option("--json", "json_file", type=FILE, help="Write it for: packetcloud quote --measured")
 @pass_output
 def benchmark(

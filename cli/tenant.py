@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
+from packetcloud.cli import domain_keys
 from packetcloud.cli.domain_client import DomainAccess, domain_options, time_of
 from packetcloud.cli.output import Output, Table, pass_output
-from packetcloud.cli.params import PublicKeyType, TimeType
+from packetcloud.cli.params import PublicKeyType
 
 
 @click.group()
@@ -101,27 +102,14 @@ def key() -> None:
 
 
 @key.command("add")
-@click.argument("name")
-@click.argument("public_key", type=PublicKeyType())
-@click.option("--until", type=TimeType(), help="The key ends then. [default: in two years]")
+@domain_keys.new_key
 @domain_options
 @pass_output
 def add_key(
-    output: Output,
-    name: str,
-    public_key: bytes,
-    until: float | None,
-    access: DomainAccess,
+    output: Output, name: str, public_key: bytes, until: float | None, access: DomainAccess
 ) -> None:
     """Let PUBLIC_KEY (64 hexadecimal digits, or a key file) sign for the tenant NAME."""
-    from packetcloud.domain_controller.api.answered import KeyInfo
-
-    body: dict[str, object] = {"public_key": public_key.hex()}
-    if until is not None:
-        body["until_ms"] = int(until * 1000)
-    with access.open() as client:
-        made = client.make(KeyInfo, f"/v1/tenants/{name}/keys", body)
-    output.record({"key id": made.key_id, "tenant": name, "until": time_of(made.until_ms)})
+    domain_keys.add(output, access, "tenant", name, public_key, until)
 
 
 @key.command()
@@ -129,18 +117,9 @@ def add_key(
 @click.argument("key_id")
 @domain_options
 @pass_output
-def revoke(
-    output: Output,
-    name: str,
-    key_id: str,
-    access: DomainAccess,
-) -> None:
+def revoke(output: Output, name: str, key_id: str, access: DomainAccess) -> None:
     """Let the key KEY_ID sign no more for the tenant NAME, for ever."""
-    from packetcloud.domain_controller.api.answered import KeyInfo
-
-    with access.open() as client:
-        gone = client.change(KeyInfo, "DELETE", f"/v1/tenants/{name}/keys/{key_id}")
-    output.record({"revoked": gone.key_id, "tenant": name})
+    domain_keys.revoke(output, access, "tenant", name, key_id)
 
 
 def _set_open(

@@ -15,7 +15,6 @@ import signal
 import subprocess
 from pathlib import Path
 from time import monotonic, sleep
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -86,12 +85,7 @@ class PrivatePostgresql:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def url(self, database: str = "postgres") -> str:

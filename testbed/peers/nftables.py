@@ -18,7 +18,6 @@ import struct
 import subprocess
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -108,12 +107,7 @@ class NftablesMaps:
         self._udp = self._place.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._netlink.close()
         self._udp.close()
 

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from packetcloud.testbed.errors import TestbedError
@@ -78,12 +77,7 @@ class OpenVSwitch:
         self._connection.wait_done()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(AttributeError):  # it did not come that far
             self._connection.__exit__()
 
