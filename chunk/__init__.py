@@ -6,7 +6,7 @@
 - `identity`    Ed25519 keys and the files they live in
 - `timestamps`  points in time as documents write them
 - `toml_files`  config files checked against models, each mistake one readable sentence
-- `http_trust`  which servers a client of an HTTP API trusts
+- `http_api`    what servers and clients of HTTP APIs agree on: idle connections, trust
 - `grants`      whoever owns a name lets another key speak for it
 - `revocations` whoever granted takes it back
 - `grant_chains` whether the holder of a key may speak for a name, and why not

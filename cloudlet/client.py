@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.cloudlet.errors import CloudletError
 from packetcloud.cloudlet.schemas import (
     NodeInfo,

@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from packetcloud.chunk.http_api import KEEP_ALIVE_S
 from packetcloud.cloudlet.api import make_app
 from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.config_tables import CloudletFile, NodeTable
@@ -358,7 +359,14 @@ async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[tuple[str
             f"{API_LISTEN} = '{host}:{port}': {error.strerror or error}; allowed: a free TCP port "
             "of this machine"
         ) from None
-    config = uvicorn.Config(app, loop="none", lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
     server = _Server(config)
     task = asyncio.create_task(server.serve([listener]))
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.cloudlet.core import commands as do
 from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.instances import Evidence

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.chunk.identity import Identity
 from packetcloud.domain_controller.api import answered as say
 from packetcloud.domain_controller.api.fields import MAX_WAIT_S

@@ -19,6 +19,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
+from packetcloud.chunk.http_api import KEEP_ALIVE_S
 from packetcloud.domain_controller.api.app import DomainApp, make_app, make_watch_app
 from packetcloud.domain_controller.api.kept import KeptDomain
 from packetcloud.domain_controller.channel.endpoint import ChannelEndpoint
@@ -37,7 +38,6 @@ from packetcloud.domain_controller.state.writer import Writer
 THREADS_COUNT = 16
 """Threads that read, and check signatures by keys that are not known; the database has eight
 connections for them."""
-KEEP_ALIVE_S = 30
 MAX_HEADER_BYTES = 16 << 10
 """Of a request: signatures have about 1 KiB."""
 PING_EVERY_S = 20.0

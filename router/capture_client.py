@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 
 import httpx
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.router.errors import RouterUnreachableError
 
 _CONNECT_LIMIT_S = 5.0

@@ -11,6 +11,7 @@ import uvicorn
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
+from packetcloud.chunk.http_api import KEEP_ALIVE_S
 from packetcloud.router.api import RouterState, make_app
 from packetcloud.router.config import split_address
 from packetcloud.router.errors import RouterConfigError
@@ -47,7 +48,12 @@ class ManagementService(Service):
             ) from None
         self.address = listener.getsockname()[:2]
         config = uvicorn.Config(
-            make_app(self._state), loop="none", lifespan="off", log_config=None, access_log=False
+            make_app(self._state),
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._server = _Server(config)
         self._task = asyncio.get_event_loop().create_task(self._server.serve([listener]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.router.errors import RouterUnreachableError
 from packetcloud.router.schemas import Info, NeighbourInfo, ServiceInfo
 

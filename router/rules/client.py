@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.router.errors import (
     AmbiguousRuleError,
     RouterUnreachableError,

@@ -7,7 +7,7 @@ import base64
 import httpx
 from pydantic import ValidationError
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.chunk.names import GUID
 from packetcloud.router.errors import RouterUnreachableError
 from packetcloud.router.rules.explain_schemas import (

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from packetcloud.cloudlet.errors import CloudletError
 from packetcloud.testbed.bench.report import Document, begin_document
 from packetcloud.testbed.bench.rounds import Progress, Timing
 from packetcloud.testbed.bench.vi_cold import measure_cold_start
@@ -69,7 +70,7 @@ def bench_vi(plan: ViPlan, timing: Timing, progress: Progress) -> Document:
         with workplace(plan, timing, partial(_tell, progress, part)) as place:
             try:
                 document[part] = _MEASURES[part](place)
-            except ChildError as error:
+            except (ChildError, CloudletError) as error:
                 place.failures.append(str(error))
         document["failures"] += [f"{part}: {text}" for text in place.failures]
     return document | top_figures(document)

@@ -30,7 +30,7 @@ import pytest
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 from packetcloud.chunk.hop.clock import install_monotonic_clock
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.chunk.identity import Identity, create_identity_file
 from packetcloud.host.endpoint import Endpoint
 from packetcloud.host.received import ReceivedChunk

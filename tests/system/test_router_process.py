@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.chunk.identity import create_identity_file
 
 LIMIT_S = 30.0

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 from packetcloud.chunk.identity import Identity, create_identity_file
 from packetcloud.router.rules.document import Head, line_of
 from tests.unit.router.rules.keeping import POLICY, Kept, head

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from packetcloud.chunk.http_trust import trust_for
+from packetcloud.chunk.http_api import trust_for
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1:4800", "HTTPS://a", "", "127.0.0.1:4800"])

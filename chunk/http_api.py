@@ -1,8 +1,12 @@
-"""Which servers a client of an HTTP API trusts; where nobody has to be trusted, nothing is read."""
+"""What servers and clients of our HTTP APIs agree on: idle connections, and whom to trust."""
 
 from __future__ import annotations
 
 import ssl
+
+KEEP_ALIVE_S = 30
+"""So long a server keeps an idle connection. httpx takes one again for 5 s; a server that closes it
+after just as long (as uvicorn does if not told) can do so while a question is on its way."""
 
 
 def trust_for(url: str) -> ssl.SSLContext | bool:
