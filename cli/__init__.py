@@ -40,6 +40,8 @@
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `tenant`     `packetcloud tenant add|list|show|suspend|resume`, `packetcloud tenant key ...`
 - `testbed`    `packetcloud testbed link`
+- `testbed_run` `packetcloud testbed run|report`
+- `testbed_topology` `packetcloud testbed up|down|list|exec|check|sample`
 - `simulate`   `packetcloud testbed simulate`
 - `usage`      `packetcloud usage`
 - `vi`         `packetcloud vi list|show|launch|resize|migrate|drain|stop|restart|logs`

@@ -111,7 +111,7 @@ NOUNS = {
     ),
     "testbed": Noun(
         "packetcloud.cli.testbed:testbed",
-        "Emulate and simulate networks, and try the real thing on them.",
+        "Bring up networks, run experiments on them, emulate links, simulate.",
     ),
     "usage": Noun(
         "packetcloud.cli.usage:usage",

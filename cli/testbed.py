@@ -10,6 +10,8 @@ import click
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import EMULATOR, FiniteRange, RangedSizeType, group
 from packetcloud.cli.simulate import simulate
+from packetcloud.cli.testbed_run import COMMANDS as RUN_COMMANDS
+from packetcloud.cli.testbed_topology import COMMANDS as TOPOLOGY_COMMANDS
 
 _RATE_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _QUEUE_PACKETS = 125
@@ -105,10 +107,11 @@ _SHAPE = group(
 
 @click.group()
 def testbed() -> None:
-    """Emulate and simulate networks, and try the real thing on them."""
+    """Bring up networks, run experiments on them, emulate links, simulate."""
 
 
-testbed.add_command(simulate)
+for _command in (simulate, *TOPOLOGY_COMMANDS, *RUN_COMMANDS):
+    testbed.add_command(_command)
 
 
 @testbed.command()

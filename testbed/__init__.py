@@ -29,6 +29,8 @@
 - `simulation`      a deterministic network on virtual time, and its judge
 - `emulator`        links with rate, delay and faults, for real sockets
 - `bench`           the benchmarks
+- `experiments`     those of the paper, and how they are run
+- `topology`        networks from ten lines of TOML
 - `attack`          who attacks a node in them, and the node
 - `demo`            the demonstration on one machine, without root
 """

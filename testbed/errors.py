@@ -17,3 +17,7 @@ class MissingToolError(TestbedError):
 
 class ChildError(TestbedError):
     """A process that we started ended early or said nothing in time; the text quotes it."""
+
+
+class TopologyError(TestbedError):
+    """The file of a topology says something that cannot be; the text names table and key."""

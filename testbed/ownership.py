@@ -12,7 +12,7 @@ from pathlib import Path
 def owner_tag() -> str:
     """Return this process's mark: `PID-START`."""
     pid = os.getpid()
-    return f"{pid}-{_start_time(pid)}"
+    return f"{pid}-{started_at(pid)}"
 
 
 def is_abandoned(name: str, prefix: str) -> bool:
@@ -20,13 +20,18 @@ def is_abandoned(name: str, prefix: str) -> bool:
     parts = name.split("-")
     if len(parts) < 4 or parts[0] != prefix or not parts[1].isdigit():
         return False
-    return _start_time(int(parts[1])) != parts[2]
+    return started_at(int(parts[1])) != parts[2]
 
 
-def _start_time(pid: int) -> str | None:
-    """When `pid` started, in clock ticks since boot, so that a reused pid is not mistaken."""
+def started_at(pid: int) -> str | None:
+    """When `pid` started, in clock ticks since boot, so that a reused pid is not mistaken.
+
+    None: there is no such process, or it is dead and only waits to be waited for.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return text.rpartition(")")[2].split()[19]
+    fields = text.rpartition(")")[2].split()
+    # A zombie is dead, though its number is still taken.
+    return None if fields[0] == "Z" else fields[19]

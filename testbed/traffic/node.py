@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import asyncioreactor
@@ -16,6 +17,7 @@ from twisted.python.log import PythonLoggingObserver
 
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.identity import Identity, load_identity_file
 from packetcloud.chunk.names import GUID
 from packetcloud.testbed.processes import emit_event
 
@@ -98,6 +100,11 @@ def fire(waited: Deferred[None]) -> None:
 def own_address(towards: Address) -> Address:
     """Where to bind a node that only calls out: on loopback, nobody outside can reach it."""
     return ("127.0.0.1" if towards[0].startswith("127.") else "0.0.0.0"), 0
+
+
+def own_identity(key_file: Path | None) -> Identity:
+    """Return the identity in a key file, or a new one."""
+    return load_identity_file(key_file) if key_file is not None else Identity.generate()
 
 
 def parse_address(text: str) -> Address:

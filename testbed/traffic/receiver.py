@@ -19,7 +19,6 @@ from typing import Any
 from packetcloud.chunk.header import FIXED_BYTES
 from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.hop.udp import HopNode
-from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.testbed.processes import emit_event
 from packetcloud.testbed.traffic.node import (
@@ -28,6 +27,7 @@ from packetcloud.testbed.traffic.node import (
     now_s,
     on_signal,
     own_address,
+    own_identity,
     parse_address,
     parse_guid,
     run_node,
@@ -139,7 +139,7 @@ async def receive(reactor: Any, options: argparse.Namespace) -> None:
     expected_bytes = options.payload_bytes if options.check and restore is None else 0
     keeps = options.arrivals is not None
     receiver = Receiver(window, check, expected_bytes, keeps, options.volume, restore)
-    identity = Identity.generate()
+    identity = own_identity(options.identity)
     config = hop_config(options.payload_bytes, is_open=options.open)
     node = HopNode(reactor, identity, Role.HOST, config, receiver)
     address = node.listen(*(options.listen or own_address(options.connect)))
@@ -163,6 +163,7 @@ def main(arguments: list[str]) -> int:
     where.add_argument("--listen", type=parse_address, help="where to wait for the sender")
     where.add_argument("--connect", type=parse_address, help="the router to attach to")
     parser.add_argument("--expect", type=parse_guid, help="the router's GUID")
+    parser.add_argument("--identity", type=Path, help="key file; without it, a new key")
     parser.add_argument("--payload-bytes", type=int, default=1 << 20)
     parser.add_argument("--check", action="store_true", help="compare with the pattern")
     parser.add_argument("--warmup", type=float, default=1.0)

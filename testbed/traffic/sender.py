@@ -19,7 +19,6 @@ from twisted.internet.defer import Deferred
 from packetcloud.chunk.header import ChunkHeader, ServiceSequence
 from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
 from packetcloud.chunk.hop.udp import HopNode
-from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID, SID, SID_SEQUENCE, SID_ZERO, ChunkId
 from packetcloud.chunk.reasons import reason_word
@@ -31,6 +30,7 @@ from packetcloud.testbed.traffic.node import (
     now_s,
     on_signal,
     own_address,
+    own_identity,
     parse_address,
     parse_guid,
     run_node,
@@ -151,7 +151,7 @@ def chunk_head(source: GUID, destination: GUID, payload_bytes: int, sids: list[S
 async def send(reactor: Any, options: argparse.Namespace) -> None:
     """Send until SIGTERM, or until `--seconds` are over."""
     stop = terminated(reactor)
-    identity = Identity.generate()
+    identity = own_identity(options.identity)
     payload = make_payload(options.payload_bytes)
     head = chunk_head(identity.guid, options.destination, len(payload), options.sid)
     schedule = (
@@ -199,6 +199,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--connect", type=parse_address, required=True)
     parser.add_argument("--expect", type=parse_guid, help="GUID of the node to connect to")
     parser.add_argument("--destination", type=parse_guid, required=True)
+    parser.add_argument("--identity", type=Path, help="key file; without it, a new key")
     parser.add_argument("--sid", type=SID.from_hex, action="append", default=[])
     parser.add_argument("--payload-bytes", type=int, default=1 << 20)
     parser.add_argument("--outstanding", type=int, default=16)

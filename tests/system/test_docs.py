@@ -37,7 +37,7 @@ controller's."""
 LATE = re.compile(r"packetcloud testbed link\b")
 TOO_BUSY = "these figures say nothing about the link"
 ATTEMPTS_COUNT = 5
-MEASURES = re.compile(r"packetcloud (bench|testbed link)\b")
+MEASURES = re.compile(r"packetcloud (bench|testbed (link|run|up))\b")
 
 
 @dataclass
@@ -161,12 +161,20 @@ def _run(commands: list[str], folder: Path, more: str = "") -> int:
         script = binaries / name
         script.write_text(f'#!/bin/sh\n{more}\nexec {sys.executable} {arguments} "$@"\n')
         script.chmod(0o755)
-    lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
+    # A network that a page brought up stays when the page fails, unless somebody takes it down.
+    sweep = "test ! -d .testbed || packetcloud testbed down --all"
+    trap = f"trap 'kill $(jobs -p) 2>/dev/null || true; wait; {sweep}' EXIT"
+    lines = ["set -euo pipefail", trap]
     for number, command in enumerate(commands):
         lines.append(
             _measured(number, command) if LATE.search(command) else _plain(number, command)
         )
-    environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "NO_COLOR": "1",
+        "PACKETCLOUD_TESTBED_DIR": str(folder / ".testbed"),
+    }
     if "PYTHONPATH" in environment:
         places = environment["PYTHONPATH"].split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in places)

@@ -16,6 +16,7 @@ from packetcloud.domain_controller.core import price_file
 from packetcloud.router import config as router_config
 from packetcloud.router.cloudlet_schemas import InspectionItem
 from packetcloud.services import manifest
+from packetcloud.testbed.topology import model as topology
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 ROUTER = {
@@ -59,6 +60,15 @@ PRICES = {
     "[chunks] and [bytes]": price_file.MeterTable,
     "[[tier]]": price_file.TierTable,
 }
+TOPOLOGY = {
+    "Head": topology.TopologyFile,
+    "[run]": topology.RunTable,
+    "[[link]]": topology.LinkTable,
+    "[[service]]": topology.ServiceTable,
+    "[[rule]]": topology.RuleTable,
+    "[[load]]": topology.LoadTable,
+    "[[fault]]": topology.FaultTable,
+}
 CATALOGUE = {"[[vi_type]]": vi_types.ViTypeTable}
 
 
@@ -95,6 +105,7 @@ def _default_text(value: Any) -> set[str]:
     + [("cloudlet-config.md", table, model) for table, model in CLOUDLET.items()]
     + [("domain-config.md", table, model) for table, model in DOMAIN.items()]
     + [("price-list.md", table, model) for table, model in PRICES.items()]
+    + [("topology.md", table, model) for table, model in TOPOLOGY.items()]
     + [("vi-types.md", table, model) for table, model in CATALOGUE.items()],
 )
 def test_every_key_stands_in_its_page(page: str, table: str, model: type[BaseModel]) -> None:

@@ -1,0 +1,222 @@
+"""`packetcloud testbed up|down|list|exec`: what others do with the keepers of topologies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packetcloud.testbed.daemons import http_get
+from packetcloud.testbed.errors import TestbedError
+from packetcloud.testbed.kernel import NAMESPACE_DIRECTORY, enter
+from packetcloud.testbed.namespaces import Namespace
+from packetcloud.testbed.ownership import started_at
+from packetcloud.testbed.processes import python_command
+from packetcloud.testbed.topology.leftovers import wait_ended
+from packetcloud.testbed.topology.registry import Entry, Keeper, read_entry, sweep
+
+TAKE_DOWN_LIMIT_S = 60.0
+"""For a keeper to take everything down in order, before it is killed."""
+_KILL_LIMIT_S = 10.0
+_NEEDS_ROOT = "network namespaces need root; run this with sudo"
+_ROUTER_CONTROL = ("127.0.0.1", 4701)
+
+
+def bring_up(file: Path, name: str, tell: Callable[[str], None]) -> Entry:
+    """Start a keeper for the topology in `file`; return once all is attached.
+
+    Interrupted or killed, nothing stays: the keeper notices.
+
+    Raises:
+        TestbedError: it cannot be made; the text says why, and nothing is left of it.
+    """
+    check_root()
+    command = python_command("packetcloud.testbed.topology.keeper", file.absolute(), name)
+    keeper = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert keeper.stdin is not None and keeper.stdout is not None
+    try:
+        _follow(keeper, tell)
+        keeper.stdin.write("stay\n")
+        keeper.stdin.close()
+        return read_entry(name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            keeper.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            keeper.wait(TAKE_DOWN_LIMIT_S)
+        keeper.kill()
+        keeper.wait()
+        raise
+
+
+def _follow(keeper: subprocess.Popen[str], tell: Callable[[str], None]) -> None:
+    """Tell what the keeper makes until all is up.
+
+    Raises:
+        TestbedError: it failed.
+    """
+    assert keeper.stdout is not None and keeper.stderr is not None
+    for line in keeper.stdout:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        match event.get("event"):
+            case "step":
+                tell(event["text"])
+            case "up":
+                return
+            case "error":
+                raise TestbedError(event["text"])
+    words = " | ".join(keeper.stderr.read().strip().splitlines()[-3:])
+    raise TestbedError(f"the keeper of the topology ended: {words or 'it said nothing'}")
+
+
+def take_down(name: str) -> None:
+    """Take a topology down, or what was left of it; return when nothing is there any more.
+
+    Raises:
+        TestbedError: there is none, or it does not end.
+    """
+    check_root()
+    entry = read_entry(name)
+    if entry.keeper is not None and entry.is_held:
+        _end(entry.keeper)
+    if not sweep(name):
+        raise TestbedError(f"topology {name!r} does not end; its files are in {entry.folder}")
+
+
+def _end(keeper: Keeper) -> None:
+    """End a keeper, by force if need be; return when it has ended."""
+    try:
+        descriptor = os.pidfd_open(keeper.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Looked at after it was opened: from now on the number cannot become somebody else's.
+        if not keeper.is_alive:
+            return
+        for number, limit_s in (
+            (signal.SIGTERM, TAKE_DOWN_LIMIT_S),
+            (signal.SIGKILL, _KILL_LIMIT_S),
+        ):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+            if not wait_ended([descriptor], limit_s):
+                return
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a topology is."""
+
+    word: str
+    """`up`, `starting`, `unwell` or `left behind`."""
+    problems: tuple[str, ...]
+
+
+def health_of(entry: Entry) -> Health:
+    """Look at a topology's keeper, its processes and its routers."""
+    if not entry.is_held:
+        text = f"its keeper is dead; remove the rest: packetcloud testbed down {entry.name}"
+        return Health("left behind", (text,))
+    if entry.state is None:
+        return Health("starting", ())
+    problems = tuple(_problems(entry.state))
+    return Health("unwell" if problems else "up", problems)
+
+
+def _problems(state: dict[str, Any]) -> list[str]:
+    found = [
+        f"{one['name']} (process {one['pid']}) has ended"
+        for one in state["processes"]
+        if started_at(one["pid"]) != one["started"]
+    ]
+    for name, node in state["nodes"].items():
+        if not Path(NAMESPACE_DIRECTORY, node["namespace"]).exists():
+            found.append(f"{name} has no namespace any more")
+        elif node["kind"] == "router" and not any(name in text for text in found):
+            found += _router_problems(name, node["namespace"])
+    return found
+
+
+def _router_problems(name: str, namespace: str) -> list[str]:
+    try:
+        status, _ = Namespace(name, namespace).run(http_get, _ROUTER_CONTROL, "/healthz")
+    except OSError as error:
+        return [f"router {name} does not answer: {error}"]
+    return [] if status == 200 else [f"router {name} says {status} on /healthz"]
+
+
+def run_in(name: str, node: str, command: Sequence[str]) -> None:
+    """Become a command inside a node of a topology; returns only when that fails.
+
+    Its environment names the topology: see `environment_of`.
+
+    Raises:
+        TestbedError: no such topology or node, or the command cannot be run.
+    """
+    check_root()
+    entry = read_entry(name)
+    if entry.state is None:
+        raise TestbedError(f"topology {name!r} is {health_of(entry).word}; nothing runs there")
+    nodes = entry.state["nodes"]
+    if node not in nodes:
+        raise TestbedError(f"topology {name!r} has no node {node!r}; nodes: {', '.join(nodes)}")
+    try:
+        enter(nodes[node]["namespace"])
+        os.execvpe(command[0], list(command), {**os.environ, **environment_of(entry.state, node)})
+    except OSError as error:
+        raise TestbedError(f"{command[0]} on {node}: {error.strerror}") from None
+
+
+def environment_of(state: dict[str, Any], node: str) -> dict[str, str]:
+    """Return what commands on a node find in their environment.
+
+    `ROUTER` (where its router listens), `ROUTER_GUID` and `KEY` of a host or router; of every other
+    node `GUID_NAME` and `IP_NAME`, of every service `SID_NAME`, names in capitals.
+    """
+    nodes = state["nodes"]
+    found = {}
+    for name, one in nodes.items():
+        if "guid" in one:
+            found[f"GUID_{_variable(name)}"] = one["guid"]
+        address = next(iter(one["addresses"].values()), None)
+        if address is not None:
+            found[f"IP_{_variable(name)}"] = address
+    found |= {f"SID_{_variable(name)}": one["sid"] for name, one in state["services"].items()}
+    own = nodes[node]
+    if own["kind"] == "host":
+        found |= {"ROUTER": own["router_address"], "ROUTER_GUID": nodes[own["router"]]["guid"]}
+    if "key" in own:
+        found["KEY"] = own["key"]
+    return found
+
+
+def _variable(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+def check_root() -> None:
+    """See that topologies can be made here at all.
+
+    Raises:
+        TestbedError: we are not root.
+    """
+    if os.geteuid() != 0:
+        raise TestbedError(_NEEDS_ROOT)

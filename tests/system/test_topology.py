@@ -1,0 +1,312 @@
+"""Topologies brought up for real: up, list, exec, down, kills at any step, two at once, a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import netns
+
+from packetcloud.services.catalogue import bundled_services
+from packetcloud.testbed.processes import packetcloud_command, wait_until
+from packetcloud.testbed.topology.leftovers import processes_in
+
+pytestmark = [pytest.mark.root, pytest.mark.alone]
+
+LIMIT_S = 100.0
+SMALL = """
+hosts = ["a", "b"]
+routers = ["r"]
+
+[[link]]
+nodes = ["a", "r"]
+
+[[link]]
+nodes = ["r", "b"]
+rate = "20mbit"
+delay = "2ms"
+"""
+LOAD = """
+[[load]]
+name = "small"
+source = "a"
+destination = "b"
+chunk = "32KiB"
+
+[[fault]]
+after = "300ms"
+lasts = "200ms"
+link = ["r", "b"]
+down = true
+"""
+
+
+class _Testbed:
+    """The commands, with a registry of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.registry = folder / "registry"
+        self.file = folder / "net.toml"
+        self.file.write_text(SMALL)
+        self.environment = {**os.environ, "PACKETCLOUD_TESTBED_DIR": str(self.registry)}
+
+    def command(self, *words: object) -> list[str]:
+        return packetcloud_command("testbed", *words)
+
+    def run(self, *words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.command(*words),
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def up(self, name: str) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(
+            self.run("up", self.file, "--name", name, "--format", "json").stdout
+        )
+        return state
+
+    def keeper(self, name: str) -> int:
+        found: dict[str, int] = json.loads((self.registry / name / "keeper").read_text())
+        return found["pid"]
+
+    def states(self) -> dict[str, str]:
+        done = subprocess.run(
+            [*self.command("list"), "--format", "json"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        return {one["name"]: one["state"] for one in json.loads(done.stdout)}
+
+
+@pytest.fixture
+def testbed(tmp_path: Path) -> Iterator[_Testbed]:
+    before = set(netns.listnetns())
+    found = _Testbed(tmp_path)
+    try:
+        yield found
+    finally:
+        if found.registry.is_dir():
+            found.run("down", "--all")
+    assert set(netns.listnetns()) <= before, "namespaces were left"
+    assert not found.registry.is_dir() or not list(found.registry.iterdir())
+
+
+def _namespaces(state: dict[str, Any]) -> list[str]:
+    return [node["namespace"] for node in state["nodes"].values()]
+
+
+def test_up_list_exec_down(testbed: _Testbed) -> None:
+    """A network is up when `up` returns, can be got into, is listed, and leaves nothing."""
+    state = testbed.up("one")
+    assert testbed.states() == {"one": "up"}
+    shown = testbed.run("exec", "one", "a", "--", "sh", "-c", "echo $ROUTER $IP_B $KEY").stdout
+    router, address, key = shown.split()
+    assert (router, address) == ("198.18.1.2:4700", "198.18.2.2")
+    assert Path(key).exists()
+    # Packets pass over IP, and the router answers from its own namespace.
+    reach = (
+        "import socket, sys\n"
+        "with socket.socket(type=socket.SOCK_DGRAM) as udp:\n"
+        "    udp.connect((sys.argv[1], 9))\n"
+        "    print(udp.getsockname()[0])"
+    )
+    shown = testbed.run("exec", "one", "a", "--", sys.executable, "-c", reach, address).stdout
+    assert shown.strip() == "198.18.1.1"
+    testbed.run("exec", "one", "r", "--", *packetcloud_command("router", "status"))
+    again = testbed.run("up", testbed.file, "--name", "one", code=2)
+    assert "a topology 'one' is up" in again.stderr
+    assert testbed.states() == {"one": "up"}, "who asked again changed nothing"
+    pids = [one["pid"] for one in state["processes"]]
+    assert pids
+    testbed.run("down", "one")
+    assert testbed.states() == {}
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not set(_namespaces(state)) & set(netns.listnetns())
+    gone = testbed.run("down", "one", code=2)
+    assert "no topology 'one' is up" in gone.stderr
+
+
+def test_two_at_once_and_the_keeper_of_one_is_killed(testbed: _Testbed) -> None:
+    """The other goes on; of the killed one, `down` leaves nothing, commands in it included."""
+    killed, living = testbed.up("killed"), testbed.up("living")
+    inside = subprocess.Popen(
+        testbed.command("exec", "killed", "a", "--", "sleep", "600"),
+        env=testbed.environment,
+        start_new_session=True,
+    )
+    try:
+        wait_until(
+            lambda: inside.pid in processes_in(_namespaces(killed)), 30, "the command is inside"
+        )
+        os.kill(testbed.keeper("killed"), signal.SIGKILL)
+        pids = [one["pid"] for one in killed["processes"]]
+        wait_until(lambda: not any(map(_runs, pids)), 20, "the kernel ended its children")
+        assert testbed.states() == {"killed": "left behind", "living": "up"}
+        assert set(_namespaces(killed)) <= set(netns.listnetns())
+        testbed.run("down", "killed")
+        assert not set(_namespaces(killed)) & set(netns.listnetns())
+        assert inside.wait(20) != 0, "what ran in it has ended"
+        assert testbed.states() == {"living": "up"}
+        assert set(_namespaces(living)) <= set(netns.listnetns())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            inside.kill()
+        inside.wait()
+
+
+def test_what_a_killed_keeper_left_is_swept_by_the_next_up(testbed: _Testbed) -> None:
+    """Also under the same name: state of a crashed run blocks nobody."""
+    before = testbed.up("same")
+    os.kill(testbed.keeper("same"), signal.SIGKILL)
+    wait_until(lambda: testbed.states() == {"same": "left behind"}, 20, "it is left behind")
+    after = testbed.up("same")
+    assert not set(_namespaces(before)) & set(netns.listnetns())
+    assert set(_namespaces(after)) <= set(netns.listnetns())
+
+
+@pytest.mark.parametrize("words", ["namespace a", "link r-b", "router r", "wait until"])
+def test_up_is_killed_while_it_makes_a_network(testbed: _Testbed, words: str) -> None:
+    """At any step: the keeper notices and takes down what there is."""
+    keeper = _start_keeper(testbed)
+    assert keeper.stdin is not None and keeper.stdout is not None
+    for line in keeper.stdout:
+        if words in line:
+            break
+    else:
+        pytest.fail(f"never said {words}")
+    keeper.stdin.close()  # as the kernel does when `up` is killed
+    assert keeper.wait(LIMIT_S) == 0
+    keeper.stdout.close()
+    assert testbed.states() == {}
+
+
+def test_a_keeper_is_killed_while_it_makes_a_network(testbed: _Testbed) -> None:
+    """`down` removes what it had made until then."""
+    keeper = _start_keeper(testbed)
+    assert keeper.stdin is not None and keeper.stdout is not None
+    for line in keeper.stdout:
+        if "router r" in line:
+            break
+    keeper.kill()
+    keeper.wait(20)
+    keeper.stdin.close()
+    keeper.stdout.close()
+    assert testbed.states() == {"half": "left behind"}
+    testbed.run("down", "half")
+    assert testbed.states() == {}
+
+
+def test_a_dead_router_shows(testbed: _Testbed) -> None:
+    """`list` says which process has ended, and exits with 1."""
+    state = testbed.up("ill")
+    (router,) = [one["pid"] for one in state["processes"] if one["name"] == "r"]
+    os.kill(router, signal.SIGKILL)
+    wait_until(lambda: not _runs(router), 20, "it has ended")
+    assert testbed.states() == {"ill": "unwell"}
+    assert "r (process" in testbed.run("list", code=1).stderr
+
+
+def test_a_network_that_cannot_be_made_leaves_nothing(testbed: _Testbed) -> None:
+    """A service that ends at once is named with its last words."""
+    folder = testbed.folder / "broken"
+    folder.mkdir()
+    (whole,) = [one for one in bundled_services() if one.manifest.service.name == "wan-optimizer"]
+    manifest = whole.path.read_text().replace(whole.manifest.service.entry_point, "no_such:Thing")
+    (folder / "manifest.toml").write_text(manifest)
+    service = '[[service]]\nname = "s"\nat = "r"\nmanifest = "broken"\n'
+    service += 'settings = { direction = "compress" }\n'
+    testbed.file.write_text(SMALL + service)
+    done = testbed.run("up", testbed.file, code=2)
+    assert "no_such" in done.stderr
+    assert testbed.states() == {}
+
+
+@pytest.mark.needs("iperf3")
+def test_a_load_runs_and_faults_happen_at_their_times(testbed: _Testbed) -> None:
+    """Goodput of what passes the link, the fault when it was due, nothing lost; all files there."""
+    testbed.file.write_text(SMALL + LOAD)
+    out = testbed.folder / "out"
+    code = subprocess.run(
+        testbed.command("run", testbed.file, "--quick", "--out", out, "--json", out / "copy.json"),
+        env=testbed.environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert code.returncode in (0, 1), code.stderr
+    document = json.loads((out / "result.json").read_text())
+    assert document == json.loads((out / "copy.json").read_text())
+    (found,) = document["experiments"]
+    # A busy machine makes a late emulator, which is said, and counts as no result of ours.
+    assert all("ms late" in text or "overloaded" in text for text in document["failures"])
+    assert (code.returncode == 0) is (not document["failures"])
+    assert 0 < document["goodput"]["small_mbps"] <= 20
+    assert document["lost_chunks"]["small"] == 0
+    begins, ends = found["tables"]["faults"]
+    assert (begins["what"], ends["what"]) == ("r-b goes down", "r-b is well again")
+    for one in (begins, ends):
+        assert 0 <= one["at_s"] - one["due_s"] < 0.5
+    dropped = [row["dropped"] for row in found["tables"]["links"] if row["way"] == "to_right"]
+    assert "lost" in dropped[0]
+    names = {path.name for path in (out / "net").iterdir()}
+    assert {"result.json", "loads.csv", "links.csv", "goodput.png", "goodput.svg"} <= names
+    assert "r-b goes down" in (out / "report.html").read_text()
+
+
+@pytest.mark.needs("iperf3")
+def test_ctrl_c_stops_a_run_and_takes_all_down(testbed: _Testbed) -> None:
+    """What was measured is written, no namespace stays, and the exit code says so."""
+    testbed.file.write_text(SMALL + LOAD + "[run]\nseconds = 60\n")
+    out = testbed.folder / "out"
+    run = subprocess.Popen(
+        testbed.command("run", testbed.file, "--out", out),
+        env=testbed.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stderr is not None
+    for line in run.stderr:
+        if "goes down" in line:
+            break
+    run.send_signal(signal.SIGINT)
+    assert run.wait(LIMIT_S) == 130
+    run.stderr.close()
+    assert json.loads((out / "result.json").read_text())["is_complete"] is False
+    assert "interrupted" in (out / "report.html").read_text()
+
+
+def _start_keeper(testbed: _Testbed) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "packetcloud.testbed.topology.keeper"]
+    return subprocess.Popen(
+        [*command, str(testbed.file), "half"],
+        env=testbed.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
