@@ -42,6 +42,7 @@ MAX_SEQUENCE_COUNT = 16
 """16 SIDs are 322 bytes: a third of the largest header."""
 
 HOP_LIMIT_OFFSET = 1
+PAYLOAD_TYPE_OFFSET = 5
 PAYLOAD_BYTES_OFFSET = 16
 SOURCE_NA_OFFSET = 40
 DESTINATION_NA_OFFSET = 64
@@ -69,6 +70,8 @@ class PayloadType(IntEnum):
     """Delivery reports; see `messages.DeliveryReport`. Never asks for a report itself."""
     FILE = 2
     """File transfer between two hosts; see docs/protocol/chunk.md, "Payload types"."""
+    SEALED = 16
+    """Encrypted on the way by a service; what it was before is inside. No host reads it."""
 
 
 class ExtensionType(IntEnum):

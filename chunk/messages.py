@@ -70,7 +70,7 @@ class VerdictCode(IntEnum):
     FORWARD = 1
     """Send the chunk on as it is; no payload travels back."""
     UPDATE = 2
-    """Send the chunk on with the payload that follows."""
+    """Send the chunk on with the payload that follows; as another payload type if it says one."""
     DROP = 3
     """Discard the chunk; nothing further runs. The detail says why."""
     REDIRECT = 4
@@ -84,12 +84,16 @@ class VerdictCode(IntEnum):
 _VERDICT = struct.Struct(">QBBHQI")
 VERDICT_BYTES = _VERDICT.size
 _KEEP = 1
+_RETYPED = 2
 REDIRECT_DETAIL_BYTES = GUID_BYTES + NA_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictHeader:
-    """Stands before what a VI sends back. `processing_ns`: time inside `process`, by the VI."""
+    """Stands before what a VI sends back. `processing_ns`: time inside `process`, by the VI.
+
+    `payload_type`: of the new payload of an UPDATE; None: as it was.
+    """
 
     task_id: int
     code: VerdictCode
@@ -97,26 +101,32 @@ class VerdictHeader:
     detail: bytes = b""
     emit_count: int = 0
     keep: bool = False
+    payload_type: int | None = None
 
     def to_bytes(self) -> bytes:
         """Encode the head and its detail.
 
         Raises:
-            LocalMisuseError: a value does not fit its field, the detail is over 512 bytes, or a
-                redirect does not name a GUID and an NA.
+            LocalMisuseError: a value does not fit its field, the detail is over 512 bytes, a
+                redirect does not name a GUID and an NA, or what is no update names a payload type.
         """
         if len(self.detail) > MAX_DETAIL_BYTES:
             raise LocalMisuseError(f"a verdict detail of {len(self.detail)} bytes")
         if self.code == VerdictCode.REDIRECT and len(self.detail) != REDIRECT_DETAIL_BYTES:
             raise LocalMisuseError("a redirect needs GUID and NA")
+        flags, count = _KEEP if self.keep else 0, self.emit_count
+        if self.payload_type is not None:
+            if self.code != VerdictCode.UPDATE or count or not 0 <= self.payload_type <= 0xFF:
+                raise LocalMisuseError(f"payload type {self.payload_type} of a {self.code!r}")
+            flags, count = flags | _RETYPED, self.payload_type
         head = _pack(
             _VERDICT,
             self.task_id,
             self.code,
-            _KEEP if self.keep else 0,
+            flags,
             len(self.detail),
             self.processing_ns,
-            self.emit_count,
+            count,
         )
         return head + self.detail
 
@@ -145,14 +155,19 @@ class VerdictHeader:
         task_id, code, flags, detail_bytes, processing_ns, count = _VERDICT.unpack_from(data)
         if code not in _CODES:
             raise ProtocolError("bad_verdict", f"code {code}")
-        if flags & ~_KEEP:
+        if flags & ~(_KEEP | _RETYPED):
             raise ProtocolError("reserved_bits", f"{flags:#04x}")
         detail = bytes(data[VERDICT_BYTES : VERDICT_BYTES + detail_bytes])
         if detail_bytes > MAX_DETAIL_BYTES or len(detail) != detail_bytes:
             raise ProtocolError("bad_verdict", f"detail of {detail_bytes} bytes")
         if code == VerdictCode.REDIRECT and detail_bytes != REDIRECT_DETAIL_BYTES:
             raise ProtocolError("bad_verdict", "a redirect needs GUID and NA")
-        return cls(task_id, VerdictCode(code), processing_ns, detail, count, bool(flags & _KEEP))
+        keep, payload_type = bool(flags & _KEEP), None
+        if flags & _RETYPED:
+            if code != VerdictCode.UPDATE or count > 0xFF:
+                raise ProtocolError("bad_verdict", f"payload type {count} of code {code}")
+            payload_type, count = count, 0
+        return cls(task_id, VerdictCode(code), processing_ns, detail, count, keep, payload_type)
 
 
 _CODES = frozenset(int(code) for code in VerdictCode)

@@ -37,7 +37,8 @@
 - `rule_revoke` `packetcloud rule revoke`
 - `rule_rehearsal` `packetcloud rule check --config`
 - `service_benchmark` `packetcloud service benchmark`
-- `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
+- `service_key` `packetcloud service key create|rotate|retire|show`
+- `service`    `packetcloud service run|test|list|new`
 - `tenant`     `packetcloud tenant add|list|show|suspend|resume`, `packetcloud tenant key ...`
 - `testbed`    `packetcloud testbed link`
 - `testbed_run` `packetcloud testbed run|report`

@@ -14,10 +14,10 @@ from packetcloud.cli.domain_service import COMMANDS
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, FOLDER, SETTINGS
 from packetcloud.cli.service_benchmark import benchmark
+from packetcloud.cli.service_key import key
 
 if TYPE_CHECKING:
     from packetcloud.services.plan import LaunchPlan
-    from packetcloud.services.secure_communication.keys import ServiceKey
     from packetcloud.services.state_dir import StatusFile
     from packetcloud.services.trial import TrialReport
 
@@ -27,7 +27,6 @@ _state_dir = click.option(
     help="Where running services leave their status. "
     "[default: ${XDG_RUNTIME_DIR:-/tmp}/packetcloud-UID]",
 )
-_key_file = click.argument("file", type=FILE)
 
 
 @click.group()
@@ -35,7 +34,7 @@ def service() -> None:
     """Run network services, try them, make their keys, register them in a domain."""
 
 
-for _command in (*COMMANDS, benchmark):
+for _command in (*COMMANDS, benchmark, key):
     service.add_command(_command)
 
 
@@ -279,50 +278,6 @@ def new(output: Output, name: str, parent: Path) -> None:
     files = create_service(name, parent)
     output.record({"service": name, "manifest": str(files[0]), "folder": str(files[0].parent)})
     output.note(f"try it: packetcloud service test {files[0]} --generate text --count 4")
-
-
-@service.group()
-def key() -> None:
-    """Make and change the key file of the secure-communication service."""
-
-
-@key.command()
-@_key_file
-@pass_output
-def create(output: Output, file: Path) -> None:
-    """Write FILE with one new key (mode 0600); both directions need a copy of it."""
-    from packetcloud.services.secure_communication.keys import create_key_file
-
-    _print_key(output, file, create_key_file(file))
-
-
-@key.command()
-@_key_file
-@pass_output
-def rotate(output: Output, file: Path) -> None:
-    """Add a new key to FILE.
-
-    Copy the file to the decrypting side first: from the moment the encrypting side sees the new
-    key, it uses it. Running services read the file again by themselves.
-    """
-    from packetcloud.services.secure_communication.keys import rotate_key_file
-
-    _print_key(output, file, rotate_key_file(file))
-
-
-@key.command()
-@_key_file
-@pass_output
-def show(output: Output, file: Path) -> None:
-    """List the ids of the keys in FILE, the newest last; no secret is printed."""
-    from packetcloud.services.secure_communication.keys import load_key_file
-
-    keys = load_key_file(file)
-    output.table(("Key ID", "Created"), [(f"{item.key_id:08x}", item.created) for item in keys])
-
-
-def _print_key(output: Output, file: Path, created: ServiceKey) -> None:
-    output.record({"key id": f"{created.key_id:08x}", "file": str(file)})
 
 
 def _supervise(

@@ -36,6 +36,7 @@ The controller
 - `config`             the config file
 - `config_tables`      its tables: what each may say
 - `declared_services`  what is read for each service of it
+- `service_files`      their files, looked at again: VIs get what changed
 - `image_files`        which image each service runs from
 - `launches`           from the config file to containers and launches
 - `schemas`            what the management API takes and answers

@@ -134,6 +134,7 @@ ROOM = Room(
         "process_node:ProcessNode._children": _VIS,
         "process_node:ProcessNode._vis": _VIS,
         "schemas": "one answer",
+        "service_files": _CONFIG,
         "store": "the rows of its database",
         "surroundings": "the newest of one router's answers",
     },

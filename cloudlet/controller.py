@@ -78,6 +78,9 @@ class Launches(Protocol):
     def message(self, vi: Vi) -> dict[str, Any]:
         """Return the launch of its service, with the key."""
 
+    def files(self, vi: Vi) -> dict[str, str]:
+        """Return the files of its service as they are now, as a launch has them."""
+
     async def bring_image(self, vi: Vi, node: NodeAdapter) -> None:
         """See to it that the node has the image of a VI."""
 
@@ -232,6 +235,17 @@ class Controller:
             raise CloudletError("this controller is about to end; ask the next one")
         return number
 
+    def give_files(self, service: str) -> None:
+        """Bring the files of a service, as they are now, to its VIs that run."""
+        for vi in list(self.core.saved.vis.values()):
+            if vi.service == service and not self._give_files(vi):
+                _log.warning(
+                    "VI %d keeps the files that it was launched with: its image is older; build it "
+                    "again, then: packetcloud vi restart %d",
+                    vi.number,
+                    vi.number,
+                )
+
     async def ended(self, operation: int, limit_s: float) -> OperationResult | None:
         """Wait for the end of an operation; None: it is still under way after `limit_s`."""
         with contextlib.suppress(TimeoutError):
@@ -251,6 +265,10 @@ class Controller:
     # Commands
 
     def _handle(self, event: saw.Event) -> None:
+        if isinstance(event, saw.ViReady) or (isinstance(event, saw.LinkUp) and event.is_launched):
+            vi = self.core.saved.vis.get(event.number)
+            if vi is not None:  # files may have changed since its launch
+                self._give_files(vi)
         self._is_domain_touched |= isinstance(event, saw.DomainEvent | saw.RulesEvent)
         commands = self.core.handle(event, self._loop.time())
         if commands or not isinstance(event, saw.ViStatus):
@@ -351,6 +369,13 @@ class Controller:
             self._later(saw.ViFailed(number, str(error), is_config=True))
             return
         self.links.say(number, message)
+
+    def _give_files(self, vi: Vi) -> bool:
+        try:
+            files = self._launches.files(vi)
+        except CloudletError:
+            return True  # its service is no longer declared
+        return not files or self.links.give_files(vi.number, files)
 
     def _later(self, event: saw.Event) -> None:
         self._loop.call_soon(self.tell, event)

@@ -41,6 +41,7 @@ from packetcloud.cloudlet.network import NodeNetwork, network_protections
 from packetcloud.cloudlet.policy import NodeSite
 from packetcloud.cloudlet.process_node import NOTICE, ProcessNode
 from packetcloud.cloudlet.router_client import RouterClient
+from packetcloud.cloudlet.service_files import ServiceFiles
 from packetcloud.cloudlet.store import Store
 from packetcloud.services.addresses import parse_address
 
@@ -146,6 +147,8 @@ class CloudletDaemon:
                 text = "%s is %s, and asks for no proof: whoever reaches it may stop VIs"
                 _log.warning(text, API_LISTEN, self.api_address[0])
             await controller.start()
+            files = asyncio.create_task(ServiceFiles(launches, controller.give_files).watch())
+            stack.push_async_callback(_cancelled, files)
             if link is not None:
                 linking = asyncio.create_task(link.run())
                 linking.add_done_callback(self._link_ended)
@@ -218,6 +221,8 @@ class CloudletDaemon:
         self._services = config.services
         launches.configure(config, dict(images))
         controller.configure(settings)
+        for service in config.services:
+            controller.give_files(service.name)
         _log.info("config read again: services and VI types taken over")
 
     def _link_ended(self, task: asyncio.Task[None]) -> None:
@@ -319,18 +324,14 @@ def _for_later_vis(
         ]
         if known is None or not numbers:
             continue
-        names = known.files.keys() | service.files.keys()
-        what = [f"files.{name}" for name in sorted(names) if _differs(known, service, name)]
+        # Another content of a file that a VI has reaches it while it runs.
+        what = [f"files.{name}" for name in sorted(known.files.keys() ^ service.files.keys())]
         what += ["settings or manifest"] if known.spec != service.spec else []
         if what:
             yield (
                 f"service {service.name}: {', '.join(what)} changed; VIs that run keep what they "
                 f"have until they are started again: packetcloud vi restart {' | '.join(numbers)}"
             )
-
-
-def _differs(one: DeclaredService, other: DeclaredService, name: str) -> bool:
-    return one.files.get(name) != other.files.get(name)
 
 
 def _registry(controller: Controller) -> CollectorRegistry:

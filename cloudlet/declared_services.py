@@ -178,11 +178,16 @@ def _contents(folder: Path, table: ServiceTable, manifest: Manifest) -> dict[str
                 f"files: {name}: stands in settings too; allowed: one of both"
             )
         left = MAX_FILES_BYTES - sum(map(len, contents.values()))
-        contents[name] = _content(f"files: {name} = '{folder / path}'", folder / path, left)
+        contents[name] = content_of(f"files: {name} = '{folder / path}'", folder / path, left)
     return contents
 
 
-def _content(what: str, path: Path, left: int) -> bytes:
+def content_of(what: str, path: Path, left: int) -> bytes:
+    """Return what is in a file that goes along with a launch.
+
+    Raises:
+        CloudletConfigError: no file, not readable, or over the bytes that are left.
+    """
     allowed = f"allowed: a file; all of one service together {MAX_FILES_BYTES} bytes"
     try:
         if not path.is_file():  # a pipe would wait for somebody who writes

@@ -41,6 +41,19 @@ class ConfiguredLaunches:
         self._services = {one.name: one for one in config.services}
         self._prefix = f"{config.file.cloudlet.name}-"
 
+    @property
+    def services(self) -> tuple[DeclaredService, ...]:
+        """Those that are declared."""
+        return tuple(self._services.values())
+
+    def take_file(self, service: str, name: str, content: bytes) -> None:
+        """Launch a service with other content in one of its files from now on."""
+        one = self._services[service]
+        self._services[service] = dataclasses.replace(one, files={**one.files, name: content})
+
+    def files(self, vi: Vi) -> dict[str, str]:
+        return encode_files(self._declared(vi).files)
+
     def container_name(self, number: int) -> str:
         return f"{self._prefix}{number}"
 

@@ -73,6 +73,9 @@ class Link:
         self.is_exporting = False
         """Its state was asked for, and is neither here nor refused."""
         self.is_importing = False
+        self.is_ready = False
+        """Its service runs: what is said now is heard by its link, not by its launch."""
+        self.takes_files = False
         self._writer = writer
         self._window_ends_at = 0.0
         self.reports_count = 0
@@ -215,6 +218,18 @@ class ControlServer:
         self._send(link, dict(message))
         return True
 
+    def give_files(self, number: int, files: Mapping[str, str]) -> bool:
+        """Give a VI other contents of its files; False: it is too old for that.
+
+        One without a link, or whose service does not run yet, gets them when it says so.
+        """
+        link = self._links.get(number)
+        if link is None or not link.is_ready:
+            return True
+        if link.takes_files:
+            self._send(link, {"do": "files", "files": dict(files)})
+        return link.takes_files
+
     def ask_state(self, number: int) -> str:
         """Ask a VI for its state; returns why that cannot be, or nothing."""
         link = self._links.get(number)
@@ -345,7 +360,7 @@ class ControlServer:
                 "token": str(token),
                 "is_launched": bool(is_launched),
             }:
-                pass
+                takes_files = isinstance(frame, dict) and frame.get("takes_files") is True
             case _:
                 raise ProtocolError("its first frame is no `hello`")
         if version != PROTOCOL_VERSION:
@@ -362,6 +377,8 @@ class ControlServer:
             raise ProtocolError(f"{name} calls from {link.peer}, its address is {caller.address}")
         older = self._links.get(caller.number)
         link.number = caller.number
+        link.is_ready = is_launched
+        link.takes_files = takes_files
         self._links[caller.number] = link
         if older is not None:
             older.close()
@@ -406,6 +423,7 @@ class ControlServer:
                     link.status = status
                 self._tell(saw.ViStatus(number, status))
             case {"event": "ready"}:
+                link.is_ready = True
                 self._tell(saw.ViReady(number))
             case {"event": "error", "text": str(text)}:
                 is_config = frame.get("is_config") is True

@@ -11,10 +11,15 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from packetcloud.chunk.errors import LocalMisuseError
+from packetcloud.chunk.header import PayloadType
 from packetcloud.host.reactor import Reactor
 from packetcloud.host.received import ReceivedChunk
 from packetcloud.host.stream import ChunkStream
 
+SEALED_WORDS = (
+    "encrypted on its way, and no router decrypted it; is the rule missing that decrypts?"
+)
+"""Told to the source of a payload that no application here can read."""
 ChunksCallback = Callable[[list[ReceivedChunk]], None]
 
 _log = Logger(namespace="packetcloud.host")
@@ -67,6 +72,11 @@ class Delivery:
         batches: dict[int | None, list[ReceivedChunk]] = {}
         for chunk in inbox:
             kind = chunk.header.payload_type
+            if kind == PayloadType.SEALED and kind not in self._callbacks:
+                self.counters["sealed_total"] += 1
+                chunk.refuse(SEALED_WORDS)
+                chunk.release()
+                continue
             batches.setdefault(kind if kind in self._callbacks else None, []).append(chunk)
         for key, batch in batches.items():
             callback = self._callbacks.get(key)

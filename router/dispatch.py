@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.header import PAYLOAD_TYPE_OFFSET, PayloadType
 from packetcloud.chunk.hop.api import Body, Refusal, Settlement
 from packetcloud.chunk.messages import (
     MAX_DETAIL_BYTES,
@@ -268,13 +269,7 @@ class ServiceDispatch:
             body.release()
             self._step_done(visit, entry, now)
         elif code is VerdictCode.UPDATE:
-            payload = body.contiguous()[verdict.encoded_bytes :]
-            header = entry.flow.layout.updated_header(
-                entry.header if entry.header is not None else entry.header_bytes_now(),
-                len(payload),
-            )
-            entry.update_payload(header, payload, body)
-            self._step_done(visit, entry, now)
+            self._update(vi, visit, entry, verdict, body, now)
         elif code is VerdictCode.DROP:
             body.release()
             visit.service_name = service.name
@@ -291,6 +286,31 @@ class ServiceDispatch:
             self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, text, now)
         if service.waiting:
             self._pump(service, now)
+
+    def _update(
+        self,
+        vi: VI,
+        visit: Visit,
+        entry: Custody,
+        verdict: VerdictHeader,
+        body: Body,
+        now: float,
+    ) -> None:
+        header = entry.header if entry.header is not None else entry.header_bytes_now()
+        payload_type = verdict.payload_type
+        if payload_type is not None and PayloadType.SEALED not in (
+            payload_type,
+            header[PAYLOAD_TYPE_OFFSET],
+        ):
+            # Otherwise it could make reports in the name of the source out of its data.
+            body.release()
+            text = f"it changed payload type {header[PAYLOAD_TYPE_OFFSET]} to {payload_type}"
+            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, text, now)
+            return
+        payload = body.contiguous()[verdict.encoded_bytes :]
+        changed = entry.flow.layout.updated_header(header, len(payload), payload_type)
+        entry.update_payload(changed, payload, body)
+        self._step_done(visit, entry, now)
 
     def _redirect(
         self, vi: VI, visit: Visit, entry: Custody, verdict: VerdictHeader, now: float

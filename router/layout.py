@@ -10,7 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from packetcloud.chunk.header import FIXED_BYTES, PAYLOAD_BYTES_OFFSET, ExtensionType
+from packetcloud.chunk.header import (
+    FIXED_BYTES,
+    PAYLOAD_BYTES_OFFSET,
+    PAYLOAD_TYPE_OFFSET,
+    ExtensionType,
+)
 
 _EXTENSION_HEAD_BYTES = 4
 """type, flags, length; see `chunk.header`."""
@@ -78,12 +83,17 @@ class HeaderLayout:
         extensions = int.from_bytes(head[FIXED_BYTES : self.header_bytes], "big")
         return extensions & self.mask == self.expected
 
-    def updated_header(self, header: bytes | bytearray, payload_bytes: int) -> bytearray:
-        """Return `header` for another payload: its length, without digest and signature."""
+    def updated_header(
+        self, header: bytes | bytearray, payload_bytes: int, payload_type: int | None = None
+    ) -> bytearray:
+        """Return `header` for another payload: its length and, unless None, its type; without
+        digest and signature."""
         updated = bytearray(header)
         if len(updated) == self.header_bytes:  # else an earlier update has cut it already
             for start, end in self.cuts:
                 del updated[start:end]
         updated[_HEADER_BYTES] = len(updated).to_bytes(2, "big")
         updated[_PAYLOAD_BYTES] = payload_bytes.to_bytes(4, "big")
+        if payload_type is not None:
+            updated[PAYLOAD_TYPE_OFFSET] = payload_type
         return updated

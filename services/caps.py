@@ -9,7 +9,12 @@ from packetcloud.chunk.caps import Cap, Room
 from packetcloud.services.buffers import DEFAULT_KEPT_BYTES
 from packetcloud.services.execution import MAX_FAILURE_KINDS
 from packetcloud.services.isolation import MAX_REPORT_BYTES
-from packetcloud.services.tasks import MAX_EMIT_COUNT, MAX_UNSETTLED_BYTES, MAX_WAITING_COUNT
+from packetcloud.services.tasks import (
+    MAX_DROP_KINDS,
+    MAX_EMIT_COUNT,
+    MAX_UNSETTLED_BYTES,
+    MAX_WAITING_COUNT,
+)
 
 CAPS = (
     Cap(
@@ -57,6 +62,15 @@ CAPS = (
         ("execution:ProcessCalls.failures",),
     ),
     Cap(
+        "reasons of drops told apart",
+        MAX_DROP_KINDS,
+        "reasons",
+        "a service can make up any number of them; every status tells them",
+        "counted together",
+        "`TaskQueue.drops`, `other`",
+        ("tasks:TaskQueue.drops",),
+    ),
+    Cap(
         "report of a VI to its supervisor",
         MAX_REPORT_BYTES,
         "bytes",
@@ -80,7 +94,7 @@ ROOM = Room(
         "launch:LaunchSpec.parameters": _CONFIG,
         "manifest:Manifest.parameters": _CONFIG,
         "parameters:Parameters._values": _CONFIG,
-        "secure_communication.keys:KeyRing._keys": "the keys of one file",
+        "secure_communication.key_ring:KeyRing._made": "the keys of one file",
         "state_transfer:StateIntake._pieces": "as announced, at most 64 MiB",
         "supervision:Supervision._instances": _CONFIG,
         "supervisor:Replica.crashes": "as many as make a quarantine",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
@@ -27,6 +27,7 @@ from packetcloud.services.control_frames import (
     encode_state,
 )
 from packetcloud.services.hosting import HostedService
+from packetcloud.services.launch_files import replace_in_memory
 from packetcloud.services.state_transfer import StateIntake, announcement
 from packetcloud.services.vi_settings import ViSettings
 
@@ -46,6 +47,7 @@ def hello(settings: ViSettings, *, is_launched: bool) -> bytes:
             "vi": settings.name,
             "token": settings.token,
             "is_launched": is_launched,
+            "takes_files": True,
         }
     )
 
@@ -55,11 +57,13 @@ class ControlLink:
 
     Args:
         host: the service.
+        files: by parameter, the paths of the files that came with its launch.
     """
 
-    def __init__(self, settings: ViSettings, host: HostedService) -> None:
+    def __init__(self, settings: ViSettings, host: HostedService, files: Mapping[str, str]) -> None:
         self._settings = settings
         self._host = host
+        self._files = files
         self._backoff = Backoff(FIRST_DELAY_S, LONGEST_DELAY_S)
         self._connection: _Connection | None = None
         self._is_ready = False
@@ -106,6 +110,9 @@ class ControlLink:
                 self.state_received(connection)
             case {"do": "stop"}:
                 self._host.stop()
+            case {"do": "files", "files": files}:
+                for name in replace_in_memory(self._files, files):
+                    _log.info("file %s has changed; the service reads it as it likes", name)
             case {"do": "launch"}:
                 pass  # told twice: it runs already, and has said so
             case _:

@@ -162,6 +162,7 @@ class ServiceRuntime:
             "connect_error": self._last_connect_error,
             "taken": tasks.taken_count,
             "answered": {code.name.lower(): count for code, count in tasks.answered.items()},
+            "dropped": dict(tasks.drops),
             "refused": {reason.word: count for reason, count in tasks.refused.items()},
             "abandoned": tasks.abandoned_count,
             "expired": tasks.expired_count,

@@ -62,6 +62,7 @@ class Verdict:
     detail: bytes = b""
     emitted: tuple[EmittedChunk, ...] = ()
     keep: bool = False
+    payload_type: int | None = None
 
     @classmethod
     def forward(cls) -> Verdict:
@@ -69,13 +70,13 @@ class Verdict:
         return _FORWARD
 
     @classmethod
-    def update(cls, payload: Buffer) -> Self:
-        """Send the chunk on with another payload.
+    def update(cls, payload: Buffer, payload_type: int | None = None) -> Self:
+        """Send the chunk on with another payload and, unless None, as another payload type.
 
         `payload` must not change until the verdict is settled: give `bytes`, a buffer from
         `context.output_buffer`, or a part of `chunk.payload`; never a buffer used again by hand.
         """
-        return cls(VerdictCode.UPDATE, payload)
+        return cls(VerdictCode.UPDATE, payload, payload_type=payload_type)
 
     @classmethod
     def drop(cls, reason: str) -> Self:

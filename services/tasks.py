@@ -46,6 +46,10 @@ MAX_UNSETTLED_BYTES = 16 << 20
 """Verdict payloads that the router has not taken; from here on no further task is started."""
 MAX_EMIT_COUNT = 1024
 """Chunks of one EMIT verdict; each costs the router a header to decode."""
+MAX_DROP_KINDS = 16
+"""Reasons of drops that are told apart; a service can make up any number of them."""
+_OTHER = "other"
+_KIND_CHARS = 64
 
 
 @dataclass(slots=True)
@@ -123,6 +127,8 @@ class TaskQueue:
         """Tasks whose router went away; it gives them to another VI."""
         self.expired_count = 0
         self.answered: Counter[VerdictCode] = Counter()
+        self.drops: Counter[str] = Counter()
+        """Chunks that the service dropped, by what stands before the first colon of its reason."""
         self.refused: Counter[Reason] = Counter()
         self.processing_ns = 0
         self.unsettled_bytes = 0
@@ -206,6 +212,8 @@ class TaskQueue:
         else:
             answer = self._failure(task, outcome, processing_ns)
         self.answered[answer.code] += 1
+        if answer.code is VerdictCode.DROP and isinstance(outcome, Verdict):
+            self._count_drop(outcome.detail.decode("utf-8", "replace"))
         self.unsettled_bytes += answer.payload_bytes
         self.unsettled_count += 1
         return answer
@@ -267,6 +275,12 @@ class TaskQueue:
         )
         return None
 
+    def _count_drop(self, reason: str) -> None:
+        kind = reason.partition(":")[0][:_KIND_CHARS]
+        if kind not in self.drops and len(self.drops) >= MAX_DROP_KINDS:
+            kind = _OTHER
+        self.drops[kind] += 1
+
     def _encode(self, task: Task, verdict: Verdict, processing_ns: int) -> Answer:
         payload: Buffer = verdict.payload
         if verdict.code is VerdictCode.EMIT:
@@ -280,6 +294,7 @@ class TaskQueue:
             verdict.detail,
             len(verdict.emitted),
             verdict.keep,
+            verdict.payload_type,
         ).to_bytes()
         return self._answer(task, verdict.code, prefix, payload)
 

@@ -22,6 +22,7 @@ from typing import Self
 from packetcloud.chunk.header import (
     DEFAULT_MAX_PAYLOAD_BYTES,
     ChunkHeader,
+    PayloadType,
     ServiceParameters,
     decode_header,
 )
@@ -128,6 +129,8 @@ class ProcessResult:
     redirect: tuple[GUID, NA] | None = None
     emitted: tuple[EmittedResult, ...] = ()
     keep: bool = False
+    payload_type: int | None = None
+    """Of an UPDATE that changes it."""
 
 
 class ServiceHarness:
@@ -192,6 +195,7 @@ class ServiceHarness:
         destination: GUID = HARNESS_DESTINATION,
         chunk_id: int | None = None,
         parameters: bytes = b"",
+        payload_type: int = PayloadType.DATA,
     ) -> ProcessResult:
         """Let the service process one chunk and return its verdict.
 
@@ -207,6 +211,7 @@ class ServiceHarness:
             payload_bytes=len(payload),
             sid=self._sid,
             parameters=(ServiceParameters(self._sid, parameters),) if parameters else (),
+            payload_type=payload_type,
         )
         return self.process_chunk(header, payload)
 
@@ -255,6 +260,7 @@ def _read(answer: Answer) -> ProcessResult:
         header.redirect_target if is_redirect else None,
         emitted,
         header.keep,
+        header.payload_type,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.services.catalogue import FoundService
 from packetcloud.services.errors import ServiceConfigError
@@ -182,11 +183,14 @@ def run_pair(
             if went.code not in (VerdictCode.FORWARD, VerdictCode.UPDATE):
                 differing += 1
                 continue
-            came = behind.process(between, chunk_id=number)
+            kind = PayloadType.DATA if went.payload_type is None else went.payload_type
+            came = behind.process(between, chunk_id=number, payload_type=kind)
             second.add(between, came)
             restored = between if came.code is VerdictCode.FORWARD else came.payload
             is_passed = came.code in (VerdictCode.FORWARD, VerdictCode.UPDATE)
-            differing += not (is_passed and restored == payload)
+            arrived = kind if came.payload_type is None else came.payload_type
+            is_same = restored == payload and arrived == PayloadType.DATA
+            differing += not (is_passed and is_same)
         first.output_buffers, second.output_buffers = ahead.output_buffers, behind.output_buffers
     return PairReport(first, second, differing)
 

@@ -28,7 +28,7 @@ from packetcloud.services.backoff import Backoff
 from packetcloud.services.child import apply_limits, forbid_new_privileges, import_early
 from packetcloud.services.control_frames import FrameReader
 from packetcloud.services.launch import EXIT_CONFIG, EXIT_FINE, LaunchSpec
-from packetcloud.services.launch_files import keep_in_memory
+from packetcloud.services.launch_files import keep_in_memory, paths_in_memory
 from packetcloud.services.vi_settings import ViSettings
 
 SERVICE_UID = 1000
@@ -199,7 +199,7 @@ def _run(settings: ViSettings, connection: socket.socket, spec: LaunchSpec, seed
     links: list[ControlLink] = []
 
     def attend(host: HostedService) -> None:
-        link = ControlLink(settings, host)
+        link = ControlLink(settings, host, paths_in_memory(spec.parameters))
         connection.setblocking(False)
         link.adopt(connection.fileno(), connection.family)
         connection.close()  # Twisted has its own descriptor of it

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from packetcloud.chunk.header import ChunkHeader
+from packetcloud.chunk.header import ChunkHeader, PayloadType
+from packetcloud.services.parameters import Parameters
 from packetcloud.services.sdk import (
     ChunkContext,
     NetworkService,
@@ -12,12 +13,26 @@ from packetcloud.services.sdk import (
     ServiceContext,
     Verdict,
 )
-from packetcloud.services.secure_communication.keys import KeyRing
-from packetcloud.services.secure_communication.suites import (
-    DamagedPayloadError,
-    decode_head,
-    find_suite,
+from packetcloud.services.secure_communication.key_ring import KeyRing
+from packetcloud.services.secure_communication.sealing import (
+    SEALED_EXTRA_BYTES,
+    SUITE_NUMBER,
+    VERSION,
+    SealingKey,
+    bound_to,
 )
+from packetcloud.services.secure_communication.suites import (
+    NOT_ENCRYPTED,
+    OLDER_VERSION,
+    DamagedPayloadError,
+    OlderGcm,
+    decode_head,
+    find_cbc,
+)
+
+OTHER_SUITE = "encrypted by another suite"
+NO_KEY_YET = "no key is in use yet"
+FALSELY_MARKED = "marked as encrypted, and is not"
 
 
 class SecureCommunication(NetworkService):
@@ -25,39 +40,139 @@ class SecureCommunication(NetworkService):
 
     def start(self, context: ServiceContext) -> None:
         parameters = context.parameters
-        self._encrypts = parameters.text("direction") == "encrypt"
-        self._suite = find_suite(parameters.text("suite"), parameters.text("library"))
-        self._keys = KeyRing(parameters.path("key_file"), self._suite.name, self._suite.key_bytes)
-        if self._suite.name == "aes-128-cbc":
+        direction: _Sealed | _Cbc
+        if parameters.text("suite") == "aes-128-cbc":
             context.log.warning("aes-128-cbc does not detect tampering; aes-256-gcm does")
+            direction = _Cbc(parameters)
+        else:
+            direction = _Sealed(parameters)
+        encrypts = parameters.text("direction") == "encrypt"
+        self._work = direction.encrypt if encrypts else direction.decrypt
 
     def process(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        self._keys.refresh(time.monotonic())
-        return self._encrypt(chunk, context) if self._encrypts else self._decrypt(chunk, context)
-
-    def _encrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        key_id, key = self._keys.newest
-        output = context.output_buffer(self._suite.encrypted_bytes(len(chunk.payload)))
-        length = self._suite.encrypt(key_id, key, chunk.payload, _bound(chunk.header), output)
-        return Verdict.update(output[:length])
-
-    def _decrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        payload = chunk.payload
         try:
-            suite, key_id = decode_head(payload)
-            # Never the suite that the payload names: that would let an attacker choose CBC.
-            if suite != self._suite.number:
-                return Verdict.drop("encrypted by another suite")
-            key = self._keys.get(key_id)
-            if key is None:
-                return Verdict.drop(f"unknown key {key_id:08x}")
-            output = context.output_buffer(len(payload))
-            length = self._suite.decrypt(key, payload, _bound(chunk.header), output)
+            return self._work(chunk, context)
         except DamagedPayloadError as error:
             return Verdict.drop(str(error))
-        return Verdict.update(output[:length])
 
 
-def _bound(header: ChunkHeader) -> bytes:
-    """Return what ties a payload to its chunk: no custodian may change either name."""
+class _Sealed:
+    """AES-256-GCM: payloads are sealed, their chunks are of the payload type SEALED meanwhile."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        path = parameters.path("key_file")
+        self._keys = KeyRing(path, SealingKey.of, time.monotonic(), time.time())
+        self._forwards = parameters.text("unencrypted") == "forward"
+        self._older: KeyRing[bytes] | None = None
+        if parameters.text("format_1") == "decrypt":
+            older = OlderGcm
+            self._older = KeyRing(
+                path,
+                lambda key: key.derive(older.name, older.key_bytes),
+                time.monotonic(),
+                time.time(),
+            )
+
+    def encrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        header = chunk.header
+        if header.payload_type == PayloadType.SEALED:
+            return _as_it_is(chunk.payload)
+        self._keys.refresh(time.monotonic(), time.time())
+        if self._keys.in_use is None:
+            return Verdict.drop(NO_KEY_YET)
+        key_id, key = self._keys.in_use
+        output = context.output_buffer(len(chunk.payload) + SEALED_EXTRA_BYTES)
+        length = key.seal(key_id, chunk.payload, header.payload_type, bound_to(header), output)
+        return Verdict.update(output[:length], PayloadType.SEALED)
+
+    def decrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        if chunk.header.payload_type != PayloadType.SEALED:
+            return self._unencrypted(chunk, context)
+        payload, now, wall_s = chunk.payload, time.monotonic(), time.time()
+        *kind, key_id = decode_head(payload)
+        # Never what the payload names: that would let an attacker choose a weaker one.
+        if kind != [VERSION, SUITE_NUMBER]:
+            return Verdict.drop(OTHER_SUITE)
+        self._keys.refresh(now, wall_s)
+        key = self._keys.get(key_id, now, wall_s)
+        if key is None:
+            return Verdict.drop(f"unknown key: {key_id:08x}")
+        output = context.output_buffer(len(payload))
+        length, payload_type = key.open(payload, bound_to(chunk.header), output)
+        return Verdict.update(output[:length], payload_type)
+
+    def _unencrypted(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        if self._older is not None and _kind_of(chunk.payload) == [
+            OLDER_VERSION,
+            OlderGcm.number,
+        ]:
+            return self._decrypt_older(self._older, chunk, context)
+        return Verdict.forward() if self._forwards else Verdict.drop(NOT_ENCRYPTED)
+
+    @staticmethod
+    def _decrypt_older(keys: KeyRing[bytes], chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        now, wall_s = time.monotonic(), time.time()
+        *_, key_id = decode_head(chunk.payload)
+        keys.refresh(now, wall_s)
+        key = keys.get(key_id, now, wall_s)
+        if key is None:
+            return Verdict.drop(f"unknown key: {key_id:08x}")
+        output = context.output_buffer(len(chunk.payload))
+        bound = _older_bound(chunk.header)
+        return Verdict.update(output[: OlderGcm().decrypt(key, chunk.payload, bound, output)])
+
+
+class _Cbc:
+    """AES-128-CBC, as the paper measures it: the type stays, nothing is bound or checked."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._suite = suite = find_cbc(parameters.text("library"))
+        self._keys = KeyRing(
+            parameters.path("key_file"),
+            lambda key: key.derive(suite.name, suite.key_bytes),
+            time.monotonic(),
+            time.time(),
+        )
+
+    def encrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        self._keys.refresh(time.monotonic(), time.time())
+        if self._keys.in_use is None:
+            return Verdict.drop(NO_KEY_YET)
+        key_id, key = self._keys.in_use
+        output = context.output_buffer(self._suite.encrypted_bytes(len(chunk.payload)))
+        bound = _older_bound(chunk.header)
+        return Verdict.update(
+            output[: self._suite.encrypt(key_id, key, chunk.payload, bound, output)]
+        )
+
+    def decrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        payload, now, wall_s = chunk.payload, time.monotonic(), time.time()
+        version, suite, key_id = decode_head(payload)
+        if (version, suite) != (OLDER_VERSION, self._suite.number):
+            return Verdict.drop(OTHER_SUITE)
+        self._keys.refresh(now, wall_s)
+        key = self._keys.get(key_id, now, wall_s)
+        if key is None:
+            return Verdict.drop(f"unknown key: {key_id:08x}")
+        output = context.output_buffer(len(payload))
+        bound = _older_bound(chunk.header)
+        return Verdict.update(output[: self._suite.decrypt(key, payload, bound, output)])
+
+
+def _as_it_is(payload: memoryview) -> Verdict:
+    """Pass on what an encrypter before this one has sealed; twice would be once too often."""
+    is_sealed = _kind_of(payload) == [VERSION, SUITE_NUMBER]
+    return Verdict.forward() if is_sealed else Verdict.drop(FALSELY_MARKED)
+
+
+def _kind_of(payload: memoryview) -> list[int]:
+    """Return version and suite of an encrypted payload; of any other nothing."""
+    try:
+        *kind, _ = decode_head(payload)
+    except DamagedPayloadError:
+        return []
+    return kind
+
+
+def _older_bound(header: ChunkHeader) -> bytes:
     return header.source.value + header.chunk_id.to_bytes()

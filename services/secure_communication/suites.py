@@ -1,14 +1,13 @@
-"""The two cipher suites, over whole payloads, from a given buffer into a given buffer.
+"""Format 1 of encrypted payloads: AES-128-CBC, which the paper measures; AES-256-GCM, read only.
 
-    head (8 bytes): "SC", version 1, suite number, key id (4 bytes)
+    head (8 bytes): "SC", version, suite number, key id (4 bytes)
     aes-128-cbc:  head | IV 16       | ciphertext, PKCS#7 padded
     aes-256-gcm:  head | nonce 12    | ciphertext | tag 16
 
 AES-128-CBC has no integrity: who alters the ciphertext alters the plaintext unnoticed, and whoever
 may send altered chunks and learn whether they were dropped can decrypt by trial (padding oracle).
-It is here because the paper measures it. AES-256-GCM detects every alteration; its additional data
-is head, source GUID and chunk id, so a payload cannot be moved to another chunk either. Nonces are
-random: change the key before 2 ** 32 chunks (NIST SP 800-38D, section 8.3).
+It is here because the paper measures it. What AES-256-GCM wrote before format 2 (`sealing`) is
+bound to its source and chunk id, and may be sent on to another destination.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 _HEAD = struct.Struct(">2sBBI")
 HEAD_BYTES = _HEAD.size
 _MAGIC = b"SC"
-_VERSION = 1
+OLDER_VERSION = 1
 _BLOCK_BYTES = 16
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
+NOT_ENCRYPTED = "not encrypted"
 
 
 class DamagedPayloadError(Exception):
@@ -75,7 +75,7 @@ class AesCbc:
     ) -> int:
         iv = os.urandom(_BLOCK_BYTES)
         start = HEAD_BYTES + _BLOCK_BYTES
-        output[:start] = encode_head(self.number, key_id) + iv
+        output[:start] = encode_head(OLDER_VERSION, self.number, key_id) + iv
         whole = len(payload) // _BLOCK_BYTES * _BLOCK_BYTES
         rest = bytes(payload[whole:])
         missing = _BLOCK_BYTES - len(rest)
@@ -132,31 +132,12 @@ class AesCbcByOpenSsl(AesCbc):
         Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor().update_into(blocks, output)
 
 
-class AesGcm:
-    """AES-256-GCM by OpenSSL: confidentiality and integrity."""
+class OlderGcm:
+    """AES-256-GCM as format 1 has it: what was encrypted so can be read, nothing is."""
 
     name = "aes-256-gcm"
     number = 2
     key_bytes = 32
-
-    def encrypted_bytes(self, payload_bytes: int) -> int:
-        return HEAD_BYTES + _NONCE_BYTES + payload_bytes + _TAG_BYTES
-
-    def encrypt(
-        self, key_id: int, key: bytes, payload: memoryview, bound: bytes, output: memoryview
-    ) -> int:
-        head = encode_head(self.number, key_id)
-        nonce = os.urandom(_NONCE_BYTES)
-        cipher = Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
-        cipher.authenticate_additional_data(head + bound)
-        start = HEAD_BYTES + _NONCE_BYTES
-        end = start + len(payload)
-        output[:start] = head + nonce
-        # `update_into` wants room for a block more than it writes: the tag's.
-        cipher.update_into(payload, output[start : end + _TAG_BYTES])
-        cipher.finalize()
-        output[end : end + _TAG_BYTES] = cipher.tag
-        return end + _TAG_BYTES
 
     def decrypt(self, key: bytes, payload: memoryview, bound: bytes, output: memoryview) -> int:
         start = HEAD_BYTES + _NONCE_BYTES
@@ -174,27 +155,25 @@ class AesGcm:
         return end - start
 
 
-def find_suite(name: str, library: str) -> Suite:
-    """Return the suite of that name; `library` chooses whose AES-128-CBC, `openssl` or another."""
-    if name == AesGcm.name:
-        return AesGcm()
+def find_cbc(library: str) -> Suite:
+    """Return AES-128-CBC by `openssl` or `pycryptodome`."""
     return AesCbcByOpenSsl() if library == "openssl" else AesCbc()
 
 
-def encode_head(suite: int, key_id: int) -> bytes:
+def encode_head(version: int, suite: int, key_id: int) -> bytes:
     """Return the 8 bytes that stand before every encrypted payload."""
-    return _HEAD.pack(_MAGIC, _VERSION, suite, key_id)
+    return _HEAD.pack(_MAGIC, version, suite, key_id)
 
 
-def decode_head(payload: memoryview) -> tuple[int, int]:
-    """Return suite number and key id of an encrypted payload.
+def decode_head(payload: memoryview) -> tuple[int, int, int]:
+    """Return version, suite number and key id of an encrypted payload.
 
     Raises:
-        DamagedPayloadError: it was not encrypted by this service, or by a version unknown here.
+        DamagedPayloadError: it was not encrypted by this service.
     """
     if len(payload) < HEAD_BYTES:
-        raise DamagedPayloadError("not encrypted")
+        raise DamagedPayloadError(NOT_ENCRYPTED)
     magic, version, suite, key_id = _HEAD.unpack_from(payload)
-    if magic != _MAGIC or version != _VERSION:
-        raise DamagedPayloadError("not encrypted")
-    return suite, key_id
+    if magic != _MAGIC:
+        raise DamagedPayloadError(NOT_ENCRYPTED)
+    return version, suite, key_id

@@ -118,9 +118,9 @@ class Receiver:
 def decrypting(key_file: Path) -> Callable[[memoryview], memoryview]:
     """Return what undoes our secure communication service, suite AES-128-CBC."""
     from packetcloud.services.secure_communication.keys import load_key_file
-    from packetcloud.services.secure_communication.suites import find_suite
+    from packetcloud.services.secure_communication.suites import find_cbc
 
-    suite = find_suite("aes-128-cbc", "openssl")
+    suite = find_cbc("openssl")
     key = load_key_file(key_file)[-1].derive(suite.name, suite.key_bytes)
 
     def restore(payload: memoryview) -> memoryview:

@@ -47,11 +47,14 @@ class Place:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def vi(self, number: int = 1, *, is_launched: bool = False) -> ControlVi:
+    async def vi(
+        self, number: int = 1, *, is_launched: bool = False, takes_files: bool = False
+    ) -> ControlVi:
         """Return a VI that got in."""
         vi = await ControlVi.call(self.address, from_address=ADDRESSES[number])
         before = self.events.count(saw.LinkUp(number, is_launched))
-        vi.say(hello_of(f"vi-{number}", TOKENS[number], is_launched=is_launched))
+        hello = hello_of(f"vi-{number}", TOKENS[number], is_launched=is_launched)
+        vi.say(hello | ({"takes_files": True} if takes_files else {}))
         async with asyncio.timeout(30):
             while self.events.count(saw.LinkUp(number, is_launched)) == before:
                 self._changed.clear()
@@ -400,5 +403,30 @@ def test_who_calls_wrongly_again_and_again_does_not_fill_the_log(
         monkeypatch.setattr(loop, "time", lambda: clock() + links.LOG_WINDOW_S)
         await call()
         assert len([one for one in caplog.records if "no `hello`" in one.getMessage()]) == 4
+
+    _run(body)
+
+
+def test_files_reach_vis_whose_service_runs() -> None:
+    """Not before that, when its launch would not understand; an older VI is never told of them."""
+
+    async def body(place: Place) -> None:
+        files = {"key_file": "AAAA"}
+        assert place.server.give_files(1, files), "it is away, and gets them when it says so"
+        newer = await place.vi(1, takes_files=True)
+        assert place.server.give_files(1, files)
+        newer.say({"event": "ready"})
+        await place.until(saw.ViReady(1))
+        assert place.server.give_files(1, files)
+        await newer.until(lambda: newer.messages)
+        assert newer.messages == [{"do": "files", "files": files}]
+        again = await place.vi(1, is_launched=True, takes_files=True)
+        assert place.server.give_files(1, files)
+        await again.until(lambda: again.messages)
+        older = await place.vi(2, is_launched=True)
+        assert not place.server.give_files(2, files)
+        place.server.say(2, {"do": "stop"})
+        await older.until(lambda: older.messages)
+        assert older.messages == [{"do": "stop"}]
 
     _run(body)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.messages import VerdictCode, VerdictHeader
 from packetcloud.chunk.reasons import Reason
 from packetcloud.services.sdk import Verdict, cut_text
@@ -63,7 +64,8 @@ def test_decrypt_undoes_encrypt(ciphers: Pair, payload: bytes, chunk_id: int) ->
     """For any payload and chunk id, under every suite."""
     secret = ciphers[0].process(payload, chunk_id=chunk_id)
     assert secret.code is VerdictCode.UPDATE
-    back = ciphers[1].process(secret.payload, chunk_id=chunk_id)
+    kind = PayloadType.DATA if secret.payload_type is None else secret.payload_type
+    back = ciphers[1].process(secret.payload, chunk_id=chunk_id, payload_type=kind)
     assert (back.code, back.payload) == (VerdictCode.UPDATE, payload)
 
 
@@ -78,7 +80,7 @@ def test_gcm_detects_any_change(gcm: Pair, payload: bytes, data: st.DataObject) 
     for bit in flips:
         if bit // 8 < len(altered):
             altered[bit // 8] ^= 1 << bit % 8
-    result = gcm[1].process(altered, chunk_id=1)
+    result = gcm[1].process(altered, chunk_id=1, payload_type=PayloadType.SEALED)
     if altered == secret:
         assert result.payload == payload
     else:

@@ -31,9 +31,12 @@ NO_TEST = re.compile(r"console no-test: \S.*")
 MARKS = ("console root", "console lxd")
 RUN_HERE = ("console", "console root") if os.geteuid() == 0 else ("console",)
 TIMEOUT_S = 300.0
-PAGE_PORTS = ("4700", "4701", "4780", "4790", "4800", "4801")
+PAGE_PORTS = (
+    *("4700", "4701", "4780", "4790", "4800", "4801"),
+    *("4710", "4711", "4720", "4721"),
+)
 """A router's defaults: chunks over UDP, management over TCP; a cloudlet's and a domain
-controller's."""
+controller's; of further routers."""
 LATE = re.compile(r"packetcloud testbed link\b")
 TOO_BUSY = "these figures say nothing about the link"
 ATTEMPTS_COUNT = 5

@@ -98,7 +98,7 @@ SHELLS = {
         "trial",
         "vi",
     },
-    "services.secure_communication": {"keys", "service", "suites"},
+    "services.secure_communication": {"keys", "sealing", "service", "suites"},
     "cloudlet": {
         "alarm",
         "controller",
@@ -109,6 +109,7 @@ SHELLS = {
         "network",
         "process_node",
         "router_rules",
+        "service_files",
         "store",
         "surroundings",
     },

@@ -129,13 +129,16 @@ def _bad_verdicts() -> BadBytes:
     forward = good_verdicts()["forward"].to_bytes()
     drop = good_verdicts()["drop"].to_bytes()
     redirect = good_verdicts()["redirect"].to_bytes()
+    retyped = good_verdicts()["update, largest payload type"].to_bytes()
     too_long = put(drop, 10, (MAX_DETAIL_BYTES + 1).to_bytes(2, "big")) + bytes(600)
     return {
         "empty": (b"", "short_verdict"),
         "one byte short": (forward[: VERDICT_BYTES - 1], "short_verdict"),
         "code 0": (put(forward, 8, b"\x00"), "bad_verdict"),
         "code 7": (put(forward, 8, b"\x07"), "bad_verdict"),
-        "reserved flag": (put(forward, 9, b"\x02"), "reserved_bits"),
+        "reserved flag": (put(forward, 9, b"\x04"), "reserved_bits"),
+        "payload type of a forward": (put(forward, 9, b"\x02"), "bad_verdict"),
+        "payload type over a byte": (put(retyped, 22, b"\x01"), "bad_verdict"),
         "detail cut off": (drop[:-1], "bad_verdict"),
         "detail of 513 bytes": (too_long, "bad_verdict"),
         "redirect without NA": (

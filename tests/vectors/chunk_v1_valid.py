@@ -129,6 +129,10 @@ def good_verdicts() -> dict[str, VerdictHeader]:
     return {
         "forward": VerdictHeader(1, VerdictCode.FORWARD, 1_234_567),
         "update": VerdictHeader(2, VerdictCode.UPDATE, 2_000_000_000),
+        "update, another payload type": VerdictHeader(
+            2, VerdictCode.UPDATE, 7, payload_type=PayloadType.SEALED
+        ),
+        "update, largest payload type": VerdictHeader(2, VerdictCode.UPDATE, 7, payload_type=255),
         "drop": VerdictHeader(3, VerdictCode.DROP, 10, b"no such key"),
         "drop without a word": VerdictHeader(3, VerdictCode.DROP, 10),
         "redirect": VerdictHeader.redirect(4, 99, DESTINATION, NA(7)),

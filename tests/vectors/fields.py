@@ -106,7 +106,7 @@ def task_fields(task: TaskHeader) -> Fields:
 
 
 def verdict_fields(verdict: VerdictHeader) -> Fields:
-    return {
+    fields = {
         "task_id": verdict.task_id,
         "code": int(verdict.code),
         "processing_ns": verdict.processing_ns,
@@ -114,6 +114,9 @@ def verdict_fields(verdict: VerdictHeader) -> Fields:
         "emit_count": verdict.emit_count,
         "keep": verdict.keep,
     }
+    if verdict.payload_type is not None:
+        fields["payload_type"] = verdict.payload_type
+    return fields
 
 
 def verdict_from_fields(fields: Fields) -> VerdictHeader:

@@ -13,6 +13,7 @@ from packetcloud.services.execution import MAX_FAILURE_KINDS, ProcessCalls
 from packetcloud.services.isolation import MAX_REPORT_BYTES, _Child, _Readable
 from packetcloud.services.sdk import EmittedChunk, Verdict
 from packetcloud.services.tasks import (
+    MAX_DROP_KINDS,
     MAX_EMIT_COUNT,
     MAX_UNSETTLED_BYTES,
     MAX_WAITING_COUNT,
@@ -148,6 +149,29 @@ def failure_kinds() -> Filled:
     beyond, counted_beyond = fail(MAX_FAILURE_KINDS, MAX_FAILURE_KINDS + 50)
     goes_on = fail(0, 1) == (beyond, counted_beyond)
     return Filled(MAX_FAILURE_KINDS, at_cap, counted, beyond, counted_beyond, goes_on, 0)
+
+
+@fills("services", "reasons of drops told apart")
+def drop_reasons() -> Filled:
+    """A service gives another reason for each chunk."""
+    queue, _ = make_queue()
+    router = FakeNeighbour()
+
+    def drop(first: int, end: int) -> tuple[int, int]:
+        for number in range(first, end):
+            assert admit(queue, number, router) is None
+            task = queue.take(0.0)
+            assert isinstance(task, Task)
+            queue.settle(queue.conclude(task, Verdict.drop(f"reason {number}: {number}"), 0))
+        other = queue.drops["other"]
+        return len(+queue.drops) - bool(other), other
+
+    at_cap, counted = drop(0, MAX_DROP_KINDS)
+    beyond, counted_beyond = drop(MAX_DROP_KINDS, MAX_DROP_KINDS + 50)
+    drop(0, 1)
+    goes_on = queue.drops["reason 0"] == 2
+    left = queue.waiting_count + queue.in_hand_count
+    return Filled(MAX_DROP_KINDS, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
 class _Reactor:

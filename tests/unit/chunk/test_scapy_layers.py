@@ -113,10 +113,13 @@ def test_verdict_vectors(vector: dict[str, Any]) -> None:
     verdict = Verdict(bytes.fromhex(vector["bytes"]))
     fields = dict(vector["fields"], detail=bytes.fromhex(vector["fields"]["detail"]))
     keep = fields.pop("keep")
+    retyped = "payload_type" in fields
+    if retyped:  # it stands where an EMIT has its count
+        fields["emit_count"] = fields.pop("payload_type")
     assert {name: verdict.fields[name] for name in fields} == fields
-    assert bool(verdict.flags.keep) == keep
+    assert (bool(verdict.flags.keep), bool(verdict.flags.retyped)) == (keep, retyped)
     assert rebuilt(verdict).hex() == vector["bytes"]
-    assert bytes(Verdict(flags=int(keep), **fields)).hex() == vector["bytes"]
+    assert bytes(Verdict(flags=keep | retyped << 1, **fields)).hex() == vector["bytes"]
 
 
 @chunk_v1.FILE.each("reports")

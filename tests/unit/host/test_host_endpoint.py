@@ -580,3 +580,17 @@ def test_restarted_receiver_knows_what_it_took(tmp_path: Path) -> None:
 
 def _has_taken(endpoint: Endpoint) -> bool:
     return "receive_taken_total" in endpoint.stats()
+
+
+def test_what_nobody_decrypted_is_refused() -> None:
+    """The source is told what is missing; an application that asks for such payloads gets them."""
+    world = World()
+    a, b = world.endpoint(1), world.endpoint(2)
+    arrived: list[ReceivedChunk] = []
+    b.on_chunks(arrived.extend)
+    result = world.run(a.send(b.guid, b"\x00secret", payload_type=PayloadType.SEALED))
+    assert result.reason == Reason.RECEIVER_REFUSED and "no router decrypted it" in result.detail
+    assert not arrived and b.stats()["sealed_total"] == 1
+    b.on_chunks(arrived.extend, PayloadType.SEALED)
+    assert world.run(a.send(b.guid, b"\x00secret", payload_type=PayloadType.SEALED)).ok
+    assert len(arrived) == 1

@@ -195,8 +195,11 @@ class FakeNeighbour:
         emit_count: int = 0,
         keep: bool = False,
         processing_ns: int = 1000,
+        payload_type: int | None = None,
     ) -> Refusal | None:
-        header = VerdictHeader(sent.task.task_id, code, processing_ns, detail, emit_count, keep)
+        header = VerdictHeader(
+            sent.task.task_id, code, processing_ns, detail, emit_count, keep, payload_type
+        )
         return self.body(BodyKind.VERDICT, header.to_bytes() + payload)
 
     def go_down(self, reason: str = "gone") -> None:

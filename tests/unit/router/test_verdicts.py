@@ -7,6 +7,7 @@ import pytest
 from packetcloud.chunk.header import (
     DigestAlgorithm,
     PayloadDigest,
+    PayloadType,
     SourceSignature,
 )
 from packetcloud.chunk.hop.api import Settlement
@@ -55,6 +56,34 @@ def test_update_verdict_replaces_payload_and_drops_digest_and_signature() -> Non
         assert a.chunk(chunk(services=(S,), digest=digest, signature=signature)) is None
         vi.verdict(task_of(vi), VerdictCode.UPDATE, payload)
         assert only(b.accept_all()).data == chunk(payload=payload, source_na=ROUTER_NA)
+    net.check_idle()
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "may"),
+    [
+        (PayloadType.DATA, PayloadType.SEALED, True),
+        (PayloadType.SEALED, PayloadType.DATA, True),
+        (PayloadType.SEALED, PayloadType.REPORT, True),
+        (PayloadType.DATA, PayloadType.REPORT, False),
+        (PayloadType.FILE, PayloadType.DATA, False),
+    ],
+)
+def test_a_payload_is_sealed_and_unsealed(
+    was: PayloadType, becomes: PayloadType, may: bool
+) -> None:
+    """A service gives a payload another type only if one of both is SEALED: it cannot make reports
+    of a source's data."""
+    net = FakeNetwork(settings(service(S)))
+    a, b, vi = net.host(A), net.host(B), net.vi(S)
+    assert a.chunk(chunk(services=(S,), payload_type=was)) is None
+    vi.verdict(task_of(vi), VerdictCode.UPDATE, b"new", payload_type=becomes)
+    if may:
+        expected = chunk(payload=b"new", payload_type=becomes, source_na=ROUTER_NA)
+        assert only(b.accept_all()).data == expected
+    else:
+        assert not b.unsettled
+        assert reported(a)[:2] == (Outcome.REFUSED, Reason.SERVICE_FAILED)
     net.check_idle()
 
 
