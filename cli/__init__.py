@@ -37,6 +37,7 @@
 - `rule_revoke` `packetcloud rule revoke`
 - `rule_rehearsal` `packetcloud rule check --config`
 - `service_benchmark` `packetcloud service benchmark`
+- `service_ids` `packetcloud service ids check`
 - `service`    `packetcloud service run|test|list|new`, `packetcloud service key ...`
 - `tenant`     `packetcloud tenant add|list|show|suspend|resume`, `packetcloud tenant key ...`
 - `testbed`    `packetcloud testbed link`

@@ -14,6 +14,7 @@ from packetcloud.cli.domain_service import COMMANDS
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, FOLDER, SETTINGS
 from packetcloud.cli.service_benchmark import benchmark
+from packetcloud.cli.service_ids import ids
 
 if TYPE_CHECKING:
     from packetcloud.services.plan import LaunchPlan
@@ -35,7 +36,7 @@ def service() -> None:
     """Run network services, try them, make their keys, register them in a domain."""
 
 
-for _command in (*COMMANDS, benchmark):
+for _command in (*COMMANDS, benchmark, ids):
     service.add_command(_command)
 
 

@@ -98,6 +98,7 @@ SHELLS = {
         "trial",
         "vi",
     },
+    "services.ids": {"outlet", "service", "versions"},
     "services.secure_communication": {"keys", "service", "suites"},
     "cloudlet": {
         "alarm",
