@@ -39,6 +39,7 @@
 - `rule_revoke` `packetcloud rule revoke`
 - `rule_rehearsal` `packetcloud rule check --config`
 - `service_benchmark` `packetcloud service benchmark`
+- `service_ids` `packetcloud service ids check`
 - `service_key` `packetcloud service key create|rotate|retire|show`
 - `service`    `packetcloud service run|test|list|new`
 - `tenant`     `packetcloud tenant add|list|show|suspend|resume`, `packetcloud tenant key ...`

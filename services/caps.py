@@ -8,6 +8,15 @@ from __future__ import annotations
 from packetcloud.chunk.caps import Cap, Room
 from packetcloud.services.buffers import DEFAULT_KEPT_BYTES
 from packetcloud.services.execution import MAX_FAILURE_KINDS
+from packetcloud.services.ids.borders import MAX_RUNS_COUNT
+from packetcloud.services.ids.flows import (
+    DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_FLOWS_COUNT,
+    MAX_MARKS_COUNT,
+)
+from packetcloud.services.ids.inspection import MAX_ALERTS_COUNT
+from packetcloud.services.ids.outlet import MAX_QUEUED_BYTES
+from packetcloud.services.ids.rates import DEFAULT_MAX_COUNT
 from packetcloud.services.isolation import MAX_REPORT_BYTES
 from packetcloud.services.tasks import (
     MAX_DROP_KINDS,
@@ -120,10 +129,76 @@ CAPS = (
         "refused `too_many`",
         "`names_refused` in its log",
     ),
+    Cap(
+        "flows that an ids service knows",
+        DEFAULT_MAX_FLOWS_COUNT,
+        "flows",
+        "each costs 1 KiB, and what is kept of its chunks",
+        "the one heard of least lately is forgotten",
+        "`flows_forgotten`",
+        ("ids.flows:FlowTable._flows",),
+        "max_flows",
+    ),
+    Cap(
+        "ends of chunks that an ids service keeps",
+        DEFAULT_MAX_BYTES,
+        "bytes",
+        "5000 flows with one run of chunks each",
+        "those of flows heard of least lately are forgotten",
+        "`borders_forgotten`",
+        setting="border_mib",
+    ),
+    Cap(
+        "runs of one flow that an ids service follows",
+        MAX_RUNS_COUNT,
+        "runs",
+        "as many gaps at once; a hop keeps chunks of one flow in order",
+        "the one that did not grow for longest is forgotten",
+        "`borders_forgotten`",
+        ("ids.borders:Borders.runs",),
+    ),
+    Cap(
+        "marks of one flow",
+        MAX_MARKS_COUNT,
+        "marks",
+        "rules of one kind of traffic use a handful",
+        "not set",
+        "`marks_refused`",
+        ("ids.flows:Flow.marks",),
+    ),
+    Cap(
+        "windows and buckets of an ids service",
+        DEFAULT_MAX_COUNT,
+        "of each",
+        "one for each rule and source; 300 bytes each",
+        "the one used least lately is forgotten",
+        "`counted_forgotten`",
+        ("ids.rates:Rates._tallies", "ids.rates:Rates._buckets"),
+        "max_counted",
+    ),
+    Cap(
+        "alerts of one chunk",
+        MAX_ALERTS_COUNT,
+        "alerts",
+        "Suricata tells 15 of a packet",
+        "counted; their rules act all the same",
+        "`alerts_of_one_chunk_dropped`",
+        ("ids.inspection:_Asking.alerts",),
+    ),
+    Cap(
+        "lines that wait for a collector",
+        MAX_QUEUED_BYTES,
+        "bytes",
+        "a thousand alerts, while all chunks are dropped",
+        "not sent; the file has them",
+        "`lines_not_collected`",
+        ("ids.outlet:Outlet._queue",),
+    ),
 )
 
 _CONFIG = "what the manifest and the operator say"
 _CONNECTIONS = "the translator's `max_connections_per_host`; further ones are reset as `too_many`"
+_RULES = "what the operator's rule file says: 16 MiB, 20 000 rules of 8 KiB"
 
 ROOM = Room(
     "services",
@@ -133,6 +208,19 @@ ROOM = Room(
         "control_frames:FrameReader._unread": "one frame, refused by its length: 1 MiB",
         "execution:CoroutineExecution._running": "the manifest's `concurrency`",
         "execution:ThreadExecution._given": "two tasks at once",
+        "ids.inspection:Inspection.counts": "its keys are `COUNTED`",
+        "ids.options:Options._given": _RULES,
+        "ids.options:Options.bits": _RULES,
+        "ids.options:Options.metadata": _RULES,
+        "ids.options:Options.notes": _RULES,
+        "ids.outlet:Outlet.counts": "its keys are three",
+        "ids.payload_options:PayloadOptions._parts": _RULES,
+        "ids.reader:_Line.starts": _RULES,
+        "ids.reader:_Reading._classes": _RULES,
+        "ids.reader:_Reading._lists": _RULES,
+        "ids.reader:_Reading.notes": _RULES,
+        "ids.reader:_Reading.refusals": _RULES,
+        "ids.reader:_Reading.rules": _RULES,
         "launch:LaunchSpec.parameters": _CONFIG,
         "manifest:Manifest.parameters": _CONFIG,
         "parameters:Parameters._values": _CONFIG,

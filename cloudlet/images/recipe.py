@@ -38,7 +38,15 @@ LEFT_OUT = (
     "./var",
 )
 """Files of the packages that no service needs: documentation, locales, what installs."""
-VI_REQUIREMENTS = ("cryptography", "numpy", "pycryptodome", "pynacl", "twisted", "zstandard")
+VI_REQUIREMENTS = (
+    "cryptography",
+    "hyperscan",
+    "numpy",
+    "pycryptodome",
+    "pynacl",
+    "twisted",
+    "zstandard",
+)
 """Distributions that the runtime and the bundled services import in a VI: not the controllers',
 and a test walks the imports."""
 OWN_ROOMS = ("chunk", "services")

@@ -17,6 +17,8 @@ from packetcloud.cloudlet.images.debian import run_tool
 from packetcloud.cloudlet.images.recipe import VI_REQUIREMENTS, ImageError, Platform
 
 PIP_TIMEOUT_S = 1800.0
+_MARKED = {"hyperscan": "hyperscan; platform_machine == 'x86_64'"}
+"""As in pyproject.toml: there are no wheels for others."""
 _LEFT_OUT_FOLDERS = ("test", "tests")
 _KEPT_FOLDERS = ("numpy/_core/tests",)
 """numpy.testing, which libraries import in earnest, needs a module in there."""
@@ -29,7 +31,8 @@ def runtime_requirements() -> list[str]:
     try:
         declared = importlib.metadata.requires("packetcloud") or []
     except importlib.metadata.PackageNotFoundError:
-        return list(VI_REQUIREMENTS)  # run from the source tree: pip takes the newest
+        # Run from the source tree: pip takes the newest.
+        return [_MARKED.get(name, name) for name in VI_REQUIREMENTS]
     wanted = []
     for line in declared:
         name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0].lower()

@@ -104,6 +104,7 @@ SHELLS = {
         "trial",
         "vi",
     },
+    "services.ids": {"outlet", "service", "versions"},
     "services.secure_communication": {"keys", "sealing", "service", "suites"},
     "services.translator": {"connector", "hosted", "listeners", "service"},
     "cloudlet": {

@@ -19,6 +19,7 @@ from tests.unit.caps import (  # noqa: F401  # they fill the table
     endpoint_fillers,
     file_fillers,
     handshake_fillers,
+    ids_fillers,
     keeper_fillers,
     router_fillers,
     rule_fillers,

@@ -143,7 +143,7 @@ conduct = { restrict_s = 5.0, max_restrictions = 0 }
         ),
         ("max_output_ratio = 3", 'verdicts = ["drink"]', ["[[service]] number 1", "verdicts"]),
         ("max_output_ratio = 3", "inspect = { every = 3 }", ["inspect", "every"]),
-        ('"wan-optimizer"', '"nothing"', ["[[service]] nothing", "bundled: secure", "wan-opt"]),
+        ('"wan-optimizer"', '"nothing"', ["[[service]] nothing", "bundled: ids, sec", "wan-opt"]),
         ('"one.key"', '"no.key"', ["[[service]] wan-optimizer", "no.key"]),
         (
             'direction = "compress"',

@@ -122,7 +122,9 @@ def test_a_manifest_of_any_size_is_read_to_its_limit_only(tmp_path: Path) -> Non
 
 def test_a_missing_manifest_names_the_bundled_services() -> None:
     """A mistyped name is the most likely cause."""
-    with pytest.raises(ManifestError, match="bundled: secure-communication, translator, wan-opt"):
+    with pytest.raises(
+        ManifestError, match="bundled: ids, secure-communication, translator, wan-optimizer"
+    ):
         find_service("wan-optimiser")
 
 
@@ -145,7 +147,7 @@ def test_the_bundled_manifests_are_sound() -> None:
             continue
         declared = found.manifest.parameters[pair.parameter]
         assert set(pair.values) <= set(declared.allowed)
-    assert without_pair == {"translator"}
+    assert without_pair == {"ids", "translator"}
 
 
 # Parameters

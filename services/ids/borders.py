@@ -1,0 +1,158 @@
+"""What is remembered of a flow's chunks, so that bytes are found that lie over their border.
+
+Chunks that follow each other form a run, of which both ends are kept, at most `edge_bytes` each. A
+chunk that joins runs is searched together with the ends that it meets. So whatever spans at most so
+many bytes on each side of a border is found, in whatever order the chunks come.
+
+Where a chunk lies is said by its number, or, of the data of a file transfer, by the offset in the
+file. A chunk that meets no run is searched together with what came last before it.
+Source: docs/reference/ids.md, "Borders"; docs/protocol/file-transfer.md, "Messages".
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from packetcloud.chunk.header import ChunkHeader, PayloadType
+
+MAX_RUNS_COUNT = 16
+"""Of one flow and direction: as many gaps are followed at once."""
+_FILE_DATA = struct.Struct(">4sB3x16sQ")
+_FILE_MAGIC = b"PCF1"
+_FILE_KIND_DATA = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk lies in what its flow carries."""
+
+    space: bytes
+    """What the numbers count in; numbers of different spaces have nothing to do with each other."""
+    start: int
+    end: int
+    head_bytes: int = 0
+    """So much at the begin of the payload is not part of it."""
+
+
+def place_of(header: ChunkHeader, payload: memoryview) -> Place:
+    """Return where a chunk lies."""
+    if header.payload_type == PayloadType.FILE and len(payload) > _FILE_DATA.size:
+        magic, kind, transfer, offset = _FILE_DATA.unpack_from(payload)
+        if magic == _FILE_MAGIC and kind == _FILE_KIND_DATA:
+            end = offset + len(payload) - _FILE_DATA.size
+            return Place(b"f" + transfer, offset, end, _FILE_DATA.size)
+    number = header.chunk_id.value
+    return Place(b"c%d" % header.payload_type, number, number + 1)
+
+
+@dataclass(slots=True)
+class Run:
+    """Chunks without a gap; where it is short, `head` and `tail` are both all of it."""
+
+    space: bytes
+    start: int
+    end: int
+    size_bytes: int
+    head: bytes
+    tail: bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return len(self.head) + len(self.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Bytes around the border of chunks, and where the borders are in them."""
+
+    content: bytes
+    borders: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Borders:
+    """The runs of one direction of a flow, the one that grew last at the end."""
+
+    runs: list[Run] = field(default_factory=list)
+    last: bytes = b""
+    """The end of what came, in the order in which it came."""
+
+    @property
+    def kept_bytes(self) -> int:
+        return len(self.last) + sum(run.kept_bytes for run in self.runs)
+
+    def stretches(self, place: Place, payload: memoryview, edge_bytes: int) -> list[Stretch]:
+        """Return what is to be searched besides the payload itself."""
+        content = payload[place.head_bytes :]
+        if not edge_bytes or not content:
+            return []
+        before, after = self._beside(place)
+        left = before.tail if before is not None else self.last if self._is_new(place) else b""
+        right = after.head if after is not None else b""
+        if len(content) <= 2 * edge_bytes:
+            pieces = [piece for piece in (left, bytes(content), right) if piece]
+            return [_stretch(pieces)] if len(pieces) > 1 else []
+        found = []
+        if left:
+            found.append(_stretch([left, bytes(content[:edge_bytes])]))
+        if right:
+            found.append(_stretch([bytes(content[-edge_bytes:]), right]))
+        return found
+
+    def add(self, place: Place, payload: memoryview, edge_bytes: int) -> int:
+        """Remember a chunk that goes on; return how many runs were forgotten for it."""
+        content = payload[place.head_bytes :]
+        if not edge_bytes or not content:
+            return 0
+        head, tail = bytes(content[:edge_bytes]), bytes(content[-edge_bytes:])
+        self.last = (self.last + tail)[-edge_bytes:]
+        if not self._is_new(place):
+            return 0
+        before, after = self._beside(place)
+        run = Run(place.space, place.start, place.end, len(content), head, tail)
+        if before is not None:
+            self.runs.remove(before)
+            run = _join(before, run, edge_bytes)
+        if after is not None:
+            self.runs.remove(after)
+            run = _join(run, after, edge_bytes)
+        self.runs.append(run)
+        if len(self.runs) <= MAX_RUNS_COUNT:
+            return 0
+        del self.runs[0]
+        return 1
+
+    def _beside(self, place: Place) -> tuple[Run | None, Run | None]:
+        before = after = None
+        for run in self.runs:
+            if run.space == place.space:
+                if run.end == place.start:
+                    before = run
+                elif run.start == place.end:
+                    after = run
+        return before, after
+
+    def _is_new(self, place: Place) -> bool:
+        """Tell whether no chunk that is remembered lies where this one does."""
+        return not any(
+            run.space == place.space and run.start < place.end and place.start < run.end
+            for run in self.runs
+        )
+
+
+def _join(first: Run, second: Run, edge_bytes: int) -> Run:
+    head = (first.head + second.head)[:edge_bytes] if first.size_bytes < edge_bytes else first.head
+    tail = (
+        (first.tail + second.tail)[-edge_bytes:] if second.size_bytes < edge_bytes else second.tail
+    )
+    size_bytes = first.size_bytes + second.size_bytes
+    return Run(first.space, first.start, second.end, size_bytes, head, tail)
+
+
+def _stretch(pieces: list[bytes]) -> Stretch:
+    borders, end = [], 0
+    for piece in pieces[:-1]:
+        end += len(piece)
+        borders.append(end)
+    return Stretch(b"".join(pieces), tuple(borders))

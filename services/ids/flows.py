@@ -1,0 +1,161 @@
+"""The flows that are known: who began them, their marks, the ends of their chunks.
+
+A flow is what two GUIDs send each other. Flows, and bytes that are kept of their chunks, have a
+limit; beyond it what was heard of least lately is forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from packetcloud.services.ids.borders import Borders, Place, Stretch
+from packetcloud.services.ids.rule import BitOperation, FlowBits, Rule, Side
+
+DEFAULT_MAX_FLOWS_COUNT = 16_384
+DEFAULT_MAX_BYTES = 32 << 20
+MAX_MARKS_COUNT = 32
+"""Of one flow."""
+
+FlowKey = tuple[bytes, bytes]
+"""Two GUIDs, in ascending order."""
+
+
+@dataclass(slots=True)
+class Flow:
+    """What is known of one flow."""
+
+    client: bytes
+    """Who sent the first chunk that was seen."""
+    is_answered: bool = False
+    """The other side has sent, too."""
+    marks: set[str] = field(default_factory=set)
+    to_server: Borders = field(default_factory=Borders)
+    to_client: Borders = field(default_factory=Borders)
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.to_server.kept_bytes + self.to_client.kept_bytes
+
+    def borders(self, side: Side) -> Borders:
+        return self.to_server if side is Side.TO_SERVER else self.to_client
+
+    def allows(self, rule: Rule, side: Side) -> bool:
+        """Tell whether a rule is about chunks of this direction, in what the flow is in."""
+        if rule.side is not None and rule.side is not side:
+            return False
+        if rule.is_established is not None and rule.is_established != self.is_answered:
+            return False
+        return all(self._answer(question) for question in rule.questions)
+
+    def _answer(self, question: FlowBits) -> bool:
+        is_set = not self.marks.isdisjoint(question.names)
+        return is_set == (question.operation is BitOperation.IS_SET)
+
+
+class FlowTable:
+    """All flows.
+
+    Args:
+        max_flows: kept at once.
+        max_bytes: of chunks, of all of them together.
+        edge_bytes: kept of each end of a run of chunks; 0: borders are not searched.
+    """
+
+    def __init__(self, max_flows: int, max_bytes: int, edge_bytes: int) -> None:
+        self._max_flows = max_flows
+        self._max_bytes = max_bytes
+        self._edge_bytes = edge_bytes
+        self._flows: OrderedDict[FlowKey, Flow] = OrderedDict()
+        self.kept_bytes = 0
+        self.forgotten_flows_count = 0
+        self.forgotten_borders_count = 0
+        self.unmarked_count = 0
+        """Marks that a flow had no room for."""
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def items(self) -> list[tuple[FlowKey, Flow]]:
+        """Return all flows, the one that was heard of least lately first."""
+        return list(self._flows.items())
+
+    def put(self, key: FlowKey, flow: Flow) -> None:
+        """Take over a flow that another instance of the service knew."""
+        if len(self._flows) >= self._max_flows:
+            return
+        self._flows[key] = flow
+        self.kept_bytes += flow.kept_bytes
+        self._make_room(flow)
+
+    def heard(self, source: bytes, destination: bytes) -> tuple[Flow, Side]:
+        """Return the flow of a chunk, and the chunk's direction in it."""
+        key = key_of(source, destination)
+        flow = self._flows.get(key)
+        if flow is None:
+            if len(self._flows) >= self._max_flows:
+                _, oldest = self._flows.popitem(last=False)
+                self.kept_bytes -= oldest.kept_bytes
+                self.forgotten_flows_count += 1
+            flow = self._flows[key] = Flow(source)
+        else:
+            self._flows.move_to_end(key)
+        if flow.client == source:
+            return flow, Side.TO_SERVER
+        flow.is_answered = True
+        return flow, Side.TO_CLIENT
+
+    def stretches(self, flow: Flow, side: Side, place: Place, payload: memoryview) -> list[Stretch]:
+        """Return what is to be searched around a chunk's borders."""
+        return flow.borders(side).stretches(place, payload, self._edge_bytes)
+
+    def remember(self, flow: Flow, side: Side, place: Place, payload: memoryview) -> None:
+        """Keep the ends of a chunk that goes on."""
+        borders = flow.borders(side)
+        before = borders.kept_bytes
+        self.forgotten_borders_count += borders.add(place, payload, self._edge_bytes)
+        self.kept_bytes += borders.kept_bytes - before
+        self._make_room(flow)
+
+    def mark(self, flow: Flow, changes: tuple[FlowBits, ...]) -> None:
+        """Do with a flow's marks what a rule that matched says."""
+        for change in changes:
+            name = change.names[0]
+            is_on = name in flow.marks
+            sets = change.operation is BitOperation.SET
+            if sets or (change.operation is BitOperation.TOGGLE and not is_on):
+                if not is_on and len(flow.marks) >= MAX_MARKS_COUNT:
+                    self.unmarked_count += 1
+                else:
+                    flow.marks.add(name)
+            else:
+                flow.marks.discard(name)
+
+    def _make_room(self, heard: Flow) -> None:
+        """Forget the chunks of flows, an eighth more than is needed; those of `heard` last."""
+        if self.kept_bytes <= self._max_bytes:
+            return
+        for flow in self._flows.values():
+            if self.kept_bytes <= self._max_bytes * 7 // 8:
+                return
+            if flow is not heard and flow.kept_bytes:
+                self._forget(flow)
+        if self.kept_bytes > self._max_bytes:
+            self._forget(heard)
+
+    def _forget(self, flow: Flow) -> None:
+        self.kept_bytes -= flow.kept_bytes
+        self.forgotten_borders_count += 1
+        flow.to_server, flow.to_client = Borders(), Borders()
+
+
+def key_of(source: bytes, destination: bytes) -> FlowKey:
+    """Return what names a flow, the same in both directions."""
+    return (source, destination) if source <= destination else (destination, source)
+
+
+def flow_id(key: FlowKey) -> int:
+    """Return a number of 53 bits (JSON's) for a flow, the same in every instance."""
+    digest = hashlib.blake2b(b"".join(key), digest_size=8, person=b"ids flow").digest()
+    return int.from_bytes(digest, "big") >> 11

@@ -1,0 +1,187 @@
+"""Core: what becomes of one chunk by all rules, its flow and what was counted. `now` comes in.
+
+Rules are asked in their order. A pass ends it; a drop, a reject or a rate that is used up refuses
+the chunk, and the other rules are asked all the same, so that their alerts are told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from packetcloud.chunk.header import ChunkHeader
+from packetcloud.services.ids.borders import Place, place_of
+from packetcloud.services.ids.errors import OverBudgetError
+from packetcloud.services.ids.flows import Flow, FlowTable
+from packetcloud.services.ids.matching import Budget, Searched
+from packetcloud.services.ids.rates import Effect, Rates
+from packetcloud.services.ids.rule import Action, Rule, Side
+from packetcloud.services.ids.ruleset import RuleSet
+
+CHUNK_BUDGET_BYTES = 32 << 20
+"""What confirming candidates of one chunk may cost, in bytes searched: a tenth of a second."""
+MAX_ALERTS_COUNT = 16
+"""Of one chunk; more are counted."""
+_REFUSING = (Action.DROP, Action.REJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A match that people are told."""
+
+    rule: Rule
+    is_blocked: bool
+    is_over_border: bool
+    """Found only together with a neighbouring chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a chunk."""
+
+    refused_by: Rule | None
+    alerts: tuple[Alert, ...]
+    side: Side
+    is_over_budget: bool = False
+    """Not all rules could be asked."""
+
+
+class Inspection:
+    """Rules and what they have seen.
+
+    Args:
+        ruleset: in force now; `switch` puts another in its place.
+        budget_bytes: what confirming candidates of one chunk may cost.
+    """
+
+    def __init__(
+        self,
+        ruleset: RuleSet,
+        flows: FlowTable,
+        rates: Rates,
+        budget_bytes: int = CHUNK_BUDGET_BYTES,
+    ) -> None:
+        self.flows = flows
+        self.rates = rates
+        self.counts: Counter[str] = Counter()
+        """Its keys are those of `COUNTED`."""
+        self._ruleset = ruleset
+        self._budget_bytes = budget_bytes
+
+    @property
+    def ruleset(self) -> RuleSet:
+        return self._ruleset
+
+    def switch(self, ruleset: RuleSet) -> None:
+        """Put other rules in force. Flows, marks and what was counted stay."""
+        self._ruleset = ruleset
+
+    def inspect(self, header: ChunkHeader, payload: memoryview, now: float) -> Decision:
+        """Decide about a chunk, and remember what later ones need to know of it."""
+        source, destination = header.source.value, header.destination.value
+        flow, side = self.flows.heard(source, destination)
+        place = place_of(header, payload)
+        self.counts["chunks"] += 1
+        self.counts["bytes"] += len(payload)
+        asking = _Asking(self, header, payload, flow, side, now)
+        try:
+            asking.ask_all(self._targets(flow, side, place, payload))
+            is_over_budget = False
+        except OverBudgetError:
+            is_over_budget = True
+            self.counts["over_budget"] += 1
+        if asking.refused_by is None:
+            self.flows.remember(flow, side, place, payload)
+        self.counts["alerts_of_one_chunk_dropped"] += asking.untold_count
+        return Decision(asking.refused_by, tuple(asking.alerts), side, is_over_budget)
+
+    def _targets(
+        self, flow: Flow, side: Side, place: Place, payload: memoryview
+    ) -> dict[int, list[Searched]]:
+        """Return for each rule that may match where: the payload, or around its borders."""
+        ruleset = self._ruleset
+        whole = Searched(payload)
+        targets = {number: [whole] for number in ruleset.unseen}
+        for number in ruleset.candidates(payload):
+            targets[number] = [whole]
+        for stretch in self.flows.stretches(flow, side, place, payload):
+            around = None
+            for number in ruleset.candidates(stretch.content):
+                entry = ruleset.entries[number]
+                if entry.is_placed or entry.rule.is_of_one_chunk:
+                    continue
+                around = around or Searched(memoryview(stretch.content), stretch.borders)
+                targets.setdefault(number, []).append(around)
+        self.counts["candidates"] += len(targets)
+        return targets
+
+
+COUNTED = ("alerts_of_one_chunk_dropped", "bytes", "candidates", "chunks", "matches", "over_budget")
+
+
+class _Asking:
+    """All rules about one chunk."""
+
+    def __init__(
+        self,
+        inspection: Inspection,
+        header: ChunkHeader,
+        payload: memoryview,
+        flow: Flow,
+        side: Side,
+        now: float,
+    ) -> None:
+        self.refused_by: Rule | None = None
+        self.alerts: list[Alert] = []
+        self.untold_count = 0
+        self._inspection = inspection
+        self._source = header.source.value
+        self._destination = header.destination.value
+        self._size = len(payload)
+        self._flow = flow
+        self._side = side
+        self._now = now
+        self._budget = Budget(inspection._budget_bytes)
+
+    def ask_all(self, targets: dict[int, list[Searched]]) -> None:
+        """Ask the rules in their order. Raises: OverBudgetError."""
+        ruleset = self._inspection.ruleset
+        for number in sorted(targets):
+            entry = ruleset.entries[number]
+            rule = entry.rule
+            if not rule.is_about(self._source, self._destination):
+                continue
+            if rule.size is not None and self._size not in rule.size:
+                continue
+            if not self._flow.allows(rule, self._side):
+                continue
+            for searched in targets[number]:
+                if ruleset.matches(entry, searched, self._budget):
+                    if self._has_passed(rule, bool(searched.borders)):
+                        return
+                    break
+
+    def _has_passed(self, rule: Rule, is_over_border: bool) -> bool:
+        """Do what a rule that matched says; tell whether it ends the asking."""
+        inspection = self._inspection
+        inspection.counts["matches"] += 1
+        inspection.flows.mark(self._flow, rule.changes)
+        rates = inspection.rates
+        effect = rates.count(rule, self._source, self._destination, self._now)
+        if effect is Effect.NONE:
+            return False
+        if rule.action is Action.PASS:
+            return True
+        if rule.rate is not None:
+            ends = self._source, self._destination
+            if rates.take(rule, rule.rate, *ends, self._size, self._now):
+                return False
+        is_blocked = rule.action in _REFUSING or rule.rate is not None
+        if is_blocked and self.refused_by is None:
+            self.refused_by = rule
+        if effect is Effect.FULL and not rule.is_silent:
+            if len(self.alerts) < MAX_ALERTS_COUNT:
+                self.alerts.append(Alert(rule, is_blocked, is_over_border))
+            else:
+                self.untold_count += 1
+        return False

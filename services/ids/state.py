@@ -1,0 +1,103 @@
+"""What one instance of the service hands to its successor: flows, marks, ends of chunks, counts.
+
+Times travel as ages, so that the clocks of two nodes need not agree. The rules themselves do not
+travel: the successor has its own file. Source: docs/reference/ids.md, "State".
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from packetcloud.services.errors import ServiceConfigError
+from packetcloud.services.ids.borders import MAX_RUNS_COUNT, Borders, Run
+from packetcloud.services.ids.flows import MAX_MARKS_COUNT, Flow, FlowTable
+from packetcloud.services.ids.rates import Rates
+
+STATE_FORMAT = "packetcloud-ids-state-1"
+MAX_STATE_BYTES = 256 << 20
+"""Unpacked: four times what a service may hand over."""
+
+
+def export_state(flows: FlowTable, rates: Rates, now: float) -> bytes:
+    """Return everything that was seen."""
+    document = {
+        "format": STATE_FORMAT,
+        "flows": [
+            [
+                key[0].hex(),
+                key[1].hex(),
+                flow.client.hex(),
+                flow.is_answered,
+                sorted(flow.marks),
+                _borders(flow.to_server),
+                _borders(flow.to_client),
+            ]
+            for key, flow in flows.items()
+        ],
+        **rates.export(now),
+    }
+    return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 1)
+
+
+def import_state(data: bytes, flows: FlowTable, rates: Rates, now: float) -> None:
+    """Take over what `export_state` returned; what is over this instance's limits is left out.
+
+    Raises:
+        ServiceConfigError: damaged, or of another version.
+    """
+    if not data:
+        return
+    try:
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(data, MAX_STATE_BYTES)
+        if not unpacker.eof:
+            raise ValueError("too large, or cut")
+        document = json.loads(text)
+        if document["format"] != STATE_FORMAT:
+            raise ValueError(f"format {document['format']!r}, expected {STATE_FORMAT}")
+        for item in document["flows"]:
+            first, second, client, is_answered, marks, to_server, to_client = item
+            flow = Flow(
+                bytes.fromhex(client),
+                bool(is_answered),
+                set(map(str, marks[:MAX_MARKS_COUNT])),
+                _read_borders(to_server),
+                _read_borders(to_client),
+            )
+            flows.put((bytes.fromhex(first), bytes.fromhex(second)), flow)
+        rates.take_over(document, now)
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ServiceConfigError(f"state of an ids service: {error}") from error
+
+
+def _borders(borders: Borders) -> list[object]:
+    runs = [
+        [
+            run.space.hex(),
+            str(run.start),
+            str(run.end),
+            run.size_bytes,
+            run.head.hex(),
+            run.tail.hex(),
+        ]
+        for run in borders.runs
+    ]
+    return [runs, borders.last.hex()]
+
+
+def _read_borders(value: Any) -> Borders:
+    runs, last = value
+    found = [
+        Run(
+            bytes.fromhex(space),
+            int(start),
+            int(end),
+            int(size_bytes),
+            bytes.fromhex(head),
+            bytes.fromhex(tail),
+        )
+        for space, start, end, size_bytes, head, tail in runs[-MAX_RUNS_COUNT:]
+    ]
+    return Borders(found, bytes.fromhex(last))

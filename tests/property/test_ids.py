@@ -1,0 +1,148 @@
+"""Laws of the ids service: any text is rules or named refusals; the fast way is the plain one."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from packetcloud.chunk.header import ChunkHeader
+from packetcloud.chunk.names import GUID, ChunkId
+from packetcloud.services.ids.flows import FlowTable
+from packetcloud.services.ids.inspection import Inspection
+from packetcloud.services.ids.matching import Budget, Searched, holds
+from packetcloud.services.ids.rates import Rates
+from packetcloud.services.ids.reader import read_rules
+from packetcloud.services.ids.rule import Content, Rule
+from packetcloud.services.ids.ruleset import RuleSet, compile_rules
+from tests.unit.services.ids.plain_matcher import plainly_holds
+
+SOURCE, DESTINATION = GUID(b"\xa1" * 20), GUID(b"\xb2" * 20)
+PAYLOADS = st.text("abAB", max_size=24).map(str.encode)
+CONTENTS = st.text("abB", min_size=1, max_size=4)
+FEW = st.integers(0, 9)
+PLACES = st.one_of(
+    st.just(""),
+    st.just("startswith;"),
+    st.builds("offset:{};".format, FEW),
+    st.builds("depth:{};".format, st.integers(4, 12)),
+    st.builds("offset:{}; depth:{};".format, FEW, st.integers(4, 9)),
+)
+RELATIONS = st.one_of(
+    st.builds("distance:{};".format, st.integers(-6, 6)),
+    st.builds("within:{};".format, st.integers(4, 9)),
+    st.builds("distance:{}; within:{};".format, st.integers(-6, 6), st.integers(4, 9)),
+)
+ENDINGS = st.sampled_from(["", "", "nocase;", "endswith;", "nocase; endswith;", "fast_pattern;"])
+NEGATIONS = st.sampled_from(["", "", "!"])
+EXPRESSIONS = st.sampled_from(["ab", "a+b", "^b", "b$", "(a|B)b", "[aA]{3}", "b.a"])
+PARTS = st.one_of(
+    st.builds('content:{}"{}"; {} {}'.format, NEGATIONS, CONTENTS, PLACES, ENDINGS),
+    st.builds('content:{}"{}"; {} {}'.format, NEGATIONS, CONTENTS, RELATIONS, ENDINGS),
+    st.builds('content:{}"{}"; {} {}'.format, NEGATIONS, CONTENTS, RELATIONS, ENDINGS),
+    st.builds('pcre:{}"/{}/s{}";'.format, NEGATIONS, EXPRESSIONS, st.sampled_from(["", "i", "R"])),
+    st.builds("isdataat:{}{}{};".format, NEGATIONS, FEW, st.sampled_from(["", ",relative"])),
+)
+RULES = st.lists(PARTS, min_size=1, max_size=4).map(" ".join)
+
+
+def read(texts: list[str]) -> RuleSet:
+    """Compile those of the rules that are taken."""
+    lines = (
+        f"alert chunk any any -> any any ({text} sid:{sid};)" for sid, text in enumerate(texts, 1)
+    )
+    ruleset, refused = compile_rules(read_rules("\n".join(lines).encode(), {}))
+    assert refused == ()
+    return ruleset
+
+
+def told(inspection: Inspection, number: int, payload: bytes) -> set[Rule]:
+    """Inspect one chunk of the flow and return the rules that alert."""
+    header = ChunkHeader(SOURCE, DESTINATION, ChunkId(number), len(payload))
+    decision = inspection.inspect(header, memoryview(payload), 0.0)
+    assert not decision.is_over_budget
+    return {alert.rule for alert in decision.alerts}
+
+
+@settings(max_examples=250)
+@given(st.lists(RULES, min_size=1, max_size=8), st.lists(PAYLOADS, min_size=1, max_size=4))
+def test_the_fast_way_is_the_plain_one(texts: list[str], payloads: list[bytes]) -> None:
+    """Of one chunk exactly those rules alert that hold when every way of placing is tried."""
+    ruleset = read(texts)
+    inspection = Inspection(ruleset, FlowTable(10, 1 << 20, 0), Rates(10))
+    for number, payload in enumerate(payloads):
+        expected = {
+            entry.rule for entry in ruleset.entries if plainly_holds(entry.rule.parts, payload)
+        }
+        assert told(inspection, 2 * number, payload) == expected
+
+
+CHAINS = st.lists(
+    st.builds(
+        'content:"{}"; {}'.format,
+        CONTENTS,
+        st.one_of(st.just(""), RELATIONS),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=250)
+@given(CHAINS, PAYLOADS, st.lists(st.integers(0, 24), max_size=6), st.randoms())
+def test_what_lies_over_borders_is_found_in_any_order(
+    contents: list[str], message: bytes, cuts: list[int], order: object
+) -> None:
+    """A message in pieces, shuffled, alerts exactly where the whole message would.
+
+    Where no content counts from an end of the payload, and no end of a chunk is forgotten.
+    """
+    first = contents[0].split(";")[0] + ";"
+    ruleset = read([" ".join([first, *contents[1:]])])
+    inspection = Inspection(ruleset, FlowTable(10, 1 << 20, 64), Rates(10))
+    places = sorted({0, len(message), *(cut for cut in cuts if cut < len(message))})
+    pieces = [
+        (number, message[start:end])
+        for number, (start, end) in enumerate(itertools.pairwise(places), 100)
+    ]
+    order.shuffle(pieces)  # type: ignore[attr-defined]
+    found = [told(inspection, number, piece) for number, piece in pieces]
+    # What came last before a chunk is searched with it, too: these are the orders that count.
+    is_in_order = pieces == sorted(pieces)
+    for entry in ruleset.entries:
+        is_told = any(entry.rule in one for one in found)
+        is_expected = plainly_holds(entry.rule.parts, message)
+        assert is_told >= is_expected
+        if is_in_order:
+            assert is_told == is_expected
+
+
+@settings(max_examples=300)
+@given(st.one_of(st.binary(max_size=300), st.text(max_size=300).map(str.encode)))
+def test_any_bytes_are_rules_or_refusals(data: bytes) -> None:
+    """A line that is nothing at all is refused with a place within it."""
+    try:
+        file = read_rules(data, {})
+    except Exception as error:
+        assert data[:2] == b"\x1f\x8b", error
+        return
+    lines = data.decode("utf-8", "surrogateescape").split("\n")
+    for refusal in file.refusals:
+        assert 1 <= refusal.line <= len(lines)
+        assert 1 <= refusal.column <= len(lines[refusal.line - 1]) + 2
+        assert refusal.reason
+
+
+@settings(max_examples=300)
+@given(RULES, st.integers(0, 300), st.text(max_size=3))
+def test_a_damaged_rule_is_a_rule_or_a_refusal(text: str, at: int, dirt: str) -> None:
+    """Whatever stands in the middle of a rule, the engine takes what the reader takes."""
+    line = f"alert chunk any any -> any any ({text} sid:1;)"
+    at %= len(line)
+    file = read_rules((line[:at] + dirt + line[at + 1 :]).encode("utf-8", "replace"), {})
+    ruleset, refused = compile_rules(file)
+    assert len(ruleset.entries) + len(refused) == len(file.rules)
+    for entry in ruleset.entries:
+        holds(entry.plan, Searched(memoryview(b"abab")), Budget(1 << 20))
+        assert all(part.pattern for part in entry.rule.parts if isinstance(part, Content))

@@ -1,0 +1,418 @@
+"""The ids service in its harness: what is dropped, told, counted, and kept over changes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packetcloud.chunk.messages import VerdictCode
+from packetcloud.chunk.names import GUID
+from packetcloud.services.errors import ServiceConfigError
+from packetcloud.services.ids import versions
+from packetcloud.services.ids.service import Ids
+from packetcloud.services.testing import (
+    HARNESS_DESTINATION,
+    HARNESS_SOURCE,
+    ProcessResult,
+    ServiceHarness,
+)
+
+COLLECTOR = GUID(b"\xcc" * 20)
+HEAD = "chunk any any -> any any"
+
+
+class Place:
+    """A started service, its rule file and its alerts."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.rules = folder / "site.rules"
+        self.alerts = folder / "alerts.json"
+        self._stack = stack
+
+    def write(self, *lines: str) -> None:
+        self.rules.write_text("\n".join(lines) + "\n")
+
+    def start(self, *lines: str, **settings: object) -> ServiceHarness:
+        if lines:
+            self.write(*lines)
+        values = {"rules": self.rules, "alert_file": self.alerts, "stats_interval_s": 0} | settings
+        texts = {key: str(value) for key, value in values.items() if value is not None}
+        return self._stack.enter_context(ServiceHarness("ids", texts))
+
+    def told(self, event_type: str = "alert") -> list[dict[str, Any]]:
+        documents = [json.loads(line) for line in self.alerts.read_text().splitlines()]
+        return [one for one in documents if one["event_type"] == event_type]
+
+    def sids(self) -> list[int]:
+        return [one["alert"]["signature_id"] for one in self.told()]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with ExitStack() as stack:
+        yield Place(tmp_path, stack)
+
+
+def ids_of(harness: ServiceHarness) -> Ids:
+    assert isinstance(harness.service, Ids)
+    return harness.service
+
+
+def is_dropped(result: ProcessResult) -> bool:
+    assert result.code in (VerdictCode.DROP, VerdictCode.FORWARD), result.reason
+    return result.code is VerdictCode.DROP
+
+
+def test_an_alert_says_who_what_and_why(place: Place) -> None:
+    """The chunk goes on; the line has the keys of Suricata's, with GUIDs for addresses."""
+    harness = place.start(
+        f'alert {HEAD} (msg:"Evil \\"bytes\\""; content:"evil"; sid:7; rev:3; gid:2; '
+        "classtype:trojan-activity; metadata:tag a, tag b;)",
+        payload_excerpt_bytes=6,
+    )
+    assert harness.process(b"good").code is VerdictCode.FORWARD
+    assert harness.process(b"some evil here", chunk_id=99).code is VerdictCode.FORWARD
+    (line,) = place.told()
+    assert line.pop("timestamp").endswith("+0000")
+    assert line.pop("flow_id") < 1 << 53
+    assert line.pop("host")
+    assert line == {
+        "event_type": "alert",
+        "src_guid": HARNESS_SOURCE.hex,
+        "dest_guid": HARNESS_DESTINATION.hex,
+        "proto": "CHUNK",
+        "direction": "to_server",
+        "chunk_id": "99",
+        "payload_type": 0,
+        "payload_bytes": 14,
+        "payload": "c29tZSBl",
+        "alert": {
+            "action": "allowed",
+            "gid": 2,
+            "signature_id": 7,
+            "rev": 3,
+            "signature": 'Evil "bytes"',
+            "category": "Trojan activity",
+            "severity": 1,
+            "metadata": {"tag": ["a", "b"]},
+        },
+    }
+
+
+def test_actions_have_their_order(place: Place) -> None:
+    """pass goes before drop, drop and alert both tell; the source hears the rule that dropped."""
+    harness = place.start(
+        f'alert {HEAD} (content:"bad"; sid:1;)',
+        f'drop {HEAD} (msg:"no bad"; content:"bad"; sid:2;)',
+        f'reject {HEAD} (msg:"no worse"; content:"worse"; sid:3;)',
+        f'pass {HEAD} (content:"but fine"; sid:4;)',
+    )
+    dropped = harness.process(b"bad")
+    assert (dropped.code, dropped.reason) == (VerdictCode.DROP, "ids: sid 2: no bad")
+    assert harness.process(b"worse").reason == "ids: sid 3: no worse"
+    assert not is_dropped(harness.process(b"bad but fine"))
+    assert place.sids() == [2, 1, 3]
+    assert [one["alert"]["action"] for one in place.told()] == ["blocked", "allowed", "blocked"]
+
+
+def test_rules_are_about_guids(place: Place) -> None:
+    """Source, destination, both ways, lists from the parameters."""
+    a, b, c = (GUID(bytes([number]) * 20) for number in (1, 2, 3))
+    harness = place.start(
+        f'drop chunk {a} any -> {b} any (content:"x"; sid:1;)',
+        'drop chunk $SERVERS any <> !$SERVERS any (content:"y"; sid:2;)',
+        lists=f"SERVERS=[{a},{b}]",
+    )
+
+    def drops(payload: bytes, source: GUID, destination: GUID) -> bool:
+        return is_dropped(harness.process(payload, source=source, destination=destination))
+
+    assert drops(b"x", a, b)
+    assert not drops(b"x", b, a)
+    assert drops(b"y", a, c)
+    assert drops(b"y", c, a)
+    assert not drops(b"y", a, b)
+
+
+def test_a_content_over_a_border_is_found(place: Place) -> None:
+    """In order, out of order, byte by byte; without borders, the control, it is not."""
+    rule = f'drop {HEAD} (content:"malicious"; sid:1;)'
+    harness = place.start(rule)
+    control = place.start(border_bytes=0)
+    pieces = [b"some malic", b"ious bytes"]
+    for order in ([0, 1], [1, 0]):
+        base = 100 * (order[0] + 1)
+        source = GUID(bytes([base % 251]) * 20)
+        results = [harness.process(pieces[n], chunk_id=base + n, source=source) for n in order]
+        assert [is_dropped(one) for one in results] == [False, True]
+        results = [control.process(pieces[n], chunk_id=base + n, source=source) for n in order]
+        assert not any(map(is_dropped, results))
+    source = GUID(b"\x77" * 20)
+    single = [b"malicious"[n : n + 1] for n in range(9)]
+    results = [harness.process(piece, chunk_id=n, source=source) for n, piece in enumerate(single)]
+    assert [is_dropped(one) for one in results] == [False] * 8 + [True]
+    assert all(one["over_border"] for one in place.told())
+
+
+def test_a_chunk_that_was_dropped_is_no_neighbour(place: Place) -> None:
+    """It is sent again with another number, and found again; what goes on is remembered."""
+    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
+    assert not is_dropped(harness.process(b"some malic", chunk_id=1))
+    assert is_dropped(harness.process(b"ious", chunk_id=2))
+    assert is_dropped(harness.process(b"ious", chunk_id=2))
+    assert is_dropped(harness.process(b"ious", chunk_id=77))
+    assert not is_dropped(harness.process(b"other", chunk_id=2))
+    assert not is_dropped(harness.process(b"ious", chunk_id=3))
+
+
+def test_a_chunk_that_comes_twice_is_inspected_twice(place: Place) -> None:
+    """The second of the same number hides nothing, and does not take the place of the first."""
+    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
+    assert not is_dropped(harness.process(b"some malic", chunk_id=1))
+    assert not is_dropped(harness.process(b"harmless", chunk_id=1))
+    assert is_dropped(harness.process(b"malicious", chunk_id=1))
+    assert is_dropped(harness.process(b"ious", chunk_id=2))
+
+
+def test_data_of_files_lie_at_their_offsets(place: Place) -> None:
+    """Between two parts of a file stand their heads, and chunks of other transfers."""
+    from packetcloud.chunk.header import ChunkHeader, PayloadType
+    from packetcloud.chunk.names import ChunkId
+    from packetcloud.host.file_format import data_header
+
+    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
+
+    def send(number: int, transfer: bytes, offset: int, data: bytes) -> bool:
+        payload = data_header(transfer, offset) + data
+        header = ChunkHeader(
+            HARNESS_SOURCE,
+            HARNESS_DESTINATION,
+            ChunkId(number),
+            len(payload),
+            payload_type=PayloadType.FILE,
+        )
+        return is_dropped(harness.process_chunk(header, payload))
+
+    one, other = b"\x01" * 16, b"\x02" * 16
+    assert not send(5, one, 10_000, b"ious")
+    assert not send(6, other, 9_994, b"some malic")
+    assert not send(7, other, 20_000, b"malic")
+    assert send(8, one, 9_995, b"malic")
+    assert send(9, other, 10_004, b"ious")
+
+
+def test_marks_and_directions_of_flows(place: Place) -> None:
+    """A mark set by one chunk is asked by later ones of the same flow, in either direction."""
+    harness = place.start(
+        f'alert {HEAD} (content:"login"; flowbits:set,in; flowbits:noalert; sid:1;)',
+        f'alert {HEAD} (content:"secret"; flowbits:isset,in; flow:to_client,established; sid:2;)',
+        f'alert {HEAD} (content:"secret"; flowbits:isnotset,in; sid:3;)',
+        f'alert {HEAD} (content:"bye"; flowbits:unset,in; flowbits:noalert; sid:4;)',
+        f'alert {HEAD} (content:"flip"; flowbits:toggle,in; flowbits:noalert; sid:5;)',
+    )
+    a, b, c = (GUID(bytes([number]) * 20) for number in (1, 2, 3))
+    harness.process(b"secret", source=a, destination=b)
+    harness.process(b"login", source=a, destination=b)
+    harness.process(b"secret", source=a, destination=b)
+    harness.process(b"secret", source=b, destination=a)
+    harness.process(b"secret", source=a, destination=c)
+    harness.process(b"bye", source=a, destination=b)
+    harness.process(b"secret", source=b, destination=a)
+    harness.process(b"flip", source=a, destination=b)
+    harness.process(b"secret", source=b, destination=a)
+    assert place.sids() == [3, 2, 3, 3, 2]
+
+
+def test_rates_are_limited(place: Place) -> None:
+    """What is over the rate is dropped; each source has its own bucket."""
+    harness = place.start(
+        "rate-limit chunk any any -> any any "
+        '(msg:"slowly"; content:"query"; rate: track by_src, chunks 3, seconds 1000; sid:1;)'
+    )
+    results = [is_dropped(harness.process(b"query")) for _ in range(5)]
+    assert results == [False, False, False, True, True]
+    assert harness.process(b"query").reason == "ids: sid 1: slowly"
+    assert not is_dropped(harness.process(b"query", source=GUID(b"\x05" * 20)))
+    assert not is_dropped(harness.process(b"other"))
+
+
+def test_rules_are_switched_while_chunks_go_on(place: Place) -> None:
+    """A new file is in force with the next chunk, a wrong one never; marks and borders stay."""
+    harness = place.start(
+        f'alert {HEAD} (content:"login"; flowbits:set,in; flowbits:noalert; sid:1;)',
+        f'drop {HEAD} (content:"old"; sid:2;)',
+    )
+    service = ids_of(harness)
+    assert is_dropped(harness.process(b"old"))
+    harness.process(b"login, and ne", chunk_id=50)
+    place.write("alert nonsense")
+    assert not service._watcher.look()
+    assert "unknown protocol" in service._watcher.last_problem or service._watcher.last_problem
+    assert is_dropped(harness.process(b"old", chunk_id=60))
+    place.write(
+        f'drop {HEAD} (content:"new"; sid:3;)',
+        f'drop {HEAD} (content:"secret"; flowbits:isset,in; sid:4;)',
+    )
+    assert service._watcher.look()
+    assert not service._watcher.look()
+    assert not is_dropped(harness.process(b"old", chunk_id=70))
+    assert is_dropped(harness.process(b"secret", chunk_id=71))
+    assert is_dropped(harness.process(b"w", chunk_id=51))
+    stats = service.stats()
+    assert (stats["rules"], stats["rules_switched"], stats["rules_not_taken"]) == (2, 1, 1)
+
+
+def test_the_thread_finds_a_new_file_by_itself(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to ask; what chunks are under way goes on meanwhile."""
+    monkeypatch.setattr(versions, "LOOK_INTERVAL_S", 0.01)
+    harness = place.start(f'drop {HEAD} (content:"old"; sid:1;)')
+    place.write(f'drop {HEAD} (content:"new"; sid:1;)')
+    end = time.monotonic() + 20
+    while not is_dropped(harness.process(b"new")):
+        assert time.monotonic() < end, "the new rules were not taken in time"
+    assert not is_dropped(harness.process(b"old"))
+
+
+def test_state_goes_to_the_successor(place: Place) -> None:
+    """Marks, windows, buckets and ends of chunks; a damaged one is refused."""
+    rules = (
+        f'alert {HEAD} (content:"login"; flowbits:set,in; flowbits:noalert; sid:1;)',
+        f'drop {HEAD} (content:"secret"; flowbits:isset,in; sid:2;)',
+        f'drop {HEAD} (content:"three"; sid:3; '
+        "threshold:type threshold, track by_src, count 3, seconds 900;)",
+        f'rate-limit {HEAD} (content:"query"; rate: track by_src, chunks 1, seconds 900; sid:4;)',
+        f'drop {HEAD} (content:"malicious"; sid:5;)',
+    )
+    first = place.start(*rules)
+    for number, payload in enumerate((b"login", b"three", b"three", b"query", b"malic"), 1):
+        assert not is_dropped(first.process(payload, chunk_id=number))
+    state = first.service.export_state()
+    second = place.start()
+    second.service.import_state(state)
+    assert is_dropped(second.process(b"ious", chunk_id=6))
+    for payload in (b"secret", b"three", b"query"):
+        assert is_dropped(second.process(payload, chunk_id=40))
+    fresh = place.start()
+    for payload in (b"ious", b"secret", b"three", b"query"):
+        assert not is_dropped(fresh.process(payload, chunk_id=6))
+    for damaged in (b"x", state[:-3], state[:9] + b"?" + state[10:]):
+        with pytest.raises(ServiceConfigError, match="state of an ids service"):
+            fresh.service.import_state(damaged)
+    fresh.service.import_state(b"")
+
+
+def test_alerts_go_to_the_collector(place: Place) -> None:
+    """Beside a chunk that goes on; those of chunks that are dropped with the next one."""
+    harness = place.start(
+        f'alert {HEAD} (content:"look"; sid:1;)',
+        f'drop {HEAD} (content:"bad"; sid:2;)',
+        collector=COLLECTOR,
+        alert_file=None,
+    )
+    assert harness.process(b"bad").code is VerdictCode.DROP
+    result = harness.process(b"look at this")
+    assert (result.code, result.keep) == (VerdictCode.EMIT, True)
+    (chunk,) = result.emitted
+    assert chunk.header.destination == COLLECTOR
+    lines = [json.loads(line) for line in chunk.payload.splitlines()]
+    assert [one["alert"]["signature_id"] for one in lines] == [2, 1]
+    assert harness.process(b"nothing").code is VerdictCode.FORWARD
+
+
+def test_alerts_keep_to_their_rate(place: Place) -> None:
+    """More are counted; chunks are dropped all the same."""
+    harness = place.start(f'drop {HEAD} (content:"bad"; sid:1;)', alerts_per_s=5)
+    assert all(is_dropped(harness.process(b"bad")) for _ in range(50))
+    stats = ids_of(harness).stats()
+    assert len(place.told()) == stats["alerts"]
+    assert 5 <= len(place.told()) < 50
+    assert stats["alerts_suppressed"] == 50 - len(place.told())
+
+
+def test_the_file_of_alerts_is_turned_over(tmp_path: Path) -> None:
+    """It and one older one are there, no larger than asked for."""
+    from packetcloud.services.ids.outlet import LineFile
+
+    file = LineFile(tmp_path / "a", 1000, logging.getLogger("test"))
+    for number in range(100):
+        file.write(b"%050d" % number)
+    file.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.1"]
+    old, new = ((tmp_path / name).read_bytes() for name in ("a.1", "a"))
+    assert max(len(old), len(new)) <= 1000
+    assert (old + new).endswith(b"".join(b"%050d\n" % number for number in range(80, 100)))
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_loses_lines_and_no_chunk(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once, and every line counted."""
+    from packetcloud.services.ids.outlet import LineFile
+
+    file = LineFile(Path("/dev/full"), 1000, logging.getLogger("test"))
+    file.write(b"one")
+    file.write(b"two")
+    file.close()
+    assert file.lost_count == 2
+    assert len([one for one in caplog.records if "lines are lost" in one.message]) == 1
+
+
+def test_statistics(place: Place) -> None:
+    """At the end at the latest, with everything that is counted."""
+    harness = place.start(f'alert {HEAD} (content:"bad"; sid:1;)', stats_interval_s=3600)
+    harness.process(b"bad")
+    harness.process(b"good")
+    harness.service.stop()
+    (line,) = place.told("stats")
+    found = line["stats"]["ids"]
+    assert (found["chunks"], found["bytes"], found["matches"], found["alerts"]) == (2, 7, 1, 1)
+    assert (
+        found["rules_digest"] == versions.hashlib.sha256(place.rules.read_bytes()).hexdigest()[:16]
+    )
+    harness.service.start(harness._context)
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "reason"),
+    [
+        (None, {}, "no rule file"),
+        (["# nothing"], {}, "has no rule"),
+        (["alert tcp any any -> any any (sid:1;)"], {}, "line 1, column 7: protocol tcp"),
+        ([f"alert {HEAD} (sid:1; ttl:1;)"], {}, "service ids check"),
+        ([f'alert {HEAD} (pcre:"/(a/"; sid:1;)'], {}, "sid 1: pcre: Hyperscan cannot take it"),
+        ([f'alert {HEAD} (pcre:"/(?=a)b/"; sid:1;)'], {}, "sid 1: pcre: Hyperscan"),
+        ([f'alert {HEAD} (pcre:"/(a)\\1/"; sid:1;)'], {}, "sid 1: pcre: Hyperscan"),
+        ([f"alert {HEAD} (sid:1;)"], {"collector": "nobody"}, "collector = 'nobody'"),
+        ([f"alert {HEAD} (sid:1;)"], {"lists": "X"}, "lists: 'X'"),
+        ([f"alert {HEAD} (sid:1;)"], {"alert_file": "/proc/x"}, "alert_file /proc/x"),
+    ],
+)
+def test_what_it_does_not_start_with(
+    place: Place, lines: list[str] | None, settings: dict[str, str], reason: str
+) -> None:
+    """One line that says what to change."""
+    with pytest.raises(ServiceConfigError) as caught:
+        place.start(*(lines or ()), **settings)
+    assert reason in str(caught.value)
+
+
+def test_refused_lines_can_be_skipped(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """If that is wanted; each is logged, and their number told."""
+    harness = place.start(
+        "alert tcp any any -> any any (sid:1;)",
+        f'drop {HEAD} (content:"bad"; sid:2;)',
+        f'drop {HEAD} (pcre:"/(?=b)/"; sid:3;)',
+        on_refused="skip",
+    )
+    assert is_dropped(harness.process(b"bad"))
+    stats = ids_of(harness).stats()
+    assert (stats["rules"], stats["rules_refused"]) == (1, 2)
+    assert len([one for one in caplog.records if "skipped" in one.message]) == 2
