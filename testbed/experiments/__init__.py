@@ -10,6 +10,7 @@
 - `paper`      what the paper says it measured
 - `spread`     medians, extremes, slopes
 - `goodput`    TCP end to end, chunks hop by hop, through the translator
+- `translated` the third of these: curl, a proxy, the translator, nginx
 - `four_nodes` the links of that: A - R - B and a cloudlet at R
 - `response`   how fast TCP CUBIC is by the laws
 - `calibration` finds links on which TCP measures what the paper measured

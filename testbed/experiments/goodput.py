@@ -24,6 +24,7 @@ from packetcloud.testbed.experiments.experiment import (
 )
 from packetcloud.testbed.experiments.four_nodes import CHOSEN, FourNodes, OnLinks
 from packetcloud.testbed.experiments.spread import Spread, spread
+from packetcloud.testbed.experiments.translated import TranslatedDownload
 
 CUBIC, BBR, CHUNKS = "cubic", "bbr", "chunks"
 FAR_CUBIC = "cubic, B to C"
@@ -70,7 +71,6 @@ TIMING = Timing(warmup=3, repeats=3)
 QUICK_TIMING = Timing(warmup=1, repeats=1)
 OUTSTANDING = 7
 """Chunks in flight: a little more than a second of the links."""
-NO_TRANSLATOR = "there is no translator service yet"
 
 
 class Goodput:
@@ -93,6 +93,7 @@ class Goodput:
             TcpTransfer(CUBIC, scene, "b", "a"),
             OurTransfer(scene, Load(outstanding=OUTSTANDING), CHUNKS, "b", "a"),
             TcpTransfer(FAR_CUBIC, scene, "b", "c", congestion_control="cubic"),
+            TranslatedDownload(scene, TRANSLATOR),
             TcpTransfer(BBR, scene, "b", "a"),
         ]
         return [
@@ -159,7 +160,7 @@ def mbps_spread(record: Record) -> Spread | None:
 def why_missing(record: Record | None) -> str:
     """Return why there is no figure of a contender."""
     if record is None:
-        return NO_TRANSLATOR
+        return "it was not run"
     return record.missing or "; ".join(record.failures) or "it was not run"
 
 
