@@ -16,6 +16,7 @@
 - `caps`        what a remote byte can make grow: how a room says where it stops
 - `flow_labels` labels for the flows of the hop
 - `hop`         the hop protocol: sans-I/O core and its UDP shell
+- `streams`     TCP connections in chunks: sans-I/O core and the shell of a socket
 
 To look into captures; nothing above imports these:
 

@@ -69,6 +69,8 @@ class PayloadType(IntEnum):
     """Delivery reports; see `messages.DeliveryReport`. Never asks for a report itself."""
     FILE = 2
     """File transfer between two hosts; see docs/protocol/chunk.md, "Payload types"."""
+    STREAM = 3
+    """Streams between a host and a translator; see docs/protocol/stream.md."""
 
 
 class ExtensionType(IntEnum):

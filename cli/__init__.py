@@ -26,6 +26,8 @@
 - `domain_service` `packetcloud service register|registered|unregister`
 - `explain`    `packetcloud rule explain`
 - `host`       `packetcloud host send|receive|ping`
+- `host_proxy` `packetcloud host proxy|expose`
+- `host_run`   what the commands of `packetcloud host` have in common
 - `identity`   `packetcloud identity create|show`
 - `image`      `packetcloud image build|list|remove|import`
 - `node`       `packetcloud node list|evacuate`

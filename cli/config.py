@@ -33,6 +33,7 @@ CHECKS = {
 
 ROOMS_WITH_CAPS = (
     "packetcloud.chunk.hop.caps",
+    "packetcloud.chunk.streams.caps",
     "packetcloud.cloudlet.caps",
     "packetcloud.host.caps",
     "packetcloud.router.caps",

@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.cli.bars import ReceiveBars, SendBar
+from packetcloud.cli.host_proxy import expose, proxy
+from packetcloud.cli.host_run import attached, run
 from packetcloud.cli.output import ExitCode, Output, pass_output
-from packetcloud.cli.params import FILE, FOLDER, AddressType, F, NameType, SizeType, group
+from packetcloud.cli.params import FILE, FOLDER, F, NameType, SizeType
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
     from packetcloud.host.file_receiver import ReceivedFile
     from packetcloud.host.outgoing_file import SentFile
     from packetcloud.host.programs import Attachment, PingResult
-    from packetcloud.host.reactor import Reactor
-
-T = TypeVar("T")
-
-
-def _attached(command: Callable[..., T]) -> Callable[..., T]:
-    """Give the options of every command that attaches a host to a router; it gets `attachment`."""
-
-    @group(
-        click.option(
-            "--router", type=AddressType(), required=True, help="Where the router listens."
-        ),
-        click.option("--router-guid", type=NameType(GUID), help="Attach to this router only."),
-        click.option(
-            "--key",
-            "key_file",
-            required=True,
-            type=FILE,
-            help="This host's identity. See: packetcloud identity create",
-        ),
-    )
-    @functools.wraps(command)
-    def attached(
-        *args: Any,
-        router: tuple[str, int],
-        router_guid: GUID | None,
-        key_file: Path,
-        **options: Any,
-    ) -> T:
-        from packetcloud.host.programs import Attachment
-
-        return command(*args, attachment=Attachment(router, key_file, router_guid), **options)
-
-    return attached
-
 
 _services = click.option(
     "--service",
@@ -83,13 +47,17 @@ def _seconds(
 
 @click.group()
 def host() -> None:
-    """Send and receive files, and see whether a host answers."""
+    """Send and receive files, reach the IP network, and see whether a host answers."""
+
+
+host.add_command(proxy)
+host.add_command(expose)
 
 
 @host.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--to", "destination", type=NameType(GUID), required=True, help="The receiver.")
-@_attached
+@attached
 @_services
 @click.option("--name", help="The name offered to the receiver.  [default: the file's]")
 @click.option(
@@ -134,7 +102,7 @@ def send(
     order = SendOrder(file, destination, name, services, chunk_bytes, lifetime_s, stall_s, resume)
     with SendBar(output, file.name) as bar:
         try:
-            sent = _run(output, lambda reactor: send_file(reactor, attachment, order, bar.moved))
+            sent = run(output, lambda reactor: send_file(reactor, attachment, order, bar.moved))
         except TransferError as error:
             bar.stop()
             output.warn(f"{file} was not sent: {error}")
@@ -150,7 +118,7 @@ def send(
 
 @host.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@_attached
+@attached
 @click.option(
     "--from",
     "allowed",
@@ -214,7 +182,7 @@ def receive(
             _print_received(output, file)
 
         try:
-            _run(
+            run(
                 output,
                 lambda reactor: receive_files(reactor, attachment, order, ready, came, bars.moved),
             )
@@ -227,7 +195,7 @@ def receive(
 
 @host.command()
 @click.argument("destination", metavar="GUID", type=NameType(GUID))
-@_attached
+@attached
 @_services
 @click.option(
     "--count", type=click.IntRange(1), default=4, show_default=True, help="Chunks to send."
@@ -261,7 +229,7 @@ def ping(
             output.text(_ping_line(destination, result))
 
     try:
-        _run(
+        run(
             output,
             lambda reactor: run_ping(
                 reactor,
@@ -281,14 +249,6 @@ def ping(
     _print_ping(output, results)
     if not all(result.answered for result in results):
         click.get_current_context().exit(ExitCode.NEGATIVE)
-
-
-def _run(output: Output, main: Callable[[Reactor], Coroutine[Deferred[Any], Any, T]]) -> T:
-    """Run one coroutine on a reactor; what the host logs as a warning is told to people."""
-    from packetcloud.host.session import run_session, warnings_to
-
-    warnings_to(output.warn)
-    return run_session(main)
 
 
 def _print_sent(output: Output, sent: SentFile) -> None:

@@ -73,7 +73,8 @@ NOUNS = {
         "Run a domain controller, ask how it is, back it up, give rules to its routers.",
     ),
     "host": Noun(
-        "packetcloud.cli.host:host", "Send and receive files, and see whether a host answers."
+        "packetcloud.cli.host:host",
+        "Send and receive files, reach the IP network, and see whether a host answers.",
     ),
     "identity": Noun(
         "packetcloud.cli.identity:identity", "Create and show the keys behind GUIDs and SIDs."

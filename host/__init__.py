@@ -44,5 +44,14 @@ Disk, network and programs:
 - `session`         one coroutine on a reactor, stopped cleanly by Ctrl-C
 - `programs`        what `packetcloud host send|receive|ping` do
 
+To the IP network and from it, through a translator:
+- `proxy`           one port for SOCKS and HTTP clients
+- `proxy_socks`     what SOCKS clients say
+- `proxy_http`      where HTTP requests go, and what goes along
+- `proxy_exchange`  plain HTTP requests of one client
+- `expose`          a TCP service of this host, reached from outside
+- `proxy_link`      the streams of a host: between endpoint and `chunk.streams`
+- `proxy_programs`  what `packetcloud host proxy|expose` do
+
 Imports `chunk` only. Source: docs/reference/host.md.
 """

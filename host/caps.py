@@ -14,6 +14,7 @@ from packetcloud.host.duplicates import (
     MAX_REFUSED_PER_SOURCE_COUNT,
 )
 from packetcloud.host.endpoint_core import MAX_TEMPLATES_COUNT, EndpointLimits
+from packetcloud.host.expose import MAX_CALLS_COUNT
 from packetcloud.host.file_answers import MAX_PENDING_COUNT as MAX_ANSWERS_COUNT
 from packetcloud.host.file_answers import MAX_PENDING_PER_SOURCE_COUNT
 from packetcloud.host.file_receiver import (
@@ -24,6 +25,7 @@ from packetcloud.host.file_receiver import (
 from packetcloud.host.inbox_folder import MAX_PARTS_COUNT, MAX_REMEMBERED_COUNT
 from packetcloud.host.incoming import MAX_PIECES_COUNT
 from packetcloud.host.outstanding import HEAP_SLACK_COUNT, RECENT_COUNT
+from packetcloud.host.proxy import MAX_CLIENTS_COUNT, MAX_HEAD_BYTES
 from packetcloud.host.reports import MAX_PENDING_COUNT as MAX_REPORTS_COUNT
 
 _LIMITS = EndpointLimits()
@@ -241,6 +243,33 @@ CAPS = (
         "`InboxFolder.forgotten_count`",
         ("inbox_folder:InboxFolder._completed",),
     ),
+    Cap(
+        "clients of a proxy",
+        MAX_CLIENTS_COUNT,
+        "clients",
+        "a translator takes 512 connections of one host by default",
+        "closed",
+        "`Proxy.counts`: `clients_refused`",
+        ("proxy:Proxy._clients",),
+        "Proxy.max_clients_count",
+    ),
+    Cap(
+        "head of a request to a proxy",
+        MAX_HEAD_BYTES,
+        "bytes",
+        "what servers allow at most",
+        "refused with status 431",
+        "`Proxy.counts`: `http_refused`",
+    ),
+    Cap(
+        "calls to an exposed service",
+        MAX_CALLS_COUNT,
+        "calls",
+        "as many as a translator gives one host by default",
+        "reset as `too_many`",
+        "`Exposure.counts`: `calls_refused`",
+        ("expose:Exposure._calls",),
+    ),
 )
 
 _COUNTERS = "its keys are words of ours"
@@ -269,6 +298,11 @@ ROOM = Room(
         "file_sender:FileSend._in_flight": _OWN,
         "file_transfer:FileTransfers._outgoing": _OWN,
         "outgoing_file": _OWN,
+        "expose:Exposure.counts": _COUNTERS,
+        "expose:_ExposedCall._early": "one window of its stream",
+        "proxy:Proxy.counts": _COUNTERS,
+        "proxy_link:TranslatorLink._owners": "the streams of a host, which have a cap",
+        "proxy_link:TranslatorLink._ports": "ports that the user named",
         "promise:Promise._bridges": "made by whoever awaits it",
         "source_file:SourceFile._scratch": "of fixed size",
         "stream:ChunkStream._waiters": "made by the application",

@@ -47,5 +47,6 @@ What the command needs besides
 - `replay`         `chunk replay`: run a service on the chunks of a capture
 - `scaffold`       `service new`: a service to start from
 
-The bundled services: `secure_communication`, `wan_optimizer`. Imports only `packetcloud.chunk`.
+The bundled services: `secure_communication`, `translator`, `wan_optimizer`.
+Imports only `packetcloud.chunk`.
 """

@@ -10,6 +10,12 @@ from packetcloud.services.buffers import DEFAULT_KEPT_BYTES
 from packetcloud.services.execution import MAX_FAILURE_KINDS
 from packetcloud.services.isolation import MAX_REPORT_BYTES
 from packetcloud.services.tasks import MAX_EMIT_COUNT, MAX_UNSETTLED_BYTES, MAX_WAITING_COUNT
+from packetcloud.services.translator.connector import MAX_RESOLVING_COUNT
+from packetcloud.services.translator.sessions import (
+    MAX_BUFFERED_PER_SOURCE_BYTES,
+    MAX_SESSIONS_COUNT,
+    MAX_SESSIONS_PER_SOURCE_COUNT,
+)
 
 CAPS = (
     Cap(
@@ -65,9 +71,45 @@ CAPS = (
         "`reports_dropped_count`",
         ("isolation:_Child._unread", "supervisor:Replica.status", "supervisor:ReplicaBeat.status"),
     ),
+    Cap(
+        "sessions of a translator",
+        MAX_SESSIONS_COUNT,
+        "sessions",
+        "each may hold a request, and a router gives a VI 512 at a time",
+        "answered `busy`",
+        "`sessions_refused` in its log",
+        ("translator.sessions:Sessions._by_source",),
+    ),
+    Cap(
+        "sessions of one host at a translator",
+        MAX_SESSIONS_PER_SOURCE_COUNT,
+        "sessions",
+        "programs of one host, or tries of one that is restarted",
+        "the one heard of longest ago ends",
+        "`sessions_displaced` in its log",
+        ("translator.sessions:Sessions._by_source",),
+    ),
+    Cap(
+        "bytes that one host lets a translator keep",
+        MAX_BUFFERED_PER_SOURCE_BYTES,
+        "bytes",
+        "1 Gbit/s over 128 ms; of all hosts together 128 MiB, each taking half of what is free",
+        "nothing more is read from its servers",
+        "`reads_held_up` in its log",
+        ("translator.sessions:Sessions._buffered",),
+    ),
+    Cap(
+        "names that a translator looks up",
+        MAX_RESOLVING_COUNT,
+        "names",
+        "name servers that do not answer hold each for seconds",
+        "refused `too_many`",
+        "`names_refused` in its log",
+    ),
 )
 
 _CONFIG = "what the manifest and the operator say"
+_CONNECTIONS = "the translator's `max_connections_per_host`; further ones are reset as `too_many`"
 
 ROOM = Room(
     "services",
@@ -87,6 +129,13 @@ ROOM = Room(
         "supervisor:Supervisor.replicas": _CONFIG,
         "tasks:TaskQueue.answered": "its keys are verdict codes",
         "tasks:TaskQueue.refused": "its keys are reasons",
+        "translator.hosted:HostedSession._connections": _CONNECTIONS,
+        "translator.hosted:HostedSession._opening": _CONNECTIONS,
+        "translator.hosted:HostedSession._starved": _CONNECTIONS,
+        "translator.listeners:Listeners._open": _CONFIG,
+        "translator.listeners:Listeners._owners": _CONFIG,
+        "translator.service:Translator._counts": "its keys are in the code",
+        "translator.service:Translator._logged": "its keys are in the code",
         "replay": "one replay of an operator's own capture",
         "testing": "a harness for authors' tests",
         "trial": "one trial on an author's own files",

@@ -8,7 +8,7 @@ from pathlib import Path
 from packetcloud.services.errors import ManifestError
 from packetcloud.services.manifest import Manifest, load_manifest
 
-BUNDLED = ("secure_communication", "wan_optimizer")
+BUNDLED = ("secure_communication", "translator", "wan_optimizer")
 """Sub-packages of this room that hold a service and its `manifest.toml`."""
 _ROOM = Path(__file__).parent
 

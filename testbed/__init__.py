@@ -11,6 +11,7 @@
 - `processes`       child processes: start, read their events, stop
 - `meter`           CPU and memory of those over time
 - `daemons`         our own daemons, as an experiment runs them
+- `translated`      a host that reaches the IP network through a translator
 - `ownership`       whose a thing of an experiment is, also after its maker was killed
 - `lxd_daemon`      private LXD servers, and clusters of them
 - `private_postgresql` a PostgreSQL in a folder of its own

@@ -61,10 +61,12 @@ NOT_IN_A_CORE = {"asyncio", "os", "pylxd", "random", "socket", "subprocess", "ti
 SHELLS = {
     "chunk.hop": {"batch", "clock", "intake", "offload", "outlet", "shield", "stamp_file", "udp"},
     "chunk": {"disk", "identity"},
+    "chunk.streams": {"tcp_end"},
     "host": {
         "blocking",
         "delivery",
         "endpoint",
+        "expose",
         "file_receiver",
         "file_transfer",
         "inbox_folder",
@@ -72,6 +74,10 @@ SHELLS = {
         "part_file",
         "programs",
         "promise",
+        "proxy",
+        "proxy_exchange",
+        "proxy_link",
+        "proxy_programs",
         "reactor",
         "router_link",
         "session",
@@ -99,6 +105,7 @@ SHELLS = {
         "vi",
     },
     "services.secure_communication": {"keys", "service", "suites"},
+    "services.translator": {"connector", "hosted", "listeners", "service"},
     "cloudlet": {
         "alarm",
         "controller",

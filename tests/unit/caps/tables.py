@@ -9,6 +9,7 @@ from pathlib import Path
 
 from packetcloud.chunk.caps import Room, limit_text
 from packetcloud.chunk.hop.caps import ROOM as HOP
+from packetcloud.chunk.streams.caps import ROOM as STREAMS
 from packetcloud.cloudlet.caps import ROOM as CLOUDLET
 from packetcloud.host.caps import ROOM as HOST
 from packetcloud.router.caps import ROOM as ROUTER
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 HEAD = "| what | cap | why | beyond it | counter |\n|---|---|---|---|---|\n"
 ROOMS = {
     HOP: (ROOT / "chunk" / "hop", ROOT / "docs" / "protocol" / "hop.md"),
+    STREAMS: (ROOT / "chunk" / "streams", ROOT / "docs" / "protocol" / "stream.md"),
     HOST: (ROOT / "host", ROOT / "docs" / "reference" / "host.md"),
     SERVICES: (ROOT / "services", ROOT / "docs" / "reference" / "service-manifest.md"),
     ROUTER: (ROOT / "router", ROOT / "docs" / "reference" / "router.md"),

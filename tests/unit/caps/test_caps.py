@@ -23,7 +23,9 @@ from tests.unit.caps import (  # noqa: F401  # they fill the table
     router_fillers,
     rule_fillers,
     services_fillers,
+    stream_fillers,
     table_fillers,
+    translator_fillers,
 )
 from tests.unit.caps.containers import containers_of
 from tests.unit.caps.filled import FILLERS

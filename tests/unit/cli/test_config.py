@@ -51,7 +51,8 @@ def test_every_cap_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     """The command lists the caps of all rooms, each with what becomes of what is over."""
     assert main(["config", "caps", "--format", "json"]) == 0
     caps = json.loads(capsys.readouterr().out)["caps"]
-    assert {cap["room"] for cap in caps} == {"cloudlet", "hop", "host", "router", "services"}
+    rooms = {"cloudlet", "hop", "host", "router", "services", "streams"}
+    assert {cap["room"] for cap in caps} == rooms
     credit = next(cap for cap in caps if cap["name"] == "bodies held for one neighbour")
     assert credit["limit"] == 24 << 20 and credit["text"] == "24 MiB"
     assert all(cap["beyond"] and cap["reason"] and cap["counter"] for cap in caps)

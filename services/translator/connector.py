@@ -1,0 +1,162 @@
+"""From a name and a port to a connected socket, by the rules of egress."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+from packetcloud.chunk.streams.wire import ResetCode
+from packetcloud.services.translator.egress import Address, Egress
+from packetcloud.services.translator.errors import RefusedConnectionError
+
+MAX_RESOLVING_COUNT = 64
+"""Names that are looked up or wait for it; a resolver that does not answer holds each for 10 s."""
+RESOLVER_THREADS_COUNT = 8
+MAX_ADDRESSES_COUNT = 4
+"""Of one name, tried one after the other."""
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+_CODES = {
+    errno.ECONNREFUSED: ResetCode.CONNECTION_REFUSED,
+    errno.ENETUNREACH: ResetCode.NETWORK_UNREACHABLE,
+    errno.ENETDOWN: ResetCode.NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: ResetCode.HOST_UNREACHABLE,
+    errno.EHOSTDOWN: ResetCode.HOST_UNREACHABLE,
+    errno.EADDRNOTAVAIL: ResetCode.NETWORK_UNREACHABLE,
+    errno.EAFNOSUPPORT: ResetCode.NETWORK_UNREACHABLE,
+    errno.ETIMEDOUT: ResetCode.TIMED_OUT,
+    errno.EMFILE: ResetCode.TOO_MANY,
+    errno.ENFILE: ResetCode.TOO_MANY,
+}
+
+
+class Resolver:
+    """Looks names up in a few threads: the system's resolver blocks."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(RESOLVER_THREADS_COUNT, "resolve")
+        self._waiting_count = 0
+        self.refused_count = 0
+
+    async def __call__(self, name: str, port: int) -> list[str]:
+        """Return the addresses of a name, in the system's order.
+
+        Raises:
+            RefusedConnectionError: it has none, or too many are asked for at once.
+        """
+        if self._waiting_count >= MAX_RESOLVING_COUNT:
+            self.refused_count += 1
+            raise RefusedConnectionError(ResetCode.TOO_MANY, "too many names are looked up now")
+        self._waiting_count += 1
+        asked = self._pool.submit(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM)
+        loop = asyncio.get_running_loop()
+        # Not when the wait is given up: a thread is busy until the resolver has answered.
+        asked.add_done_callback(partial(_tell, loop, self._answered))
+        try:
+            found = await asyncio.wrap_future(asked)
+        except (OSError, UnicodeError) as error:
+            text = getattr(error, "strerror", None) or "no name that can be looked up"
+            raise RefusedConnectionError(ResetCode.NAME_UNKNOWN, f"{name}: {text}") from None
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _answered(self) -> None:
+        self._waiting_count -= 1
+
+
+class Connector:
+    """Opens TCP connections.
+
+    Args:
+        timeout_s: for looking up and connecting together.
+    """
+
+    def __init__(self, egress: Egress, resolve: Resolve, timeout_s: float) -> None:
+        self._egress = egress
+        self._resolve = resolve
+        self._timeout_s = timeout_s
+
+    async def connect(self, name: str, port: int) -> socket.socket:
+        """Return a connected socket.
+
+        Raises:
+            RefusedConnectionError: it may not be reached, or cannot be.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._connect(name, port)
+        except TimeoutError:
+            text = f"{name}:{port} did not answer within {self._timeout_s:g} s"
+            raise RefusedConnectionError(ResetCode.TIMED_OUT, text) from None
+
+    async def _connect(self, name: str, port: int) -> socket.socket:
+        addresses = await self._addresses(name, port)
+        allowed = [one for one in addresses if self._may_connect(name, one, port)]
+        if not allowed:
+            # Which address it was is not said: what is private stays so.
+            text = f"the translator may not connect to {name}:{port}"
+            raise RefusedConnectionError(ResetCode.NOT_ALLOWED, text)
+        failure = OSError(errno.EHOSTUNREACH, "no address")
+        for number, address in enumerate(allowed[:MAX_ADDRESSES_COUNT], 1):
+            share_s = self._timeout_s / min(len(allowed), MAX_ADDRESSES_COUNT)
+            is_last = number == min(len(allowed), MAX_ADDRESSES_COUNT)
+            try:
+                async with asyncio.timeout(None if is_last else share_s):
+                    return await _connected(address, port)
+            except TimeoutError:
+                failure = OSError(errno.ETIMEDOUT, "no answer")
+            except OSError as error:
+                failure = error
+        code = _CODES.get(failure.errno or 0, ResetCode.HOST_UNREACHABLE)
+        raise RefusedConnectionError(code, f"{name}:{port}: {failure.strerror or failure}")
+
+    async def _addresses(self, name: str, port: int) -> list[Address]:
+        with suppress(ValueError):
+            return [ipaddress.ip_address(name.strip("[]").partition("%")[0])]
+        return [
+            ipaddress.ip_address(found.partition("%")[0])
+            for found in await self._resolve(name, port)
+        ]
+
+    def _may_connect(self, name: str, address: Address, port: int) -> bool:
+        if not self._egress.may_connect(name, address, port):
+            return False
+        return self._egress.opens(address, port) or not _is_own(address)
+
+
+async def _connected(address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_own(address: Address) -> bool:
+    """Tell whether an address is this machine's own; nothing is sent for it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address), 9))
+            own = ipaddress.ip_address(probe.getsockname()[0])
+        except OSError:
+            return False
+    return own == address
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None], _: object) -> None:
+    with suppress(RuntimeError):  # the loop was closed: nobody counts any more
+        loop.call_soon_threadsafe(call)

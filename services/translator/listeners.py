@@ -1,0 +1,154 @@
+"""Ports at which the IP network reaches hosts: each belongs to one GUID, and is open while that
+GUID claims it."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.names import GUID
+from packetcloud.services.errors import ServiceConfigError
+
+ACCEPT_COUNT = 64
+"""Connections taken at once from a port's queue."""
+BACKLOG_COUNT = 256
+
+Arrived = Callable[[socket.socket, str, int], None]
+"""Called with a connection, who it comes from, and our port."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortOwner:
+    """One entry of the parameter `listen`."""
+
+    address: str
+    port: int
+    owner: GUID
+
+
+class Listeners:
+    """The ports of one translator."""
+
+    def __init__(self, owners: tuple[PortOwner, ...], log: logging.Logger) -> None:
+        self._owners = {one.port: one for one in owners}
+        self._open: dict[int, _OpenPort] = {}
+        self._log = log
+
+    def claim(
+        self, loop: AbstractEventLoop, port: int, source: GUID, claimant: object, arrived: Arrived
+    ) -> str:
+        """Give `claimant` the connections of a port from now on; returns why not, or nothing.
+
+        The last claim of the owner counts: a program that was restarted gets its port back.
+        """
+        entry = self._owners.get(port)
+        if entry is None or entry.owner != source:
+            return f"port {port} is not this host's"
+        known = self._open.get(port)
+        if known is not None:
+            known.claimant, known.arrived = claimant, arrived
+            return ""
+        try:
+            sock = _listen(entry)
+        except OSError as error:
+            self._log.warning("cannot listen on %s:%d: %s", entry.address, port, error.strerror)
+            return f"the translator cannot listen on port {port}"
+        self._open[port] = _OpenPort(loop, sock, port, claimant, arrived)
+        return ""
+
+    def release(self, claimant: object) -> None:
+        """Close the ports of who is gone: connections to them are refused."""
+        for port, one in list(self._open.items()):
+            if one.claimant is claimant:
+                del self._open[port]
+                one.close()
+
+    def close(self) -> None:
+        for one in self._open.values():
+            one.close()
+        self._open.clear()
+
+
+class _OpenPort:
+    """One listening socket."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        sock: socket.socket,
+        port: int,
+        claimant: object,
+        arrived: Arrived,
+    ) -> None:
+        self.claimant = claimant
+        self.arrived = arrived
+        self._loop = loop
+        self._sock = sock
+        self._port = port
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+    def _readable(self) -> None:
+        for _ in range(ACCEPT_COUNT):
+            try:
+                connection, address = self._sock.accept()
+            except OSError:  # nobody is left, or has gone again
+                return
+            self.arrived(connection, str(address[0]), self._port)
+
+
+def parse_owners(text: str) -> tuple[PortOwner, ...]:
+    """Read the parameter `listen`: `PORT=GUID` or `ADDRESS:PORT=GUID`, by commas or blanks.
+
+    Raises:
+        ServiceConfigError: an entry is none, or a port is given twice.
+    """
+    owners: dict[int, PortOwner] = {}
+    for word in text.replace(",", " ").split():
+        where, _, guid = word.partition("=")
+        address, _, port = where.rpartition(":")
+        address = address.strip("[]") or "0.0.0.0"
+        try:
+            ipaddress.ip_address(address)
+            entry = PortOwner(address, int(port), GUID.from_hex(guid))
+        except (ValueError, ProtocolError) as error:
+            raise ServiceConfigError(
+                f"parameter listen: {word!r} is no entry; expected PORT=GUID or "
+                "ADDRESS:PORT=GUID, the GUID of the host that the port belongs to"
+            ) from error
+        if not 1 <= entry.port <= 65535 or entry.port in owners:
+            raise ServiceConfigError(
+                f"parameter listen: port {entry.port} is given twice, or none from 1 to 65535"
+            )
+        owners[entry.port] = entry
+    return tuple(owners.values())
+
+
+def check_ports(owners: tuple[PortOwner, ...]) -> None:
+    """See that the ports can be listened at.
+
+    Raises:
+        ServiceConfigError: one cannot.
+    """
+    for entry in owners:
+        try:
+            _listen(entry).close()
+        except OSError as error:
+            raise ServiceConfigError(
+                f"parameter listen: cannot listen on {entry.address}:{entry.port}: {error.strerror}"
+            ) from error
+
+
+def _listen(entry: PortOwner) -> socket.socket:
+    family = socket.AF_INET6 if ":" in entry.address else socket.AF_INET
+    sock = socket.create_server((entry.address, entry.port), family=family, backlog=BACKLOG_COUNT)
+    sock.setblocking(False)
+    return sock
