@@ -158,9 +158,11 @@ def start_service(
     settings: Mapping[str, object],
     place: Namespace | None = None,
     private_links: Sequence[str] = (),
+    replicas: int = 1,
 ) -> Child:
     """Start `packetcloud service run MANIFEST`; it attaches to the router by itself."""
     options: list[object] = ["--router", f"{router[0]}:{router[1]}", "--key", key_file]
+    options += ["--replicas", replicas]
     options += ["--state-dir", children.directory / "state"]
     for key, value in settings.items():
         options += ["--set", f"{key}={value}"]
@@ -170,13 +172,17 @@ def start_service(
     return children.start(name, command, place)
 
 
-def wait_attached(router: Router, service: Child, sid: str) -> None:
-    """Wait until a VI of the service is attached to the router.
+def wait_attached(router: Router, service: Child, sid: str, count: int = 1) -> None:
+    """Wait until so many VIs of the service are attached to the router.
 
     Raises:
         ChildError: the service ended, or did not attach in time.
     """
-    _wait_listed(router, service, "/services", lambda found: found["sid"] == sid and found["vis"])
+
+    def is_there(found: Any) -> bool:
+        return bool(found["sid"] == sid and len(found["vis"]) >= count)
+
+    _wait_listed(router, service, "/services", is_there)
 
 
 def wait_host(router: Router, child: Child, guid: str) -> None:

@@ -21,11 +21,14 @@ lost over and over."""
 
 @dataclass(frozen=True, slots=True)
 class OurTransfer:
-    """Chunks from A to B, back to back: over one hop, or through a router on the centre."""
+    """Chunks from A to B, back to back: over one hop, or through a router on the centre, also the
+    other way or between other leaves."""
 
     scene: EmulatedScene
     load: Load = field(default_factory=Load)
     name: str = "ours"
+    source: str = "a"
+    sink: str = "b"
 
     def run(self, timing: Timing) -> Trial:
         scene = self.scene
@@ -38,7 +41,9 @@ class OurTransfer:
                 others = []
             else:
                 router = router_on_centre(children, scene)
-                ends = attach_ends(children, scene, router, self.load, timing)
+                ends = attach_ends(
+                    children, scene, router, self.load, timing, self.source, self.sink
+                )
                 others = [router.child]
             assert ends.sender is not None and ends.receiver is not None
             with Meter([ends.sender, *others, ends.receiver]) as meter:
@@ -66,19 +71,25 @@ def check_custody(sent: Event, received: Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TcpTransfer:
-    """iperf3 from A to B, counted at B."""
+    """iperf3 from one leaf to another, counted where it arrives."""
 
     name: str
     scene: EmulatedScene
+    source: str = "a"
+    sink: str = "b"
+    congestion_control: str | None = None
+    """None: the name says it."""
 
     def run(self, timing: Timing) -> Trial:
         scene = self.scene
-        server_address = scene.address("b", "a" if scene.centre == "b" else scene.centre)
-        server = server_address, scene.port()
-        flow = iperf3.Flow(scene.place("a"), scene.place("b"), *server, server)
+        towards = self.source if scene.centre == self.sink else scene.centre
+        server = scene.address(self.sink, towards), scene.port()
+        flow = iperf3.Flow(scene.place(self.source), scene.place(self.sink), *server, server)
         with Children() as children:
             receiver = iperf3.start_interval_server(children, flow)
-            client = iperf3.start_endless_client(children, flow, self.name)
+            client = iperf3.start_endless_client(
+                children, flow, self.congestion_control or self.name
+            )
             with Meter([receiver, client]) as meter:
                 count = timing.warmup + timing.seconds
                 found = iperf3.wait_intervals(receiver, client, count, START_LIMIT_S)

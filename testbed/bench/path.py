@@ -126,16 +126,21 @@ def router_on_centre(
 
 
 def attach_ends(
-    children: Children, scene: Scene, router: Router, load: Load, timing: Timing
+    children: Children,
+    scene: Scene,
+    router: Router,
+    load: Load,
+    timing: Timing,
+    source: str = "a",
+    sink: str = "b",
 ) -> Ends:
-    """Attach a receiver at B and a sender at A; the sender starts at once."""
+    """Attach a receiver at one leaf and a sender at another; the sender starts at once."""
     ends = Ends(children, load, timing)
     port = router.address[1]
-    at_b = scene.address(scene.centre, "b"), port
-    ends.start_receiver(
-        scene.place("b"), "--connect", f"{at_b[0]}:{at_b[1]}", "--expect", router.guid
-    )
-    ends.start_sender(scene.place("a"), (scene.address(scene.centre, "a"), port), router.guid)
+    at_sink = f"{scene.address(scene.centre, sink)}:{port}"
+    ends.start_receiver(scene.place(sink), "--connect", at_sink, "--expect", router.guid)
+    at_source = scene.address(scene.centre, source), port
+    ends.start_sender(scene.place(source), at_source, router.guid)
     return ends
 
 

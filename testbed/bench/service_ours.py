@@ -16,13 +16,20 @@ from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.bench.scene import Scene
 from packetcloud.testbed.bench.trial import Trial, Window, make_trial
 from packetcloud.testbed.daemons import (
+    Command,
     Router,
     ServiceEntry,
     start_service,
     wait_attached,
 )
 from packetcloud.testbed.meter import Meter
-from packetcloud.testbed.processes import Child, Children
+from packetcloud.testbed.processes import (
+    Child,
+    Children,
+    packetcloud_command,
+    python_command,
+)
+from packetcloud.testbed.sampled import BEGIN_SAMPLING
 
 SERVICE = "secure-communication"
 SUITE = "aes-128-cbc"
@@ -53,8 +60,15 @@ class ServiceNode:
         return figures
 
 
-def start_service_node(children: Children, scene: Scene, vi_role: str) -> ServiceNode:
-    """Start the router on the centre and the service's VI at `vi_role`; wait until it attached.
+def start_service_node(
+    children: Children,
+    scene: Scene,
+    vi_role: str,
+    library: str = LIBRARY,
+    replicas: int = 1,
+    command: Command = packetcloud_command,
+) -> ServiceNode:
+    """Start the router on the centre and the service's VIs at `vi_role`; wait until they attached.
 
     With `vi_role` the centre itself, the VI reaches the router over loopback.
     """
@@ -65,14 +79,14 @@ def start_service_node(children: Children, scene: Scene, vi_role: str) -> Servic
     # The wire between a router and its cloudlet is ours.
     private_links = [f"{scene.address(vi_role, scene.centre)}/32", f"{towards}/32"]
     entries = [ServiceEntry(sid, "encrypt")]
-    router = router_on_centre(children, scene, entries, private_links=private_links)
-    settings = {"direction": "encrypt", "suite": SUITE, "library": LIBRARY, "key_file": key_file}
+    router = router_on_centre(children, scene, entries, command, private_links)
+    settings = {"direction": "encrypt", "suite": SUITE, "library": library, "key_file": key_file}
     address = towards, router.address[1]
     place = scene.place(vi_role)
     service = start_service(
-        children, "vi", SERVICE, address, identity_file, settings, place, private_links
+        children, "vi", SERVICE, address, identity_file, settings, place, private_links, replicas
     )
-    wait_attached(router, service, sid)
+    wait_attached(router, service, sid, replicas)
     return ServiceNode(router, service, sid, key_file)
 
 
@@ -85,12 +99,23 @@ class OurService:
     name: str = "ours"
     rate: float = 0.0
     vi_role: str = "vi"
+    library: str = LIBRARY
+    replicas: int = 1
+    samples_file: Path | None = None
+    """Sample the router's functions into this file."""
 
     def run(self, timing: Timing) -> Trial:
-        outstanding = max(4, min(MOST_OUTSTANDING, OUTSTANDING_BYTES // self.payload_bytes))
+        # Each VI can have a window of them, or some would have nothing to do.
+        wanted = self.replicas * OUTSTANDING_BYTES // self.payload_bytes
+        outstanding = max(4, min(MOST_OUTSTANDING, wanted))
         load = Load(self.payload_bytes, outstanding, self.rate, keeps_times=self.rate > 0)
         with Children() as children:
-            node = start_service_node(children, self.scene, self.vi_role)
+            command = packetcloud_command if self.samples_file is None else self._sampled
+            node = start_service_node(
+                children, self.scene, self.vi_role, self.library, self.replicas, command
+            )
+            if self.samples_file is not None:
+                node.router.child.signal(BEGIN_SAMPLING)
             load = replace(load, sids=(node.sid,), key_file=node.key_file)
             ends = attach_ends(children, self.scene, node.router, load, timing)
             assert ends.sender is not None and ends.receiver is not None
@@ -105,7 +130,13 @@ class OurService:
             if self.rate > 0:
                 details |= _end_to_end(ends, window) | {"skipped": sent["skipped"]}
             details |= {"chunks": chunks, "sender": sent, "receiver": received}
+            if self.samples_file is not None:
+                node.router.child.stop()  # it writes them when it ends
             return make_trial(window, meter, **details)
+
+    def _sampled(self, *arguments: object) -> list[str]:
+        module = "packetcloud.testbed.sampled"
+        return python_command(module, self.samples_file, "--", "packetcloud.cli", *arguments)
 
 
 def delay_figures(delays_s: Sequence[float]) -> dict[str, float]:

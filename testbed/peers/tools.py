@@ -18,6 +18,7 @@ PACKAGES = {
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "tc": "iproute2",
+    "curl": "curl",
     "nft": "nftables",
     "ovs-vswitchd": "openvswitch-switch",
     "ovsdb-server": "openvswitch-switch",

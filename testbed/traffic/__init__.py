@@ -6,6 +6,7 @@
 - `ticks`     how far each end is, every so often
 - `node`      the hop node of such a process, its events and its end
 - `sender`    `python -m packetcloud.testbed.traffic.sender`
+- `caller`    `python -m packetcloud.testbed.traffic.caller`: chunks by order, one or many
 - `connector` `python -m packetcloud.testbed.traffic.connector`: handshakes, one after the other
 - `receiver`  `python -m packetcloud.testbed.traffic.receiver`
 - `witness`   `python -m packetcloud.testbed.traffic.witness`: hosts with journals

@@ -9,6 +9,7 @@ import pytest
 
 from packetcloud.testbed.peers import iperf3
 from packetcloud.testbed.peers.aes_job import AesJob, decrypt
+from packetcloud.testbed.peers.download import PERIOD_BYTES, Pattern
 from packetcloud.testbed.peers.http_server import (
     MAX_BODY_BYTES,
     Connection,
@@ -18,6 +19,8 @@ from packetcloud.testbed.peers.http_server import (
 from packetcloud.testbed.peers.nginx import nginx_config
 from packetcloud.testbed.peers.relays import Endpoints, HaproxyTuning, haproxy_config
 from packetcloud.testbed.peers.tools import PACKAGES, find_tool
+from packetcloud.testbed.peers.web_server import web_config
+from packetcloud.testbed.traffic.pattern import make_payload
 
 KEY = bytes(range(16))
 ENDS = Endpoints(None, ("192.0.2.1", 80), ("192.0.2.2", 81))
@@ -133,3 +136,20 @@ def test_seconds_of_an_iperf3_server_are_read() -> None:
         iperf3.Interval(0.0, 1.0, 30_406_000.0),
         iperf3.Interval(1.0, 2.0, 0.0),
     ]
+
+
+def test_a_download_is_compared_wherever_pieces_end() -> None:
+    """The pattern begins anew after each MiB; one wrong byte is seen."""
+    data = make_payload(PERIOD_BYTES) * 2
+    pattern = Pattern()
+    assert all(pattern.goes_on_with(data[at : at + 50_000]) for at in range(0, len(data), 50_000))
+    altered = bytearray(data[:50_000])
+    altered[-1] ^= 1
+    assert not Pattern().goes_on_with(bytes(altered))
+
+
+def test_the_web_server_serves_one_folder_and_no_log(tmp_path: Path) -> None:
+    """It listens where it is told."""
+    text = web_config(tmp_path, ("198.18.1.1", 8080))
+    assert "listen 198.18.1.1:8080;" in text
+    assert f"root {tmp_path}/pages;" in text and "access_log off;" in text

@@ -1,0 +1,147 @@
+"""Sends chunks when it is told to: to whom, through which services, how large, how many, how often.
+
+Orders are JSON objects, one a line, on standard input: `destination`, `sids`, `payload_bytes`,
+`count`, `interval_s`. Prints `ready`, and `sent` with all ids and departures as soon as the router
+has taken, or refused, every chunk of an order. Ends with its standard input, or at SIGTERM.
+
+One process sends everything of a measurement, so that what is compared comes from the same place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+from collections import Counter
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.hop.udp import HopNode
+from packetcloud.chunk.identity import Identity
+from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.names import GUID, SID
+from packetcloud.testbed.processes import emit_event
+from packetcloud.testbed.traffic.node import (
+    fire,
+    hop_config,
+    install_reactor,
+    now_s,
+    own_address,
+    parse_address,
+    parse_guid,
+    run_node,
+    terminated,
+)
+from packetcloud.testbed.traffic.pattern import make_payload
+from packetcloud.testbed.traffic.sender import chunk_head
+
+_CHUNK_ID = slice(8, 16)
+_FIRST_ID = 1
+
+
+class Caller:
+    """Carries out one order after the other."""
+
+    def __init__(self, reactor: Any, source: GUID) -> None:
+        self._reactor = reactor
+        self._source = source
+        self._neighbour: Neighbour | None = None
+        self._payloads: dict[int, bytes] = {}
+        self._next_id = _FIRST_ID
+        self._head = b""
+        self._payload = b""
+        self._count = 0
+        self._interval_s = 0.0
+        self._next_s = 0.0
+        self._departures: list[tuple[int, float]] = []
+        self._settled: Counter[str] = Counter()
+
+    def begin(self, neighbour: Neighbour) -> None:
+        self._neighbour = neighbour
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """Begin an order; the one before has ended."""
+        size = order["payload_bytes"]
+        if size not in self._payloads:
+            self._payloads[size] = make_payload(size)
+        self._payload = self._payloads[size]
+        sids = [SID.from_hex(text) for text in order["sids"]]
+        self._head = chunk_head(self._source, GUID.from_hex(order["destination"]), size, sids)
+        self._count = order["count"]
+        self._interval_s = order["interval_s"]
+        self._departures = []
+        self._settled.clear()
+        self._next_s = now_s()
+        self._send_one()
+
+    def _send_one(self) -> None:
+        neighbour = self._neighbour
+        if neighbour is None:
+            return
+        number, self._next_id = self._next_id, self._next_id + 1
+        head = self._head[: _CHUNK_ID.start] + number.to_bytes(8, "big")
+        self._departures.append((number, now_s()))
+        neighbour.send(BodyKind.CHUNK, head + self._head[_CHUNK_ID.stop :], self._payload, number)
+        if len(self._departures) < self._count:
+            self._next_s += self._interval_s
+            self._reactor.callLater(max(0.0, self._next_s - now_s()), self._send_one)
+
+    def neighbour_up(self, neighbour: Neighbour) -> None:
+        pass
+
+    def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
+        if self._neighbour is not None:
+            self._neighbour = None
+            emit_event("error", text=f"the session ended: {reason}")
+
+    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
+        body.release()
+        return None
+
+    def body_settled(
+        self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
+    ) -> None:
+        self._settled[settlement.value] += 1
+        if self._settled.total() == self._count:
+            emit_event("sent", departures=self._departures, settled=dict(self._settled))
+
+
+async def call(reactor: Any, options: argparse.Namespace) -> None:
+    """Carry out what standard input says until it ends."""
+    stop = terminated(reactor)
+    identity = Identity.generate()
+    caller = Caller(reactor, identity.guid)
+    node = HopNode(
+        reactor, identity, Role.HOST, hop_config(options.largest_bytes, is_open=False), caller
+    )
+    node.listen(*own_address(options.connect))
+    caller.begin(await node.connect(options.connect, options.expect))
+    reader = threading.Thread(target=_read_orders, args=(reactor, caller, stop), daemon=True)
+    reader.start()
+    emit_event("ready", guid=identity.guid.hex)
+    await stop
+    await node.close()
+    emit_event("done")
+
+
+def _read_orders(reactor: Any, caller: Caller, stop: Deferred[None]) -> None:
+    for line in sys.stdin.buffer:
+        reactor.callFromThread(caller.obey, json.loads(line))
+    reactor.callFromThread(fire, stop)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connect", type=parse_address, required=True)
+    parser.add_argument("--expect", type=parse_guid, help="GUID of the node to connect to")
+    parser.add_argument("--largest-bytes", type=int, default=1 << 20, help="of all payloads")
+    options = parser.parse_args(arguments)
+    reactor = install_reactor()
+    return run_node(reactor, lambda: call(reactor, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
