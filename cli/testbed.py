@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -12,8 +13,8 @@ from packetcloud.cli.params import EMULATOR, FiniteRange, RangedSizeType, group
 from packetcloud.cli.simulate import simulate
 from packetcloud.cli.testbed_run import COMMANDS as RUN_COMMANDS
 from packetcloud.cli.testbed_topology import COMMANDS as TOPOLOGY_COMMANDS
+from packetcloud.testbed.topology.units import parse_rate, parse_share, parse_time
 
-_RATE_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _QUEUE_PACKETS = 125
 """Wait at most, where there is a rate and nothing else is said."""
 _MOST_CHUNK_BYTES = 64 << 20
@@ -31,77 +32,48 @@ _OPTIONS = {
     "down_s": "--down",
 }
 """By the name that a shape has for it."""
-_TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
-class RateType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
-    """Bits per second with a unit: 10mbit."""
+class QuantityType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
+    """A quantity with a unit, as topologies have it: 10mbit, 15ms, 2%."""
 
-    name = "RATE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)(?:bit)?", str(value).strip().lower())
-        if found is None:
-            self.fail(f"{value!r}: expected bits per second like 500kbit or 50mbit", param, ctx)
-        return float(found[1]) * _RATE_UNITS[found[2]]
-
-
-class TimeType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
-    """A time with a unit: 15ms, 2s."""
-
-    name = "TIME"
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|ms|us)", str(value).strip().lower())
-        if found is None:
-            self.fail(f"{value!r}: expected a time like 15ms or 2s", param, ctx)
-        return float(found[1]) * _TIME_UNITS[found[2]]
+        try:
+            return self._parse(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
-class ShareType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
-    """A share of packets: 2% or 0.02."""
-
-    name = "SHARE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", str(value).strip())
-        share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
-        if not 0 <= share <= 1:
-            self.fail(f"{value!r}: expected a share of packets like 2% or 0.02", param, ctx)
-        return share
-
-
+_RATE = QuantityType("RATE", parse_rate)
+_TIME = QuantityType("TIME", parse_time)
+_SHARE = QuantityType("SHARE", parse_share)
 _SHAPE = group(
-    click.option("--rate", type=RateType(), default="50mbit", show_default=True, help="Of IP."),
-    click.option("--delay", type=TimeType(), default="15ms", show_default=True, help="One way."),
-    click.option("--jitter", type=TimeType(), default="0ms", help="Delay differs by so much."),
+    click.option("--rate", type=_RATE, default="50mbit", show_default=True, help="Of IP."),
+    click.option("--delay", type=_TIME, default="15ms", show_default=True, help="One way."),
+    click.option("--jitter", type=_TIME, default="0ms", help="Delay differs by so much."),
     click.option(
         "--queue",
         type=click.IntRange(1),
         show_default=str(_QUEUE_PACKETS),
         help="Packets that wait at most.",
     ),
-    click.option("--loss", type=ShareType(), default="0%", help="Of packets lost."),
+    click.option("--loss", type=_SHARE, default="0%", help="Of packets lost."),
     click.option("--loss-burst", type=FiniteRange(1), default=1.0, help="Mean in a row."),
-    click.option("--duplication", type=ShareType(), default="0%", help="Of packets doubled."),
-    click.option("--reordering", type=ShareType(), default="0%", help="Of packets held back."),
-    click.option("--reordering-time", type=TimeType(), default="5ms", help="For how long."),
-    click.option("--corruption", type=ShareType(), default="0%", help="Of packets altered."),
+    click.option("--duplication", type=_SHARE, default="0%", help="Of packets doubled."),
+    click.option("--reordering", type=_SHARE, default="0%", help="Of packets held back."),
+    click.option("--reordering-time", type=_TIME, default="5ms", help="For how long."),
+    click.option("--corruption", type=_SHARE, default="0%", help="Of packets altered."),
     click.option("--largest", type=click.IntRange(0), default=0, help="Larger packets vanish."),
-    click.option("--up", type=TimeType(), default="0s", help="With --down: carries so long,"),
-    click.option("--down", type=TimeType(), default="0s", help="then nothing for so long."),
+    click.option("--up", type=_TIME, default="0s", help="With --down: carries so long,"),
+    click.option("--down", type=_TIME, default="0s", help="then nothing for so long."),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ _DEFAULT_OUT = "build/NAME"
 )
 @click.option("--only", multiple=True, metavar="NAME", help="Of `paper`, this part; repeatable.")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run found already.")
+@click.option("--rootless", is_flag=True, help="A topology: in a user namespace, also as root.")
 @click.option("--list", "wants_list", is_flag=True, help="Print the experiments and examples.")
 @pass_output
 def run(
@@ -49,9 +51,10 @@ def run(
     back_end: str | None,
     only: tuple[str, ...],
     resume: bool,
+    rootless: bool,
     wants_list: bool,
 ) -> ExitCode:
-    """Run an experiment, or the load of a topology, and write figures and a report (root).
+    """Run an experiment, or the load of a topology, and write figures and a report.
 
     NAME is an experiment, `paper` for all that reproduce the paper, or an example; FILE a topology.
 
@@ -59,6 +62,7 @@ def run(
     """
     from packetcloud.testbed.experiments.report import write_report
     from packetcloud.testbed.experiments.runs import RunPlan, read_result, run_experiments
+    from packetcloud.testbed.topology.rootless import become_root_here
 
     if wants_list:
         _print_list(output)
@@ -67,10 +71,12 @@ def run(
         raise click.UsageError("say what to run: an experiment or a topology; --list names them")
     title, experiments, own_seed = _find(what, only)
     out = out or Path("build") / title
+    if own_seed is not None and (rootless or os.geteuid() != 0):
+        become_root_here(Path.cwd())
     plan = RunPlan(
         out,
         is_quick=quick,
-        seed=own_seed if seed is None else seed,
+        seed=(own_seed or 1) if seed is None else seed,
         back_ends=_back_ends(back_end),
         is_resumed=resume,
     )
@@ -109,8 +115,8 @@ def report(output: Output, folder: Path, other: Path | None) -> None:
 COMMANDS = (run, report)
 
 
-def _find(what: str, only: tuple[str, ...]) -> tuple[str, list[Experiment], int]:
-    """Return a title, what to run, and the seed unless another is asked for."""
+def _find(what: str, only: tuple[str, ...]) -> tuple[str, list[Experiment], int | None]:
+    """Return a title, what to run, and the seed in the file of a topology."""
     from packetcloud.testbed.experiments import EXPERIMENTS
     from packetcloud.testbed.experiments.runs import find_experiments
     from packetcloud.testbed.topology.experiment import TopologyExperiment
@@ -123,7 +129,7 @@ def _find(what: str, only: tuple[str, ...]) -> tuple[str, list[Experiment], int]
         or (what == "paper" and not is_file)
         or not (is_file or what in example_names())
     ):
-        return what, find_experiments(what, only), 1
+        return what, find_experiments(what, only), None
     if only:
         raise click.UsageError("--only chooses parts of `paper`; a topology has one")
     topology = Topology.load(find_topology(what))

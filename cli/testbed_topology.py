@@ -34,9 +34,10 @@ class TopologyName(click.ParamType):  # type: ignore[type-arg]  # generic in new
 @click.command()
 @click.argument("file")
 @click.option("--name", type=TopologyName(), help="Of this network.  [default: the file's name]")
+@click.option("--rootless", is_flag=True, help="In a user namespace, also as root.")
 @pass_output
-def up(output: Output, file: str, name: str | None) -> None:
-    """Bring up the topology in FILE (or an example's name), and leave it running (root).
+def up(output: Output, file: str, name: str | None, rootless: bool) -> None:
+    """Bring up the topology in FILE (or an example's name), and leave it running.
 
     Returns when all nodes, routers and services are attached, and says how to get in. Its load is
     not sent and its faults do not happen: that is what `run` does.
@@ -47,7 +48,7 @@ def up(output: Output, file: str, name: str | None) -> None:
     path = find_topology(file)
     name = name or _name_of(path)
     with _steps(output, f"bringing up {name}") as tell:
-        entry = bring_up(path, name, tell)
+        entry = bring_up(path, name, tell, is_rootless=rootless)
     assert entry.state is not None
     output.report({"name": name, **entry.state}, _tables_of(entry.state))
     for line in _ways_in(name, entry.state):
@@ -59,13 +60,12 @@ def up(output: Output, file: str, name: str | None) -> None:
 @click.option("--all", "is_all", is_flag=True, help="All topologies of this machine.")
 @pass_output
 def down(output: Output, names: tuple[str, ...], is_all: bool) -> None:
-    """Take topologies down, and what killed ones left: processes, namespaces, files (root)."""
-    from packetcloud.testbed.topology.control import check_root, take_down
+    """Take topologies down, and what killed ones left: processes, namespaces, files."""
+    from packetcloud.testbed.topology.control import take_down
     from packetcloud.testbed.topology.registry import entries
 
     if bool(names) == is_all:
         raise click.UsageError("say which by NAME, or --all; packetcloud testbed list names them")
-    check_root()
     for name in names or [one.name for one in entries()]:
         take_down(name)
         output.note(f"{name} is down")
@@ -108,7 +108,7 @@ def list_topologies(output: Output) -> ExitCode:
 @click.argument("node")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_command(name: str, node: str, command: tuple[str, ...]) -> None:
-    """Run a command inside NODE of the topology NAME: `exec net a -- ping -c 1 198.18.1.2` (root).
+    """Run a command inside NODE of the topology NAME: `exec net a -- ping -c 1 198.18.1.2`.
 
     It finds in its environment: ROUTER, ROUTER_GUID and KEY of a host; GUID_NODE and IP_NODE of
     each node, SID_SERVICE of each service.

@@ -1,4 +1,4 @@
-"""Calls of the C library that move a thread between network namespaces and give those a name.
+"""Calls of the C library that move threads between namespaces and give those a name.
 
 Python has setns and unshare from 3.12 on, and mount not at all.
 Source: setns(2), unshare(2), mount(2); ip-netns(8) for where the names are.
@@ -11,7 +11,8 @@ import os
 
 NAMESPACE_DIRECTORY = "/run/netns"
 _CLONE_NEWNET = 0x4000_0000
-_MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x10_0000
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x0002_0000, 0x1000_0000
+_MS_BIND, _MS_REC, _MS_SLAVE, _MS_SHARED = 0x1000, 0x4000, 0x8_0000, 0x10_0000
 
 
 def enter(namespace: str) -> None:
@@ -30,6 +31,32 @@ def enter(namespace: str) -> None:
 def unshare_network() -> None:
     """Move the calling thread into a new network namespace."""
     _call("unshare", _CLONE_NEWNET)
+
+
+def unshare_user() -> None:
+    """Move this process, which has one thread, into a new user, mount and network namespace.
+
+    What is mounted there later is seen there alone.
+    """
+    _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET)
+    _call("mount", b"none", b"/", b"none", _MS_SLAVE | _MS_REC, None)
+
+
+def join_user(pid: int) -> None:
+    """Move this process, which has one thread, into the user and mount namespace of another."""
+    kinds = (("user", _CLONE_NEWUSER), ("mnt", _CLONE_NEWNS))
+    descriptors = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name, _ in kinds]
+    try:
+        for descriptor, (_, kind) in zip(descriptors, kinds, strict=True):
+            _call("setns", descriptor, kind)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def mount_memory(directory: str) -> None:
+    """Mount an empty file system in memory over `directory`."""
+    _call("mount", b"tmpfs", directory.encode(), b"tmpfs", 0, b"mode=0755")
 
 
 def share_mounts(directory: str) -> None:

@@ -106,10 +106,16 @@ class Namespace:
         self.role = role
         self.name = name
 
-    def create(self) -> None:
+    def create(self, *, uses_cubic: bool = True) -> None:
+        """Make the namespace.
+
+        Args:
+            uses_cubic: whatever the machine uses; needs root.
+        """
         _create(self.name)
         self._netlink(lambda netlink: netlink.link("set", index=_index(netlink, "lo"), state="up"))
-        self._use_cubic()
+        if uses_cubic:
+            self._use_cubic()
 
     def remove(self) -> None:
         """Remove the namespace and its links; a second call does nothing."""
@@ -259,9 +265,14 @@ class Namespace:
 
 
 class NetworkLab:
-    """Namespaces and links of one experiment; use it in a `with` statement."""
+    """Namespaces and links of one experiment; use it in a `with` statement.
 
-    def __init__(self) -> None:
+    Args:
+        uses_cubic: TCP does so by default there, whatever the machine does.
+    """
+
+    def __init__(self, *, uses_cubic: bool = True) -> None:
+        self._uses_cubic = uses_cubic
         self._suffix = secrets.token_hex(3)
         self._namespaces: list[Namespace] = []
         self._last_subnet = 0
@@ -286,7 +297,7 @@ class NetworkLab:
     def namespace(self, role: str) -> Namespace:
         namespace = Namespace(role, _full_name(role, self._suffix))
         self._namespaces.append(namespace)
-        namespace.create()
+        namespace.create(uses_cubic=self._uses_cubic)
         return namespace
 
     def link(

@@ -14,6 +14,8 @@ _PAPER_COLOUR = "#777777"
 _MARGIN = 0.8
 """Share of a group's room that its bars take."""
 
+_FEW_GROUPS_COUNT = 3
+
 Row = Mapping[str, Any]
 
 
@@ -98,6 +100,9 @@ def _draw_bars(panel: Any, series: Sequence[Row]) -> None:
         panel.bar_label(bars, fmt="%.3g", fontsize=7, padding=1)
     panel.set_xticks(range(len(groups)), [_plain(group) for group in groups])
     panel.margins(y=0.12)
+    if len(groups) < _FEW_GROUPS_COUNT:
+        # Or bars are as wide as the whole plot.
+        panel.set_xlim(-1.0, len(groups))
 
 
 def _look(number: int, one: Row) -> tuple[str, str]:

@@ -9,6 +9,7 @@
 - `build`        makes what a plan says
 - `leftovers`    processes in the namespaces of a topology, and their end
 - `registry`     which topologies are up on this machine, and sweeping dead ones
+- `rootless`     networks without root, in a user namespace
 - `keeper`       `python -m packetcloud.testbed.topology.keeper`: keeps one topology up
 - `control`      `packetcloud testbed up|down|list|exec`
 - `faults`       when what goes wrong

@@ -336,7 +336,7 @@ def open_network(graph: Graph, folder: Path, tell: Tell) -> Iterator[Network]:
     (folder / "keys").mkdir(mode=0o700)
     (folder / "run").mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:
-        lab = stack.enter_context(NetworkLab())
+        lab = stack.enter_context(NetworkLab(uses_cubic=False))
         places: list[str] = []
         stack.callback(end_processes_in, places)
         children = stack.enter_context(Children(folder / "run"))

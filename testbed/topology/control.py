@@ -18,28 +18,42 @@ from packetcloud.testbed.kernel import NAMESPACE_DIRECTORY, enter
 from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import started_at
 from packetcloud.testbed.processes import python_command
+from packetcloud.testbed.topology.keeper import ROOTLESS
 from packetcloud.testbed.topology.leftovers import wait_ended
-from packetcloud.testbed.topology.registry import Entry, Keeper, read_entry, sweep
+from packetcloud.testbed.topology.registry import (
+    FOLDER_VARIABLE,
+    Entry,
+    Keeper,
+    make_base_folder,
+    read_entry,
+    sweep,
+)
+from packetcloud.testbed.topology.rootless import join
 
 TAKE_DOWN_LIMIT_S = 60.0
 """For a keeper to take everything down in order, before it is killed."""
 _KILL_LIMIT_S = 10.0
-_NEEDS_ROOT = "network namespaces need root; run this with sudo"
 _ROUTER_CONTROL = ("127.0.0.1", 4701)
 
 
-def bring_up(file: Path, name: str, tell: Callable[[str], None]) -> Entry:
+def bring_up(
+    file: Path, name: str, tell: Callable[[str], None], *, is_rootless: bool = False
+) -> Entry:
     """Start a keeper for the topology in `file`; return once all is attached.
 
     Interrupted or killed, nothing stays: the keeper notices.
 
+    Args:
+        is_rootless: in a user namespace, also where we are root; without root always.
+
     Raises:
         TestbedError: it cannot be made; the text says why, and nothing is left of it.
     """
-    check_root()
-    command = python_command("packetcloud.testbed.topology.keeper", file.absolute(), name)
+    words = [file.absolute(), name, *([ROOTLESS] if is_rootless or os.geteuid() != 0 else [])]
     keeper = subprocess.Popen(
-        command,
+        python_command("packetcloud.testbed.topology.keeper", *words),
+        # In there it is root, and would look elsewhere.
+        env={**os.environ, FOLDER_VARIABLE: str(make_base_folder())},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -91,7 +105,6 @@ def take_down(name: str) -> None:
     Raises:
         TestbedError: there is none, or it does not end.
     """
-    check_root()
     entry = read_entry(name)
     if entry.keeper is not None and entry.is_held:
         _end(entry.keeper)
@@ -137,16 +150,19 @@ def health_of(entry: Entry) -> Health:
         return Health("left behind", (text,))
     if entry.state is None:
         return Health("starting", ())
-    problems = tuple(_problems(entry.state))
+    is_rootless = entry.keeper is not None and entry.keeper.is_rootless
+    problems = tuple(_problems(entry.state, is_rootless))
     return Health("unwell" if problems else "up", problems)
 
 
-def _problems(state: dict[str, Any]) -> list[str]:
+def _problems(state: dict[str, Any], is_rootless: bool) -> list[str]:
     found = [
         f"{one['name']} (process {one['pid']}) has ended"
         for one in state["processes"]
         if started_at(one["pid"]) != one["started"]
     ]
+    if is_rootless:
+        return found  # its namespaces cannot be looked into from outside
     for name, node in state["nodes"].items():
         if not Path(NAMESPACE_DIRECTORY, node["namespace"]).exists():
             found.append(f"{name} has no namespace any more")
@@ -171,14 +187,14 @@ def run_in(name: str, node: str, command: Sequence[str]) -> None:
     Raises:
         TestbedError: no such topology or node, or the command cannot be run.
     """
-    check_root()
     entry = read_entry(name)
-    if entry.state is None:
+    if entry.state is None or entry.keeper is None:
         raise TestbedError(f"topology {name!r} is {health_of(entry).word}; nothing runs there")
     nodes = entry.state["nodes"]
     if node not in nodes:
         raise TestbedError(f"topology {name!r} has no node {node!r}; nodes: {', '.join(nodes)}")
     try:
+        join(entry.keeper.pid)
         enter(nodes[node]["namespace"])
         os.execvpe(command[0], list(command), {**os.environ, **environment_of(entry.state, node)})
     except OSError as error:
@@ -210,13 +226,3 @@ def environment_of(state: dict[str, Any], node: str) -> dict[str, str]:
 
 def _variable(name: str) -> str:
     return name.upper().replace("-", "_")
-
-
-def check_root() -> None:
-    """See that topologies can be made here at all.
-
-    Raises:
-        TestbedError: we are not root.
-    """
-    if os.geteuid() != 0:
-        raise TestbedError(_NEEDS_ROOT)

@@ -1,9 +1,9 @@
 """The process that keeps a topology up: makes it, waits, takes it down.
 
-`python -m packetcloud.testbed.topology.keeper FILE NAME`. Says on standard output what it makes
-(`step`), and `up` or `error`. Until it reads `stay` on standard input, it takes everything down
-when that ends: whoever asked for the topology was killed meanwhile. Then it stays until SIGTERM.
-Its own kill ends all children, and leaves what the next sweep removes.
+`python -m packetcloud.testbed.topology.keeper FILE NAME [--rootless]`. Says on standard output what
+it makes (`step`), and `up` or `error`. Until it reads `stay` on standard input, it takes everything
+down when that ends: whoever asked for the topology was killed meanwhile. Then it stays until
+SIGTERM. Its own kill ends all children, and leaves what the next sweep removes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from packetcloud.testbed.processes import emit_event
 from packetcloud.testbed.topology.build import open_network
 from packetcloud.testbed.topology.graph import make_graph
 from packetcloud.testbed.topology.model import Topology
-from packetcloud.testbed.topology.registry import Claim, claim, sweep_all
+from packetcloud.testbed.topology.registry import Claim, claim, make_base_folder, sweep_all
+from packetcloud.testbed.topology.rootless import become_root_here
 from packetcloud.testbed.topology.service_files import check_services
 
 LOG = "keeper.log"
+ROOTLESS = "--rootless"
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _LONGEST_SLEEP_S = 3600.0
 
@@ -116,11 +118,13 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2:
-        print("usage: keeper FILE NAME", file=sys.stderr)
+    if len(arguments) not in (2, 3) or arguments[2:] not in ([], [ROOTLESS]):
+        print(f"usage: keeper FILE NAME [{ROOTLESS}]", file=sys.stderr)
         return 2
-    file, name = arguments
+    file, name = arguments[:2]
     try:
+        if arguments[2:]:
+            become_root_here(make_base_folder())
         with _ended_by_sigterm():
             keep(Path(file), name)
     except PacketCloudError as error:

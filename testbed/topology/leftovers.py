@@ -15,31 +15,44 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from packetcloud.testbed.kernel import NAMESPACE_DIRECTORY
+from packetcloud.testbed.topology.rootless import user_namespace_of
 
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL, for all together."""
 _END_S = 10.0
 
 
-def processes_in(namespaces: Iterable[str]) -> list[int]:
-    """Return the processes in any of these network namespaces, ourselves left out."""
+def processes_in(namespaces: Iterable[str], user_namespace: int | None = None) -> list[int]:
+    """Return the processes in any of these network namespaces, ourselves left out.
+
+    Args:
+        user_namespace: number of one whose processes count all; None: of none.
+    """
     wanted = set()
     for name in namespaces:
         with contextlib.suppress(OSError):
             wanted.add(_identity(Path(NAMESPACE_DIRECTORY, name)))
-    return [pid for pid in _all_pids() if pid != os.getpid() and _namespace_of(pid) in wanted]
+    return [
+        pid
+        for pid in _all_pids()
+        if pid != os.getpid()
+        and (
+            _namespace_of(pid) in wanted
+            or (user_namespace is not None and user_namespace_of(pid) == user_namespace)
+        )
+    ]
 
 
-def end_processes_in(namespaces: Collection[str]) -> list[int]:
-    """End all processes in these network namespaces; return which there were."""
-    found = processes_in(namespaces)
+def end_processes_in(namespaces: Collection[str], user_namespace: int | None = None) -> list[int]:
+    """End all processes that `processes_in` finds; return which there were."""
+    found = processes_in(namespaces, user_namespace)
     ends: dict[int, int] = {}
     try:
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 ends[pid] = os.pidfd_open(pid)
         # Opened first and looked at again: a number that was given anew in between is let go.
-        still = set(processes_in(namespaces))
+        still = set(processes_in(namespaces, user_namespace))
         mine = [descriptor for pid, descriptor in ends.items() if pid in still]
         for number, limit_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, _END_S)):
             for descriptor in mine:

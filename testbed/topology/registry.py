@@ -11,7 +11,8 @@ import fcntl
 import json
 import os
 import shutil
-from dataclasses import dataclass
+import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import started_at
 from packetcloud.testbed.topology.leftovers import end_processes_in
+from packetcloud.testbed.topology.rootless import user_namespace_of
 
 FORMAT = "packetcloud-topology-1"
 DEFAULT_FOLDER = Path("/run/packetcloud-testbed")
@@ -39,10 +41,17 @@ class Keeper:
     pid: int
     started: str
     """When, in ticks since boot: with it, a number that was given anew is not mistaken."""
+    user_namespace: int
+    """Its own, where it has no root's power."""
 
     @property
     def is_alive(self) -> bool:
         return started_at(self.pid) == self.started
+
+    @property
+    def is_rootless(self) -> bool:
+        """Its namespaces are not ours, and their names are not to be seen here."""
+        return self.user_namespace != user_namespace_of(os.getpid())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,9 @@ class Claim:
         self.name = name
         self.folder = folder
         self._lock = lock
-        keeper = {"pid": os.getpid(), "started": started_at(os.getpid())}
-        (folder / _KEEPER).write_text(json.dumps(keeper))
+        pid = os.getpid()
+        keeper = Keeper(pid, str(started_at(pid)), user_namespace_of(pid) or 0)
+        (folder / _KEEPER).write_text(json.dumps(asdict(keeper)))
 
     @property
     def scratch(self) -> Path:
@@ -89,8 +99,29 @@ class Claim:
 
 
 def base_folder() -> Path:
-    """Where the folders of all topologies are."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
+    """Where the folders of all topologies of this user are."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named)
+    if os.geteuid() == 0:
+        return DEFAULT_FOLDER
+    return Path(tempfile.gettempdir()) / f"packetcloud-testbed-{os.getuid()}"
+
+
+def make_base_folder() -> Path:
+    """Return `base_folder`, which is there then and ours.
+
+    Raises:
+        TestbedError: it is somebody else's, or cannot be made.
+    """
+    folder = base_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.lstat().st_uid
+    except OSError as error:
+        raise TestbedError(f"cannot use {folder}: {error.strerror}") from None
+    if folder.is_symlink() or owner != os.geteuid():
+        raise TestbedError(f"{folder} is not ours; choose another by {FOLDER_VARIABLE}")
+    return folder
 
 
 def claim(name: str) -> Claim:
@@ -99,10 +130,10 @@ def claim(name: str) -> Claim:
     Raises:
         TestbedError: a topology of that name is up, or the folder cannot be made.
     """
-    folder = base_folder() / name
+    folder = make_base_folder() / name
     for _ in range(_TRIES_COUNT):
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             lock = (folder / _LOCK).open("w")
         except FileNotFoundError:
             continue  # somebody removed the folder in between
@@ -173,7 +204,7 @@ def _sweep_folder(folder: Path) -> None:
     keeper = _read_keeper(folder)
     if keeper is not None:
         names = namespaces_of(keeper)
-        end_processes_in(names)
+        end_processes_in(names, keeper.user_namespace if keeper.is_rootless else None)
         for name in names:
             with contextlib.suppress(OSError):
                 Namespace("", name).remove()
