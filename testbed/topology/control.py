@@ -19,7 +19,7 @@ from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import started_at
 from packetcloud.testbed.processes import python_command
 from packetcloud.testbed.topology.keeper import ROOTLESS
-from packetcloud.testbed.topology.leftovers import wait_ended
+from packetcloud.testbed.topology.leftovers import KEEPER_VARIABLE, wait_ended
 from packetcloud.testbed.topology.registry import (
     FOLDER_VARIABLE,
     Entry,
@@ -196,7 +196,8 @@ def run_in(name: str, node: str, command: Sequence[str]) -> None:
     try:
         join(entry.keeper.pid)
         enter(nodes[node]["namespace"])
-        os.execvpe(command[0], list(command), {**os.environ, **environment_of(entry.state, node)})
+        own = {KEEPER_VARIABLE: entry.keeper.mark, **environment_of(entry.state, node)}
+        os.execvpe(command[0], list(command), {**os.environ, **own})
     except OSError as error:
         raise TestbedError(f"{command[0]} on {node}: {error.strerror}") from None
 

@@ -12,21 +12,45 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from packetcloud.testbed.kernel import NAMESPACE_DIRECTORY
 from packetcloud.testbed.topology.rootless import user_namespace_of
 
+KEEPER_VARIABLE = "PACKETCLOUD_TESTBED_KEEPER"
+"""In the environment of all that a keeper starts, and of commands of `exec`."""
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL, for all together."""
 _END_S = 10.0
 
 
-def processes_in(namespaces: Iterable[str], user_namespace: int | None = None) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Processes of a user namespace whose environment says of which keeper they come.
+
+    Both, because the number of a namespace that is gone is soon given to another.
+    """
+
+    user_namespace: int
+    keeper: str
+
+    def holds(self, pid: int) -> bool:
+        """Tell whether a process is one of them."""
+        if user_namespace_of(pid) != self.user_namespace:
+            return False
+        try:
+            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return f"{KEEPER_VARIABLE}={self.keeper}".encode() in words
+
+
+def processes_in(namespaces: Iterable[str], marked: Marked | None = None) -> list[int]:
     """Return the processes in any of these network namespaces, ourselves left out.
 
     Args:
-        user_namespace: number of one whose processes count all; None: of none.
+        marked: others that count too.
     """
     wanted = set()
     for name in namespaces:
@@ -36,23 +60,20 @@ def processes_in(namespaces: Iterable[str], user_namespace: int | None = None) -
         pid
         for pid in _all_pids()
         if pid != os.getpid()
-        and (
-            _namespace_of(pid) in wanted
-            or (user_namespace is not None and user_namespace_of(pid) == user_namespace)
-        )
+        and (_namespace_of(pid) in wanted or (marked is not None and marked.holds(pid)))
     ]
 
 
-def end_processes_in(namespaces: Collection[str], user_namespace: int | None = None) -> list[int]:
+def end_processes_in(namespaces: Collection[str], marked: Marked | None = None) -> list[int]:
     """End all processes that `processes_in` finds; return which there were."""
-    found = processes_in(namespaces, user_namespace)
+    found = processes_in(namespaces, marked)
     ends: dict[int, int] = {}
     try:
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 ends[pid] = os.pidfd_open(pid)
         # Opened first and looked at again: a number that was given anew in between is let go.
-        still = set(processes_in(namespaces, user_namespace))
+        still = set(processes_in(namespaces, marked))
         mine = [descriptor for pid, descriptor in ends.items() if pid in still]
         for number, limit_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, _END_S)):
             for descriptor in mine:

@@ -21,7 +21,7 @@ from pyroute2 import netns
 from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import started_at
-from packetcloud.testbed.topology.leftovers import end_processes_in
+from packetcloud.testbed.topology.leftovers import KEEPER_VARIABLE, Marked, end_processes_in
 from packetcloud.testbed.topology.rootless import user_namespace_of
 
 FORMAT = "packetcloud-topology-1"
@@ -47,6 +47,11 @@ class Keeper:
     @property
     def is_alive(self) -> bool:
         return started_at(self.pid) == self.started
+
+    @property
+    def mark(self) -> str:
+        """What it is called in the environment of all that it starts."""
+        return f"{self.pid}-{self.started}"
 
     @property
     def is_rootless(self) -> bool:
@@ -77,6 +82,7 @@ class Claim:
         pid = os.getpid()
         keeper = Keeper(pid, str(started_at(pid)), user_namespace_of(pid) or 0)
         (folder / _KEEPER).write_text(json.dumps(asdict(keeper)))
+        os.environ[KEEPER_VARIABLE] = keeper.mark
 
     @property
     def scratch(self) -> Path:
@@ -195,8 +201,7 @@ def sweep_all() -> list[str]:
 
 def namespaces_of(keeper: Keeper) -> list[str]:
     """Return the namespaces that a keeper made, by the mark in their names."""
-    mark = f"-{keeper.pid}-{keeper.started}-"
-    return [name for name in netns.listnetns() if mark in name]
+    return [name for name in netns.listnetns() if f"-{keeper.mark}-" in name]
 
 
 def _sweep_folder(folder: Path) -> None:
@@ -204,7 +209,8 @@ def _sweep_folder(folder: Path) -> None:
     keeper = _read_keeper(folder)
     if keeper is not None:
         names = namespaces_of(keeper)
-        end_processes_in(names, keeper.user_namespace if keeper.is_rootless else None)
+        marked = Marked(keeper.user_namespace, keeper.mark) if keeper.is_rootless else None
+        end_processes_in(names, marked)
         for name in names:
             with contextlib.suppress(OSError):
                 Namespace("", name).remove()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,8 +15,10 @@ from packetcloud.testbed.errors import TopologyError
 from packetcloud.testbed.topology import model
 from packetcloud.testbed.topology.faults import lasting, schedule
 from packetcloud.testbed.topology.graph import Graph, Route, make_graph
+from packetcloud.testbed.topology.leftovers import KEEPER_VARIABLE, Marked
 from packetcloud.testbed.topology.model import Topology
 from packetcloud.testbed.topology.plan import StepKind, make_plan, steps_left
+from packetcloud.testbed.topology.rootless import user_namespace_of
 from packetcloud.testbed.topology.router_files import router_text
 from packetcloud.testbed.topology.samples import (
     example_names,
@@ -330,3 +335,21 @@ def test_faults_overlap_and_end(load) -> None:  # type: ignore[no-untyped-def]
         for count in range(len(events))
     ]
     assert losses == [0.1, 1.0, 1.0, 0.1, 0.0]
+
+
+def test_only_marked_processes_of_a_user_namespace_are_a_dead_keepers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its number may be another's by now: that one's processes do not bear the keeper's name."""
+    own = user_namespace_of(os.getpid())
+    assert own is not None
+    command = [sys.executable, "-c", "input()"]
+    monkeypatch.setenv(KEEPER_VARIABLE, "1-2")
+    child = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        assert Marked(own, "1-2").holds(child.pid)
+        assert not Marked(own, "1-3").holds(child.pid)
+        assert not Marked(own + 1, "1-2").holds(child.pid)
+    finally:
+        child.communicate(b"\n", timeout=20)
+    assert not Marked(own, "1-2").holds(child.pid)
