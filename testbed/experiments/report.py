@@ -22,6 +22,8 @@ from packetcloud.testbed.experiments.reading import (
 )
 
 REPORT = "report.html"
+MAX_OPEN_COUNT = 20
+"""Rows of a table that is not folded up on the screen."""
 MAX_ROWS_COUNT = 200
 """Of a table on the page; the CSV file has all."""
 _QUICK = (
@@ -184,7 +186,8 @@ def _rows(name: str, rows: Sequence[Document]) -> Markup:
     more = element("p", f"{rest} more rows in {name}.csv", class_="facts") if rest > 0 else None
     heading = element("summary", f"{name}, {len(rows)} rows")
     titles = [column.replace("_", " ") for column in columns]
-    return element("details", heading, _table(titles, body), more, open="open")
+    is_open = {"open": "open"} if len(rows) <= MAX_OPEN_COUNT else {}
+    return element("details", heading, _table(titles, body), more, **is_open)
 
 
 def _machine(document: Document) -> Markup:

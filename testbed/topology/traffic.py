@@ -24,8 +24,11 @@ from packetcloud.testbed.topology.model import LoadTable
 START_LIMIT_S = 30.0
 SLACK_S = 10.0
 """How long after its time a load may still count, on a path that is slow or broken."""
-ARRIVAL_LIMIT_S = 15.0
-"""How long chunks that were taken may take to arrive after the sender has ended."""
+ARRIVAL_LIMIT_S = 60.0
+"""How long chunks that were taken may take to arrive after the sender has ended: routers on the way
+hold tens of megabytes."""
+STALL_S = 5.0
+"""None arrives for so long: the rest is not waited for."""
 TICK_S = 0.25
 _FIRST_TCP_PORT = 5201
 
@@ -187,15 +190,18 @@ class _ChunkLoad:
             self._result.delay_p50_ms, self._result.delay_p99_ms = cuts[49] * 1e3, cuts[98] * 1e3
 
     def _await_arrivals(self, wanted: int) -> None:
-        """Wait until the receiver has `wanted` chunks, or gets no further in time."""
-        deadline = time.monotonic() + ARRIVAL_LIMIT_S
-        while time.monotonic() < deadline:
+        """Wait until the receiver has `wanted` chunks, or gets no further."""
+        began_s = moved_s = time.monotonic()
+        had = -1
+        while (now_s := time.monotonic()) < min(began_s + ARRIVAL_LIMIT_S, moved_s + STALL_S):
             self._receiver.signal(signal.SIGUSR1)
             time.sleep(0.1)
             self._look()
             said = [event["bodies"] for event in self._events if event["event"] == "progress"]
             if said and said[-1] >= wanted:
                 return
+            if said and said[-1] > had:
+                had, moved_s = said[-1], now_s
 
     def _await_done(self) -> Event:
         deadline = time.monotonic() + START_LIMIT_S
