@@ -6,12 +6,14 @@ here: it sees every chunk in the clear of the hop, and does with it what a test 
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from packetcloud.chunk.grants import Grant
 from packetcloud.chunk.header import ChunkHeader, PayloadType, decode_header
 from packetcloud.chunk.hop.api import Body, HopConfig, HopReceiver, Neighbour, Refusal, Role
 from packetcloud.chunk.hop.udp import HopNode
@@ -114,6 +116,7 @@ class Branch:
         isp = self.world.isp
         services = "".join(
             f'[[service]]\nsid = "{key.sid}"\nname = "{name}"\ngrace_s = {self.world.grace_s}\n'
+            f'rules_from = "{self.world.rules_from}"\n'
             for name, key in self.services.items()
         )
         path = self.world.net.config(
@@ -173,19 +176,32 @@ class Branch:
             "direction": "forward",
         }
 
+    def rules(self) -> list[dict[str, Any]]:
+        """Return what this router needs: what leaves is encrypted, what comes is decrypted."""
+        other = self.world.other(self)
+        return [self.rule("encrypt", self, other), self.rule("decrypt", other, self)]
+
     async def install(self, *items: dict[str, Any]) -> None:
         """Change the ISP's rules of this router, and of no other."""
+        said = await self.bring(items, self.world.isp)
+        assert not said["refused"], said
+
+    async def bring(
+        self,
+        items: Iterable[dict[str, Any]],
+        signer: Identity,
+        grants: Iterable[Grant] = (),
+        until_s: float = math.inf,
+    ) -> Any:
+        """Bring a document to this router; return what it answers."""
         self.serial += 1
-        head = Head("branches", self.serial, frozenset({self.key.guid.value}))
+        audience = frozenset({self.key.guid.value})
+        head = Head("branches", self.serial, audience, valid_until_s=until_s)
         body = head.to_bytes() + b"".join(map(line_of, items))
         client = ManagementClient(self.router)
-        answer = await client.ask("POST", "/v1/rules", content=signed(body, self.world.isp))
-        said = answer.json()
-        assert answer.status_code == 200 and not said["refused"], said
-
-    async def install_both(self) -> None:
-        other = self.world.other(self)
-        await self.install(self.rule("encrypt", self, other), self.rule("decrypt", other, self))
+        answer = await client.ask("POST", "/v1/rules", content=signed(body, signer, grants))
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
     def send(self, payload: bytes, **options: Any) -> Promise[SendResult]:
         """Send a chunk to the other branch's host."""
@@ -203,9 +219,12 @@ class Branch:
 class Branches:
     """The whole; `close` sees to it that every router's sum holds."""
 
-    def __init__(self, reactor: Any, folder: Path, grace_s: float) -> None:
+    def __init__(
+        self, reactor: Any, folder: Path, grace_s: float = 0.3, rules_from: str = "isp"
+    ) -> None:
         self.grace_s = grace_s
         """How long chunks wait for a VI that is away."""
+        self.rules_from = rules_from
         self.net = Network(reactor, folder)
         self.isp = Identity.generate()
         self._between_key = Identity.generate()
