@@ -196,6 +196,8 @@ class EgressTable(TomlTable):
     connections: Annotated[int, Field(ge=1, le=65536, strict=True)] = 256
     """Of a VI at once."""
     connections_per_s: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 50
+    mib_per_s: Annotated[int, Field(ge=1, le=4000, strict=True)] | None = None
+    """Bytes of a VI, each way; None: as the machine can."""
     denied_per_violation: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 100
     """So many denied tries are a violation; 0: they are none."""
 

@@ -125,6 +125,8 @@ class EgressPolicy:
     connections_count: int = 256
     """At once, of each VI, IPv4 and IPv6 apart; those that others begin count as well."""
     connections_per_s: int = 50
+    mib_per_s: int | None = None
+    """Of each VI, each way; what is more is dropped. None: as many as there are."""
     denied_per_violation: int = 100
     """Denied tries of a VI that count as one violation; 0: they do not count."""
     listen: Mapping[int, int] = field(default_factory=dict)
@@ -149,6 +151,7 @@ class EgressPolicy:
             *(f"connects to {one}" for one in self.allow),
             *(f"connects to {one} (internal)" for one in self.internal),
             *(f"asks {one} for names" for one in self.resolvers),
+            *([f"at most {self.mib_per_s} MiB/s each way"] if self.mib_per_s else []),
             *(f"listens on port {here} (its own {own})" for here, own in self.listen.items()),
         ]
 

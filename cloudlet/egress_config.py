@@ -73,6 +73,7 @@ def declared_policy(
         policy,
         connections_count=egress.connections,
         connections_per_s=egress.connections_per_s,
+        mib_per_s=egress.mib_per_s,
         denied_per_violation=egress.denied_per_violation,
         listen={port: port for port in listen} if is_process else listen,
     )

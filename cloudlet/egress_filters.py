@@ -106,8 +106,10 @@ def egress_sets(plan: EgressPlan) -> list[str]:
     lines: list[str] = []
     for version, (_, kind) in _KINDS.items():
         counted = [f"{name}{version}" for name in COUNTS]
-        for number, _ in enumerate(plan.policies):
+        for number, policy in enumerate(plan.policies):
             counted += [f"egress_rate{version}_{number}", f"egress_open{version}_{number}"]
+            if policy.mib_per_s is not None:
+                counted += [f"egress_bytes_{way}{version}_{number}" for way in ("out", "in")]
             lines.append(f"  set egress_vis{version}_{number} {{ type {kind}; }}")
         for name in counted:
             lines.append(
@@ -183,6 +185,7 @@ def egress_chains(plan: EgressPlan, bridges: Sequence[str], *, closes_transit: b
         "egress_out",
         [
             f'oifname != "{plan.device}" goto egress_denied',
+            *_rates(plan, "out"),
             "ct state established counter accept",
             "ct state != new goto egress_denied",
             "meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn goto egress_denied",
@@ -194,6 +197,7 @@ def egress_chains(plan: EgressPlan, bridges: Sequence[str], *, closes_transit: b
         "egress_in",
         [
             f'iifname != "{plan.device}" counter drop',
+            *_rates(plan, "in"),
             "ct state established,related counter accept",
             "ct state != new counter drop",
             *(f"ct status dnat {one}" for one in _each(services, "daddr", "egress_in")),
@@ -294,6 +298,23 @@ def _bounds(policy: EgressPolicy, number: int, side: str) -> list[str]:
             f"goto egress_bounded_{way}"
         ]
     return [*rules, *_count(OPENED, side), "counter accept"]
+
+
+def _rates(plan: EgressPlan, way: str) -> list[str]:
+    """Return what drops bytes beyond so many a second: TCP slows down."""
+    side = "saddr" if way == "out" else "daddr"
+    rules = []
+    for number, policy in enumerate(plan.policies):
+        if (rate := policy.mib_per_s) is None:
+            continue
+        over = f"limit rate over {rate} mbytes/second burst {max(1, rate // 10)} mbytes"
+        rules += [
+            f"{family} {side} @egress_vis{version}_{number} "
+            f"update @egress_bytes_{way}{version}_{number} {{ {family} {side} {over} }} "
+            "counter drop"
+            for version, (family, _) in _KINDS.items()
+        ]
+    return rules
 
 
 def _count(name: str, side: str) -> list[str]:

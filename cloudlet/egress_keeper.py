@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import Protocol
 
 from packetcloud.cloudlet.admission import admitted
 from packetcloud.cloudlet.controller import Controller
@@ -12,16 +13,26 @@ from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.egress_counts import EgressCount, EgressCounts
 from packetcloud.cloudlet.egress_filters import EgressElements
 from packetcloud.cloudlet.errors import CloudletError
-from packetcloud.cloudlet.network import NodeNetwork
+from packetcloud.cloudlet.filters import NetworkPlan
 
 COUNT_INTERVAL_S = 2.0
 _log = logging.getLogger("packetcloud.cloudlet")
 
 
+class Tables(Protocol):
+    """The tables of this machine; see `NodeNetwork`."""
+
+    plan: NetworkPlan
+
+    def admit(self, elements: EgressElements) -> None: ...
+
+    def egress_counts(self) -> EgressCounts: ...
+
+
 class EgressKeeper:
     """Between a controller and the tables of this machine."""
 
-    def __init__(self, network: NodeNetwork, controller: Controller) -> None:
+    def __init__(self, network: Tables, controller: Controller) -> None:
         self._network = network
         self._controller = controller
         self._done: EgressElements | None = None
@@ -59,6 +70,9 @@ class EgressKeeper:
 
     async def _count(self) -> None:
         """Tell what was denied; a VI has the number of its address to itself while it is there."""
+        plan = self._network.plan.egress
+        if plan is None or not plan.policies:
+            return
         try:
             counts = await asyncio.to_thread(self._network.egress_counts)
         except (CloudletError, OSError) as error:

@@ -10,6 +10,8 @@ import contextlib
 import os
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -209,6 +211,9 @@ def test_only_the_launched_are_let_out(place: Place) -> None:
                 place.admit(FIRST)
                 server.settimeout(WAIT_S)
                 assert server.recv(10) == b"more"
+                place.network.set_up()  # as the next controller does
+                client.sendall(b"after")
+                assert server.recv(10) == b"after"
 
 
 def test_another_address_has_no_way(place: Place) -> None:
@@ -239,6 +244,19 @@ def test_new_connections_are_bounded_by_time(place: Place) -> None:
         place.network.change(replace(PLAN, egress=replace(EGRESS, policies=(policy,))))
         assert [place.connects(FIRST, WORLD, WEB) for _ in range(8)] != [True] * 8
     assert place.network.egress_counts().of[FIRST].bounded >= 1
+
+
+@pytest.mark.parametrize("is_upload", [True, False])
+def test_bytes_are_bounded_by_time(place: Place, is_upload: bool) -> None:
+    """A MiB a second each way, and one at once; without the bound it is more in the same time."""
+    with place.world.run(_tcp, WORLD, WEB) as web:
+        bounded = replace(POLICY, mib_per_s=1)
+        for policy, is_slow in ((bounded, True), (POLICY, False)):
+            place.network.change(replace(PLAN, egress=replace(EGRESS, policies=(policy,))))
+            with place.vis[FIRST].run(_client, WORLD, WEB) as client, web.accept()[0] as server:
+                source, sink = (client, server) if is_upload else (server, client)
+                count, took_s = _moved(source, sink, 6 << 20, 2.0)
+                assert (count < (took_s + 1.5) * (1 << 20)) == is_slow, f"{count} in {took_s}"
 
 
 @pytest.mark.parametrize("address", ["203.0.113.1", "2001:db8:1::1"])
@@ -404,6 +422,30 @@ def _connects(address: str, port: int, source: str | None = None, source_port: i
 def _send(address: str, port: int) -> None:
     with socket.socket(_family(address), socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", (address, port))
+
+
+def _moved(
+    source: socket.socket, sink: socket.socket, count: int, limit_s: float
+) -> tuple[int, float]:
+    """Send so many bytes; return how many came within the limit, and how long that was."""
+    source.settimeout(limit_s)
+    sink.settimeout(0.2)
+    sender = threading.Thread(target=_send_all, args=[source, count])
+    began = time.monotonic()
+    sender.start()
+    got = 0
+    while got < count and time.monotonic() - began < limit_s:
+        with contextlib.suppress(TimeoutError):
+            got += len(sink.recv(1 << 20))
+    took_s = time.monotonic() - began
+    sink.close()
+    sender.join()
+    return got, took_s
+
+
+def _send_all(source: socket.socket, count: int) -> None:
+    with contextlib.suppress(OSError):
+        source.sendall(bytes(count))
 
 
 def _received(client: socket.socket, count: int) -> bool:

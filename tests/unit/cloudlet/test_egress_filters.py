@@ -119,6 +119,19 @@ def test_connections_are_bounded_for_each_vi() -> None:
     assert "ip daddr ct count over 7" in _chain("egress_in_0")[2]
 
 
+def test_bytes_are_bounded_where_it_is_said() -> None:
+    """Before anything is accepted, both ways; of services without the bound nothing is counted."""
+    slow = replace(POLICY, service="slow", listen={}, mib_per_s=20)
+    plan = replace(PLAN, policies=(POLICY, slow))
+    script = table_script(NetworkPlan(DATA, CONTROL, egress=plan))
+    for way, side in (("out", "saddr"), ("in", "daddr")):
+        assert _chain(f"egress_{way}", script)[1] == (
+            f"ip {side} @egress_vis4_1 update @egress_bytes_{way}4_1 "
+            f"{{ ip {side} limit rate over 20 mbytes/second burst 2 mbytes }} counter drop"
+        )
+    assert "mbytes" not in SCRIPT
+
+
 def test_who_is_let_in_is_said_in_one_step() -> None:
     """Sets are emptied and filled in the same run of nft; services without VIs have empty ones."""
     elements = EgressElements(
