@@ -33,6 +33,7 @@ _ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,6
 _TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 _Device = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
 _Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+_OwnPort = Annotated[int, Field(ge=1024, le=65535, strict=True)]
 _ClosedNetwork = IPv4Network | IPv6Network
 MAX_STANDBYS_COUNT = 64
 """Each keeps some 100 MiB of a node."""
@@ -242,7 +243,7 @@ class ServiceTable(TomlTable):
     inspect: InspectionItem | None = None
     """None: nobody looks."""
     egress: EgressTable = EgressTable()
-    listen: Annotated[dict[str, _Port], Field(default_factory=dict, max_length=MAX_LISTEN_COUNT)]
+    listen: Annotated[dict[str, _OwnPort], Field(default_factory=dict, max_length=MAX_LISTEN_COUNT)]
     """TCP port of a VI by port of its node."""
     scaling: ScalingTable = ScalingTable()
     conduct: ConductTable = ConductTable()

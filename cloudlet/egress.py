@@ -209,7 +209,7 @@ def parse_listen(ports: Mapping[str, int]) -> dict[int, int]:
         if not is_number or not 1 <= int(text) <= _LARGEST_PORT:
             raise CloudletConfigError(
                 f"listen: {text!r} = {own}: allowed: a port of the node, 1 to {_LARGEST_PORT}, and "
-                "the VI's, such as { 8080 = 80 }"
+                "the VI's, such as { 80 = 8080 }"
             )
         found[int(text)] = own
     return found

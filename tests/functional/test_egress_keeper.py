@@ -24,7 +24,7 @@ __all__ = ["fast"]
 pytestmark = pytest.mark.usefixtures("fast")
 GRANT = """replicas_max = 4
 egress = { allow = ["203.0.113.0/24:443"], denied_per_violation = 10 }
-listen = { 8080 = 80 }
+listen = { 80 = 8080 }
 """
 FILE = CONFIG.replace("replicas_max = 4\n", GRANT).replace(
     "[[node]]", '[network]\negress_device = "eth0"\n[[node]]', 1
@@ -78,7 +78,7 @@ def test_who_runs_is_let_out_and_who_goes_is_shut_in(tmp_path: Path) -> None:
         async with _kept(tmp_path) as (place, tables):
             await place.until(lambda: tables.held.vis == {"counts": _addresses(place)})
             first, second = sorted(place.vis(), key=lambda vi: vi.slot)
-            assert tables.held.listeners == {8080: (first.address, 80)}
+            assert tables.held.listeners == {80: (first.address, 8080)}
             (container,) = (
                 node.found[place.launches.container_name(first.number)]
                 for node in place.nodes.values()
@@ -90,7 +90,7 @@ def test_who_runs_is_let_out_and_who_goes_is_shut_in(tmp_path: Path) -> None:
             await place.settle()
             await place.until(lambda: tables.held.vis == {"counts": _addresses(place)})
             moved = next(vi for vi in place.vis() if vi.slot == first.slot)
-            assert tables.held.listeners == {8080: (moved.address, 80)}
+            assert tables.held.listeners == {80: (moved.address, 8080)}
             second.is_restricted = True
             place.controller.tell(saw.Tick())
             await place.until(lambda: second.address not in tables.held.vis["counts"])
@@ -130,7 +130,7 @@ def test_denied_tries_are_shown_and_judged(tmp_path: Path, monkeypatch: pytest.M
             assert info.egress is not None and info.egress.denied_bytes == 60 * 75
             assert info.egress.granted == [
                 "connects to 203.0.113.0/24:443",
-                "listens on port 8080 (its own 80)",
+                "listens on port 80 (its own 8080)",
             ]
             assert vi.violations == {"egress-denied": 7}
             assert place.controller.egress_totals["counts"].denied_packets == 75

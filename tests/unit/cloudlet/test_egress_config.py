@@ -31,7 +31,7 @@ name = "fetcher"
 key = "one.key"
 settings = { direction = "compress" }
 egress = { allow = ["203.0.113.0/24:443"], resolvers = ["203.0.113.53"], connections = 9 }
-listen = { 8080 = 80 }
+listen = { 80 = 8080 }
 
 [[service]]
 manifest = "wan-optimizer"
@@ -64,7 +64,7 @@ def test_a_grant_becomes_a_bridge_a_nic_and_a_chain(folder: Path) -> None:
     assert plan is not None and plan.device == "eth0" and str(plan.peer_ipv4) == "10.212.0.1"
     (policy,) = plan.policies
     assert policy.service == "fetcher" and policy.connections_count == 9
-    assert policy.listen == {8080: 80}
+    assert policy.listen == {80: 8080}
     assert {"198.51.100.0/24", "10.210.0.0/20", "10.211.0.0/20"} <= set(map(str, plan.never))
     assert config.site_of(config.file.node[0]).egress_bridge == "pcegress0"
     images = {"fetcher": IMAGE, "plain": IMAGE}
@@ -75,7 +75,7 @@ def test_a_grant_becomes_a_bridge_a_nic_and_a_chain(folder: Path) -> None:
     assert wish.environment["PACKETCLOUD_EGRESS_IPV4"] == "10.212.0.16/20"
     assert wish.environment["PACKETCLOUD_EGRESS_GATEWAYS"] == "10.212.0.1"
     assert wish.environment["PACKETCLOUD_RESOLVERS"] == "203.0.113.53"
-    assert launches.message(_vi("fetcher"))["spec"]["listen"] == [80]
+    assert launches.message(_vi("fetcher"))["spec"]["listen"] == [8080]
     plain = launches.wish(_vi("plain"), limits)
     assert plain.egress is None and not any("EGRESS" in name for name in plain.environment)
 
@@ -104,9 +104,9 @@ def test_child_processes_listen_at_the_ports_of_the_node(folder: Path) -> None:
     text = FILE.replace('socket = "/var/lib/lxd/unix.socket"', 'isolation = "process"')
     config = load(folder, text.replace('egress_device = "eth0"', ""))
     assert config.network.egress is None
-    assert config.services[0].egress.listen == {8080: 8080}
+    assert config.services[0].egress.listen == {80: 80}
     launches = ConfiguredLaunches(config, {"fetcher": IMAGE})
-    assert launches.message(_vi("fetcher"))["spec"]["listen"] == [8080]
+    assert launches.message(_vi("fetcher"))["spec"]["listen"] == [80]
     assert launches.wish(_vi("fetcher"), launches.limits("small")).egress is None
 
 
@@ -139,10 +139,10 @@ client_key = "c"
         ("connections = 9", "conections = 9", ["conections: unknown key"]),
         ('"203.0.113.53"', '"10.211.0.1"', ["egress resolvers", "the control network"]),
         ('"203.0.113.53"', '"name.example"', ["resolvers"]),
-        ("8080 = 80", "http = 80", ["listen", "'http'"]),
-        ("8080 = 80", "8080 = 0", ["listen"]),
-        ("8080 = 80", "4780 = 80", ["port 4780 is that of [cloudlet] api_listen"]),
-        ("8080 = 80", "4790 = 80", ["port 4790 is that of [cloudlet] control_port"]),
+        ("80 = 8080", "http = 8080", ["listen", "'http'"]),
+        ("80 = 8080", "80 = 1023", ["listen", "1023", "1024"]),
+        ("80 = 8080", "4780 = 8080", ["port 4780 is that of [cloudlet] api_listen"]),
+        ("80 = 8080", "4790 = 8080", ["port 4790 is that of [cloudlet] control_port"]),
     ],
 )
 def test_a_mistake_is_named(folder: Path, old: str, new: str, words: list[str]) -> None:
