@@ -124,6 +124,7 @@ def check(output: Output, config: Path) -> None:
             "replicas_min": one.table.replicas_min,
             "replicas_max": one.table.replicas_max,
             "image": images[one.name].description if one.name in images else None,
+            "egress": one.egress.summary(),
         }
         for one in loaded.services
     ]
@@ -138,15 +139,23 @@ def check(output: Output, config: Path) -> None:
     }
     document = {**{key.lower().replace(" ", "_"): value for key, value in summary.items()}}
     columns = ("Service", "SID", "VI type", "Least", "Most", "Image")
+    granted = [(one.name, text) for one in loaded.services for text in one.egress.summary()]
     output.report(
         document | {"services": services},
         [
             Table(("", ""), list(summary.items())),
-            Table(columns, [list(one.values()) for one in services]),
+            Table(columns, [list(one.values())[:-1] for one in services]),
+            *([Table(("Service", "In the IP network"), granted)] if granted else []),
         ],
     )
     if loaded.file.has_processes:
         output.warn(NOTICE)
+        for one in loaded.services:
+            if one.egress.is_granted:
+                output.warn(
+                    f"service {one.name}: egress is not enforced: child processes reach what this "
+                    "machine does, and listen at its ports themselves"
+                )
     for declared in loaded.services:
         if declared.name not in images:
             output.warn(declared.no_image(loaded.images_folder))

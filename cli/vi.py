@@ -66,11 +66,16 @@ def show(output: Output, number: int, url: str, timeout: float) -> None:
     values = found.model_dump()
     status, launch = values.pop("status"), values.pop("launch")
     record, evidence = values.pop("record"), values.pop("evidence")
+    egress = values.pop("egress")
     counts = [f"{kind} {count}" for kind, count in values["violations"].items()]
     values["violations"] = ", ".join(counts) or "none"
     if values["restricted_until_s"] is not None:
         values["restricted_until_s"] = _time_of(values["restricted_until_s"])
     tables = [Table(("", ""), _rows(values))]
+    if egress is not None:
+        rows = [(text, "") for text in egress.pop("granted")]
+        egress["listens"] = ", ".join(map(str, egress["listens"])) or "none"
+        tables.append(Table(("In the IP network", ""), [*rows, *_rows(egress)]))
     if evidence:
         seen = [(one["kind"], one["chunk_id"], one["source"], one["text"]) for one in evidence]
         tables.append(Table(("Last violations", "Chunk", "Source", ""), seen))

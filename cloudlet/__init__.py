@@ -12,7 +12,14 @@ The node side
 - `filters`            what may come from the bridges, as tables of nftables
 - `tunnels`            how bridges of several machines are joined
 - `tunnel_devices`     tunnels on this machine
-- `network`            bridges and tables on this machine
+- `egress`             what a service is granted in the IP network
+- `egress_config`      the same from the config file
+- `egress_filters`     the tables that hold VIs to it
+- `egress_counts`      what VIs tried there, as nft lists it
+- `admission`          which VIs may use it now
+- `bridges`            bridges on this machine
+- `forwarding`         this machine as a router between VIs and the IP network
+- `network`            bridges and tables on this machine, as one
 - `far_network`        from the plan of one machine to that of another
 - `node_script`        the program that makes another machine a node
 - `images`             root file systems of VIs: built, kept, named by what they are made of
@@ -22,6 +29,7 @@ The controller
 - `core`               its decisions: events in, commands out
 - `container_checks`   what a look at a node's containers means
 - `controller`         its shell: what is seen becomes events, commands become calls
+- `egress_keeper`      lets VIs in as they come and go
 - `alarm`              its timer, which minds that the process may have stood still
 - `store`              what it keeps, in SQLite
 - `caps`               what VIs can make grow, and where that stops

@@ -25,6 +25,7 @@ from packetcloud.cloudlet.core.values import (
 )
 from packetcloud.cloudlet.declared_services import DeclaredService, declare, wish_of
 from packetcloud.cloudlet.domain_link.settings import DomainSettings
+from packetcloud.cloudlet.egress_config import with_egress
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.far_network import far_end, with_ports, with_tunnels
 from packetcloud.cloudlet.filters import BridgePlan, NetworkPlan, Transport
@@ -80,6 +81,7 @@ class CloudletConfig:
                 else None
             )
             services = tuple(declare(folder, file, table, network) for table in file.service)
+            network = with_egress(file, network, (one.egress for one in services))
         except PacketCloudError as error:
             raise CloudletConfigError(f"{path}: {error}") from None
         problems = [
@@ -156,18 +158,29 @@ class CloudletConfig:
             network.control_bridge,
             has_disk_quota=node.disk_quota and node.isolation == "lxd",
             io_per_s=node.io_per_s,
+            egress_bridge=(
+                self.network.egress.name
+                if self.network.egress is not None and node.socket is not None
+                else None
+            ),
         )
 
     def settings(
-        self, nodes: tuple[str, ...], images: Mapping[str, ImageFiles]
+        self,
+        nodes: tuple[str, ...],
+        images: Mapping[str, ImageFiles],
+        egress_nodes: frozenset[str] | None = None,
     ) -> CloudletSettings:
         """Return what the core needs to know, with the nodes and images that were found.
 
         Args:
             images: by the name of the service.
+            egress_nodes: those from which VIs reach the IP network; None: all.
         """
         table = self.file.cloudlet
-        subnets = (self.network.data.subnet, self.network.control.subnet)
+        subnets = [self.network.data.subnet, self.network.control.subnet]
+        if self.network.egress is not None:
+            subnets.append(self.network.egress.subnet)
         stop = min(subnet.numbers().stop for subnet in subnets)
         return CloudletSettings(
             name=table.name,
@@ -180,7 +193,10 @@ class CloudletConfig:
                 name: one.limits.disk_read_mib_s for name, one in self.catalogue.types.items()
             },
             services=MappingProxyType(
-                {one.name: wish_of(one, images.get(one.name)) for one in self.services}
+                {
+                    one.name: wish_of(one, images.get(one.name), egress_nodes)
+                    for one in self.services
+                }
             ),
             addresses=range(subnets[0].numbers().start, stop),
             isp_share=table.isp_share,

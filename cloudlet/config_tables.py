@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, model_validator
 from packetcloud.chunk.toml_files import TomlTable
 from packetcloud.cloudlet.core.placement import POLICIES
 from packetcloud.cloudlet.domain_link.settings import DomainTable
+from packetcloud.cloudlet.egress import MAX_LISTEN_COUNT, MAX_PLACES_COUNT, MAX_RESOLVERS_COUNT
 from packetcloud.cloudlet.images.store import DEFAULT_FOLDER
 from packetcloud.cloudlet.limits import MAX_IO_PER_S
 from packetcloud.cloudlet.policy import DATA_MTU
@@ -32,6 +33,8 @@ _ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,6
 _TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 _Device = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
 _Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+_OwnPort = Annotated[int, Field(ge=1024, le=65535, strict=True)]
+_ClosedNetwork = IPv4Network | IPv6Network
 MAX_STANDBYS_COUNT = 64
 """Each keeps some 100 MiB of a node."""
 
@@ -92,6 +95,15 @@ class NetworkTable(TomlTable):
     """VXLAN network identifier of the data bridges; the control bridges have the next one."""
     tunnel_mtu: Annotated[int, Field(ge=1280, le=DATA_MTU, strict=True)] = 1430
     """What the machines' network takes in one piece, less VXLAN's 70 bytes."""
+    egress_device: _Device | None = None
+    """Of this machine, by which VIs with an `egress` of their service reach the IP network."""
+    egress_bridge: _Device = "pcegress0"
+    egress_ipv4: IPv4Network = IPv4Network("10.212.0.0/20")
+    egress_ipv6: IPv6Network = IPv6Network("fd5a:7c1e:212::/64")
+    egress_never: Annotated[tuple[_ClosedNetwork, ...], Field(max_length=MAX_PLACES_COUNT)] = ()
+    """Networks that no VI reaches, besides those that are closed anyway."""
+    egress_forward_ipv6: bool = False
+    """Whether this machine may become a router of IPv6, which the kernel makes of it as a whole."""
 
     @model_validator(mode="after")
     def _both_devices(self) -> Self:
@@ -171,6 +183,26 @@ class ConductTable(TomlTable):
     max_restrictions: Annotated[int, Field(ge=0, le=1000, strict=True)] = 3
 
 
+class EgressTable(TomlTable):
+    """`egress` of a service: what its VIs may do in the IP network; left out, nothing."""
+
+    allow: Annotated[tuple[str, ...], Field(max_length=MAX_PLACES_COUNT)] = ()
+    """`NETWORK:PORTS`, TCP."""
+    dangerously_allow_internal: Annotated[tuple[str, ...], Field(max_length=MAX_PLACES_COUNT)] = ()
+    """The same of networks that are closed otherwise: private ones, and this machine."""
+    resolvers: Annotated[
+        tuple[IPv4Address | IPv6Address, ...], Field(max_length=MAX_RESOLVERS_COUNT)
+    ] = ()
+    """Whom its VIs ask for names; none: they know no names."""
+    connections: Annotated[int, Field(ge=1, le=65536, strict=True)] = 256
+    """Of a VI at once."""
+    connections_per_s: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 50
+    mib_per_s: Annotated[int, Field(ge=1, le=4000, strict=True)] | None = None
+    """Bytes of a VI, each way; None: as the machine can."""
+    denied_per_violation: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 100
+    """So many denied tries are a violation; 0: they are none."""
+
+
 class ServiceTable(TomlTable):
     """`[[service]]`: a service and its bounds."""
 
@@ -210,6 +242,9 @@ class ServiceTable(TomlTable):
     """Instead of those that its manifest declares."""
     inspect: InspectionItem | None = None
     """None: nobody looks."""
+    egress: EgressTable = EgressTable()
+    listen: Annotated[dict[str, _OwnPort], Field(default_factory=dict, max_length=MAX_LISTEN_COUNT)]
+    """TCP port of a VI by port of its node."""
     scaling: ScalingTable = ScalingTable()
     conduct: ConductTable = ConductTable()
 

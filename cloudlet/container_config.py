@@ -16,6 +16,8 @@ from packetcloud.cloudlet.policy import (
     CONTROL_MTU,
     CPU_PERIOD_MS,
     DATA_MTU,
+    EGRESS_MTU,
+    EGRESS_NIC,
     ENVIRONMENT_PREFIX,
     FIXED_CONFIG,
     FREE_CONFIG,
@@ -58,6 +60,11 @@ def build(wish: ContainerWish, site: NodeSite) -> ContainerConfig:
     """
     for problem in wish_problems(wish):
         raise NodeRefusedError(f"container {wish.name!r}: {problem}")
+    if wish.egress is not None and site.egress_bridge is None:
+        raise NodeRefusedError(
+            f"container {wish.name!r}: no bridge to the IP network at this node; allowed: nodes of "
+            "the controller's machine, with [network] egress_device"
+        )
     config = dict(FIXED_CONFIG) | limit_config(wish.limits)
     config |= label_config(wish.labels)
     config |= {ENVIRONMENT_PREFIX + name: value for name, value in wish.environment.items()}
@@ -66,6 +73,8 @@ def build(wish: ContainerWish, site: NodeSite) -> ContainerConfig:
         "eth0": _nic("eth0", site.data_bridge, wish.data, DATA_MTU),
         "eth1": _nic("eth1", site.control_bridge, wish.control, CONTROL_MTU),
     }
+    if wish.egress is not None and site.egress_bridge is not None:
+        devices[EGRESS_NIC] = _nic(EGRESS_NIC, site.egress_bridge, wish.egress, EGRESS_MTU)
     return ContainerConfig(config, devices)
 
 
@@ -124,7 +133,13 @@ def wish_problems(wish: ContainerWish) -> Iterator[str]:
     yield from _limit_problems(wish.limits)
     yield from _setting_problems("label", wish.labels, LABEL)
     yield from _setting_problems("environment", wish.environment, VARIABLE)
-    for nic, addresses in (("data", wish.data), ("control", wish.control)):
+    for nic, addresses in (
+        ("data", wish.data),
+        ("control", wish.control),
+        ("egress", wish.egress),
+    ):
+        if addresses is None:
+            continue
         for address in (addresses.ipv4.ip, addresses.ipv6.ip):
             if not is_usable_address(address):
                 yield f"{nic} address {address}: allowed: a unicast address of a host"
@@ -147,7 +162,9 @@ def live_differences(live: LiveConfig, wanted: ContainerConfig) -> list[str]:
         for key in live.config.keys() - wanted.config.keys()
         if key.startswith(ENVIRONMENT_PREFIX)  # of other keys the policy says which may be there
     ]
-    for name, device in wanted.devices.items():
+    for name in sorted({*wanted.devices, *({EGRESS_NIC} & live.devices.keys())}):
+        # Of other devices the policy says which may be there.
+        device = wanted.devices.get(name, {})
         is_now = live.devices.get(name, {})
         found += [
             f"device {name}: {key} is {_shown(is_now.get(key))}, wanted {_shown(device.get(key))}"

@@ -57,6 +57,8 @@ class ContainerWish:
     environment: Mapping[str, str] = field(default_factory=dict)
     """What its init finds in its environment. Names begin with PACKETCLOUD_. Whoever may read the
     node's configuration reads it: no keys here."""
+    egress: NicAddresses | None = None
+    """eth2: towards the IP network; None: it has none."""
 
 
 @dataclass(frozen=True, slots=True)

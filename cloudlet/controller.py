@@ -32,6 +32,8 @@ from packetcloud.cloudlet.core.placement import Policy
 from packetcloud.cloudlet.core.rows import from_rows, to_domain_rows, to_rows
 from packetcloud.cloudlet.core.saved import Saved
 from packetcloud.cloudlet.core.values import Allotment, CloudletSettings, Resources
+from packetcloud.cloudlet.egress import EgressPolicy
+from packetcloud.cloudlet.egress_counts import EgressCount
 from packetcloud.cloudlet.errors import (
     CloudletConfigError,
     CloudletError,
@@ -88,6 +90,9 @@ class Launches(Protocol):
         """Give a node every image that a VI may be made of; those that it was given are known."""
 
     def control_address(self, vi: Vi) -> str: ...
+
+    def egress_of(self, vi: Vi) -> EgressPolicy | None:
+        """Return what the service of a VI is granted in the IP network; None: nothing."""
 
     def container_name(self, number: int) -> str: ...
 
@@ -150,6 +155,12 @@ class Controller:
         self.network_protections: tuple[Protection, ...] = ()
         """Of the bridges and filters of this machine, as they were found last."""
         self.links = ControlServer(self._find, self.tell)
+        self.egress: dict[int, EgressCount] = {}
+        """What each VI tried and did in the IP network since this controller began."""
+        self.listening: Mapping[int, tuple[int, int]] = {}
+        """By port of this machine, the number of the address and the port that it leads to."""
+        self.egress_totals: dict[str, EgressCount] = {}
+        """The same by service, also of VIs that are gone."""
         self.results: dict[int, OperationResult] = {}
         """By operation; those under way are not in it."""
         self.domain: DomainEnd | None = None
@@ -157,7 +168,7 @@ class Controller:
         self._is_domain_touched = False
         self._store = store
         self._nodes = dict(nodes)
-        self._sites = dict(sites)
+        self.sites = dict(sites)
         self._router = router
         self._launches = launches
         self._stepped_down = stepped_down
@@ -253,6 +264,18 @@ class Controller:
                 while operation in self.core.saved.operations:
                     await self._changed.wait()
         return self.results.get(operation)
+
+    @property
+    def change(self) -> asyncio.Event:
+        """What is set when something changes; then there is another."""
+        return self._changed
+
+    def note_egress(self, vi: Vi, more: EgressCount) -> None:
+        """Add what a VI tried and did in the IP network."""
+        self.egress[vi.number] = self.egress.get(vi.number, EgressCount()) + more
+        self.egress_totals[vi.service] = self.egress_totals.get(vi.service, EgressCount()) + more
+        for number in self.egress.keys() - self.core.saved.vis.keys():
+            del self.egress[number]
 
     def is_known(self, operation: int) -> bool:
         """Tell whether there is, or was not long ago, such an operation."""
@@ -469,8 +492,8 @@ class Controller:
                 self.tell(saw.NodeSilent(node.name, str(error)))
             else:
                 facts = self.facts[node.name]
-                capacity, free = _resources(facts, self._sites[node.name].io_per_s)
-                seen = self._checks.look(node.name, self._sites[node.name], containers)
+                capacity, free = _resources(facts, self.sites[node.name].io_per_s)
+                seen = self._checks.look(node.name, self.sites[node.name], containers)
                 self.tell(saw.NodeSeen(node.name, asked_at, capacity, free, seen))
             await asyncio.sleep(OBSERVE_INTERVAL_S)
 

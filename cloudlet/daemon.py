@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 
 import uvicorn
@@ -27,6 +28,7 @@ from packetcloud.cloudlet.core import events as saw
 from packetcloud.cloudlet.core.placement import POLICIES
 from packetcloud.cloudlet.declared_services import DeclaredService
 from packetcloud.cloudlet.domain_link.link import DomainLink
+from packetcloud.cloudlet.egress_keeper import EgressKeeper
 from packetcloud.cloudlet.errors import (
     CloudletConfigError,
     CloudletError,
@@ -89,6 +91,7 @@ class CloudletDaemon:
         self._services = config.services
         """As they were read last."""
         self._ended = asyncio.Event()
+        self._changing: set[asyncio.Task[None]] = set()
 
     async def run(self, started: Callable[[CloudletDaemon], None]) -> None:
         """Run until a signal or `stop` ends it.
@@ -117,7 +120,7 @@ class CloudletDaemon:
             for node in nodes.values():
                 stack.push_async_callback(node.close)
             controller = Controller(
-                config.settings(tuple(nodes), images),
+                config.settings(tuple(nodes), images, _egress_nodes(config, sites)),
                 store,
                 nodes,
                 sites,
@@ -156,6 +159,9 @@ class CloudletDaemon:
             if self._network is not None:
                 keeper = asyncio.create_task(self._keep_network(self._network, controller))
                 stack.callback(keeper.cancel)
+                letting_in = asyncio.create_task(EgressKeeper(self._network, controller).run())
+                letting_in.add_done_callback(self._egress_ended)
+                stack.push_async_callback(_cancelled, letting_in)
             self._await_signals(controller, launches)
             started(self)
             await self._ended.wait()
@@ -180,6 +186,14 @@ class CloudletDaemon:
                 problems = [str(error)]
             controller.network_protections = network_protections(problems)
             await asyncio.sleep(NETWORK_INTERVAL_S)
+
+    @staticmethod
+    async def _change_network(network: NodeNetwork, config: CloudletConfig) -> None:
+        """Take over what services are granted in the IP network now."""
+        try:
+            await asyncio.to_thread(network.change, config.network)
+        except (CloudletError, OSError) as error:
+            _log.error("network of the VIs: %s; tried again", error)
 
     async def _epoch_of(self, router: RouterClient) -> int:
         """Return the epoch that is in force at the router, if it is to be taken over."""
@@ -206,7 +220,9 @@ class CloudletDaemon:
         try:
             config = CloudletConfig.load(self.config.path)
             images = self._find_images(config)
-            settings = config.settings(controller.core.settings.nodes, images)
+            settings = config.settings(
+                controller.core.settings.nodes, images, _egress_nodes(config, controller.sites)
+            )
             check_types(settings, controller.core.saved)
             if fixed := _fixed_changes(self.config.file, config.file):
                 raise CloudletConfigError(
@@ -223,6 +239,10 @@ class CloudletDaemon:
         controller.configure(settings)
         for service in config.services:
             controller.give_files(service.name)
+        if self._network is not None and self._network.plan != config.network:
+            changing = asyncio.create_task(self._change_network(self._network, config))
+            self._changing.add(changing)
+            changing.add_done_callback(self._changing.discard)
         _log.info("config read again: services and VI types taken over")
 
     def _link_ended(self, task: asyncio.Task[None]) -> None:
@@ -230,6 +250,12 @@ class CloudletDaemon:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("the link to the domain controller fails", exc_info=error)
             self._stepped_down(f"a fault of the link to the domain controller: {error!r}")
+
+    def _egress_ended(self, task: asyncio.Task[None]) -> None:
+        """End with it: without it VIs keep a way that they should not have any more."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("nobody looks after the egress of VIs", exc_info=error)
+            self._stepped_down(f"a fault of the egress of VIs: {error!r}")
 
     def _stepped_down(self, text: str) -> None:
         self.exit_text = text
@@ -261,7 +287,11 @@ async def open_all_nodes(
     sites: dict[str, NodeSite] = {}
     for table in config.file.node:
         site = config.site_of(table)
-        for node in await _open_table(config, table):
+        found = await _open_table(config, table)
+        if len(found) > 1:
+            # Members of a cluster are on other machines, where nobody keeps filters of an egress.
+            site = replace(site, egress_bridge=None)
+        for node in found:
             if node.name in nodes:
                 raise CloudletConfigError(
                     f"{config.path}: two nodes named {node.name}; give one a name"
@@ -296,6 +326,13 @@ async def _open_table(config: CloudletConfig, table: NodeTable) -> list[NodeAdap
         )
 
     return [LateNode(name, open_late)]
+
+
+def _egress_nodes(config: CloudletConfig, sites: Mapping[str, NodeSite]) -> frozenset[str] | None:
+    """Return the nodes from which VIs reach the IP network; None: all, as child processes do."""
+    if config.file.has_processes:
+        return None
+    return frozenset(name for name, site in sites.items() if site.egress_bridge is not None)
 
 
 def _fixed_changes(before: CloudletFile, after: CloudletFile) -> list[str]:

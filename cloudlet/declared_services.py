@@ -22,6 +22,8 @@ from packetcloud.cloudlet.core.values import (
     ScalingPolicy,
     ServiceWish,
 )
+from packetcloud.cloudlet.egress import EgressPolicy
+from packetcloud.cloudlet.egress_config import declared_policy, own_networks
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.filters import NetworkPlan
 from packetcloud.cloudlet.images.store import DEFAULT_FOLDER
@@ -41,6 +43,7 @@ class DeclaredService:
     identity: Identity
     spec: LaunchSpec
     manifest_path: Path
+    egress: EgressPolicy
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """What is in the files that go along with a launch, by parameter."""
 
@@ -93,6 +96,12 @@ def declare(
         key = folder / table.key
         identity = load_identity_file(key)
         contents = _contents(folder, table, found.manifest)
+        egress = declared_policy(
+            table,
+            table.name or found.manifest.service.name,
+            own_networks(file),
+            is_process=file.has_processes,
+        )
         paths = {parameter: str(folder / path) for parameter, path in table.files.items()}
         plan = plan_launch(
             found,
@@ -117,11 +126,18 @@ def declare(
             f"[[service]] {table.manifest}: allowed_destinations: {error}; allowed: GUIDs of 40 "
             "hexadecimal digits, and NAs as numbers"
         ) from None
-    return DeclaredService(table, found.manifest, identity, plan.spec, found.path, contents)
+    return DeclaredService(table, found.manifest, identity, plan.spec, found.path, egress, contents)
 
 
-def wish_of(one: DeclaredService, image: ImageFiles | None) -> ServiceWish:
-    """Return what the controller shall see to; `image`: None where nothing is built yet."""
+def wish_of(
+    one: DeclaredService, image: ImageFiles | None, egress_nodes: frozenset[str] | None = None
+) -> ServiceWish:
+    """Return what the controller shall see to.
+
+    Args:
+        image: None where nothing is built yet.
+        egress_nodes: those from which VIs reach the IP network; None: all.
+    """
     table, manifest = one.table, one.manifest
     behaviour, supervision = manifest.behaviour, manifest.supervision
     entry: dict[str, object] = {
@@ -159,6 +175,8 @@ def wish_of(one: DeclaredService, image: ImageFiles | None) -> ServiceWish:
         scaling=ScalingPolicy(**table.scaling.model_dump()),
         conduct=ConductPolicy(**table.conduct.model_dump()),
         hang_s=max(10.0, 2 * behaviour.deadline_ms / 1000),
+        nodes=egress_nodes if one.egress.is_granted else None,
+        denied_per_violation=one.egress.denied_per_violation if one.egress.is_granted else 0,
     )
 
 

@@ -42,4 +42,5 @@ def far_end(plan: NetworkPlan, uplinks: TunnelWish | tuple[str, str]) -> Network
             return replace(bridge, uplink=tunnel.device, tunnel=tunnel, ports=())
         return replace(bridge, uplink=uplinks[place], tunnel=None, ports=())
 
-    return replace(plan, data=behind(plan.data, 0), control=behind(plan.control, 1))
+    # Nobody keeps the filters of an egress there.
+    return replace(plan, data=behind(plan.data, 0), control=behind(plan.control, 1), egress=None)

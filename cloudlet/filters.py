@@ -22,6 +22,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from packetcloud.cloudlet.addresses import Subnet
+from packetcloud.cloudlet.egress_filters import EgressPlan, egress_chains, egress_sets
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.tunnels import Tunnel
 
@@ -85,22 +86,36 @@ class NetworkPlan:
     control: BridgePlan
     table: str = "packetcloud"
     """Name of the tables; a second cloudlet on one machine needs another."""
+    egress: EgressPlan | None = None
+    """The bridge to the IP network; None: nobody is granted a way there."""
 
     def __post_init__(self) -> None:
         if not _TABLE.fullmatch(self.table):
             raise CloudletConfigError(
                 f"table {self.table!r}: allowed: lower-case letters, digits, '_', at most 31"
             )
-        if self.data.name == self.control.name:
-            raise CloudletConfigError("data and control need a bridge each")
+        names = [self.data.name, self.control.name, *([self.egress.name] if self.egress else [])]
+        if len(set(names)) != len(names):
+            raise CloudletConfigError("data and control need a bridge each, and so does egress")
 
 
-def table_script(plan: NetworkPlan) -> str:
-    """Return what `nft -f -` takes: both tables, in place of older ones, in one step."""
+def table_script(plan: NetworkPlan, *, closes_transit: bool = False) -> str:
+    """Return what `nft -f -` takes: both tables, in place of older ones, in one step.
+
+    Args:
+        closes_transit: see `egress_chains`.
+    """
     bridges = {"data": plan.data, "control": plan.control}
     lines = [removal_script(plan.table), f"table {HOST_FAMILY} {plan.table} {{"]
+    egress = plan.egress
+    names = [one.name for one in bridges.values()]
+    lines += egress_sets(egress) if egress is not None else []
     lines += ["  chain from_bridges {"]
     lines += [f"    type filter hook prerouting priority {_RAW}; policy accept;"]
+    if egress is not None:
+        # Egress makes the kernel keep track of connections; those of the data plane are none.
+        lines += [f'    iifname {{ "{names[0]}", "{names[1]}" }} notrack']
+        lines += [f'    iifname "{egress.name}" goto egress']
     lines += [f'    iifname "{one.name}" goto {role}' for role, one in bridges.items()]
     lines += ["  }"]
     for role, bridge in bridges.items():
@@ -108,6 +123,8 @@ def table_script(plan: NetworkPlan) -> str:
         # are only bridged come by here as well.
         rules = [] if bridge.uplink is None else _from_peer(bridge)
         lines += _chain(role, [*_to_peer(bridge), *rules])
+    if egress is not None:
+        lines += egress_chains(egress, names, closes_transit=closes_transit)
     tunnels = [one.tunnel for one in bridges.values() if one.tunnel is not None]
     if tunnels:
         lines += ["  chain into_tunnels {"]

@@ -9,9 +9,15 @@ from typing import Any
 
 from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.container_checks import LABEL_CLOUDLET, LABEL_INSTANCE, LABEL_VI
-from packetcloud.cloudlet.containers import ContainerWish, ImageFiles, NodeAdapter
+from packetcloud.cloudlet.containers import (
+    ContainerWish,
+    ImageFiles,
+    NicAddresses,
+    NodeAdapter,
+)
 from packetcloud.cloudlet.core.instances import Vi
 from packetcloud.cloudlet.declared_services import DeclaredService
+from packetcloud.cloudlet.egress import EgressPolicy
 from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.services.launch_files import encode_files
@@ -71,10 +77,17 @@ class ConfiguredLaunches:
             return self._config.control_host  # all of this machine call from there
         return str(self._config.network.control.subnet.addresses(vi.address).ipv4.ip)
 
+    def egress_of(self, vi: Vi) -> EgressPolicy | None:
+        """Return what the service of a VI is granted in the IP network; None: nothing."""
+        declared = self._services.get(vi.service)
+        is_granted = declared is not None and declared.egress.is_granted
+        return declared.egress if declared is not None and is_granted else None
+
     def wish(self, vi: Vi, limits: Limits) -> ContainerWish:
         """Return the container for a VI. Raises: NodeRefusedError: its service has no image."""
         network = self._config.network
         data = network.data.subnet.addresses(vi.address)
+        egress = self._egress_addresses(vi)
         control = network.control.subnet.addresses(vi.address)
         name = self.container_name(vi.number)
         controller = f"{self._config.control_host}:{network.control.peer_port}"
@@ -98,8 +111,31 @@ class ConfiguredLaunches:
                 "PACKETCLOUD_DATA_IPV6": str(data.ipv6),
                 "PACKETCLOUD_CONTROL_IPV4": str(control.ipv4),
                 "PACKETCLOUD_CONTROL_IPV6": str(control.ipv6),
+                **self._egress_environment(vi, egress),
             },
+            egress=egress,
         )
+
+    def _egress_addresses(self, vi: Vi) -> NicAddresses | None:
+        """Return the addresses of a VI whose service is granted a way to the IP network."""
+        plan = self._config.network.egress
+        if plan is None or plan.policy_of(vi.service) is None:
+            return None
+        return plan.subnet.addresses(vi.address)
+
+    def _egress_environment(self, vi: Vi, egress: NicAddresses | None) -> dict[str, str]:
+        plan = self._config.network.egress
+        if egress is None or plan is None or (policy := plan.policy_of(vi.service)) is None:
+            return {}
+        gateways = [plan.peer_ipv4, *([plan.peer_ipv6] if policy.reaches_ipv6 else [])]
+        found = {
+            "PACKETCLOUD_EGRESS_IPV4": str(egress.ipv4),
+            "PACKETCLOUD_EGRESS_IPV6": str(egress.ipv6),
+            "PACKETCLOUD_EGRESS_GATEWAYS": " ".join(map(str, gateways)),
+        }
+        if policy.resolvers:
+            found["PACKETCLOUD_RESOLVERS"] = " ".join(map(str, policy.resolvers))
+        return found
 
     def message(self, vi: Vi) -> dict[str, Any]:
         """Return the launch of a VI's service, with the key."""
@@ -115,6 +151,7 @@ class ConfiguredLaunches:
             instance=vi.instance,
             key_file="",
             search_path=search_path,
+            listen=tuple(sorted(set(declared.egress.listen.values()))),
             parameters={**declared.spec.parameters, **own},
         )
         return {

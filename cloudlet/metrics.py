@@ -13,6 +13,8 @@ from packetcloud.cloudlet import view
 from packetcloud.cloudlet.controller import Controller
 from packetcloud.cloudlet.links import REFUSAL_REASONS
 
+_EGRESS_NAMES = {"opened": "connections", "bounded": "connections_refused"}
+
 
 class CloudletCollector(Collector):
     """Everything that an operator may want to be alarmed by."""
@@ -57,9 +59,27 @@ class CloudletCollector(Collector):
             "Times that the controller was not scheduled for over a second.",
             self._controller.alarm.put_off_count,
         )
+        yield from self._egress()
         yield from self._links()
         yield from self._nodes()
         yield from self._domain()
+
+    def _egress(self) -> Iterator[Metric]:
+        families = {
+            "denied_packets": "Tries of VIs to reach what they may not in the IP network.",
+            "denied_bytes": "Bytes of these.",
+            "opened": "Connections of VIs with the IP network that began.",
+            "bounded": "Connections of VIs with the IP network that were too many.",
+        }
+        for name, text in families.items():
+            family = CounterMetricFamily(
+                f"packetcloud_cloudlet_egress_{_EGRESS_NAMES.get(name, name)}",
+                text,
+                labels=["service"],
+            )
+            for service, count in self._controller.egress_totals.items():
+                family.add_metric([service], getattr(count, name))
+            yield family
 
     def _domain(self) -> Iterator[Metric]:
         end, core = self._controller.domain, self._controller.core

@@ -7,19 +7,25 @@ Needs CAP_NET_ADMIN.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import NetlinkError
 
+from packetcloud.cloudlet.bridges import (
+    NetworkError,
+    bridge_problems,
+    make_bridge,
+    remove_bridge,
+)
 from packetcloud.cloudlet.containers import Protection
-from packetcloud.cloudlet.errors import CloudletError
+from packetcloud.cloudlet.egress_counts import EgressCounts, read_counts
+from packetcloud.cloudlet.egress_filters import EgressElements, EgressPlan, elements_script
 from packetcloud.cloudlet.filters import (
     FAMILIES,
     BridgePlan,
@@ -27,36 +33,27 @@ from packetcloud.cloudlet.filters import (
     removal_script,
     table_script,
 )
-from packetcloud.cloudlet.tunnel_devices import make_tunnel, remove_tunnel, tunnel_problems
+from packetcloud.cloudlet.forwarding import (
+    forwarding_problems,
+    is_for_us,
+    start_forwarding,
+    stop_forwarding,
+)
 
-ALIAS = "packetcloud"
-"""Marks a bridge that we made."""
 _NFT_TIMEOUT_S = 20.0
 _DAEMON_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-_SYSTEM = Path("/proc/sys/net")
-_BRIDGE_SETTINGS = (
-    ("ipv6/conf/{}/accept_ra", "0"),  # a VI's router advertisement is no router
-    ("ipv6/conf/{}/accept_redirects", "0"),
-    ("ipv4/conf/{}/accept_redirects", "0"),
-    ("ipv4/conf/{}/arp_ignore", "1"),  # no answer about addresses of other interfaces
-    ("ipv4/conf/{}/rp_filter", "1"),
-    ("ipv4/conf/{}/forwarding", "0"),
-    ("ipv6/conf/{}/forwarding", "0"),
-)
-_IFA_F_NODAD = 0x02
-
-
-class NetworkError(CloudletError):
-    """The network of the VIs could not be made; the text is what kernel or nft said."""
 
 
 class NodeNetwork:
-    """The two bridges and the tables of one plan."""
+    """The bridges and the tables of one plan."""
 
     def __init__(self, plan: NetworkPlan) -> None:
         self.plan = plan
         self._installed: list[Any] | None = None
         """The tables as nft listed them when we had just put them there."""
+        self._elements = EgressElements()
+        self._lock = threading.Lock()
+        """Two threads may call: one looks after the tables, another lets VIs in."""
 
     def set_up(self) -> None:
         """Make bridges and tables, or put right what is not as planned.
@@ -66,19 +63,44 @@ class NodeNetwork:
         Raises:
             NetworkError: not allowed, or kernel or nft does not know how.
         """
-        _nft("-f", "-", script=table_script(self.plan))
-        self._installed = self._listed()
-        for bridge in (self.plan.data, self.plan.control):
-            try:
-                _make_bridge(bridge)
-            except (NetlinkError, OSError) as error:
-                raise NetworkError(f"bridge {bridge.name}: {error}") from error
+        with self._lock:
+            self._set_up()
+
+    def change(self, plan: NetworkPlan) -> None:
+        """Take another plan, of which only what services are granted differs.
+
+        Raises:
+            NetworkError: as `set_up`; `problems` says so until it comes true.
+        """
+        with self._lock:
+            self.plan, self._installed = plan, None
+            self._set_up()
+
+    def admit(self, elements: EgressElements) -> None:
+        """Let these VIs, and nobody else, use the bridge to the IP network.
+
+        Raises:
+            NetworkError: nft refuses; who could use it before can do so still.
+        """
+        with self._lock:
+            egress = self.plan.egress
+            if egress is not None:
+                _nft("-f", "-", script=elements_script(egress, self.plan.table, elements))
+                self._elements = elements
+
+    def egress_counts(self) -> EgressCounts:
+        """Return what VIs tried and did since the tables were put there."""
+        if self.plan.egress is None:
+            return EgressCounts()
+        return read_counts(self.plan.egress.subnet, self._list())
 
     def tear_down(self) -> None:
         """Remove the bridges that we made, then the tables; what is not there is right too."""
-        for bridge in (self.plan.data, self.plan.control):
+        for bridge in self._bridges():
             try:
-                _remove_bridge(bridge)
+                if isinstance(bridge, EgressPlan):
+                    stop_forwarding(bridge)
+                remove_bridge(bridge)
             except (NetlinkError, OSError) as error:
                 raise NetworkError(f"bridge {bridge.name}: {error}") from error
         _nft("-f", "-", script=removal_script(self.plan.table))
@@ -88,11 +110,8 @@ class NodeNetwork:
         """Return what is not as planned; empty: everything is in force."""
         return [
             *self._table_problems(),
-            *(
-                problem
-                for bridge in (self.plan.data, self.plan.control)
-                for problem in _bridge_problems(bridge)
-            ),
+            *(problem for bridge in self._bridges() for problem in bridge_problems(bridge)),
+            *(forwarding_problems(self.plan.egress) if self.plan.egress is not None else ()),
         ]
 
     def protections(self) -> tuple[Protection, ...]:
@@ -107,6 +126,26 @@ class NodeNetwork:
             for expression in _expressions(item)
             if "counter" in expression and {"drop": None} in _expressions(item)
         )
+
+    def _bridges(self) -> list[BridgePlan | EgressPlan]:
+        """Return what there is to be; first what turns forwarding on, others then keep it off."""
+        egress = [self.plan.egress] if self.plan.egress is not None else []
+        return [*egress, self.plan.data, self.plan.control]
+
+    def _set_up(self) -> None:
+        egress = self.plan.egress
+        script = table_script(self.plan, closes_transit=egress is not None and is_for_us(egress))
+        if egress is not None:
+            script += elements_script(egress, self.plan.table, self._elements)
+        _nft("-f", "-", script=script)
+        self._installed = self._listed()
+        for bridge in self._bridges():
+            try:
+                make_bridge(bridge)
+                if isinstance(bridge, EgressPlan):
+                    start_forwarding(bridge)
+            except (NetlinkError, OSError) as error:
+                raise NetworkError(f"bridge {bridge.name}: {error}") from error
 
     def _table_problems(self) -> Iterator[str]:
         if self._installed is None:
@@ -152,122 +191,10 @@ def _without_counts(value: Any) -> Any:
         return {
             key: None if key == "counter" else _without_counts(one)
             for key, one in value.items()
-            if key != "handle"
+            # What a set of ours holds changes; a rule's own sets are its text.
+            if key != "handle" and not (key == "elem" and isinstance(one, list))
         }
     return value
-
-
-def _make_bridge(plan: BridgePlan) -> None:
-    with IPRoute() as netlink:
-        index = _index(netlink, plan.name)
-        if index is None:
-            # Its own address: a bridge that has none takes a port's, and another when that VI goes.
-            # Every other VI then sends to nobody until its kernel asks again, seconds later.
-            netlink.link(
-                "add",
-                ifname=plan.name,
-                kind="bridge",
-                address=_new_address(),
-                br_mcast_snooping=0,
-            )
-            index = _index(netlink, plan.name)
-            # Once it was changed the kernel leaves it alone; else it follows the smallest port.
-            netlink.link("set", index=index, ifalias=ALIAS, mtu=plan.mtu - 1)
-        for setting, value in _BRIDGE_SETTINGS:
-            # A kernel without IPv6 has no such files, and no such frames.
-            with contextlib.suppress(FileNotFoundError):
-                (_SYSTEM / setting.format(plan.name)).write_text(value)
-        netlink.link("set", index=index, mtu=plan.mtu, state="up")
-        if plan.tunnel is not None:
-            make_tunnel(netlink, plan.tunnel)
-        for port in plan.ports:
-            # Its MTU is its own: what is too large for it does not pass, and the hop finds out.
-            netlink.link("set", index=_existing(netlink, plan, port), master=index, state="up")
-        if plan.uplink is None:
-            _give_addresses(netlink, index, plan)
-            return
-        uplink = _existing(netlink, plan, plan.uplink)
-        netlink.link("set", index=uplink, master=index, mtu=plan.mtu, state="up")
-
-
-def _existing(netlink: IPRoute, plan: BridgePlan, device: str) -> int:
-    index = _index(netlink, device)
-    if index is None:
-        raise NetworkError(f"bridge {plan.name}: no device {device}")
-    return index
-
-
-def _new_address() -> str:
-    """Return a hardware address that nobody else has, administered here."""
-    return ":".join(f"{byte:02x}" for byte in (0x02, *os.urandom(5)))
-
-
-def _give_addresses(netlink: IPRoute, index: int | None, plan: BridgePlan) -> None:
-    netlink.addr(
-        "replace",
-        index=index,
-        address=str(plan.peer_ipv4),
-        prefixlen=plan.subnet.ipv4.prefixlen,
-    )
-    # No check for doubles: it takes a second, and nobody else can have the address here.
-    netlink.addr(
-        "replace",
-        index=index,
-        address=str(plan.peer_ipv6),
-        prefixlen=plan.subnet.ipv6.prefixlen,
-        flags=_IFA_F_NODAD,
-    )
-
-
-def _remove_bridge(plan: BridgePlan) -> None:
-    with IPRoute() as netlink:
-        if plan.tunnel is not None:
-            remove_tunnel(netlink, plan.tunnel)
-        index = _index(netlink, plan.name)
-        if index is None:
-            return
-        (link,) = netlink.get_links(index)
-        if link.get_attr("IFLA_IFALIAS") == ALIAS:
-            netlink.link("del", index=index)
-
-
-def _bridge_problems(plan: BridgePlan) -> Iterator[str]:
-    with IPRoute() as netlink:
-        index = _index(netlink, plan.name)
-        if index is None:
-            yield f"no bridge {plan.name}"
-            return
-        (link,) = netlink.get_links(index)
-        if link.get_attr("IFLA_MTU") != plan.mtu:
-            yield f"bridge {plan.name}: MTU {link.get_attr('IFLA_MTU')}, wanted {plan.mtu}"
-        if link["state"] != "up":
-            yield f"bridge {plan.name} is down"
-        if plan.tunnel is not None:
-            yield from tunnel_problems(netlink, plan.tunnel)
-        for port in plan.ports:
-            yield from _port_problems(netlink, index, plan.name, port)
-        if plan.uplink is None:
-            found = {one.get_attr("IFA_ADDRESS") for one in netlink.get_addr(index=index)}
-            for address in (str(plan.peer_ipv4), str(plan.peer_ipv6)):
-                if address not in found:
-                    yield f"bridge {plan.name} has no address {address}"
-
-
-def _port_problems(netlink: IPRoute, index: int, bridge: str, port: str) -> Iterator[str]:
-    number = _index(netlink, port)
-    if number is None:
-        yield f"no device {port}"
-        return
-    (link,) = netlink.get_links(number)
-    if link.get_attr("IFLA_MASTER") != index:
-        yield f"device {port} is no port of bridge {bridge}"
-    if link["state"] != "up":
-        yield f"device {port} is down"
-
-
-def _index(netlink: IPRoute, device: str) -> int | None:
-    found = netlink.link_lookup(ifname=device)
-    return int(found[0]) if found else None
 
 
 def _nft(*arguments: str, script: str | None = None) -> str:

@@ -20,6 +20,8 @@ from packetcloud.cloudlet.containers import LiveConfig
 DATA_MTU = 16384
 """The most that LXD lets a NIC have. One datagram of a chunk's row is larger than on a wire."""
 CONTROL_MTU = 1500
+EGRESS_NIC = "eth2"
+EGRESS_MTU = 1500
 LABEL_PREFIX = "user.packetcloud."
 ENVIRONMENT_PREFIX = "environment."
 WISH_KEY = LABEL_PREFIX + "wish"
@@ -84,7 +86,7 @@ FREE_CONFIG = (
     re.compile(r"volatile\.(?:uuid\.generation|cloud-init\.instance-id)"),
     re.compile(r"volatile\.idmap\.(?:base|current|next)"),
     re.compile(r"volatile\.last_state\.(?:idmap|power|ready)"),
-    re.compile(r"volatile\.eth[01]\.(?:host_name|hwaddr|name|last_state\.[a-z.]+)"),
+    re.compile(r"volatile\.eth[012]\.(?:host_name|hwaddr|name|last_state\.[a-z.]+)"),
 )
 """A container may have these."""
 _MIB_TEXT = re.compile(r"[1-9][0-9]*MiB")
@@ -101,6 +103,8 @@ class NodeSite:
     """Whether the pool can hold a root to its size; LXD's `dir` cannot."""
     io_per_s: int = 0
     """Reads and writes that VIs may reserve of it."""
+    egress_bridge: str | None = None
+    """Of VIs that are granted a way to the IP network; None: nobody here has one."""
 
 
 def live_violations(live: LiveConfig, site: NodeSite) -> list[str]:
@@ -172,6 +176,9 @@ def _device_violations(devices: Mapping[str, Mapping[str, str]], site: NodeSite)
         "eth0": _nic_rules("eth0", site.data_bridge, DATA_MTU),
         "eth1": _nic_rules("eth1", site.control_bridge, CONTROL_MTU),
     }
+    if site.egress_bridge is not None and EGRESS_NIC in devices:
+        # Who has one to have it is the wish's to say: `live_differences`.
+        expected[EGRESS_NIC] = _nic_rules(EGRESS_NIC, site.egress_bridge, EGRESS_MTU)
     for name in sorted(devices.keys() - expected.keys()):
         yield f"device {name} ({devices[name].get('type')}); allowed: {', '.join(expected)}"
     for name, rules in expected.items():

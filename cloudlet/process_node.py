@@ -347,9 +347,11 @@ def _read(path: Path) -> _Vi:
         document: dict[str, Any] = json.loads(path.read_text())
         wish, live = document["wish"], document["live"]
         data, control = _nic(wish.pop("data")), _nic(wish.pop("control"))
+        own = wish.pop("egress", None)  # an older version wrote none
+        egress = _nic(own) if own is not None else None
         limits = Limits(**wish.pop("limits"))
         live["profiles"] = tuple(live["profiles"])
-        made = ContainerWish(**wish, data=data, control=control, limits=limits)
+        made = ContainerWish(**wish, data=data, control=control, egress=egress, limits=limits)
         return _Vi(made, LiveConfig(**live))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NodeRefusedError(f"{path} cannot be read: {error}; remove its folder") from None

@@ -131,6 +131,24 @@ class LaunchInfo(BaseModel):
     """From then to each stage that it has behind it, by name."""
 
 
+class EgressInfo(BaseModel):
+    """What a VI may do in the IP network, and did."""
+
+    is_open: bool
+    """Whether it may now: its service was launched, and it is not restricted or on its way out."""
+    granted: list[str]
+    """What its service is granted."""
+    listens: list[int]
+    """Ports of its node that lead to it now."""
+    denied_packets: int
+    """Tries to reach what it may not, since this controller began."""
+    denied_bytes: int
+    connections: int
+    """That began."""
+    connections_refused: int
+    """That were too many."""
+
+
 class ViInfo(BaseModel):
     """A VI."""
 
@@ -165,6 +183,8 @@ class ViInfo(BaseModel):
     """Seconds since 1970."""
     record: list[ChargeInfo]
     """The last sixteen, the newest at the end."""
+    egress: EgressInfo | None
+    """None: nothing is granted."""
     status: dict[str, object]
     launch: LaunchInfo | None
     """None: an earlier run of the controller launched it."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+from packetcloud.cloudlet.admission import is_admitted
 from packetcloud.cloudlet.controller import Controller, Launches
 from packetcloud.cloudlet.core.instances import Vi, ViState
 from packetcloud.cloudlet.core.inventory import Node
 from packetcloud.cloudlet.core.values import NOTHING, Resources
+from packetcloud.cloudlet.egress_counts import EgressCount
 from packetcloud.cloudlet.schemas import (
     ChargeInfo,
     DomainInfo,
+    EgressInfo,
     EvidenceInfo,
     LaunchInfo,
     NodeInfo,
@@ -96,9 +99,27 @@ def vi_info(controller: Controller, launches: Launches, vi: Vi) -> ViInfo:
         ],
         restrictions=vi.restrictions,
         restricted_until_s=vi.restricted_until_s if vi.is_restricted else None,
+        egress=_egress_of(controller, launches, vi),
         record=[ChargeInfo(at_s=one.at_s, text=one.text) for one in vi.record],
         status=dict(vi.status),
         launch=_launch_of(vi),
+    )
+
+
+def _egress_of(controller: Controller, launches: Launches, vi: Vi) -> EgressInfo | None:
+    policy = launches.egress_of(vi)
+    if policy is None:
+        return None
+    count = controller.egress.get(vi.number, EgressCount())
+    listening = controller.listening
+    return EgressInfo(
+        is_open=is_admitted(vi),
+        granted=policy.summary(),
+        listens=sorted(port for port, (address, _) in listening.items() if address == vi.address),
+        denied_packets=count.denied_packets,
+        denied_bytes=count.denied_bytes,
+        connections=count.opened,
+        connections_refused=count.bounded,
     )
 
 

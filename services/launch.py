@@ -93,6 +93,9 @@ class LaunchSpec:
     instance: int = 0
     """32 bits: which bearer of the key this is. A new session of an instance replaces its old one,
     so a VI that is started again takes its place at the router at once."""
+    listen: tuple[int, ...] = ()
+    """TCP ports of its own that others reach: its cloudlet leads what comes to a port of the node
+    there. On any of its addresses."""
 
     def to_json(self) -> str:
         """Return the value as one line."""
@@ -112,6 +115,7 @@ class LaunchSpec:
                 raise LocalMisuseError(f"launch line has unknown keys: {sorted(unknown)}")
             values["limits"] = ResourceLimits(**values["limits"])
             values["private_links"] = tuple(values["private_links"])
+            values["listen"] = tuple(values.get("listen", ()))
             values["execution"] = ExecutionMode(values["execution"])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:

@@ -84,7 +84,7 @@ class ServiceRuntime:
         self._random_bytes = random_bytes
         self._on_change = on_change
         self._log = logging.getLogger(f"packetcloud.service.{spec.name}")
-        self._context = ServiceContext(sid, Parameters(spec.parameters), self._log)
+        self._context = ServiceContext(sid, Parameters(spec.parameters), self._log, spec.listen)
         self._pool = BufferPool(spec.max_payload_bytes + PAYLOAD_HEADROOM_BYTES)
         self.tasks = TaskQueue(
             self._context, self._pool, spec.max_expansion_ratio, self._random_chunk_id

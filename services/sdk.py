@@ -103,14 +103,22 @@ _FORWARD = Verdict(VerdictCode.FORWARD)
 class ServiceContext:
     """What a service may know about where it runs; given to `start`."""
 
-    __slots__ = ("log", "parameters", "sid")
+    __slots__ = ("listen", "log", "parameters", "sid")
 
-    def __init__(self, sid: SID, parameters: Parameters, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        sid: SID,
+        parameters: Parameters,
+        log: logging.Logger,
+        listen: tuple[int, ...] = (),
+    ) -> None:
         self.sid = sid
         """The SID under which the service is attached."""
         self.parameters = parameters
         """The manifest's parameters with the operator's values."""
         self.log = log
+        self.listen = listen
+        """TCP ports at which others reach it, on any of its addresses; none: nobody does."""
 
 
 class ChunkContext(ServiceContext):
@@ -119,7 +127,7 @@ class ChunkContext(ServiceContext):
     __slots__ = ("_lent", "_pool", "_views", "chunk_parameters")
 
     def __init__(self, service: ServiceContext, pool: BufferPool, chunk_parameters: bytes) -> None:
-        super().__init__(service.sid, service.parameters, service.log)
+        super().__init__(service.sid, service.parameters, service.log, service.listen)
         self.chunk_parameters = chunk_parameters
         """What the source wrote into this chunk for this service; empty if nothing."""
         self._pool = pool

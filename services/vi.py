@@ -53,6 +53,8 @@ KERNEL_OBJECTS = {
 """What each user of this container may have. The kernel counts them for the container's maker, too:
 root of the node, with 128 inotify instances for all containers and its own programs."""
 _USER_LIMITS = Path("/proc/sys/user")
+_RESOLVERS = Path("/etc/resolv.conf")
+_NAME_SOURCES = Path("/etc/nsswitch.conf")
 _EVERYBODY = ["0", "0", "4294967295"]
 """The map of ids of the machine itself."""
 _READ_BYTES = 64 << 10
@@ -70,6 +72,7 @@ def main() -> int:
         settings = ViSettings.from_environment(os.environ)
         if settings.is_contained:
             give_addresses(settings)
+            give_resolvers(settings)
     except PacketCloudError as error:
         _log.error("%s", error)
         return EXIT_CONFIG
@@ -95,6 +98,8 @@ def give_addresses(settings: ViSettings) -> None:
             options = " nodad" if address.version == 6 else ""
             lines.append(f"address replace {address} dev {nic.name}{options}")
         lines.append(f"link set dev {nic.name} up")
+        for gateway in nic.gateways:
+            lines.append(f"route replace default via {gateway} dev {nic.name}")
     done = subprocess.run(
         ["ip", "-batch", "-"],
         input="\n".join(lines) + "\n",
@@ -107,6 +112,24 @@ def give_addresses(settings: ViSettings) -> None:
         raise PacketCloudError(f"cannot set addresses: {done.stderr.strip()}")
 
 
+def give_resolvers(settings: ViSettings) -> None:
+    """Tell the C library whom to ask for names; as the image has it, it asks nobody.
+
+    Outside a container nothing is changed: there the files are the whole machine's.
+
+    Raises:
+        PacketCloudError: the files cannot be written.
+    """
+    if not settings.resolvers or not _is_container():
+        return
+    lines = [f"nameserver {one}\n" for one in settings.resolvers]
+    try:
+        _RESOLVERS.write_text("".join([*lines, "options timeout:2 attempts:2\n"]))
+        _NAME_SOURCES.write_text("passwd: files\ngroup: files\nhosts: files dns\n")
+    except OSError as error:
+        raise PacketCloudError(f"cannot say whom to ask for names: {error}") from None
+
+
 def bound_kernel_objects() -> None:
     """Take from this container's users most of what the kernel counts for all containers together.
 
@@ -114,7 +137,7 @@ def bound_kernel_objects() -> None:
     given up. A kernel that lacks one of these has nothing to bound. Outside a container nothing is
     changed: there they are the whole machine's.
     """
-    if Path("/proc/self/uid_map").read_text().split() == _EVERYBODY:
+    if not _is_container():
         _log.warning("no container: the kernel's objects are not bounded")
         return
     for name, count in KERNEL_OBJECTS.items():
@@ -125,6 +148,10 @@ def bound_kernel_objects() -> None:
             continue
         except OSError as error:
             _log.warning("%s stays as it is: %s", name, error.strerror)
+
+
+def _is_container() -> bool:
+    return Path("/proc/self/uid_map").read_text().split() != _EVERYBODY
 
 
 def give_up_privileges() -> None:

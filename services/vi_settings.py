@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from dataclasses import dataclass, field, replace
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv6Address,
+    IPv6Interface,
+    ip_address,
+    ip_interface,
+)
 from typing import Self
 
 from packetcloud.services.addresses import parse_address
@@ -13,14 +20,16 @@ from packetcloud.services.errors import ServiceConfigError
 PREFIX = "PACKETCLOUD_"
 DATA_NIC = "eth0"
 CONTROL_NIC = "eth1"
+EGRESS_NIC = "eth2"
 
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """An interface and its addresses; nothing is routed beyond their networks."""
+    """An interface and its addresses; beyond their networks nothing is routed but by gateways."""
 
     name: str
     addresses: tuple[IPv4Interface | IPv6Interface, ...]
+    gateways: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,8 @@ class ViSettings:
     nics: tuple[Nic, ...]
     is_contained: bool = True
     """False: a child process of this machine, whose network and users are not its own."""
+    resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
+    """Whom it asks for names; none: it knows no names."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -59,10 +70,21 @@ class ViSettings:
             except ValueError as error:
                 raise ServiceConfigError(f"{PREFIX}{kind}_IPV4 or _IPV6: {error}") from None
 
+        def addresses(name: str) -> tuple[IPv4Address | IPv6Address, ...]:
+            try:
+                return tuple(map(ip_address, environment.get(PREFIX + name, "").split()))
+            except ValueError as error:
+                raise ServiceConfigError(f"{PREFIX}{name}: {error}") from None
+
+        nics = [nic(DATA_NIC, "DATA"), nic(CONTROL_NIC, "CONTROL")]
+        if PREFIX + "EGRESS_IPV4" in environment:  # its service is granted a way to the IP network
+            egress = nic(EGRESS_NIC, "EGRESS")
+            nics.append(replace(egress, gateways=addresses("EGRESS_GATEWAYS")))
         return cls(
             value("VI"),
             value("TOKEN"),
             parse_address(value("CONTROLLER"), PREFIX + "CONTROLLER"),
-            (nic(DATA_NIC, "DATA"), nic(CONTROL_NIC, "CONTROL")),
+            tuple(nics),
             environment.get(PREFIX + "ISOLATION") != "process",
+            addresses("RESOLVERS"),
         )

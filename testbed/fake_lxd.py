@@ -181,7 +181,8 @@ class FakeNode:
                 container.state = ContainerState.RUNNING
                 container.starts_count += 1
                 container.log += f"up {container.wish.environment.get('PACKETCLOUD_TOKEN', '')}\n"
-                nics = {"eth0": _NO_NIC_USE, "eth1": _NO_NIC_USE}
+                devices = container.live.devices
+                nics = {name: _NO_NIC_USE for name in devices if name.startswith("eth")}
                 container.usage = ContainerUsage(0.0, MIB, MIB, MIB, 1, nics)
                 if self.on_start is not None:
                     self.on_start(container)

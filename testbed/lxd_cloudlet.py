@@ -66,6 +66,8 @@ class CloudletPlan:
     """Besides those of the cloudlet, for VIs that are no containers."""
     table: Mapping[str, int | float | str] = field(default_factory=dict)
     """More keys of the [cloudlet] table."""
+    network: Mapping[str, int | float | str] = field(default_factory=dict)
+    """More keys of the [network] table; its bridge of an egress is named as the others are."""
     is_cluster: bool = False
     """The servers are members of one cluster, of which the first answers for all."""
 
@@ -245,6 +247,8 @@ class LxdCloudlet:
             f'data_ipv6 = "fd5a:7c1e:{os.getpid() % 60_000:x}:1::/64"',
             f'control_ipv6 = "fd5a:7c1e:{os.getpid() % 60_000:x}:2::/64"',
             f'filter_table = "{self.tag}"',
+            f'egress_bridge = "{self.tag}e"',
+            *_lines(self.plan.network),
         ]
         if self.plan.vi_types:
             (self.folder / "vi-types.toml").write_text(self.plan.vi_types)

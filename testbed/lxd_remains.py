@@ -49,11 +49,11 @@ def sweep_stale_networks() -> list[str]:
     names = {
         found[1]
         for device in Path("/sys/class/net").iterdir()
-        if (found := re.fullmatch(rf"({NETWORK_PREFIX}[0-9a-f]+)[dc]", device.name))
+        if (found := re.fullmatch(rf"({NETWORK_PREFIX}[0-9a-f]+)[cde]", device.name))
         and not Path(f"/proc/{int(found[1].removeprefix(NETWORK_PREFIX), 16)}").exists()
     }
     for name in names:
-        for bridge in (f"{name}d", f"{name}c"):
+        for bridge in (f"{name}d", f"{name}c", f"{name}e"):
             subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
         for family in FAMILIES:
             command = ["nft", "delete", "table", family, name]

@@ -226,7 +226,8 @@ def main(arguments: list[str]) -> int:
     found = {name: outcome(attempt) for name, attempt in ATTEMPTS.items()}
     for name, (kind, address, port) in targets.items():
         found[name] = outcome(functools.partial(reach, kind, address, port))
-    for nic in ("eth0", "eth1"):
+    nics = ("eth0", "eth1", "eth2")
+    for nic in [one for one in nics if Path(f"/sys/class/net/{one}").exists()]:
         try:
             for frame in spoofed_frames(nic).values():
                 send_frame(nic, frame)

@@ -271,6 +271,29 @@ class NodeContract(ABC):
 
         place.run(body)
 
+    def test_a_third_nic_comes_and_goes(self, place: Place) -> None:
+        """Where there is a way to the IP network, a wish may have it, and another may not."""
+        plain = place.wish()
+        address = NicAddresses(IPv4Interface("10.212.0.16/24"), IPv6Interface("fd00:12::10/64"))
+        granted = replace(plain, egress=address)
+
+        async def body(node: NodeAdapter) -> None:
+            if place.site.egress_bridge is None:
+                with pytest.raises(NodeRefusedError, match="no bridge to the IP network"):
+                    await node.create(granted)
+                return
+            await node.create(granted)
+            with pytest.raises(ContainerExistsError):
+                await node.create(plain)
+            for wish in (granted, plain, granted):
+                await node.restore(wish.name, wish)
+                live = (await node.read(wish.name)).live
+                assert ("eth2" in live.devices) == (wish is granted)
+                assert live_violations(live, place.site) == []
+                assert live_differences(live, build(wish, place.site)) == []
+
+        place.run(body)
+
     def test_usage_and_console(self, place: Place) -> None:
         """A running container uses something and says `up` with the token it was made with."""
 

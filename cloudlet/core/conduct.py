@@ -17,6 +17,8 @@ from packetcloud.cloudlet.core.instances import MAX_EVIDENCE_COUNT, Vi, ViState
 from packetcloud.cloudlet.core.life import Life
 from packetcloud.cloudlet.core.values import ConductPolicy
 
+EGRESS_DENIED = "egress-denied"
+"""The kind of violation that the router knows nothing of."""
 MAX_RESTRICTION_S = 86400.0
 """However often it was restricted before."""
 _PUT_RIGHT_IN = (
@@ -89,16 +91,38 @@ class Conduct:
         Too many violations restrict it for a while, each time for longer; far too many, or one
         restriction too many, stop it until an operator lets it start again.
         """
-        total = _offences(vi, at_router, boot, policy, now)
+        _note_offences(vi, at_router, boot, now)
+        return self._decide(vi, _told(at_router), policy, now)
+
+    def denied(
+        self, vi: Vi, packets: int, per_violation: int, policy: ConductPolicy, now: float
+    ) -> list[Command]:
+        """Add tries to reach what the VI may not in the IP network, and do what follows.
+
+        Args:
+            per_violation: so many are one; 0: they are none.
+        """
+        if per_violation == 0 or not vi.is_judged:
+            return []
+        count, vi.denied_rest = divmod(vi.denied_rest + packets, per_violation)
+        if count == 0:
+            return []
+        vi.offences.append((now, count))
+        known = vi.violations.get(EGRESS_DENIED, 0) + count
+        vi.violations = {**vi.violations, EGRESS_DENIED: known}
+        return self._decide(vi, f"{EGRESS_DENIED} {known}", policy, now)
+
+    def _decide(self, vi: Vi, told: str, policy: ConductPolicy, now: float) -> list[Command]:
+        """Restrict or stop a VI for what it did within the window; `told` is the last of it."""
+        total = _recent(vi, policy, now)
         if total >= policy.stop_violations:
-            return self._stop(
-                vi, f"{total} violations within {policy.window_s:g} s", at_router, now
-            )
+            why = f"{total} violations within {policy.window_s:g} s"
+            return self._stop(vi, why, told, now)
         if total < policy.restrict_violations or vi.is_restricted:
             return []
         if vi.restrictions >= policy.max_restrictions:
             why = f"{total} violations, after {vi.restrictions} restrictions"
-            return self._stop(vi, why, at_router, now)
+            return self._stop(vi, why, told, now)
         vi.restrictions += 1
         length_s = _length_s(vi, policy)
         vi.is_restricted = True
@@ -106,7 +130,7 @@ class Conduct:
         vi.restricted_until_s = self._wall_s() + length_s
         number = f"{vi.restrictions} of {policy.max_restrictions}"
         vi.why = f"restricted for {length_s:g} s ({number}): {total} violations"
-        self._note(vi, Measure.RESTRICTED, f"{vi.why}; {_told(at_router)}")
+        self._note(vi, Measure.RESTRICTED, f"{vi.why}; {told}")
         return [Note(f"{vi.service}/{vi.number}: {vi.record[-1].text}", True)]
 
     def resume(self, vi: Vi, policy: ConductPolicy, now: float) -> None:
@@ -137,12 +161,12 @@ class Conduct:
         if vi.is_restricted or vi.restrictions or vi.state is ViState.QUARANTINED:
             self._note(vi, Measure.PARDONED, "started again by an operator, who drops all charges")
 
-    def _stop(self, vi: Vi, why: str, at_router: ViAtRouter, now: float) -> list[Command]:
+    def _stop(self, vi: Vi, why: str, told: str, now: float) -> list[Command]:
         if vi.state in (ViState.FAILING, ViState.BACKING_OFF, ViState.QUARANTINED):
             return []
         commands = self._life.quarantine(vi, why, now)
         if commands:
-            self._note(vi, Measure.CONDUCT, f"stopped: {why}; {_told(at_router)}")
+            self._note(vi, Measure.CONDUCT, f"stopped: {why}; {told}")
         return commands
 
     def _note(self, vi: Vi, measure: Measure, text: str) -> None:
@@ -150,8 +174,8 @@ class Conduct:
         vi.charge(text, self._wall_s())
 
 
-def _offences(vi: Vi, at_router: ViAtRouter, boot: str, policy: ConductPolicy, now: float) -> int:
-    """Return how many there were within the window, the new ones included."""
+def _note_offences(vi: Vi, at_router: ViAtRouter, boot: str, now: float) -> None:
+    """Add what the router counted since the last time."""
     counted = at_router.violations
     # It counts anew after its own restart, and for a VI that its table had lost for a while.
     is_anew = vi.counted_boot not in ("", boot) or any(
@@ -166,6 +190,10 @@ def _offences(vi: Vi, at_router: ViAtRouter, boot: str, policy: ConductPolicy, n
         kept = (one for one in vi.evidence if one not in at_router.evidence)
         vi.evidence = (*kept, *at_router.evidence)[-MAX_EVIDENCE_COUNT:]
     vi.counted, vi.counted_boot = dict(counted), boot
+
+
+def _recent(vi: Vi, policy: ConductPolicy, now: float) -> int:
+    """Return how many there were within the window."""
     while vi.offences and vi.offences[0][0] <= now - policy.window_s:
         vi.offences.popleft()
     return sum(count for _, count in vi.offences)

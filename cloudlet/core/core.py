@@ -24,6 +24,7 @@ from packetcloud.cloudlet.core.events import (
     Directed,
     DomainDown,
     DomainUp,
+    EgressDenied,
     EvacuateWished,
     Event,
     LaunchWished,
@@ -277,6 +278,12 @@ class CloudletCore:
                 return self._migrations.imported(vi, is_done, text, now)
             case ViIdle(_, answer):
                 return self._migrations.idle(vi, answer, now)
+            case EgressDenied(_, packets):
+                service = self.settings.services.get(vi.service)
+                if service is None:
+                    return []
+                per_violation = service.denied_per_violation
+                return self.conduct.denied(vi, packets, per_violation, service.conduct, now)
 
     def _settle(self, now: float) -> list[Command]:
         """Do whatever follows from what is now the case."""

@@ -101,6 +101,14 @@ class ViStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressDenied:
+    """A VI tried to reach what it may not in the IP network, so often since the last time."""
+
+    number: int
+    packets: int
+
+
+@dataclass(frozen=True, slots=True)
 class ViFailed:
     """A VI said why it cannot go on; `is_config`: the same would happen again."""
 
@@ -444,6 +452,7 @@ ViEvent = (
     | StateExported
     | StateImported
     | ViIdle
+    | EgressDenied
 )
 """What happens to one VI, which `number` names."""
 Event = (

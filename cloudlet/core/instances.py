@@ -180,6 +180,8 @@ class Vi:
     restriction_ends_at: float = math.inf
     is_astray: bool = False
     """Its container was found to be another than it was made as, and is to be put right."""
+    denied_rest: int = 0
+    """Denied tries in the IP network that are no whole violation yet."""
 
     def reached(self, stage: Stage, now: float) -> None:
         """Note how far its launch is."""

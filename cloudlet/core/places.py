@@ -35,12 +35,15 @@ class Places:
         self._policy = policy
         self._random_bytes = random_bytes
 
-    def usable_nodes(self, node: str | None, not_beside: Vi | None) -> list[str]:
+    def usable_nodes(
+        self, service: ServiceWish, node: str | None, not_beside: Vi | None
+    ) -> list[str]:
         """Return the nodes that a VI may be placed on; never the one of `not_beside`."""
         return [
             one.name
             for one in self._inventory.nodes.values()
             if one.is_usable
+            and (service.nodes is None or one.name in service.nodes)
             and (node is None or one.name == node)
             and (not_beside is None or one.name != not_beside.node)
         ]
@@ -49,7 +52,9 @@ class Places:
         self, service: ServiceWish, vi_type: str, node: str | None, not_beside: Vi | None
     ) -> str | NoRoom:
         """Return the node for a VI; never the one of `not_beside`. Standbys make room for it."""
-        names = self.usable_nodes(node, not_beside)
+        names = self.usable_nodes(service, node, not_beside)
+        if not names and service.nodes is not None:
+            return NoRoom(_only_there(service.nodes))
         if not names and node is not None:
             return NoRoom(f"node {node} is evacuated, or does not answer: packetcloud node list")
         if not names and not_beside is not None:
@@ -77,7 +82,7 @@ class Places:
         Args:
             kin: how many each node has.
         """
-        names = self.usable_nodes(None, None)
+        names = self.usable_nodes(service, None, None)
         fewest = min((kin.get(name, 0) for name in names), default=0)
         size = self.settings.vi_types[service.vi_type].least(WAITING_SIZE)
         rooms = [self._inventory.room(name) for name in names if kin.get(name, 0) == fewest]
@@ -123,3 +128,11 @@ class Places:
             instance = int.from_bytes(self._random_bytes(4), "big")
             if instance and instance not in taken:
                 return instance
+
+
+def _only_there(nodes: frozenset[str]) -> str:
+    names = ", ".join(sorted(nodes)) or "none"
+    return (
+        "its VIs reach the IP network, which is possible on nodes of the controller's machine "
+        f"alone ({names}), and none of these takes it"
+    )

@@ -61,7 +61,7 @@ class Standbys:
         none. Its role, slot and epoch are the caller's to say.
         """
         waiting: dict[str, Vi] = {}
-        names = self._places.usable_nodes(node, not_beside)
+        names = self._places.usable_nodes(service, node, not_beside)
         for vi in self.of(service.name):
             if vi.is_ready_to_launch and vi.image == service.image and vi.node in names:
                 waiting.setdefault(vi.node, vi)

@@ -177,6 +177,10 @@ class ServiceWish:
     conduct: ConductPolicy = ConductPolicy()
     hang_s: float = 10.0
     """A VI that is silent for so long, or has one task for so long, is killed."""
+    nodes: frozenset[str] | None = None
+    """Nodes that can have its VIs; None: all."""
+    denied_per_violation: int = 0
+    """Tries to reach what it may not in the IP network that are a violation; 0: they are none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,7 +280,7 @@ class LxdNode:
 
 def wish_digest(wish: ContainerWish) -> str:
     """Return what equal wishes have in common and others have not."""
-    document = {
+    document: dict[str, object] = {
         "name": wish.name,
         "image": wish.image,
         "limits": [getattr(wish.limits, name) for name in Limits.__slots__],
@@ -288,6 +288,8 @@ def wish_digest(wish: ContainerWish) -> str:
         "labels": dict(wish.labels),
         "environment": dict(wish.environment),
     }
+    if wish.egress is not None:
+        document["egress"] = str(wish.egress.ipv4) + str(wish.egress.ipv6)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

@@ -137,7 +137,8 @@ def lxd_cloudlet(
     *,
     nodes_count: int = 1,
     replicas: tuple[int, int] = (1, 2),
-    declared: Mapping[str, int | float | str] | None = None,
+    declared: Mapping[str, Any] | None = None,
+    network: Mapping[str, str] | None = None,
     standbys: int = 0,
     boot_vcpu: float = 1.0,
 ) -> Iterator[LxdCloudlet]:
@@ -145,6 +146,7 @@ def lxd_cloudlet(
 
     Args:
         declared: more keys of its service.
+        network: more keys of the [network] table.
     """
     service = lay_tally(folder)
     image, _ = build_image(STORE, BuildRequest(manifest=service), lambda progress: None)
@@ -156,6 +158,7 @@ def lxd_cloudlet(
         [CloudletService(NAME, str(service), image, table=table | dict(declared or {}))],
         nodes_count=nodes_count,
         table={"boot_vcpu": boot_vcpu},
+        network=network or {},
     )
     with testbed.lxd_cloudlet(folder, plan, LxdCloudlet) as made:
         yield made

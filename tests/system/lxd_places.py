@@ -32,26 +32,27 @@ _number = itertools.count(1)
 
 @dataclass(frozen=True)
 class Bridges:
-    """Two bridges of this process's own."""
+    """Bridges of this process's own."""
 
     data: str
     control: str
+    egress: str
 
     def site(self, *, has_disk_quota: bool = True) -> NodeSite:
-        return NodeSite(POOL, self.data, self.control, has_disk_quota)
+        return NodeSite(POOL, self.data, self.control, has_disk_quota, egress_bridge=self.egress)
 
 
 @contextmanager
 def bridges() -> Iterator[Bridges]:
     tag = f"{os.getpid() % 100_000}{next(_number)}"
-    made = Bridges(f"pct{tag}d", f"pct{tag}c")
+    made = Bridges(f"pct{tag}d", f"pct{tag}c", f"pct{tag}e")
     try:
-        for name, mtu in ((made.data, DATA_MTU), (made.control, 1500)):
+        for name, mtu in ((made.data, DATA_MTU), (made.control, 1500), (made.egress, 1500)):
             _ip("link", "add", name, "type", "bridge")
             _ip("link", "set", name, "mtu", str(mtu), "up")
         yield made
     finally:
-        for name in (made.data, made.control):
+        for name in (made.data, made.control, made.egress):
             subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
 
 

@@ -11,16 +11,20 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
 
-from packetcloud.cloudlet.addresses import FIRST_NUMBER
+from packetcloud.cloudlet.addresses import FIRST_NUMBER, Subnet
 from packetcloud.cloudlet.containers import ContainerWish, NodeAdapter
+from packetcloud.cloudlet.egress import Destination, EgressPolicy
+from packetcloud.cloudlet.egress_filters import EgressElements, EgressPlan
 from packetcloud.cloudlet.filters import NetworkPlan
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.lxd.discovery import open_nodes
@@ -28,6 +32,7 @@ from packetcloud.cloudlet.lxd.project import PROJECT
 from packetcloud.cloudlet.network import NodeNetwork
 from packetcloud.cloudlet.policy import NodeSite
 from packetcloud.testbed.lxd_daemon import POOL, LxdDaemon
+from packetcloud.testbed.namespaces import Namespace, NetworkLab
 from tests.node_contract import logged, wait_for
 from tests.system.lxd_places import needs_lxd, socket_of
 from tests.system.vi_image import BUILD_TIMEOUT_S, vi_image
@@ -40,8 +45,20 @@ pytestmark = [
 ]
 
 TAG = str(os.getpid() % 100_000)
+WEB, OTHER_WEB = 24580, 24581
+RESOLVER = IPv4Address("203.0.113.9")
+PROBE_LIMIT_S = 30.0
+EGRESS = EgressPlan(
+    f"pp{TAG}e",
+    Subnet(IPv4Network("10.212.8.0/24"), IPv6Network("fd00:212::/64")),
+    f"pp{TAG}w",
+    (EgressPolicy("fetcher", (Destination.of(f"0.0.0.0/0:{WEB}"),), resolvers=(RESOLVER,)),),
+)
 PLAN = NetworkPlan(
-    replace(DATA, name=f"pp{TAG}d"), replace(CONTROL, name=f"pp{TAG}c"), f"pc_probe_{TAG}"
+    replace(DATA, name=f"pp{TAG}d"),
+    replace(CONTROL, name=f"pp{TAG}c"),
+    f"pc_probe_{TAG}",
+    EGRESS,
 )
 MARK = b"packetcloud-probe"
 GOLDEN = Path(__file__).with_name("vi_probe_golden.json")
@@ -59,6 +76,8 @@ class Cage:
     prober: str
     neighbour: ContainerWish
     network: NodeNetwork
+    world: Namespace
+    """The IP network, behind a device of this machine."""
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +86,12 @@ def cage() -> Iterator[Cage]:
     network = NodeNetwork(PLAN)
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(LxdDaemon())
+        world = stack.enter_context(NetworkLab()).namespace("world")
         stack.callback(network.tear_down)
+        _join(world)
         network.set_up()
-        site = NodeSite(POOL, PLAN.data.name, PLAN.control.name)
+        network.admit(EgressElements({"fetcher": frozenset({FIRST_NUMBER + 1, FIRST_NUMBER + 2})}))
+        site = NodeSite(POOL, PLAN.data.name, PLAN.control.name, egress_bridge=EGRESS.name)
 
         async def start() -> list[ContainerWish]:
             (node,) = await open_nodes(socket_of(daemon), site)
@@ -85,7 +107,21 @@ def cage() -> Iterator[Cage]:
                 await node.close()
 
         wishes = asyncio.run(start())
-        yield Cage(daemon, wishes[0].name, wishes[1], network)
+        yield Cage(daemon, wishes[0].name, wishes[1], network, world)
+
+
+def _join(world: Namespace) -> None:
+    """Lay the way to the world, which has an address that everybody may reach and a private one."""
+    for words in (
+        f"link add {EGRESS.device} type veth peer name eth0 netns {world.name}",
+        f"addr add 203.0.113.1/24 dev {EGRESS.device}",
+        f"link set {EGRESS.device} up",
+        f"-n {world.name} link set eth0 up",
+        f"-n {world.name} addr add 203.0.113.9/24 dev eth0",
+        f"-n {world.name} addr add 10.99.0.9/24 dev eth0",
+        f"route replace 10.99.0.0/24 via 203.0.113.9 dev {EGRESS.device}",
+    ):
+        subprocess.run(["ip", *words.split()], check=True)  # goes with the namespace
 
 
 async def _are_up(node: NodeAdapter, wishes: list[ContainerWish]) -> bool:
@@ -96,7 +132,12 @@ def _wish(number: int, image: str) -> ContainerWish:
     name = f"probe{TAG}-{number}"
     data = PLAN.data.subnet.addresses(FIRST_NUMBER + number)
     control = PLAN.control.subnet.addresses(FIRST_NUMBER + number)
+    egress = EGRESS.subnet.addresses(FIRST_NUMBER + number)
     environment = {
+        "PACKETCLOUD_EGRESS_IPV4": str(egress.ipv4),
+        "PACKETCLOUD_EGRESS_IPV6": str(egress.ipv6),
+        "PACKETCLOUD_EGRESS_GATEWAYS": str(EGRESS.peer_ipv4),
+        "PACKETCLOUD_RESOLVERS": str(RESOLVER),
         "PACKETCLOUD_VI": name,
         "PACKETCLOUD_TOKEN": "token",
         "PACKETCLOUD_CONTROLLER": f"{PLAN.control.peer_ipv4}:{PLAN.control.peer_port}",
@@ -106,7 +147,8 @@ def _wish(number: int, image: str) -> ContainerWish:
         "PACKETCLOUD_CONTROL_IPV6": str(control.ipv6),
     }
     limits = Limits(1.0, 192, 512, 100, 50, 64)
-    return ContainerWish(name, image, limits, data, control, {"vi": "1"}, environment)
+    labels = {"vi": "1"}
+    return ContainerWish(name, image, limits, data, control, labels, environment, egress)
 
 
 def _probe(
@@ -133,7 +175,7 @@ def test_every_attempt_ends_as_it_is_written(cage: Cage, user: str) -> None:
 def test_the_golden_outcomes_are_denials() -> None:
     """Nobody can write a hole into the golden file without changing this test."""
     golden = json.loads(GOLDEN.read_text())
-    raw = {"raw frames by eth0", "raw frames by eth1"}
+    raw = {f"raw frames by {nic}" for nic in ("eth0", "eth1", "eth2")}
     assert {name for name, text in golden[ROOT].items() if text != "denied"} == raw
     assert set(golden[SERVICE].values()) == {"denied"}
     assert len(golden[ROOT]) == len(golden[SERVICE]) > 40
@@ -180,29 +222,99 @@ def test_only_router_and_controller_answer(cage: Cage) -> None:
     assert {name for name in hidden if outcomes[name] == "ALLOWED"} == set()
 
 
+def test_what_is_granted_in_the_ip_network_is_reached_and_nothing_else(cage: Cage) -> None:
+    """One port of the world; not its others, no private network, this machine, or the neighbour.
+
+    With the rules gone the probe gets through to all but the neighbour, whose port is isolated.
+    """
+    neighbour = cage.neighbour.egress
+    assert neighbour is not None
+    granted: dict[str, list[object]] = {"the world": ["tcp", "203.0.113.9", WEB]}
+    there: dict[str, list[object]] = {
+        "another port": ["tcp", "203.0.113.9", OTHER_WEB],
+        "a private network": ["tcp", "10.99.0.9", WEB],
+    }
+    here: dict[str, list[object]] = {
+        "this machine": ["tcp", "203.0.113.1", WEB],
+        "its address on the bridge": ["tcp", str(EGRESS.peer_ipv4), WEB],
+        "the control bridge": ["tcp", str(PLAN.control.peer_ipv4), WEB],
+    }
+    beside: dict[str, list[object]] = {
+        "the neighbour": ["udp", str(neighbour.ipv4.ip), OTHER_PORT],
+        "a name server that nobody named": ["udp", "203.0.113.8", 53],
+        "metadata of a cloud": ["tcp", "169.254.169.254", 80],
+    }
+    with contextlib.ExitStack() as stack:
+        for _, address, port in [*granted.values(), *there.values()]:
+            made = cage.world.run(_listener, str(address), int(str(port)))
+            stack.enter_context(made)
+        for kind, address, port in here.values():
+            stack.enter_context(_listening(str(kind), str(address), int(str(port))))
+        everything = {**granted, **there, **here, **beside}
+        outcomes = _probe(cage, SERVICE, everything)
+        assert {name for name in everything if outcomes[name] == "ALLOWED"} == set(granted)
+        denied = cage.network.egress_counts().of[FIRST_NUMBER + 1].denied_packets
+        assert denied >= len(there) + len(here)
+        for chain in ("egress", "egress_forward"):
+            subprocess.run(["nft", "flush", "chain", "inet", PLAN.table, chain], check=True)
+        # The control bridge is its own NIC's network: no question of this bridge.
+        open_to_all = {**granted, **there, **here}
+        del open_to_all["the control bridge"]
+        outcomes = _probe(cage, SERVICE, everything)
+        cage.network.set_up()
+    assert {name for name in everything if outcomes[name] == "ALLOWED"} == set(open_to_all)
+
+
+def test_the_named_resolver_is_asked(cage: Cage) -> None:
+    """A service that looks for a name asks it, by the files that the VI's init wrote."""
+    with cage.world.run(_datagrams, RESOLVER, 53) as names:
+        names.settimeout(PROBE_LIMIT_S)
+        script = "import socket\ntry: socket.getaddrinfo('name.example', 80)\nexcept OSError: pass"
+        command = ["exec", cage.prober, "--project", PROJECT, "--user", SERVICE, "--"]
+        cage.daemon.run("lxc", *command, "python3", "-c", script)
+        assert b"\x04name\x07example" in names.recv(512)
+
+
 def test_forged_frames_reach_nobody(cage: Cage) -> None:
     """Root of a container may send what it likes; the machine and the neighbour hear none of it.
 
     The same observers do hear a datagram of the VI's own addresses: they are awake.
     """
     with contextlib.ExitStack() as stack:
-        observers = [_observer(stack, name) for name in (PLAN.data.name, PLAN.control.name)]
+        observers = [_observer(stack, name) for name in _bridges()]
         observers += [_observer(stack, port) for port in _ports_of(cage)]
         stack.enter_context(_listening("udp", str(PLAN.data.peer_ipv4), PLAN.data.peer_port))
         honest = {"router": ["udp", str(PLAN.data.peer_ipv4), PLAN.data.peer_port]}
         outcomes = _probe(cage, ROOT, honest)
         assert outcomes["router"] == "ALLOWED"
-        assert outcomes["raw frames by eth0"] == outcomes["raw frames by eth1"] == "sent"
+        assert {outcomes[f"raw frames by eth{number}"] for number in range(3)} == {"sent"}
         heard = [_marks(observer) for observer in observers]
     assert heard[0] == {b""}
-    assert heard[1:] == [set()] * 3
+    assert heard[1:] == [set()] * 5
+
+
+def _bridges() -> list[str]:
+    return [PLAN.data.name, PLAN.control.name, EGRESS.name]
 
 
 def _ports_of(cage: Cage) -> list[str]:
     """Return the interfaces of this machine that lead to the neighbour."""
     path = f"/1.0/instances/{cage.neighbour.name}?project={PROJECT}"
     config = cage.daemon.query(path)["config"]
-    return [config[f"volatile.{nic}.host_name"] for nic in ("eth0", "eth1")]
+    return [config[f"volatile.{nic}.host_name"] for nic in ("eth0", "eth1", "eth2")]
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.bind((address, port))
+    made.listen()
+    return made
+
+
+def _datagrams(address: IPv4Address, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((str(address), port))
+    return made
 
 
 def _observer(stack: contextlib.ExitStack, device: str) -> socket.socket:

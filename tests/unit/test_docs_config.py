@@ -47,6 +47,7 @@ CLOUDLET = {
     "[[service]]": cloudlet_tables.ServiceTable,
     "scaling": cloudlet_tables.ScalingTable,
     "conduct": cloudlet_tables.ConductTable,
+    "egress": cloudlet_tables.EgressTable,
     "inspect": InspectionItem,
 }
 DOMAIN = {

@@ -109,8 +109,10 @@ SHELLS = {
     "services.translator": {"connector", "hosted", "listeners", "service"},
     "cloudlet": {
         "alarm",
+        "bridges",
         "controller",
         "daemon",
+        "egress_keeper",
         "late_node",
         "launches",
         "links",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -19,10 +20,12 @@ IMAGE_FILES = ImageFiles(IMAGE, "nothing", ())
 class TestFakeNode(NodeContract):
     @pytest.fixture
     def place(self) -> Iterator[Place]:
-        async def open_node() -> NodeAdapter:
-            return FakeNode("fake", SITE)
+        site = replace(SITE, egress_bridge="pc-egress")
 
-        yield Place(open_node, SITE, IMAGE_FILES, "vi")
+        async def open_node() -> NodeAdapter:
+            return FakeNode("fake", site)
+
+        yield Place(open_node, site, IMAGE_FILES, "vi")
 
 
 def _node() -> FakeNode:

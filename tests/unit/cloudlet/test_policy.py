@@ -205,3 +205,75 @@ def test_a_container_is_put_right_without_what_lxd_wrote_down() -> None:
     own = {"volatile.uuid": "u", "user.packetcloud.wish": "w", "user.packetcloud.more": "1"}
     added = {"raw.lxc": "x", "security.nesting": "true", "environment.PACKETCLOUD_EVIL": "1"}
     assert restored_config({**built.config, **own, **added}, built) == {**built.config, **own}
+
+
+EGRESS = NicAddresses(IPv4Interface("10.212.0.16/20"), IPv6Interface("fd00:12::10/64"))
+EGRESS_SITE = replace(SITE, egress_bridge="pc-egress")
+
+
+def test_a_way_to_the_ip_network_is_a_third_nic() -> None:
+    """As exact as the others; a node without a bridge for it refuses the wish, and the NIC."""
+    built = build(wish(egress=EGRESS), EGRESS_SITE)
+    live = as_live(built)
+    assert built.devices["eth2"] == {
+        "type": "nic",
+        "name": "eth2",
+        "nictype": "bridged",
+        "parent": "pc-egress",
+        "mtu": "1500",
+        "security.mac_filtering": "true",
+        "security.ipv4_filtering": "true",
+        "security.ipv6_filtering": "true",
+        "security.port_isolation": "true",
+        "ipv4.address": "10.212.0.16",
+        "ipv6.address": "fd00:12::10",
+    }
+    assert live_violations(live, EGRESS_SITE) == live_differences(live, built) == []
+    assert any("device eth2" in text for text in live_violations(live, SITE))
+    with pytest.raises(NodeRefusedError, match="no bridge to the IP network"):
+        build(wish(egress=EGRESS), SITE)
+    with pytest.raises(NodeRefusedError, match="egress address ff02::1"):
+        build(wish(egress=replace(EGRESS, ipv6=IPv6Interface("ff02::1/64"))), EGRESS_SITE)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("parent", "pc-data"),
+        ("parent", "eth0"),
+        ("network", "lxdbr0"),
+        ("nictype", "macvlan"),
+        ("name", "eth0"),
+        ("mtu", "9000"),
+        ("hwaddr", "00:16:3e:00:00:01"),
+        ("vlan", "1"),
+        ("ipv4.routes", "0.0.0.0/0"),
+        ("ipv4.address", None),
+        ("ipv6.address", "none"),
+        ("ipv4.address", "10.212.0.1/20"),
+        ("security.mac_filtering", "false"),
+        ("security.ipv4_filtering", None),
+        ("security.ipv6_filtering", "false"),
+        ("security.port_isolation", None),
+    ],
+)
+def test_a_trick_at_the_third_nic_is_found(key: str, value: str | None) -> None:
+    live = as_live(build(wish(egress=EGRESS), EGRESS_SITE))
+    nic = {**live.devices["eth2"], key: value}
+    eth2 = {name: one for name, one in nic.items() if one is not None}
+    devices = {**live.devices, "eth2": eth2}
+    assert live_violations(replace(live, devices=devices), EGRESS_SITE) != []
+
+
+def test_a_nic_that_nobody_granted_is_a_difference() -> None:
+    """Somebody hung a container on the bridge, or took it off, or gave it another's address."""
+    granted, plain = build(wish(egress=EGRESS), EGRESS_SITE), build(WISH, EGRESS_SITE)
+    other = replace(EGRESS, ipv4=IPv4Interface("10.212.0.17/20"))
+    moved = build(wish(egress=other), EGRESS_SITE)
+    assert "device eth2: parent is 'pc-egress', wanted None" in live_differences(
+        as_live(granted), plain
+    )
+    assert len(live_differences(as_live(plain), granted)) == len(granted.devices["eth2"])
+    assert live_differences(as_live(moved), granted) == [
+        "device eth2: ipv4.address is '10.212.0.17', wanted '10.212.0.16'"
+    ]

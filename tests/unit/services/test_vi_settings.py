@@ -46,3 +46,27 @@ def test_a_value_that_is_no_address_is_named(name: str) -> None:
     """The variable, and what is wrong with it."""
     with pytest.raises(ServiceConfigError, match=name):
         ViSettings.from_environment(ENVIRONMENT | {name: "nowhere"})
+
+
+EGRESS = {
+    "PACKETCLOUD_EGRESS_IPV4": "10.212.0.16/20",
+    "PACKETCLOUD_EGRESS_IPV6": "fd00:12::10/64",
+    "PACKETCLOUD_EGRESS_GATEWAYS": "10.212.0.1 fd00:12::1",
+    "PACKETCLOUD_RESOLVERS": "203.0.113.53",
+}
+
+
+def test_a_way_to_the_ip_network_is_a_third_interface() -> None:
+    """With its gateways, and whom to ask for names; without a grant there is none of these."""
+    settings = ViSettings.from_environment(ENVIRONMENT | EGRESS)
+    assert [nic.name for nic in settings.nics] == ["eth0", "eth1", "eth2"]
+    assert [str(one) for one in settings.nics[2].gateways] == ["10.212.0.1", "fd00:12::1"]
+    assert [str(one) for one in settings.resolvers] == ["203.0.113.53"]
+    plain = ViSettings.from_environment(ENVIRONMENT)
+    assert not plain.resolvers and not any(nic.gateways for nic in plain.nics)
+
+
+@pytest.mark.parametrize("name", sorted(EGRESS))
+def test_what_is_no_address_of_the_way_is_named(name: str) -> None:
+    with pytest.raises(ServiceConfigError, match=name.rsplit("_", 1)[0]):
+        ViSettings.from_environment(ENVIRONMENT | EGRESS | {name: "nowhere"})
