@@ -5,8 +5,9 @@
 - `out_files`  files that commands write
 - `params`     types of values on the command line, and options as a group
 - `bars`       progress bars of files on their way
-- `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules|vi|domain`
+- `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules|vi|domain|ids`
 - `bench_domain` `packetcloud bench domain`
+- `bench_ids`  `packetcloud bench ids`
 - `bench_rules` what `bench rules` prints
 - `bench_vi`   `packetcloud bench vi`
 - `bench_run`  what those have in common: options, the run, its report

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from packetcloud.cli.bench_domain import domain
+from packetcloud.cli.bench_ids import ids
 from packetcloud.cli.bench_run import MODE, finish, measuring, running, shared_options
 from packetcloud.cli.bench_vi import vi
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
@@ -15,13 +16,14 @@ from packetcloud.cli.params import EMULATOR, FiniteRange
 
 @click.group()
 def bench() -> None:
-    """Measure hop, path, service, small chunks, bad links, rules, VIs and a domain.
+    """Measure hop, path, service, small chunks, bad links, rules, VIs, a domain, services.
 
     Root: network namespaces and veth pairs of our own, removed afterwards. Without root: loopback.
     """
 
 
 bench.add_command(domain)
+bench.add_command(ids)
 
 
 @bench.command()

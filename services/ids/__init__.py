@@ -14,6 +14,7 @@ What a rule file says
 What is done with a chunk
 - `scanner`           one pass for the contents of all rules: the interface
 - `hyperscan_scanner` by Hyperscan
+- `windows`           the bytes by which it recognises a content
 - `re2_scanner`       by RE2
 - `matching`          exact confirmation of one rule, within a budget
 - `ruleset`           compiled rules in their order

@@ -30,7 +30,7 @@ class RE2Scanner:
     size_bytes = 0
 
     def __init__(self, sought: Sequence[Sought]) -> None:
-        if not all(one.is_plain for one in sought):
+        if not all(one.pattern for one in sought):
             raise EngineError("pcre needs Hyperscan, which has no wheel for this machine")
         self._count = len(sought)
         options = re2.Options()

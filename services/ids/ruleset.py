@@ -1,7 +1,8 @@
 """All rules of one version of the file, compiled: which of them may a payload concern?
 
 One scan looks for one content of each rule: the one that its author marked `fast_pattern`, else the
-longest. Rules in whose file there is none are candidates always; their number has a cap. Rules come
+longest; and for hints at its others. Rules without any are candidates always; their number has a
+cap. Rules come
 in the order in which they are asked: pass, drop, reject, rate-limit, alert; those that set marks of
 flows before those that ask for them; by priority; by line.
 """
@@ -24,6 +25,8 @@ from packetcloud.services.ids.scanner import (
     content_sought,
 )
 
+LEAST_HINT_BYTES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -43,6 +46,7 @@ class RuleSet:
         entries: in that order.
         scanner: of what is sought.
         owners: for each id of the scanner, the places of the entries that seek it.
+        hints: for each entry, other ids that must be there, too.
         unseen: places of the entries that seek nothing.
     """
 
@@ -51,21 +55,24 @@ class RuleSet:
         entries: tuple[Entry, ...],
         scanner: Scanner | None,
         owners: tuple[tuple[int, ...], ...],
+        hints: tuple[frozenset[int], ...],
         unseen: tuple[int, ...],
     ) -> None:
         self.entries = entries
         self.scanner = scanner
         self._owners = owners
+        self._hints = hints
         self._unseen = unseen
 
     def candidates(self, payload: memoryview | bytes) -> set[int]:
         """Return the places of the entries that may match, without `unseen`."""
         if self.scanner is None:
             return set()
-        places: set[int] = set()
-        for number in self.scanner.found(payload):
-            places.update(self._owners[number])
-        return places
+        found = self.scanner.found(payload)
+        hints = self._hints
+        return {
+            place for number in found for place in self._owners[number] if hints[place] <= found
+        }
 
     @property
     def unseen(self) -> tuple[int, ...]:
@@ -106,17 +113,23 @@ def compile_rules(
     ids: dict[Sought, int] = {}
     owners: list[list[int]] = []
     unseen: list[int] = []
+    hints: list[frozenset[int]] = []
     chosen: list[int | None] = []
+
+    def number_of(sought: Sought) -> int:
+        number = ids.setdefault(sought, len(ids))
+        if number == len(owners):
+            owners.append([])
+        return number
+
     for place, (rule, _) in enumerate(taken):
         part = _fast(rule)
         chosen.append(part)
+        hints.append(frozenset(map(number_of, _hints(rule, part))))
         if part is None:
             unseen.append(place)
-            continue
-        number = ids.setdefault(_sought(rule.parts[part]), len(ids))
-        if number == len(owners):
-            owners.append([])
-        owners[number].append(place)
+        else:
+            owners[number_of(_sought(rule.parts[part]))].append(place)
         pause()
     scanner = compile_scanner(list(ids)) if ids else None
     is_exact = scanner is not None and scanner.is_exact
@@ -129,7 +142,7 @@ def compile_rules(
         )
         for (rule, finders), part in zip(taken, chosen, strict=True)
     )
-    ruleset = RuleSet(entries, scanner, tuple(map(tuple, owners)), tuple(unseen))
+    ruleset = RuleSet(entries, scanner, tuple(map(tuple, owners)), tuple(hints), tuple(unseen))
     return ruleset, tuple(refusals)
 
 
@@ -165,7 +178,19 @@ def _sought(part: Part) -> Sought:
     if isinstance(part, Content):
         return content_sought(part)
     assert isinstance(part, Pcre)
-    return Sought(part.expression, is_plain=False)
+    return Sought(part.expression)
+
+
+def _hints(rule: Rule, fast: int | None) -> list[Sought]:
+    """Return what else must be there, of contents that are long enough to be rare."""
+    return [
+        content_sought(part, is_hint=True)
+        for number, part in enumerate(rule.parts)
+        if isinstance(part, Content)
+        and not part.is_negated
+        and number != fast
+        and len(part.pattern) >= LEAST_HINT_BYTES
+    ]
 
 
 def _finders(rule: Rule, known: dict[bytes, Finder]) -> dict[int, Finder]:

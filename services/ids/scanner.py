@@ -21,13 +21,23 @@ HAS_RE2 = importlib.util.find_spec("re2") is not None
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """An expression, and where its matches may end."""
+    """A content with its range, or an expression."""
 
     expression: bytes
-    earliest: int = 0
-    latest: int | None = None
-    is_plain: bool = True
-    """Fixed bytes; many of these make one database."""
+    """As the engine takes it."""
+    pattern: bytes = b""
+    """The bytes of a content, in lower case if the case does not matter; empty: an expression."""
+    is_nocase: bool = False
+    start: int = 0
+    end: int | None = None
+    is_at_end: bool = False
+    is_hint: bool = False
+    """It is enough to know that it may be there."""
+
+    @property
+    def earliest(self) -> int:
+        """Where a match may end at the earliest, if that is bounded."""
+        return self.start + len(self.pattern) if self.start else 0
 
 
 class Scanner(Protocol):
@@ -50,15 +60,24 @@ class Finder(Protocol):
         """Tell whether it is found."""
 
 
-def content_sought(content: Content) -> Sought:
+def content_sought(content: Content, *, is_hint: bool = False) -> Sought:
     """Return what to look for; of a content that is relative, anywhere."""
-    expression = b"".join(b"\\x%02x" % byte for byte in content.pattern)
-    if content.is_nocase:
-        expression = b"(?i)" + expression
-    if content.is_at_end:
-        expression += b"\\z"
-    earliest = content.start + len(content.pattern) if content.start else 0
-    return Sought(expression, earliest, content.end)
+    expression = written(content.pattern, content.is_nocase)
+    return Sought(
+        expression + b"\\z" if content.is_at_end else expression,
+        content.pattern,
+        content.is_nocase,
+        content.start,
+        content.end,
+        content.is_at_end,
+        is_hint,
+    )
+
+
+def written(pattern: bytes, is_nocase: bool) -> bytes:
+    """Return the expression that matches these bytes."""
+    expression = b"".join(b"\\x%02x" % byte for byte in pattern)
+    return b"(?i)" + expression if is_nocase else expression
 
 
 def compile_scanner(sought: Sequence[Sought]) -> Scanner:

@@ -135,13 +135,17 @@ class Watcher:
             return False
         self._seen = stamp
         try:
-            self._ready = load_version(self._path, self._how, self._log, yields=True)
+            version = load_version(self._path, self._how, self._log, yields=True)
         except ServiceConfigError as error:
             self.failed_count += 1
             self.last_problem = str(error)
             self._log.error("rules read before stay in force: %s", error)
             return False
         self.last_problem = ""
+        self._log.info(
+            "rules %s: %d in force with the next chunk", version.digest, version.rules_count
+        )
+        self._ready = version
         return True
 
     def _watch(self) -> None:

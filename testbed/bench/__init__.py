@@ -46,6 +46,8 @@
 - `reservations`   a controller's parts without HTTP: reservations, reports
 - `failover`       two controllers on one PostgreSQL, one killed again and again
 - `stale_owner`    a controller that is stopped, replaced and goes on
+- `ids`            the ids service with a thousand rules, and other scanners
+- `ids_rules`      its rules and payloads, made up
 - `link_trial`     one sender over one emulated link, second by second
 - `report`         what every report starts with
 - `plot`           the PNG
