@@ -80,7 +80,7 @@ class SequenceExperiment:
     name = "sequence"
     title = "Service sequences of 1 to 8 services"
     seconds = 110
-    quick_seconds = 15
+    quick_seconds = 12
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         effort = QUICK if plan.is_quick else FULL
