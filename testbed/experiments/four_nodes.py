@@ -59,11 +59,15 @@ class FourNodes(EmulatedScene):
 
     def _build(self, lab: NetworkLab) -> None:
         super()._build(lab)
-        for role in (self.centre, *self.leaves):
-            place = self.place(role)
-            assert place is not None
-            # Or a run would begin with what the kernel remembers of the one before.
-            place.set_sysctl("net.ipv4.tcp_no_metrics_save", "1")
+        try:
+            for role in (self.centre, *self.leaves):
+                place = self.place(role)
+                assert place is not None
+                # Or a run would begin with what the kernel remembers of the one before.
+                place.set_sysctl("net.ipv4.tcp_no_metrics_save", "1")
+        except BaseException:
+            self._emulators.close()  # nobody has a handle to them yet
+            raise
 
     def _join(
         self, lab: NetworkLab, leaf: Namespace, centre: Namespace, mtu: int

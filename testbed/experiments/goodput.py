@@ -79,7 +79,7 @@ class Goodput:
     name = "goodput"
     title = "Goodput: TCP end to end, chunks hop by hop, and through the translator"
     seconds = 480
-    quick_seconds = 45
+    quick_seconds = 35
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         timing = QUICK_TIMING if plan.is_quick else TIMING

@@ -143,7 +143,7 @@ class LoadExperiment:
     name = "load"
     title = "Delay penalty against goodput, to the knee of one VI"
     seconds = 310
-    quick_seconds = 30
+    quick_seconds = 22
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         mode = LinkMode.WIRE if can_make_namespaces() else None

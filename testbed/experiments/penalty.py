@@ -82,7 +82,7 @@ class Penalty:
     name = "penalty"
     title = "Delay penalty against chunk size, one chunk per second"
     seconds = 340
-    quick_seconds = 50
+    quick_seconds = 30
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         effort = QUICK if plan.is_quick else FULL

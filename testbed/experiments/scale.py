@@ -41,7 +41,7 @@ class Scale:
     name = "scale"
     title = "Goodput against the number of VIs, and a projection to 20 nodes"
     seconds = 150
-    quick_seconds = 20
+    quick_seconds = 10
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         mode = LinkMode.WIRE if can_make_namespaces() else None

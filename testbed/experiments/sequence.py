@@ -36,7 +36,7 @@ from packetcloud.testbed.experiments.workbench import Visits, Workbench, open_wo
 from packetcloud.testbed.processes import Child, Children
 
 MIB = 1 << 20
-RATE = 40.0
+RATE = 25.0
 """Chunks per second: with 8 services each is done before the next comes, and nobody sleeps."""
 KEY = "read_only_service_ms_per_mib"
 MIXED = ("reader-1", "compress", "encrypt", "decrypt", "decompress", "reader-2")
@@ -53,7 +53,7 @@ class Effort:
     chunks: int
 
 
-FULL = Effort(tuple(range(1, 9)), rounds=5, chunks=60)
+FULL = Effort(tuple(range(1, 9)), rounds=4, chunks=50)
 QUICK = Effort((1, 2), rounds=1, chunks=8)
 
 
@@ -80,7 +80,7 @@ class SequenceExperiment:
     name = "sequence"
     title = "Service sequences of 1 to 8 services"
     seconds = 110
-    quick_seconds = 15
+    quick_seconds = 12
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         effort = QUICK if plan.is_quick else FULL

@@ -15,8 +15,8 @@ from packetcloud.testbed.bench.trial import Trial, Window, make_trial
 from packetcloud.testbed.daemons import ServiceEntry, start_service, wait_attached
 from packetcloud.testbed.experiments.four_nodes import FourNodes
 from packetcloud.testbed.meter import Meter
+from packetcloud.testbed.peers.pattern_server import FILE, start_pattern_server
 from packetcloud.testbed.peers.tools import find_tool, wait_listening
-from packetcloud.testbed.peers.web_server import FILE, start_web_server
 from packetcloud.testbed.processes import Children, packetcloud_command, python_command
 
 SERVICE = "translator"
@@ -43,7 +43,7 @@ class TranslatedDownload:
             router = router_on_centre(children, scene, entries, private_links=wire)
             port = router.address[1]
             web_address = scene.address("b", centre), scene.port()
-            web = start_web_server(children, scene.place("b"), web_address, FILE_MIB)
+            web = start_pattern_server(children, scene.place("b"), web_address, FILE_MIB)
             service = start_service(
                 children,
                 SERVICE,

@@ -6,7 +6,7 @@
 - `aes_job`     the work that every service peer does: AES-128-CBC over one payload
 - `http_server` the AES job behind HTTP POST, one process
 - `nginx`       the reverse proxy before it
-- `web_server`  nginx with one large file
+- `pattern_server` nginx with one large file that both ends know
 - `download`    curl, counted and compared
 - `grpc_server` the AES job as a gRPC unary call
 - `nftables`    maps in the kernel's packet filter, and packets that look names up in them

@@ -17,9 +17,9 @@ from packetcloud.testbed.peers.http_server import (
     content_length,
 )
 from packetcloud.testbed.peers.nginx import nginx_config
+from packetcloud.testbed.peers.pattern_server import pattern_config
 from packetcloud.testbed.peers.relays import Endpoints, HaproxyTuning, haproxy_config
 from packetcloud.testbed.peers.tools import PACKAGES, find_tool
-from packetcloud.testbed.peers.web_server import web_config
 from packetcloud.testbed.traffic.pattern import make_payload
 
 KEY = bytes(range(16))
@@ -150,6 +150,6 @@ def test_a_download_is_compared_wherever_pieces_end() -> None:
 
 def test_the_web_server_serves_one_folder_and_no_log(tmp_path: Path) -> None:
     """It listens where it is told."""
-    text = web_config(tmp_path, ("198.18.1.1", 8080))
+    text = pattern_config(tmp_path, ("198.18.1.1", 8080))
     assert "listen 198.18.1.1:8080;" in text
     assert f"root {tmp_path}/pages;" in text and "access_log off;" in text

@@ -34,7 +34,7 @@ http {{
 """
 
 
-def start_web_server(
+def start_pattern_server(
     children: Children, place: Namespace | None, listen: Address, periods: int
 ) -> Child:
     """Start nginx with a file of so many MiB at /file; return once it listens."""
@@ -45,14 +45,14 @@ def start_web_server(
         for _ in range(periods):
             file.write(pattern)
     config = folder / "nginx.conf"
-    config.write_text(web_config(folder, listen))
+    config.write_text(pattern_config(folder, listen))
     command = [find_tool("nginx"), "-p", str(folder), "-c", str(config), "-e", "stderr"]
     child = children.start("web", command, place)
     wait_listening(child, listen[1])
     return child
 
 
-def web_config(folder: Path, listen: Address) -> str:
+def pattern_config(folder: Path, listen: Address) -> str:
     """Return the whole configuration."""
     # The workers of a root nginx change to `nobody`, who may not enter our folder.
     user = "user root;\n" if os.geteuid() == 0 else ""
