@@ -106,7 +106,7 @@ class HyperscanScanner:
             numbers: list[int] = []
             for database in self._others:
                 database.scan(payload, match_event_handler=_note, context=numbers)
-            found = found.union(numbers)
+            found = found | set(numbers)
         return found
 
     def _contents(self, payload: memoryview | bytes) -> Set[int]:

@@ -100,8 +100,8 @@ def _measure(
                 took = (time.perf_counter() - started) * PAYLOAD_BYTES / size_bytes
                 seconds.setdefault((kind, name), []).append(took)
     found: Document = {kind: {} for kind in payloads}
-    for (kind, name), each in seconds.items():
-        found[kind][name] = round(8 * PAYLOAD_BYTES / median(each) / 1e9, 5)
+    for (kind, name), times_s in seconds.items():
+        found[kind][name] = round(8 * PAYLOAD_BYTES / median(times_s) / 1e9, 5)
     return found
 
 
