@@ -84,7 +84,12 @@ def run_turn(
             except ChildError as error:
                 result.loads.append(LoadResult(name, table, problem=str(error)))
         began_s = time.monotonic()
-        happened = _let_happen(network, running, timing, began_s, tell)
+        try:
+            happened = _let_happen(network, running, timing, began_s, tell)
+        except BaseException:  # Ctrl-C above all: what is on its way is not waited for
+            for one in running:
+                one.abandon()
+            raise
         ended_s = time.monotonic()
         for one, (_, name, table) in zip(running, _started(loads, result), strict=True):
             try:

@@ -81,6 +81,10 @@ class RunningLoad(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """End it at once; nobody wants to know."""
+        ...
+
 
 def start_load(
     network: Network, children: Children, name: str, table: LoadTable, timing: LoadTiming, at: int
@@ -154,6 +158,10 @@ class _ChunkLoad:
                 f"{received['wrong_length']} with a wrong length"
             )
         return result
+
+    def abandon(self) -> None:
+        for child in (self._sender, self._receiver):
+            child.stop(grace_s=0.0)
 
     def _count(self, began_s: float) -> None:
         """Take goodput from the window, or from what arrived in time where it never closed."""
@@ -263,7 +271,7 @@ class _TcpLoad:
         address = network.graph.address_of(table.destination, table.source)
         places = network.places[table.source], network.places[table.destination]
         flow = iperf3.Flow(*places, address, port, (address, port))
-        iperf3.start_server(children, flow)
+        self._server = iperf3.start_server(children, flow)
         # Whole seconds are all that iperf3 knows.
         self._seconds = max(1, round(timing.seconds))
         self._warmup_s = max(0, round(timing.warmup_s))
@@ -287,3 +295,7 @@ class _TcpLoad:
             for one in report.get("intervals", ())
         ]
         return result
+
+    def abandon(self) -> None:
+        for child in (self._client, self._server):
+            child.stop(grace_s=0.0)
