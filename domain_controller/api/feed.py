@@ -24,6 +24,9 @@ from packetcloud.domain_controller.state.errors import StateError
 
 LOOK_EVERY_S = 0.2
 """How often the journal is looked at while somebody waits: one row of an index."""
+ASK_AGAIN_S = 1.0
+"""So often whoever waits asks though the journal did not grow: the end of an extension or a resize
+changes its operation, and is no event."""
 HEARTBEAT_S = 15.0
 """A stream says something at least so often, so that both ends notice when the other is gone."""
 STREAM_LIMIT_S = 3600.0
@@ -72,7 +75,8 @@ class Feed:
                     # Once more, for what happened before the journal was looked at.
                     found = await asyncio.to_thread(ask)
                     if not is_there(found):
-                        await grown.wait()
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(grown.wait(), ASK_AGAIN_S)
                         found = await asyncio.to_thread(ask)
         except TimeoutError:
             found = await asyncio.to_thread(ask)

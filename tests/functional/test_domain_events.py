@@ -235,6 +235,26 @@ def test_who_waits_is_woken() -> None:
     asyncio.run(scenario())
 
 
+def test_who_waits_for_what_is_no_event_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of an extension grows no journal, and yet nobody waits for it until the limit."""
+    monkeypatch.setattr(feed_module, "ASK_AGAIN_S", 0.001)
+
+    async def scenario() -> None:
+        place = Place()
+        made = (await place.ask("acme", "POST", "/v1/reservations", WISH, "key-of-acme")).json()
+        path = f"/v1/operations/{made['id']}?wait_s=30"
+        asked = asyncio.create_task(place.ask("acme", "GET", path))
+        while not place.made.feed.waiting_count:
+            await asyncio.sleep(0)
+        owner, info = place.state.operations_by_id[made["id"]]
+        ended = info.model_copy(update={"state": "done"})
+        place.state.operations_by_id[made["id"]] = (owner, ended)
+        async with asyncio.timeout(10):
+            assert (await asked).json()["state"] == "done"
+
+    asyncio.run(scenario())
+
+
 def test_who_waits_in_vain_gets_what_there_is() -> None:
     """Without waiting, and after waiting."""
 
