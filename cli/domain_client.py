@@ -14,7 +14,7 @@ import click
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.cli.output import Output, Table
-from packetcloud.cli.params import FILE, FiniteRange, TimeType, group
+from packetcloud.cli.params import FILE, FiniteRange, TimeType, group, url_of
 
 if TYPE_CHECKING:
     from packetcloud.domain_controller.api.answered import OperationInfo
@@ -31,7 +31,9 @@ _options = group(
         default=DEFAULT_URL,
         show_default=True,
         envvar=URL_VARIABLE,
-        help=f"The domain controller; {URL_VARIABLE} in the environment works too.",
+        callback=url_of,
+        help="The domain controller, as HOST:PORT or a URL; "
+        f"{URL_VARIABLE} in the environment works too.",
     ),
     click.option(
         "--key",

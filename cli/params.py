@@ -170,7 +170,7 @@ SETTINGS = click.option(
 )
 
 
-def _url(context: click.Context, option: click.Parameter, text: str) -> str:
+def url_of(context: click.Context, option: click.Parameter, text: str) -> str:
     """Turn HOST:PORT into a URL; a URL stays what it is."""
     if "://" in text:
         return text
@@ -185,7 +185,7 @@ ROUTER = click.option(
     metavar="ADDRESS",
     default="127.0.0.1:4701",
     show_default=True,
-    callback=_url,
+    callback=url_of,
     help="The router's management API, as HOST:PORT or a URL.",
 )
 

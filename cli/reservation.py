@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,12 @@ _STATES = (
 )
 
 
+def _request_key(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,64}", text):
+        raise click.BadParameter(f"{text!r}: expected 8 to 64 letters, digits, '-' and '_'")
+    return text
+
+
 @click.group()
 def reservation() -> None:
     """Reserve places on cloudlets, watch, change and cancel reservations."""
@@ -39,7 +46,11 @@ def reservation() -> None:
 @reservation.command()
 @wish_options
 @waiting_options
-@click.option("--request-key", help="Of this request: sent again with it, it is the same one.")
+@click.option(
+    "--request-key",
+    callback=_request_key,
+    help="Of this request, 8 to 64 letters and digits: sent again with it, it is the same one.",
+)
 @domain_options
 @pass_output
 def create(
