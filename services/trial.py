@@ -187,7 +187,7 @@ def run_pair(
             came = behind.process(between, chunk_id=number, payload_type=kind)
             second.add(between, came)
             restored = between if came.code is VerdictCode.FORWARD else came.payload
-            is_passed = came.code in (VerdictCode.FORWARD, VerdictCode.UPDATE)
+            is_passed = came.updates or came.code in (VerdictCode.FORWARD, VerdictCode.UPDATE)
             arrived = kind if came.payload_type is None else came.payload_type
             is_same = restored == payload and arrived == PayloadType.DATA
             differing += not (is_passed and is_same)

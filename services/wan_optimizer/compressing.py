@@ -32,7 +32,7 @@ from packetcloud.services.wan_optimizer.framing import (
     SharedHead,
     padded_bytes,
 )
-from packetcloud.services.wan_optimizer.sealing import Seals
+from packetcloud.services.wan_optimizer.sealing import Seals, bound_of
 from packetcloud.services.wan_optimizer.sent import SentBlocks
 from packetcloud.services.wan_optimizer.zstd import Compressor, refer_into
 
@@ -179,7 +179,7 @@ class Compressing:
         part = _part(key_id, history.history_id, history.next_frame, block, extents)
         history.next_frame += 1
         head = SharedHead(flags, original, stored, 0, part).to_bytes()
-        digest = self._seals.digest(part.key_id, (head, payload))
+        digest = self._seals.digest(part.key_id, (head, bound_of(header), payload))
         assert digest is not None, "our own key"
         output[:start] = head
         output[DIGEST_OFFSET : DIGEST_OFFSET + DIGEST_BYTES] = digest

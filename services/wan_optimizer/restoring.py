@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from packetcloud.services.sdk import Buffer
 from packetcloud.services.wan_optimizer.dictionaries import TrainedDictionary
 from packetcloud.services.wan_optimizer.feedback import MAX_FEEDBACK_BYTES, Feedback
 from packetcloud.services.wan_optimizer.framing import (
@@ -83,8 +84,12 @@ class Restoring:
         self._with_trained = None if trained is None else Decompressor(trained.content)
         self._feedback_count = 0
 
-    def restore(self, payload: memoryview, lend: Lend) -> Restored:
-        """Return the original of a framed payload, in a buffer from `lend` or in `payload`."""
+    def restore(self, payload: memoryview, bound: bytes, lend: Lend) -> Restored:
+        """Return the original of a framed payload, in a buffer from `lend` or in `payload`.
+
+        Args:
+            bound: what the frame is tied to; see `sealing.bound_of`.
+        """
         part = None
         try:
             head = decode_frame(payload)
@@ -99,7 +104,7 @@ class Restoring:
             part = head.part
             if part is None:
                 raise DamagedFrameError("flags that contradict each other")
-            return self._restore_of_history(payload, head, part, lend)
+            return self._restore_of_history(payload, head, part, bound, lend)
         except DamagedFrameError as error:
             return Restored(None, f"cannot decompress: {error}")
         except LackingError as error:
@@ -147,16 +152,20 @@ class Restoring:
         return output[: head.original_bytes]
 
     def _restore_of_history(
-        self, payload: memoryview, head: SharedHead, part: HistoryPart, lend: Lend
+        self, payload: memoryview, head: SharedHead, part: HistoryPart, bound: bytes, lend: Lend
     ) -> Restored:
         history = self._kept.text(part.history, part.extents)
         try:
             original = self._content(payload, head, self._plain, history, lend)
-            self._check_digest(payload, head, part, original)
+            after = payload[DIGEST_OFFSET + DIGEST_BYTES : head.encoded_bytes]
+            empty = bytes(DIGEST_BYTES)
+            self._check_digest(part, (payload[:DIGEST_OFFSET], empty, after, bound, original))
         except DamagedFrameError:
             if not part.extents:
                 raise
-            self._kept.forget(part.history, part.extents)
+            if part.key_id == 0:
+                # Somebody may have planted them. With a key nobody can, so then the frame is wrong.
+                self._kept.forget(part.history, part.extents)
             raise LackingError("refers to what this cache holds otherwise") from None
         if not self._settings.has_peer:
             return Restored(original)
@@ -168,12 +177,7 @@ class Restoring:
             feedback = self._feedback(part, is_lacking=False)
         return Restored(original, feedback=feedback)
 
-    def _check_digest(
-        self, payload: memoryview, head: SharedHead, part: HistoryPart, original: memoryview
-    ) -> None:
-        empty = bytes(DIGEST_BYTES)
-        after = DIGEST_OFFSET + DIGEST_BYTES
-        pieces = (payload[:DIGEST_OFFSET], empty, payload[after : head.encoded_bytes], original)
+    def _check_digest(self, part: HistoryPart, pieces: tuple[Buffer, ...]) -> None:
         if not self._seals.has_key(part.key_id):
             raise DamagedFrameError(f"unknown key {part.key_id:08x}")
         if not self._seals.is_right(part.key_id, pieces, part.digest):

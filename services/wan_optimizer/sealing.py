@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Iterable
 from pathlib import Path
 
+from packetcloud.chunk.header import ChunkHeader
 from packetcloud.services.sdk import Buffer
 from packetcloud.services.secure_communication.key_ring import KeyRing
 from packetcloud.services.secure_communication.keys import ServiceKey
@@ -19,6 +20,11 @@ from packetcloud.services.wan_optimizer.framing import DIGEST_BYTES
 _PUBLIC_KEY = b"packetcloud wan-optimizer without a key file v1"
 _USE = "wan-optimizer digests"
 _KEY_BYTES = 32
+
+
+def bound_of(header: ChunkHeader) -> bytes:
+    """Return what ties a frame to its chunk: nobody has it restored under another name."""
+    return header.source.value + header.chunk_id.to_bytes()
 
 
 class Seals:

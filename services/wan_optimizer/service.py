@@ -28,7 +28,7 @@ from packetcloud.services.wan_optimizer.feedback import INSTANCE_BYTES
 from packetcloud.services.wan_optimizer.framing import HISTORY_ID_BYTES, DamagedFrameError
 from packetcloud.services.wan_optimizer.kept import KeptBlocks
 from packetcloud.services.wan_optimizer.restoring import Restored, RestoreSettings, Restoring
-from packetcloud.services.wan_optimizer.sealing import Seals
+from packetcloud.services.wan_optimizer.sealing import Seals, bound_of
 from packetcloud.services.wan_optimizer.sent import SentBlocks
 
 FEEDBACK_LIFETIME_MS = 10_000
@@ -93,7 +93,8 @@ class WanOptimizer(NetworkService):
         return Verdict.drop("feedback taken in")
 
     def _decompress(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        restored = self._restoring.restore(chunk.payload, context.output_buffer)
+        bound = bound_of(chunk.header)
+        restored = self._restoring.restore(chunk.payload, bound, context.output_buffer)
         emitted = self._emitted(restored)
         if restored.payload is None:
             if restored.is_lacking:

@@ -24,7 +24,7 @@ from packetcloud.services.wan_optimizer.framing import (
 )
 from packetcloud.services.wan_optimizer.restoring import Restoring
 from packetcloud.services.wan_optimizer.sealing import Seals
-from tests.unit.services.wan_link import MIB, WanLink, edited, head_of, refers, text
+from tests.unit.services.wan_link import BOUND, MIB, WanLink, edited, head_of, refers, text
 
 PAGE = text(60_000)
 
@@ -280,6 +280,18 @@ def test_without_the_key_nobody_plants_or_guesses(tmp_path: Path) -> None:
             assert came.reason == "cannot decompress: unknown key 00000000"
 
 
+def test_a_frame_is_restored_in_its_own_chunk_only(tmp_path: Path) -> None:
+    """Who saw a frame cannot have it restored for himself, in a chunk under his own name; with a
+    key file he cannot have anything forgotten by it either."""
+    create_key_file(tmp_path / "key")
+    for seals in (Seals(None), keyed(tmp_path / "key")):
+        link = WanLink(seals=seals)
+        link.send(PAGE)
+        frame = link.frame(PAGE)
+        assert link.restore(frame, bound=b"another source, another id").payload is None
+        assert (link.restore(frame).payload == PAGE) == (seals.key_id != 0)
+
+
 def test_keys_that_change(tmp_path: Path) -> None:
     """Frames name their key; one that is not here is named in the reason."""
     create_key_file(tmp_path / "a")
@@ -407,7 +419,7 @@ def _raw_frame(history: bytes, frame: int, block: int, payload: bytes) -> bytes:
     flags = Flag.HISTORY | Flag.REMEMBER
     size = len(payload)
     head = SharedHead(flags, size, size, 0, HistoryPart(0, history, frame, block, bytes(16)))
-    digest = Seals(None).digest(0, (head.to_bytes(), payload))
+    digest = Seals(None).digest(0, (head.to_bytes(), BOUND, payload))
     assert digest is not None
     part = HistoryPart(0, history, frame, block, digest)
     return SharedHead(flags, size, size, 0, part).to_bytes() + payload

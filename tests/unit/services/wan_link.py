@@ -13,10 +13,11 @@ from packetcloud.services.wan_optimizer.dictionaries import TrainedDictionary
 from packetcloud.services.wan_optimizer.framing import SharedHead, decode_frame
 from packetcloud.services.wan_optimizer.kept import KeptBlocks
 from packetcloud.services.wan_optimizer.restoring import Restored, RestoreSettings, Restoring
-from packetcloud.services.wan_optimizer.sealing import Seals
+from packetcloud.services.wan_optimizer.sealing import Seals, bound_of
 from packetcloud.services.wan_optimizer.sent import SentBlocks
 
 MIB = 1 << 20
+BOUND = b"what frames of nobody are tied to"
 FLOWS = tuple((GUID(bytes([n]) * 20), GUID(bytes([n + 100]) * 20)) for n in range(1, 5))
 
 
@@ -74,6 +75,8 @@ class WanLink:
         self._numbers = itertools.count(1)
         self._histories = histories or (b"%8d" % number for number in self._numbers)
         self._chunk_id = 0
+        self._bounds: dict[bytes, bytes] = {}
+        """By frame: what it is tied to."""
         self.restart_compress()
         self.behind = [self._new_behind() for _ in range(replicas)]
 
@@ -97,11 +100,14 @@ class WanLink:
         """Return what leaves compress."""
         header = self.header(payload, flow, chunk_id)
         self.now += 0.05  # so that it asks what is kept
-        return bytes(self.ahead.frame(memoryview(payload), header, self.now, lend))
+        frame = bytes(self.ahead.frame(memoryview(payload), header, self.now, lend))
+        self._bounds[frame] = bound_of(header)
+        return frame
 
-    def restore(self, frame: bytes, replica: int = 0) -> Restored:
-        """Return what decompress makes of it."""
-        return self.behind[replica].restore(memoryview(frame), lend)
+    def restore(self, frame: bytes, replica: int = 0, bound: bytes | None = None) -> Restored:
+        """Return what decompress makes of it, in its own chunk unless told another."""
+        bound = self._bounds.get(frame, BOUND) if bound is None else bound
+        return self.behind[replica].restore(memoryview(frame), bound, lend)
 
     def tell(self, restored: Restored) -> None:
         """Bring its feedback, if any, to compress."""
