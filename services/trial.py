@@ -106,7 +106,7 @@ def output_of(payload: memoryview, result: ProcessResult) -> int:
         case VerdictCode.UPDATE:
             return len(result.payload)
         case VerdictCode.EMIT:
-            kept = len(payload) if result.keep else 0
+            kept = len(payload) if result.keep and not result.updates else len(result.payload)
             return kept + sum(len(chunk.payload) for chunk in result.emitted)
         case VerdictCode.FORWARD | VerdictCode.REDIRECT:
             return len(payload)
@@ -187,7 +187,7 @@ def run_pair(
             came = behind.process(between, chunk_id=number, payload_type=kind)
             second.add(between, came)
             restored = between if came.code is VerdictCode.FORWARD else came.payload
-            is_passed = came.code in (VerdictCode.FORWARD, VerdictCode.UPDATE)
+            is_passed = came.updates or came.code in (VerdictCode.FORWARD, VerdictCode.UPDATE)
             arrived = kind if came.payload_type is None else came.payload_type
             is_same = restored == payload and arrived == PayloadType.DATA
             differing += not (is_passed and is_same)
