@@ -21,6 +21,7 @@ from packetcloud.cli.params import FILE
     help="Downloads by each way, in turn; medians are shown.",
 )
 @click.option("--json", "json_file", type=FILE, help="Write the whole report to this file.")
+@click.option("--plot", "plot_file", type=FILE, help="Draw the figures into this PNG file.")
 @pass_output
 def translator(output: Output, /, quick: bool, **options: Any) -> ExitCode:
     """curl through proxy, router and translator against curl alone and a plain SOCKS relay.
@@ -29,7 +30,7 @@ def translator(output: Output, /, quick: bool, **options: Any) -> ExitCode:
     """
     from packetcloud.testbed.bench.translator import QUICK, TranslatorPlan, bench_translator
 
-    options |= {"seconds": 1, "plot_file": None}
+    options |= {"seconds": 1}
     with running(output, options, warmup=0) as (timing, progress):
         document = bench_translator(QUICK if quick else TranslatorPlan(), timing, progress)
     return finish(output, options, document, translator_tables(document))
