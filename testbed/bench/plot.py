@@ -74,6 +74,21 @@ def _bar(run: Document) -> tuple[float, float, float]:
     return median, median - run["min_gbps"], run["max_gbps"] - median
 
 
+def _draw_translator(document: Document, axes: Any) -> None:
+    """curl's goodput by each way, one group of bars per rate."""
+    (panel,) = axes
+    rates = document["rates"]
+    for place, way in enumerate(("direct", "ours", "microsocks")):
+        heights = [found["mbps"].get(way) or 0.0 for found in rates.values()]
+        where = [group + (place - 1) * 0.27 for group in range(len(rates))]
+        colour = _OURS if way == "ours" else _PEERS[place]
+        bars = panel.bar(where, heights, 0.27, label=way, color=colour)
+        panel.bar_label(bars, fmt="%.4g", fontsize=6, padding=1)
+    panel.set_xticks(range(len(rates)), list(rates))
+    panel.set_ylabel("goodput of curl, Mbit/s")
+    panel.legend(fontsize=7)
+
+
 def _draw_service(document: Document, axes: Any) -> None:
     """Where a chunk's delay goes by size, and how delay grows with goodput."""
     by_size, by_goodput = axes
@@ -261,6 +276,7 @@ def _draw_domain(document: Document, axes: Any) -> None:
 
 
 _DRAWINGS: dict[str, tuple[Callable[[Document, Any], None], int]] = {
+    "translator": (_draw_translator, 1),
     "hop": (_draw_modes, 1),
     "path": (_draw_modes, 1),
     "service": (_draw_service, 2),
