@@ -11,7 +11,7 @@ Source: docs/decisions/0017-egress-of-vis.md; nft(8), "DYNAMIC SETS", "NAT STATE
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
@@ -121,12 +121,15 @@ def egress_sets(plan: EgressPlan) -> list[str]:
     return lines
 
 
-def egress_chains(plan: EgressPlan, bridges: Sequence[str], *, closes_transit: bool) -> list[str]:
+def egress_chains(
+    plan: EgressPlan, bridges: Sequence[str], *, closed_transit: Collection[int]
+) -> list[str]:
     """Return the lines of all chains; `egress` is for what comes in by the bridge.
 
     Args:
         bridges: of data and control, to which nothing is forwarded.
-        closes_transit: this machine forwards because of us: nothing else is to pass by the device.
+        closed_transit: 4, 6 or both: what this machine forwards because of us; nothing else of that
+            is to pass by the device.
     """
     services = range(len(plan.policies))
     gateway = plan.peer_ipv6
@@ -174,8 +177,10 @@ def egress_chains(plan: EgressPlan, bridges: Sequence[str], *, closes_transit: b
         f'    oifname "{plan.name}" goto egress_in',
         f'    iifname "{plan.name}" goto egress_out',
     ]
-    if closes_transit:
-        lines += [f'    iifname "{plan.device}" goto egress_transit']
+    lines += [
+        f'    iifname "{plan.device}" meta nfproto {_PROTOCOLS[version]} goto egress_transit'
+        for version in sorted(closed_transit)
+    ]
     lines += ["  }"]
     lines += _chain(
         "egress_transit",

@@ -16,7 +16,7 @@ Source: decision 0013, "Two bridges, two NICs".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -99,11 +99,11 @@ class NetworkPlan:
             raise CloudletConfigError("data and control need a bridge each, and so does egress")
 
 
-def table_script(plan: NetworkPlan, *, closes_transit: bool = False) -> str:
+def table_script(plan: NetworkPlan, *, closed_transit: Collection[int] = ()) -> str:
     """Return what `nft -f -` takes: both tables, in place of older ones, in one step.
 
     Args:
-        closes_transit: see `egress_chains`.
+        closed_transit: see `egress_chains`.
     """
     bridges = {"data": plan.data, "control": plan.control}
     lines = [removal_script(plan.table), f"table {HOST_FAMILY} {plan.table} {{"]
@@ -124,7 +124,7 @@ def table_script(plan: NetworkPlan, *, closes_transit: bool = False) -> str:
         rules = [] if bridge.uplink is None else _from_peer(bridge)
         lines += _chain(role, [*_to_peer(bridge), *rules])
     if egress is not None:
-        lines += egress_chains(egress, names, closes_transit=closes_transit)
+        lines += egress_chains(egress, names, closed_transit=closed_transit)
     tunnels = [one.tunnel for one in bridges.values() if one.tunnel is not None]
     if tunnels:
         lines += ["  chain into_tunnels {"]

@@ -16,13 +16,16 @@ from packetcloud.cloudlet.bridges import ALIAS, SYSTEM, NetworkError, device_ind
 from packetcloud.cloudlet.egress_filters import EgressPlan
 
 _ON, _OFF = "1", "0"
+_IPV6 = "ipv6"
 _RA_ALSO_WHEN_FORWARDING = "2"
 
 
-def is_for_us(plan: EgressPlan) -> bool:
-    """Tell whether this machine forwards, or will, because of us alone."""
-    words = _noted(plan)
-    return bool(words) or any(_value(path) != _ON for path in _switches(plan).values())
+def for_us(plan: EgressPlan) -> frozenset[int]:
+    """Return 4, 6 or both: what this machine forwards, or will, because of us alone."""
+    words = _noted(plan) or []
+    switches = _switches(plan).items()
+    ours = [word for word, path in switches if word in words or _value(path) != _ON]
+    return frozenset(6 if word == _IPV6 else 4 for word in ours)
 
 
 def start_forwarding(plan: EgressPlan) -> None:
@@ -70,7 +73,7 @@ def _switches(plan: EgressPlan) -> dict[str, Path]:
     """Return the kernel's switches, by the word that notes that we turned one on."""
     switches = {f"ipv4:{plan.device}": SYSTEM / f"ipv4/conf/{plan.device}/forwarding"}
     if plan.forwards_ipv6:
-        switches["ipv6"] = SYSTEM / "ipv6/conf/all/forwarding"
+        switches[_IPV6] = SYSTEM / "ipv6/conf/all/forwarding"
     return switches
 
 

@@ -34,8 +34,8 @@ from packetcloud.cloudlet.filters import (
     table_script,
 )
 from packetcloud.cloudlet.forwarding import (
+    for_us,
     forwarding_problems,
-    is_for_us,
     start_forwarding,
     stop_forwarding,
 )
@@ -134,7 +134,8 @@ class NodeNetwork:
 
     def _set_up(self) -> None:
         egress = self.plan.egress
-        script = table_script(self.plan, closes_transit=egress is not None and is_for_us(egress))
+        closed = for_us(egress) if egress is not None else ()
+        script = table_script(self.plan, closed_transit=closed)
         if egress is not None:
             script += elements_script(egress, self.plan.table, self._elements)
         _nft("-f", "-", script=script)

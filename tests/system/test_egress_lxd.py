@@ -28,7 +28,7 @@ pytestmark = [
 ]
 DEVICE = f"pg{os.getpid() % 100_000}w"
 FORWARDING = Path(f"/proc/sys/net/ipv4/conf/{DEVICE}/forwarding")
-HERE, WORLD = "203.0.113.1", "203.0.113.9"
+HERE, WORLD = "198.51.100.1", "198.51.100.9"
 WEB, HIDDEN, NODE_PORT, VI_PORT = 24680, 24681, 24682, 24683
 _CONNECT = """
 import socket, sys
@@ -83,10 +83,10 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         world = lab.namespace("world")
         for words in (
             f"link add {DEVICE} type veth peer name eth0 netns {world.name}",
-            f"addr add {HERE}/24 dev {DEVICE}",
+            f"addr add {HERE}/25 dev {DEVICE}",
             f"link set {DEVICE} up",
             f"-n {world.name} link set eth0 up",
-            f"-n {world.name} addr add {WORLD}/24 dev eth0",
+            f"-n {world.name} addr add {WORLD}/25 dev eth0",
         ):
             subprocess.run(["ip", *words.split()], check=True)  # goes with the namespace
         FORWARDING.write_text("0")

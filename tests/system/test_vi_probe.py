@@ -46,7 +46,7 @@ pytestmark = [
 
 TAG = str(os.getpid() % 100_000)
 WEB, OTHER_WEB = 24580, 24581
-RESOLVER = IPv4Address("203.0.113.9")
+RESOLVER = IPv4Address("198.51.100.9")
 PROBE_LIMIT_S = 30.0
 EGRESS = EgressPlan(
     f"pp{TAG}e",
@@ -114,12 +114,12 @@ def _join(world: Namespace) -> None:
     """Lay the way to the world, which has an address that everybody may reach and a private one."""
     for words in (
         f"link add {EGRESS.device} type veth peer name eth0 netns {world.name}",
-        f"addr add 203.0.113.1/24 dev {EGRESS.device}",
+        f"addr add 198.51.100.1/25 dev {EGRESS.device}",
         f"link set {EGRESS.device} up",
         f"-n {world.name} link set eth0 up",
-        f"-n {world.name} addr add 203.0.113.9/24 dev eth0",
+        f"-n {world.name} addr add 198.51.100.9/25 dev eth0",
         f"-n {world.name} addr add 10.99.0.9/24 dev eth0",
-        f"route replace 10.99.0.0/24 via 203.0.113.9 dev {EGRESS.device}",
+        f"route replace 10.99.0.0/24 via 198.51.100.9 dev {EGRESS.device}",
     ):
         subprocess.run(["ip", *words.split()], check=True)  # goes with the namespace
 
@@ -229,19 +229,19 @@ def test_what_is_granted_in_the_ip_network_is_reached_and_nothing_else(cage: Cag
     """
     neighbour = cage.neighbour.egress
     assert neighbour is not None
-    granted: dict[str, list[object]] = {"the world": ["tcp", "203.0.113.9", WEB]}
+    granted: dict[str, list[object]] = {"the world": ["tcp", "198.51.100.9", WEB]}
     there: dict[str, list[object]] = {
-        "another port": ["tcp", "203.0.113.9", OTHER_WEB],
+        "another port": ["tcp", "198.51.100.9", OTHER_WEB],
         "a private network": ["tcp", "10.99.0.9", WEB],
     }
     here: dict[str, list[object]] = {
-        "this machine": ["tcp", "203.0.113.1", WEB],
+        "this machine": ["tcp", "198.51.100.1", WEB],
         "its address on the bridge": ["tcp", str(EGRESS.peer_ipv4), WEB],
         "the control bridge": ["tcp", str(PLAN.control.peer_ipv4), WEB],
     }
     beside: dict[str, list[object]] = {
         "the neighbour": ["udp", str(neighbour.ipv4.ip), OTHER_PORT],
-        "a name server that nobody named": ["udp", "203.0.113.8", 53],
+        "a name server that nobody named": ["udp", "198.51.100.8", 53],
         "metadata of a cloud": ["tcp", "169.254.169.254", 80],
     }
     with contextlib.ExitStack() as stack:

@@ -37,7 +37,7 @@ PLAN = EgressPlan(
     (POLICY, EgressPolicy("other", (Destination.of("[2001:db8::/32]:1"),))),
     (ip_network("198.51.100.7/32"),),
 )
-SCRIPT = table_script(NetworkPlan(DATA, CONTROL, egress=PLAN), closes_transit=True)
+SCRIPT = table_script(NetworkPlan(DATA, CONTROL, egress=PLAN), closed_transit=(4, 6))
 
 
 def _chain(name: str, script: str = SCRIPT) -> list[str]:
@@ -95,7 +95,8 @@ def test_nothing_is_forwarded_but_between_vis_and_the_device() -> None:
         'oifname { "pc-data", "pc-control" } counter drop',
         'oifname "pc-egress" goto egress_in',
         'iifname "pc-egress" goto egress_out',
-        'iifname "eth0" goto egress_transit',
+        'iifname "eth0" meta nfproto ipv4 goto egress_transit',
+        'iifname "eth0" meta nfproto ipv6 goto egress_transit',
     ]
     assert _chain("egress_out")[0] == 'oifname != "eth0" goto egress_denied'
     assert _chain("egress_in")[0] == 'iifname != "eth0" counter drop'
@@ -106,6 +107,10 @@ def test_nothing_is_forwarded_but_between_vis_and_the_device() -> None:
 def test_a_machine_that_forwards_anyway_goes_on() -> None:
     script = table_script(NetworkPlan(DATA, CONTROL, egress=PLAN))
     assert not any("egress_transit" in line for line in _chain("egress_forward", script))
+    only_ipv6 = table_script(NetworkPlan(DATA, CONTROL, egress=PLAN), closed_transit=[6])
+    assert _chain("egress_forward", only_ipv6)[-1] == (
+        'iifname "eth0" meta nfproto ipv6 goto egress_transit'
+    )
 
 
 def test_connections_are_bounded_for_each_vi() -> None:
