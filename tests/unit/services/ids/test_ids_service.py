@@ -208,6 +208,35 @@ def test_data_of_files_lie_at_their_offsets(place: Place) -> None:
     assert send(9, other, 10_004, b"ious")
 
 
+def test_streams_lie_at_their_offsets(place: Place) -> None:
+    """Each stream of each session by itself, whatever chunk its data come in."""
+    from packetcloud.chunk.header import ChunkHeader, PayloadType
+    from packetcloud.chunk.names import ChunkId
+    from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
+
+    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
+
+    def send(number: int, *frames: Data, session: int = 1) -> ProcessResult:
+        payload = encode_message(Message(MessageKind.REQUEST, session, number, frames))
+        header = ChunkHeader(
+            HARNESS_SOURCE,
+            HARNESS_DESTINATION,
+            ChunkId(number),
+            len(payload),
+            payload_type=PayloadType.STREAM,
+        )
+        return harness.process_chunk(header, payload)
+
+    assert not is_dropped(send(1, Data(1, 0, (b"some malic",)), Data(2, 0, (b"mali",))))
+    assert not is_dropped(send(2, Data(2, 10, (b"ious",))))
+    assert not is_dropped(send(3, Data(1, 10, (b"ious",)), session=2))
+    assert is_dropped(send(4, Data(3, 0, (b"new",)), Data(1, 10, (b"ious",))))
+    assert is_dropped(send(5, Data(1, 10, (b"ious and on",))))
+    assert not is_dropped(send(6, *(Data(one, 0, (b"x",)) for one in range(10, 522))))
+    too_many = send(7, *(Data(one, 1, (b"x",)) for one in range(10, 523)))
+    assert too_many.reason == "ids: over the work for one chunk"
+
+
 def test_marks_and_directions_of_flows(place: Place) -> None:
     """A mark set by one chunk is asked by later ones of the same flow, in either direction."""
     harness = place.start(
