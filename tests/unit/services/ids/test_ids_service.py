@@ -357,6 +357,40 @@ def test_alerts_go_to_the_collector(place: Place) -> None:
     assert harness.process(b"nothing").code is VerdictCode.FORWARD
 
 
+def test_a_long_line_keeps_no_other_back(place: Place) -> None:
+    """It waits for a chunk beside which it has room."""
+    long = "x" * 500
+    harness = place.start(
+        f'alert {HEAD} (msg:"{long}"; content:"one"; metadata:a {long}; sid:1;)',
+        f'alert {HEAD} (msg:"short"; content:"two"; sid:2;)',
+        collector=COLLECTOR,
+    )
+    found: list[int] = []
+    for payload in (b"one", b"two", b"small", b"large" * 200):
+        for chunk in harness.process(payload).emitted:
+            lines = [json.loads(line) for line in chunk.payload.splitlines()]
+            found += [one["alert"]["signature_id"] for one in lines]
+    assert found == [2, 1]
+
+
+def test_ends_of_chunks_that_are_too_many_stay_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the flows heard of last travel; the marks of all do."""
+    from packetcloud.services.ids import state
+
+    monkeypatch.setattr(state, "MAX_ENDS_BYTES", 100)
+    rules = f'drop {HEAD} (content:"malicious"; sid:1;)'
+    first, second = place.start(rules), place.start()
+    one, two = (GUID(bytes([number]) * 20) for number in (1, 2))
+    for source in (one, two):
+        first.process(b"some malic".rjust(30), chunk_id=1, source=source)
+    second.service.import_state(first.service.export_state())
+    assert not is_dropped(second.process(b"ious", chunk_id=2, source=one))
+    assert is_dropped(second.process(b"ious", chunk_id=2, source=two))
+    assert ids_of(second).stats()["flows"] == 2
+
+
 def test_alerts_keep_to_their_rate(place: Place) -> None:
     """More are counted; chunks are dropped all the same."""
     harness = place.start(f'drop {HEAD} (content:"bad"; sid:1;)', alerts_per_s=5)
