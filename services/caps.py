@@ -152,7 +152,7 @@ CAPS = (
         "runs of one flow that an ids service follows",
         MAX_RUNS_COUNT,
         "runs",
-        "as many gaps at once; a hop keeps chunks of one flow in order",
+        "as many streams, or gaps, at once",
         "the one that did not grow for longest is forgotten",
         "`borders_forgotten`",
         ("ids.borders:Borders.runs",),

@@ -4,20 +4,26 @@ Chunks that follow each other form a run, of which both ends are kept, at most `
 chunk that joins runs is searched together with the ends that it meets. So whatever spans at most so
 many bytes on each side of a border is found, in whatever order the chunks come.
 
-Where a chunk lies is said by its number, or, of the data of a file transfer, by the offset in the
-file. A chunk that meets no run is searched together with what came last before it.
-Source: docs/reference/ids.md, "Borders"; docs/protocol/file-transfer.md, "Messages".
+Where a chunk lies is said by its number; of the data of a file transfer by the offset in the file,
+of streams by the offset in each. A numbered chunk that meets no run is searched together with what
+came last before it. Source: docs/reference/ids.md, "Borders"; docs/protocol/file-transfer.md,
+"Messages"; docs/protocol/stream.md, "Frames".
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import ChunkHeader, PayloadType
+from packetcloud.chunk.streams.wire import Data, Message, decode_message
 
-MAX_RUNS_COUNT = 16
-"""Of one flow and direction: as many gaps are followed at once."""
+MAX_RUNS_COUNT = 64
+"""Of one flow and direction: as many streams, or gaps, are followed at once."""
+MAX_PLACES_COUNT = 512
+"""Parts of one chunk; one with more is not wholly inspected."""
 _FILE_DATA = struct.Struct(">4sB3x16sQ")
 _FILE_MAGIC = b"PCF1"
 _FILE_KIND_DATA = 2
@@ -25,25 +31,42 @@ _FILE_KIND_DATA = 2
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a chunk lies in what its flow carries."""
+    """Where a chunk, or a part of one, lies in what its flow carries."""
 
     space: bytes
     """What the numbers count in; numbers of different spaces have nothing to do with each other."""
     start: int
     end: int
-    head_bytes: int = 0
-    """So much at the begin of the payload is not part of it."""
+    content: memoryview
+    is_numbered: bool = False
+    """It is a whole chunk, and its number says where it lies."""
 
 
-def place_of(header: ChunkHeader, payload: memoryview) -> Place:
-    """Return where a chunk lies."""
+def places_of(header: ChunkHeader, payload: memoryview) -> list[Place]:
+    """Return where a chunk lies, or each of its parts."""
     if header.payload_type == PayloadType.FILE and len(payload) > _FILE_DATA.size:
         magic, kind, transfer, offset = _FILE_DATA.unpack_from(payload)
         if magic == _FILE_MAGIC and kind == _FILE_KIND_DATA:
             end = offset + len(payload) - _FILE_DATA.size
-            return Place(b"f" + transfer, offset, end, _FILE_DATA.size)
+            return [Place(b"f" + transfer, offset, end, payload[_FILE_DATA.size :])]
+    if header.payload_type == PayloadType.STREAM:
+        try:
+            return list(_places_of_streams(decode_message(payload)))
+        except ProtocolError:
+            pass  # whatever else it is, it has a number
     number = header.chunk_id.value
-    return Place(b"c%d" % header.payload_type, number, number + 1)
+    return [Place(b"c%d" % header.payload_type, number, number + 1, payload, True)]
+
+
+def _places_of_streams(message: Message) -> Iterator[Place]:
+    session = b"s" + message.session.to_bytes(8, "big")
+    for frame in message.frames:
+        if isinstance(frame, Data):
+            offset = frame.offset
+            for piece in frame.pieces:
+                space = session + frame.stream.to_bytes(4, "big")
+                yield Place(space, offset, offset + len(piece), memoryview(piece))
+                offset += len(piece)
 
 
 @dataclass(slots=True)
@@ -82,13 +105,14 @@ class Borders:
     def kept_bytes(self) -> int:
         return len(self.last) + sum(run.kept_bytes for run in self.runs)
 
-    def stretches(self, place: Place, payload: memoryview, edge_bytes: int) -> list[Stretch]:
+    def stretches(self, place: Place, edge_bytes: int) -> list[Stretch]:
         """Return what is to be searched besides the payload itself."""
-        content = payload[place.head_bytes :]
+        content = place.content
         if not edge_bytes or not content:
             return []
         before, after = self._beside(place)
-        left = before.tail if before is not None else self.last if self._is_new(place) else b""
+        is_after_last = place.is_numbered and self._is_new(place)
+        left = before.tail if before is not None else self.last if is_after_last else b""
         right = after.head if after is not None else b""
         if len(content) <= 2 * edge_bytes:
             pieces = [piece for piece in (left, bytes(content), right) if piece]
@@ -100,13 +124,14 @@ class Borders:
             found.append(_stretch([bytes(content[-edge_bytes:]), right]))
         return found
 
-    def add(self, place: Place, payload: memoryview, edge_bytes: int) -> int:
+    def add(self, place: Place, edge_bytes: int) -> int:
         """Remember a chunk that goes on; return how many runs were forgotten for it."""
-        content = payload[place.head_bytes :]
+        content = place.content
         if not edge_bytes or not content:
             return 0
         head, tail = bytes(content[:edge_bytes]), bytes(content[-edge_bytes:])
-        self.last = (self.last + tail)[-edge_bytes:]
+        if place.is_numbered:
+            self.last = (self.last + tail)[-edge_bytes:]
         if not self._is_new(place):
             return 0
         before, after = self._beside(place)

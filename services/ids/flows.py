@@ -106,15 +106,15 @@ class FlowTable:
         flow.is_answered = True
         return flow, Side.TO_CLIENT
 
-    def stretches(self, flow: Flow, side: Side, place: Place, payload: memoryview) -> list[Stretch]:
+    def stretches(self, flow: Flow, side: Side, place: Place) -> list[Stretch]:
         """Return what is to be searched around a chunk's borders."""
-        return flow.borders(side).stretches(place, payload, self._edge_bytes)
+        return flow.borders(side).stretches(place, self._edge_bytes)
 
-    def remember(self, flow: Flow, side: Side, place: Place, payload: memoryview) -> None:
+    def remember(self, flow: Flow, side: Side, place: Place) -> None:
         """Keep the ends of a chunk that goes on."""
         borders = flow.borders(side)
         before = borders.kept_bytes
-        self.forgotten_borders_count += borders.add(place, payload, self._edge_bytes)
+        self.forgotten_borders_count += borders.add(place, self._edge_bytes)
         self.kept_bytes += borders.kept_bytes - before
         self._make_room(flow)
 

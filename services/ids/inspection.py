@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from packetcloud.chunk.header import ChunkHeader
-from packetcloud.services.ids.borders import Place, place_of
+from packetcloud.services.ids.borders import MAX_PLACES_COUNT, Place, places_of
 from packetcloud.services.ids.errors import OverBudgetError
 from packetcloud.services.ids.flows import Flow, FlowTable
 from packetcloud.services.ids.matching import Budget, Searched
@@ -80,23 +80,26 @@ class Inspection:
         """Decide about a chunk, and remember what later ones need to know of it."""
         source, destination = header.source.value, header.destination.value
         flow, side = self.flows.heard(source, destination)
-        place = place_of(header, payload)
+        places = places_of(header, payload)
         self.counts["chunks"] += 1
         self.counts["bytes"] += len(payload)
         asking = _Asking(self, header, payload, flow, side, now)
         try:
-            asking.ask_all(self._targets(flow, side, place, payload))
+            if len(places) > MAX_PLACES_COUNT:
+                raise OverBudgetError
+            asking.ask_all(self._targets(flow, side, places, payload))
             is_over_budget = False
         except OverBudgetError:
             is_over_budget = True
             self.counts["over_budget"] += 1
         if asking.refused_by is None:
-            self.flows.remember(flow, side, place, payload)
+            for place in places[:MAX_PLACES_COUNT]:
+                self.flows.remember(flow, side, place)
         self.counts["alerts_of_one_chunk_dropped"] += asking.untold_count
         return Decision(asking.refused_by, tuple(asking.alerts), side, is_over_budget)
 
     def _targets(
-        self, flow: Flow, side: Side, place: Place, payload: memoryview
+        self, flow: Flow, side: Side, places: list[Place], payload: memoryview
     ) -> dict[int, list[Searched]]:
         """Return for each rule that may match where: the payload, or around its borders."""
         ruleset = self._ruleset
@@ -104,7 +107,8 @@ class Inspection:
         targets = {number: [whole] for number in ruleset.unseen}
         for number in ruleset.candidates(payload):
             targets[number] = [whole]
-        for stretch in self.flows.stretches(flow, side, place, payload):
+        stretches = (one for place in places for one in self.flows.stretches(flow, side, place))
+        for stretch in stretches:
             around = None
             for number in ruleset.candidates(stretch.content):
                 entry = ruleset.entries[number]

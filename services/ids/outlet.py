@@ -144,6 +144,8 @@ class Outlet:
             room_bytes -= len(line) + 1
             self._queued_bytes -= len(line) + 1
             lines.append(line + b"\n")
+        if not lines:
+            self._queue.rotate(-1)  # a long line must not keep the others back
         return b"".join(lines)
 
     def figures(self) -> dict[str, int]:

@@ -204,6 +204,7 @@ class _Reading:
                     at, f"over {MAX_UNSEEN_COUNT} rules without a content that must be there"
                 )
             self._unseen_count += 1
+            self.notes.append(Note(rule.line, "without a content: asked of every chunk"))
         if known is not None:
             self.notes.append(Note(known.line, f"sid {rule.sid}: line {rule.line} takes its place"))
         self.rules[rule.key] = rule

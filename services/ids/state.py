@@ -18,26 +18,30 @@ from packetcloud.services.ids.rates import Rates
 STATE_FORMAT = "packetcloud-ids-state-1"
 MAX_STATE_BYTES = 256 << 20
 """Unpacked: four times what a service may hand over."""
+MAX_ENDS_BYTES = 40 << 20
+"""Of chunks, those of flows heard of last: packed, they fit what a service may hand over."""
 
 
 def export_state(flows: FlowTable, rates: Rates, now: float) -> bytes:
     """Return everything that was seen."""
-    document = {
-        "format": STATE_FORMAT,
-        "flows": [
+    items: list[object] = []
+    left_bytes = MAX_ENDS_BYTES
+    for key, flow in reversed(flows.items()):
+        left_bytes -= flow.kept_bytes
+        is_whole = left_bytes >= 0
+        items.append(
             [
                 key[0].hex(),
                 key[1].hex(),
                 flow.client.hex(),
                 flow.is_answered,
                 sorted(flow.marks),
-                _borders(flow.to_server),
-                _borders(flow.to_client),
+                _borders(flow.to_server if is_whole else Borders()),
+                _borders(flow.to_client if is_whole else Borders()),
             ]
-            for key, flow in flows.items()
-        ],
-        **rates.export(now),
-    }
+        )
+    items.reverse()
+    document = {"format": STATE_FORMAT, "flows": items, **rates.export(now)}
     return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 1)
 
 

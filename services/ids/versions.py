@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,7 @@ class Watcher:
         self._how = how
         self._log = log
         self._seen = self._stamp()
-        self._ready: Version | None = None
+        self._ready: deque[Version] = deque(maxlen=1)
         self._is_ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ids-rules", daemon=True)
         self.failed_count = 0
@@ -123,10 +124,8 @@ class Watcher:
 
     def take(self) -> Version | None:
         """Return a newer version, once."""
-        if self._ready is None:
-            return None
-        version, self._ready = self._ready, None
-        return version
+        # One step: the other thread may put a still newer one there at any moment.
+        return self._ready.popleft() if self._ready else None
 
     def look(self) -> bool:
         """Read the file if it changed; tell whether a newer version is ready."""
@@ -145,7 +144,7 @@ class Watcher:
         self._log.info(
             "rules %s: %d in force with the next chunk", version.digest, version.rules_count
         )
-        self._ready = version
+        self._ready.append(version)
         return True
 
     def _watch(self) -> None:

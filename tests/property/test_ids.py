@@ -78,6 +78,28 @@ def test_the_fast_way_is_the_plain_one(texts: list[str], payloads: list[bytes]) 
         assert told(inspection, 2 * number, payload) == expected
 
 
+LONG = st.text("abB", min_size=6, max_size=14)
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(LONG, PLACES.filter(lambda text: "depth" not in text), ENDINGS), max_size=6),
+    LONG,
+    LONG,
+)
+def test_rare_bytes_of_contents_lead_to_whole_ones(
+    contents: list[tuple[str, str, str]], head: str, tail: str
+) -> None:
+    """Contents longer than what the scan looks for are found exactly where they are, and where
+    most of them is."""
+    ruleset = read([f'content:"{text}"; {place} {ending}' for text, place, ending in contents])
+    inspection = Inspection(ruleset, FlowTable(10, 1 << 20, 0), Rates(10))
+    pieces = [text[cut:] + tail for text, _, _ in contents for cut in (0, 1)]
+    payload = (head + "".join(pieces)).encode()
+    expected = {entry.rule for entry in ruleset.entries if plainly_holds(entry.rule.parts, payload)}
+    assert told(inspection, 1, payload) == expected
+
+
 CHAINS = st.lists(
     st.builds(
         'content:"{}"; {}'.format,

@@ -90,15 +90,15 @@ def runs() -> Filled:
 
     def send(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
-            place = Place(b"c", 2 * number, 2 * number + 1)
-            table.remember(flow, side, place, memoryview(b"x"))
+            place = Place(b"c", 2 * number, 2 * number + 1, memoryview(b"x"))
+            table.remember(flow, side, place)
         return len(flow.to_server.runs), table.forgotten_borders_count
 
     at_cap, counted = send(0, MAX_RUNS_COUNT)
     beyond, counted_beyond = send(MAX_RUNS_COUNT, MAX_RUNS_COUNT + 20)
     last = 2 * (MAX_RUNS_COUNT + 19)
-    beside = Place(b"c", last + 1, last + 2)
-    goes_on = bool(table.stretches(flow, side, beside, memoryview(b"y")))
+    beside = Place(b"c", last + 1, last + 2, memoryview(b"y"))
+    goes_on = bool(table.stretches(flow, side, beside))
     return Filled(MAX_RUNS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
 
 

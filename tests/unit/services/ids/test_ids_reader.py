@@ -172,7 +172,10 @@ def test_flow_and_rates() -> None:
     assert one(text).rate == Rate(Track.SOURCE, 10, 1, False)
     assert one(text).is_two_way
     file = read_rules(b"alert ip any any -> any any (flow:stateless; sid:1;)", {})
-    assert [note.text for note in file.notes] == ["flow:stateless: true of every chunk"]
+    assert [note.text for note in file.notes] == [
+        "without a content: asked of every chunk",
+        "flow:stateless: true of every chunk",
+    ]
 
 
 def test_addresses() -> None:

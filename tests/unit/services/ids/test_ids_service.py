@@ -208,6 +208,35 @@ def test_data_of_files_lie_at_their_offsets(place: Place) -> None:
     assert send(9, other, 10_004, b"ious")
 
 
+def test_streams_lie_at_their_offsets(place: Place) -> None:
+    """Each stream of each session by itself, whatever chunk its data come in."""
+    from packetcloud.chunk.header import ChunkHeader, PayloadType
+    from packetcloud.chunk.names import ChunkId
+    from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
+
+    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
+
+    def send(number: int, *frames: Data, session: int = 1) -> ProcessResult:
+        payload = encode_message(Message(MessageKind.REQUEST, session, number, frames))
+        header = ChunkHeader(
+            HARNESS_SOURCE,
+            HARNESS_DESTINATION,
+            ChunkId(number),
+            len(payload),
+            payload_type=PayloadType.STREAM,
+        )
+        return harness.process_chunk(header, payload)
+
+    assert not is_dropped(send(1, Data(1, 0, (b"some malic",)), Data(2, 0, (b"mali",))))
+    assert not is_dropped(send(2, Data(2, 10, (b"ious",))))
+    assert not is_dropped(send(3, Data(1, 10, (b"ious",)), session=2))
+    assert is_dropped(send(4, Data(3, 0, (b"new",)), Data(1, 10, (b"ious",))))
+    assert is_dropped(send(5, Data(1, 10, (b"ious and on",))))
+    assert not is_dropped(send(6, *(Data(one, 0, (b"x",)) for one in range(10, 522))))
+    too_many = send(7, *(Data(one, 1, (b"x",)) for one in range(10, 523)))
+    assert too_many.reason == "ids: over the work for one chunk"
+
+
 def test_marks_and_directions_of_flows(place: Place) -> None:
     """A mark set by one chunk is asked by later ones of the same flow, in either direction."""
     harness = place.start(
@@ -326,6 +355,40 @@ def test_alerts_go_to_the_collector(place: Place) -> None:
     lines = [json.loads(line) for line in chunk.payload.splitlines()]
     assert [one["alert"]["signature_id"] for one in lines] == [2, 1]
     assert harness.process(b"nothing").code is VerdictCode.FORWARD
+
+
+def test_a_long_line_keeps_no_other_back(place: Place) -> None:
+    """It waits for a chunk beside which it has room."""
+    long = "x" * 500
+    harness = place.start(
+        f'alert {HEAD} (msg:"{long}"; content:"one"; metadata:a {long}; sid:1;)',
+        f'alert {HEAD} (msg:"short"; content:"two"; sid:2;)',
+        collector=COLLECTOR,
+    )
+    found: list[int] = []
+    for payload in (b"one", b"two", b"small", b"large" * 200):
+        for chunk in harness.process(payload).emitted:
+            lines = [json.loads(line) for line in chunk.payload.splitlines()]
+            found += [one["alert"]["signature_id"] for one in lines]
+    assert found == [2, 1]
+
+
+def test_ends_of_chunks_that_are_too_many_stay_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the flows heard of last travel; the marks of all do."""
+    from packetcloud.services.ids import state
+
+    monkeypatch.setattr(state, "MAX_ENDS_BYTES", 100)
+    rules = f'drop {HEAD} (content:"malicious"; sid:1;)'
+    first, second = place.start(rules), place.start()
+    one, two = (GUID(bytes([number]) * 20) for number in (1, 2))
+    for source in (one, two):
+        first.process(b"some malic".rjust(30), chunk_id=1, source=source)
+    second.service.import_state(first.service.export_state())
+    assert not is_dropped(second.process(b"ious", chunk_id=2, source=one))
+    assert is_dropped(second.process(b"ious", chunk_id=2, source=two))
+    assert ids_of(second).stats()["flows"] == 2
 
 
 def test_alerts_keep_to_their_rate(place: Place) -> None:
