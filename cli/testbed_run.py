@@ -91,6 +91,8 @@ def run(
     if json_file is not None:
         json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     _print_run(output, document)
+    if quick:
+        output.note("a quick run: its figures mean nothing")
     output.note(f"the report is {report}")
     return ExitCode.NEGATIVE if document["failures"] else ExitCode.FINE
 

@@ -32,6 +32,7 @@ _LOCK = "lock"
 _STATE = "state.json"
 _KEEPER = "keeper"
 _TRIES_COUNT = 20
+_LOOKS_COUNT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,10 @@ def _sweep_folder(folder: Path) -> None:
     if keeper is not None:
         names = namespaces_of(keeper)
         marked = Marked(keeper.user_namespace, keeper.mark) if keeper.is_rootless else None
-        end_processes_in(names, marked)
+        for _ in range(_LOOKS_COUNT):
+            # Who forks or becomes another program just now is seen the next time.
+            if not end_processes_in(names, marked):
+                break
         for name in names:
             with contextlib.suppress(OSError):
                 Namespace("", name).remove()
