@@ -5,7 +5,7 @@
 - `out_files`  files that commands write
 - `params`     types of values on the command line, and options as a group
 - `bars`       progress bars of files on their way
-- `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules|vi|domain|ids|wan`
+- `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules|vi`
 - `bench_domain` `packetcloud bench domain`
 - `bench_ids`  `packetcloud bench ids`
 - `bench_rules` what `bench rules` prints
