@@ -310,6 +310,8 @@ def _read_verdict(content: bytes, whole: bool, described: Fields) -> None:
         found |= {"emit_count": verdict.emit_count, "keep": verdict.keep}
     if verdict.payload_type is not None:
         found["payload_type"] = _payload_type(verdict.payload_type)
+    if verdict.updates or verdict.again:
+        found |= {"updates": verdict.updates, "again": verdict.again}
     described["verdict"] = found
     if verdict.code is VerdictCode.EMIT and whole:
         rest = content[verdict.encoded_bytes :]

@@ -76,7 +76,8 @@ class VerdictCode(IntEnum):
     REDIRECT = 4
     """Send the chunk to another destination: the detail is GUID (20 B) and NA (4 B)."""
     EMIT = 5
-    """`count` whole chunks follow, to be sent as well as (`keep`) or instead of this one."""
+    """`count` whole chunks follow, to be sent as well as (`keep`) or instead of this one; after
+    them, with `updates`, the new payload of the one that is kept."""
     FAILED = 6
     """The service raised an error; the router treats it as no verdict. The detail says which."""
 
@@ -85,6 +86,8 @@ _VERDICT = struct.Struct(">QBBHQI")
 VERDICT_BYTES = _VERDICT.size
 _KEEP = 1
 _RETYPED = 2
+_UPDATES = 4
+_AGAIN = 8
 REDIRECT_DETAIL_BYTES = GUID_BYTES + NA_BYTES
 
 
@@ -102,13 +105,19 @@ class VerdictHeader:
     emit_count: int = 0
     keep: bool = False
     payload_type: int | None = None
+    updates: bool = False
+    """EMIT with `keep`: this chunk's new payload follows the emitted chunks."""
+    again: bool = False
+    """DROP, or EMIT without `keep`: the chunk is dropped for now. Its source is told that sending
+    it again may work, and the detail."""
 
     def to_bytes(self) -> bytes:
         """Encode the head and its detail.
 
         Raises:
             LocalMisuseError: a value does not fit its field, the detail is over 512 bytes, a
-                redirect does not name a GUID and an NA, or what is no update names a payload type.
+                redirect does not name a GUID and an NA, what is no update names a payload type, or
+                a flag does not go with the code.
         """
         if len(self.detail) > MAX_DETAIL_BYTES:
             raise LocalMisuseError(f"a verdict detail of {len(self.detail)} bytes")
@@ -119,6 +128,9 @@ class VerdictHeader:
             if self.code != VerdictCode.UPDATE or count or not 0 <= self.payload_type <= 0xFF:
                 raise LocalMisuseError(f"payload type {self.payload_type} of a {self.code!r}")
             flags, count = flags | _RETYPED, self.payload_type
+        flags |= (_UPDATES if self.updates else 0) | (_AGAIN if self.again else 0)
+        if not _is_allowed(self.code, flags):
+            raise LocalMisuseError(f"{self.code.name} with flags {flags:#04x}")
         head = _pack(
             _VERDICT,
             self.task_id,
@@ -155,7 +167,7 @@ class VerdictHeader:
         task_id, code, flags, detail_bytes, processing_ns, count = _VERDICT.unpack_from(data)
         if code not in _CODES:
             raise ProtocolError("bad_verdict", f"code {code}")
-        if flags & ~(_KEEP | _RETYPED):
+        if not _is_allowed(code, flags):
             raise ProtocolError("reserved_bits", f"{flags:#04x}")
         detail = bytes(data[VERDICT_BYTES : VERDICT_BYTES + detail_bytes])
         if detail_bytes > MAX_DETAIL_BYTES or len(detail) != detail_bytes:
@@ -167,10 +179,29 @@ class VerdictHeader:
             if code != VerdictCode.UPDATE or count > 0xFF:
                 raise ProtocolError("bad_verdict", f"payload type {count} of code {code}")
             payload_type, count = count, 0
-        return cls(task_id, VerdictCode(code), processing_ns, detail, count, keep, payload_type)
+        return cls(
+            task_id,
+            VerdictCode(code),
+            processing_ns,
+            detail,
+            count,
+            keep,
+            payload_type,
+            bool(flags & _UPDATES),
+            bool(flags & _AGAIN),
+        )
 
 
 _CODES = frozenset(int(code) for code in VerdictCode)
+
+
+def _is_allowed(code: int, flags: int) -> bool:
+    """Tell whether these flags go with each other and with the code; `keep` goes with any."""
+    if flags & _UPDATES:
+        return code == VerdictCode.EMIT and flags == _KEEP | _UPDATES
+    if flags & _AGAIN:
+        return code in (VerdictCode.DROP, VerdictCode.EMIT) and flags == _AGAIN
+    return not flags & ~(_KEEP | _RETYPED)
 
 
 class Outcome(IntEnum):

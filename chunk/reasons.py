@@ -48,6 +48,9 @@ class Reason(IntEnum):
     """A fault of the custodian itself; its log has the details."""
     OUTCOME_UNKNOWN = 18
     """A custodian gave its copy up, and the next one may have another; the detail says why."""
+    SEND_AGAIN = 19
+    """A service could do nothing with this copy, and may with the next: its source sends the chunk
+    again. The detail is the service's own word."""
 
     @property
     def word(self) -> str:

@@ -307,7 +307,12 @@ class Verdict(Packet):
     fields_desc = [
         LongField("task_id", 0),
         ByteEnumField("code", VerdictCode.FORWARD, words(VerdictCode)),
-        FlagsField("flags", 0, 8, ["keep", "retyped", *(f"reserved{bit}" for bit in range(2, 8))]),
+        FlagsField(
+            "flags",
+            0,
+            8,
+            ["keep", "retyped", "updates", "again", *(f"reserved{bit}" for bit in range(4, 8))],
+        ),
         FieldLenField("detail_bytes", None, length_of="detail"),
         LongField("processing_ns", 0),
         IntField("emit_count", 0),

@@ -5,11 +5,12 @@
 - `out_files`  files that commands write
 - `params`     types of values on the command line, and options as a group
 - `bars`       progress bars of files on their way
-- `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules|vi|domain|ids`
+- `bench`      `packetcloud bench hop|path|service|chunks|loss|fairness|attack|rules|vi`
 - `bench_domain` `packetcloud bench domain`
 - `bench_ids`  `packetcloud bench ids`
 - `bench_rules` what `bench rules` prints
 - `bench_vi`   `packetcloud bench vi`
+- `bench_wan`  `packetcloud bench wan`
 - `bench_run`  what those have in common: options, the run, its report
 - `bill`       `packetcloud bill list|show|close|save|verify`
 - `captures`   `packetcloud chunk capture|replay`
@@ -40,6 +41,7 @@
 - `rule_revoke` `packetcloud rule revoke`
 - `rule_rehearsal` `packetcloud rule check --config`
 - `service_benchmark` `packetcloud service benchmark`
+- `service_dictionary` `packetcloud service dictionary train`
 - `service_ids` `packetcloud service ids check`
 - `service_key` `packetcloud service key create|rotate|retire|show`
 - `service`    `packetcloud service run|test|list|new`

@@ -14,6 +14,7 @@ from packetcloud.cli.domain_service import COMMANDS
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, FOLDER, SETTINGS
 from packetcloud.cli.service_benchmark import benchmark
+from packetcloud.cli.service_dictionary import dictionary
 from packetcloud.cli.service_ids import ids
 from packetcloud.cli.service_key import key
 
@@ -35,7 +36,7 @@ def service() -> None:
     """Run network services, try them, make their keys, register them in a domain."""
 
 
-for _command in (*COMMANDS, benchmark, ids, key):
+for _command in (*COMMANDS, benchmark, dictionary, ids, key):
     service.add_command(_command)
 
 

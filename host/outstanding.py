@@ -35,6 +35,7 @@ RETRYABLE_REASONS = frozenset(
         Reason.NEIGHBOUR_LOST,
         Reason.SHUTTING_DOWN,
         Reason.OUTCOME_UNKNOWN,
+        Reason.SEND_AGAIN,
     },
 )
 """Refusals that time may heal: the chunk is sent again with back-off while its lifetime lasts.

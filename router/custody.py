@@ -199,8 +199,9 @@ class Custody:
         assert self.body is not None, "a chunk without header of its own lies in a body"
         return len(self.body) - self.flow.layout.header_bytes
 
-    def update_payload(self, header: bytearray, payload: Buffer, verdict_body: Body) -> None:
-        """Take the payload inside `verdict_body`, and keep the original for its credit."""
+    def update_payload(self, header: bytearray, payload: Buffer, verdict_body: Body | None) -> None:
+        """Take the payload inside `verdict_body` (None: copied), and keep the original for its
+        credit."""
         self.is_updated = True
         if self.original is None:
             self.original = self.body

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import PAYLOAD_TYPE_OFFSET, PayloadType
-from packetcloud.chunk.hop.api import Body, Refusal, Settlement
+from packetcloud.chunk.hop.api import Body, Buffer, Refusal, Settlement
 from packetcloud.chunk.messages import (
     MAX_DETAIL_BYTES,
     VERDICT_BYTES,
@@ -272,9 +272,7 @@ class ServiceDispatch:
             self._update(vi, visit, entry, verdict, body, now)
         elif code is VerdictCode.DROP:
             body.release()
-            visit.service_name = service.name
-            detail = verdict.detail.decode("utf-8", "replace")
-            self._book.give_up(entry, Leaving.DROPPED, Reason.DROPPED_BY_SERVICE, detail)
+            self._drop(service, visit, entry, verdict)
         elif code is VerdictCode.REDIRECT:
             body.release()
             self._redirect(vi, visit, entry, verdict, now)
@@ -308,8 +306,7 @@ class ServiceDispatch:
             self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, text, now)
             return
         payload = body.contiguous()[verdict.encoded_bytes :]
-        changed = entry.flow.layout.updated_header(header, len(payload), payload_type)
-        entry.update_payload(changed, payload, body)
+        _replace_payload(entry, payload, body, payload_type)
         self._step_done(visit, entry, now)
 
     def _redirect(
@@ -325,6 +322,12 @@ class ServiceDispatch:
         if self._redirected(entry, now):
             self.run_step(entry, now)
 
+    def _drop(self, service: Service, visit: Visit, entry: Custody, verdict: VerdictHeader) -> None:
+        visit.service_name = service.name
+        reason = Reason.SEND_AGAIN if verdict.again else Reason.DROPPED_BY_SERVICE
+        detail = verdict.detail.decode("utf-8", "replace")
+        self._book.give_up(entry, Leaving.DROPPED, reason, detail)
+
     def _emit_chunks(
         self,
         vi: VI,
@@ -335,8 +338,10 @@ class ServiceDispatch:
         now: float,
     ) -> None:
         try:
-            emitted = split_emitted(
-                bytes(body.contiguous()[verdict.encoded_bytes :]), verdict.emit_count
+            emitted, payload = split_emitted(
+                bytes(body.contiguous()[verdict.encoded_bytes :]),
+                verdict.emit_count,
+                updates=verdict.updates,
             )
         except ProtocolError as error:
             self.bad_verdicts_count += 1
@@ -351,8 +356,12 @@ class ServiceDispatch:
                 self._attempt_failed(vi, visit, entry, Reason.STORE_FULL, error, now)
                 return
             service.emitted_count += len(emitted)
+            if verdict.updates:
+                _replace_payload(entry, payload, None)
             if verdict.keep:
                 self._step_done(visit, entry, now)
+            elif verdict.again:
+                self._drop(service, visit, entry, verdict)
             else:
                 detail = f"service {service.name} sent other chunks instead"
                 self._book.give_up(entry, Leaving.REPLACED, Reason.DROPPED_BY_SERVICE, detail)
@@ -441,3 +450,12 @@ class ServiceDispatch:
         visit = entry.visit
         if visit is not None and vi.tasks.pop(visit.task_id, None) is not None:
             vi.tasks_bytes -= entry.size_bytes
+
+
+def _replace_payload(
+    entry: Custody, payload: Buffer, verdict_body: Body | None, payload_type: int | None = None
+) -> None:
+    """Give a chunk its new payload, which lies in `verdict_body` unless it was copied."""
+    header = entry.header if entry.header is not None else entry.header_bytes_now()
+    header = entry.flow.layout.updated_header(header, len(payload), payload_type)
+    entry.update_payload(header, payload, verdict_body)

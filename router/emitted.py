@@ -16,8 +16,9 @@ Emitted = tuple[ChunkHeader, bytes]
 """A chunk that a service made: its decoded header and its payload."""
 
 
-def split_emitted(data: bytes, count: int) -> list[Emitted]:
-    """Split the payload of an EMIT verdict into its chunks.
+def split_emitted(data: bytes, count: int, *, updates: bool = False) -> tuple[list[Emitted], bytes]:
+    """Split the payload of an EMIT verdict into its chunks and, with `updates`, what follows them:
+    the new payload of the chunk that the service had.
 
     Raises:
         ProtocolError: cut off, bytes left over, or a source other than zero, which is the router's
@@ -36,9 +37,9 @@ def split_emitted(data: bytes, count: int) -> list[Emitted]:
         if offset > len(data):
             raise ProtocolError("bad_emit", "cut off")
         emitted.append((header, data[start:offset]))
-    if offset != len(data):
+    if offset != len(data) and not updates:
         raise ProtocolError("bad_emit", f"{len(data) - offset} bytes left over")
-    return emitted
+    return emitted, data[offset:]
 
 
 def header_from_router(made: ChunkHeader, sid: SID, na: NA, hop_limit: int) -> ChunkHeader:

@@ -45,6 +45,8 @@ class VerdictChecks:
         found: Finding | None = None
         if service.verdicts is not None:
             found = _undeclared(service.verdicts, verdict.code)
+            if found is None and verdict.updates:
+                found = _undeclared(service.verdicts, VerdictCode.UPDATE)
         if found is None and vi.entry is not None and vi.entry.is_bound:
             found = self._beyond_restriction(vi, entry, verdict, len(body))
         if found is None and service.destinations is not None:
@@ -84,7 +86,7 @@ class VerdictChecks:
     ) -> Finding | None:
         data = bytes(body.contiguous()[verdict.encoded_bytes :])
         try:
-            emitted = split_emitted(data, verdict.emit_count)
+            emitted, _ = split_emitted(data, verdict.emit_count, updates=verdict.updates)
         except ProtocolError:
             return None  # refused for that
         for header, _ in emitted:
@@ -155,6 +157,8 @@ def _beyond_budget(
             out = entry.payload_bytes, 1
         case VerdictCode.UPDATE:
             out = made_bytes, 1
+        case VerdictCode.EMIT if verdict.updates:
+            out = made_bytes, verdict.emit_count + 1
         case VerdictCode.EMIT if verdict.keep:
             out = made_bytes + entry.payload_bytes, verdict.emit_count + 1
         case VerdictCode.EMIT:

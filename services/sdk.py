@@ -23,6 +23,7 @@ from packetcloud.chunk.header import ChunkHeader, PayloadType
 from packetcloud.chunk.messages import MAX_DETAIL_BYTES, VerdictCode
 from packetcloud.chunk.names import GUID, NA, NA_UNBOUND, SID
 from packetcloud.services.buffers import BufferPool
+from packetcloud.services.errors import ServiceMisuseError
 from packetcloud.services.parameters import Parameters
 
 Buffer = bytes | bytearray | memoryview
@@ -63,6 +64,10 @@ class Verdict:
     emitted: tuple[EmittedChunk, ...] = ()
     keep: bool = False
     payload_type: int | None = None
+    updates: bool = False
+    """EMIT: `payload` is the new one of the chunk that is kept."""
+    again: bool = False
+    """DROP, or EMIT instead: the source may send the chunk again."""
 
     @classmethod
     def forward(cls) -> Verdict:
@@ -70,21 +75,44 @@ class Verdict:
         return _FORWARD
 
     @classmethod
-    def update(cls, payload: Buffer, payload_type: int | None = None) -> Self:
-        """Send the chunk on with another payload and, unless None, as another payload type.
+    def update(
+        cls,
+        payload: Buffer,
+        payload_type: int | None = None,
+        *,
+        emitted: Iterable[EmittedChunk] = (),
+    ) -> Self:
+        """Send the chunk on with another payload and, unless None, as another payload type; send
+        other chunks as well, if any are given. Both at once is not possible.
 
         `payload` must not change until the verdict is settled: give `bytes`, a buffer from
         `context.output_buffer`, or a part of `chunk.payload`; never a buffer used again by hand.
         """
-        return cls(VerdictCode.UPDATE, payload, payload_type=payload_type)
+        chunks = tuple(emitted)
+        if not chunks:
+            return cls(VerdictCode.UPDATE, payload, payload_type=payload_type)
+        if payload_type is not None:
+            raise ServiceMisuseError("an update that sends other chunks keeps its payload type")
+        return cls(VerdictCode.EMIT, payload, emitted=chunks, keep=True, updates=True)
 
     @classmethod
-    def drop(cls, reason: str) -> Self:
+    def drop(
+        cls, reason: str, *, again: bool = False, emitted: Iterable[EmittedChunk] = ()
+    ) -> Self:
         """Discard the chunk; nothing further runs. The source is told `reason` when it asked.
 
         At most 512 bytes of UTF-8 of the reason travel; the rest is cut.
+
+        Args:
+            again: the service could do nothing with this copy, and may with the next: the host
+                that sent it sends it again by itself while the chunk lives (`send_again`).
+            emitted: chunks to send besides; only with `again`.
         """
-        return cls(VerdictCode.DROP, detail=cut_text(reason))
+        chunks = tuple(emitted)
+        if chunks and not again:
+            raise ServiceMisuseError("drop sends other chunks only with again=True; see emit")
+        code = VerdictCode.EMIT if chunks else VerdictCode.DROP
+        return cls(code, detail=cut_text(reason), emitted=chunks, again=again)
 
     @classmethod
     def redirect(cls, guid: GUID, na: NA = NA_UNBOUND) -> Self:

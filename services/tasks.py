@@ -284,7 +284,7 @@ class TaskQueue:
     def _encode(self, task: Task, verdict: Verdict, processing_ns: int) -> Answer:
         payload: Buffer = verdict.payload
         if verdict.code is VerdictCode.EMIT:
-            payload = self._encode_emitted(task, verdict.emitted)
+            payload = self._encode_emitted(task, verdict.emitted, payload)
         else:
             self._check_expansion(task, len(payload))
         prefix = VerdictHeader(
@@ -295,6 +295,8 @@ class TaskQueue:
             len(verdict.emitted),
             verdict.keep,
             verdict.payload_type,
+            verdict.updates,
+            verdict.again,
         ).to_bytes()
         return self._answer(task, verdict.code, prefix, payload)
 
@@ -334,18 +336,22 @@ class TaskQueue:
                 f"allowed by max_expansion_ratio and the payload limit: {allowed}"
             )
 
-    def _encode_emitted(self, task: Task, chunks: tuple[EmittedChunk, ...]) -> Buffer:
+    def _encode_emitted(
+        self, task: Task, chunks: tuple[EmittedChunk, ...], update: Buffer
+    ) -> Buffer:
+        """Return the chunks one after the other, then the new payload of the one that is kept."""
         if not 1 <= len(chunks) <= MAX_EMIT_COUNT:
             raise ServiceMisuseError(f"{len(chunks)} emitted chunks; allowed 1..{MAX_EMIT_COUNT}")
-        self._check_expansion(task, sum(len(chunk.payload) for chunk in chunks))
+        self._check_expansion(task, len(update) + sum(len(chunk.payload) for chunk in chunks))
         headers = [self._emitted_header(chunk) for chunk in chunks]
         total = sum(len(h) + len(c.payload) for h, c in zip(headers, chunks, strict=True))
-        output = task.context.output_buffer(total)
+        output = task.context.output_buffer(total + len(update))
         offset = 0
         for header, chunk in zip(headers, chunks, strict=True):
             for part in (header, chunk.payload):
                 output[offset : offset + len(part)] = part
                 offset += len(part)
+        output[offset:] = update
         return output
 
     def _emitted_header(self, chunk: EmittedChunk) -> bytes:

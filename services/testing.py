@@ -131,6 +131,10 @@ class ProcessResult:
     keep: bool = False
     payload_type: int | None = None
     """Of an UPDATE that changes it."""
+    updates: bool = False
+    """EMIT: `payload` is the new one of the chunk that is kept."""
+    again: bool = False
+    """It was dropped, and its source may send it again."""
 
 
 class ServiceHarness:
@@ -249,22 +253,27 @@ def _read(answer: Answer) -> ProcessResult:
     """Decode a verdict from its wire form."""
     header = VerdictHeader.from_bytes(answer.prefix)
     payload = bytes(answer.payload)
-    says_why = header.code in (VerdictCode.DROP, VerdictCode.FAILED)
+    says_why = header.again or header.code in (VerdictCode.DROP, VerdictCode.FAILED)
     is_redirect = header.code is VerdictCode.REDIRECT
-    emitted = _split(payload, header.emit_count) if header.code is VerdictCode.EMIT else ()
+    emitted: tuple[EmittedResult, ...] = ()
+    if header.code is VerdictCode.EMIT:
+        emitted, payload = _split(payload, header.emit_count)
     return ProcessResult(
         header.code,
-        b"" if emitted else payload,
+        payload,
         header.detail.decode() if says_why else "",
         header.processing_ns,
         header.redirect_target if is_redirect else None,
         emitted,
         header.keep,
         header.payload_type,
+        header.updates,
+        header.again,
     )
 
 
-def _split(data: bytes, count: int) -> tuple[EmittedResult, ...]:
+def _split(data: bytes, count: int) -> tuple[tuple[EmittedResult, ...], bytes]:
+    """Return the emitted chunks and what follows them: the new payload of the chunk."""
     results = []
     offset = 0
     for _ in range(count):
@@ -272,4 +281,4 @@ def _split(data: bytes, count: int) -> tuple[EmittedResult, ...]:
         start = offset + len(header.to_bytes())
         offset = start + header.payload_bytes
         results.append(EmittedResult(header, data[start:offset]))
-    return tuple(results)
+    return tuple(results), data[offset:]

@@ -106,7 +106,7 @@ def output_of(payload: memoryview, result: ProcessResult) -> int:
         case VerdictCode.UPDATE:
             return len(result.payload)
         case VerdictCode.EMIT:
-            kept = len(payload) if result.keep else 0
+            kept = len(payload) if result.keep and not result.updates else len(result.payload)
             return kept + sum(len(chunk.payload) for chunk in result.emitted)
         case VerdictCode.FORWARD | VerdictCode.REDIRECT:
             return len(payload)

@@ -1,93 +1,131 @@
-"""The NetworkService: compress or decompress, with zstandard, straight into the output buffer."""
+"""The NetworkService: verdicts around `compressing` and `restoring`, and feedback between the two.
+
+Feedback travels as a chunk of its own from one service to the other: decompress emits it besides
+the payload that it restored, compress takes it in and drops it.
+"""
 
 from __future__ import annotations
 
-import zstandard
+import os
+import time
+from pathlib import Path
 
+from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.names import GUID, SID
+from packetcloud.services.errors import ParameterError
+from packetcloud.services.parameters import Parameters
 from packetcloud.services.sdk import (
     ChunkContext,
+    EmittedChunk,
     NetworkService,
     ServiceChunk,
     ServiceContext,
     Verdict,
 )
-from packetcloud.services.wan_optimizer.framing import (
-    HEAD_BYTES,
-    DamagedFrameError,
-    Form,
-    FrameHead,
-    decode_frame,
-    padded_bytes,
-)
+from packetcloud.services.wan_optimizer.compressing import Compressing, CompressSettings
+from packetcloud.services.wan_optimizer.dictionaries import load_dictionary
+from packetcloud.services.wan_optimizer.feedback import INSTANCE_BYTES
+from packetcloud.services.wan_optimizer.framing import HISTORY_ID_BYTES, DamagedFrameError
+from packetcloud.services.wan_optimizer.kept import KeptBlocks
+from packetcloud.services.wan_optimizer.restoring import Restored, RestoreSettings, Restoring
+from packetcloud.services.wan_optimizer.sealing import Seals
+from packetcloud.services.wan_optimizer.sent import SentBlocks
 
-LEAST_SAVING = 32
-"""Compressed only if a 32nd is saved: below it restoring costs more than the bytes."""
-MAX_WINDOW_BYTES = 8 << 20
-"""zstandard's own memory for one frame; payloads are at most 1 MiB, level 19 uses as much."""
+FEEDBACK_LIFETIME_MS = 10_000
+"""Older feedback says nothing that the next one does not say better."""
 
 
 class WanOptimizer(NetworkService):
-    """Compresses what compression helps; everything else passes as it is, behind a head."""
+    """Makes payloads smaller, or restores them."""
 
     def start(self, context: ServiceContext) -> None:
         parameters = context.parameters
-        self._compresses = parameters.text("direction") == "compress"
+        self._peer = _peer_of(parameters)
+        self._seals = Seals(_path_of(parameters, "key_file"), time.monotonic(), time.time())
+        path = _path_of(parameters, "dictionary")
+        trained = None if path is None else load_dictionary(path)
+        cache_bytes = parameters.integer("cache_mib") << 20
         self._forwards_unframed = parameters.text("unframed") == "forward"
-        self._max_ratio = parameters.integer("max_ratio")
-        self._max_original_bytes = parameters.integer("max_original_bytes")
-        self._compressor = zstandard.ZstdCompressor(
-            level=parameters.integer("level"), write_checksum=True
+        self._compressing: Compressing | None = None
+        if parameters.text("direction") == "compress":
+            self._compressing = Compressing(
+                CompressSettings(
+                    parameters.integer("level"),
+                    parameters.integer("max_ratio"),
+                    self._peer is not None,
+                    parameters.text("partition"),
+                ),
+                SentBlocks(cache_bytes, lambda: os.urandom(HISTORY_ID_BYTES)),
+                self._seals,
+                trained,
+            )
+        self._restoring = Restoring(
+            RestoreSettings(
+                parameters.integer("max_ratio"),
+                parameters.integer("max_original_bytes"),
+                self._peer is not None,
+            ),
+            KeptBlocks(cache_bytes),
+            self._seals,
+            os.urandom(INSTANCE_BYTES),
+            trained,
         )
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        if self._peer is not None and not parameters.text("key_file"):
+            context.log.warning(
+                "no key_file: whoever sees the traffic can make decompress forget and guess"
+            )
 
     def process(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        if self._compresses:
-            return self._compress(chunk.payload, context)
+        now = time.monotonic()
+        self._seals.refresh(now, time.time())
+        if self._compressing is None:
+            return self._decompress(chunk, context)
+        if self._peer is not None and chunk.header.source.value == self._peer.value:
+            return self._take_feedback(self._compressing, chunk, now)
+        framed = self._compressing.frame(chunk.payload, chunk.header, now, context.output_buffer)
+        return Verdict.update(framed)
+
+    def _take_feedback(self, compressing: Compressing, chunk: ServiceChunk, now: float) -> Verdict:
         try:
-            return self._decompress(chunk.payload, context)
-        except (DamagedFrameError, zstandard.ZstdError) as error:
-            return Verdict.drop(f"cannot decompress: {error}")
+            compressing.told(chunk.payload, now)
+        except DamagedFrameError as error:
+            return Verdict.drop(f"not from our peer: {error}")
+        return Verdict.drop("feedback taken in")
 
-    def _compress(self, payload: memoryview, context: ChunkContext) -> Verdict:
-        original = len(payload)
-        output = context.output_buffer(HEAD_BYTES + original)
-        # Room for less than the original only: what does not fit is not worth compressing.
-        room = original - original // LEAST_SAVING - 1
-        stored = 0
-        if room > 0:  # zstandard 0.25 never returns from reading an empty source
-            reader = self._compressor.stream_reader(payload, size=original)
-            stored = reader.readinto(output[HEAD_BYTES : HEAD_BYTES + room])
-        if not 0 < stored < room:
-            output[:HEAD_BYTES] = FrameHead(Form.RAW, original, original).to_bytes()
-            output[HEAD_BYTES:] = payload
-            return Verdict.update(output)
-        output[:HEAD_BYTES] = FrameHead(Form.ZSTANDARD, original, stored).to_bytes()
-        end = HEAD_BYTES + stored
-        length = padded_bytes(original, stored, self._max_ratio)
-        output[end:length] = bytes(length - end)
-        return Verdict.update(output[:length])
-
-    def _decompress(self, payload: memoryview, context: ChunkContext) -> Verdict:
-        head = decode_frame(payload)
-        if head is None:
+    def _decompress(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        restored = self._restoring.restore(chunk.payload, context.output_buffer)
+        emitted = self._emitted(restored)
+        if restored.payload is None:
+            if restored.is_lacking:
+                return Verdict.drop(restored.reason, again=True, emitted=emitted)
+            return Verdict.drop(restored.reason)
+        if not restored.is_frame:
             # Fail-open made compress skip it, or it is older traffic: not ours to judge.
             return Verdict.forward() if self._forwards_unframed else Verdict.drop("not compressed")
-        if head.form is Form.RAW:
-            return Verdict.update(payload[HEAD_BYTES:])
-        original = head.original_bytes
-        if original > self._max_original_bytes:
-            return Verdict.drop(
-                f"decompression bomb: {original} bytes, allowed {self._max_original_bytes}"
-            )
-        if original > self._max_ratio * len(payload):
-            return Verdict.drop(
-                f"decompression bomb: ratio {original / len(payload):.0f}, "
-                f"allowed {self._max_ratio}"
-            )
-        stored = payload[HEAD_BYTES : HEAD_BYTES + head.stored_bytes]
-        # One byte more than declared, so that a frame that holds more is noticed.
-        output = context.output_buffer(original + 1)
-        restored = self._decompressor.stream_reader(stored).readinto(output)
-        if restored != original:
-            return Verdict.drop("cannot decompress: not the declared size")
-        return Verdict.update(output[:original])
+        return Verdict.update(restored.payload, emitted=emitted)
+
+    def _emitted(self, restored: Restored) -> tuple[EmittedChunk, ...]:
+        if self._peer is None or not restored.feedback:
+            return ()
+        return (
+            EmittedChunk(
+                GUID(self._peer.value),
+                restored.feedback,
+                services=(self._peer,),
+                lifetime_ms=FEEDBACK_LIFETIME_MS,
+            ),
+        )
+
+
+def _peer_of(parameters: Parameters) -> SID | None:
+    text = parameters.text("peer")
+    if not text:
+        return None
+    try:
+        return SID.from_hex(text)
+    except ProtocolError as error:
+        raise ParameterError(f"peer: {error}; it is the SID of the other direction") from None
+
+
+def _path_of(parameters: Parameters, name: str) -> Path | None:
+    return parameters.path(name) if parameters.text(name) else None

@@ -38,6 +38,7 @@
 - `vi_penalty`     containers against child processes, by turns
 - `vi_idle`        many VIs that have nothing to do
 - `domain`         a domain controller: places, money, reports, its end
+- `wan`            the WAN optimizer on two versions of a tree
 - `domain_parts`   its parts with their controls, and what is wrong with what
 - `domain_place`   a domain whose database is filled, controllers as processes
 - `domain_clients` tenants that reserve over signed HTTP, and their journals

@@ -14,6 +14,7 @@ from packetcloud.testbed.processes import Child, wait_until
 
 PACKAGES = {
     "iperf3": "iperf3",
+    "zstd": "zstd",
     "socat": "socat",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
@@ -33,6 +34,7 @@ _PORTS = range(10_000, 20_000)
 _TRIES_COUNT = 100
 _VERSION_FLAGS = {
     "iperf3": "--version",
+    "zstd": "--version",
     "socat": "-V",
     "haproxy": "-v",
     "nginx": "-v",

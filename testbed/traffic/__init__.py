@@ -10,6 +10,7 @@
 - `connector` `python -m packetcloud.testbed.traffic.connector`: handshakes, one after the other
 - `receiver`  `python -m packetcloud.testbed.traffic.receiver`
 - `witness`   `python -m packetcloud.testbed.traffic.witness`: hosts with journals
+- `trees`     two versions of a source tree
 - `rule_traffic` which of many rules traffic meets
 - `rule_patterns` payload patterns, payloads, and expressions that hurt
 - `rule_documents` signed documents of many rules

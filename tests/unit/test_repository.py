@@ -107,6 +107,7 @@ SHELLS = {
     "services.ids": {"outlet", "service", "versions"},
     "services.secure_communication": {"keys", "sealing", "service", "suites"},
     "services.translator": {"connector", "hosted", "listeners", "service"},
+    "services.wan_optimizer": {"service"},
     "cloudlet": {
         "alarm",
         "bridges",

@@ -128,6 +128,7 @@ def _bad_tasks() -> BadBytes:
 def _bad_verdicts() -> BadBytes:
     forward = good_verdicts()["forward"].to_bytes()
     drop = good_verdicts()["drop"].to_bytes()
+    emit = good_verdicts()["emit instead"].to_bytes()
     redirect = good_verdicts()["redirect"].to_bytes()
     retyped = good_verdicts()["update, largest payload type"].to_bytes()
     too_long = put(drop, 10, (MAX_DETAIL_BYTES + 1).to_bytes(2, "big")) + bytes(600)
@@ -136,9 +137,13 @@ def _bad_verdicts() -> BadBytes:
         "one byte short": (forward[: VERDICT_BYTES - 1], "short_verdict"),
         "code 0": (put(forward, 8, b"\x00"), "bad_verdict"),
         "code 7": (put(forward, 8, b"\x07"), "bad_verdict"),
-        "reserved flag": (put(forward, 9, b"\x04"), "reserved_bits"),
+        "reserved flag": (put(forward, 9, b"\x10"), "reserved_bits"),
         "payload type of a forward": (put(forward, 9, b"\x02"), "bad_verdict"),
         "payload type over a byte": (put(retyped, 22, b"\x01"), "bad_verdict"),
+        "a forward that updates": (put(forward, 9, b"\x04"), "reserved_bits"),
+        "updates what is not kept": (put(emit, 9, b"\x04"), "reserved_bits"),
+        "kept, and again": (put(emit, 9, b"\x09"), "reserved_bits"),
+        "a forward again": (put(forward, 9, b"\x08"), "reserved_bits"),
         "detail cut off": (drop[:-1], "bad_verdict"),
         "detail of 513 bytes": (too_long, "bad_verdict"),
         "redirect without NA": (

@@ -139,6 +139,13 @@ def good_verdicts() -> dict[str, VerdictHeader]:
         "redirect, late binding": VerdictHeader.redirect(4, 99, DESTINATION, NA(0)),
         "emit instead": VerdictHeader(5, VerdictCode.EMIT, 5, emit_count=3),
         "emit as well": VerdictHeader(6, VerdictCode.EMIT, 5, emit_count=1, keep=True),
+        "update and emit": VerdictHeader(
+            6, VerdictCode.EMIT, 5, emit_count=1, keep=True, updates=True
+        ),
+        "drop for now": VerdictHeader(3, VerdictCode.DROP, 10, b"not yet", again=True),
+        "emit, and drop for now": VerdictHeader(
+            3, VerdictCode.EMIT, 10, b"not yet", emit_count=2, again=True
+        ),
         "failed": VerdictHeader(7, VerdictCode.FAILED, 0, b"ValueError: odd"),
         "longest detail": VerdictHeader(8, VerdictCode.FAILED, 0, b"x" * MAX_DETAIL_BYTES),
         "largest fields": VerdictHeader(

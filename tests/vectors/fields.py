@@ -114,6 +114,9 @@ def verdict_fields(verdict: VerdictHeader) -> Fields:
         "emit_count": verdict.emit_count,
         "keep": verdict.keep,
     }
+    for flag in ("updates", "again"):
+        if getattr(verdict, flag):
+            fields[flag] = True
     if verdict.payload_type is not None:
         fields["payload_type"] = verdict.payload_type
     return fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from typing import Any
@@ -21,6 +22,10 @@ from packetcloud.services.tasks import (
     Task,
     TaskQueue,
 )
+from packetcloud.services.wan_optimizer.anchors import find_anchors
+from packetcloud.services.wan_optimizer.framing import Extent
+from packetcloud.services.wan_optimizer.kept import KeptBlocks
+from packetcloud.services.wan_optimizer.sent import MAX_PARTITIONS, SentBlocks
 from tests.unit.caps.filled import Filled, fills
 from tests.unit.services.service_fakes import (
     DESTINATION,
@@ -172,6 +177,56 @@ def drop_reasons() -> Filled:
     goes_on = queue.drops["reason 0"] == 2
     left = queue.waiting_count + queue.in_hand_count
     return Filled(MAX_DROP_KINDS, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+_CACHE_BYTES = 1 << 20
+"""What `cache_mib` allows here."""
+_BLOCK_BYTES = 64 << 10
+
+
+@fills("services", "earlier payloads that a WAN optimizer keeps to restore others")
+def kept_blocks() -> Filled:
+    """Somebody has more and more remembered, in a history of his own."""
+    kept = KeptBlocks(_CACHE_BYTES)
+    count = _CACHE_BYTES // _BLOCK_BYTES
+
+    def keep(first: int, end: int, history: bytes = b"greedy") -> tuple[int, int]:
+        kept.restored(history, 0)
+        for number in range(first, end):
+            kept.keep(history, number, bytes(_BLOCK_BYTES))
+        return kept.held_bytes, kept.forgotten_count
+
+    at_cap, counted = keep(0, count)
+    beyond, counted_beyond = keep(count, count + 50)
+    keep(0, 1, b"other")
+    goes_on = len(kept.text(b"other", (Extent(0, 0, 10),))) == 10
+    for history in (b"greedy", b"other"):
+        kept.forget(history, [Extent(number, 0, 1) for number in range(count + 50)])
+    left = kept.held_bytes
+    return Filled(_CACHE_BYTES, at_cap, counted, beyond, counted_beyond, goes_on, left)
+
+
+@fills("services", "earlier payloads that a WAN optimizer refers to")
+def sent_blocks() -> Filled:
+    """A source sends more and more that is like nothing before."""
+    ids = itertools.count()
+    sent = SentBlocks(_CACHE_BYTES, lambda: b"%8d" % next(ids))
+    count = _CACHE_BYTES // _BLOCK_BYTES
+
+    def send(amount: int, partition: bytes = b"greedy") -> tuple[int, int]:
+        history = sent.history_of(partition)
+        for _ in range(amount):
+            sent.keep(history, bytes(_BLOCK_BYTES), find_anchors(b""))
+        return sent.held_bytes, sent.forgotten_count
+
+    at_cap, counted = send(count)
+    beyond, counted_beyond = send(50)
+    send(1, b"other")
+    goes_on = len(sent.history_of(b"other").blocks) == 1
+    for number in range(MAX_PARTITIONS):
+        sent.history_of(b"%d" % number)
+    left = sent.held_bytes
+    return Filled(_CACHE_BYTES, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
 
 class _Reactor:

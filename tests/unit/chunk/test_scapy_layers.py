@@ -116,10 +116,13 @@ def test_verdict_vectors(vector: dict[str, Any]) -> None:
     retyped = "payload_type" in fields
     if retyped:  # it stands where an EMIT has its count
         fields["emit_count"] = fields.pop("payload_type")
+    updates, again = fields.pop("updates", False), fields.pop("again", False)
     assert {name: verdict.fields[name] for name in fields} == fields
     assert (bool(verdict.flags.keep), bool(verdict.flags.retyped)) == (keep, retyped)
+    assert (bool(verdict.flags.updates), bool(verdict.flags.again)) == (updates, again)
+    flags = keep | retyped << 1 | updates << 2 | again << 3
     assert rebuilt(verdict).hex() == vector["bytes"]
-    assert bytes(Verdict(flags=keep | retyped << 1, **fields)).hex() == vector["bytes"]
+    assert bytes(Verdict(flags=flags, **fields)).hex() == vector["bytes"]
 
 
 @chunk_v1.FILE.each("reports")

@@ -129,7 +129,9 @@ def test_hop_refusal_ends_it() -> None:
     assert not bench.results[1].indeterminate
 
 
-@pytest.mark.parametrize("reason", [Reason.STORE_FULL, Reason.NEIGHBOUR_LOST, Reason.SHUTTING_DOWN])
+@pytest.mark.parametrize(
+    "reason", [Reason.STORE_FULL, Reason.NEIGHBOUR_LOST, Reason.SHUTTING_DOWN, Reason.SEND_AGAIN]
+)
 def test_refusal_that_time_may_heal_is_retried_with_back_off(reason: Reason) -> None:
     """It goes out again, each time later, and ends with that reason when its life is over."""
     bench = Bench()

@@ -194,11 +194,14 @@ class FakeNeighbour:
         detail: bytes = b"",
         emit_count: int = 0,
         keep: bool = False,
+        updates: bool = False,
+        again: bool = False,
         processing_ns: int = 1000,
         payload_type: int | None = None,
     ) -> Refusal | None:
+        task_id = sent.task.task_id
         header = VerdictHeader(
-            sent.task.task_id, code, processing_ns, detail, emit_count, keep, payload_type
+            task_id, code, processing_ns, detail, emit_count, keep, payload_type, updates, again
         )
         return self.body(BodyKind.VERDICT, header.to_bytes() + payload)
 

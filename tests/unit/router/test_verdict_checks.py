@@ -381,3 +381,32 @@ def test_who_attaches_anew_keeps_its_record() -> None:
     controller.put(entry(vi(1, owner_epoch=9)))
     net.vi(S, 1)
     assert state_of(net).account is not before
+
+
+def test_who_updates_besides_emitting_declared_both() -> None:
+    """The new payload behind emitted chunks is an update like any other."""
+    for declared in (
+        {VerdictCode.EMIT},
+        {VerdictCode.UPDATE},
+        {VerdictCode.EMIT, VerdictCode.UPDATE},
+    ):
+        net, _ = cloudlet_network(entry(vi(1), verdicts=frozenset(declared)))
+        a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+        assert a.chunk(chunk(services=(S,))) is None
+        made = emitted() + b"another"
+        task = task_of(one)
+        one.verdict(task, VerdictCode.EMIT, made, emit_count=1, keep=True, updates=True)
+        assert len(b.accept_all()) == len(c.accept_all()) == (len(declared) == 2)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_budget_of_an_update_that_emits(over: int) -> None:
+    """What it made counts, the payload that it replaced does not."""
+    net, _ = cloudlet_network(entry(vi(1), budget=OutputBudget(bytes_ratio=1.0)))
+    a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+    assert a.chunk(chunk(payload=bytes(5000), services=(S,))) is None
+    made = emitted()
+    made += bytes(5000 + OUTPUT_ALLOWANCE_BYTES - len(made) + over)
+    one.verdict(task_of(one), VerdictCode.EMIT, made, emit_count=1, keep=True, updates=True)
+    assert len(b.accept_all()) == len(c.accept_all()) == 1 - over
+    assert state_of(net).account.violations == ({Violation.BUDGET: 1} if over else {})

@@ -151,6 +151,36 @@ def test_emitted_chunks_carry_the_service_as_source(keep: bool) -> None:
     net.check_idle()
 
 
+@pytest.mark.parametrize("payload", [b"longer than the original", b""])
+def test_a_service_updates_a_chunk_and_sends_another(payload: bytes) -> None:
+    """One verdict does both: the chunk goes on with what follows the emitted chunks."""
+    net = FakeNetwork(settings(service(S)))
+    a, b, c, vi = net.host(A), net.host(B), net.host(C), net.vi(S)
+    assert a.chunk(chunk(services=(S,))) is None
+    vi.verdict(
+        task_of(vi), VerdictCode.EMIT, emitted() + payload, emit_count=1, keep=True, updates=True
+    )
+    assert only(b.accept_all()).data == chunk(payload=payload, source_na=ROUTER_NA)
+    assert only(c.accept_all()).payload == b"made"
+    net.check_idle()
+
+
+@pytest.mark.parametrize("emits", [True, False])
+def test_a_chunk_that_is_dropped_for_now(emits: bool) -> None:
+    """Its source is told that it may send again, and why; what the service sent goes out."""
+    net = FakeNetwork(settings(service(S)))
+    a, b, c, vi = net.host(A), net.host(B), net.host(C), net.vi(S)
+    assert a.chunk(chunk(services=(S,))) is None
+    code = VerdictCode.EMIT if emits else VerdictCode.DROP
+    made = emitted() if emits else b""
+    vi.verdict(task_of(vi), code, made, detail=b"not yet", emit_count=int(emits), again=True)
+    assert reported(a) == (Outcome.REFUSED, Reason.SEND_AGAIN, "not yet")
+    assert len(c.accept_all()) == emits
+    assert not b.unsettled
+    assert net.sums["dropped"] == 1
+    net.check_idle()
+
+
 def test_emitted_chunk_visits_other_services_but_never_its_maker() -> None:
     """What a service emits may ask for others; asking for itself would go round for ever."""
     net = FakeNetwork(settings(service(S), service(T)))

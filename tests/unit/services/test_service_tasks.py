@@ -17,6 +17,7 @@ from packetcloud.chunk.messages import TASK_BYTES, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, GUID_ZERO, NA, SID, SID_SEQUENCE
 from packetcloud.chunk.reasons import Reason
 from packetcloud.services import tasks
+from packetcloud.services.errors import ServiceMisuseError
 from packetcloud.services.sdk import EmittedChunk, Verdict
 from packetcloud.services.tasks import Answer, Task, TaskQueue
 from packetcloud.services.testing import HeldBody
@@ -253,6 +254,41 @@ def test_emitted_chunks_name_no_source() -> None:
     assert second.lifetime_ms == 9
     assert first.chunk_id != second.chunk_id
     queue.settle(answer)
+
+
+def test_an_update_may_send_other_chunks_as_well() -> None:
+    """They stand before the new payload; all of it together keeps within the ratio."""
+    queue, _ = make_queue()
+    chunk = EmittedChunk(DESTINATION, b"one")
+    task = taken(queue, task_body(bytes(100)))
+    answer = queue.conclude(task, Verdict.update(b"new", emitted=[chunk]), 0)
+    head = head_of(answer)
+    assert (head.code, head.emit_count, head.keep, head.updates) == (
+        VerdictCode.EMIT,
+        1,
+        True,
+        True,
+    )
+    header = decode_header(answer.payload)
+    assert bytes(answer.payload[len(header.to_bytes()) :]) == b"onenew"
+    queue.settle(answer)
+    too_much = Verdict.update(bytes(2000), emitted=[chunk])
+    answer = queue.conclude(taken(queue, task_body(b"")), too_much, 0)
+    assert head_of(answer).code is VerdictCode.FAILED
+
+
+def test_a_chunk_may_be_dropped_for_now() -> None:
+    """With other chunks or without; only then may a drop send any."""
+    queue, _ = make_queue()
+    chunk = EmittedChunk(DESTINATION, b"one")
+    for chunks, code in (([], VerdictCode.DROP), ([chunk], VerdictCode.EMIT)):
+        task = taken(queue, task_body(bytes(100)))
+        answer = queue.conclude(task, Verdict.drop("why", again=True, emitted=chunks), 0)
+        head = head_of(answer)
+        assert (head.code, head.keep, head.again, head.detail) == (code, False, True, b"why")
+        queue.settle(answer)
+    with pytest.raises(ServiceMisuseError, match="again=True"):
+        Verdict.drop("why", emitted=[chunk])
 
 
 @pytest.mark.parametrize("count", [0, tasks.MAX_EMIT_COUNT + 1])

@@ -13,7 +13,6 @@ import zstandard
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.services.testing import ProcessResult, ServiceHarness
 from packetcloud.services.wan_optimizer.framing import (
-    HEAD_BYTES,
     Form,
     FrameHead,
     decode_frame,
@@ -102,7 +101,13 @@ def test_a_raw_payload_is_passed_on_without_a_copy(opened: Open) -> None:
 
 def test_a_payload_that_never_passed_compress(opened: Open) -> None:
     """Forwarded, since compress fails open; or dropped, if the operator says so."""
-    for payload in (b"", b"plain", b"WO\x02\x00" + bytes(20), b"WO\x01\x07" + bytes(20)):
+    for payload in (
+        b"",
+        b"plain",
+        b"WO\x03\x00" + bytes(20),
+        b"WO\x02\x40" + bytes(20),
+        b"WO\x01\x07" + bytes(20),
+    ):
         assert opened("decompress").process(payload).code is VerdictCode.FORWARD
         result = opened("decompress", unframed="drop").process(payload)
         assert (result.code, result.reason) == (VerdictCode.DROP, "not compressed")
@@ -120,7 +125,7 @@ def test_a_megabyte_of_zeros_stays_within_the_ratio(opened: Open) -> None:
 
 def test_padding_is_none_where_none_is_needed() -> None:
     """Rounded up, so that the declared ratio is never above the limit."""
-    assert padded_bytes(1000, 500, 1000) == HEAD_BYTES + 500
+    assert padded_bytes(1000, 512, 1000) == 512
     assert padded_bytes(100_001, 10, 1000) == 101
 
 
