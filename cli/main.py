@@ -41,7 +41,7 @@ class Noun:
 NOUNS = {
     "bench": Noun(
         "packetcloud.cli.bench:bench",
-        "Measure hop, path, service, small chunks, bad links, rules, VIs and a domain.",
+        "Measure hop, path, service, small chunks, bad links, rules, VIs, a domain, services.",
     ),
     "bill": Noun(
         "packetcloud.cli.bill:bill",

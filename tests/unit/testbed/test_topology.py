@@ -343,10 +343,13 @@ def test_only_marked_processes_of_a_user_namespace_are_a_dead_keepers(
     """Its number may be another's by now: that one's processes do not bear the keeper's name."""
     own = user_namespace_of(os.getpid())
     assert own is not None
-    command = [sys.executable, "-c", "input()"]
+    command = [sys.executable, "-c", "print(flush=True); input()"]
     monkeypatch.setenv(KEEPER_VARIABLE, "1-2")
-    child = subprocess.Popen(command, stdin=subprocess.PIPE)
+    # Its environment can be read once it runs, a moment after it was started.
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert child.stdout is not None
+        child.stdout.readline()
         assert Marked(own, "1-2").holds(child.pid)
         assert not Marked(own, "1-3").holds(child.pid)
         assert not Marked(own + 1, "1-2").holds(child.pid)
