@@ -9,6 +9,7 @@
 - `bench_domain` `packetcloud bench domain`
 - `bench_ids`  `packetcloud bench ids`
 - `bench_rules` what `bench rules` prints
+- `bench_translator` `packetcloud bench translator`
 - `bench_vi`   `packetcloud bench vi`
 - `bench_wan`  `packetcloud bench wan`
 - `bench_run`  what those have in common: options, the run, its report

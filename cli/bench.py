@@ -9,6 +9,7 @@ import click
 from packetcloud.cli.bench_domain import domain
 from packetcloud.cli.bench_ids import ids
 from packetcloud.cli.bench_run import MODE, finish, measuring, running, shared_options
+from packetcloud.cli.bench_translator import translator
 from packetcloud.cli.bench_vi import vi
 from packetcloud.cli.bench_wan import wan
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
@@ -26,6 +27,7 @@ def bench() -> None:
 bench.add_command(domain)
 bench.add_command(ids)
 bench.add_command(wan)
+bench.add_command(translator)
 
 
 @bench.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,8 +33,9 @@ class TranslatedPlan:
     router: Address = (LOCALHOST, 0)
     proxy: Address = (LOCALHOST, 0)
     router_place: Namespace | None = None
+    router_seen: str = LOCALHOST
+    """The router's address as the host sees it."""
     host_place: Namespace | None = None
-    private_links: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Translated:
         return self.children.start("proxy", packetcloud_command(*command), self.plan.host_place)
 
     def _host_words(self, verb: str, key: str) -> list[object]:
-        where = _text(self.router.address)
+        where = _text((self.plan.router_seen, self.router.address[1]))
         words: list[object] = ["host", verb, "--router", where, "--key", self.folder / key]
         return [*words, "--translator", self.sid]
 
@@ -89,7 +90,6 @@ def start_translated(
         plan.router,
         (LOCALHOST, 0),
         [ServiceEntry(sid, "translator")],
-        private_links=("127.0.0.0/8", *plan.private_links),
     )
     router = start_router(children, router_plan, plan.router_place)
     translator = _start_translator(children, folder, router, plan, plan.settings)
@@ -133,18 +133,16 @@ def _start_translator(
     plan: TranslatedPlan,
     settings: Mapping[str, object],
 ) -> Child:
-    key = folder / "translator.key"
-    # In the router's place its loopback is ours; the link between them needs no seal.
-    where = (LOCALHOST, router.address[1])
+    # In the router's own place: nobody else reads what passes between them.
     return start_service(
         children,
         "translator",
         "translator",
-        where if router.address[0] in ("0.0.0.0", LOCALHOST) else router.address,
-        key,
+        (LOCALHOST, router.address[1]),
+        folder / "translator.key",
         settings,
         plan.router_place,
-        ("127.0.0.0/8", *plan.private_links),
+        ("127.0.0.0/8",),
     )
 
 

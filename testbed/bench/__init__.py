@@ -49,6 +49,7 @@
 - `stale_owner`    a controller that is stopped, replaced and goes on
 - `ids`            the ids service with a thousand rules, and other scanners
 - `ids_rules`      its rules and payloads, made up
+- `translator`     curl through proxy, router and translator
 - `link_trial`     one sender over one emulated link, second by second
 - `report`         what every report starts with
 - `plot`           the PNG

@@ -8,6 +8,8 @@
 - `nginx`       the reverse proxy before it
 - `pattern_server` nginx with one large file that both ends know
 - `download`    curl, counted and compared
+- `web_server`  nginx with files to fetch
+- `socks`       a plain SOCKS5 relay
 - `grpc_server` the AES job as a gRPC unary call
 - `nftables`    maps in the kernel's packet filter, and packets that look names up in them
 - `openvswitch` the classifier of a switch in user space

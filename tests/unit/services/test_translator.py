@@ -1,0 +1,327 @@
+"""The translator: what may be reached, whose a connection is, and what a slow host may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from packetcloud.chunk.header import ChunkHeader
+from packetcloud.chunk.names import GUID, SID, ChunkId
+from packetcloud.chunk.streams.wire import (
+    Data,
+    Grant,
+    Message,
+    MessageKind,
+    Open,
+    Opened,
+    Reset,
+    ResetCode,
+    decode_message,
+    encode_message,
+)
+from packetcloud.services.errors import ServiceConfigError
+from packetcloud.services.parameters import Parameters
+from packetcloud.services.sdk import ServiceChunk, ServiceContext, Verdict
+from packetcloud.services.testing import HARNESS_SID
+from packetcloud.services.translator import sessions as sessions_module
+from packetcloud.services.translator.connector import Connector
+from packetcloud.services.translator.egress import Egress, is_public, parse_rules
+from packetcloud.services.translator.errors import RefusedConnectionError
+from packetcloud.services.translator.listeners import parse_owners
+from packetcloud.services.translator.service import Translator
+
+ALICE, MALLORY = GUID(bytes(19) + b"\x0a"), GUID(bytes(19) + b"\x0b")
+WINDOW = 1 << 30
+DEFAULTS: dict[str, Any] = {
+    "allow": "127.0.0.0/8",
+    "deny": "",
+    "listen": "",
+    "connect_timeout_s": 5.0,
+    "idle_timeout_s": 300.0,
+    "max_connections": 64,
+    "max_connections_per_host": 32,
+}
+
+
+def egress(allow: str, deny: str = "") -> Egress:
+    return Egress(parse_rules(allow, "allow"), parse_rules(deny, "deny", networks_only=True))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.1.1", "100.64.0.1",
+        "0.0.0.0", "224.0.0.1", "239.1.2.3", "255.255.255.255", "240.0.0.1", "192.0.2.1",
+        "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "fec0::1", "ff02::1", "2001:db8::1",
+        "::ffff:10.0.0.1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+        "2001:0:0:0:0:0:80ff:fffe",
+    ],
+)  # fmt: skip
+def test_what_is_not_public_is_not_reached(address: str) -> None:
+    """Neither as an address, nor where a name leads to it, however it is written."""
+    there = ipaddress.ip_address(address)
+    assert not is_public(there)
+    assert not egress("public example.org").may_connect("example.org", there, 443)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_what_is_public_is_reached(address: str) -> None:
+    """Unless the carrier says that it is its own."""
+    there = ipaddress.ip_address(address)
+    assert egress("public").may_connect("", there, 443)
+    assert not egress("public", "8.8.8.0/24 2606:4700::/32").may_connect("", there, 443)
+
+
+def test_lists_name_networks_names_and_ports() -> None:
+    """A port narrows an entry; a network opens what is private, a name does not."""
+    rules = egress("10.0.0.0/8:80-90, *.example.org:443 [2001:db8::]/32:22")
+    ten, public = ipaddress.ip_address("10.1.1.1"), ipaddress.ip_address("9.9.9.9")
+    assert rules.may_connect("x", ten, 85) and not rules.may_connect("x", ten, 91)
+    assert rules.may_connect("WWW.example.org.", public, 443)
+    assert not rules.may_connect("example.org", public, 443)
+    assert not rules.may_connect("www.example.org", public, 80)
+    assert not rules.may_connect("www.example.org", ten, 443)
+    assert rules.may_connect("", ipaddress.ip_address("2001:db8::7"), 22)
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.0/33", "a b/c", "x:0", "x:70000", "x:9-8", "exa mple!", "1.2.3"]
+)
+def test_a_wrong_entry_is_named(text: str) -> None:
+    """The operator reads which parameter and which word."""
+    with pytest.raises(ServiceConfigError, match="parameter allow"):
+        parse_rules(text, "allow")
+    with pytest.raises(ServiceConfigError, match="parameter deny"):
+        parse_rules("example.org", "deny", networks_only=True)
+
+
+@pytest.mark.parametrize("text", ["80", "80=xyz", "0=" + "a" * 40, "x:80=" + "a" * 40])
+def test_a_wrong_port_is_named(text: str) -> None:
+    """So is one that is given twice."""
+    with pytest.raises(ServiceConfigError, match="parameter listen"):
+        parse_owners(text)
+    with pytest.raises(ServiceConfigError, match="twice"):
+        parse_owners(f"80={'a' * 40} 80={'b' * 40}")
+
+
+def test_a_name_that_changes_its_mind_gains_nothing() -> None:
+    """A name server that gives a public address first and a private one then: what was looked at
+    is what is connected to, and it is asked once."""
+    asked = []
+
+    async def resolve(name: str, port: int) -> list[str]:
+        asked.append(name)
+        return ["127.0.0.1"] if len(asked) > 1 else ["127.0.0.1", "192.168.0.9"]
+
+    async def connect() -> None:
+        await Connector(egress("public"), resolve, 5.0).connect("rebind.example.org", 80)
+
+    with pytest.raises(RefusedConnectionError) as refused:
+        asyncio.run(connect())
+    assert refused.value.code is ResetCode.NOT_ALLOWED and len(asked) == 1
+    assert "127.0.0.1" not in str(refused.value) and "192.168" not in str(refused.value)
+
+
+def test_the_translators_own_addresses_are_not_reached() -> None:
+    """Also where it has a public one; a network in `allow` opens it."""
+
+    class Everything(Egress):
+        def may_connect(self, *_: object) -> bool:
+            return True
+
+    async def connect(rules: Egress) -> None:
+        await Connector(rules, None, 5.0).connect("127.0.0.1", 9)  # type: ignore[arg-type]
+
+    for rules, code in (
+        (Everything((), ()), ResetCode.NOT_ALLOWED),
+        (egress("127.0.0.0/8"), ResetCode.CONNECTION_REFUSED),
+    ):
+        with pytest.raises(RefusedConnectionError) as refused:
+            asyncio.run(connect(rules))
+        assert refused.value.code is code
+
+
+class Place:
+    """A translator on a loop, and a server that it may reach."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.service = Translator()
+        self.context = ServiceContext(
+            HARNESS_SID,
+            Parameters({**DEFAULTS, **settings}),
+            _Log(),  # type: ignore[arg-type]
+        )
+        self.service.start(self.context)
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.setblocking(False)
+        self.port = self.server.getsockname()[1]
+        self._number = 0
+
+    async def ask(self, *frames: Any, source: GUID = ALICE, session: int = 1, **more: Any) -> Any:
+        """Send one request, and return the message that answers it."""
+        self._number += 1
+        message = Message(
+            MessageKind.REQUEST, session, self._number, frames, answer_bytes=1 << 20, **more
+        )
+        payload = encode_message(message)
+        header = ChunkHeader(source, GUID(HARNESS_SID.value), ChunkId(1), len(payload), sid=SID_)
+        verdict = self.service.process(
+            ServiceChunk(header, memoryview(payload)),
+            None,  # type: ignore[arg-type]  # not used
+        )
+        given: Verdict = await verdict
+        (emitted,) = given.emitted
+        assert emitted.destination == source
+        return decode_message(emitted.payload)
+
+    async def open(self, stream: int, source: GUID = ALICE) -> socket.socket:
+        """Open a stream; return the server's end of its connection."""
+        loop = asyncio.get_running_loop()
+        asked = asyncio.ensure_future(
+            self.ask(
+                Open(stream, "127.0.0.1", self.port, WINDOW),
+                source=source,
+                is_first=True,
+                hold_ms=3000,
+            )
+        )
+        connection, _ = await loop.sock_accept(self.server)
+        answer = await asked
+        assert any(isinstance(frame, Opened) for frame in answer.frames), answer
+        connection.setblocking(False)
+        return connection
+
+
+SID_ = SID(HARNESS_SID.value)
+
+
+class _Log:
+    """Takes what is logged."""
+
+    def info(self, *_: object) -> None: ...
+    def warning(self, *_: object) -> None: ...
+    def isEnabledFor(self, _: int) -> bool:
+        return True
+
+
+def run(story: Callable[[Place], Awaitable[None]], **settings: Any) -> None:
+    async def told() -> None:
+        place = Place(**settings)
+        try:
+            await asyncio.wait_for(story(place), 20.0)
+        finally:
+            place.service.stop()
+            place.server.close()
+
+    asyncio.run(told())
+
+
+def test_another_host_touches_no_connection() -> None:
+    """Who guesses session and stream of another: it is no session of his, and nothing arrives."""
+
+    async def story(place: Place) -> None:
+        server = await place.open(1)
+        attacks = (
+            Data(1, 0, (b"forged",)),
+            Reset(1, ResetCode.ABORTED),
+            Grant(1, 0, 1 << 40),
+            Open(1, "127.0.0.1", place.port, 0),
+        )
+        for frame in attacks:
+            answer = await place.ask(frame, source=MALLORY)
+            assert answer.kind is MessageKind.UNKNOWN and not answer.frames
+        # With a session of his own under the same number, the stream is another one.
+        for frame in attacks:
+            answer = await place.ask(frame, source=MALLORY, is_first=True, hold_ms=1)
+            assert answer.kind is MessageKind.ANSWER
+        await place.ask(Data(1, 0, (b"mine",), True))
+        assert await asyncio.get_running_loop().sock_recv(server, 99) == b"mine"
+        assert await asyncio.get_running_loop().sock_recv(server, 99) == b""
+        server.close()
+
+    run(story)
+
+
+def test_repeated_requests_open_one_connection() -> None:
+    """A request that comes again, and data that come again, change nothing."""
+
+    async def story(place: Place) -> None:
+        server = await place.open(1)
+        for _ in range(3):
+            await place.ask(Open(1, "127.0.0.1", place.port, WINDOW), Data(1, 0, (b"once",)))
+        assert await asyncio.get_running_loop().sock_recv(server, 99) == b"once"
+        with pytest.raises(BlockingIOError):
+            place.server.accept()
+        with pytest.raises(BlockingIOError):
+            server.recv(1)
+        server.close()
+
+    run(story)
+
+
+def fill(place_window: int = WINDOW) -> int:
+    """Return how much of an endless page a translator keeps for a host that takes nothing."""
+    kept = 0
+
+    async def story(place: Place) -> None:
+        nonlocal kept
+        server = await place.open(1)
+        loop = asyncio.get_running_loop()
+        sending = asyncio.ensure_future(loop.sock_sendall(server, bytes(64 << 20)))
+        session = next(iter(place.service._sessions))
+        before = -1
+        while before != session.outgoing_bytes:  # until nothing is read any more
+            before = session.outgoing_bytes
+            await asyncio.sleep(0.05)
+        kept = session.outgoing_bytes
+        sending.cancel()
+        server.close()
+
+    run(story)
+    return kept
+
+
+def test_a_host_that_takes_nothing_costs_a_bounded_amount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever window it grants. Control: without the bounds everything is read."""
+    from packetcloud.chunk.streams import outbox
+
+    assert 0 < fill() <= outbox.MAX_KEPT_BYTES
+    monkeypatch.setattr(outbox, "MAX_KEPT_BYTES", 1 << 40)
+    assert fill() <= sessions_module.MAX_BUFFERED_PER_SOURCE_BYTES
+    monkeypatch.setattr(sessions_module, "MAX_BUFFERED_PER_SOURCE_BYTES", 1 << 40)
+    monkeypatch.setattr(sessions_module, "MAX_BUFFERED_BYTES", 1 << 40)
+    assert fill() > sessions_module.MAX_UPLOAD_WINDOW_BYTES << 5
+
+
+def test_connections_over_a_hosts_share_are_refused() -> None:
+    """It is told so, and others go on."""
+
+    async def story(place: Place) -> None:
+        first = await place.open(1)
+        answer = await place.ask(Open(2, "127.0.0.1", place.port, 0), hold_ms=100)
+        assert [frame.code for frame in answer.frames] == [ResetCode.TOO_MANY]
+        second = await place.open(1, MALLORY)
+        first.close()
+        second.close()
+
+    run(story, max_connections_per_host=1)
+
+
+def test_an_unknown_session_and_junk_are_answered() -> None:
+    """A translator that was restarted says that it knows nothing; junk is dropped with a reason."""
+
+    async def story(place: Place) -> None:
+        assert (await place.ask()).kind is MessageKind.UNKNOWN
+        header = ChunkHeader(ALICE, GUID(HARNESS_SID.value), ChunkId(1), 4, sid=SID_)
+        verdict = await place.service.process(
+            ServiceChunk(header, memoryview(b"junk")),
+            None,  # type: ignore[arg-type]  # not used
+        )
+        assert b"no request to a translator" in verdict.detail
+
+    run(story)
