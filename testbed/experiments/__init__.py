@@ -42,10 +42,11 @@ EXPERIMENTS: Mapping[str, str] = {
     "load": f"{_HERE}.load:LOAD",
     "scale": f"{_HERE}.scale:SCALE",
     "sequence": f"{_HERE}.sequence:SEQUENCE",
+    "translator": f"{_HERE}.services:TRANSLATOR",
     "wan": f"{_HERE}.services:WAN",
     "ids": f"{_HERE}.services:IDS",
     "calibration": f"{_HERE}.calibration:CALIBRATION",
 }
 """`MODULE:ATTRIBUTE` of each experiment, by name; the attribute is an `experiment.Experiment`."""
-PAPER: tuple[str, ...] = ("goodput", "penalty", "load", "scale", "sequence", "wan", "ids")
+PAPER: tuple[str, ...] = tuple(name for name in EXPERIMENTS if name != "calibration")
 """Names of those that reproduce the paper."""

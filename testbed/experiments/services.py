@@ -1,7 +1,7 @@
 """Figures of bundled services by their own benchmarks.
 
-`packetcloud bench wan|ids` shows all that they find; here the figures stand in the report of the
-paper's experiments.
+`packetcloud bench translator|wan|ids` shows all that they find; here the figures stand in the
+report of the paper's experiments.
 """
 
 from __future__ import annotations
@@ -77,6 +77,24 @@ def numbers_of(document: Document, before: str = "") -> list[tuple[str, float]]:
 _HEAD = ("machine", "packages", "peers", "plan")
 
 
+def _translator(plan: ExperimentPlan) -> Document:
+    from packetcloud.testbed.bench.translator import TranslatorPlan, bench_translator
+
+    if plan.is_quick:
+        small = TranslatorPlan(
+            rates_bps=(1_000_000_000,),
+            download_bytes=16 << 20,
+            files_count=50,
+            largest_file_bytes=64 << 10,
+            connections_count=10,
+            connection_bytes=64 << 10,
+            seed=plan.seed,
+        )
+        return bench_translator(small, Timing(repeats=1), plan.tell)
+    whole = TranslatorPlan(rates_bps=(1_000_000_000,), seed=plan.seed)
+    return bench_translator(whole, Timing(repeats=3), plan.tell)
+
+
 def _wan(plan: ExperimentPlan) -> Document:
     from packetcloud.testbed.bench.wan import WanPlan, bench_wan
 
@@ -93,6 +111,20 @@ def _ids(plan: ExperimentPlan) -> Document:
     return bench_ids(Timing(), plan.tell)
 
 
+TRANSLATOR: Experiment = ServiceFigure(
+    "translator",
+    "Download by curl through proxy and translator over one without",
+    150,
+    20,
+    "translator_share_of_direct",
+    "",
+    ">= 0.5",
+    _translator,
+    "curl on A fetches from nginx on B, directly and through proxy, router and translator in turn, "
+    "over NICs of 1 Gbit/s; then many connections at once, and many files, all of whose bytes are "
+    "compared.",
+    "Egress of the translator allows the web server and nothing else.",
+)
 WAN: Experiment = ServiceFigure(
     "wan",
     "WAN optimizer: size of a new version of a tree over what zstd --long makes of it",
