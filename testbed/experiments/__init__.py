@@ -23,6 +23,7 @@
 - `projection` from one node to a cloudlet of many
 - `sequence`   1 to 8 services in a row
 - `reader`     a service that only reads
+- `services`   figures of bundled services by their own benchmarks
 
 `EXPERIMENTS` names each with where it is, so that only what runs is imported; `PAPER` are those
 that `packetcloud testbed run paper` runs, in this order. Source: docs/reference/testbed.md,
@@ -41,8 +42,11 @@ EXPERIMENTS: Mapping[str, str] = {
     "load": f"{_HERE}.load:LOAD",
     "scale": f"{_HERE}.scale:SCALE",
     "sequence": f"{_HERE}.sequence:SEQUENCE",
+    "translator": f"{_HERE}.services:TRANSLATOR",
+    "wan": f"{_HERE}.services:WAN",
+    "ids": f"{_HERE}.services:IDS",
     "calibration": f"{_HERE}.calibration:CALIBRATION",
 }
 """`MODULE:ATTRIBUTE` of each experiment, by name; the attribute is an `experiment.Experiment`."""
-PAPER: tuple[str, ...] = ("goodput", "penalty", "load", "scale", "sequence")
+PAPER: tuple[str, ...] = tuple(name for name in EXPERIMENTS if name != "calibration")
 """Names of those that reproduce the paper."""

@@ -6,6 +6,7 @@ TCP goes from B to C, chunks from C over R to A, where curl asks `packetcloud ho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.testbed.bench.ours import SLACK_S
@@ -15,11 +16,14 @@ from packetcloud.testbed.bench.trial import Trial, Window, make_trial
 from packetcloud.testbed.daemons import ServiceEntry, start_service, wait_attached
 from packetcloud.testbed.experiments.four_nodes import FourNodes
 from packetcloud.testbed.meter import Meter
-from packetcloud.testbed.peers.pattern_server import FILE, start_pattern_server
+from packetcloud.testbed.peers.download import PERIOD_BYTES
 from packetcloud.testbed.peers.tools import find_tool, wait_listening
+from packetcloud.testbed.peers.web_server import start_web_server
 from packetcloud.testbed.processes import Children, packetcloud_command, python_command
+from packetcloud.testbed.traffic.pattern import make_payload
 
 SERVICE = "translator"
+FILE = "file"
 FILE_MIB = 128
 """More than passes in a run: TCP alone would need four minutes for it."""
 
@@ -43,7 +47,9 @@ class TranslatedDownload:
             router = router_on_centre(children, scene, entries, private_links=wire)
             port = router.address[1]
             web_address = scene.address("b", centre), scene.port()
-            web = start_pattern_server(children, scene.place("b"), web_address, FILE_MIB)
+            files = children.directory / "www"
+            lay_file(files)
+            web = start_web_server(children, scene.place("b"), web_address, files)
             service = start_service(
                 children,
                 SERVICE,
@@ -74,3 +80,12 @@ class TranslatedDownload:
                 event = curl.wait_event("window", timing.warmup + timing.seconds + SLACK_S)
             window = Window(event["begin_s"], event["end_s"], event["payload_bytes"])
             return make_trial(window, meter)
+
+
+def lay_file(folder: Path, periods: int = FILE_MIB) -> None:
+    """Write the file that is fetched: the pattern that `peers.download` knows, over and over."""
+    folder.mkdir()
+    pattern = make_payload(PERIOD_BYTES)
+    with (folder / FILE).open("wb") as file:
+        for _ in range(periods):
+            file.write(pattern)

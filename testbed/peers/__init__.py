@@ -6,7 +6,6 @@
 - `aes_job`     the work that every service peer does: AES-128-CBC over one payload
 - `http_server` the AES job behind HTTP POST, one process
 - `nginx`       the reverse proxy before it
-- `pattern_server` nginx with one large file that both ends know
 - `download`    curl, counted and compared
 - `web_server`  nginx with files to fetch
 - `socks`       a plain SOCKS5 relay

@@ -43,6 +43,7 @@ from packetcloud.testbed.experiments.response import (
 from packetcloud.testbed.experiments.scale import PROJECTED, scale_result
 from packetcloud.testbed.experiments.sealing import OPENSSL, PROCESS, PYCRYPTODOME, Column
 from packetcloud.testbed.experiments.sequence import KEY, MIXED, Passage, sequence_result
+from packetcloud.testbed.experiments.services import ServiceFigure
 from packetcloud.testbed.experiments.spread import middle, slope, spread
 from packetcloud.testbed.experiments.workbench import Visits, between
 
@@ -330,6 +331,35 @@ def test_one_length_has_no_slope() -> None:
     result = sequence_result([_passage(1, 2.0)], [])
     _check(result)
     assert KEY in result.missing
+
+
+# --- figures of services ------------------------------------------------------------------------
+
+
+def _ids_result(**document: Any) -> ExperimentResult:
+    figure = ServiceFigure(
+        "ids", "IDS", 2, 1, "ids_gbps", "Gbit/s", ">= 5", lambda plan: {}, "so", "none"
+    )
+    return figure.result({"notes": [], "failures": [], **document})
+
+
+def test_the_figure_of_a_service_is_that_of_its_benchmark() -> None:
+    """All its numbers stand in a table, those of machine and plan not."""
+    document = {"text": {"us": 2}, "machine": {"cores": 2}, "has": True, "rules": 1000}
+    result = _ids_result(ids_gbps=6.5, **document)
+    _check(result)
+    assert result.figures == {"ids_gbps": 6.5}
+    rows = [(row["figure"], row["value"]) for row in result.tables["ids"]]
+    assert rows == [("ids_gbps", 6.5), ("text.us", 2), ("rules", 1000)]
+
+
+def test_a_benchmark_that_failed_says_why_its_figure_is_missing() -> None:
+    """Whether it says so itself, or is silent."""
+    result = _ids_result(ids_gbps=None, failures=["no rules"])
+    _check(result)
+    assert result.missing == {"ids_gbps": "no rules"}
+    assert result.failures == ["no rules"]
+    _check(_ids_result())
 
 
 # --- the list -----------------------------------------------------------------------------------

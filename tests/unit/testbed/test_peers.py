@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from packetcloud.testbed.experiments.translated import FILE, lay_file
 from packetcloud.testbed.peers import iperf3
 from packetcloud.testbed.peers.aes_job import AesJob, decrypt
 from packetcloud.testbed.peers.download import PERIOD_BYTES, Pattern
@@ -17,7 +18,6 @@ from packetcloud.testbed.peers.http_server import (
     content_length,
 )
 from packetcloud.testbed.peers.nginx import nginx_config
-from packetcloud.testbed.peers.pattern_server import pattern_config
 from packetcloud.testbed.peers.relays import Endpoints, HaproxyTuning, haproxy_config
 from packetcloud.testbed.peers.tools import PACKAGES, find_tool
 from packetcloud.testbed.traffic.pattern import make_payload
@@ -148,8 +148,9 @@ def test_a_download_is_compared_wherever_pieces_end() -> None:
     assert not Pattern().goes_on_with(bytes(altered))
 
 
-def test_the_web_server_serves_one_folder_and_no_log(tmp_path: Path) -> None:
-    """It listens where it is told."""
-    text = pattern_config(tmp_path, ("198.18.1.1", 8080))
-    assert "listen 198.18.1.1:8080;" in text
-    assert f"root {tmp_path}/pages;" in text and "access_log off;" in text
+def test_the_file_that_is_downloaded_is_the_pattern(tmp_path: Path) -> None:
+    """Who compares what curl brings knows every byte of it."""
+    lay_file(tmp_path / "www", periods=2)
+    data = (tmp_path / "www" / FILE).read_bytes()
+    assert len(data) == 2 * PERIOD_BYTES
+    assert Pattern().goes_on_with(data[:PERIOD_BYTES])
