@@ -152,7 +152,7 @@ def test_what_is_not_joined_is_named(load, text: str, said: str) -> None:  # typ
     [
         (SERVICE.replace("wan-optimizer", "no-such"), "no service"),
         (SERVICE + 'settings = { direction = "up" }\n', "direction"),
-        (SERVICE + 'settings = { direction = "compress" }\nsecret = "x"\n', "key_file"),
+        (SERVICE.replace("wan-optimizer", "ids") + 'secret = "x"\n', "key_file"),
     ],
 )
 def test_a_service_is_checked_before_it_is_started(load, service: str, said: str) -> None:  # type: ignore[no-untyped-def]
