@@ -27,6 +27,7 @@ from packetcloud.testbed.bench.path import bench_path
 from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.bench.rules import RulesPlan, bench_rules
 from packetcloud.testbed.bench.service import PROMISED, bench_service
+from packetcloud.testbed.bench.translator import QUICK, bench_translator
 from packetcloud.testbed.links import LinkMode
 from packetcloud.testbed.namespaces import NetworkLab
 from packetcloud.testbed.processes import packetcloud_command
@@ -207,6 +208,21 @@ def test_bench_rules_has_every_key(tmp_path: Path) -> None:
 
 
 @beside_others
+@beside_others
+@pytest.mark.root
+@pytest.mark.needs("curl", "nginx", "microsocks", "tc")
+def test_bench_translator_has_every_key(tmp_path: Path) -> None:
+    """Each way of the download, connections at once, and every file compared."""
+    plan = replace(QUICK, download_bytes=1 << 20, files_count=30, connections_count=8)
+    document = check_head(bench_translator(plan, BRIEF, _quiet), "translator", tmp_path)
+    assert document["failures"] == [] and document["files_wrong"] == 0
+    assert document["files"] == 30 and document["connections_whole"] == 8
+    assert document["translator_share_of_direct"] > 0 and document["connections"] > 0
+    (found,) = document["rates"].values()
+    assert set(found["mbps"]) == {"direct", "ours", "microsocks"}
+    assert {"router", "translator", "proxy", "nginx"} <= set(found["cpu_s"]["ours"])
+
+
 @pytest.mark.needs("iperf3")
 def test_without_root_loopback_is_measured_and_said(tmp_path: Path) -> None:
     """No namespaces: the report says so, and names its mode loopback."""
