@@ -85,7 +85,7 @@ def test_a_config_with_defaults(folder: Path) -> None:
 def test_what_vis_may_send_goes_to_the_router(folder: Path) -> None:
     """Verdicts are the manifest's, or the operator's; nothing is sent that is not declared."""
     (plain,) = load(folder).settings(("n1",), {}).services.values()
-    assert plain.router_entry["verdicts"] == ["forward", "update", "drop"]
+    assert plain.router_entry["verdicts"] == ["forward", "update", "drop", "emit"]
     assert not {"output_bytes_ratio", "output_chunks_ratio", "inspection"} & set(plain.router_entry)
     more = """
 verdicts = ["forward"]
