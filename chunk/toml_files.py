@@ -32,6 +32,8 @@ class TomlFiles:
     """Reads files; every mistake in one is raised as `error`."""
 
     error: type[PacketCloudError]
+    sample_command: str = ""
+    """What prints such a file to begin with."""
 
     def read(self, path: Path, model: type[FileModel]) -> FileModel:
         """Read and check the file at `path`.
@@ -42,6 +44,9 @@ class TomlFiles:
         try:
             with path.open("rb") as stream:
                 data = stream.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            begin = f"; begin with: {self.sample_command} > {path}" if self.sample_command else ""
+            raise self.error(f"no file {path}{begin}") from None
         except OSError as error:
             raise self.error(f"cannot read {path}: {error.strerror}") from None
         if len(data) > MAX_FILE_BYTES:

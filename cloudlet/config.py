@@ -39,7 +39,7 @@ from packetcloud.cloudlet.tunnels import TunnelWish
 from packetcloud.cloudlet.vi_types import ViTypeCatalogue, load_catalogue
 from packetcloud.services.addresses import parse_address
 
-_FILES = TomlFiles(CloudletConfigError)
+_FILES = TomlFiles(CloudletConfigError, "packetcloud cloudlet sample")
 _HOST = 1
 """Number of this machine's own address in each network."""
 _LOOPBACK = "127.0.0.1"

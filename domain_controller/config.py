@@ -25,7 +25,7 @@ MAX_OPERATORS_COUNT = 64
 MAX_AUTHORITIES_COUNT = 16
 MAX_PASSWORD_BYTES = 4096
 DEFAULT_LISTEN = "127.0.0.1:4800"
-_FILES = TomlFiles(DomainConfigError)
+_FILES = TomlFiles(DomainConfigError, "packetcloud domain sample")
 _DEFAULT_PORTS = {False: 80, True: 443}
 
 _Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]

@@ -116,6 +116,7 @@ class DomainDaemon:
                         made.gate, listener, **self._tls(), limit=2 * made.gate.most + hub.most
                     )
                 )
+                stack.callback(made.feed.end)
             watch = make_watch_app(lambda: _wrong(database), _registry(made, writer, reports, hub))
             with _listener(*config.metrics_listen, "[api] metrics_listen") as listener:
                 watch_at = listener.getsockname()[:2]

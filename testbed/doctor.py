@@ -252,7 +252,8 @@ def _isolation(facts: Capabilities) -> Iterator[Finding]:
         facts.lxd == "running",
         facts.lxd,
         cost="no containers: services run in child processes, no boundary against hostile code",
-        remedy="start its server: systemctl start lxd, or snap start lxd"
+        remedy="start its server: systemctl start lxd, or snap start lxd; without systemd: "
+        "lxd --group root &"
         if is_installed
         else "apt-get install lxd, or snap install lxd; then lxd init --auto",
         otherwise=State.LIMITED if is_installed else State.MISSING,

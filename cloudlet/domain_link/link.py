@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.frames import CloseCode
 
 from packetcloud.cloudlet.controller import Controller
 from packetcloud.cloudlet.core.commands import (
@@ -49,6 +50,9 @@ from packetcloud.domain_controller.errors import FrameError
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 """Between two attempts; the pause is a part of this by chance, so that not all come at once."""
+STEADY_S = 60.0
+"""Two controllers with one key end each other's channels. Whose channel is ended before it lasted so
+long comes again later each time."""
 OPEN_WITHIN_S = 10.0
 PING_EVERY_S = 20.0
 METER_EVERY_S = 1.0
@@ -120,14 +124,19 @@ class DomainLink:
 
     async def _keep_open(self) -> None:
         pause_s, attempt = FIRST_PAUSE_S, 0
+        loop = asyncio.get_running_loop()
         while True:
             self.url = self._settings.urls[attempt % len(self._settings.urls)]
             self._has_welcome = False
+            begin_s = loop.time()
+            is_sent_away = False
             try:
                 text = await self._one_channel()
             except (OSError, WebSocketException, TimeoutError) as error:
                 text = _why(error)
-            if self._has_welcome:
+                is_sent_away = _is_sent_away(error)
+            was_brief = loop.time() - begin_s < STEADY_S
+            if self._has_welcome and not (is_sent_away and was_brief):
                 pause_s = FIRST_PAUSE_S
             if self._has_welcome or text != self.text:
                 _log.warning("no domain controller at %s: %s", self.url, text)
@@ -243,5 +252,13 @@ def _why(error: Exception) -> str:
         except (ValueError, AttributeError):
             detail = ""
         return f"HTTP {response.status_code}: {str(detail)[:MAX_SHOWN_CHARS]}".rstrip(": ")
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.reason:
+        return f"it ended the channel: {error.rcvd.reason}"[:MAX_SHOWN_CHARS]
     text = " ".join(str(error).split())[:MAX_SHOWN_CHARS]
     return text or type(error).__name__
+
+
+def _is_sent_away(error: Exception) -> bool:
+    """Tell whether the domain controller ended the channel because it does not want it."""
+    is_closed = isinstance(error, ConnectionClosed) and error.rcvd is not None
+    return is_closed and error.rcvd.code == CloseCode.POLICY_VIOLATION

@@ -55,9 +55,10 @@ class Feed:
         self._seen = 0
         self._grown = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._is_ending = False
 
     async def wait(self, ask: Callable[[], T], is_there: Callable[[T], bool], wait_s: float) -> T:
-        """Return what `ask` returns once `is_there`, or when `wait_s` are over.
+        """Return what `ask` returns once `is_there`, or when `wait_s` are over or the feed ends.
 
         Raises:
             ProblemError: too many wait.
@@ -70,7 +71,7 @@ class Feed:
         self.waiting_count += 1
         try:
             async with asyncio.timeout(wait_s):
-                while not is_there(found):
+                while not is_there(found) and not self._is_ending:
                     grown = self._next()
                     # Once more, for what happened before the journal was looked at.
                     found = await asyncio.to_thread(ask)
@@ -84,6 +85,11 @@ class Feed:
             self.waiting_count -= 1
             self._rest()
         return found
+
+    def end(self) -> None:
+        """Answer everybody who waits, as if their time were over; streams end."""
+        self._is_ending = True
+        self._grown.set()
 
     def open_stream(self, who: str) -> None:
         """Count a stream in; `close_stream` counts it out.
@@ -121,7 +127,7 @@ class Feed:
         end_s = loop.time() + STREAM_LIMIT_S
         yield b"retry: 1000\n\n"
         try:
-            while loop.time() < end_s:
+            while loop.time() < end_s and not self._is_ending:
                 grown = self._next()
                 events = await asyncio.to_thread(self._state.events, owner, after, BATCH_COUNT)
                 for event in events:
@@ -163,6 +169,8 @@ class Feed:
                 self._seen = last
                 grown, self._grown = self._grown, asyncio.Event()
                 grown.set()
+                if self._is_ending:
+                    self._grown.set()
             await asyncio.sleep(LOOK_EVERY_S)
 
 

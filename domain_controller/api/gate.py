@@ -182,8 +182,9 @@ class Gate:
         if role not in access.roles:
             self.refused["role"] += 1
             allowed = ", ".join(sorted(one.value for one in access.roles))
+            owner = f"{signer.principal.name!r}, role {role.value}"
             raise ProblemError(
-                403, "forbidden", f"this is not for the role {role.value}; allowed: {allowed}"
+                403, "forbidden", f"this is not for the key of {owner}; allowed roles: {allowed}"
             )
         if access.is_new and not signer.principal.is_open:
             self.refused["suspended"] += 1

@@ -137,7 +137,7 @@ class ChannelEndpoint:
 
 async def _replaced(channel: Channel) -> str:
     await channel.replaced.wait()
-    return "the cloudlet opened another channel"
+    return "the cloudlet opened another channel; is its key that of a second controller, too?"
 
 
 async def _first_end(*works: Awaitable[str]) -> str:

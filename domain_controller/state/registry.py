@@ -209,7 +209,8 @@ def put_service(transaction: Transaction, service: Service, until_ms: int) -> No
             )
     elif replace(known, image=service.image) != service:
         raise ConflictError(
-            f"SID {service.sid.hex} is registered already, or under another name; remove that first"
+            f"SID {service.sid.hex} is registered already, or under another name; "
+            "remove that first: packetcloud service unregister"
         )
     of_name = (SERVICES.c.owner == service.owner) & (SERVICES.c.name == service.name)
     query_name = select(SERVICES.c.sid).where(of_name, SERVICES.c.sid != service.sid.hex)

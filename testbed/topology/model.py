@@ -28,7 +28,7 @@ MAX_LINKS_COUNT = 120
 """Links have the networks 198.18.1.0 to 198.18.254.0; each emulated one is a process."""
 DEFAULT_QUEUE_PACKETS = 125
 """Where a link has a rate and says nothing else: as much as 50 Mbit/s carry in 30 ms."""
-_FILES = TomlFiles(TopologyError)
+_FILES = TomlFiles(TopologyError, "packetcloud testbed sample")
 
 
 def _text_or(parse: Callable[[str], Any]) -> Callable[[Any], Any]:

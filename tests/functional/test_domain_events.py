@@ -285,3 +285,24 @@ def test_those_who_wait_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await first).json()["state"] == "done"
 
     asyncio.run(scenario())
+
+
+def test_whoever_waits_is_answered_when_the_controller_ends() -> None:
+    """With what is so by then; streams end. Else their requests would be cut off in the middle."""
+
+    async def scenario() -> None:
+        place = Place()
+        made = (await place.ask("acme", "POST", "/v1/reservations", WISH, "key-of-acme")).json()
+        path = f"/v1/operations/{made['id']}?wait_s=30"
+        waiting = asyncio.create_task(place.ask("acme", "GET", path))
+        async with streaming(place, "acme") as stream:
+            while not (place.made.feed.waiting_count and place.made.feed.streams):
+                await asyncio.sleep(0)
+            place.made.feed.end()
+            async with asyncio.timeout(20):
+                assert (await waiting).json()["state"] == "running"
+                await stream.task
+                later = await place.ask("acme", "GET", path)
+        assert later.json()["state"] == "running"
+
+    asyncio.run(scenario())

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.frames import Close
 
 from packetcloud.chunk.identity import Identity, create_identity_file
 from packetcloud.cloudlet.config import CloudletConfig
+from packetcloud.cloudlet.controller import Controller
 from packetcloud.cloudlet.core import metering
 from packetcloud.cloudlet.daemon import clock_ms
 from packetcloud.cloudlet.domain_link import link as link_module
 from packetcloud.cloudlet.domain_link.link import DomainLink
+from packetcloud.cloudlet.domain_link.settings import DomainSettings
 from packetcloud.domain_controller.api import answered as say
 from packetcloud.domain_controller.api.signatures import sign_request
 from packetcloud.domain_controller.channel.frames import (
@@ -214,6 +220,45 @@ def test_who_may_not_open_a_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert got.status_code == (404 if path == "/v1/other" else status), got.text
 
     _run(tmp_path, body)
+
+
+class _EndedLink(DomainLink):
+    """Its channels are opened, and ended at once by the other side, with this code."""
+
+    code = 0
+
+    async def _one_channel(self) -> str:
+        self._has_welcome = True
+        raise ConnectionClosedError(Close(self.code, "why"), None)
+
+
+@pytest.mark.parametrize(("code", "is_sent_away"), [(1008, True), (1001, False)])
+def test_two_controllers_with_one_key_come_again_later_each_time(
+    tmp_path: Path, code: int, is_sent_away: bool
+) -> None:
+    """They ended each other's channels twice a second, without end. Who is not sent away, as by a
+    domain controller that stops, is back soon."""
+    pauses_s: list[float] = []
+
+    async def sleep(pause_s: float) -> None:
+        pauses_s.append(pause_s)
+        if len(pauses_s) == 10:
+            raise asyncio.CancelledError
+
+    async def body() -> str:
+        identity = create_identity_file(tmp_path / "edge.key")
+        settings = DomainSettings(("http://127.0.0.1:1",), "edge-1", identity)
+        link = _EndedLink(
+            cast(Controller, SimpleNamespace()), settings, clock_ms, os.urandom, sleep
+        )
+        link.code = code
+        with contextlib.suppress(asyncio.CancelledError):
+            await link._keep_open()
+        return link.text
+
+    assert asyncio.run(body()) == "it ended the channel: why"
+    assert (pauses_s[-1] >= link_module.LONGEST_PAUSE_S / 2) == is_sent_away
+    assert pauses_s[0] <= link_module.FIRST_PAUSE_S
 
 
 class _Raw:

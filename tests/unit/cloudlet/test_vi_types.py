@@ -90,7 +90,7 @@ def test_several_mistakes_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CloudletConfigError, match=r"cannot read .*none\.toml: No such file"):
+    with pytest.raises(CloudletConfigError, match=r"no file .*none\.toml"):
         load_catalogue(tmp_path / "none.toml")
     bytes_file = tmp_path / "bytes.toml"
     bytes_file.write_bytes(b"\xff\xfe")
