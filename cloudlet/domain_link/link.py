@@ -51,8 +51,8 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 """Between two attempts; the pause is a part of this by chance, so that not all come at once."""
 STEADY_S = 60.0
-"""Two controllers with one key end each other's channels. Whose channel is ended before it lasted so
-long comes again later each time."""
+"""Two controllers with one key end each other's channels. Whose channel did not last so long comes
+again later each time."""
 OPEN_WITHIN_S = 10.0
 PING_EVERY_S = 20.0
 METER_EVERY_S = 1.0
@@ -260,5 +260,6 @@ def _why(error: Exception) -> str:
 
 def _is_sent_away(error: Exception) -> bool:
     """Tell whether the domain controller ended the channel because it does not want it."""
-    is_closed = isinstance(error, ConnectionClosed) and error.rcvd is not None
-    return is_closed and error.rcvd.code == CloseCode.POLICY_VIOLATION
+    if not isinstance(error, ConnectionClosed) or error.rcvd is None:
+        return False
+    return error.rcvd.code == CloseCode.POLICY_VIOLATION

@@ -212,7 +212,16 @@ def test_mistakes_end_with_one_line(run: Run, tmp_path: Path) -> None:
         (("vi-type", "set", "x", "--cpus", "nan", "--memory", "1M", "--disk", "1M"), "'--cpus'"),
         (("reservation", "wait", "r-1", "--limit", "nan"), "'--limit'"),
         (
-            ("reservation", "create", "--vi-type", "x", "--for", "1h", "--request-key", "k"),
+            (
+                "reservation",
+                "create",
+                "--vi-type",
+                "x",
+                "--for",
+                "1h",
+                "--request-key",
+                "a-wish-of-mine",
+            ),
             "--request-key needs --begin",
         ),
         (("bill", "show", "acme-1"), "there is no bill"),
