@@ -200,6 +200,7 @@ class ServiceHarness:
         chunk_id: int | None = None,
         parameters: bytes = b"",
         payload_type: int = PayloadType.DATA,
+        wants_report: bool = False,
     ) -> ProcessResult:
         """Let the service process one chunk and return its verdict.
 
@@ -216,6 +217,7 @@ class ServiceHarness:
             sid=self._sid,
             parameters=(ServiceParameters(self._sid, parameters),) if parameters else (),
             payload_type=payload_type,
+            wants_report=wants_report,
         )
         return self.process_chunk(header, payload)
 

@@ -146,7 +146,9 @@ class Compressing:
     ) -> memoryview:
         history = self._sent.history_of(self._partition_of(header))
         flow = header.source.value + header.destination.value
-        view = None if self._is_second_copy(header) else history.peers.view_of(flow, now)
+        # What may be dropped for now must be sent again, and only who asked for a report does.
+        may_refer = header.wants_report and not self._is_second_copy(header)
+        view = history.peers.view_of(flow, now) if may_refer else None
         anchors = find_anchors(payload)
         extents: list[Extent] = []
         share = 0.0

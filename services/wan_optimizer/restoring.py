@@ -154,6 +154,8 @@ class Restoring:
     def _restore_of_history(
         self, payload: memoryview, head: SharedHead, part: HistoryPart, bound: bytes, lend: Lend
     ) -> Restored:
+        if not self._seals.has_key(part.key_id):
+            raise DamagedFrameError(f"unknown key {part.key_id:08x}")
         history = self._kept.text(part.history, part.extents)
         try:
             original = self._content(payload, head, self._plain, history, lend)
@@ -164,7 +166,7 @@ class Restoring:
             if not part.extents:
                 raise
             if part.key_id == 0:
-                # Somebody may have planted them. With a key nobody can, so then the frame is wrong.
+                # Somebody may have planted them. With a key file nobody can: the frame is wrong.
                 self._kept.forget(part.history, part.extents)
             raise LackingError("refers to what this cache holds otherwise") from None
         if not self._settings.has_peer:
@@ -178,8 +180,6 @@ class Restoring:
         return Restored(original, feedback=feedback)
 
     def _check_digest(self, part: HistoryPart, pieces: tuple[Buffer, ...]) -> None:
-        if not self._seals.has_key(part.key_id):
-            raise DamagedFrameError(f"unknown key {part.key_id:08x}")
         if not self._seals.is_right(part.key_id, pieces, part.digest):
             raise DamagedFrameError("wrong digest")
 

@@ -126,7 +126,7 @@ class Link:
         """Pass one payload, and the feedback that it causes."""
         self._number += 1
         begin_s = time.thread_time()
-        framed = self._ahead.process(payload, chunk_id=self._number)
+        framed = self._ahead.process(payload, chunk_id=self._number, wants_report=True)
         middle_s = time.thread_time()
         restored = self._behind.process(framed.payload, chunk_id=self._number)
         self.compress_s += middle_s - begin_s

@@ -292,6 +292,32 @@ def test_a_frame_is_restored_in_its_own_chunk_only(tmp_path: Path) -> None:
         assert (link.restore(frame).payload == PAGE) == (seals.key_id != 0)
 
 
+def test_who_has_no_key_has_nothing_forgotten(tmp_path: Path) -> None:
+    """A frame under a key that is not there is wrong, whatever it refers to; the genuine one that
+    it was made from is restored after it."""
+    create_key_file(tmp_path / "key")
+    link = WanLink(seals=keyed(tmp_path / "key"))
+    link.send(PAGE)
+    frame = link.frame(PAGE)
+    part = head_of(frame).part
+    assert part is not None and part.extents
+    key_id = part.key_id.to_bytes(4, "big")
+    assert frame.count(key_id) == 1
+    came = link.restore(frame.replace(key_id, bytes(4)))
+    assert (came.reason, came.is_lacking) == ("cannot decompress: unknown key 00000000", False)
+    assert link.restore(frame).payload == PAGE
+
+
+def test_a_chunk_that_nobody_would_send_again_refers_to_nothing() -> None:
+    """Its source asked for no report, so it would never hear that it was dropped for now."""
+    link = WanLink()
+    link.send(PAGE)
+    frame = link.frame(PAGE, wants_report=False)
+    link.restart()
+    assert link.restore(frame).payload == PAGE
+    assert not refers(frame)
+
+
 def test_keys_that_change(tmp_path: Path) -> None:
     """Frames name their key; one that is not here is named in the reason."""
     create_key_file(tmp_path / "a")

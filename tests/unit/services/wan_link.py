@@ -89,16 +89,32 @@ class WanLink:
         """Forget everything that a decompress has."""
         self.behind[replica] = self._new_behind()
 
-    def header(self, payload: bytes, flow: int = 0, chunk_id: int | None = None) -> ChunkHeader:
+    def header(
+        self,
+        payload: bytes,
+        flow: int = 0,
+        chunk_id: int | None = None,
+        *,
+        wants_report: bool = True,
+    ) -> ChunkHeader:
         if chunk_id is None:
             self._chunk_id += 1
             chunk_id = self._chunk_id
         source, destination = FLOWS[flow]
-        return ChunkHeader(source, destination, ChunkId(chunk_id), len(payload))
+        return ChunkHeader(
+            source, destination, ChunkId(chunk_id), len(payload), wants_report=wants_report
+        )
 
-    def frame(self, payload: bytes, flow: int = 0, chunk_id: int | None = None) -> bytes:
+    def frame(
+        self,
+        payload: bytes,
+        flow: int = 0,
+        chunk_id: int | None = None,
+        *,
+        wants_report: bool = True,
+    ) -> bytes:
         """Return what leaves compress."""
-        header = self.header(payload, flow, chunk_id)
+        header = self.header(payload, flow, chunk_id, wants_report=wants_report)
         self.now += 0.05  # so that it asks what is kept
         frame = bytes(self.ahead.frame(memoryview(payload), header, self.now, lend))
         self._bounds[frame] = bound_of(header)
