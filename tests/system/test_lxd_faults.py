@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -480,8 +480,8 @@ from packetcloud.testbed.lxd_remains import sweep_stale_lxd
 from packetcloud.testbed.tiny_image import make_tiny_image
 from tests.system.lxd_places import Bridges, place_at, socket_of
 daemon = LxdDaemon().__enter__()
-made = Bridges(sys.argv[1], sys.argv[2])
-place = place_at(socket_of(daemon), made.site(), make_tiny_image(Path(sys.argv[3])))
+made = Bridges(*sys.argv[1:4])
+place = place_at(socket_of(daemon), made.site(), make_tiny_image(Path(sys.argv[4])))
 async def body(node):
     wish = place.wish()
     await node.create(wish)
@@ -491,7 +491,7 @@ async def body(node):
 place.run(body)
 """
     with bridges() as made:
-        command = [sys.executable, "-c", script, made.data, made.control, str(tmp_path)]
+        command = [sys.executable, "-c", script, *astuple(made), str(tmp_path)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert result.returncode == -signal.SIGKILL, result.stderr
         folder, name = json.loads(result.stdout)
