@@ -45,7 +45,7 @@ def scene(
     services = {
         "tally": {},
         "rogue": {
-            "grace_s": 1,  # a chunk that brings it down is refused before it is back
+            "grace_s": 0.3,  # a chunk that brings it down is refused before it is back
             "allowed_destinations": [],
             "conduct": {"restrict_violations": 5, "stop_violations": STOP_VIOLATIONS},
         },
@@ -119,7 +119,7 @@ def test_a_vi_that_forks_without_end(scene: Scene) -> None:
 
 def test_a_vi_that_fills_its_disk(scene: Scene) -> None:
     """It gets as much as its type has; its neighbour writes on."""
-    words = f"disk {WINDOW_S} {DISK_MIB // 2}"
+    words = f"disk {WINDOW_S} {DISK_MIB // 4}"
     _unharmed(scene.compare(lambda: scene.client.begin(scene.rogue, words), scene.until_answers))
     word, written_mib, failures = scene.said()
     assert word == "disk" and int(written_mib) < DISK_MIB
