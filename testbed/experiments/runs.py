@@ -27,6 +27,7 @@ from packetcloud.testbed.experiments.files import write_plots, write_tables
 from packetcloud.testbed.machine import describe_machine, describe_software
 
 FORMAT = "packetcloud-run-1"
+PART_FORMAT = "packetcloud-run-part-1"
 RESULT = "result.json"
 RAW = "raw"
 _LOCK = ".lock"
@@ -75,10 +76,10 @@ def run_experiments(
     """Run all; return what is in `result.json`, which is written after each of them.
 
     Raises:
-        TestbedError: the folder cannot be used.
+        TestbedError: the folder cannot be used, or holds what is not a run's.
         KeyboardInterrupt: Ctrl-C; what was found until then is written.
     """
-    with _own_folder(plan.out):
+    with _own_folder(plan.out, experiments):
         document = _begin(title, plan)
         times = [one.quick_seconds if plan.is_quick else one.seconds for one in experiments]
         total_s, through_s = float(sum(times)), 0.0
@@ -168,6 +169,8 @@ def _run_one(
         return kept
     shutil.rmtree(folder, ignore_errors=True)
     (folder / RAW).mkdir(parents=True)
+    # It is known as ours also when it ends early.
+    _write_part({}, experiment, folder)
     began_s = time.monotonic()
     tell("starting")
     try:
@@ -183,7 +186,7 @@ def _run_one(
         found = _failed(experiment, f"{text} ({folder / _TRACEBACK})")
     found["seconds"] = round(time.monotonic() - began_s, 1)
     found["kind"] = _kind(document)
-    (folder / RESULT).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    _write_part(found, experiment, folder)
     write_tables(folder, found["tables"])
     write_plots(folder, found["plots"])
     return found
@@ -215,6 +218,7 @@ def _kept(folder: Path, document: Document) -> Document | None:
         found: Document = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    found.pop("format", None)
     is_same = found.get("kind") == _kind(document) and document["commit"] is not None
     return found if is_same and not found["failures"] else None
 
@@ -241,8 +245,13 @@ def _write(document: Document, out: Path) -> None:
     new.replace(out / RESULT)
 
 
+def _write_part(found: Document, experiment: Experiment, folder: Path) -> None:
+    document = {"format": PART_FORMAT, "name": experiment.name, **found}
+    (folder / RESULT).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
 @contextlib.contextmanager
-def _own_folder(out: Path) -> Iterator[None]:
+def _own_folder(out: Path, experiments: Sequence[Experiment]) -> Iterator[None]:
     """Hold the folder of a run for ourselves.
 
     Raises:
@@ -251,11 +260,17 @@ def _own_folder(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         strange = [path.name for path in out.iterdir() if path.name != _LOCK]
-        if strange and not (out / RESULT).exists():
+        if strange and not _has_format(out / RESULT, FORMAT):
             raise TestbedError(
-                f"{out} holds {sorted(strange)[0]} and no {RESULT}: not the folder of a run; "
-                "choose another with --out"
+                f"{out} holds {sorted(strange)[0]} and no {RESULT} of ours: not the folder of a "
+                "run; choose another with --out"
             )
+        for one in experiments:
+            if not _may_be_replaced(out / one.name):
+                raise TestbedError(
+                    f"{out / one.name} is no part of a run, and {one.name} would write there; "
+                    "move it away, or choose another folder with --out"
+                )
         lock = (out / _LOCK).open("w")
     except OSError as error:
         raise TestbedError(f"cannot use {out}: {error.strerror}") from None
@@ -270,3 +285,19 @@ def _own_folder(out: Path) -> Iterator[None]:
             # Whatever happens from now on, the folder is known as ours.
             _write({"format": FORMAT, "is_complete": False, "experiments": []}, out)
         yield
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Tell whether a part's folder is not there, is empty, or holds a part of a run."""
+    if folder.is_symlink() or not folder.exists():
+        return not folder.is_symlink()
+    is_ours = folder.is_dir() and _has_format(folder / RESULT, PART_FORMAT)
+    return is_ours or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _has_format(path: Path, wanted: str) -> bool:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("format") == wanted

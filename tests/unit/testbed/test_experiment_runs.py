@@ -146,6 +146,34 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_somebody_else_s_result_json_does_not_make_a_folder_ours(tmp_path: Path) -> None:
+    """Many programs write a file of that name: its format decides, and nothing is touched."""
+    (tmp_path / "result.json").write_text('{"format": "of-another-program"}')
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "thesis.tex").write_text("years of work")
+    with pytest.raises(TestbedError, match="not the folder of a run"):
+        _run(tmp_path, _Experiment("one", _result("one")))
+    assert (tmp_path / "one" / "thesis.tex").read_text() == "years of work"
+
+
+def test_only_a_part_of_a_run_is_replaced(tmp_path: Path) -> None:
+    """In a run's folder, too, what bears an experiment's name and is not its part is kept; a part
+    is replaced, also one that was interrupted."""
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        _run(out, _Experiment("one", KeyboardInterrupt()))
+    (out / "one" / "raw" / "old").write_text("of the run before")
+    _run(out, _Experiment("one", _result("one")))
+    assert not (out / "one" / "raw" / "old").exists()
+    (out / "two").mkdir()
+    (out / "two" / "result.json").write_text("{}")
+    never = _Experiment("one", _result("one"))
+    with pytest.raises(TestbedError, match="two is no part of a run"):
+        _run(out, never, _Experiment("two", _result("two")))
+    assert (out / "two" / "result.json").read_text() == "{}"
+    assert never.plans == [], "it is said before anything is measured"
+
+
 def test_a_result_that_is_none_is_named(tmp_path: Path) -> None:
     """Nothing there, something else, a run that ended before anything was measured."""
     with pytest.raises(TestbedError, match="testbed run"):
