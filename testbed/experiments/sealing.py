@@ -7,6 +7,7 @@ PyCryptodome, which is what ours does if nobody says otherwise.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +66,19 @@ def sealing_place(
 ) -> Iterator[SealingPlace]:
     """A router with all columns; a whole cloudlet on a private LXD if one of them wants that.
 
+    Of its folder only logs are left: keys are of nobody any more, and results are passed around.
+
     Raises:
         TestbedError: something did not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key_file = folder / "aes.key"
-    create_key_file(key_file)
-    own = [column for column in columns if column.back_end == PROCESS]
-    sids = {c: create_identity_file(folder / f"{c.name}.key").guid.hex for c in own}
-    entries = [ServiceEntry(sid, column.name) for column, sid in sids.items()]
     with contextlib.ExitStack() as stack:
+        stack.callback(_leave_logs_only, folder)
+        key_file = folder / "aes.key"
+        create_key_file(key_file)
+        own = [column for column in columns if column.back_end == PROCESS]
+        sids = {c: create_identity_file(folder / f"{c.name}.key").guid.hex for c in own}
+        entries = [ServiceEntry(sid, column.name) for column, sid in sids.items()]
         if len(own) < len(columns):
             place = Workplace(folder, ViPlan(), Timing(), tell)
             image = place.bundled_image()
@@ -109,3 +113,11 @@ def sealing_place(
             services[column] = start_service(children, column.name, SERVICE, address, key, settings)
             wait_attached(router, services[column], sids[column])
         yield SealingPlace(children, router, address, sids, key_file, services)
+
+
+def _leave_logs_only(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.suffix != ".log":
+            path.unlink()

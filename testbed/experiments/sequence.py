@@ -87,7 +87,7 @@ class SequenceExperiment:
         readers = tuple(f"reader-{number}" for number in range(1, max(effort.lengths) + 1))
         failures: list[str] = []
         with Children() as children:
-            router, sids = _start(children, plan.folder / "place", readers)
+            router, sids = _start(children, children.directory / "place", readers)
             with open_workbench(children, router, router.address, [MIB], keeps_times=True) as bench:
                 passages = _measure(plan, effort, bench, sids, readers, failures)
         return sequence_result(passages, failures)
@@ -134,7 +134,7 @@ def sequence_result(passages: Sequence[Passage], failures: Sequence[str]) -> Exp
 def _start(
     children: Children, folder: Path, readers: Sequence[str]
 ) -> tuple[Router, dict[str, str]]:
-    """Start a router with all services; return SIDs by name."""
+    """Start a router with all services, whose keys lie in `folder`; return SIDs by name."""
     manifest = str(lay_reader(folder))
     key_file = folder / "aes.key"
     create_key_file(key_file)

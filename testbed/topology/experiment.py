@@ -51,14 +51,17 @@ class TopologyExperiment:
         timing = QUICK if plan.is_quick else LoadTiming(run.seconds, run.warmup)
         folder = plan.folder / "network"
         folder.mkdir()
-        with open_network(self._graph, folder, plan.tell) as network:
-            links = network.facts()["links"]
-            turns = [
-                run_turn(network, turn, loads, timing, plan.seed, plan.tell)
-                for turn, loads in self._turns.items()
-            ]
-        # They are of nobody any more, and results are passed around.
-        shutil.rmtree(folder / "keys")
+        try:
+            with open_network(self._graph, folder, plan.tell) as network:
+                links = network.facts()["links"]
+                turns = [
+                    run_turn(network, turn, loads, timing, plan.seed, plan.tell)
+                    for turn, loads in self._turns.items()
+                ]
+        finally:
+            # They are of nobody any more, and results are passed around.
+            if (folder / "keys").exists():
+                shutil.rmtree(folder / "keys")
         return ExperimentResult(
             name=self.name,
             title=self.title,
