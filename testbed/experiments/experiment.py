@@ -113,6 +113,11 @@ class Experiment(Protocol):
     quick_seconds: int
     """The same of a quick run."""
 
+    @property
+    def keys(self) -> Sequence[str]:
+        """Of the figures that it is run for: in every result, null with the reason at worst."""
+        ...
+
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         """Measure; whatever was started has ended when it returns or raises.
 

@@ -80,6 +80,7 @@ class Goodput:
     title = "Goodput: TCP end to end, chunks hop by hop, and through the translator"
     seconds = 480
     quick_seconds = 35
+    keys = (*KEYS.values(), GAIN)
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         timing = QUICK_TIMING if plan.is_quick else TIMING

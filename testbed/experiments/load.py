@@ -144,6 +144,7 @@ class LoadExperiment:
     title = "Delay penalty against goodput, to the knee of one VI"
     seconds = 310
     quick_seconds = 22
+    keys = (KNEE, RATIO)
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         mode = LinkMode.WIRE if can_make_namespaces() else None

@@ -83,6 +83,7 @@ class Penalty:
     title = "Delay penalty against chunk size, one chunk per second"
     seconds = 340
     quick_seconds = 30
+    keys = ("penalty_1mib_p50_ms.process", "penalty_1mib_p50_ms.lxd")
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         effort = QUICK if plan.is_quick else FULL

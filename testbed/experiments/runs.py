@@ -200,8 +200,10 @@ def _to_document(result: ExperimentResult) -> Document:
 
 
 def _failed(experiment: Experiment, text: str) -> Document:
+    figures = dict.fromkeys(experiment.keys)
+    missing = dict.fromkeys(experiment.keys, text)
     empty = ExperimentResult(
-        experiment.name, experiment.title, {}, {}, [], {}, [], [], [], [], [text]
+        experiment.name, experiment.title, figures, missing, [], {}, [], [], [], [], [text]
     )
     return _to_document(empty)
 

@@ -42,6 +42,7 @@ class Scale:
     title = "Goodput against the number of VIs, and a projection to 20 nodes"
     seconds = 150
     quick_seconds = 10
+    keys = (PROJECTED,)
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         mode = LinkMode.WIRE if can_make_namespaces() else None

@@ -81,6 +81,7 @@ class SequenceExperiment:
     title = "Service sequences of 1 to 8 services"
     seconds = 110
     quick_seconds = 12
+    keys = (KEY,)
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         effort = QUICK if plan.is_quick else FULL

@@ -38,6 +38,10 @@ class ServiceFigure:
     measured: str
     protections: str
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
+
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         document = self.measure(plan)
         (plan.folder / DOCUMENT).write_text(json.dumps(document, indent=2) + "\n")

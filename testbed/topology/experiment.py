@@ -45,6 +45,8 @@ class TopologyExperiment:
         self.title = f"The load of {topology.name}"
         self.seconds = self._about(topology.file.run.seconds + topology.file.run.warmup)
         self.quick_seconds = self._about(QUICK.seconds + QUICK.warmup_s)
+        names = [name for loads in self._turns.values() for _, name, _ in loads]
+        self.keys = tuple(map(_goodput_key, names))
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         run = self._topology.file.run
@@ -67,7 +69,7 @@ class TopologyExperiment:
             title=self.title,
             figures=_figures(turns),
             missing={
-                f"goodput.{one.name}_mbps": one.problem or "too little arrived to say"
+                _goodput_key(one.name): one.problem or "too little arrived to say"
                 for one in _loads(turns)
                 if one.goodput_mbps is None
             },
@@ -134,6 +136,10 @@ class TopologyExperiment:
         return {name: rows for name, rows in tables.items() if rows}
 
 
+def _goodput_key(load: str) -> str:
+    return f"goodput.{load}_mbps"
+
+
 def _loads(turns: Sequence[TurnResult]) -> list[LoadResult]:
     return [one for turn in turns for one in turn.loads]
 
@@ -162,7 +168,7 @@ def _load_row(turn: TurnResult, one: LoadResult) -> dict[str, object]:
 def _figures(turns: Sequence[TurnResult]) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for one in _loads(turns):
-        figures[f"goodput.{one.name}_mbps"] = one.goodput_mbps
+        figures[_goodput_key(one.name)] = one.goodput_mbps
         if one.lost_chunks is not None:
             figures[f"lost_chunks.{one.name}"] = float(one.lost_chunks)
     for turn in turns:

@@ -57,6 +57,7 @@ class _Experiment:
     title: str = "T"
     seconds: int = 60
     quick_seconds: int = 2
+    keys: tuple[str, ...] = ()
     plans: list[ExperimentPlan] = field(default_factory=list)
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
@@ -115,6 +116,32 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in (tmp_path / "out" / "wrong" / "traceback.txt").read_text()
     assert document["figures"]["good.fast_mbps"] == 12.5  # type: ignore[index]
     assert document["is_complete"] is True
+
+
+OF_THE_PAPER = (
+    *("goodput.cubic_mbps", "goodput.bbr_mbps", "goodput.mf_mbps", "goodput.translator_mbps"),
+    *("goodput.translator_gain_percent", "penalty_1mib_p50_ms.process", "penalty_1mib_p50_ms.lxd"),
+    *("knee_gbps", "penalty_ratio_80_to_10", "read_only_service_ms_per_mib"),
+    *("translator_share_of_direct", "wan_size_over_zstd_long", "ids_gbps"),
+)
+
+
+def test_every_figure_of_the_paper_is_null_with_a_reason_where_its_experiment_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the JSON finds each key, and why it has no value."""
+
+    def fail(self: object, plan: ExperimentPlan) -> ExperimentResult:
+        raise TestbedError("no such device")
+
+    parts = find_experiments("paper")
+    for one in parts:
+        monkeypatch.setattr(type(one), "run", fail)
+    document = run_experiments("paper", parts, RunPlan(tmp_path / "out"), lambda *words: None)
+    for key in OF_THE_PAPER:
+        assert document["figures"][key] is None
+        assert document["missing"][key] == "no such device"
+    assert {key for one in parts for key in one.keys} == set(document["figures"])
 
 
 def test_ctrl_c_keeps_what_was_found_and_resume_goes_on(tmp_path: Path) -> None:

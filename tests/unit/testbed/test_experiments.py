@@ -49,7 +49,10 @@ from packetcloud.testbed.experiments.workbench import Visits, between
 
 
 def _check(result: ExperimentResult) -> None:
-    """What holds for every result: no figure is missing without a reason, and none has both."""
+    """What holds for every result: the figures that its experiment is run for are there, none is
+    missing without a reason, and none has both."""
+    (keys,) = (one.keys for name, one in _experiments() if name == result.name)
+    assert set(keys) <= set(result.figures)
     assert {key for key, value in result.figures.items() if value is None} == set(result.missing)
     assert all(result.missing.values())
     for plot in result.plots:
