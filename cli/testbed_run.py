@@ -73,6 +73,8 @@ def run(
     out = out or Path("build") / title
     if own_seed is not None and (rootless or os.geteuid() != 0):
         become_root_here(Path.cwd())
+    if json_file is not None:
+        _see_that_it_can_be_written(json_file)
     plan = RunPlan(
         out,
         is_quick=quick,
@@ -138,6 +140,19 @@ def _find(what: str, only: tuple[str, ...]) -> tuple[str, list[Experiment], int 
     if not topology.file.load:
         raise click.UsageError(f"{what} has no [[load]]: nothing to run; see: testbed sample")
     return topology.name, [TopologyExperiment(topology)], topology.file.run.seed
+
+
+def _see_that_it_can_be_written(json_file: Path) -> None:
+    """Make the folder of a file; whoever measures for half an hour is told before, not after."""
+    try:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not json_file.exists()
+        json_file.open("a").close()
+        if is_new:
+            json_file.unlink()
+    except OSError as error:
+        text = f"--json {json_file}: {error.strerror}; choose another file"
+        raise click.UsageError(text) from None
 
 
 def _back_ends(wanted: str | None) -> tuple[str, ...]:

@@ -186,10 +186,28 @@ def _run_one(
         found = _failed(experiment, f"{text} ({folder / _TRACEBACK})")
     found["seconds"] = round(time.monotonic() - began_s, 1)
     found["kind"] = _kind(document)
+    _write_files(found, folder)
     _write_part(found, experiment, folder)
-    write_tables(folder, found["tables"])
-    write_plots(folder, found["plots"])
     return found
+
+
+def _write_files(found: Document, folder: Path) -> None:
+    """Write tables and plots; what cannot be drawn is a failure, and left out of the report."""
+    drawn = []
+    for plot in found["plots"]:
+        try:
+            write_plots(folder, [plot])
+        except Exception as error:  # a mistake in a plot must not cost the figures
+            (folder / _TRACEBACK).write_text(traceback.format_exc())
+            found["failures"].append(f"plot {plot['name']}: {type(error).__name__}: {error}")
+        else:
+            drawn.append(plot)
+    found["plots"] = drawn
+    try:
+        write_tables(folder, found["tables"])
+    except Exception as error:
+        (folder / _TRACEBACK).write_text(traceback.format_exc())
+        found["failures"].append(f"tables: {type(error).__name__}: {error}")
 
 
 def _to_document(result: ExperimentResult) -> Document:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from packetcloud.cli import main as cli
 from packetcloud.testbed.bench import link_trial
 from packetcloud.testbed.bench.link_trial import LinkPlan
 from packetcloud.testbed.emulator.netem import unfit
+from packetcloud.testbed.experiments import runs
 
 
 class _BegunError(Exception):
@@ -85,3 +87,22 @@ def test_what_would_be_ignored_is_refused(words: list[str], told: str) -> None:
     result = run(*words)
     assert result.exit_code == 2
     assert told in " ".join(result.output.split())
+
+
+def test_where_the_result_goes_is_made_or_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an hour is not lost for a folder that is not there."""
+
+    def begin(*_: object) -> None:
+        raise _BegunError
+
+    monkeypatch.setattr(runs, "run_experiments", begin)
+    words = ["testbed", "run", "ids", "--back-end", "process", "--out", str(tmp_path / "out")]
+    result = run(*words, "--json", str(tmp_path / "new" / "folder" / "ids.json"))
+    assert isinstance(result.exception, _BegunError)
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_text("not a folder")
+    result = run(*words, "--json", str(tmp_path / "file" / "ids.json"))
+    assert result.exit_code == 2
+    assert "choose another file" in " ".join(result.output.split())

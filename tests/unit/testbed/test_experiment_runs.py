@@ -144,6 +144,21 @@ def test_every_figure_of_the_paper_is_null_with_a_reason_where_its_experiment_fa
     assert {key for one in parts for key in one.keys} == set(document["figures"])
 
 
+def test_tables_and_plots_that_cannot_be_written_cost_nobody_their_figures(tmp_path: Path) -> None:
+    """It is a failure of that experiment; its figures, its other plots and all others are there."""
+    crooked = Plot("crooked", "A plot", "s", "ms", "line", [Series("ours", [1, 2], [3])])
+    tables = {"no/such/folder": [{"size": 1}]}
+    bad = _Experiment("bad", _result("bad", plots=[crooked, LINE], tables=tables))
+    document = _run(tmp_path / "out", bad, _Experiment("good", _result("good")))
+    plot, table = document["failures"]  # type: ignore[misc, attr-defined]
+    assert plot.startswith("bad: plot crooked: ValueError")
+    assert table.startswith("bad: tables: FileNotFoundError")
+    assert document["figures"]["bad.fast_mbps"] == 12.5  # type: ignore[index]
+    assert document["figures"]["good.fast_mbps"] == 12.5  # type: ignore[index]
+    assert (tmp_path / "out" / "bad" / "line.svg").exists()
+    assert "plot crooked" in make_report(document)
+
+
 def test_ctrl_c_keeps_what_was_found_and_resume_goes_on(tmp_path: Path) -> None:
     """An interrupted run is written; the next with `resume` measures only what is missing."""
     out = tmp_path / "out"
