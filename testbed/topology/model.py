@@ -40,6 +40,15 @@ def _text_or(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     return read
 
 
+def _no_containers(value: Any) -> Any:
+    if value == "lxd":
+        raise ValueError(
+            "a topology runs no containers; allowed: 'process', 'controller'; for containers: "
+            "packetcloud cloudlet run"
+        )
+    return value
+
+
 NodeName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,11}$"),
@@ -47,6 +56,7 @@ NodeName = Annotated[
 ]
 """Devices are called `to-NAME`, and the kernel takes 15 characters."""
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Isolation = Annotated[Literal["process", "controller"], BeforeValidator(_no_containers)]
 Rate = Annotated[float, BeforeValidator(_text_or(parse_rate)), Field(ge=0, le=1e12)]
 Seconds = Annotated[float, BeforeValidator(_text_or(parse_time)), Field(ge=0, le=86_400)]
 Share = Annotated[float, BeforeValidator(_text_or(parse_share)), Field(ge=0, le=1)]
@@ -128,7 +138,7 @@ class ServiceTable(TomlTable):
     secret: ServiceName | None = None
     """Services with the same word here share a key file, which is made."""
     vis: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
-    isolation: Literal["process", "controller", "lxd"] = "process"
+    isolation: Isolation = "process"
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000, strict=True)] = 0
     fail_policy: Literal["open", "closed"] = "closed"
 

@@ -78,6 +78,12 @@ def _graph(load, text: str) -> Graph:  # type: ignore[no-untyped-def]
         (BASE + LINK + SERVICE.replace('"r"', '"a"'), "at = 'a': no such router; allowed: r"),
         (BASE + LINK + SERVICE.replace('"s"', '"a"'), "a node has that name"),
         (
+            BASE + LINK + SERVICE + 'isolation = "lxd"\n',
+            "[[service]] number 1 isolation = 'lxd': a topology runs no containers; allowed: "
+            "'process', 'controller'",
+        ),
+        (BASE + LINK + SERVICE + 'isolation = "jail"\n', "'process' or 'controller'"),
+        (
             BASE + LINK + '[[rule]]\nservice = "s"\n',
             "service = 's': no such service; allowed: none yet",
         ),
