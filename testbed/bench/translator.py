@@ -127,11 +127,30 @@ def bench_translator(plan: TranslatorPlan, timing: Timing, progress: Progress) -
                         document["translator_share_of_direct"] = found["share_of_direct"]
                         document |= _many_connections(place, plan, progress)
                         document |= _many_files(place, plan, sums, progress)
+                        document["failures"] += translator_failures(document, plan)
             except (ChildError, TestbedError) as error:
                 document["failures"].append(f"{name}: {error}")
     for key in ("translator_share_of_direct", "connections", "files_wrong"):
         document.setdefault(key, None)
     return document
+
+
+def translator_failures(document: Document, plan: TranslatorPlan) -> list[str]:
+    """Return what is wrong with files and connections of a benchmark, in sentences."""
+    failures = []
+    if document["files_wrong"] or document["files_failure"]:
+        said = f": {document['files_failure']}" if document["files_failure"] else ""
+        wrong = f"{document['files_wrong']} of {document['files']} files"
+        failures.append(f"{wrong} are missing or altered{said}")
+    # How many are seen at once depends on the machine where they are few and soon over.
+    is_small = plan.connections_count < TranslatorPlan().connections_count
+    served = document["connections_whole" if is_small else "connections"]
+    if served < plan.connections_count:
+        failures.append(
+            f"of {plan.connections_count} connections at once {document['connections_seen']} were "
+            f"seen together, and {document['connections_whole']} came whole"
+        )
+    return failures
 
 
 @contextmanager

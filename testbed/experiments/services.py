@@ -22,6 +22,15 @@ from packetcloud.testbed.experiments.experiment import (
 DOCUMENT = "bench.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another number of a benchmark that is held against an aim."""
+
+    key: str
+    what: str
+    aim: str
+
+
 @dataclass(slots=True)
 class ServiceFigure:
     """One figure of one benchmark; see `Experiment`."""
@@ -37,6 +46,7 @@ class ServiceFigure:
     measure: Callable[[ExperimentPlan], Document]
     measured: str
     protections: str
+    beside: tuple[Beside, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -57,7 +67,7 @@ class ServiceFigure:
             self.title,
             {self.key: value},
             missing,
-            [Comparison(self.title, self.unit, None, value, self.aim, missing.get(self.key, ""))],
+            self._comparisons(document, "; ".join(failures) or "not measured"),
             {self.name: [{"figure": key, "value": one} for key, one in numbers_of(document)]},
             [],
             [self.measured],
@@ -65,6 +75,15 @@ class ServiceFigure:
             [self.protections],
             failures,
         )
+
+    def _comparisons(self, document: Document, why_none: str) -> list[Comparison]:
+        lines = [(self.title, self.unit, self.key, self.aim)]
+        lines += [(one.what, "", one.key, one.aim) for one in self.beside]
+        return [
+            Comparison(what, unit, None, value, aim, why_none if value is None else "")
+            for what, unit, key, aim in lines
+            for value in [document.get(key)]
+        ]
 
 
 def numbers_of(document: Document, before: str = "") -> list[tuple[str, float]]:
@@ -128,6 +147,10 @@ TRANSLATOR: Experiment = ServiceFigure(
     "over NICs of 1 Gbit/s; then many connections at once, and many files, all of whose bytes are "
     "compared.",
     "Egress of the translator allows the web server and nothing else.",
+    (
+        Beside("connections", "connections at once, all of them served whole", ">= 200"),
+        Beside("files_wrong", "files that are missing or altered", "<= 0"),
+    ),
 )
 WAN: Experiment = ServiceFigure(
     "wan",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from packetcloud.testbed.bench.rounds import Timing
+from packetcloud.testbed.bench.translator import TranslatorPlan, translator_failures
 from packetcloud.testbed.bench.trial import Trial
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.experiments import load
 from packetcloud.testbed.experiments.experiment import ExperimentPlan
+from packetcloud.testbed.experiments.reading import word_of
 from packetcloud.testbed.experiments.sealing import PYCRYPTODOME
+from packetcloud.testbed.experiments.services import TRANSLATOR, ServiceFigure
 
 
 @dataclass
@@ -56,3 +60,45 @@ def test_a_library_that_stands_beside_the_figures_does_not_cost_them(
     assert said in result.failures
     assert result.figures[load.OTHER_KNEE] is None
     assert result.missing[load.OTHER_KNEE] == said
+
+
+def _fetched(**document: object) -> dict[str, Any]:
+    whole: dict[str, Any] = {"files": 10_000, "files_wrong": 0, "files_failure": ""}
+    whole |= {"connections": 200, "connections_whole": 200, "connections_seen": 201}
+    return whole | document
+
+
+def test_wrong_files_and_few_connections_are_failures_of_the_translator() -> None:
+    """Where all is there, nothing is said."""
+    plan = TranslatorPlan()
+    assert translator_failures(_fetched(), plan) == []
+    assert translator_failures(_fetched(files_wrong=3), plan) == [
+        "3 of 10000 files are missing or altered"
+    ]
+    (said,) = translator_failures(_fetched(files_failure="curl ended with 7"), plan)
+    assert said == "0 of 10000 files are missing or altered: curl ended with 7"
+    (said,) = translator_failures(_fetched(connections=199, connections_seen=199), plan)
+    assert said == "of 200 connections at once 199 were seen together, and 200 came whole"
+    few = replace(plan, connections_count=10)
+    assert translator_failures(_fetched(connections=8, connections_whole=10), few) == []
+    assert translator_failures(_fetched(connections=8, connections_whole=9), few) != []
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (_fetched(), ["aim reached", "aim reached"]),
+        (_fetched(connections=199, files_wrong=1), ["short of its aim", "short of its aim"]),
+        ({"connections": None, "files_wrong": None}, ["not measured", "not measured"]),
+    ],
+)
+def test_connections_and_files_of_the_translator_are_held_against_their_aims(
+    document: dict[str, Any], words: list[str]
+) -> None:
+    """Beside its share of a direct download."""
+    head = {"notes": [], "failures": ["late"], "translator_share_of_direct": 0.9}
+    service = cast(ServiceFigure, TRANSLATOR)
+    share, connections, files = service.result(head | document).comparisons
+    assert share.ours == 0.9
+    assert [word_of(asdict(one)) for one in (connections, files)] == words
+    assert (connections.note == "late") == (connections.ours is None)
