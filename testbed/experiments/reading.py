@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _AIM = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([0-9][0-9_]*(?:\.[0-9]+)?)")
+_BAND = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*(?:\+-|±)\s*([0-9]+(?:\.[0-9]+)?)\s*%")
 _WORDS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     "≤": operator.le,
@@ -31,11 +32,20 @@ def ratio_of(comparison: Row) -> float | None:
 
 def is_reached(comparison: Row) -> bool | None:
     """Tell whether the aim of a comparison is reached; None: there is none, or no figure."""
-    found = _AIM.match(comparison["aim"])
-    if found is None or comparison["ours"] is None:
+    return meets(comparison["aim"], comparison["ours"])
+
+
+def meets(aim: str, ours: float | None) -> bool | None:
+    """Tell whether a figure is as an aim has it, such as `<= 2.2` or `4.30 +- 10 %`; None: there is
+    no aim, or no figure."""
+    if ours is None:
         return None
-    reached: bool = _WORDS[found[1]](comparison["ours"], float(found[2]))
-    return reached
+    if band := _BAND.match(aim):
+        middle = float(band[1])
+        return abs(ours - middle) <= middle * float(band[2]) / 100
+    if bound := _AIM.match(aim):
+        return _WORDS[bound[1]](ours, float(bound[2]))
+    return None
 
 
 def word_of(comparison: Row) -> str:
@@ -44,7 +54,8 @@ def word_of(comparison: Row) -> str:
         return "not measured"
     reached = is_reached(comparison)
     if reached is not None:
-        return "aim reached" if reached else "short of its aim"
+        missed = "outside its aim" if _BAND.match(comparison["aim"]) else "short of its aim"
+        return "aim reached" if reached else missed
     ratio = ratio_of(comparison)
     if ratio is None:
         return ""

@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import pytest
 
-from packetcloud.testbed.bench.rounds import Timing
+from packetcloud.testbed.bench.rounds import Record, Timing
 from packetcloud.testbed.bench.translator import TranslatorPlan, translator_failures
 from packetcloud.testbed.bench.trial import Trial
 from packetcloud.testbed.errors import ChildError
-from packetcloud.testbed.experiments import load
+from packetcloud.testbed.experiments import goodput, load
 from packetcloud.testbed.experiments.experiment import ExperimentPlan
 from packetcloud.testbed.experiments.reading import word_of
 from packetcloud.testbed.experiments.sealing import PYCRYPTODOME
@@ -102,3 +102,27 @@ def test_connections_and_files_of_the_translator_are_held_against_their_aims(
     assert share.ours == 0.9
     assert [word_of(asdict(one)) for one in (connections, files)] == words
     assert (connections.note == "late") == (connections.ours is None)
+
+
+def _mbps(cubic: float, far: float) -> dict[str, Record]:
+    link = {"to_right": {"dropped": {}}, "to_left": {"dropped": {}}}
+    details = {"seed": 1, "emulator": {"links": {"a": link}}}
+    known = {goodput.BBR: 40.0, goodput.CHUNKS: 44.0, goodput.TRANSLATOR: 7.0}
+    known |= {goodput.CUBIC: cubic, goodput.FAR_CUBIC: far}
+    return {name: Record([Trial(one / 1e3, 1.0, {}, details)]) for name, one in known.items()}
+
+
+def test_where_tcp_is_not_the_paper_s_there_is_no_gain_over_it() -> None:
+    """The links are chosen for TCP CUBIC's figures on both paths: outside of them is a failure."""
+    assert goodput.goodput_result(_mbps(4.3, 7.1), False).failures == []
+    for cubic, far, title in (
+        (3.8, 7.1, goodput.TITLES[goodput.CUBIC]),
+        (4.3, 9.0, goodput.TITLES[goodput.FAR_CUBIC]),
+    ):
+        result = goodput.goodput_result(_mbps(cubic, far), False)
+        (said,) = result.failures
+        assert said.startswith(f"{title}: ")
+        assert result.figures[goodput.GAIN] is None
+        assert result.missing[goodput.GAIN] == said
+        assert result.figures["goodput.cubic_mbps"] == pytest.approx(cubic)
+        assert goodput.goodput_result(_mbps(cubic, far), True).failures == []
