@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,19 @@ class Sender:
         reactor: Any,
         head: bytes,
         payload: bytes,
-        schedule: FullWindow | SetRate,
+        make_schedule: Callable[[float], FullWindow | SetRate],
         background: bool = False,
     ) -> None:
+        """
+        Args:
+            make_schedule: called with the time when sending begins: what came before, such as the
+                start of the session, is nobody's arrears.
+        """
         self._reactor = reactor
         self._head_before, self._head_after = head[: _CHUNK_ID.start], head[_CHUNK_ID.stop :]
         self._payload = payload
-        self._schedule = schedule
+        self._make_schedule = make_schedule
+        self._schedule: FullWindow | SetRate | None = None
         self._background = background
         self._neighbour: Neighbour | None = None
         self._next_id = secrets.randbits(48) << 8
@@ -76,7 +83,13 @@ class Sender:
     def begin(self, neighbour: Neighbour) -> None:
         """Start to send to `neighbour`."""
         self._neighbour = neighbour
+        self._schedule = self._make_schedule(now_s())
         self._fill()
+
+    @property
+    def skipped(self) -> int:
+        """Bodies that were due while too many were in flight."""
+        return self._schedule.skipped if isinstance(self._schedule, SetRate) else 0
 
     def drain(self) -> Deferred[None]:
         """Send nothing more; the result fires once nothing is in flight."""
@@ -115,13 +128,14 @@ class Sender:
         if self._neighbour is None:
             return
         self._send_due()
+        assert self._schedule is not None
         next_s = self._schedule.next_s()
         if next_s is not None:
             self._reactor.callLater(max(0.0, next_s - now_s()), self._fill)
 
     def _send_due(self) -> None:
         neighbour = self._neighbour
-        assert neighbour is not None
+        assert neighbour is not None and self._schedule is not None
         moment_s = now_s()
         for _ in range(self._schedule.due(moment_s, self._in_flight)):
             number = self._next_id
@@ -154,12 +168,13 @@ async def send(reactor: Any, options: argparse.Namespace) -> None:
     identity = own_identity(options.identity)
     payload = make_payload(options.payload_bytes)
     head = chunk_head(identity.guid, options.destination, len(payload), options.sid)
-    schedule = (
-        SetRate(options.rate, now_s(), MOST_OUTSTANDING)
-        if options.rate > 0
-        else FullWindow(options.outstanding)
-    )
-    sender = Sender(reactor, head, payload, schedule, options.background)
+
+    def make_schedule(start_s: float) -> FullWindow | SetRate:
+        if options.rate > 0:
+            return SetRate(options.rate, start_s, MOST_OUTSTANDING)
+        return FullWindow(options.outstanding)
+
+    sender = Sender(reactor, head, payload, make_schedule, options.background)
     if options.departures is not None:
         sender.departures = []
     config = hop_config(len(payload), is_open=options.open)
@@ -189,7 +204,7 @@ async def send(reactor: Any, options: argparse.Namespace) -> None:
         sent=sender.sent,
         settled=dict(sender.settled),
         refusals=dict(sender.refusals),
-        skipped=getattr(schedule, "skipped", 0),
+        skipped=sender.skipped,
         hop=hop,
     )
 

@@ -131,7 +131,7 @@ def test_the_sample_check_finds_an_altered_payload() -> None:
 
 def _sender(outstanding: int = 2) -> tuple[sending.Sender, RecordingNeighbour]:
     head = sending.chunk_head(HOST, OTHER, 10, [])
-    sender = sending.Sender(None, head, make_payload(10), FullWindow(outstanding))
+    sender = sending.Sender(None, head, make_payload(10), lambda _: FullWindow(outstanding))
     neighbour = RecordingNeighbour()
     sender.begin(neighbour)
     return sender, neighbour
@@ -145,6 +145,36 @@ def test_every_sent_chunk_is_whole_and_has_an_id_of_its_own() -> None:
     assert len(headers) == len({header.chunk_id for header in headers}) == 3
     assert {(header.source, header.destination) for header in headers} == {(HOST, OTHER)}
     assert neighbour.sent[0][0].endswith(make_payload(10))
+
+
+class _LaterReactor:
+    """Keeps what is to happen later."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, Callable[[], None]]] = []
+
+    def callLater(self, after_s: float, call: Callable[[], None]) -> None:
+        self.calls.append((after_s, call))
+
+
+def test_the_time_to_connect_does_not_leave_as_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set rate begins when sending does, however long before that the sender was there."""
+    now = [100.0]
+    monkeypatch.setattr(sending, "now_s", lambda: now[0])
+    reactor, neighbour = _LaterReactor(), RecordingNeighbour()
+    head = sending.chunk_head(HOST, OTHER, 10, [])
+    sender = sending.Sender(
+        reactor, head, make_payload(10), lambda start_s: SetRate(10.0, start_s, 50)
+    )
+    assert sender.skipped == 0
+    now[0] += 8.0
+    sender.begin(neighbour)
+    assert len(neighbour.sent) == 1
+    ((after_s, call),) = reactor.calls
+    assert after_s == pytest.approx(0.1)
+    now[0] += 0.1001
+    call()
+    assert len(neighbour.sent) == 2
 
 
 def test_a_draining_sender_waits_for_what_is_in_flight() -> None:
