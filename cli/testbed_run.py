@@ -182,7 +182,8 @@ def _print_run(output: Output, document: dict[str, Any]) -> None:
     rows = [
         (
             *(one["name"], line["what"], line["unit"], line["paper"], line["ours"]),
-            *(ratio_of(line), line["aim"] or None, word_of(line) or None),
+            *(ratio_of(line), line["aim"] or None),
+            None if document["is_quick"] else word_of(line) or None,
         )
         for one in document["experiments"]
         for line in one["comparisons"]

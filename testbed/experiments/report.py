@@ -103,18 +103,20 @@ def _comparisons(document: Document) -> Markup | None:
     has_paper = any(row["paper"] is not None or row["aim"] for _, row in rows)
     titles = ["experiment", "what", "unit"]
     titles += ["paper", "ours", "ratio", "aim", "reading"] if has_paper else ["ours"]
-    body = [element("tr", _comparison_cells(one, row, has_paper)) for one, row in rows]
+    is_read = not document["is_quick"]
+    body = [element("tr", _comparison_cells(one, row, has_paper, is_read)) for one, row in rows]
     heading = "Paper and ours" if has_paper else "Figures"
     return join(element("h2", heading), _table(titles, body))
 
 
-def _comparison_cells(one: Document, row: Document, has_paper: bool) -> list[Markup]:
+def _comparison_cells(one: Document, row: Document, has_paper: bool, is_read: bool) -> list[Markup]:
     texts = [_cell(one["name"]), _cell(row["what"]), _cell(row["unit"])]
     if not has_paper:
         return [*texts, _cell(row["ours"])]
-    reached = is_reached(row)
+    reached = is_reached(row) if is_read else None
     look = {True: "fine", False: "short", None: ""}[reached]
-    reading = ". ".join(text for text in (word_of(row), row["note"]) if text)
+    words = (word_of(row) if is_read else "", row["note"])
+    reading = ". ".join(text for text in words if text)
     figures = [_cell(row["paper"]), _cell(row["ours"]), _cell(ratio_of(row)), _cell(row["aim"])]
     return [*texts, *figures, element("td", reading, class_=look)]
 

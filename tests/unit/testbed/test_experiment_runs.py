@@ -362,6 +362,16 @@ def test_the_report_says_all(tmp_path: Path) -> None:
     assert str(document["kernel"]) in shown
 
 
+def test_the_figures_of_a_quick_run_are_held_against_nothing(tmp_path: Path) -> None:
+    """Neither an aim nor the paper; the same figures of a whole run are."""
+    for is_quick in (True, False):
+        parts = (_Experiment("one", _result("one")), _Experiment("two", _result("two")))
+        document = _run(tmp_path / str(is_quick), *parts, is_quick=is_quick)
+        page = _Page(make_report(document))
+        assert ("aim reached" in " ".join(page.texts)) is not is_quick
+        assert (("td", {"class": "fine"}) in page.tags) is not is_quick
+
+
 def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:
     """Each figure of both, their ratio, and in what the runs differ."""
     one = _run(tmp_path / "a", _Experiment("one", _result("one")))
