@@ -65,6 +65,8 @@ def bench_wan(plan: WanPlan, progress: Progress, repeats: int = 3) -> Document:
         what = "Python's library, and a version of it with edits from a seed: not a real release"
     document = begin_document("wan", Timing(0, 0, repeats), False, ("zstd",))
     document["topology"] = "in memory"
+    if plan.old is None or plan.new is None:
+        document["notes"].append(f"The new version is made up. The two are {what}.")
     passes = []
     for number in range(1, repeats + 1):
         progress(f"old and new version through both directions, {number} of {repeats}")

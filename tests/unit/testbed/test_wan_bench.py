@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import cast
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from packetcloud.cli import main as cli
 from packetcloud.testbed.bench import wan
 from packetcloud.testbed.bench.wan import WanPlan, bench_wan
+from packetcloud.testbed.experiments.services import WAN, ServiceFigure
 from packetcloud.testbed.traffic.trees import edit_tree, make_trees, pack_tree, read_tree
 from tests.unit.services.wan_link import edited, text
 
@@ -27,6 +29,8 @@ def test_a_report_has_the_figures_and_says_what_the_trees_are() -> None:
     assert sizes["ours"] < sizes["zstd_per_chunk"] / 3
     assert document["wan_size_over_zstd_long"] == sizes["ours"] / sizes["zstd_long_with_old"]
     assert "not a real release" in document["trees"]
+    (assumed,) = cast(ServiceFigure, WAN).result(document).assumed
+    assert "made up" in assumed and "not a real release" in assumed, "the report says it, too"
     small = document["small_messages"]
     assert small["with_dictionary"] < small["alone"] / 2
     assert document["failures"] == []
@@ -45,6 +49,7 @@ def test_two_versions_may_be_given(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "old") == read_tree(tmp_path / "new.tar.gz")
     document = bench_wan(WanPlan(tmp_path / "old", tmp_path / "new.tar.gz"), quiet, 1)
     assert document["trees"] == "two versions that were given"
+    assert document["notes"] == []
     assert document["sizes"]["ours"] < 300
 
 
