@@ -18,6 +18,7 @@ from packetcloud.host.proxy_http import (
     error_page,
     forwarded_headers,
     request_headers,
+    response_headers,
     split_target,
 )
 from packetcloud.host.proxy_link import TranslatorLink
@@ -106,13 +107,21 @@ class HttpExchange:
         self._flush()
 
     def received(self, pieces: Sequence[Buffer]) -> None:
-        assert self._server is not None, "it has a stream"
+        stream, server = self._stream, self._server
+        assert server is not None, "it has a stream"
         for piece in pieces:
-            self._unconsumed += len(piece)
-            self._server.receive_data(bytes(piece))
+            if self._server is not server:
+                break  # what came before was the last that it was wanted for
+            server.receive_data(bytes(piece))
             self._hear_server()
-        if not self._tcp.has_unwritten and self._unconsumed:
-            self._consume()
+        count = sum(len(piece) for piece in pieces)
+        if self._server is server:
+            self._unconsumed += count
+            if not self._tcp.has_unwritten:
+                self._consume()
+        else:
+            self._link.consume(stream, count)
+            self._link.pump_soon()
 
     def ended(self) -> None:
         if self._server is not None:
@@ -241,7 +250,7 @@ class HttpExchange:
     def _response(self, event: h11.Response) -> h11.Response:
         return h11.Response(
             status_code=event.status_code,
-            headers=forwarded_headers(event.headers),
+            headers=response_headers(event.headers),
             reason=event.reason,
         )
 

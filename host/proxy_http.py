@@ -120,6 +120,18 @@ def forwarded_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in pairs if name.lower() not in drop]
 
 
+def response_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response for its client.
+
+    A length beside a transfer encoding means nothing (RFC 9112, section 6.3), and may be wrong.
+    """
+    pairs = list(headers)
+    kept = forwarded_headers(pairs)
+    if any(name.lower() == b"transfer-encoding" for name, _ in pairs):
+        kept = [pair for pair in kept if pair[0].lower() != b"content-length"]
+    return kept
+
+
 def request_headers(request: h11.Request) -> list[tuple[bytes, bytes]]:
     """Return the headers of a request for its server: Host is that of the URI."""
     authority = urlsplit(request.target.decode("ascii", "replace")).netloc.rpartition("@")[2]

@@ -7,11 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from twisted.logger import Logger
+
 from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.chunk.streams.caller import Caller, Request
 from packetcloud.chunk.streams.events import (
+    ListenWanted,
     PortListening,
     PortRefused,
     StreamData,
@@ -34,6 +37,8 @@ REQUEST_LIFETIME_S = 15.0
 """Held for 4 s at most; later its loss was noticed and it was said again."""
 LOOK_S = 0.5
 """How often it is looked whether the session with the router is back."""
+
+_log = Logger(namespace="packetcloud.host")
 
 
 class StreamOwner(Protocol):
@@ -70,6 +75,8 @@ class TranslatorLink:
         self.caller = Caller(Surroundings().random_u64)
         self.strangers_count = 0
         """Answers that did not come from the translator."""
+        self.owner_failures_count = 0
+        """Streams and ports whose owner raised an exception."""
         self._endpoint = endpoint
         self._translator = translator
         self._destination = GUID(translator.value)
@@ -208,8 +215,26 @@ class TranslatorLink:
         self._pump()
 
     def _follow_events(self) -> None:
+        """Tell all that happened: data are views, valid until the message's buffer is given back.
+
+        What one owner does wrong ends its own stream, and no other.
+        """
         while (event := self.caller.next_event()) is not None:
+            if isinstance(event, ListenWanted | PortListening | PortRefused):
+                self._tell_of(event)
+            elif not self._tell_of(event):
+                self.caller.reset(event.stream, ResetCode.ABORTED, "the host failed")
+                self._tell_of(StreamFailed(event.stream, ResetCode.ABORTED, "the host failed"))
+
+    def _tell_of(self, event: StreamEvent) -> bool:
+        """Follow an event; return False when its owner failed."""
+        try:
             self._follow(event)
+        except Exception:  # of whatever owns the stream: events of others wait behind this one
+            self.owner_failures_count += 1
+            _log.failure("the owner failed at {event}", event=type(event).__name__)
+            return False
+        return True
 
     def _follow(self, event: StreamEvent) -> None:
         match event:

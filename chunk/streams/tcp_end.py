@@ -235,7 +235,8 @@ class TcpEnd:
         """The stream takes more."""
         if self._early:
             count = min(len(self._early), self.room())
-            self._streams.put(self._stream, self._early[:count])
+            if count:  # 0: the stream may be no more, and nobody puts anything into it then
+                self._streams.put(self._stream, self._early[:count])
             self._early = self._early[count:]
         if not self._early:
             self.socket.resume()

@@ -1,0 +1,102 @@
+"""Requests through a proxy: what one server, client or owner does reaches nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from packetcloud.chunk.streams.wire import Buffer, Data, Opened, Reset, ResetCode
+from tests.unit.host.proxy_world import WINDOW, ProxyWorld
+
+GET = b"GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n"
+BESIDES = b"bytes of another stream"
+
+
+class Recorder:
+    """Owns a stream, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.failure: ResetCode | None = None
+
+    def opened(self) -> None: ...
+    def received(self, pieces: Sequence[Buffer]) -> None:
+        self.got += b"".join(bytes(piece) for piece in pieces)
+
+    def ended(self) -> None: ...
+    def writable(self) -> None: ...
+    def failed(self, code: ResetCode, text: str) -> None:
+        self.failure = code
+
+    def done(self) -> None: ...
+
+
+class Faulty(Recorder):
+    """Fails at the first bytes."""
+
+    def received(self, pieces: Sequence[Buffer]) -> None:
+        raise ValueError("a fault of ours")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> ProxyWorld:
+    return ProxyWorld(monkeypatch)
+
+
+def owned(world: ProxyWorld, owner: Recorder) -> int:
+    """Return a stream of this owner that is open."""
+    stream = world.link.open("other.example.org", 80, owner)
+    world.loop.settle()
+    world.answer(Opened(stream, WINDOW))
+    return stream
+
+
+def test_an_owner_that_fails_ends_its_own_stream_alone(world: ProxyWorld) -> None:
+    """Others get the bytes of the same answer, not those that lie in its buffer afterwards."""
+    faulty, other = Faulty(), Recorder()
+    first, second = owned(world, faulty), owned(world, other)
+    world.answer(Data(first, 0, (b"for the first",)), Data(second, 0, (BESIDES,)))
+    world.loop.pass_time(1.0)
+    assert other.got == BESIDES and other.failure is None
+    assert faulty.failure is ResetCode.ABORTED and world.resets(first) == [ResetCode.ABORTED]
+    assert world.link.owner_failures_count == 1
+
+
+def test_a_length_beside_a_transfer_encoding_stays_here(world: ProxyWorld) -> None:
+    """A server says both, and they differ: the client gets the whole body, chunked."""
+    client, stream = world.opened(GET)
+    other = Recorder()
+    second = owned(world, other)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+    world.answer(Data(stream, 0, (head + b"5\r\nhello\r\n0\r\n\r\n",)), Data(second, 0, (BESIDES,)))
+    assert client.taken.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+    assert b"content-length" not in client.taken.lower()
+    assert other.got == BESIDES and not world.link.owner_failures_count
+
+
+def test_pieces_behind_the_end_of_an_exchange_are_left(world: ProxyWorld) -> None:
+    """A response is whole in the first of two pieces that come together."""
+    client, stream = world.opened(GET)
+    other = Recorder()
+    second = owned(world, other)
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+    world.answer(Data(stream, len(page), (b"more",)))
+    world.answer(Data(stream, 0, (page,)), Data(second, 0, (BESIDES,)))
+    assert client.taken.endswith(b"\r\n\r\nhello")
+    assert other.got == BESIDES and not world.link.owner_failures_count
+
+
+def test_a_tunnel_that_opens_and_fails_at_once(world: ProxyWorld) -> None:
+    """What its client said early goes nowhere, and nothing is put into a stream that is no more."""
+    client = world.client(b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\nearly")
+    (stream,) = world.streams()
+    other = Recorder()
+    second = owned(world, other)
+    world.answer(
+        Opened(stream, WINDOW),
+        Reset(stream, ResetCode.CONNECTION_REFUSED),
+        Data(second, 0, (BESIDES,)),
+    )
+    assert client.was_reset
+    assert other.got == BESIDES and not world.link.owner_failures_count
