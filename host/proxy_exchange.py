@@ -61,6 +61,7 @@ class HttpExchange:
         self._unsent = b""
         """For the server, until the stream has room."""
         self._unconsumed = 0
+        """Bytes of the server that it was not told are taken."""
         self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
         tcp.owner = self
@@ -94,8 +95,7 @@ class HttpExchange:
         self._hear_client()
 
     def sent(self, count: int) -> None:
-        if not self._tcp.has_unwritten and self._unconsumed:
-            self._consume()
+        self._consume()
 
     def broke(self, why: str) -> None:
         self._leave()
@@ -117,8 +117,7 @@ class HttpExchange:
         count = sum(len(piece) for piece in pieces)
         if self._server is server:
             self._unconsumed += count
-            if not self._tcp.has_unwritten:
-                self._consume()
+            self._consume()
         else:
             self._link.consume(stream, count)
             self._link.pump_soon()
@@ -277,8 +276,13 @@ class HttpExchange:
             self._tcp.close_when_written()
 
     def _consume(self) -> None:
-        count, self._unconsumed = self._unconsumed, 0
-        if self._stream:
+        """Let the server send as much as the client has taken.
+
+        What is unwritten has at least what of the bytes of the server lies here.
+        """
+        count = self._unconsumed - self._tcp.unwritten_bytes
+        if self._stream and count > 0:
+            self._unconsumed -= count
             self._link.consume(self._stream, count)
             self._link.pump_soon()
 

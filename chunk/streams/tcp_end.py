@@ -50,6 +50,8 @@ class TcpSocket:
         self._sock = sock
         self.owner: SocketOwner = _Nobody()
         self._unwritten: deque[memoryview] = deque()
+        self.unwritten_bytes = 0
+        """What the kernel has not taken yet."""
         self._is_reading = False
         self._has_read_end = False
         self._is_finishing = False
@@ -75,16 +77,16 @@ class TcpSocket:
 
     def write(self, pieces: Iterable[Buffer]) -> None:
         """Write all of `pieces`; what the kernel does not take at once is copied."""
+        sent_count = 0
         for piece in pieces:
             if self.is_closed:
                 return
             view = memoryview(piece)
-            if not self._unwritten:
-                view = view[self._send(view) :]
-            if len(view) and not self.is_closed:
-                if not self._unwritten:
-                    self._loop.add_writer(self._sock.fileno(), self._writable)
-                self._unwritten.append(memoryview(bytes(view)))
+            count = 0 if self._unwritten else self._send(view)
+            sent_count += count
+            if count < len(view) and not self.is_closed:
+                self._keep(view[count:])
+        self._tell_sent(sent_count)
 
     def finish(self) -> None:
         """End our direction once everything is written."""
@@ -100,6 +102,7 @@ class TcpSocket:
         if self._unwritten:
             self._loop.remove_writer(self._sock.fileno())
             self._unwritten.clear()
+            self.unwritten_bytes = 0
         self._sock.close()
 
     def close_when_written(self) -> None:
@@ -137,30 +140,41 @@ class TcpSocket:
                 self.close()
             self.owner.came_end()
 
+    def _keep(self, view: memoryview) -> None:
+        if not self._unwritten:
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+        self._unwritten.append(memoryview(bytes(view)))
+        self.unwritten_bytes += len(view)
+
     def _send(self, view: memoryview) -> int:
-        """Return how much the kernel took at once, and tell the owner."""
+        """Return how much the kernel took at once."""
         try:
-            count = self._sock.send(view)
+            return self._sock.send(view)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
             self._break(error)
             return 0
-        self.owner.sent(count)
-        return count
+
+    def _tell_sent(self, count: int) -> None:
+        """Tell the owner, who may look at what is unwritten, or write more."""
+        if count and not self.is_closed:
+            self.owner.sent(count)
 
     def _writable(self) -> None:
         view = self._unwritten[0]
         count = self._send(view)
         if self.is_closed:
             return
+        self.unwritten_bytes -= count
         if count < len(view):
             self._unwritten[0] = view[count:]
-            return
-        self._unwritten.popleft()
-        if not self._unwritten:
-            self._loop.remove_writer(self._sock.fileno())
-            self._end_if_written()
+        else:
+            self._unwritten.popleft()
+            if not self._unwritten:
+                self._loop.remove_writer(self._sock.fileno())
+        self._tell_sent(count)
+        self._end_if_written()
 
     def _end_if_written(self) -> None:
         if not self._is_finishing or self._unwritten or self.is_closed or self._has_written_end:

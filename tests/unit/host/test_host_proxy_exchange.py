@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from packetcloud.chunk.streams import caller
 from packetcloud.chunk.streams.wire import Buffer, Data, Opened, Reset, ResetCode
 from tests.unit.host.proxy_world import WINDOW, ProxyWorld
 
@@ -100,3 +101,23 @@ def test_a_tunnel_that_opens_and_fails_at_once(world: ProxyWorld) -> None:
     )
     assert client.was_reset
     assert other.got == BESIDES and not world.link.owner_failures_count
+
+
+def test_a_slow_client_gets_a_large_page(
+    world: ProxyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may send more as the client takes what came, not when it has taken all of it."""
+    monkeypatch.setattr(caller, "MAX_WINDOW_BYTES", 8192)
+    client, stream = world.opened(GET, room=1000)
+    body = bytes(range(250)) * 80
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    windows, sent = [], 0
+    for _ in range(20):
+        windows.append(world.granted(stream))
+        if part := page[sent : windows[-1]]:
+            world.answer(Data(stream, sent, (part,)))
+            sent += len(part)
+        client.room = 3000
+        world.loop.settle()
+    assert client.taken.endswith(body)
+    assert windows[0] == 8192 < windows[1] < 16384
