@@ -56,6 +56,7 @@ class HttpExchange:
         self._where: tuple[str, int] | None = None
         self._stream = 0
         self._is_open = False
+        self._has_server_ended = False
         self._has_answered = False
         """Part of the present response has gone to the client."""
         self._unsent = b""
@@ -123,6 +124,7 @@ class HttpExchange:
             self._link.pump_soon()
 
     def ended(self) -> None:
+        self._has_server_ended = True
         if self._server is not None:
             self._server.receive_data(b"")
             self._hear_server()
@@ -194,7 +196,7 @@ class HttpExchange:
         except LocalMisuseError as error:
             self._refuse(error_page(ResetCode.TOO_MANY, str(error)))
             return
-        self._where, self._is_open = (host, port), False
+        self._where, self._is_open, self._has_server_ended = (host, port), False, False
         self._server = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
 
     def _to_server(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
@@ -289,12 +291,15 @@ class HttpExchange:
     def _drop_server(self) -> None:
         """Give up the connection to the server, if there is one."""
         stream, self._stream = self._stream, 0
-        is_idle = self._server is not None and self._server.our_state in _AT_REST
-        self._server, self._is_open, self._unsent, self._unconsumed = None, False, b"", 0
+        server, self._server = self._server, None
+        count, self._unconsumed = self._unconsumed, 0
+        is_over = server is not None and server.our_state in _AT_REST and not self._unsent
+        self._is_open, self._unsent = False, b""
         if not stream:
             return
-        if is_idle:
+        if is_over and self._has_server_ended:
             self._link.let_go(stream)
+            self._link.consume(stream, count)
         else:
             self._link.reset(stream, ResetCode.ABORTED, "not needed any more")
         self._link.pump_soon()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from packetcloud.chunk.streams import caller
-from packetcloud.chunk.streams.wire import Buffer, Data, Opened, Reset, ResetCode
-from tests.unit.host.proxy_world import WINDOW, ProxyWorld
+from packetcloud.chunk.streams.wire import Buffer, Data, Grant, Opened, Reset, ResetCode
+from tests.unit.host.proxy_world import ROOM, WINDOW, ProxyWorld
 
 GET = b"GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n"
 BESIDES = b"bytes of another stream"
@@ -121,3 +121,24 @@ def test_a_slow_client_gets_a_large_page(
         world.loop.settle()
     assert client.taken.endswith(body)
     assert windows[0] == 8192 < windows[1] < 16384
+
+
+def test_a_download_that_is_given_up_ends_at_its_server(world: ProxyWorld) -> None:
+    """It does not run on to its end for nobody."""
+    client, stream = world.opened(GET)
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    world.answer(Data(stream, 0, (page,)))
+    client.is_broken = True
+    world.answer(Data(stream, len(page), (b"for nobody",)))
+    assert world.resets(stream) == [ResetCode.ABORTED] and not len(world.link.caller)
+
+
+def test_a_stream_that_has_ended_is_done_though_its_client_is_slow(world: ProxyWorld) -> None:
+    """Nothing of it stays behind, and the client still gets all of it."""
+    client, stream = world.opened(GET, room=10)
+    world.answer(Data(stream, 0, (b"HTTP/1.1 200 OK\r\n\r\nall that there is",), True))
+    world.answer(Grant(stream, len(world.said(stream)) + 1, WINDOW))
+    assert not len(world.link.caller) and not world.resets(stream)
+    client.room = ROOM
+    world.loop.settle()
+    assert client.taken.endswith(b"all that there is\r\n0\r\n\r\n")
