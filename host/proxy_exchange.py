@@ -89,14 +89,12 @@ class HttpExchange:
         self._hear_client()
 
     def came_end(self) -> None:
-        if self._client.their_state is h11.IDLE or self._client.our_state is not h11.SEND_BODY:
-            self.close()
-            return
         self._client.receive_data(b"")
         self._hear_client()
 
     def sent(self, count: int) -> None:
         self._consume()
+        self._await_request()
 
     def broke(self, why: str) -> None:
         self._leave()
@@ -159,7 +157,9 @@ class HttpExchange:
                 elif isinstance(event, h11.EndOfMessage):
                     self._to_server(h11.EndOfMessage())
                 elif isinstance(event, h11.ConnectionClosed):
-                    self.close()
+                    if self._client.our_state is h11.MUST_CLOSE:
+                        self._end()  # else an answer is on its way
+                    break
                 else:
                     break
             except HttpProxyError as error:
@@ -271,11 +271,21 @@ class HttpExchange:
         if client.our_state is client.their_state is h11.DONE:
             client.start_next_cycle()
             self._has_answered = False
-            self._timer = self._loop.call_later(KEEP_ALIVE_S, self.close)
+            self._await_request()
             self._loop.call_soon(self._hear_client)
         else:
-            self._leave()
-            self._tcp.close_when_written()
+            self._end()
+
+    def _await_request(self) -> None:
+        """Once all is written, close when nothing is asked for a while."""
+        is_idle = not self._is_over and self._client.our_state is h11.IDLE
+        if is_idle and self._timer is None and not self._tcp.has_unwritten:
+            self._timer = self._loop.call_later(KEEP_ALIVE_S, self._end)
+
+    def _end(self) -> None:
+        """Close once everything is written."""
+        self._leave()
+        self._tcp.close_when_written()
 
     def _consume(self) -> None:
         """Let the server send as much as the client has taken.
@@ -306,6 +316,9 @@ class HttpExchange:
 
     def _refuse(self, page: bytes) -> None:
         """Answer with a page of ours, and close once it is written."""
+        if self._has_answered:
+            self.close()  # a page has no place in the midst of an answer
+            return
         self._leave()
         self._tcp.write([page])
         self._tcp.close_when_written()

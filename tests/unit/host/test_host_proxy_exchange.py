@@ -8,9 +8,12 @@ import pytest
 
 from packetcloud.chunk.streams import caller
 from packetcloud.chunk.streams.wire import Buffer, Data, Grant, Opened, Reset, ResetCode
+from packetcloud.host.proxy_exchange import KEEP_ALIVE_S
 from tests.unit.host.proxy_world import ROOM, WINDOW, ProxyWorld
 
 GET = b"GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n"
+BODY = b"the whole body"
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 BESIDES = b"bytes of another stream"
 
 
@@ -142,3 +145,30 @@ def test_a_stream_that_has_ended_is_done_though_its_client_is_slow(world: ProxyW
     client.room = ROOM
     world.loop.settle()
     assert client.taken.endswith(b"all that there is\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("said", [(GET,), (GET, b"")], ids=["stays", "half-closes"])
+def test_a_whole_answer_waits_for_a_slow_client(world: ProxyWorld, said: tuple[bytes, ...]) -> None:
+    """Neither the time that it takes nor its own end cuts the answer off."""
+    client, stream = world.opened(*said, room=10)
+    world.answer(Data(stream, 0, (PAGE,)))
+    world.loop.pass_time(2 * KEEP_ALIVE_S)
+    assert not client.is_closed
+    client.room = ROOM
+    world.loop.settle()
+    assert client.taken.endswith(BODY)
+    if len(said) == 1:
+        world.loop.pass_time(KEEP_ALIVE_S - 1)
+        assert not client.is_closed
+        world.loop.pass_time(2)
+    assert client.is_closed and client.has_ended and not client.was_reset
+
+
+def test_no_page_of_ours_in_the_midst_of_an_answer(world: ProxyWorld) -> None:
+    """A client ends in its request's body while the answer has begun: it sees a reset."""
+    post = b"POST http://example.org/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"
+    client, stream = world.opened(post)
+    world.answer(Data(stream, 0, (PAGE[:-1],)))
+    client.incoming.append(b"")
+    world.loop.settle()
+    assert client.was_reset and b"no HTTP request" not in client.taken
