@@ -111,6 +111,9 @@ class HttpExchange:
         for piece in pieces:
             if self._server is not server:
                 break  # what came before was the last that it was wanted for
+            if server.our_state is h11.IDLE:
+                self._drop_server()  # nobody asked for anything
+                break
             server.receive_data(bytes(piece))
             self._hear_server()
         count = sum(len(piece) for piece in pieces)
@@ -264,7 +267,9 @@ class HttpExchange:
     def _next_cycle(self) -> None:
         """A response is whole: wait for the next request, or close."""
         server, client = self._server, self._client
-        if server is not None and server.our_state is server.their_state is h11.DONE:
+        is_done = server is not None and server.our_state is server.their_state is h11.DONE
+        # What follows an answer unasked must not be taken for the next one.
+        if is_done and server is not None and not server.trailing_data[0]:
             server.start_next_cycle()
         else:
             self._drop_server()

@@ -172,3 +172,22 @@ def test_no_page_of_ours_in_the_midst_of_an_answer(world: ProxyWorld) -> None:
     client.incoming.append(b"")
     world.loop.settle()
     assert client.was_reset and b"no HTTP request" not in client.taken
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_answer_that_nobody_asked_for_goes_to_nobody(world: ProxyWorld, at_once: bool) -> None:
+    """It is not the answer to the next request either: that has a connection of its own."""
+    forged = PAGE.replace(BODY, BODY[::-1])
+    client, stream = world.opened(GET)
+    if at_once:
+        world.answer(Data(stream, 0, (PAGE + forged,)))
+    else:
+        world.answer(Data(stream, 0, (PAGE,)))
+        world.answer(Data(stream, len(PAGE), (forged,)))
+    assert world.resets(stream) == [ResetCode.ABORTED]
+    client.incoming.append(GET)
+    world.loop.settle()
+    again = world.streams()[-1]
+    world.answer(Opened(again, WINDOW), Data(again, 0, (PAGE,)))
+    assert again != stream and client.taken.count(BODY) == 2
+    assert BODY[::-1] not in client.taken and not client.is_closed
