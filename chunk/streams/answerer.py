@@ -29,6 +29,9 @@ from packetcloud.chunk.streams.wire import (
 
 MAX_HOLD_S = 4.0
 """Below the deadline that routers give a service by default, 10 s, with room for the way."""
+MAX_HELD_REQUEST_BYTES = 4096
+"""A larger one is answered at once: what is held uses up what a router lets a VI have at a time,
+8 MiB of all hosts together."""
 MIN_ANSWER_BYTES = 4096
 MAX_ANSWER_BYTES = 1044480
 """1 MiB less 4 KiB, as in files: header and head fit what routers take."""
@@ -95,8 +98,8 @@ class Answerer(Generic[TokenT]):
         self.table.ask(stream, host, port, is_call=True)
         return stream
 
-    def receive(self, message: Message, token: TokenT, now: float) -> None:
-        """Take a request; `answers` gives its answer sooner or later."""
+    def receive(self, message: Message, size_bytes: int, token: TokenT, now: float) -> None:
+        """Take a request of this size; `answers` gives its answer sooner or later."""
         self.heard_at = now
         for frame in message.frames:
             match frame:
@@ -110,7 +113,8 @@ class Answerer(Generic[TokenT]):
                     pass  # only the translator says these
         if message.is_again:
             self.table.send_again()
-        hold_s = min(message.hold_ms / 1000, MAX_HOLD_S)
+        may_be_held = size_bytes <= MAX_HELD_REQUEST_BYTES
+        hold_s = min(message.hold_ms / 1000, MAX_HOLD_S) if may_be_held else 0.0
         most = max(MIN_ANSWER_BYTES, min(message.answer_bytes, MAX_ANSWER_BYTES))
         self._held.append(_Held(token, message.number, now + hold_s, most))
 

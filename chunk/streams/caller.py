@@ -12,11 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from packetcloud.chunk.errors import LocalMisuseError, ProtocolError
-from packetcloud.chunk.streams.answerer import FIRST_CALL, MAX_ANSWER_BYTES, MAX_HOLD_S
+from packetcloud.chunk.streams.answerer import (
+    FIRST_CALL,
+    MAX_ANSWER_BYTES,
+    MAX_HELD_REQUEST_BYTES,
+    MAX_HOLD_S,
+)
 from packetcloud.chunk.streams.events import PortListening, PortRefused, StreamEvent, StreamWanted
 from packetcloud.chunk.streams.table import StreamTable
 from packetcloud.chunk.streams.wire import (
-    FRAME_BYTES,
     HEAD_BYTES,
     MAX_HOST_BYTES,
     Buffer,
@@ -33,6 +37,7 @@ from packetcloud.chunk.streams.wire import (
     ResetCode,
     decode_message,
     encode_message,
+    encoded_bytes,
 )
 
 FEWEST_POLLS_COUNT = 2
@@ -43,8 +48,6 @@ MAX_PUSHES_COUNT = 16
 """Requests besides, which are answered at once: data, or word of more room."""
 MAX_PUSHED_BYTES = 8 << 20
 """What a VI takes at a time by default."""
-SMALL_REQUEST_BYTES = 4096
-"""A larger request is not held: it would use up what the router lets a VI have."""
 FIRST_HOLD_S = 0.5
 """Of requests that want a report: without word of them for 1 s they are sent again."""
 LOST_AFTER_S = 5.0
@@ -237,7 +240,7 @@ class Caller:
             requests.append(self._request(now, MAX_ANSWER_BYTES))
         if now >= self._poll_after and (len(table) or self._listens):
             while self._held_count() < self._polls_count:
-                requests.append(self._request(now, SMALL_REQUEST_BYTES))
+                requests.append(self._request(now, MAX_HELD_REQUEST_BYTES))
         return requests
 
     def next_timeout(self) -> float:
@@ -335,10 +338,7 @@ class Caller:
         number = self._next_number
         self._next_number += 1
         is_again, self._is_again = self._is_again, False
-        data_bytes = sum(
-            len(piece) for frame in frames if isinstance(frame, Data) for piece in frame.pieces
-        )
-        is_small = HEAD_BYTES + FRAME_BYTES * len(frames) + data_bytes <= SMALL_REQUEST_BYTES
+        is_small = HEAD_BYTES + encoded_bytes(frames) <= MAX_HELD_REQUEST_BYTES
         is_held = is_small and self._held_count() < self._polls_count
         longest_s = FIRST_HOLD_S if self._is_first else MAX_HOLD_S
         hold_s = longest_s if is_held else 0.0

@@ -90,9 +90,9 @@ class HostedSession:
     def outgoing_bytes(self) -> int:
         return self._table.outgoing_bytes
 
-    def request(self, message: Message, token: Token) -> None:
+    def request(self, message: Message, size_bytes: int, token: Token) -> None:
         """Take a request; the views in it are not used any more when this returns."""
-        self._answerer.receive(message, token, self._loop.time())
+        self._answerer.receive(message, size_bytes, token, self._loop.time())
         self._pump()
 
     def arrived(self, sock: socket.socket, host: str, port: int) -> None:

@@ -73,7 +73,7 @@ class Translator(NetworkService):
         session = self._session_of(chunk, message, loop)
         if isinstance(session, HostedSession):
             token: asyncio.Future[bytes] = loop.create_future()
-            session.request(message, token)
+            session.request(message, len(chunk.payload), token)
             payload = await token
         else:
             payload = encode_message(Message(session, message.session, message.number))

@@ -184,7 +184,7 @@ class StreamWorld:
                 return
             self.answerer = Answerer(message.session, lambda: WINDOW_BYTES, lambda: 100, lambda: 16)
         if message.session == self.answerer.session:
-            self.answerer.receive(message, 0, self.now)
+            self.answerer.receive(message, len(data), 0, self.now)
 
     @staticmethod
     def _unknown(message) -> bytes:  # type: ignore[no-untyped-def]

@@ -312,6 +312,20 @@ def test_connections_over_a_hosts_share_are_refused() -> None:
     run(story, max_connections_per_host=1)
 
 
+def test_a_host_does_not_hold_the_window_of_the_vi() -> None:
+    """A large request is answered at once, though it asks to be held."""
+
+    async def story(place: Place) -> None:
+        server = await place.open(1)
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        await place.ask(Data(1, 0, (bytes(8192),)), hold_ms=4000)
+        assert loop.time() - asked_at < 3.5
+        server.close()
+
+    run(story)
+
+
 def test_an_unknown_session_and_junk_are_answered() -> None:
     """A translator that was restarted says that it knows nothing; junk is dropped with a reason."""
 
