@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
+
+import pytest
 
 from packetcloud.chunk.streams.tcp_end import TcpSocket
 from tests.unit.host.proxy_world import FakeLoop, FakeSocket
@@ -39,3 +42,21 @@ def test_who_hears_of_written_bytes_sees_what_is_left() -> None:
         loop.settle()
     assert owner.seen == [(4, 4), (2, 2), (1, 1), (1, 0)]
     assert sock.taken == b"abcdefgh" and not tcp.has_unwritten
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_process_that_is_killed_resets_its_connections(is_killed: bool) -> None:
+    """Its kernel closes them: the peer sees a reset, and an end only when we ended."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname(), 10.0)
+        ours, _ = server.accept()
+    loop: Any = FakeLoop()
+    tcp = TcpSocket(loop, ours)
+    if is_killed:
+        ours.close()
+        with pytest.raises(ConnectionResetError):
+            peer.recv(1)
+    else:
+        tcp.close()
+        assert peer.recv(1) == b""
+    peer.close()
