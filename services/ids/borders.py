@@ -105,6 +105,10 @@ class Borders:
     def kept_bytes(self) -> int:
         return len(self.last) + sum(run.kept_bytes for run in self.runs)
 
+    def copy(self) -> Borders:
+        """Return one that can grow without this one; runs themselves never change."""
+        return Borders(list(self.runs), self.last)
+
     def stretches(self, place: Place, edge_bytes: int) -> list[Stretch]:
         """Return what is to be searched besides the payload itself."""
         content = place.content

@@ -41,6 +41,12 @@ class Flow:
     def borders(self, side: Side) -> Borders:
         return self.to_server if side is Side.TO_SERVER else self.to_client
 
+    def put_borders(self, side: Side, borders: Borders) -> None:
+        if side is Side.TO_SERVER:
+            self.to_server = borders
+        else:
+            self.to_client = borders
+
     def allows(self, rule: Rule, side: Side) -> bool:
         """Tell whether a rule is about chunks of this direction, in what the flow is in."""
         if rule.side is not None and rule.side is not side:
@@ -52,6 +58,24 @@ class Flow:
     def _answer(self, question: FlowBits) -> bool:
         is_set = not self.marks.isdisjoint(question.names)
         return is_set == (question.operation is BitOperation.IS_SET)
+
+
+class Passage:
+    """One chunk going past the ends of others, part by part: each part meets those before it, too.
+
+    What then lies there is kept only if the chunk goes on.
+    """
+
+    def __init__(self, borders: Borders, edge_bytes: int) -> None:
+        self.borders = borders.copy()
+        self.forgotten_count = 0
+        self._edge_bytes = edge_bytes
+
+    def meet(self, place: Place) -> list[Stretch]:
+        """Return what is to be searched around the borders of a part, and lay it down there."""
+        stretches = self.borders.stretches(place, self._edge_bytes)
+        self.forgotten_count += self.borders.add(place, self._edge_bytes)
+        return stretches
 
 
 class FlowTable:
@@ -106,16 +130,15 @@ class FlowTable:
         flow.is_answered = True
         return flow, Side.TO_CLIENT
 
-    def stretches(self, flow: Flow, side: Side, place: Place) -> list[Stretch]:
-        """Return what is to be searched around a chunk's borders."""
-        return flow.borders(side).stretches(place, self._edge_bytes)
+    def passage(self, flow: Flow, side: Side) -> Passage:
+        """Return what a chunk of this direction goes past."""
+        return Passage(flow.borders(side), self._edge_bytes)
 
-    def remember(self, flow: Flow, side: Side, place: Place) -> None:
+    def remember(self, flow: Flow, side: Side, passage: Passage) -> None:
         """Keep the ends of a chunk that goes on."""
-        borders = flow.borders(side)
-        before = borders.kept_bytes
-        self.forgotten_borders_count += borders.add(place, self._edge_bytes)
-        self.kept_bytes += borders.kept_bytes - before
+        self.kept_bytes += passage.borders.kept_bytes - flow.borders(side).kept_bytes
+        self.forgotten_borders_count += passage.forgotten_count
+        flow.put_borders(side, passage.borders)
         self._make_room(flow)
 
     def mark(self, flow: Flow, changes: tuple[FlowBits, ...]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.services.ids.borders import MAX_PLACES_COUNT, Place, places_of
 from packetcloud.services.ids.errors import OverBudgetError
-from packetcloud.services.ids.flows import Flow, FlowTable
+from packetcloud.services.ids.flows import Flow, FlowTable, Passage
 from packetcloud.services.ids.matching import Budget, Searched
 from packetcloud.services.ids.rates import Effect, Rates
 from packetcloud.services.ids.rule import Action, Rule, Side
@@ -80,26 +80,27 @@ class Inspection:
         """Decide about a chunk, and remember what later ones need to know of it."""
         source, destination = header.source.value, header.destination.value
         flow, side = self.flows.heard(source, destination)
+        passage = self.flows.passage(flow, side)
         places = places_of(header, payload)
         self.counts["chunks"] += 1
         self.counts["bytes"] += len(payload)
         asking = _Asking(self, header, payload, flow, side, now)
+        targets = self._targets(passage, places[:MAX_PLACES_COUNT], payload)
         try:
             if len(places) > MAX_PLACES_COUNT:
                 raise OverBudgetError
-            asking.ask_all(self._targets(flow, side, places, payload))
+            asking.ask_all(targets)
             is_over_budget = False
         except OverBudgetError:
             is_over_budget = True
             self.counts["over_budget"] += 1
         if asking.refused_by is None:
-            for place in places[:MAX_PLACES_COUNT]:
-                self.flows.remember(flow, side, place)
+            self.flows.remember(flow, side, passage)
         self.counts["alerts_of_one_chunk_dropped"] += asking.untold_count
         return Decision(asking.refused_by, tuple(asking.alerts), side, is_over_budget)
 
     def _targets(
-        self, flow: Flow, side: Side, places: list[Place], payload: memoryview
+        self, passage: Passage, places: list[Place], payload: memoryview
     ) -> dict[int, list[Searched]]:
         """Return for each rule that may match where: the payload, or around its borders."""
         ruleset = self._ruleset
@@ -107,8 +108,7 @@ class Inspection:
         targets = {number: [whole] for number in ruleset.unseen}
         for number in ruleset.candidates(payload):
             targets[number] = [whole]
-        stretches = (one for place in places for one in self.flows.stretches(flow, side, place))
-        for stretch in stretches:
+        for stretch in (one for place in places for one in passage.meet(place)):
             around = None
             for number in ruleset.candidates(stretch.content):
                 entry = ruleset.entries[number]

@@ -90,15 +90,16 @@ def runs() -> Filled:
 
     def send(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
-            place = Place(b"c", 2 * number, 2 * number + 1, memoryview(b"x"))
-            table.remember(flow, side, place)
+            passage = table.passage(flow, side)
+            passage.meet(Place(b"c", 2 * number, 2 * number + 1, memoryview(b"x")))
+            table.remember(flow, side, passage)
         return len(flow.to_server.runs), table.forgotten_borders_count
 
     at_cap, counted = send(0, MAX_RUNS_COUNT)
     beyond, counted_beyond = send(MAX_RUNS_COUNT, MAX_RUNS_COUNT + 20)
     last = 2 * (MAX_RUNS_COUNT + 19)
     beside = Place(b"c", last + 1, last + 2, memoryview(b"y"))
-    goes_on = bool(table.stretches(flow, side, beside))
+    goes_on = bool(table.passage(flow, side).meet(beside))
     return Filled(MAX_RUNS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
 
 

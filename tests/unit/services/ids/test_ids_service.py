@@ -235,6 +235,10 @@ def test_streams_lie_at_their_offsets(place: Place) -> None:
     assert not is_dropped(send(6, *(Data(one, 0, (b"x",)) for one in range(10, 522))))
     too_many = send(7, *(Data(one, 1, (b"x",)) for one in range(10, 523)))
     assert too_many.reason == "ids: over the work for one chunk"
+    # Parts of one chunk lie beside each other, too, and none of them is kept if it is dropped.
+    assert is_dropped(send(8, Data(5, 0, (b"some malic",)), Data(5, 10, (b"ious",))))
+    assert is_dropped(send(9, Data(6, 10, (b"ious",)), Data(6, 0, (b"some malic",))))
+    assert not is_dropped(send(10, Data(5, 10, (b"ious",)), Data(6, 0, (b"some mal",))))
 
 
 def test_marks_and_directions_of_flows(place: Place) -> None:
