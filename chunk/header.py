@@ -9,6 +9,7 @@ Source: MobiArch'13 paper, section 3.3 and figure 3; docs/protocol/chunk.md.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -157,6 +158,12 @@ class PayloadDigest:
         if value[0] not in _DIGEST_ALGORITHMS:
             raise ProtocolError("bad_digest", f"algorithm {value[0]}")
         return cls(DigestAlgorithm(value[0]), value[1:])
+
+    def matches(self, payload: bytes | memoryview) -> bool:
+        """Tell whether it is the hash of `payload`."""
+        if self.algorithm is DigestAlgorithm.SHA256:
+            return hashlib.sha256(payload).digest() == self.digest
+        return hashlib.blake2b(payload, digest_size=32).digest() == self.digest
 
 
 @dataclass(frozen=True, slots=True)

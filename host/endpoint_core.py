@@ -7,7 +7,6 @@ Source: design, sections 3 and 6; docs/reference/host.md.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,8 +16,6 @@ from packetcloud.chunk.flow_labels import FlowLabels
 from packetcloud.chunk.header import (
     MAX_HEADER_BYTES,
     ChunkHeader,
-    DigestAlgorithm,
-    PayloadDigest,
     PayloadType,
     decode_header,
 )
@@ -279,7 +276,7 @@ class EndpointCore:
         source, chunk_id = header.source, header.chunk_id
         if self._unanswered_count >= self.limits.max_unanswered_count:
             return self._refuse(Reason.STORE_FULL, "unanswered")
-        if header.digest is not None and not _matches(header.digest, chunk.payload):
+        if header.digest is not None and not header.digest.matches(chunk.payload):
             return self._refuse(Reason.DIGEST_MISMATCH, "digest")
         seen = self.window.arrived(source.value, chunk_id.value, _lifetime_s(header), now)
         if seen is Seen.NEW:
@@ -341,9 +338,3 @@ def _as_bytes_view(payload: Buffer) -> memoryview:
 
 def _lifetime_s(header: ChunkHeader) -> float | None:
     return None if header.lifetime_ms is None else header.lifetime_ms / 1000
-
-
-def _matches(digest: PayloadDigest, payload: memoryview) -> bool:
-    if digest.algorithm is DigestAlgorithm.SHA256:
-        return hashlib.sha256(payload).digest() == digest.digest
-    return hashlib.blake2b(payload, digest_size=32).digest() == digest.digest

@@ -24,9 +24,14 @@ MAX_RUNS_COUNT = 64
 """Of one flow and direction: as many streams, or gaps, are followed at once."""
 MAX_PLACES_COUNT = 512
 """Parts of one chunk; one with more is not wholly inspected."""
+MAX_KNOWN_COUNT = 1024
+"""Places of one run of which it is known what lies there; 20 bytes each, of the highest ones."""
 _FILE_DATA = struct.Struct(">4sB3x16sQ")
 _FILE_MAGIC = b"PCF1"
 _FILE_KIND_DATA = 2
+_WHERE = struct.Struct(">QI")
+_MARK_BYTES = _WHERE.size + 8
+_U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Place:
 
 def places_of(header: ChunkHeader, payload: memoryview) -> list[Place]:
     """Return where a chunk lies, or each of its parts."""
+    if header.payload_type == PayloadType.SEALED:
+        return []  # nothing is to be read in it, and sent again it is sealed anew
     if header.payload_type == PayloadType.FILE and len(payload) > _FILE_DATA.size:
         magic, kind, transfer, offset = _FILE_DATA.unpack_from(payload)
         if magic == _FILE_MAGIC and kind == _FILE_KIND_DATA:
@@ -79,10 +86,12 @@ class Run:
     size_bytes: int
     head: bytes
     tail: bytes
+    known: bytes = b""
+    """For each place in it: where that is (12 bytes), and a hash of what lies there (8 bytes)."""
 
     @property
     def kept_bytes(self) -> int:
-        return len(self.head) + len(self.tail)
+        return len(self.head) + len(self.tail) + len(self.known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,17 @@ class Borders:
     def copy(self) -> Borders:
         """Return one that can grow without this one; runs themselves never change."""
         return Borders(list(self.runs), self.last)
+
+    def contradicts(self, place: Place, edge_bytes: int) -> bool:
+        """Tell whether another content is known to lie exactly where this one does."""
+        content = place.content
+        if not edge_bytes or not content:
+            return False
+        mark = _mark(place, bytes(content[:edge_bytes]), bytes(content[-edge_bytes:]))
+        for run in self.runs:
+            if run.space == place.space and run.start <= place.start and place.end <= run.end:
+                return _knows_other(run.known, mark)
+        return False
 
     def stretches(self, place: Place, edge_bytes: int) -> list[Stretch]:
         """Return what is to be searched besides the payload itself."""
@@ -139,7 +159,8 @@ class Borders:
         if not self._is_new(place):
             return 0
         before, after = self._beside(place)
-        run = Run(place.space, place.start, place.end, len(content), head, tail)
+        mark = _mark(place, head, tail)
+        run = Run(place.space, place.start, place.end, len(content), head, tail, mark)
         if before is not None:
             self.runs.remove(before)
             run = _join(before, run, edge_bytes)
@@ -170,13 +191,31 @@ class Borders:
         )
 
 
+def _mark(place: Place, head: bytes, tail: bytes) -> bytes:
+    """Return where a place is, and a hash of its ends: all of it that others are searched with.
+
+    The hash is the interpreter's, keyed anew for each process: nobody finds two that are equal.
+    """
+    where = _WHERE.pack(place.start & _U64, place.end - place.start & _U32)
+    return where + (hash(head + tail) & _U64).to_bytes(8, "big")
+
+
+def _knows_other(known: bytes, mark: bytes) -> bool:
+    where = mark[: _WHERE.size]
+    at = known.find(where)
+    while at >= 0 and at % _MARK_BYTES:
+        at = known.find(where, at + 1)
+    return at >= 0 and known[at : at + _MARK_BYTES] != mark
+
+
 def _join(first: Run, second: Run, edge_bytes: int) -> Run:
     head = (first.head + second.head)[:edge_bytes] if first.size_bytes < edge_bytes else first.head
     tail = (
         (first.tail + second.tail)[-edge_bytes:] if second.size_bytes < edge_bytes else second.tail
     )
     size_bytes = first.size_bytes + second.size_bytes
-    return Run(first.space, first.start, second.end, size_bytes, head, tail)
+    known = (first.known + second.known)[-MAX_KNOWN_COUNT * _MARK_BYTES :]
+    return Run(first.space, first.start, second.end, size_bytes, head, tail, known)
 
 
 def _stretch(pieces: list[bytes]) -> Stretch:

@@ -69,10 +69,13 @@ class Passage:
     def __init__(self, borders: Borders, edge_bytes: int) -> None:
         self.borders = borders.copy()
         self.forgotten_count = 0
+        self.is_contradicted = False
+        """Another content is known to lie where a part does."""
         self._edge_bytes = edge_bytes
 
     def meet(self, place: Place) -> list[Stretch]:
         """Return what is to be searched around the borders of a part, and lay it down there."""
+        self.is_contradicted |= self.borders.contradicts(place, self._edge_bytes)
         stretches = self.borders.stretches(place, self._edge_bytes)
         self.forgotten_count += self.borders.add(place, self._edge_bytes)
         return stretches

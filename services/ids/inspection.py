@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.services.ids.borders import MAX_PLACES_COUNT, Place, places_of
@@ -35,6 +36,16 @@ class Alert:
     """Found only together with a neighbouring chunk."""
 
 
+class Doubt(StrEnum):
+    """Why a chunk is not wholly inspected."""
+
+    OVER_BUDGET = "over_budget"
+    OTHER_CONTENT = "other_content"
+    """Other bytes were seen where these lie: what was found with the one need not hold for both."""
+    WRONG_DIGEST = "wrong_digest"
+    """Hosts refuse it; services do not ask for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What becomes of a chunk."""
@@ -42,8 +53,8 @@ class Decision:
     refused_by: Rule | None
     alerts: tuple[Alert, ...]
     side: Side
-    is_over_budget: bool = False
-    """Not all rules could be asked."""
+    doubt: Doubt | None = None
+    """None: all rules were asked about all of it."""
 
 
 class Inspection:
@@ -52,6 +63,7 @@ class Inspection:
     Args:
         ruleset: in force now; `switch` puts another in its place.
         budget_bytes: what confirming candidates of one chunk may cost.
+        drops_doubtful: what is not wholly inspected does not go on, so it is not remembered.
     """
 
     def __init__(
@@ -60,6 +72,8 @@ class Inspection:
         flows: FlowTable,
         rates: Rates,
         budget_bytes: int = CHUNK_BUDGET_BYTES,
+        *,
+        drops_doubtful: bool = False,
     ) -> None:
         self.flows = flows
         self.rates = rates
@@ -67,6 +81,7 @@ class Inspection:
         """Its keys are those of `COUNTED`."""
         self._ruleset = ruleset
         self._budget_bytes = budget_bytes
+        self._drops_doubtful = drops_doubtful
 
     @property
     def ruleset(self) -> RuleSet:
@@ -86,18 +101,27 @@ class Inspection:
         self.counts["bytes"] += len(payload)
         asking = _Asking(self, header, payload, flow, side, now)
         targets = self._targets(passage, places[:MAX_PLACES_COUNT], payload)
+        doubt: Doubt | None = None
         try:
-            if len(places) > MAX_PLACES_COUNT:
-                raise OverBudgetError
             asking.ask_all(targets)
-            is_over_budget = False
+            if len(places) > MAX_PLACES_COUNT and not asking.has_passed:
+                raise OverBudgetError
         except OverBudgetError:
-            is_over_budget = True
-            self.counts["over_budget"] += 1
-        if asking.refused_by is None:
+            doubt = Doubt.OVER_BUDGET
+        is_damaged = header.digest is not None and not header.digest.matches(payload)
+        if doubt is None and not asking.has_passed:
+            if is_damaged:
+                doubt = Doubt.WRONG_DIGEST
+            elif passage.is_contradicted:
+                doubt = Doubt.OTHER_CONTENT
+        if doubt is not None:
+            self.counts[doubt] += 1
+        goes_on = asking.refused_by is None and not (doubt is not None and self._drops_doubtful)
+        # What hosts refuse for its digest takes no place: the real one may still come.
+        if goes_on and not is_damaged:
             self.flows.remember(flow, side, passage)
         self.counts["alerts_of_one_chunk_dropped"] += asking.untold_count
-        return Decision(asking.refused_by, tuple(asking.alerts), side, is_over_budget)
+        return Decision(asking.refused_by, tuple(asking.alerts), side, doubt)
 
     def _targets(
         self, passage: Passage, places: list[Place], payload: memoryview
@@ -120,7 +144,16 @@ class Inspection:
         return targets
 
 
-COUNTED = ("alerts_of_one_chunk_dropped", "bytes", "candidates", "chunks", "matches", "over_budget")
+COUNTED = (
+    "alerts_of_one_chunk_dropped",
+    "bytes",
+    "candidates",
+    "chunks",
+    "matches",
+    "other_content",
+    "over_budget",
+    "wrong_digest",
+)
 
 
 class _Asking:
@@ -138,6 +171,8 @@ class _Asking:
         self.refused_by: Rule | None = None
         self.alerts: list[Alert] = []
         self.untold_count = 0
+        self.has_passed = False
+        """A rule says that it passes, whatever others say."""
         self._inspection = inspection
         self._source = header.source.value
         self._destination = header.destination.value
@@ -161,11 +196,12 @@ class _Asking:
                 continue
             for searched in targets[number]:
                 if ruleset.matches(entry, searched, self._budget):
-                    if self._has_passed(rule, bool(searched.borders)):
+                    self.has_passed = self._is_passed_by(rule, bool(searched.borders))
+                    if self.has_passed:
                         return
                     break
 
-    def _has_passed(self, rule: Rule, is_over_border: bool) -> bool:
+    def _is_passed_by(self, rule: Rule, is_over_border: bool) -> bool:
         """Do what a rule that matched says; tell whether it ends the asking."""
         inspection = self._inspection
         inspection.counts["matches"] += 1

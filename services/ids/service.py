@@ -12,7 +12,7 @@ from packetcloud.services.errors import ParameterError
 from packetcloud.services.ids import eve
 from packetcloud.services.ids.flows import FlowTable
 from packetcloud.services.ids.guid_sets import parse_lists
-from packetcloud.services.ids.inspection import COUNTED, Decision, Inspection
+from packetcloud.services.ids.inspection import COUNTED, Decision, Doubt, Inspection
 from packetcloud.services.ids.outlet import LineFile, Outlet
 from packetcloud.services.ids.rates import Rates
 from packetcloud.services.ids.state import export_state, import_state
@@ -29,7 +29,11 @@ from packetcloud.services.sdk import (
 
 EMIT_ALLOWANCE_BYTES = 1024
 """What a verdict may carry however small its chunk is. Source: the reference of manifests."""
-OVER_BUDGET = "ids: over the work for one chunk"
+DOUBTS = {
+    Doubt.OVER_BUDGET: "ids: over the work for one chunk",
+    Doubt.OTHER_CONTENT: "ids: another content where one was before",
+    Doubt.WRONG_DIGEST: "ids: its digest is not that of its payload",
+}
 
 
 class Ids(NetworkService):
@@ -40,7 +44,7 @@ class Ids(NetworkService):
         self._sid = context.sid
         self._log = context.log
         self._collector = _collector(parameters.text("collector"))
-        self._drops_over_budget = parameters.text("on_overload") == "drop"
+        self._drops_doubtful = parameters.text("on_overload") == "drop"
         self._excerpt_bytes = parameters.integer("payload_excerpt_bytes")
         self._stats_interval_s = parameters.integer("stats_interval_s")
         path = parameters.path("rules")
@@ -59,7 +63,10 @@ class Ids(NetworkService):
             parameters.integer("border_bytes"),
         )
         self._inspection = Inspection(
-            self._version.ruleset, flows, Rates(parameters.integer("max_counted"))
+            self._version.ruleset,
+            flows,
+            Rates(parameters.integer("max_counted")),
+            drops_doubtful=self._drops_doubtful,
         )
         self._outlet = Outlet(
             _alert_file(parameters, context.log),
@@ -78,14 +85,14 @@ class Ids(NetworkService):
         if (version := self._watcher.take()) is not None:
             self._switch(version)
         decision = self._inspection.inspect(chunk.header, chunk.payload, now)
-        if decision.alerts or decision.is_over_budget:
+        if decision.alerts or decision.doubt is not None:
             self._tell(decision, chunk.header, chunk.payload, now)
         if self._stats_interval_s and now - self._told_stats_at >= self._stats_interval_s:
             self._tell_stats(now)
         if (rule := decision.refused_by) is not None:
             return Verdict.drop(f"ids: sid {rule.sid}: {rule.msg}")
-        if decision.is_over_budget and self._drops_over_budget:
-            return Verdict.drop(OVER_BUDGET)
+        if decision.doubt is not None and self._drops_doubtful:
+            return Verdict.drop(DOUBTS[decision.doubt])
         return (
             self._with_lines(len(chunk.payload)) if self._outlet.has_queued else Verdict.forward()
         )
@@ -132,9 +139,9 @@ class Ids(NetworkService):
         self, decision: Decision, header: ChunkHeader, payload: memoryview, now: float
     ) -> None:
         wall_s = time.time()
-        if decision.is_over_budget and self._outlet.alert(now):
-            event = "over_budget"
-            self._outlet.write(eve.anomaly_line(event, header, decision.side, self._sid, wall_s))
+        if decision.doubt is not None and self._outlet.alert(now):
+            line = eve.anomaly_line(decision.doubt, header, decision.side, self._sid, wall_s)
+            self._outlet.write(line)
         for alert in decision.alerts:
             if self._outlet.alert(now):
                 excerpt = bytes(payload[: self._excerpt_bytes])

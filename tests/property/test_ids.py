@@ -61,7 +61,7 @@ def told(inspection: Inspection, number: int, payload: bytes) -> set[Rule]:
     """Inspect one chunk of the flow and return the rules that alert."""
     header = ChunkHeader(SOURCE, DESTINATION, ChunkId(number), len(payload))
     decision = inspection.inspect(header, memoryview(payload), 0.0)
-    assert not decision.is_over_budget
+    assert decision.doubt is None
     return {alert.rule for alert in decision.alerts}
 
 

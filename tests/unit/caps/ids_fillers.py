@@ -58,7 +58,7 @@ def ends() -> Filled:
     limit = 300 * EDGE_BYTES
     table = FlowTable(10_000, limit, EDGE_BYTES)
     judge = inspection(f'{HEAD} (content:"malicious"; sid:1;)', flows=table)
-    kept_bytes = 3 * EDGE_BYTES
+    kept_bytes = 3 * EDGE_BYTES + 20
     payload = bytes(5000)
     give(judge, range(1, limit // kept_bytes + 1), payload)
     at_cap, counted = table.kept_bytes, table.forgotten_borders_count

@@ -13,7 +13,12 @@ from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.services.ids import versions
 from packetcloud.services.ids.flows import FlowTable
 from packetcloud.services.ids.hyperscan_scanner import HyperscanScanner
-from packetcloud.services.ids.inspection import CHUNK_BUDGET_BYTES, Decision, Inspection
+from packetcloud.services.ids.inspection import (
+    CHUNK_BUDGET_BYTES,
+    Decision,
+    Doubt,
+    Inspection,
+)
 from packetcloud.services.ids.matching import Budget, Searched, holds
 from packetcloud.services.ids.rates import Rates
 from packetcloud.services.ids.re2_scanner import RE2Scanner
@@ -52,16 +57,16 @@ def test_a_payload_full_of_candidates_has_an_end() -> None:
     limit, the control, it is inspected to its end and costs several times as much."""
     judge = inspection(*HURTFUL)
     decision = inspect(judge, HURTS)
-    assert decision.is_over_budget
+    assert decision.doubt is Doubt.OVER_BUDGET
     assert judge.counts["over_budget"] == 1
     control = inspection(*HURTFUL, budget_bytes=NEVER)
-    assert not inspect(control, HURTS).is_over_budget
+    assert inspect(control, HURTS).doubt is None
     assert control.counts["candidates"] == len(HURTFUL)
     budget = Budget(NEVER)
     for entry in control.ruleset.entries:
         holds(entry.plan, Searched(memoryview(HURTS)), budget)
     assert NEVER - budget.left_bytes > 3 * CHUNK_BUDGET_BYTES
-    assert not inspect(judge, b"attack number 001" * 1000).is_over_budget, "others go on"
+    assert inspect(judge, b"attack number 001" * 1000).doubt is None, "others go on"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,7 @@ def test_a_budget_ends_exactly_where_it_is_used_up() -> None:
     limit = NEVER - needed.left_bytes
     assert inspect(inspection(rule, budget_bytes=limit), b"xxabxxcdxx").alerts
     decision = inspect(inspection(rule, budget_bytes=limit - 1), b"xxabxxcdxx")
-    assert decision.is_over_budget
+    assert decision.doubt is Doubt.OVER_BUDGET
     assert not decision.alerts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from packetcloud.chunk.header import ChunkHeader, DigestAlgorithm, PayloadDigest, PayloadType
 from packetcloud.chunk.messages import VerdictCode
-from packetcloud.chunk.names import GUID
+from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.services.errors import ServiceConfigError
 from packetcloud.services.ids import versions
 from packetcloud.services.ids.service import Ids
@@ -173,18 +175,50 @@ def test_a_chunk_that_was_dropped_is_no_neighbour(place: Place) -> None:
 
 
 def test_a_chunk_that_comes_twice_is_inspected_twice(place: Place) -> None:
-    """The second of the same number hides nothing, and does not take the place of the first."""
+    """The second of the same number hides nothing, and does not take the place of the first; with
+    another content it is not wholly inspected."""
     harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
     assert not is_dropped(harness.process(b"some malic", chunk_id=1))
-    assert not is_dropped(harness.process(b"harmless", chunk_id=1))
+    assert not is_dropped(harness.process(b"some malic", chunk_id=1))
+    other = harness.process(b"harmless", chunk_id=1)
+    assert other.reason == "ids: another content where one was before"
     assert is_dropped(harness.process(b"malicious", chunk_id=1))
     assert is_dropped(harness.process(b"ious", chunk_id=2))
+    # What is sealed is sealed anew each time.
+    for sealed in (b"one", b"two"):
+        assert not is_dropped(harness.process(sealed, chunk_id=9, payload_type=PayloadType.SEALED))
+
+
+@pytest.mark.parametrize("overload", ["drop", "forward"])
+def test_a_decoy_that_no_host_takes_hides_nothing(place: Place, overload: str) -> None:
+    """It bears the number of the chunk that follows it, and a wrong digest; or none, and expires.
+    It takes no place, or what follows is known for another content; either way it is told."""
+    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)', on_overload=overload)
+
+    def send(number: int, payload: bytes, digest: PayloadDigest | None = None) -> ProcessResult:
+        header = ChunkHeader(
+            HARNESS_SOURCE, HARNESS_DESTINATION, ChunkId(number), len(payload), digest=digest
+        )
+        return harness.process_chunk(header, payload)
+
+    wrong = PayloadDigest(DigestAlgorithm.SHA256, bytes(32))
+    right = PayloadDigest(
+        DigestAlgorithm.BLAKE2B_256, hashlib.blake2b(b"some malic", digest_size=32).digest()
+    )
+    decoy = send(1, b"harmless", wrong)
+    assert decoy.reason == (
+        "ids: its digest is not that of its payload" if overload == "drop" else ""
+    )
+    assert not is_dropped(send(1, b"some malic", right))
+    assert is_dropped(send(2, b"ious"))
+    assert not is_dropped(send(11, b"harmless"))
+    assert is_dropped(send(11, b"some malic")) == (overload == "drop")
+    events = [one["anomaly"]["event"] for one in place.told("anomaly")]
+    assert events == ["wrong_digest", "other_content"]
 
 
 def test_data_of_files_lie_at_their_offsets(place: Place) -> None:
     """Between two parts of a file stand their heads, and chunks of other transfers."""
-    from packetcloud.chunk.header import ChunkHeader, PayloadType
-    from packetcloud.chunk.names import ChunkId
     from packetcloud.host.file_format import data_header
 
     harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
@@ -210,8 +244,6 @@ def test_data_of_files_lie_at_their_offsets(place: Place) -> None:
 
 def test_streams_lie_at_their_offsets(place: Place) -> None:
     """Each stream of each session by itself, whatever chunk its data come in."""
-    from packetcloud.chunk.header import ChunkHeader, PayloadType
-    from packetcloud.chunk.names import ChunkId
     from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
 
     harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
@@ -335,8 +367,8 @@ def test_state_goes_to_the_successor(place: Place) -> None:
     for payload in (b"secret", b"three", b"query"):
         assert is_dropped(second.process(payload, chunk_id=40))
     fresh = place.start()
-    for payload in (b"ious", b"secret", b"three", b"query"):
-        assert not is_dropped(fresh.process(payload, chunk_id=6))
+    for number, payload in enumerate((b"ious", b"secret", b"three", b"query"), 6):
+        assert not is_dropped(fresh.process(payload, chunk_id=number))
     for damaged in (b"x", state[:-3], state[:9] + b"?" + state[10:]):
         with pytest.raises(ServiceConfigError, match="state of an ids service"):
             fresh.service.import_state(damaged)
@@ -383,7 +415,7 @@ def test_ends_of_chunks_that_are_too_many_stay_behind(
     """Those of the flows heard of last travel; the marks of all do."""
     from packetcloud.services.ids import state
 
-    monkeypatch.setattr(state, "MAX_ENDS_BYTES", 100)
+    monkeypatch.setattr(state, "MAX_ENDS_BYTES", 120)
     rules = f'drop {HEAD} (content:"malicious"; sid:1;)'
     first, second = place.start(rules), place.start()
     one, two = (GUID(bytes([number]) * 20) for number in (1, 2))
