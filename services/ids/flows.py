@@ -33,6 +33,8 @@ class Flow:
     marks: set[str] = field(default_factory=set)
     to_server: Borders = field(default_factory=Borders)
     to_client: Borders = field(default_factory=Borders)
+    has_forgotten: bool = False
+    """Ends of its chunks were forgotten for others of it; that is told once."""
 
     @property
     def kept_bytes(self) -> int:

@@ -23,6 +23,7 @@ CHUNK_BUDGET_BYTES = 32 << 20
 """What confirming candidates of one chunk may cost, in bytes searched: a tenth of a second."""
 MAX_ALERTS_COUNT = 16
 """Of one chunk; more are counted."""
+BORDER_FORGOTTEN = "border_forgotten"
 _REFUSING = (Action.DROP, Action.REJECT)
 
 
@@ -55,6 +56,14 @@ class Decision:
     side: Side
     doubt: Doubt | None = None
     """None: all rules were asked about all of it."""
+    forgets: bool = False
+    """For it ends of others of its flow were forgotten, for the first time."""
+
+    @property
+    def anomalies(self) -> tuple[str, ...]:
+        """Return what people are told of it besides the alerts."""
+        found = () if self.doubt is None else (self.doubt.value,)
+        return (*found, BORDER_FORGOTTEN) if self.forgets else found
 
 
 class Inspection:
@@ -116,12 +125,15 @@ class Inspection:
                 doubt = Doubt.OTHER_CONTENT
         if doubt is not None:
             self.counts[doubt] += 1
-        goes_on = asking.refused_by is None and not (doubt is not None and self._drops_doubtful)
+        is_refused = asking.refused_by is not None or bool(doubt and self._drops_doubtful)
         # What hosts refuse for its digest takes no place: the real one may still come.
-        if goes_on and not is_damaged:
+        is_kept = not is_refused and not is_damaged
+        if is_kept:
             self.flows.remember(flow, side, passage)
         self.counts["alerts_of_one_chunk_dropped"] += asking.untold_count
-        return Decision(asking.refused_by, tuple(asking.alerts), side, doubt)
+        forgets = is_kept and passage.forgotten_count > 0 and not flow.has_forgotten
+        flow.has_forgotten |= forgets
+        return Decision(asking.refused_by, tuple(asking.alerts), side, doubt, forgets)
 
     def _targets(
         self, passage: Passage, places: list[Place], payload: memoryview

@@ -85,7 +85,7 @@ class Ids(NetworkService):
         if (version := self._watcher.take()) is not None:
             self._switch(version)
         decision = self._inspection.inspect(chunk.header, chunk.payload, now)
-        if decision.alerts or decision.doubt is not None:
+        if decision.alerts or decision.anomalies:
             self._tell(decision, chunk.header, chunk.payload, now)
         if self._stats_interval_s and now - self._told_stats_at >= self._stats_interval_s:
             self._tell_stats(now)
@@ -139,9 +139,10 @@ class Ids(NetworkService):
         self, decision: Decision, header: ChunkHeader, payload: memoryview, now: float
     ) -> None:
         wall_s = time.time()
-        if decision.doubt is not None and self._outlet.alert(now):
-            line = eve.anomaly_line(decision.doubt, header, decision.side, self._sid, wall_s)
-            self._outlet.write(line)
+        for event in decision.anomalies:
+            if self._outlet.alert(now):
+                line = eve.anomaly_line(event, header, decision.side, self._sid, wall_s)
+                self._outlet.write(line)
         for alert in decision.alerts:
             if self._outlet.alert(now):
                 excerpt = bytes(payload[: self._excerpt_bytes])

@@ -16,8 +16,10 @@ import pytest
 from packetcloud.chunk.header import ChunkHeader, DigestAlgorithm, PayloadDigest, PayloadType
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, ChunkId
+from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
 from packetcloud.services.errors import ServiceConfigError
 from packetcloud.services.ids import versions
+from packetcloud.services.ids.borders import MAX_RUNS_COUNT
 from packetcloud.services.ids.service import Ids
 from packetcloud.services.testing import (
     HARNESS_DESTINATION,
@@ -244,8 +246,6 @@ def test_data_of_files_lie_at_their_offsets(place: Place) -> None:
 
 def test_streams_lie_at_their_offsets(place: Place) -> None:
     """Each stream of each session by itself, whatever chunk its data come in."""
-    from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
-
     harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
 
     def send(number: int, *frames: Data, session: int = 1) -> ProcessResult:
@@ -271,6 +271,35 @@ def test_streams_lie_at_their_offsets(place: Place) -> None:
     assert is_dropped(send(8, Data(5, 0, (b"some malic",)), Data(5, 10, (b"ious",))))
     assert is_dropped(send(9, Data(6, 10, (b"ious",)), Data(6, 0, (b"some malic",))))
     assert not is_dropped(send(10, Data(5, 10, (b"ious",)), Data(6, 0, (b"some mal",))))
+
+
+@pytest.mark.parametrize("others_count", [63, 64])
+def test_a_run_that_is_forgotten_is_told(place: Place, others_count: int) -> None:
+    """All streams of a host are one flow: 64 are followed at once, one more is an anomaly."""
+    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
+
+    def send(number: int, frame: Data) -> bool:
+        payload = encode_message(Message(MessageKind.REQUEST, 1, number, (frame,)))
+        header = ChunkHeader(
+            HARNESS_SOURCE,
+            HARNESS_DESTINATION,
+            ChunkId(number),
+            len(payload),
+            payload_type=PayloadType.STREAM,
+        )
+        return is_dropped(harness.process_chunk(header, payload))
+
+    assert not send(1, Data(1, 0, (b"some malic",)))
+    for stream in range(2, 2 + others_count):
+        assert not send(stream, Data(stream, 0, (b"x",)))
+    is_found = send(100, Data(1, 10, (b"ious",)))
+    events = [one["anomaly"]["event"] for one in place.told("anomaly")]
+    if others_count < MAX_RUNS_COUNT:
+        assert is_found and not events
+    else:
+        # The one that comes back takes the place of another: that is counted, not told again.
+        assert not is_found and events == ["border_forgotten"]
+        assert ids_of(harness).stats()["borders_forgotten"] == 2
 
 
 def test_marks_and_directions_of_flows(place: Place) -> None:
