@@ -135,10 +135,8 @@ class Watcher:
         self._seen = stamp
         try:
             version = load_version(self._path, self._how, self._log, yields=True)
-        except ServiceConfigError as error:
-            self.failed_count += 1
-            self.last_problem = str(error)
-            self._log.error("rules read before stay in force: %s", error)
+        except Exception as error:  # whatever it is: who ended here would never look again
+            self._not_taken(error)
             return False
         self.last_problem = ""
         self._log.info(
@@ -146,6 +144,12 @@ class Watcher:
         )
         self._ready.append(version)
         return True
+
+    def _not_taken(self, error: Exception) -> None:
+        self.failed_count += 1
+        self.last_problem = str(error)
+        is_fault = not isinstance(error, ServiceConfigError)
+        self._log.error("rules read before stay in force: %s", error, exc_info=is_fault)
 
     def _watch(self) -> None:
         while not self._is_ended.wait(LOOK_INTERVAL_S):

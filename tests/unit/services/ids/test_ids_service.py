@@ -376,6 +376,33 @@ def test_the_thread_finds_a_new_file_by_itself(
     assert not is_dropped(harness.process(b"old"))
 
 
+def watched(folder: Path) -> versions.Watcher:
+    """Return a watcher of a rule file, without its thread."""
+    (folder / "r").write_text(f'drop {HEAD} (content:"old"; sid:1;)')
+    how = versions.Reading({}, widens=False, skips=False)
+    return versions.Watcher(folder / "r", how, logging.getLogger("test.ids"))
+
+
+def test_a_fault_does_not_end_the_watching(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted and told like a file that is not taken, and the next file is."""
+    watcher = watched(tmp_path)
+
+    def at_fault(*_: object, **__: object) -> versions.Version:
+        raise RuntimeError("nobody thought of this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "load_version", at_fault)
+        (tmp_path / "r").write_text(f'drop {HEAD} (content:"newer"; sid:1;)')
+        assert not watcher.look()
+    assert (watcher.failed_count, watcher.last_problem) == (1, "nobody thought of this")
+    assert "nobody thought of this" in caplog.text
+    (tmp_path / "r").write_text(f'drop {HEAD} (content:"the newest"; sid:1;)')
+    assert watcher.look()
+    assert watcher.take() is not None
+
+
 def test_state_goes_to_the_successor(place: Place) -> None:
     """Marks, windows, buckets and ends of chunks; a damaged one is refused."""
     rules = (
