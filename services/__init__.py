@@ -36,7 +36,7 @@ What keeps it running
 - `isolation`      the interface, and the process back-end with its resource limits
 - `supervisor`     core: restart what dies, quarantine what keeps dying
 - `supervision`    shell: the supervisor on a reactor, with its status file
-- `files`          files that only their owner may read
+- `files`          files that only their owner may read; what tells a file that changed
 - `state_dir`      where running services leave their status for `service list`
 
 What the command needs besides

@@ -1,9 +1,21 @@
-"""Files that only their owner may read, replaced in one step."""
+"""Files that only their owner may read, replaced in one step; what tells a file that changed."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+Stamp = tuple[int, int, int, int] | None
+"""What tells a file from what it was before, its mode included; None: it is not there."""
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return what changes when the file, its content or who may read it does."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def write_private_file(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -21,6 +21,11 @@ class RuleFileError(ServiceConfigError):
     """The rule file cannot be read, or has lines that are refused; the text names them."""
 
 
+class UnreadableFileError(RuleFileError):
+    """The rule file cannot be read now, though it may be right: mind its mode and owner, and how
+    many files the process may open."""
+
+
 class EngineError(ServiceConfigError):
     """The engine cannot compile an expression, or all of them together."""
 

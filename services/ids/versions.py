@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packetcloud.services.errors import ServiceConfigError
-from packetcloud.services.ids.errors import EngineError, RuleFileError
+from packetcloud.services.files import Stamp, stamp_of
+from packetcloud.services.ids.errors import EngineError, RuleFileError, UnreadableFileError
 from packetcloud.services.ids.guid_sets import Lists
 from packetcloud.services.ids.reader import MAX_FILE_BYTES, RuleFile, read_rules
 from packetcloud.services.ids.ruleset import RuleSet, compile_rules
@@ -81,7 +82,7 @@ def read_file(path: Path) -> bytes:
     """Return what is in a rule file.
 
     Raises:
-        RuleFileError: missing, unreadable, or too large.
+        RuleFileError: missing or too large; UnreadableFileError: it cannot be read just now.
     """
     try:
         if not path.is_file():  # a pipe would wait for somebody who writes
@@ -89,7 +90,7 @@ def read_file(path: Path) -> bytes:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise RuleFileError(f"cannot read rule file {path}: {error.strerror}") from error
+        raise UnreadableFileError(f"cannot read rule file {path}: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
         raise RuleFileError(f"{path} is over {MAX_FILE_BYTES >> 20} MiB")
     return data
@@ -106,7 +107,9 @@ class Watcher:
         self._path = path
         self._how = how
         self._log = log
-        self._seen = self._stamp()
+        self._seen = stamp_of(path)
+        self._told: tuple[Stamp, str] | None = None
+        """Which file was not taken, and why; that is counted and logged once."""
         self._ready: deque[Version] = deque(maxlen=1)
         self._is_ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ids-rules", daemon=True)
@@ -129,15 +132,15 @@ class Watcher:
 
     def look(self) -> bool:
         """Read the file if it changed; tell whether a newer version is ready."""
-        stamp = self._stamp()
+        stamp = stamp_of(self._path)
         if stamp == self._seen:
             return False
-        self._seen = stamp
         try:
             version = load_version(self._path, self._how, self._log, yields=True)
         except Exception as error:  # whatever it is: who ended here would never look again
-            self._not_taken(error)
+            self._not_taken(stamp, error)
             return False
+        self._seen, self._told = stamp, None
         self.last_problem = ""
         self._log.info(
             "rules %s: %d in force with the next chunk", version.digest, version.rules_count
@@ -145,7 +148,13 @@ class Watcher:
         self._ready.append(version)
         return True
 
-    def _not_taken(self, error: Exception) -> None:
+    def _not_taken(self, stamp: Stamp, error: Exception) -> None:
+        # What is refused stays so until the file changes; what could not be read is tried again.
+        if not isinstance(error, UnreadableFileError | OSError | MemoryError):
+            self._seen = stamp
+        if (stamp, str(error)) == self._told:
+            return
+        self._told = stamp, str(error)
         self.failed_count += 1
         self.last_problem = str(error)
         is_fault = not isinstance(error, ServiceConfigError)
@@ -154,13 +163,6 @@ class Watcher:
     def _watch(self) -> None:
         while not self._is_ended.wait(LOOK_INTERVAL_S):
             self.look()
-
-    def _stamp(self) -> tuple[int, int, int]:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return (0, 0, 0)
-        return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _give_way() -> None:

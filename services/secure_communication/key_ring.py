@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from packetcloud.services.errors import ServiceConfigError
+from packetcloud.services.files import Stamp, stamp_of
 from packetcloud.services.secure_communication.keys import (
     ServiceKey,
     key_in_use,
@@ -34,7 +35,7 @@ class KeyRing(Generic[KeyT]):
 
     Raises:
         ServiceConfigError: the file cannot be used at the start. Later, a damaged file is logged
-            and the keys read before stay in use.
+            once, the keys read before stay in use, and it is tried again.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class KeyRing(Generic[KeyT]):
         self._make = make
         self._made: dict[int, KeyT] = {}
         self._looked_at = now
-        self._version = self._version_of_file()
+        self._version = stamp_of(path)
+        self._told: tuple[Stamp, str] | None = None
+        """Which file could not be loaded, and why; that is logged once."""
         self._load()
         self._in_use_id: int | None = None
         self._choose(wall_s)
@@ -67,15 +70,21 @@ class KeyRing(Generic[KeyT]):
         if now < self._looked_at + interval_s:
             return False
         self._looked_at = now
-        version = self._version_of_file()
+        version = stamp_of(self._path)
         if version != self._version:
-            self._version = version
             try:
                 self._load()
+                self._version, self._told = version, None
             except ServiceConfigError as error:
-                _log.error("keys read before stay in use: %s", error)
+                # Tried again at the next look: it may be that too many files were open just now.
+                self._tell(version, str(error))
         self._choose(wall_s)
         return True
+
+    def _tell(self, version: Stamp, problem: str) -> None:
+        if (version, problem) != self._told:
+            self._told = version, problem
+            _log.error("keys read before stay in use: %s", problem)
 
     def _load(self) -> None:
         self._keys = load_key_file(self._path)
@@ -90,10 +99,3 @@ class KeyRing(Generic[KeyT]):
             self._in_use_id = key_id
             word = "none" if key_id is None else f"{key_id:08x}"
             _log.info("key in use from now on: %s, of %d", word, len(self._keys))
-
-    def _version_of_file(self) -> tuple[int, int, int]:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return (0, 0, 0)
-        return status.st_ino, status.st_mtime_ns, status.st_size

@@ -28,6 +28,7 @@ ROOMS = {
         "services.addresses",
         "services.catalogue",
         "services.control_frames",
+        "services.files",
         "services.launch",
         "services.launch_files",
         "services.manifest",

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from packetcloud.chunk.identity import create_identity_file
+from packetcloud.cloudlet import service_files
 from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.core.instances import Vi
+from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.launches import ConfiguredLaunches
 from packetcloud.cloudlet.service_files import ServiceFiles
 from packetcloud.services.launch_files import MAX_FILES_BYTES, encode_files
@@ -112,3 +114,21 @@ def test_what_cannot_go_along_changes_nothing(
     place.file.rmdir()
     place.file.write_bytes(b"again")
     assert place.look() == ["secure-communication"]
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though it does not change any more; it is told once."""
+    place.look()
+    place.file.write_bytes(b"second")
+
+    def too_many(*_: object) -> bytes:
+        raise CloudletConfigError("too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service_files, "content_of", too_many)
+        assert place.look(4) == []
+    assert caplog.text.count("too many open files") == 1
+    assert place.look() == ["secure-communication"]
+    assert place.look() == []

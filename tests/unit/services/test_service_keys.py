@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from packetcloud.services.errors import ServiceConfigError
-from packetcloud.services.secure_communication import keys
+from packetcloud.services.secure_communication import key_ring, keys
 from packetcloud.services.secure_communication.key_ring import KeyRing
 from packetcloud.services.secure_communication.keys import (
     RETIRE_AFTER_S,
@@ -210,3 +210,39 @@ def test_keys_that_are_retired_decrypt_no_more(key_file: Path) -> None:
     retire_key(key_file, first.key_id, time.time() + 1, at_once=True)
     ring.refresh(2.0, 1e9)
     assert ring.get(first.key_id, 2.0, 1e9) is None
+
+
+def test_a_key_file_that_is_open_to_others_is_loaded_when_it_is_not(
+    key_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Copied with mode 0644, then `chmod 600`: its content and time are those that were refused.
+    The refusal is logged once."""
+    ring = ring_of(key_file)
+    added = rotate_key_file(key_file)
+    key_file.chmod(0o644)
+    for now in (2.0, 4.0, 6.0):
+        ring.refresh(now, 1e9)
+    assert in_use(ring) != added.key_id
+    assert caplog.text.count("open to others") == 1
+    key_file.chmod(0o600)
+    ring.refresh(8.0, 1e9)
+    assert in_use(ring) == added.key_id
+
+
+def test_a_key_file_that_could_not_be_read_is_tried_again(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though it does not change any more: too many files were open when it was looked at."""
+    ring = ring_of(key_file)
+    added = rotate_key_file(key_file)
+
+    def too_many(_: Path) -> list[ServiceKey]:
+        raise ServiceConfigError("too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(key_ring, "load_key_file", too_many)
+        for now in (2.0, 4.0):
+            ring.refresh(now, 1e9)
+    assert caplog.text.count("too many open files") == 1
+    ring.refresh(6.0, 1e9)
+    assert in_use(ring) == added.key_id

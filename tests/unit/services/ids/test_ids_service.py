@@ -18,8 +18,10 @@ from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
 from packetcloud.services.errors import ServiceConfigError
+from packetcloud.services.files import stamp_of
 from packetcloud.services.ids import versions
 from packetcloud.services.ids.borders import MAX_RUNS_COUNT
+from packetcloud.services.ids.errors import UnreadableFileError
 from packetcloud.services.ids.service import Ids
 from packetcloud.services.testing import (
     HARNESS_DESTINATION,
@@ -401,6 +403,42 @@ def test_a_fault_does_not_end_the_watching(
     (tmp_path / "r").write_text(f'drop {HEAD} (content:"the newest"; sid:1;)')
     assert watcher.look()
     assert watcher.take() is not None
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though it does not change any more; counted and told once. One that is refused is not read
+    again, until its mode changes at least."""
+    watcher = watched(tmp_path)
+
+    def too_many(path: Path) -> bytes:
+        raise UnreadableFileError(f"cannot read rule file {path}: Too many open files")
+
+    (tmp_path / "r").write_text(f'drop {HEAD} (content:"newer"; sid:1;)')
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "read_file", too_many)
+        assert not any(watcher.look() for _ in range(3))
+    assert watcher.failed_count == caplog.text.count("Too many open files") == 1
+    assert watcher.look()
+    assert watcher.last_problem == ""
+    assert not watcher.look()
+    (tmp_path / "r").write_text("nonsense")
+    assert not watcher.look()
+    reads: list[Path] = []
+
+    def reading(path: Path) -> bytes:
+        reads.append(path)
+        return b"nonsense"
+
+    monkeypatch.setattr(versions, "read_file", reading)
+    assert not watcher.look() and not reads
+    before, end = stamp_of(tmp_path / "r"), time.monotonic() + 10
+    while stamp_of(tmp_path / "r") == before:  # a kernel's clock may stand still for some ms
+        assert time.monotonic() < end
+        (tmp_path / "r").chmod(0o600)
+    assert not watcher.look() and len(reads) == 1
+    assert watcher.failed_count == 3
 
 
 def test_state_goes_to_the_successor(place: Place) -> None:
