@@ -79,7 +79,7 @@ class _Sealed:
             return _as_it_is(chunk.payload)
         self._keys.refresh(time.monotonic(), time.time())
         if self._keys.in_use is None:
-            return Verdict.drop(NO_KEY_YET)
+            return key_missing(NO_KEY_YET)
         key_id, key = self._keys.in_use
         output = context.output_buffer(len(chunk.payload) + SEALED_EXTRA_BYTES)
         length = key.seal(key_id, chunk.payload, header.payload_type, bound_to(header), output)
@@ -96,7 +96,7 @@ class _Sealed:
         self._keys.refresh(now, wall_s)
         key = self._keys.get(key_id, now, wall_s)
         if key is None:
-            return Verdict.drop(f"unknown key: {key_id:08x}")
+            return key_missing(f"unknown key: {key_id:08x}")
         output = context.output_buffer(len(payload))
         length, payload_type = key.open(payload, bound_to(chunk.header), output)
         return Verdict.update(output[:length], payload_type)
@@ -116,7 +116,7 @@ class _Sealed:
         keys.refresh(now, wall_s)
         key = keys.get(key_id, now, wall_s)
         if key is None:
-            return Verdict.drop(f"unknown key: {key_id:08x}")
+            return key_missing(f"unknown key: {key_id:08x}")
         output = context.output_buffer(len(chunk.payload))
         bound = _older_bound(chunk.header)
         return Verdict.update(output[: OlderGcm().decrypt(key, chunk.payload, bound, output)])
@@ -137,7 +137,7 @@ class _Cbc:
     def encrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
         self._keys.refresh(time.monotonic(), time.time())
         if self._keys.in_use is None:
-            return Verdict.drop(NO_KEY_YET)
+            return key_missing(NO_KEY_YET)
         key_id, key = self._keys.in_use
         output = context.output_buffer(self._suite.encrypted_bytes(len(chunk.payload)))
         bound = _older_bound(chunk.header)
@@ -153,10 +153,15 @@ class _Cbc:
         self._keys.refresh(now, wall_s)
         key = self._keys.get(key_id, now, wall_s)
         if key is None:
-            return Verdict.drop(f"unknown key: {key_id:08x}")
+            return key_missing(f"unknown key: {key_id:08x}")
         output = context.output_buffer(len(payload))
         bound = _older_bound(chunk.header)
         return Verdict.update(output[: self._suite.decrypt(key, payload, bound, output)])
+
+
+def key_missing(reason: str) -> Verdict:
+    """Drop a chunk for now: the key may be on its way, and its host sends it again by itself."""
+    return Verdict.drop(reason, again=True)
 
 
 def _as_it_is(payload: memoryview) -> Verdict:
