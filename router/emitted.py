@@ -6,7 +6,7 @@ Source: design, section 6, step 5.
 from __future__ import annotations
 
 from packetcloud.chunk.errors import ProtocolError
-from packetcloud.chunk.header import MAX_HEADER_BYTES, ChunkHeader, decode_header
+from packetcloud.chunk.header import MAX_HEADER_BYTES, ChunkHeader, PayloadType, decode_header
 from packetcloud.chunk.names import GUID, NA, SID
 
 MAX_EMIT_COUNT = 1024
@@ -21,8 +21,8 @@ def split_emitted(data: bytes, count: int, *, updates: bool = False) -> tuple[li
     the new payload of the chunk that the service had.
 
     Raises:
-        ProtocolError: cut off, bytes left over, or a source other than zero, which is the router's
-            to fill in.
+        ProtocolError: cut off, bytes left over, a delivery report, or a source other than zero,
+            which is the router's to fill in.
     """
     if not 1 <= count <= MAX_EMIT_COUNT:
         raise ProtocolError("bad_emit", f"{count} chunks, allowed 1..{MAX_EMIT_COUNT}")
@@ -32,6 +32,8 @@ def split_emitted(data: bytes, count: int, *, updates: bool = False) -> tuple[li
         header = decode_header(data[offset : offset + MAX_HEADER_BYTES])
         start = offset + int.from_bytes(data[offset + 2 : offset + 4], "big")
         offset = start + header.payload_bytes
+        if header.payload_type == PayloadType.REPORT:
+            raise ProtocolError("bad_emit", "a delivery report, which is no service's to make")
         if not header.source.is_zero:
             raise ProtocolError("bad_emit", "a source other than zero")
         if offset > len(data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.messages import Outcome
 from packetcloud.chunk.names import GUID, GUID_ZERO, SID, SID_ZERO
 from packetcloud.chunk.reasons import Reason
@@ -40,6 +41,7 @@ def emitted(
     source: GUID = GUID_ZERO,
     sid: SID = SID_ZERO,
     chunk_id: int = 99,
+    payload_type: int = PayloadType.DATA,
 ) -> bytes:
     return chunk(
         source,
@@ -48,4 +50,5 @@ def emitted(
         () if sid.is_zero else (sid,),
         chunk_id,
         wants_report=False,
+        payload_type=payload_type,
     )

@@ -197,6 +197,7 @@ def test_emitted_chunk_visits_other_services_but_never_its_maker() -> None:
     ("payload", "count"),
     [
         (emitted(source=A), 1),
+        (emitted(payload_type=PayloadType.REPORT), 1),
         (emitted(), 2),
         (emitted() + b"!", 1),
         (emitted()[:-1], 1),
@@ -206,7 +207,8 @@ def test_emitted_chunk_visits_other_services_but_never_its_maker() -> None:
     ],
 )
 def test_bad_emission_is_a_failed_verdict(payload: bytes, count: int) -> None:
-    """A forged source or a broken encoding makes no chunk; the fail policy decides the rest."""
+    """A forged source or report, or a broken encoding makes no chunk; the fail policy decides the
+    rest."""
     net = FakeNetwork(settings(service(S)))
     a, _, vi = net.host(A), net.host(B), net.vi(S)
     net.host(C)
@@ -214,6 +216,7 @@ def test_bad_emission_is_a_failed_verdict(payload: bytes, count: int) -> None:
     vi.verdict(task_of(vi), VerdictCode.EMIT, payload, emit_count=count)
     assert reported(a)[:2] == (Outcome.REFUSED, Reason.SERVICE_FAILED)
     assert net.sums["delivered"] == 1, "the report only"
+    assert net.core.dispatch.bad_verdicts_count == 1
     net.check_idle()
 
 
