@@ -118,6 +118,23 @@ class Borders:
         """Return one that can grow without this one; runs themselves never change."""
         return Borders(list(self.runs), self.last)
 
+    def uncovered(self, place: Place) -> list[Place]:
+        """Return the parts of a place where nothing lies yet; a whole chunk stays in one piece."""
+        if place.is_numbered:
+            return [place]
+        covering = [
+            (run.start, run.end)
+            for run in self.runs
+            if run.space == place.space and run.start < place.end and place.start < run.end
+        ]
+        parts, at = [], place.start
+        for start, end in [*sorted(covering), (place.end, place.end)]:
+            if at < start:
+                content = place.content[at - place.start : start - place.start]
+                parts.append(Place(place.space, at, start, content))
+            at = max(at, end)
+        return parts
+
     def contradicts(self, place: Place, edge_bytes: int) -> bool:
         """Tell whether another content is known to lie exactly where this one does."""
         content = place.content

@@ -78,8 +78,10 @@ class Passage:
     def meet(self, place: Place) -> list[Stretch]:
         """Return what is to be searched around the borders of a part, and lay it down there."""
         self.is_contradicted |= self.borders.contradicts(place, self._edge_bytes)
-        stretches = self.borders.stretches(place, self._edge_bytes)
-        self.forgotten_count += self.borders.add(place, self._edge_bytes)
+        stretches: list[Stretch] = []
+        for part in self.borders.uncovered(place):
+            stretches += self.borders.stretches(part, self._edge_bytes)
+            self.forgotten_count += self.borders.add(part, self._edge_bytes)
         return stretches
 
 

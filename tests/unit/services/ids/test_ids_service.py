@@ -273,6 +273,12 @@ def test_streams_lie_at_their_offsets(place: Place) -> None:
     assert is_dropped(send(8, Data(5, 0, (b"some malic",)), Data(5, 10, (b"ious",))))
     assert is_dropped(send(9, Data(6, 10, (b"ious",)), Data(6, 0, (b"some malic",))))
     assert not is_dropped(send(10, Data(5, 10, (b"ious",)), Data(6, 0, (b"some mal",))))
+    # Sent again together with what follows it, or with a byte of what came before.
+    assert not is_dropped(send(11, Data(7, 0, (b"some",)), Data(8, 4, (b"x",))))
+    assert not is_dropped(send(12, Data(7, 0, (b"some malic",)), Data(8, 0, (b"some x malic",))))
+    assert is_dropped(send(13, Data(7, 10, (b"ious",))))
+    assert is_dropped(send(14, Data(7, 9, (b"cious",))))
+    assert is_dropped(send(15, Data(8, 12, (b"ious",))))
 
 
 @pytest.mark.parametrize("others_count", [63, 64])
