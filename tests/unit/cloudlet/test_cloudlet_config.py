@@ -116,7 +116,7 @@ conduct = { restrict_s = 5.0, max_restrictions = 0 }
         ),
         ('state = "state"', 'state = "s"\napi_listen = "x"', ["[cloudlet] api_listen"]),
         ('state = "state"', 'state = "s"\nisp_share = 2', ["[cloudlet] isp_share = 2"]),
-        ('state = "state"', 'state = "s"\ncatalogue = "none"', ["none: No such file"]),
+        ('state = "state"', 'state = "s"\ncatalogue = "none"', ["no file "]),
         ('socket = "/var/lib/lxd/unix.socket"', "", ["[[node]] number 1", "allowed: socket, or"]),
         (
             'socket = "/var/lib/lxd/unix.socket"',
