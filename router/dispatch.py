@@ -339,7 +339,7 @@ class ServiceDispatch:
     ) -> None:
         try:
             emitted, payload = split_emitted(
-                bytes(body.contiguous()[verdict.encoded_bytes :]),
+                body.contiguous()[verdict.encoded_bytes :],
                 verdict.emit_count,
                 updates=verdict.updates,
             )

@@ -16,9 +16,26 @@ Emitted = tuple[ChunkHeader, bytes]
 """A chunk that a service made: its decoded header and its payload."""
 
 
-def split_emitted(data: bytes, count: int, *, updates: bool = False) -> tuple[list[Emitted], bytes]:
-    """Split the payload of an EMIT verdict into its chunks and, with `updates`, what follows them:
-    the new payload of the chunk that the service had.
+def split_emitted(
+    data: memoryview, count: int, *, updates: bool = False
+) -> tuple[list[Emitted], bytes]:
+    """Take the chunks out of the payload of an EMIT verdict and, with `updates`, what follows them:
+    the new payload of the chunk that the service had. All are copies, each made once.
+
+    Raises:
+        ProtocolError: as `emitted_headers`.
+    """
+    emitted: list[Emitted] = []
+    end = 0
+    for header, end in emitted_headers(data, count, updates=updates):
+        emitted.append((header, bytes(data[end - header.payload_bytes : end])))
+    return emitted, bytes(data[end:])
+
+
+def emitted_headers(
+    data: memoryview, count: int, *, updates: bool = False
+) -> list[tuple[ChunkHeader, int]]:
+    """Return the header of each chunk in the payload of an EMIT verdict, and where the chunk ends.
 
     Raises:
         ProtocolError: cut off, bytes left over, a delivery report, or a source other than zero,
@@ -26,22 +43,22 @@ def split_emitted(data: bytes, count: int, *, updates: bool = False) -> tuple[li
     """
     if not 1 <= count <= MAX_EMIT_COUNT:
         raise ProtocolError("bad_emit", f"{count} chunks, allowed 1..{MAX_EMIT_COUNT}")
-    emitted: list[Emitted] = []
+    headers: list[tuple[ChunkHeader, int]] = []
     offset = 0
     for _ in range(count):
         header = decode_header(data[offset : offset + MAX_HEADER_BYTES])
-        start = offset + int.from_bytes(data[offset + 2 : offset + 4], "big")
-        offset = start + header.payload_bytes
+        header_bytes = int.from_bytes(data[offset + 2 : offset + 4], "big")
+        offset += header_bytes + header.payload_bytes
         if header.payload_type == PayloadType.REPORT:
             raise ProtocolError("bad_emit", "a delivery report, which is no service's to make")
         if not header.source.is_zero:
             raise ProtocolError("bad_emit", "a source other than zero")
         if offset > len(data):
             raise ProtocolError("bad_emit", "cut off")
-        emitted.append((header, data[start:offset]))
+        headers.append((header, offset))
     if offset != len(data) and not updates:
         raise ProtocolError("bad_emit", f"{len(data) - offset} bytes left over")
-    return emitted, data[offset:]
+    return headers
 
 
 def header_from_router(made: ChunkHeader, sid: SID, na: NA, hop_limit: int) -> ChunkHeader:

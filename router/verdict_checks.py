@@ -17,7 +17,7 @@ from packetcloud.router.cloudlet_pool import CloudletVI
 from packetcloud.router.cloudlet_table import Destinations, OutputBudget
 from packetcloud.router.conduct_account import OUTPUT_ALLOWANCE_BYTES, Violation
 from packetcloud.router.custody import Custody
-from packetcloud.router.emitted import split_emitted
+from packetcloud.router.emitted import emitted_headers
 
 WhereIs = Callable[[GUID, NA, float], int | None]
 """Returns the NA that a chunk with this destination, and this NA in its header, goes to."""
@@ -84,9 +84,9 @@ class VerdictChecks:
     def _emitted_astray(
         self, allowed: Destinations, verdict: VerdictHeader, body: Body, now: float
     ) -> Finding | None:
-        data = bytes(body.contiguous()[verdict.encoded_bytes :])
+        data = body.contiguous()[verdict.encoded_bytes :]
         try:
-            emitted, _ = split_emitted(data, verdict.emit_count, updates=verdict.updates)
+            emitted = emitted_headers(data, verdict.emit_count, updates=verdict.updates)
         except ProtocolError:
             return None  # refused for that
         for header, _ in emitted:
