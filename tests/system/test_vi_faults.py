@@ -45,7 +45,8 @@ def scene(
     services = {
         "tally": {},
         "rogue": {
-            "grace_s": 0.3,  # a chunk that brings it down is refused before it is back
+            "max_attempts": 1,  # a chunk that brings it down does so once
+            "grace_s": 0.3,
             "allowed_destinations": [],
             "conduct": {"restrict_violations": 5, "stop_violations": STOP_VIOLATIONS},
         },
