@@ -221,6 +221,8 @@ class ServiceTable(TomlTable):
     """VIs that wait for a launch."""
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000, strict=True)] = 0
     grace_s: Annotated[float, Field(ge=0, le=86400)] = 10.0
+    max_attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = 5
+    """VIs that may fail over one chunk."""
     rules_from: Literal["isp", "anyone"] = "isp"
     owner: _TenantName | None = None
     """The tenant; absent: the ISP itself."""

@@ -146,6 +146,7 @@ def wish_of(
         "fail_policy": behaviour.fail_policy,
         "deadline_ms": behaviour.deadline_ms,
         "grace_s": table.grace_s,
+        "max_attempts": table.max_attempts,
         "rules_from": table.rules_from,
     }
     if table.max_output_ratio is not None:

@@ -238,7 +238,6 @@ def test_without_a_wall_the_neighbour_is_harmed(scene: Scene) -> None:
 
     def between() -> None:
         scene.cloudlet.until(lambda: scene.container("tally")["processes"] <= processes)
-        scene.neighbour.flowing(200)
 
     comparison = scene.compare(begin, between)
     print(comparison)
