@@ -146,6 +146,7 @@ class Scene:
         """
         found, turns = Comparison(), 0
         for _ in range(4 * self.turns):
+            self.neighbour.calm()
             before = self.neighbour.window(WINDOW_S)
             begin()
             after = self.neighbour.window(WINDOW_S)

@@ -27,6 +27,7 @@ from packetcloud.host.received import ReceivedChunk
 
 LIFETIME_S = 60.0
 PADDING = b" " + bytes(1000)
+CALM_COUNT = 5
 START_LIMIT_S = 30.0
 END_LIMIT_S = LIFETIME_S + 10.0
 _number = itertools.count(1)
@@ -117,6 +118,16 @@ class Paced:
         end = time.monotonic() + LIFETIME_S
         while self.took_count() < before + count:
             assert time.monotonic() < end, f"{self.took_count() - before} chunks in {LIFETIME_S} s"
+            time.sleep(0.05)
+
+    def calm(self) -> None:
+        """Wait until hardly any chunk is under way."""
+        end = time.monotonic() + LIFETIME_S
+        while True:
+            counts = Counter(words[0] for words in self._read())
+            if (under_way := counts["sent"] - counts["ended"]) <= CALM_COUNT:
+                return
+            assert time.monotonic() < end, f"{under_way} chunks are still under way"
             time.sleep(0.05)
 
     def stop(self) -> None:
