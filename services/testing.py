@@ -201,6 +201,7 @@ class ServiceHarness:
         parameters: bytes = b"",
         payload_type: int = PayloadType.DATA,
         wants_report: bool = False,
+        lifetime_ms: int | None = None,
     ) -> ProcessResult:
         """Let the service process one chunk and return its verdict.
 
@@ -218,6 +219,7 @@ class ServiceHarness:
             parameters=(ServiceParameters(self._sid, parameters),) if parameters else (),
             payload_type=payload_type,
             wants_report=wants_report,
+            lifetime_ms=lifetime_ms,
         )
         return self.process_chunk(header, payload)
 

@@ -1,12 +1,14 @@
-"""Format 2 of encrypted payloads: XAES-256-GCM, bound to the chunk that it is the payload of.
+"""Sealed payloads: XAES-256-GCM, bound to the chunk that they are the payload of.
 
-    head (8 bytes): "SC", version 2, suite 3, key id (4 bytes)
-    nonce 24 | ciphertext of: payload, payload type (1 byte) | tag 16
+    head (8 bytes): "SC", version 3, suite 3, key id (4 bytes)
+    nonce 24 | ciphertext of: payload, trailer (14 bytes) | tag 16
 
 Additional data: head, source GUID, chunk id, destination GUID. So a payload cannot be moved to
-another chunk, source or destination, and the chunk's payload type is secret and comes back as it
-was. Each nonce has a key of its own, derived from its first half: 2 ** 80 chunks under one key, by
-any number of VIs, are as safe as 2 ** 32 with plain AES-GCM (NIST SP 800-38D, section 8.3).
+another chunk, source or destination. The trailer (`freshness`) says of which payload type the chunk
+was, when it was sealed, and its lifetime then; it is secret, too. In format 2 it was the payload
+type alone (1 byte). Each nonce has a key of its own, derived from its first half: 2 ** 80 chunks
+under one key, by any number of VIs, are as safe as 2 ** 32 with plain AES-GCM (NIST SP 800-38D,
+section 8.3).
 
 Source: C2SP, XAES-256-GCM (https://c2sp.org/XAES-256-GCM); docs/reference/secure-communication.md.
 """
@@ -19,6 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from packetcloud.chunk.header import ChunkHeader
+from packetcloud.services.secure_communication.freshness import TRAILER_BYTES
 from packetcloud.services.secure_communication.keys import ServiceKey
 from packetcloud.services.secure_communication.suites import (
     HEAD_BYTES,
@@ -26,14 +29,16 @@ from packetcloud.services.secure_communication.suites import (
     encode_head,
 )
 
-VERSION = 2
+VERSION = 3
+UNTIMED_VERSION = 2
+"""What was sealed before payloads had a time."""
 SUITE_NUMBER = 3
 USE = "xaes-256-gcm"
 NONCE_BYTES = 24
 TAG_BYTES = 16
 _HALF_BYTES = 12
-_TYPE_BYTES = 1
-SEALED_EXTRA_BYTES = HEAD_BYTES + NONCE_BYTES + _TYPE_BYTES + TAG_BYTES
+UNTIMED_TRAILER_BYTES = 1
+SEALED_EXTRA_BYTES = HEAD_BYTES + NONCE_BYTES + TRAILER_BYTES + TAG_BYTES
 """By so much a sealed payload is longer than what is in it."""
 
 
@@ -54,10 +59,16 @@ class SealingKey:
         return cls(key.derive(USE, 32))
 
     def seal(
-        self, key_id: int, payload: memoryview, payload_type: int, bound: bytes, output: memoryview
+        self,
+        key_id: int,
+        payload: memoryview,
+        trailer: bytes,
+        bound: bytes,
+        output: memoryview,
+        version: int = VERSION,
     ) -> int:
         """Write the sealed payload into `output`, which has room for it, and return its length."""
-        head = encode_head(VERSION, SUITE_NUMBER, key_id)
+        head = encode_head(version, SUITE_NUMBER, key_id)
         nonce = os.urandom(NONCE_BYTES)
         cipher = Cipher(algorithms.AES(self._key_of(nonce)), modes.GCM(nonce[_HALF_BYTES:]))
         encryptor = cipher.encryptor()
@@ -65,35 +76,37 @@ class SealingKey:
         start = HEAD_BYTES + NONCE_BYTES
         end = start + len(payload)
         output[:start] = head + nonce
-        # `update_into` wants room for a block more than it writes: type and tag give it.
-        encryptor.update_into(payload, output[start : end + _TYPE_BYTES + TAG_BYTES])
-        last = encryptor.update(bytes([payload_type])) + encryptor.finalize() + encryptor.tag
+        # `update_into` wants room for a block more than it writes: trailer and tag give it.
+        encryptor.update_into(payload, output[start : end + len(trailer) + TAG_BYTES])
+        last = encryptor.update(trailer) + encryptor.finalize() + encryptor.tag
         output[end : end + len(last)] = last
         return end + len(last)
 
-    def open(self, sealed: memoryview, bound: bytes, output: memoryview) -> tuple[int, int]:
+    def open(
+        self, sealed: memoryview, trailer_bytes: int, bound: bytes, output: memoryview
+    ) -> tuple[int, bytes]:
         """Write what is in `sealed`, head included, into `output` of the same size.
 
-        Returns: its length and its payload type.
+        Returns: its length and its trailer.
 
         Raises:
             DamagedPayloadError: what is in `output` then must not be used.
         """
         start = HEAD_BYTES + NONCE_BYTES
-        end = len(sealed) - TAG_BYTES - _TYPE_BYTES
+        end = len(sealed) - TAG_BYTES - trailer_bytes
         if end < start:
             raise DamagedPayloadError("authentication failed")
-        nonce, tag = bytes(sealed[HEAD_BYTES:start]), bytes(sealed[end + _TYPE_BYTES :])
+        nonce, tag = bytes(sealed[HEAD_BYTES:start]), bytes(sealed[end + trailer_bytes :])
         cipher = Cipher(algorithms.AES(self._key_of(nonce)), modes.GCM(nonce[_HALF_BYTES:], tag))
         decryptor = cipher.decryptor()
         decryptor.authenticate_additional_data(bytes(sealed[:HEAD_BYTES]) + bound)
         decryptor.update_into(sealed[start:end], output)
-        payload_type = decryptor.update(bytes(sealed[end : end + _TYPE_BYTES]))
+        trailer = decryptor.update(bytes(sealed[end : end + trailer_bytes]))
         try:
             decryptor.finalize()
         except InvalidTag:
             raise DamagedPayloadError("authentication failed") from None
-        return end - start, payload_type[0]
+        return end - start, trailer
 
     def _key_of(self, nonce: bytes) -> bytes:
         """Return the key for nonces that begin like this one."""

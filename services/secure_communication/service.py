@@ -13,10 +13,18 @@ from packetcloud.services.sdk import (
     ServiceContext,
     Verdict,
 )
+from packetcloud.services.secure_communication.freshness import (
+    TRAILER_BYTES,
+    StaleSealError,
+    Trailer,
+    check_fresh,
+)
 from packetcloud.services.secure_communication.key_ring import KeyRing
 from packetcloud.services.secure_communication.sealing import (
     SEALED_EXTRA_BYTES,
     SUITE_NUMBER,
+    UNTIMED_TRAILER_BYTES,
+    UNTIMED_VERSION,
     VERSION,
     SealingKey,
     bound_to,
@@ -33,6 +41,7 @@ from packetcloud.services.secure_communication.suites import (
 OTHER_SUITE = "encrypted by another suite"
 NO_KEY_YET = "no key is in use yet"
 FALSELY_MARKED = "marked as encrypted, and is not"
+_SEALED_KINDS = ([VERSION, SUITE_NUMBER], [UNTIMED_VERSION, SUITE_NUMBER])
 
 
 class SecureCommunication(NetworkService):
@@ -54,6 +63,8 @@ class SecureCommunication(NetworkService):
             return self._work(chunk, context)
         except DamagedPayloadError as error:
             return Verdict.drop(str(error))
+        except StaleSealError as error:
+            return Verdict.drop(str(error), again=error.again)
 
 
 class _Sealed:
@@ -61,8 +72,10 @@ class _Sealed:
 
     def __init__(self, parameters: Parameters) -> None:
         path = parameters.path("key_file")
-        self._keys = KeyRing(path, SealingKey.of, time.monotonic(), time.time())
+        self._keys = KeyRing(path, SealingKey.of, time.monotonic(), wall_clock_s())
         self._forwards = parameters.text("unencrypted") == "forward"
+        self._takes_untimed = parameters.text("format_2") == "decrypt"
+        self._tolerance_ms = 1000 * parameters.integer("tolerance_s")
         self._older: KeyRing[bytes] | None = None
         if parameters.text("format_1") == "decrypt":
             older = OlderGcm
@@ -70,36 +83,49 @@ class _Sealed:
                 path,
                 lambda key: key.derive(older.name, older.key_bytes),
                 time.monotonic(),
-                time.time(),
+                wall_clock_s(),
             )
 
     def encrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        header = chunk.header
+        header, now, wall_s = chunk.header, time.monotonic(), wall_clock_s()
+        self._keys.refresh(now, wall_s)
         if header.payload_type == PayloadType.SEALED:
-            return _as_it_is(chunk.payload)
-        self._keys.refresh(time.monotonic(), time.time())
+            if _kind_of(chunk.payload) not in _SEALED_KINDS:
+                return Verdict.drop(FALSELY_MARKED)
+            *_, used_id = decode_head(chunk.payload)
+            if self._keys.get(used_id, now, wall_s) is not None:
+                return Verdict.forward()  # twice under the same keys would be once too often
         if self._keys.in_use is None:
             return key_missing(NO_KEY_YET)
         key_id, key = self._keys.in_use
+        trailer = Trailer(header.payload_type, int(wall_s * 1000), header.lifetime_ms)
         output = context.output_buffer(len(chunk.payload) + SEALED_EXTRA_BYTES)
-        length = key.seal(key_id, chunk.payload, header.payload_type, bound_to(header), output)
+        length = key.seal(key_id, chunk.payload, trailer.to_bytes(), bound_to(header), output)
         return Verdict.update(output[:length], PayloadType.SEALED)
 
     def decrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
         if chunk.header.payload_type != PayloadType.SEALED:
             return self._unencrypted(chunk, context)
-        payload, now, wall_s = chunk.payload, time.monotonic(), time.time()
+        payload, now, wall_s = chunk.payload, time.monotonic(), wall_clock_s()
         *kind, key_id = decode_head(payload)
         # Never what the payload names: that would let an attacker choose a weaker one.
-        if kind != [VERSION, SUITE_NUMBER]:
+        if kind == [UNTIMED_VERSION, SUITE_NUMBER] and self._takes_untimed:
+            trailer_bytes = UNTIMED_TRAILER_BYTES
+        elif kind == [VERSION, SUITE_NUMBER]:
+            trailer_bytes = TRAILER_BYTES
+        else:
             return Verdict.drop(OTHER_SUITE)
         self._keys.refresh(now, wall_s)
         key = self._keys.get(key_id, now, wall_s)
         if key is None:
             return key_missing(f"unknown key: {key_id:08x}")
         output = context.output_buffer(len(payload))
-        length, payload_type = key.open(payload, bound_to(chunk.header), output)
-        return Verdict.update(output[:length], payload_type)
+        length, data = key.open(payload, trailer_bytes, bound_to(chunk.header), output)
+        if trailer_bytes == UNTIMED_TRAILER_BYTES:
+            return Verdict.update(output[:length], data[0])
+        trailer = Trailer.from_bytes(data)
+        check_fresh(trailer, chunk.header.lifetime_ms, int(wall_s * 1000), self._tolerance_ms)
+        return Verdict.update(output[:length], trailer.payload_type)
 
     def _unencrypted(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
         if self._older is not None and _kind_of(chunk.payload) == [
@@ -111,7 +137,7 @@ class _Sealed:
 
     @staticmethod
     def _decrypt_older(keys: KeyRing[bytes], chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        now, wall_s = time.monotonic(), time.time()
+        now, wall_s = time.monotonic(), wall_clock_s()
         *_, key_id = decode_head(chunk.payload)
         keys.refresh(now, wall_s)
         key = keys.get(key_id, now, wall_s)
@@ -131,11 +157,11 @@ class _Cbc:
             parameters.path("key_file"),
             lambda key: key.derive(suite.name, suite.key_bytes),
             time.monotonic(),
-            time.time(),
+            wall_clock_s(),
         )
 
     def encrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        self._keys.refresh(time.monotonic(), time.time())
+        self._keys.refresh(time.monotonic(), wall_clock_s())
         if self._keys.in_use is None:
             return key_missing(NO_KEY_YET)
         key_id, key = self._keys.in_use
@@ -146,7 +172,7 @@ class _Cbc:
         )
 
     def decrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        payload, now, wall_s = chunk.payload, time.monotonic(), time.time()
+        payload, now, wall_s = chunk.payload, time.monotonic(), wall_clock_s()
         version, suite, key_id = decode_head(payload)
         if (version, suite) != (OLDER_VERSION, self._suite.number):
             return Verdict.drop(OTHER_SUITE)
@@ -164,10 +190,9 @@ def key_missing(reason: str) -> Verdict:
     return Verdict.drop(reason, again=True)
 
 
-def _as_it_is(payload: memoryview) -> Verdict:
-    """Pass on what an encrypter before this one has sealed; twice would be once too often."""
-    is_sealed = _kind_of(payload) == [VERSION, SUITE_NUMBER]
-    return Verdict.forward() if is_sealed else Verdict.drop(FALSELY_MARKED)
+def wall_clock_s() -> float:
+    """Return seconds since 1970, by which keys come into use and seals grow old."""
+    return time.time()
 
 
 def _kind_of(payload: memoryview) -> list[int]:

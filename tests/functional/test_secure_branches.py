@@ -17,15 +17,22 @@ import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 
 from packetcloud.chunk.grants import issue_grant
-from packetcloud.chunk.header import PayloadType
+from packetcloud.chunk.header import PayloadType, decode_header
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.reasons import Reason
+from packetcloud.router.layout import HeaderLayout
 from packetcloud.services.sdk import Verdict
 from packetcloud.services.secure_communication import service
+from packetcloud.services.secure_communication.freshness import TRAILER_BYTES
 from packetcloud.services.secure_communication.keys import (
     load_key_file,
     retire_key,
     rotate_key_file,
+)
+from packetcloud.services.secure_communication.sealing import (
+    UNTIMED_VERSION,
+    SealingKey,
+    bound_to,
 )
 from packetcloud.services.secure_communication.suites import decode_head
 from tests.functional.branches import Alter, Branches, is_sealed, split, with_payload
@@ -35,13 +42,17 @@ SECRET = b"the plans are in the third drawer"
 
 
 def play(
-    folder: Path, body: Callable[[Branches], Any], suite: str = "aes-256-gcm", **options: Any
+    folder: Path,
+    body: Callable[[Branches], Any],
+    suite: str = "aes-256-gcm",
+    settings: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> None:
     """Run a test with the two branches; rules are not installed yet."""
 
     async def test(reactor: Any) -> None:
         world = Branches(reactor, folder, **options)
-        await world.start(suite=suite)
+        await world.start(suite=suite, **(settings or {}))
         await body(world)
         await world.close()
 
@@ -214,7 +225,7 @@ def test_each_attack_on_the_way_is_seen_and_counted(tmp_path: Path) -> None:
         first, second = a.send(SECRET + b"1", lifetime_s=20), a.send(SECRET + b"2", lifetime_s=20)
         assert [(await first).detail, (await second).detail] == ["authentication failed"] * 2
 
-        # The same chunk again: the decrypter has no memory, the receiver's window has.
+        # The same chunk again at once: the decrypter has no memory, the receiver's window has.
         between.alter = attacking(lambda chunk: [chunk] * 3)
         b.arrived.clear()
         assert (await a.send(SECRET)).ok
@@ -242,6 +253,83 @@ def test_with_cbc_an_attack_on_the_way_is_not_seen(tmp_path: Path) -> None:
         assert not world.b.drops
 
     play(tmp_path, body, suite="aes-128-cbc")
+
+
+def _lasting(chunk: bytes, lifetime_ms: int) -> bytes:
+    """Return a chunk with another lifetime, which any router may write."""
+    header, payload = split(chunk)
+    at = HeaderLayout.of(header).lifetime_offset
+    return header[:at] + lifetime_ms.to_bytes(4, "big") + header[at + 4 :] + payload
+
+
+@pytest.mark.parametrize("way", ["fresh", "unchecked", "format 2"])
+def test_a_recorded_chunk_is_not_delivered_when_its_receiver_has_forgotten_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Sent again with a new lifetime it is dropped, with the reason; what is sealed then arrives.
+    The controls: without the check, or sealed without a time, it is delivered a second time."""
+    later_s = 0.0
+    monkeypatch.setattr(service, "wall_clock_s", lambda: time.time() + later_s)
+    if way == "unchecked":
+        monkeypatch.setattr(service, "check_fresh", lambda *_: None)
+
+    async def body(world: Branches) -> None:
+        nonlocal later_s
+        a, b, between = world.a, world.b, world.between
+        await joined(world)
+        if way == "format 2":
+            between.alter = lambda chunk: [_without_time(world, chunk)]
+        assert (await a.send(SECRET, lifetime_s=20)).ok
+        (recorded,) = [chunk for chunk in between.seen if chunk[20:40] == a.host.guid.value]
+        if way == "format 2":
+            recorded = _without_time(world, recorded)
+        between.alter = lambda chunk: (
+            [_lasting(recorded, 60_000), chunk] if chunk[20:40] == a.host.guid.value else [chunk]
+        )
+        later_s = 300.0
+        b.host._core.window.expire(world.net.reactor.seconds() + later_s)
+        assert (await a.send(SECRET + b" again")).ok
+        arrived = [payload for _, payload in b.arrived]
+        if way == "fresh":
+            assert arrived == [SECRET, SECRET + b" again"]
+            assert b.drops == {"sealed too long ago": 1}
+        else:
+            assert sorted(arrived) == [SECRET, SECRET, SECRET + b" again"] and not b.drops
+
+    play(tmp_path, body, settings={"format_2": "decrypt"} if way == "format 2" else {})
+
+
+def _without_time(world: Branches, chunk: bytes) -> bytes:
+    """Return a chunk of A's as version 2 of its encrypter would have sealed it."""
+    if chunk[20:40] != world.a.host.guid.value:
+        return chunk
+    (key,) = load_key_file(world.a.keys)
+    sealing, bound = SealingKey.of(key), bound_to(decode_header(chunk))
+    _, payload = split(chunk)
+    opened = memoryview(bytearray(len(payload)))
+    length, trailer = sealing.open(memoryview(payload), TRAILER_BYTES, bound, opened)
+    output = memoryview(bytearray(len(payload)))
+    length = sealing.seal(key.key_id, opened[:length], trailer[:1], bound, output, UNTIMED_VERSION)
+    return with_payload(chunk, bytes(output[:length]))
+
+
+def test_a_lifetime_that_was_cut_short_is_seen(tmp_path: Path) -> None:
+    """Its receiver would forget the chunk early, while its seal is still good. The host sends it
+    again, and it arrives."""
+
+    async def body(world: Branches) -> None:
+        a, b, between = world.a, world.b, world.between
+        await joined(world)
+        between.alter = lambda chunk: (
+            [_lasting(chunk, 2000)] if chunk[20:40] == a.host.guid.value else [chunk]
+        )
+        sending = a.send(SECRET, lifetime_s=60)
+        await world.net.until(lambda: b.drops["not the lifetime that was sealed"] > 0)
+        assert not b.arrived
+        between.alter = lambda chunk: [chunk]
+        assert (await sending).ok and len(b.arrived) == 1
+
+    play(tmp_path, body)
 
 
 class _Load:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -123,15 +125,21 @@ def test_the_vectors_of_xaes(key: int, bound: bytes, secret: str) -> None:
 
 
 def test_sealed_is_what_any_other_implementation_reads(opened: Open, key_file: Path) -> None:
-    """Head, nonce, XAES-256-GCM of payload and type; what it is bound to is the additional data."""
+    """Head, nonce, XAES-256-GCM of payload and trailer: type, whether there is a lifetime, when it
+    was sealed, the lifetime. What it is bound to is the additional data."""
     payload = b"the quick brown fox"
-    sealed = updated(opened("encrypt").process(payload, chunk_id=9))
+    before_ms = int(time.time() * 1000)
+    service = opened("encrypt")
+    sealed = updated(service.process(payload, chunk_id=9, lifetime_ms=60_000))
     (key,) = load_key_file(key_file)
     head, nonce, rest = sealed[:HEAD_BYTES], sealed[HEAD_BYTES:32], sealed[32:]
     assert head == encode_head(VERSION, SUITE_NUMBER, key.key_id)
     bound = head + HARNESS_SOURCE.value + (9).to_bytes(8, "big") + HARNESS_DESTINATION.value
     derived = SealingKey(key.derive("xaes-256-gcm", 32))._key_of(nonce)
-    assert AESGCM(derived).decrypt(nonce[12:], rest, bound) == payload + b"\x00"
+    found = AESGCM(derived).decrypt(nonce[12:], rest, bound)
+    kind, has_lifetime, sealed_at_ms, lifetime_ms = struct.unpack(">BBQI", found[-14:])
+    assert (found[:-14], kind, has_lifetime, lifetime_ms) == (payload, 0, 1, 60_000)
+    assert before_ms <= sealed_at_ms <= int(time.time() * 1000)
 
 
 @pytest.mark.parametrize("suite", SUITES)
