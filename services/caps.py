@@ -8,15 +8,17 @@ from __future__ import annotations
 from packetcloud.chunk.caps import Cap, Room
 from packetcloud.services.buffers import DEFAULT_KEPT_BYTES
 from packetcloud.services.execution import MAX_FAILURE_KINDS
-from packetcloud.services.ids.borders import MAX_RUNS_COUNT
+from packetcloud.services.ids.borders import DEFAULT_MAX_RUNS_COUNT
 from packetcloud.services.ids.flows import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_FLOWS_COUNT,
+    FLOW_SHARE,
     MAX_MARKS_COUNT,
 )
 from packetcloud.services.ids.inspection import MAX_ALERTS_COUNT
 from packetcloud.services.ids.outlet import MAX_QUEUED_BYTES
 from packetcloud.services.ids.rates import DEFAULT_MAX_COUNT
+from packetcloud.services.ids.shares import MAX_SHARES_COUNT
 from packetcloud.services.isolation import MAX_REPORT_BYTES
 from packetcloud.services.tasks import (
     MAX_DROP_KINDS,
@@ -149,13 +151,23 @@ CAPS = (
         setting="border_mib",
     ),
     Cap(
+        "ends of chunks of one direction of a flow",
+        DEFAULT_MAX_BYTES // FLOW_SHARE,
+        "bytes",
+        "no flow has others forgotten before its own",
+        "those that did not grow for longest are forgotten; or see `on_no_room`",
+        "`borders_forgotten`, `no_room`",
+        setting="border_mib",
+    ),
+    Cap(
         "runs of one flow that an ids service follows",
-        MAX_RUNS_COUNT,
+        DEFAULT_MAX_RUNS_COUNT,
         "runs",
         "as many streams, or gaps, at once",
-        "the one that did not grow for longest is forgotten",
-        "`borders_forgotten`",
-        ("ids.borders:Borders.runs",),
+        "the one that did not grow for longest is forgotten; or see `on_no_room`",
+        "`borders_forgotten`, `no_room`",
+        ("ids.borders:Borders._runs", "ids.borders:Borders._starts"),
+        "max_runs",
     ),
     Cap(
         "marks of one flow",
@@ -184,6 +196,15 @@ CAPS = (
         "counted; their rules act all the same",
         "`alerts_of_one_chunk_dropped`",
         ("ids.inspection:_Asking.alerts",),
+    ),
+    Cap(
+        "shares of alerts of an ids service",
+        MAX_SHARES_COUNT,
+        "of each",
+        "sources, and signatures of sources; 300 bytes each",
+        "the one used least lately is forgotten: it may tell again at once",
+        "`alert_shares_forgotten`",
+        ("ids.shares:AlertShares._sources", "ids.shares:AlertShares._signatures"),
     ),
     Cap(
         "lines that wait for a collector",

@@ -21,6 +21,7 @@ What is done with a chunk
 - `borders`           ends of chunks, for what lies over their border
 - `flows`             who began a flow, its marks, its borders
 - `rates`             thresholds and rates
+- `shares`            who may tell how many alerts
 - `inspection`        core: what becomes of one chunk
 - `eve`               alerts and statistics as JSON
 

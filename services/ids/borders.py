@@ -12,18 +12,19 @@ came last before it. Source: docs/reference/ids.md, "Borders"; docs/protocol/fil
 
 from __future__ import annotations
 
+import bisect
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import ChunkHeader, PayloadType
 from packetcloud.chunk.streams.wire import Data, Message, decode_message
 
-MAX_RUNS_COUNT = 64
+DEFAULT_MAX_RUNS_COUNT = 1024
 """Of one flow and direction: as many streams, or gaps, are followed at once."""
-MAX_PLACES_COUNT = 512
-"""Parts of one chunk; one with more is not wholly inspected."""
+RUN_BYTES = 512
+"""What a run costs besides the bytes that are kept of it."""
 MAX_KNOWN_COUNT = 1024
 """Places of one run of which it is known what lies there; 20 bytes each, of the highest ones."""
 _FILE_DATA = struct.Struct(">4sB3x16sQ")
@@ -76,7 +77,7 @@ def _places_of_streams(message: Message) -> Iterator[Place]:
                 offset += len(piece)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Run:
     """Chunks without a gap; where it is short, `head` and `tail` are both all of it."""
 
@@ -88,10 +89,11 @@ class Run:
     tail: bytes
     known: bytes = b""
     """For each place in it: where that is (12 bytes), and a hash of what lies there (8 bytes)."""
+    grown_at: float = 0.0
 
     @property
     def kept_bytes(self) -> int:
-        return len(self.head) + len(self.tail) + len(self.known)
+        return len(self.head) + len(self.tail) + len(self.known) + RUN_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +104,48 @@ class Stretch:
     borders: tuple[int, ...]
 
 
-@dataclass(slots=True)
 class Borders:
-    """The runs of one direction of a flow, the one that grew last at the end."""
+    """The runs of one direction of a flow."""
 
-    runs: list[Run] = field(default_factory=list)
-    last: bytes = b""
-    """The end of what came, in the order in which it came."""
+    __slots__ = ("_runs", "_starts", "kept_bytes", "last")
+
+    def __init__(self, runs: Iterable[Run] = (), last: bytes = b"") -> None:
+        self._runs: dict[tuple[bytes, int], Run] = {}
+        """By space and start; the one that grew last at the end."""
+        self._starts: dict[bytes, tuple[int, ...]] = {}
+        """Of the runs of each space, ascending."""
+        self.last = last
+        """The end of what came, in the order in which it came."""
+        self.kept_bytes = len(last)
+        for run in runs:
+            where = Place(run.space, run.start, run.end, memoryview(b""))
+            if run.start < run.end and not self._over(where):
+                self._put(run)
+
+    def __len__(self) -> int:
+        return len(self._runs)
 
     @property
-    def kept_bytes(self) -> int:
-        return len(self.last) + sum(run.kept_bytes for run in self.runs)
+    def runs(self) -> list[Run]:
+        """All runs, the one that grew last at the end."""
+        return list(self._runs.values())
 
     def copy(self) -> Borders:
         """Return one that can grow without this one; runs themselves never change."""
-        return Borders(list(self.runs), self.last)
+        other = Borders()
+        other._runs, other._starts = self._runs.copy(), self._starts.copy()
+        other.last, other.kept_bytes = self.last, self.kept_bytes
+        return other
 
     def uncovered(self, place: Place) -> list[Place]:
         """Return the parts of a place where nothing lies yet; a whole chunk stays in one piece."""
         if place.is_numbered:
             return [place]
-        covering = [
-            (run.start, run.end)
-            for run in self.runs
-            if run.space == place.space and run.start < place.end and place.start < run.end
-        ]
         parts, at = [], place.start
-        for start, end in [*sorted(covering), (place.end, place.end)]:
+        for start, end in [
+            *((run.start, run.end) for run in self._over(place)),
+            (place.end, place.end),
+        ]:
             if at < start:
                 content = place.content[at - place.start : start - place.start]
                 parts.append(Place(place.space, at, start, content))
@@ -136,14 +153,23 @@ class Borders:
         return parts
 
     def contradicts(self, place: Place, edge_bytes: int) -> bool:
-        """Tell whether another content is known to lie exactly where this one does."""
+        """Tell whether something else is known to lie where this place does, or a part of it."""
         content = place.content
         if not edge_bytes or not content:
             return False
-        mark = _mark(place, bytes(content[:edge_bytes]), bytes(content[-edge_bytes:]))
-        for run in self.runs:
-            if run.space == place.space and run.start <= place.start and place.end <= run.end:
-                return _knows_other(run.known, mark)
+        mark = b""
+        for run in self._over(place):
+            if run.start <= place.start and place.end <= run.end:
+                mark = mark or _mark(
+                    place, bytes(content[:edge_bytes]), bytes(content[-edge_bytes:])
+                )
+                if _knows_other(run.known, mark):
+                    return True
+            if not place.is_numbered and (
+                _differ(place, run.start, run.head)
+                or _differ(place, run.end - len(run.tail), run.tail)
+            ):
+                return True
         return False
 
     def stretches(self, place: Place, edge_bytes: int) -> list[Stretch]:
@@ -152,7 +178,7 @@ class Borders:
         if not edge_bytes or not content:
             return []
         before, after = self._beside(place)
-        is_after_last = place.is_numbered and self._is_new(place)
+        is_after_last = place.is_numbered and not self._over(place)
         left = before.tail if before is not None else self.last if is_after_last else b""
         right = after.head if after is not None else b""
         if len(content) <= 2 * edge_bytes:
@@ -165,47 +191,80 @@ class Borders:
             found.append(_stretch([bytes(content[-edge_bytes:]), right]))
         return found
 
-    def add(self, place: Place, edge_bytes: int) -> int:
-        """Remember a chunk that goes on; return how many runs were forgotten for it."""
+    def add(self, place: Place, edge_bytes: int, now: float = 0.0) -> None:
+        """Remember a chunk that goes on."""
         content = place.content
         if not edge_bytes or not content:
-            return 0
+            return
         head, tail = bytes(content[:edge_bytes]), bytes(content[-edge_bytes:])
         if place.is_numbered:
-            self.last = (self.last + tail)[-edge_bytes:]
-        if not self._is_new(place):
-            return 0
+            last = (self.last + tail)[-edge_bytes:]
+            self.kept_bytes += len(last) - len(self.last)
+            self.last = last
+        if self._over(place):
+            return
         before, after = self._beside(place)
         mark = _mark(place, head, tail)
-        run = Run(place.space, place.start, place.end, len(content), head, tail, mark)
+        run = Run(place.space, place.start, place.end, len(content), head, tail, mark, now)
         if before is not None:
-            self.runs.remove(before)
+            self._remove(before)
             run = _join(before, run, edge_bytes)
         if after is not None:
-            self.runs.remove(after)
+            self._remove(after)
             run = _join(run, after, edge_bytes)
-        self.runs.append(run)
-        if len(self.runs) <= MAX_RUNS_COUNT:
-            return 0
-        del self.runs[0]
-        return 1
+        self._put(run)
+
+    def forget(self, max_runs: int, max_bytes: int) -> list[Run]:
+        """Let go of the runs that did not grow for longest, until so much is left; return them."""
+        gone = []
+        while self._runs and (len(self._runs) > max_runs or self.kept_bytes > max_bytes):
+            gone.append(next(iter(self._runs.values())))
+            self._remove(gone[-1])
+        return gone
+
+    def _over(self, place: Place) -> list[Run]:
+        """Return the runs that lie where this place does, ascending. Cost: O(log runs)."""
+        starts = self._starts.get(place.space, ())
+        first = bisect.bisect_right(starts, place.start)
+        if first and self._runs[place.space, starts[first - 1]].end > place.start:
+            first -= 1
+        after = bisect.bisect_left(starts, place.end, first)
+        return [self._runs[place.space, start] for start in starts[first:after]]
 
     def _beside(self, place: Place) -> tuple[Run | None, Run | None]:
-        before = after = None
-        for run in self.runs:
-            if run.space == place.space:
-                if run.end == place.start:
-                    before = run
-                elif run.start == place.end:
-                    after = run
-        return before, after
+        starts = self._starts.get(place.space, ())
+        number = bisect.bisect_left(starts, place.start)
+        before = self._runs[place.space, starts[number - 1]] if number else None
+        if before is not None and before.end != place.start:
+            before = None
+        return before, self._runs.get((place.space, place.end))
 
-    def _is_new(self, place: Place) -> bool:
-        """Tell whether no chunk that is remembered lies where this one does."""
-        return not any(
-            run.space == place.space and run.start < place.end and place.start < run.end
-            for run in self.runs
-        )
+    def _put(self, run: Run) -> None:
+        """Lay down a run where nothing lies."""
+        starts = self._starts.get(run.space, ())
+        number = bisect.bisect_left(starts, run.start)
+        self._starts[run.space] = (*starts[:number], run.start, *starts[number:])
+        self._runs[run.space, run.start] = run
+        self.kept_bytes += run.kept_bytes
+
+    def _remove(self, run: Run) -> None:
+        starts = self._starts[run.space]
+        number = bisect.bisect_left(starts, run.start)
+        if len(starts) == 1:
+            del self._starts[run.space]
+        else:
+            self._starts[run.space] = starts[:number] + starts[number + 1 :]
+        del self._runs[run.space, run.start]
+        self.kept_bytes -= run.kept_bytes
+
+
+def _differ(place: Place, start: int, kept: bytes) -> bool:
+    """Tell whether a place has other bytes than `kept` where both lie."""
+    first, end = max(start, place.start), min(start + len(kept), place.end)
+    if first >= end:
+        return False
+    found = place.content[first - place.start : end - place.start]
+    return found != kept[first - start : end - start]
 
 
 def _mark(place: Place, head: bytes, tail: bytes) -> bytes:
@@ -232,7 +291,8 @@ def _join(first: Run, second: Run, edge_bytes: int) -> Run:
     )
     size_bytes = first.size_bytes + second.size_bytes
     known = (first.known + second.known)[-MAX_KNOWN_COUNT * _MARK_BYTES :]
-    return Run(first.space, first.start, second.end, size_bytes, head, tail, known)
+    grown_at = max(first.grown_at, second.grown_at)
+    return Run(first.space, first.start, second.end, size_bytes, head, tail, known, grown_at)
 
 
 def _stretch(pieces: list[bytes]) -> Stretch:

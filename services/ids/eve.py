@@ -21,7 +21,13 @@ MAX_LINE_BYTES = 16 << 10
 
 
 def alert_line(
-    alert: Alert, header: ChunkHeader, side: Side, sid: SID, wall_s: float, excerpt: bytes = b""
+    alert: Alert,
+    header: ChunkHeader,
+    side: Side,
+    sid: SID,
+    wall_s: float,
+    excerpt: bytes = b"",
+    suppressed_count: int = 0,
 ) -> bytes:
     """Return one alert, without an end of line.
 
@@ -29,6 +35,7 @@ def alert_line(
         sid: of the service that says so.
         wall_s: seconds since 1970, UTC.
         excerpt: the begin of the payload; empty: nothing of it is told.
+        suppressed_count: of the same signature and source, not told since the last one.
     """
     rule = alert.rule
     details: dict[str, object] = {
@@ -48,6 +55,8 @@ def alert_line(
     document = _head("alert", sid, wall_s) | _chunk_keys(header, side) | {"alert": details}
     if alert.is_over_border:
         document["over_border"] = True
+    if suppressed_count:
+        document["suppressed"] = suppressed_count
     if excerpt:
         document["payload"] = base64.b64encode(excerpt).decode("ascii")
     line = encode_line(document)
@@ -58,9 +67,18 @@ def alert_line(
     return line
 
 
-def anomaly_line(event: str, header: ChunkHeader, side: Side, sid: SID, wall_s: float) -> bytes:
+def anomaly_line(
+    event: str,
+    header: ChunkHeader,
+    side: Side,
+    sid: SID,
+    wall_s: float,
+    suppressed_count: int = 0,
+) -> bytes:
     """Return a line about a chunk that is not what it should be."""
     document = _head("anomaly", sid, wall_s) | _chunk_keys(header, side)
+    if suppressed_count:
+        document["suppressed"] = suppressed_count
     return encode_line(document | {"anomaly": {"type": "detect", "event": event}})
 
 

@@ -10,13 +10,19 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from packetcloud.services.ids.borders import Borders, Place, Stretch
+from packetcloud.services.ids.borders import DEFAULT_MAX_RUNS_COUNT, Borders, Place, Stretch
 from packetcloud.services.ids.rule import BitOperation, FlowBits, Rule, Side
 
 DEFAULT_MAX_FLOWS_COUNT = 16_384
 DEFAULT_MAX_BYTES = 32 << 20
 MAX_MARKS_COUNT = 32
 """Of one flow."""
+FLOW_SHARE = 8
+"""One direction of a flow has this part of the bytes of all: it forgets its own before others'."""
+YOUNG_S = 120.0
+"""A run that grew so lately may go on: twice what hosts give their chunks to live."""
+TELL_AGAIN_S = 60.0
+"""A flow that forgets on and on is told so often."""
 
 FlowKey = tuple[bytes, bytes]
 """Two GUIDs, in ascending order."""
@@ -33,8 +39,10 @@ class Flow:
     marks: set[str] = field(default_factory=set)
     to_server: Borders = field(default_factory=Borders)
     to_client: Borders = field(default_factory=Borders)
-    has_forgotten: bool = False
-    """Ends of its chunks were forgotten for others of it; that is told once."""
+    has_lost: bool = False
+    """Ends of its chunks were forgotten for those of others since it was heard."""
+    told_at: float = -TELL_AGAIN_S
+    """When it was told last that ends of its chunks were forgotten."""
 
     @property
     def kept_bytes(self) -> int:
@@ -48,6 +56,13 @@ class Flow:
             self.to_server = borders
         else:
             self.to_client = borders
+
+    def tells_forgotten(self, now: float) -> bool:
+        """Tell whether it is time to tell that ends of its chunks were forgotten."""
+        if now < self.told_at + TELL_AGAIN_S:
+            return False
+        self.told_at = now
+        return True
 
     def allows(self, rule: Rule, side: Side) -> bool:
         """Tell whether a rule is about chunks of this direction, in what the flow is in."""
@@ -68,12 +83,19 @@ class Passage:
     What then lies there is kept only if the chunk goes on.
     """
 
-    def __init__(self, borders: Borders, edge_bytes: int) -> None:
+    def __init__(
+        self, borders: Borders, edge_bytes: int, max_runs: int, max_bytes: int, now: float
+    ) -> None:
         self.borders = borders.copy()
         self.forgotten_count = 0
+        self.forgotten_young_count = 0
+        """Of these, runs that may still go on."""
         self.is_contradicted = False
         """Another content is known to lie where a part does."""
         self._edge_bytes = edge_bytes
+        self._max_runs = max_runs
+        self._max_bytes = max_bytes
+        self._now = now
 
     def meet(self, place: Place) -> list[Stretch]:
         """Return what is to be searched around the borders of a part, and lay it down there."""
@@ -81,7 +103,10 @@ class Passage:
         stretches: list[Stretch] = []
         for part in self.borders.uncovered(place):
             stretches += self.borders.stretches(part, self._edge_bytes)
-            self.forgotten_count += self.borders.add(part, self._edge_bytes)
+            self.borders.add(part, self._edge_bytes, self._now)
+            for run in self.borders.forget(self._max_runs, self._max_bytes):
+                self.forgotten_count += 1
+                self.forgotten_young_count += self._now < run.grown_at + YOUNG_S
         return stretches
 
 
@@ -92,12 +117,20 @@ class FlowTable:
         max_flows: kept at once.
         max_bytes: of chunks, of all of them together.
         edge_bytes: kept of each end of a run of chunks; 0: borders are not searched.
+        max_runs: kept of one direction of a flow.
     """
 
-    def __init__(self, max_flows: int, max_bytes: int, edge_bytes: int) -> None:
+    def __init__(
+        self,
+        max_flows: int,
+        max_bytes: int,
+        edge_bytes: int,
+        max_runs: int = DEFAULT_MAX_RUNS_COUNT,
+    ) -> None:
         self._max_flows = max_flows
         self._max_bytes = max_bytes
         self._edge_bytes = edge_bytes
+        self.max_runs = max_runs
         self._flows: OrderedDict[FlowKey, Flow] = OrderedDict()
         self.kept_bytes = 0
         self.forgotten_flows_count = 0
@@ -137,9 +170,10 @@ class FlowTable:
         flow.is_answered = True
         return flow, Side.TO_CLIENT
 
-    def passage(self, flow: Flow, side: Side) -> Passage:
+    def passage(self, flow: Flow, side: Side, now: float) -> Passage:
         """Return what a chunk of this direction goes past."""
-        return Passage(flow.borders(side), self._edge_bytes)
+        max_bytes = self._max_bytes // FLOW_SHARE
+        return Passage(flow.borders(side), self._edge_bytes, self.max_runs, max_bytes, now)
 
     def remember(self, flow: Flow, side: Side, passage: Passage) -> None:
         """Keep the ends of a chunk that goes on."""
@@ -176,7 +210,8 @@ class FlowTable:
 
     def _forget(self, flow: Flow) -> None:
         self.kept_bytes -= flow.kept_bytes
-        self.forgotten_borders_count += 1
+        self.forgotten_borders_count += len(flow.to_server) + len(flow.to_client)
+        flow.has_lost = True
         flow.to_server, flow.to_client = Borders(), Borders()
 
 

@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from packetcloud.chunk.header import ChunkHeader
-from packetcloud.services.ids.borders import MAX_PLACES_COUNT, Place, places_of
+from packetcloud.chunk.header import ChunkHeader, PayloadType
+from packetcloud.services.ids.borders import Place, places_of
 from packetcloud.services.ids.errors import OverBudgetError
 from packetcloud.services.ids.flows import Flow, FlowTable, Passage
 from packetcloud.services.ids.matching import Budget, Searched
@@ -21,6 +21,11 @@ from packetcloud.services.ids.ruleset import RuleSet
 
 CHUNK_BUDGET_BYTES = 32 << 20
 """What confirming candidates of one chunk may cost, in bytes searched: a tenth of a second."""
+BORDERS_SHARE = 2
+"""What looking over its borders may cost, in budgets: the 8192 frames that a message of streams may
+have, each between two others, take two thirds of it."""
+PART_COST_BYTES = 1024
+"""What laying down one part and searching around it costs, in bytes searched in the same time."""
 MAX_ALERTS_COUNT = 16
 """Of one chunk; more are counted."""
 BORDER_FORGOTTEN = "border_forgotten"
@@ -45,6 +50,10 @@ class Doubt(StrEnum):
     """Other bytes were seen where these lie: what was found with the one need not hold for both."""
     WRONG_DIGEST = "wrong_digest"
     """Hosts refuse it; services do not ask for it."""
+    NO_ROOM = "no_room"
+    """For its ends those of others of its flow would be forgotten, which may go on."""
+    SEALED = "sealed"
+    """It was encrypted before it came here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +65,44 @@ class Decision:
     side: Side
     doubt: Doubt | None = None
     """None: all rules were asked about all of it."""
+    is_doubt_refused: bool = False
+    """It does not go on for that."""
+    is_doubt_told: bool = True
     forgets: bool = False
-    """For it ends of others of its flow were forgotten, for the first time."""
+    """Ends of others of its flow were forgotten, and that was not told lately."""
 
     @property
     def anomalies(self) -> tuple[str, ...]:
         """Return what people are told of it besides the alerts."""
-        found = () if self.doubt is None else (self.doubt.value,)
+        found = (self.doubt.value,) if self.doubt is not None and self.is_doubt_told else ()
         return (*found, BORDER_FORGOTTEN) if self.forgets else found
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What becomes of chunks that are not wholly inspected."""
+
+    drops_doubtful: bool = False
+    drops_without_room: bool = False
+    """A chunk for whose ends others that may go on would be forgotten; else they are."""
+    drops_sealed: bool = False
+    tells_sealed: bool = False
+
+    def refuses(self, doubt: Doubt | None) -> bool:
+        """Tell whether a chunk does not go on for a doubt."""
+        match doubt:
+            case None:
+                return False
+            case Doubt.NO_ROOM:
+                return self.drops_without_room
+            case Doubt.SEALED:
+                return self.drops_sealed
+            case _:
+                return self.drops_doubtful
+
+    def tells(self, doubt: Doubt | None) -> bool:
+        """Tell whether people hear of a doubt."""
+        return doubt is not Doubt.SEALED or self.drops_sealed or self.tells_sealed
 
 
 class Inspection:
@@ -72,7 +111,8 @@ class Inspection:
     Args:
         ruleset: in force now; `switch` puts another in its place.
         budget_bytes: what confirming candidates of one chunk may cost.
-        drops_doubtful: what is not wholly inspected does not go on, so it is not remembered.
+        policy: what becomes of a chunk that is not wholly inspected; what does not go on is not
+            remembered.
     """
 
     def __init__(
@@ -81,8 +121,7 @@ class Inspection:
         flows: FlowTable,
         rates: Rates,
         budget_bytes: int = CHUNK_BUDGET_BYTES,
-        *,
-        drops_doubtful: bool = False,
+        policy: Policy | None = None,
     ) -> None:
         self.flows = flows
         self.rates = rates
@@ -90,7 +129,7 @@ class Inspection:
         """Its keys are those of `COUNTED`."""
         self._ruleset = ruleset
         self._budget_bytes = budget_bytes
-        self._drops_doubtful = drops_doubtful
+        self._policy = policy or Policy()
 
     @property
     def ruleset(self) -> RuleSet:
@@ -104,56 +143,92 @@ class Inspection:
         """Decide about a chunk, and remember what later ones need to know of it."""
         source, destination = header.source.value, header.destination.value
         flow, side = self.flows.heard(source, destination)
-        passage = self.flows.passage(flow, side)
+        passage = self.flows.passage(flow, side, now)
         places = places_of(header, payload)
         self.counts["chunks"] += 1
         self.counts["bytes"] += len(payload)
         asking = _Asking(self, header, payload, flow, side, now)
-        targets = self._targets(passage, places[:MAX_PLACES_COUNT], payload)
-        doubt: Doubt | None = None
+        is_over_budget = False
+        targets = self._targets_within(payload)
+        try:
+            self._add_targets_over_borders(targets, passage, places)
+        except OverBudgetError:
+            is_over_budget = True
+        self.counts["candidates"] += len(targets)
         try:
             asking.ask_all(targets)
-            if len(places) > MAX_PLACES_COUNT and not asking.has_passed:
-                raise OverBudgetError
         except OverBudgetError:
-            doubt = Doubt.OVER_BUDGET
+            is_over_budget = True
         is_damaged = header.digest is not None and not header.digest.matches(payload)
-        if doubt is None and not asking.has_passed:
-            if is_damaged:
-                doubt = Doubt.WRONG_DIGEST
-            elif passage.is_contradicted:
-                doubt = Doubt.OTHER_CONTENT
+        doubt: Doubt | None = None
+        if not asking.has_passed:
+            doubt = self._doubt(header, passage, is_over_budget, is_damaged)
         if doubt is not None:
             self.counts[doubt] += 1
-        is_refused = asking.refused_by is not None or bool(doubt and self._drops_doubtful)
+        is_doubt_refused = self._policy.refuses(doubt)
+        is_refused = asking.refused_by is not None or is_doubt_refused
         # What hosts refuse for its digest takes no place: the real one may still come.
         is_kept = not is_refused and not is_damaged
         if is_kept:
             self.flows.remember(flow, side, passage)
         self.counts["alerts_of_one_chunk_dropped"] += asking.untold_count
-        forgets = is_kept and passage.forgotten_count > 0 and not flow.has_forgotten
-        flow.has_forgotten |= forgets
-        return Decision(asking.refused_by, tuple(asking.alerts), side, doubt, forgets)
+        has_forgotten = flow.has_lost or (is_kept and passage.forgotten_count > 0)
+        flow.has_lost = False
+        return Decision(
+            asking.refused_by,
+            tuple(asking.alerts),
+            side,
+            doubt,
+            is_doubt_refused,
+            self._policy.tells(doubt),
+            has_forgotten and flow.tells_forgotten(now),
+        )
 
-    def _targets(
-        self, passage: Passage, places: list[Place], payload: memoryview
-    ) -> dict[int, list[Searched]]:
-        """Return for each rule that may match where: the payload, or around its borders."""
-        ruleset = self._ruleset
+    def _doubt(
+        self, header: ChunkHeader, passage: Passage, is_over_budget: bool, is_damaged: bool
+    ) -> Doubt | None:
+        """Return why a chunk that no rule passes is not wholly inspected: the first that holds."""
+        if is_over_budget:
+            return Doubt.OVER_BUDGET
+        if is_damaged:
+            return Doubt.WRONG_DIGEST
+        if passage.is_contradicted:
+            return Doubt.OTHER_CONTENT
+        if passage.forgotten_young_count and self._policy.drops_without_room:
+            return Doubt.NO_ROOM
+        if header.payload_type == PayloadType.SEALED:
+            return Doubt.SEALED
+        return None
+
+    def _targets_within(self, payload: memoryview) -> dict[int, list[Searched]]:
+        """Return the payload for each rule that may match there."""
         whole = Searched(payload)
-        targets = {number: [whole] for number in ruleset.unseen}
-        for number in ruleset.candidates(payload):
+        targets = {number: [whole] for number in self._ruleset.unseen}
+        for number in self._ruleset.candidates(payload):
             targets[number] = [whole]
-        for stretch in (one for place in places for one in passage.meet(place)):
-            around = None
-            for number in ruleset.candidates(stretch.content):
-                entry = ruleset.entries[number]
-                if entry.is_placed or entry.rule.is_of_one_chunk:
-                    continue
-                around = around or Searched(memoryview(stretch.content), stretch.borders)
-                targets.setdefault(number, []).append(around)
-        self.counts["candidates"] += len(targets)
         return targets
+
+    def _add_targets_over_borders(
+        self, targets: dict[int, list[Searched]], passage: Passage, places: list[Place]
+    ) -> None:
+        """Add for each rule where around the borders of a payload it may match.
+
+        Raises:
+            OverBudgetError: that was not done for all parts.
+        """
+        ruleset = self._ruleset
+        budget = Budget(BORDERS_SHARE * self._budget_bytes)
+        for place in places:
+            budget.spend(PART_COST_BYTES)
+            for stretch in passage.meet(place):
+                budget.spend(len(stretch.content))
+                around = None
+                for number in ruleset.candidates(stretch.content):
+                    entry = ruleset.entries[number]
+                    if entry.is_placed or entry.rule.is_of_one_chunk:
+                        continue
+                    around = around or Searched(memoryview(stretch.content), stretch.borders)
+                    targets.setdefault(number, []).append(around)
 
 
 COUNTED = (
@@ -162,8 +237,10 @@ COUNTED = (
     "candidates",
     "chunks",
     "matches",
+    "no_room",
     "other_content",
     "over_budget",
+    "sealed",
     "wrong_digest",
 )
 

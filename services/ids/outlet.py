@@ -9,12 +9,16 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter, deque
+from collections.abc import Hashable
 from pathlib import Path
 
 from packetcloud.services.errors import ServiceConfigError
+from packetcloud.services.ids.shares import AlertShares
 
 MAX_QUEUED_BYTES = 1 << 20
 """Lines that wait for a chunk with which they can go to the collector."""
+MOST_SUPPRESSED_COUNT = 8
+"""Signatures and sources that a line of counters names."""
 
 
 class LineFile:
@@ -95,13 +99,11 @@ class Outlet:
         self._log = log
         self._logs = logs
         self._collects = collects
-        self._lines_per_s = lines_per_s
-        self._left = float(lines_per_s)
-        self._filled_at = 0.0
+        self.shares = AlertShares(lines_per_s)
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self.counts: Counter[str] = Counter()
-        """`alerts`, `alerts_suppressed` by the rate, `lines_not_collected` for want of room."""
+        """`alerts`, `alerts_suppressed` by the shares, `lines_not_collected` for want of room."""
 
     @property
     def has_queued(self) -> bool:
@@ -111,17 +113,21 @@ class Outlet:
     def queued_bytes(self) -> int:
         return self._queued_bytes
 
-    def alert(self, now: float) -> bool:
-        """Tell whether one more alert is within the rate, and count it either way."""
-        gained = max(0.0, now - self._filled_at) * self._lines_per_s
-        self._left = min(float(self._lines_per_s), self._left + gained)
-        self._filled_at = now
-        if self._left < 1:
-            self.counts["alerts_suppressed"] += 1
-            return False
-        self._left -= 1
-        self.counts["alerts"] += 1
-        return True
+    def alert(self, signature: Hashable, source: bytes, now: float) -> int | None:
+        """Tell whether one more alert is within its share, and count it either way.
+
+        Returns: how many of the same were suppressed since the last one; None: so is this one.
+        """
+        untold_count = self.shares.take(signature, source, now)
+        self.counts["alerts_suppressed" if untold_count is None else "alerts"] += 1
+        return untold_count
+
+    def most_suppressed(self) -> list[dict[str, object]]:
+        """Return what was suppressed most since one of the same was told, as JSON values."""
+        return [
+            {"signature": _word(signature), "src_guid": source.hex(), "count": count}
+            for signature, source, count in self.shares.untold(MOST_SUPPRESSED_COUNT)
+        ]
 
     def write(self, line: bytes) -> None:
         """Give a line to whoever is to have it."""
@@ -158,6 +164,11 @@ class Outlet:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _word(signature: Hashable) -> str:
+    """Return `gid:sid` of a rule, or the name of an event."""
+    return ":".join(map(str, signature)) if isinstance(signature, tuple) else str(signature)
 
 
 _COUNTED = ("alerts", "alerts_suppressed", "lines_not_collected")

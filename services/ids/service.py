@@ -10,9 +10,9 @@ from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID
 from packetcloud.services.errors import ParameterError
 from packetcloud.services.ids import eve
-from packetcloud.services.ids.flows import FlowTable
+from packetcloud.services.ids.flows import FLOW_SHARE, FlowTable
 from packetcloud.services.ids.guid_sets import parse_lists
-from packetcloud.services.ids.inspection import COUNTED, Decision, Doubt, Inspection
+from packetcloud.services.ids.inspection import COUNTED, Decision, Doubt, Inspection, Policy
 from packetcloud.services.ids.outlet import LineFile, Outlet
 from packetcloud.services.ids.rates import Rates
 from packetcloud.services.ids.state import export_state, import_state
@@ -33,6 +33,8 @@ DOUBTS = {
     Doubt.OVER_BUDGET: "ids: over the work for one chunk",
     Doubt.OTHER_CONTENT: "ids: another content where one was before",
     Doubt.WRONG_DIGEST: "ids: its digest is not that of its payload",
+    Doubt.NO_ROOM: "ids: no room for its ends now",
+    Doubt.SEALED: "ids: encrypted before it came here",
 }
 
 
@@ -44,7 +46,6 @@ class Ids(NetworkService):
         self._sid = context.sid
         self._log = context.log
         self._collector = _collector(parameters.text("collector"))
-        self._drops_doubtful = parameters.text("on_overload") == "drop"
         self._excerpt_bytes = parameters.integer("payload_excerpt_bytes")
         self._stats_interval_s = parameters.integer("stats_interval_s")
         path = parameters.path("rules")
@@ -57,16 +58,13 @@ class Ids(NetworkService):
             path, how, context.log
         )  # before the file is read: no change is lost
         self._version = load_version(path, how, context.log)
-        flows = FlowTable(
-            parameters.integer("max_flows"),
-            parameters.integer("border_mib") << 20,
-            parameters.integer("border_bytes"),
-        )
+        flows = _flow_table(parameters)
         self._inspection = Inspection(
             self._version.ruleset,
             flows,
             Rates(parameters.integer("max_counted")),
-            drops_doubtful=self._drops_doubtful,
+            parameters.integer("budget_mib") << 20,
+            policy=_policy(parameters),
         )
         self._outlet = Outlet(
             _alert_file(parameters, context.log),
@@ -91,8 +89,10 @@ class Ids(NetworkService):
             self._tell_stats(now)
         if (rule := decision.refused_by) is not None:
             return Verdict.drop(f"ids: sid {rule.sid}: {rule.msg}")
-        if decision.doubt is not None and self._drops_doubtful:
-            return Verdict.drop(DOUBTS[decision.doubt])
+        if decision.doubt is not None and decision.is_doubt_refused:
+            # Runs grow old, so a later copy finds room; nothing else makes it another chunk.
+            is_for_now = decision.doubt is Doubt.NO_ROOM
+            return Verdict.drop(DOUBTS[decision.doubt], again=is_for_now)
         return (
             self._with_lines(len(chunk.payload)) if self._outlet.has_queued else Verdict.forward()
         )
@@ -124,6 +124,8 @@ class Ids(NetworkService):
             "flows_forgotten": flows.forgotten_flows_count,
             "borders_bytes": flows.kept_bytes,
             "borders_forgotten": flows.forgotten_borders_count,
+            "alert_shares_forgotten": self._outlet.shares.forgotten_count,
+            "alerts_most_suppressed": self._outlet.most_suppressed(),
             "marks_refused": flows.unmarked_count,
             "counted": len(inspection.rates),
             "counted_forgotten": inspection.rates.forgotten_count,
@@ -138,16 +140,17 @@ class Ids(NetworkService):
     def _tell(
         self, decision: Decision, header: ChunkHeader, payload: memoryview, now: float
     ) -> None:
-        wall_s = time.time()
+        wall_s, source, outlet = time.time(), header.source.value, self._outlet
         for event in decision.anomalies:
-            if self._outlet.alert(now):
-                line = eve.anomaly_line(event, header, decision.side, self._sid, wall_s)
-                self._outlet.write(line)
+            if (untold := outlet.alert(event, source, now)) is not None:
+                side = decision.side
+                outlet.write(eve.anomaly_line(event, header, side, self._sid, wall_s, untold))
         for alert in decision.alerts:
-            if self._outlet.alert(now):
+            if (untold := outlet.alert(alert.rule.key, source, now)) is not None:
                 excerpt = bytes(payload[: self._excerpt_bytes])
-                line = eve.alert_line(alert, header, decision.side, self._sid, wall_s, excerpt)
-                self._outlet.write(line)
+                outlet.write(
+                    eve.alert_line(alert, header, decision.side, self._sid, wall_s, excerpt, untold)
+                )
 
     def _tell_stats(self, now: float) -> None:
         self._told_stats_at = now
@@ -171,6 +174,29 @@ def _collector(text: str) -> GUID | None:
         raise ParameterError(
             f"collector = {text!r}: {error}; allowed: a GUID, or nothing"
         ) from None
+
+
+def _policy(parameters: Parameters) -> Policy:
+    sealed = parameters.text("on_sealed")
+    return Policy(
+        drops_doubtful=parameters.text("on_overload") == "drop",
+        drops_without_room=parameters.text("on_no_room") == "drop",
+        drops_sealed=sealed == "drop",
+        tells_sealed=sealed == "alert",
+    )
+
+
+def _flow_table(parameters: Parameters) -> FlowTable:
+    edge_bytes, mib = parameters.integer("border_bytes"), parameters.integer("border_mib")
+    least_mib = -(-FLOW_SHARE * 4 * edge_bytes >> 20)
+    if mib < least_mib:
+        raise ParameterError(
+            f"border_mib = {mib}: one flow would have no room for ends of {edge_bytes} bytes; "
+            f"allowed with border_bytes = {edge_bytes}: {least_mib} and more"
+        )
+    return FlowTable(
+        parameters.integer("max_flows"), mib << 20, edge_bytes, parameters.integer("max_runs")
+    )
 
 
 def _alert_file(parameters: Parameters, log: logging.Logger) -> LineFile | None:

@@ -11,7 +11,7 @@ import zlib
 from typing import Any
 
 from packetcloud.services.errors import ServiceConfigError
-from packetcloud.services.ids.borders import MAX_RUNS_COUNT, Borders, Run
+from packetcloud.services.ids.borders import Borders, Run
 from packetcloud.services.ids.flows import MAX_MARKS_COUNT, Flow, FlowTable
 from packetcloud.services.ids.rates import Rates
 
@@ -67,8 +67,8 @@ def import_state(data: bytes, flows: FlowTable, rates: Rates, now: float) -> Non
                 bytes.fromhex(client),
                 bool(is_answered),
                 set(map(str, marks[:MAX_MARKS_COUNT])),
-                _read_borders(to_server),
-                _read_borders(to_client),
+                _read_borders(to_server, flows.max_runs, now),
+                _read_borders(to_client, flows.max_runs, now),
             )
             flows.put((bytes.fromhex(first), bytes.fromhex(second)), flow)
         rates.take_over(document, now)
@@ -91,7 +91,7 @@ def _borders(borders: Borders) -> list[object]:
     return [runs, borders.last.hex()]
 
 
-def _read_borders(value: Any) -> Borders:
+def _read_borders(value: Any, max_runs: int, now: float) -> Borders:
     runs, last = value
     found = [
         Run(
@@ -101,7 +101,8 @@ def _read_borders(value: Any) -> Borders:
             int(size_bytes),
             bytes.fromhex(head),
             bytes.fromhex(tail),
+            grown_at=now,
         )
-        for space, start, end, size_bytes, head, tail in runs[-MAX_RUNS_COUNT:]
+        for space, start, end, size_bytes, head, tail in runs[-max_runs:]
     ]
     return Borders(found, bytes.fromhex(last))

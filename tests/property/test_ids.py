@@ -7,8 +7,9 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packetcloud.chunk.header import ChunkHeader
+from packetcloud.chunk.header import ChunkHeader, PayloadType
 from packetcloud.chunk.names import GUID, ChunkId
+from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
 from packetcloud.services.ids.flows import FlowTable
 from packetcloud.services.ids.inspection import Inspection
 from packetcloud.services.ids.matching import Budget, Searched, holds
@@ -57,9 +58,11 @@ def read(texts: list[str]) -> RuleSet:
     return ruleset
 
 
-def told(inspection: Inspection, number: int, payload: bytes) -> set[Rule]:
+def told(
+    inspection: Inspection, number: int, payload: bytes, kind: int = PayloadType.DATA
+) -> set[Rule]:
     """Inspect one chunk of the flow and return the rules that alert."""
-    header = ChunkHeader(SOURCE, DESTINATION, ChunkId(number), len(payload))
+    header = ChunkHeader(SOURCE, DESTINATION, ChunkId(number), len(payload), payload_type=kind)
     decision = inspection.inspect(header, memoryview(payload), 0.0)
     assert decision.doubt is None
     return {alert.rule for alert in decision.alerts}
@@ -138,6 +141,39 @@ def test_what_lies_over_borders_is_found_in_any_order(
         assert is_told >= is_expected
         if is_in_order:
             assert is_told == is_expected
+
+
+@settings(max_examples=120)
+@given(
+    CHAINS,
+    PAYLOADS.filter(bool),
+    st.lists(st.tuples(st.integers(0, 24), st.integers(1, 12)), max_size=8),
+    st.integers(1, 3),
+    st.randoms(),
+)
+def test_parts_that_overlap_hide_nothing_in_any_order(
+    contents: list[str],
+    message: bytes,
+    more: list[tuple[int, int]],
+    together: int,
+    order: object,
+) -> None:
+    """A stream in parts that overlap each other, shuffled, several in a chunk, alerts where the
+    whole would; and what says the same everywhere is never in doubt."""
+    first = contents[0].split(";")[0] + ";"
+    ruleset = read([" ".join([first, *contents[1:]])])
+    inspection = Inspection(ruleset, FlowTable(10, 1 << 20, 64), Rates(10))
+    cuts = sorted({0, len(message), *(start for start, _ in more if start < len(message))})
+    spans = [*itertools.pairwise(cuts), *((start, start + size) for start, size in more)]
+    parts = [Data(1, start, (message[start:end],)) for start, end in spans if start < len(message)]
+    order.shuffle(parts)  # type: ignore[attr-defined]
+    found: set[Rule] = set()
+    for number in range(0, len(parts), together):
+        frames = tuple(parts[number : number + together])
+        payload = encode_message(Message(MessageKind.REQUEST, 1, number, frames))
+        found |= told(inspection, number, payload, PayloadType.STREAM)
+    for entry in ruleset.entries:
+        assert (entry.rule in found) >= plainly_holds(entry.rule.parts, message)
 
 
 @settings(max_examples=300)

@@ -7,13 +7,19 @@ from collections.abc import Iterable
 
 from packetcloud.chunk.header import ChunkHeader
 from packetcloud.chunk.names import GUID, ChunkId
-from packetcloud.services.ids.borders import MAX_RUNS_COUNT, Place
-from packetcloud.services.ids.flows import DEFAULT_MAX_FLOWS_COUNT, MAX_MARKS_COUNT, FlowTable
+from packetcloud.services.ids.borders import DEFAULT_MAX_RUNS_COUNT, RUN_BYTES, Place
+from packetcloud.services.ids.flows import (
+    DEFAULT_MAX_FLOWS_COUNT,
+    FLOW_SHARE,
+    MAX_MARKS_COUNT,
+    FlowTable,
+)
 from packetcloud.services.ids.inspection import MAX_ALERTS_COUNT, Inspection
 from packetcloud.services.ids.outlet import MAX_QUEUED_BYTES, Outlet
 from packetcloud.services.ids.rates import Rates
 from packetcloud.services.ids.reader import read_rules
 from packetcloud.services.ids.ruleset import compile_rules
+from packetcloud.services.ids.shares import MAX_SHARES_COUNT, AlertShares
 from tests.unit.caps.filled import Filled, fills
 
 HEAD = "alert chunk any any -> any any"
@@ -58,7 +64,7 @@ def ends() -> Filled:
     limit = 300 * EDGE_BYTES
     table = FlowTable(10_000, limit, EDGE_BYTES)
     judge = inspection(f'{HEAD} (content:"malicious"; sid:1;)', flows=table)
-    kept_bytes = 3 * EDGE_BYTES + 20
+    kept_bytes = 3 * EDGE_BYTES + 20 + RUN_BYTES
     payload = bytes(5000)
     give(judge, range(1, limit // kept_bytes + 1), payload)
     at_cap, counted = table.kept_bytes, table.forgotten_borders_count
@@ -82,25 +88,52 @@ def ends() -> Filled:
     )
 
 
+def gaps(table: FlowTable, first: int, end: int, size: int) -> tuple[int, int, int]:
+    """Send chunks that leave a gap each; return runs, bytes and what was forgotten."""
+    flow, side = table.heard(b"a" * 20, b"b" * 20)
+    for number in range(first, end):
+        passage = table.passage(flow, side, 0.0)
+        passage.meet(
+            Place(b"c", 2 * number * size, (2 * number + 1) * size, memoryview(bytes(size)))
+        )
+        table.remember(flow, side, passage)
+    return len(flow.to_server), flow.to_server.kept_bytes, table.forgotten_borders_count
+
+
+def goes_on_after(table: FlowTable, number: int, size: int) -> bool:
+    """Tell whether the last chunk is known, and another flow's is kept."""
+    flow, side = table.heard(b"a" * 20, b"b" * 20)
+    end = (2 * number + 1) * size
+    beside = Place(b"c", end, end + 1, memoryview(b"y"))
+    other, other_side = table.heard(b"d" * 20, b"b" * 20)
+    passage = table.passage(other, other_side, 0.0)
+    passage.meet(beside)
+    table.remember(other, other_side, passage)
+    return bool(table.passage(flow, side, 0.0).meet(beside)) and len(other.to_server) == 1
+
+
 @fills("services", "runs of one flow that an ids service follows")
 def runs() -> Filled:
     """A source leaves a gap after each chunk."""
-    table = FlowTable(10, 1 << 20, EDGE_BYTES)
-    flow, side = table.heard(b"a" * 20, b"b" * 20)
+    limit = 100
+    table = FlowTable(10, 8 << 20, EDGE_BYTES, limit)
+    at_cap, _, counted = gaps(table, 0, limit, 1)
+    beyond, _, counted_beyond = gaps(table, limit, limit + 20, 1)
+    assert limit < DEFAULT_MAX_RUNS_COUNT
+    goes_on = goes_on_after(table, limit + 19, 1)
+    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, 0)
 
-    def send(first: int, end: int) -> tuple[int, int]:
-        for number in range(first, end):
-            passage = table.passage(flow, side)
-            passage.meet(Place(b"c", 2 * number, 2 * number + 1, memoryview(b"x")))
-            table.remember(flow, side, passage)
-        return len(flow.to_server.runs), table.forgotten_borders_count
 
-    at_cap, counted = send(0, MAX_RUNS_COUNT)
-    beyond, counted_beyond = send(MAX_RUNS_COUNT, MAX_RUNS_COUNT + 20)
-    last = 2 * (MAX_RUNS_COUNT + 19)
-    beside = Place(b"c", last + 1, last + 2, memoryview(b"y"))
-    goes_on = bool(table.passage(flow, side).meet(beside))
-    return Filled(MAX_RUNS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
+@fills("services", "ends of chunks of one direction of a flow")
+def share() -> Filled:
+    """The same with large chunks: its own ends are forgotten, nobody else's."""
+    run_bytes = 2 * EDGE_BYTES + 20 + RUN_BYTES
+    limit = 30 * run_bytes
+    table = FlowTable(10, FLOW_SHARE * limit, EDGE_BYTES)
+    _, at_cap, counted = gaps(table, 0, 30, 5000)
+    _, beyond, counted_beyond = gaps(table, 30, 60, 5000)
+    goes_on = goes_on_after(table, 59, 5000)
+    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, 0, run_bytes)
 
 
 @fills("services", "marks of one flow")
@@ -150,6 +183,23 @@ def alerts() -> Filled:
     counted_beyond = judge.counts["alerts_of_one_chunk_dropped"]
     goes_on = give(judge, [2], b"a") == 1
     return Filled(MAX_ALERTS_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, 0)
+
+
+@fills("services", "shares of alerts of an ids service")
+def shares() -> Filled:
+    """More and more sources have something to tell."""
+    limit = MAX_SHARES_COUNT
+    table = AlertShares(10_000_000)
+
+    def tell(first: int, end: int) -> tuple[int, int]:
+        for number in range(first, end):
+            assert table.take((1, 1), b"%d" % number, 0.0) == 0
+        return len(table), table.forgotten_count
+
+    at_cap, counted = tell(0, limit)
+    beyond, counted_beyond = tell(limit, limit + 50)
+    goes_on = table.take((1, 2), b"a", 0.0) == 0
+    return Filled(limit, at_cap, counted, beyond, counted_beyond, goes_on, 0)
 
 
 @fills("services", "lines that wait for a collector")
