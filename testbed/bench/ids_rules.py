@@ -39,6 +39,11 @@ def site_rules(count: int, seed: int = 1) -> str:
     return "\n".join(lines) + "\n"
 
 
+def corpus(kind: str, contents: list[bytes], count: int) -> list[bytes]:
+    """Return payloads of a kind, each of other words: the same ones each time."""
+    return [payload(kind, contents, seed) for seed in range(1, count + 1)]
+
+
 def payload(kind: str, contents: list[bytes], seed: int = 1) -> bytes:
     """Return 1 MiB of a kind.
 

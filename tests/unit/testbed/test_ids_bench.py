@@ -5,7 +5,7 @@ from __future__ import annotations
 from packetcloud.services.ids.reader import read_rules
 from packetcloud.services.ids.rule import Content
 from packetcloud.testbed.bench.ids import IdsPlan, bench_ids
-from packetcloud.testbed.bench.ids_rules import KINDS, PAYLOAD_BYTES, payload, site_rules
+from packetcloud.testbed.bench.ids_rules import KINDS, PAYLOAD_BYTES, corpus, payload, site_rules
 from packetcloud.testbed.bench.rounds import Timing
 
 
@@ -28,6 +28,17 @@ def test_near_misses_are_no_matches() -> None:
     assert len(data) == PAYLOAD_BYTES
     assert sum(data.count(one[:-1]) for one in patterns) > 1000
     assert not any(one in data for one in patterns)
+
+
+def test_no_chunk_is_asked_twice_in_a_row() -> None:
+    """A cache that holds the last one holds nothing of the next; made anew they are the same."""
+    contents = [b"needle/in/haystack"]
+    for kind in KINDS:
+        made = corpus(kind, contents, 3)
+        assert len(set(made)) == 3 and made == corpus(kind, contents, 3)
+        assert {len(one) for one in made} == {PAYLOAD_BYTES}
+        lines = [set(one.split(b" ")[:1000]) for one in made]
+        assert len(lines[0] & lines[1]) < 0.9 * len(lines[0])
 
 
 def test_the_report_has_its_keys() -> None:
