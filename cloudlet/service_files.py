@@ -14,7 +14,7 @@ from pathlib import Path
 from packetcloud.cloudlet.declared_services import DeclaredService, content_of
 from packetcloud.cloudlet.errors import CloudletConfigError
 from packetcloud.cloudlet.launches import ConfiguredLaunches
-from packetcloud.services.files import Stamp, stamp_of
+from packetcloud.services.files import WatchedFile
 from packetcloud.services.launch_files import MAX_FILES_BYTES
 
 LOOK_INTERVAL_S = 1.0
@@ -31,12 +31,8 @@ class ServiceFiles:
     def __init__(self, launches: ConfiguredLaunches, give: Callable[[str], None]) -> None:
         self._launches = launches
         self._give = give
-        self._read: dict[tuple[str, str], Stamp] = {}
-        """The version that was read last, by service and parameter."""
-        self._seen: dict[tuple[str, str], Stamp] = {}
-        """The version that was there at the last look."""
-        self._told: dict[tuple[str, str], str] = {}
-        """What was logged last of a file that could not be read."""
+        self._files: dict[tuple[str, str], WatchedFile] = {}
+        """By service and parameter."""
 
     async def watch(self) -> None:
         """Look once a second, for good."""
@@ -48,9 +44,7 @@ class ServiceFiles:
         """Read the files that changed and stood still since the last look; bring them to VIs."""
         services = self._launches.services
         keys = {(one.name, name) for one in services for name in one.files}
-        self._seen = {key: version for key, version in self._seen.items() if key in keys}
-        self._read = {key: version for key, version in self._read.items() if key in keys}
-        self._told = {key: text for key, text in self._told.items() if key in keys}
+        self._files = {key: file for key, file in self._files.items() if key in keys}
         for one in services:
             changed = [name for name in one.files if self._has_changed(one, name)]
             if changed:
@@ -59,24 +53,22 @@ class ServiceFiles:
 
     def _has_changed(self, service: DeclaredService, name: str) -> bool:
         key, path = (service.name, name), Path(str(service.spec.parameters[name]))
-        version = stamp_of(path)
-        seen, self._seen[key] = self._seen.get(key), version
-        if version != seen or version == self._read.get(key):
-            return False  # somebody may be writing it; or it is what was read
+        file = self._files.get(key)
+        if file is None or file.path != path:
+            file = self._files[key] = WatchedFile(path, is_read=False, is_steady=True)
+        if not file.is_to_be_read():
+            return False
         what = f"service {service.name}: files: {name} = '{path}'"
         others = sum(len(content) for each, content in service.files.items() if each != name)
         try:
-            if version is None:
+            if not path.exists():
                 raise CloudletConfigError(f"{what} is gone")
             content = content_of(what, path, MAX_FILES_BYTES - others)
         except CloudletConfigError as error:
-            # Tried again at the next look: it may be that too many files were open just now.
-            if self._told.get(key) != str(error):
-                self._told[key] = str(error)
+            if file.failed(str(error)):
                 _log.error("%s; its VIs keep what they have", error)
             return False
-        self._read[key] = version
-        self._told.pop(key, None)
+        file.taken()
         if content == service.files[name]:
             return False
         self._launches.take_file(service.name, name, content)

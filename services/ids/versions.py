@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packetcloud.services.errors import ServiceConfigError
-from packetcloud.services.files import Stamp, stamp_of
+from packetcloud.services.files import WatchedFile
 from packetcloud.services.ids.errors import EngineError, RuleFileError, UnreadableFileError
 from packetcloud.services.ids.guid_sets import Lists
 from packetcloud.services.ids.reader import MAX_FILE_BYTES, RuleFile, read_rules
@@ -104,12 +104,9 @@ class Watcher:
     """
 
     def __init__(self, path: Path, how: Reading, log: logging.Logger) -> None:
-        self._path = path
+        self._file = WatchedFile(path)
         self._how = how
         self._log = log
-        self._seen = stamp_of(path)
-        self._told: tuple[Stamp, str] | None = None
-        """Which file was not taken, and why; that is counted and logged once."""
         self._ready: deque[Version] = deque(maxlen=1)
         self._is_ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ids-rules", daemon=True)
@@ -132,15 +129,14 @@ class Watcher:
 
     def look(self) -> bool:
         """Read the file if it changed; tell whether a newer version is ready."""
-        stamp = stamp_of(self._path)
-        if stamp == self._seen:
+        if not self._file.is_to_be_read():
             return False
         try:
-            version = load_version(self._path, self._how, self._log, yields=True)
+            version = load_version(self._file.path, self._how, self._log, yields=True)
         except Exception as error:  # whatever it is: who ended here would never look again
-            self._not_taken(stamp, error)
+            self._not_taken(error)
             return False
-        self._seen, self._told = stamp, None
+        self._file.taken()
         self.last_problem = ""
         self._log.info(
             "rules %s: %d in force with the next chunk", version.digest, version.rules_count
@@ -148,13 +144,11 @@ class Watcher:
         self._ready.append(version)
         return True
 
-    def _not_taken(self, stamp: Stamp, error: Exception) -> None:
+    def _not_taken(self, error: Exception) -> None:
         # What is refused stays so until the file changes; what could not be read is tried again.
-        if not isinstance(error, UnreadableFileError | OSError | MemoryError):
-            self._seen = stamp
-        if (stamp, str(error)) == self._told:
+        is_for_good = not isinstance(error, UnreadableFileError | OSError | MemoryError)
+        if not self._file.failed(str(error), is_for_good=is_for_good):
             return
-        self._told = stamp, str(error)
         self.failed_count += 1
         self.last_problem = str(error)
         is_fault = not isinstance(error, ServiceConfigError)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from packetcloud.services.errors import ServiceConfigError
-from packetcloud.services.files import Stamp, stamp_of
+from packetcloud.services.files import WatchedFile
 from packetcloud.services.secure_communication.keys import (
     ServiceKey,
     key_in_use,
@@ -41,13 +41,10 @@ class KeyRing(Generic[KeyT]):
     def __init__(
         self, path: Path, make: Callable[[ServiceKey], KeyT], now: float, wall_s: float
     ) -> None:
-        self._path = path
+        self._file = WatchedFile(path)
         self._make = make
         self._made: dict[int, KeyT] = {}
         self._looked_at = now
-        self._version = stamp_of(path)
-        self._told: tuple[Stamp, str] | None = None
-        """Which file could not be loaded, and why; that is logged once."""
         self._load()
         self._in_use_id: int | None = None
         self._choose(wall_s)
@@ -70,24 +67,18 @@ class KeyRing(Generic[KeyT]):
         if now < self._looked_at + interval_s:
             return False
         self._looked_at = now
-        version = stamp_of(self._path)
-        if version != self._version:
+        if self._file.is_to_be_read():
             try:
                 self._load()
-                self._version, self._told = version, None
+                self._file.taken()
             except ServiceConfigError as error:
-                # Tried again at the next look: it may be that too many files were open just now.
-                self._tell(version, str(error))
+                if self._file.failed(str(error)):
+                    _log.error("keys read before stay in use: %s", error)
         self._choose(wall_s)
         return True
 
-    def _tell(self, version: Stamp, problem: str) -> None:
-        if (version, problem) != self._told:
-            self._told = version, problem
-            _log.error("keys read before stay in use: %s", problem)
-
     def _load(self) -> None:
-        self._keys = load_key_file(self._path)
+        self._keys = load_key_file(self._file.path)
         self._made = {
             key.key_id: self._made.get(key.key_id) or self._make(key) for key in self._keys
         }
