@@ -200,7 +200,7 @@ class Controller:
 
     async def start(self) -> None:
         """Go on where the last run ended; the control port must be bound."""
-        self._guard(lambda: self._carry_out(self.core.start(self._loop.time())))
+        self._do_or_end(lambda: self._carry_out(self.core.start(self._loop.time())))
         for node in self._nodes.values():
             self._spawn(self._watch_node, node)
         self._spawn(self._watch_router)
@@ -229,7 +229,7 @@ class Controller:
     def tell(self, event: saw.Event) -> None:
         """Give the core an event, and do what it says."""
         if not self._is_closed:
-            self._guard(lambda: self._handle(event))
+            self._do_or_end(lambda: self._handle(event))
 
     def wish(self, make: Callable[[int], saw.Wish]) -> int:
         """Ask for something; returns the operation's number when it is written down.
@@ -298,7 +298,7 @@ class Controller:
             self._carry_out(commands)
         # Of a status that nothing follows from, nothing is kept either: one VI sends one a second.
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _do_or_end(self, work: Callable[[], None]) -> None:
         """End the controller at a fault: who goes on from what is not understood loses chunks."""
         try:
             work()
@@ -522,16 +522,16 @@ class Controller:
     def _spawn(
         self, work: Callable[P, Coroutine[Any, Any, None]], *given: P.args, **named: P.kwargs
     ) -> None:
-        task = self._loop.create_task(self._guarded(lambda: work(*given, **named)))
+        task = self._loop.create_task(self._await_or_end(lambda: work(*given, **named)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _await_or_end(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await work()
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # a fault of ours: as in `_guard`
+        except Exception as error:  # a fault of ours: as in `_do_or_end`
             _log.exception("the controller fails")
             self._end(f"a fault of the controller: {error!r}")
 

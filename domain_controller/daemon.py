@@ -72,6 +72,11 @@ class DomainDaemon:
         threads = ThreadPoolExecutor(THREADS_COUNT, thread_name_prefix="read")
         asyncio.get_running_loop().set_default_executor(threads)
         async with contextlib.AsyncExitStack() as stack:
+            # Before anything is kept: who finds a port taken leaves nothing behind.
+            listener = stack.enter_context(_listener(*config.listen, "[api] listen"))
+            watch_listener = stack.enter_context(
+                _listener(*config.metrics_listen, "[api] metrics_listen")
+            )
             database = await asyncio.to_thread(
                 Database, with_password(config.database_url, config.password())
             )
@@ -99,28 +104,24 @@ class DomainDaemon:
                 clock_ms,
                 config.file.channel.report_every_ms,
             )
-            with _listener(*config.listen, "[api] listen") as listener:
-                host, port = listener.getsockname()[:2]
-                made = make_app(
-                    state,
-                    domain=config.file.domain.name,
-                    version=_version(),
-                    authorities=config.authorities(port),
-                    clock_ms=clock_ms,
-                    max_requests=config.file.api.max_requests,
-                    max_streams=config.file.api.max_event_streams,
-                    channel=endpoint.open,
-                )
-                await stack.enter_async_context(
-                    _serving(
-                        made.gate, listener, **self._tls(), limit=2 * made.gate.most + hub.most
-                    )
-                )
-                stack.callback(made.feed.end)
+            host, port = listener.getsockname()[:2]
+            made = make_app(
+                state,
+                domain=config.file.domain.name,
+                version=_version(),
+                authorities=config.authorities(port),
+                clock_ms=clock_ms,
+                max_requests=config.file.api.max_requests,
+                max_streams=config.file.api.max_event_streams,
+                channel=endpoint.open,
+            )
+            await stack.enter_async_context(
+                _serving(made.gate, listener, **self._tls(), limit=2 * made.gate.most + hub.most)
+            )
+            stack.callback(made.feed.end)
             watch = make_watch_app(lambda: _wrong(database), _registry(made, writer, reports, hub))
-            with _listener(*config.metrics_listen, "[api] metrics_listen") as listener:
-                watch_at = listener.getsockname()[:2]
-                await stack.enter_async_context(_serving(watch, listener, limit=64))
+            watch_at = watch_listener.getsockname()[:2]
+            await stack.enter_async_context(_serving(watch, watch_listener, limit=64))
             self.url = _url("https" if config.has_tls else "http", host, port)
             self.watch_url = _url("http", *watch_at)
             self._await_signals()

@@ -21,6 +21,7 @@
 - `rule_sets`  sets of rules that the domain controller wants at the router
 - `metering`   for how long its VIs ran, as records that are charged
 - `traffic`    which chunks and bytes went to and from them, as such records
+- `records`    what both write: usage records that wait for the domain controller
 - `saved`      what is kept over a restart
 - `rows`       the same as rows for a database
 - `scaling`    how many VIs a service should have

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from packetcloud.cloudlet.core import records
 from packetcloud.cloudlet.core.commands import Command, Note
+from packetcloud.cloudlet.core.records import Records
 from packetcloud.cloudlet.core.saved import Meter, Piece, Reserved, Saved
 from packetcloud.domain_controller.core.prices import Meter as Kind
-from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, MAX_RECORD_MS, UsageRecord
+from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, MAX_RECORD_MS
 
 RECORD_MS = 60_000
 """A record is closed after so long while somebody takes it; else after the longest that may be."""
@@ -21,9 +23,6 @@ CHECKPOINT_MS = 60_000
 """What is open is written down so often."""
 MAX_LOOK_MS = 5000
 """After so long without a look, what was between two looks is not counted."""
-MAX_KEPT_COUNT = 10_000
-"""Records that wait to be taken: a hundred reservations for four days. What would be one more is
-not counted."""
 MAX_RECORDS_COUNT = 500
 """Records of one message."""
 
@@ -39,7 +38,7 @@ class Metering:
     def __init__(self, cloudlet: str, saved: Saved, new_name: Callable[[], str]) -> None:
         self.lost_ms = 0
         """VI time that was not counted as too many records wait."""
-        self._cloudlet = cloudlet
+        self._records = Records(cloudlet, saved)
         self._saved = saved
         self._new_name = new_name
         self._at_ms: int | None = None
@@ -66,7 +65,8 @@ class Metering:
         for name, meter in list(self._saved.meters.items()):
             self._look_at(name, meter, at_ms, longest_ms)
         if self.lost_ms > lost_ms == 0:
-            text = f"{MAX_KEPT_COUNT} usage records wait for a domain controller; more are lost"
+            kept = records.MAX_KEPT_COUNT
+            text = f"{kept} usage records wait for a domain controller; more are lost"
             return [Note(text, True)]
         return []
 
@@ -103,24 +103,10 @@ class Metering:
         if piece is None:
             return
         meter.until_ms = piece.end_ms
-        length_ms = piece.end_ms - piece.begin_ms
-        if len(self._saved.records) >= MAX_KEPT_COUNT:
-            self.lost_ms += length_ms * piece.vis
-            return
-        record = UsageRecord(
-            self._cloudlet,
-            meter.name,
-            meter.number + 1,
-            bytes.fromhex(meter.previous),
-            name,
-            piece.terms,
-            Kind.VI_TIME,
-            piece.begin_ms,
-            piece.end_ms,
-            length_ms * piece.vis,
-        )
-        meter.number, meter.previous = record.number, record.digest.hex()
-        self._saved.records[record.meter, record.number] = record
+        length_ms = (piece.end_ms - piece.begin_ms) * piece.vis
+        span_ms = (piece.begin_ms, piece.end_ms)
+        if not self._records.add(meter, name, piece.terms, Kind.VI_TIME, span_ms, length_ms):
+            self.lost_ms += length_ms
 
 
 def _within(one: Reserved, begin_ms: int, end_ms: int) -> Iterator[tuple[int, int]]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from packetcloud.cloudlet.core import metering
+from packetcloud.cloudlet.core import metering, records
 from packetcloud.cloudlet.core.commands import Command, Note
 from packetcloud.cloudlet.core.instances import Vi
+from packetcloud.cloudlet.core.records import Records
 from packetcloud.cloudlet.core.saved import (
     Counts,
     Reserved,
@@ -24,7 +25,7 @@ from packetcloud.cloudlet.core.saved import (
     TrafficState,
 )
 from packetcloud.domain_controller.core.prices import Meter as Kind
-from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, MAX_RECORD_MS, UsageRecord
+from packetcloud.domain_controller.core.usage import FIRST_PREVIOUS, MAX_RECORD_MS
 
 LONGEST_MS = MAX_RECORD_MS - metering.MAX_LOOK_MS
 """A record is no longer, whether somebody takes it or not."""
@@ -52,7 +53,7 @@ class Traffic:
         self.lost_chunks = 0
         """Chunks that were not counted as too many records wait."""
         self.lost_bytes = 0
-        self._cloudlet = cloudlet
+        self._records = Records(cloudlet, saved)
         self._saved = saved
         self._new_name = new_name
         self._looks: dict[int, _Look] = {}
@@ -79,7 +80,7 @@ class Traffic:
         for number in self._looks.keys() - self._saved.vis.keys():
             del self._looks[number]
         if self.lost_chunks + self.lost_bytes > lost == 0:
-            kept = metering.MAX_KEPT_COUNT
+            kept = records.MAX_KEPT_COUNT
             text = f"{kept} usage records wait for a domain controller; more traffic is lost"
             return [Note(text, True)]
         return []
@@ -141,26 +142,13 @@ class Traffic:
                 self._keep(meter, kind, open_, quantity)
 
     def _keep(self, meter: TrafficMeter, kind: Kind, stretch: Stretch, quantity: int) -> None:
-        if len(self._saved.records) >= metering.MAX_KEPT_COUNT:
-            if kind is Kind.CHUNKS:
-                self.lost_chunks += quantity
-            else:
-                self.lost_bytes += quantity
+        span_ms = (stretch.begin_ms, stretch.end_ms)
+        if self._records.add(meter, meter.reservation, stretch.terms, kind, span_ms, quantity):
             return
-        record = UsageRecord(
-            self._cloudlet,
-            meter.name,
-            meter.number + 1,
-            bytes.fromhex(meter.previous),
-            meter.reservation,
-            stretch.terms,
-            kind,
-            stretch.begin_ms,
-            stretch.end_ms,
-            quantity,
-        )
-        meter.number, meter.previous = record.number, record.digest.hex()
-        self._saved.records[record.meter, record.number] = record
+        if kind is Kind.CHUNKS:
+            self.lost_chunks += quantity
+        else:
+            self.lost_bytes += quantity
 
 
 def _within(one: Reserved, begin_ms: int, end_ms: int) -> tuple[int, int] | None:

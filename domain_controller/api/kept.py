@@ -193,7 +193,8 @@ class KeptDomain(KeptPlaces):
                 return entries.revoke_key(transaction, change, asking)
             case to.AddCloudlet():
                 self._world = None
-                return entries.add_cloudlet(transaction, change, asking)
+                report = self._reports.get(change.name)
+                return entries.add_cloudlet(transaction, change, asking, report)
             case to.SetCloudletOpen():
                 return self._set_cloudlet_open(transaction, change, asking)
             case to.SetViType():

@@ -26,7 +26,7 @@ from packetcloud.domain_controller.api.kept_registry import (
 )
 from packetcloud.domain_controller.api.port import AbsentError
 from packetcloud.domain_controller.core.checks import shown
-from packetcloud.domain_controller.core.cloudlets import Cloudlet
+from packetcloud.domain_controller.core.cloudlets import Cloudlet, CloudletReport
 from packetcloud.domain_controller.core.principals import Key, Principal, Role, Service
 from packetcloud.domain_controller.core.resources import Resources, ViType
 from packetcloud.domain_controller.core.slots import DAY_MS
@@ -50,6 +50,9 @@ KEY_MS = 2 * 366 * DAY_MS
 
 def add_tenant(transaction: Transaction, change: to.AddTenant, asking: Asking) -> Answer:
     tenant = Principal(change.name, Role.TENANT, change.title)
+    known = registry.find_principal(transaction.connection, change.name)
+    if known is not None and replace(known, is_open=True) == tenant:
+        return answer(201, tenant_info(known))  # said again
     registry.add_principal(transaction, tenant)
     note(transaction, "tenant-added", tenant.name, tenant.name, asking)
     return answer(201, tenant_info(tenant))
@@ -65,6 +68,9 @@ def set_tenant_open(transaction: Transaction, change: to.SetTenantOpen, asking: 
 
 def add_key(transaction: Transaction, change: to.AddKey, asking: Asking) -> Answer:
     owner = _owner_of_keys(transaction, change, asking)
+    known = _known_key(transaction, change.name, change.public_key)
+    if known is not None and change.until_ms in (None, known.until_ms):
+        return answer(201, key_info(known))  # said again
     key = _key(change.name, change.public_key, transaction.now_ms, change.until_ms)
     registry.add_key(transaction, key)
     note(transaction, "key-added", key.key_id, owner, asking)
@@ -80,8 +86,17 @@ def revoke_key(transaction: Transaction, change: to.RevokeKey, asking: Asking) -
     return answer(200, key_info(keys[change.key_id]))
 
 
-def add_cloudlet(transaction: Transaction, change: to.AddCloudlet, asking: Asking) -> Answer:
+def add_cloudlet(
+    transaction: Transaction,
+    change: to.AddCloudlet,
+    asking: Asking,
+    report: CloudletReport | None,
+) -> Answer:
     cloudlet = Cloudlet(change.name, change.region, change.isp_share_permille)
+    known = registry.find_cloudlet(transaction.connection, change.name)
+    key = _known_key(transaction, change.name, change.public_key)
+    if known is not None and key is not None and replace(known, is_open=True) == cloudlet:
+        return answer(201, cloudlet_info(known, report, transaction.now_ms))  # said again
     registry.add_principal(transaction, Principal(change.name, Role.CLOUDLET))
     registry.add_key(transaction, _key(change.name, change.public_key, transaction.now_ms, None))
     registry.add_cloudlet(transaction, cloudlet)
@@ -215,6 +230,14 @@ def _owner_of_keys(
         find_cloudlet(transaction.connection, change.name)
         return None
     return find_tenant(transaction.connection, asking.owner, change.name).name
+
+
+def _known_key(transaction: Transaction, principal: str, public_key: bytes) -> Key | None:
+    """Return the key of somebody; None: it is not known, revoked, or does not count now."""
+    for key in registry.keys(transaction.connection, principal):
+        if key.public_key == public_key and key.counts_at(transaction.now_ms):
+            return key
+    return None
 
 
 def _key(principal: str, public_key: bytes, now_ms: int, until_ms: int | None) -> Key:

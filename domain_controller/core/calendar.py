@@ -20,6 +20,7 @@ from packetcloud.domain_controller.core.packing import (
     Group,
     NodeRoom,
     can_pack,
+    free_in_sum,
     lacking_in_sum,
     sum_for_third_parties,
 )
@@ -225,15 +226,27 @@ class Calendar:
         return total
 
     def _reason(self, demand: Demand | None, level: Level) -> str:
-        groups = self._groups(level)
+        held = self._groups(level)
+        asked: Group | None = None
         if demand is not None:
             size = self._types[demand.vi_type].resources
-            groups.append(Group(size, demand.is_third_party, demand.count))
-        lacking = lacking_in_sum(groups, self._rooms)
+            asked = Group(size, demand.is_third_party, demand.count)
+        lacking = lacking_in_sum(held if asked is None else [*held, asked], self._rooms)
         if not lacking:
             return "no way was found to lay the VIs on the nodes, though all nodes together suffice"
-        is_third_party = demand is not None and demand.is_third_party
-        text = f"not enough {', '.join(lacking)}{' for third parties' if is_third_party else ''}"
+        if asked is None:
+            text = f"not enough {', '.join(lacking)}"
+        else:
+            free = free_in_sum(held, self._rooms, asked.is_third_party)
+            whose = " for third parties" if asked.is_third_party else ""
+            text = f"not enough {_amounts(lacking, free, asked.size.times(asked.count))}{whose}"
         if "io_per_s" in lacking and not any(room.for_all.io_per_s for room in self._rooms):
             text += "; its nodes declare no I/O capacity"
         return text
+
+
+def _amounts(kinds: Iterable[str], free: Resources, wanted: Resources) -> str:
+    """Return of each of these kinds how much is free and how much is wanted."""
+    return ", ".join(
+        f"{kind} ({getattr(free, kind)} free, {getattr(wanted, kind)} wanted)" for kind in kinds
+    )

@@ -236,7 +236,7 @@ def change(
         if conflict is not None:
             _note(reasons, name, conflict.text)
     if reasons:
-        return NoPlace("; ".join(reasons))
+        return NoPlace("; ".join(reasons)[:1000])
     return quote(make_terms(asker.prices, asker.vi_type, wish.slot, shares), now_ms)
 
 

@@ -293,7 +293,7 @@ class _Life:
         if state in FINAL or state is State.ENDED:
             raise LifeError(
                 state.value,
-                f"reservation {self.reservation.name} is {state.value}; it can be cancelled while "
+                f"reservation {self.reservation.name} {_stands(state)}; it can be cancelled while "
                 "it is requested, offered, confirmed or active",
             )
         self._drop_change("the reservation was cancelled")
@@ -428,7 +428,7 @@ def check_change(reservation: Reservation, wish: Wish) -> None:
     if state not in (State.CONFIRMED, State.ACTIVE):
         raise LifeError(
             state.value,
-            f"reservation {name} is {state.value}; it can be changed while it is confirmed or "
+            f"reservation {name} {_stands(state)}; it can be changed while it is confirmed or "
             "active",
         )
     if reservation.change is not None:
@@ -447,3 +447,8 @@ def check_change(reservation: Reservation, wish: Wish) -> None:
     for field, of in fixed:
         if of(old) != of(new):
             raise LifeError(state.value, f"reservation {name}: {field} cannot be changed")
+
+
+def _stands(state: State) -> str:
+    """Return where a reservation stands, as the verb of a sentence."""
+    return "has ended" if state is State.ENDED else f"is {state.value}"

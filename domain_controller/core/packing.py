@@ -79,10 +79,7 @@ def rooms_of(report: CloudletReport, isp_share_permille: int) -> tuple[NodeRoom,
 
 def sum_for_third_parties(rooms: Iterable[NodeRoom]) -> Resources:
     """Return what third parties can have of all nodes together: the whole of their shares."""
-    total = NOTHING
-    for room in rooms:
-        total += room.for_third_parties
-    return total
+    return sum((room.for_third_parties for room in rooms), NOTHING)
 
 
 def can_pack(groups: Sequence[Group], rooms: Sequence[NodeRoom]) -> bool:
@@ -105,19 +102,39 @@ def can_pack(groups: Sequence[Group], rooms: Sequence[NodeRoom]) -> bool:
 
 def lacking_in_sum(groups: Sequence[Group], rooms: Sequence[NodeRoom]) -> list[str]:
     """Name the kinds of which all nodes together have too little, third parties' share included."""
-    wanted = wanted_by_third_parties = capacity = third = NOTHING
-    for group in groups:
-        amount = group.size.times(group.count)
-        wanted += amount
-        if group.is_third_party:
-            wanted_by_third_parties += amount
-    for room in rooms:
-        capacity += room.for_all
-        third += room.for_third_parties
+    wanted, wanted_by_third_parties = _wanted(groups)
+    capacity, third = _sums((room.for_all, room.for_third_parties) for room in rooms)
     lacking = capacity.lacking_for(wanted)
     return lacking + [
         name for name in third.lacking_for(wanted_by_third_parties) if name not in lacking
     ]
+
+
+def free_in_sum(
+    groups: Sequence[Group], rooms: Sequence[NodeRoom], is_third_party: bool
+) -> Resources:
+    """Return what all nodes together have beside VIs for a third party, or for the ISP."""
+    capacity, third = _sums((room.for_all, room.for_third_parties) for room in rooms)
+    wanted, wanted_by_third_parties = _wanted(groups)
+    free = capacity.less(wanted)
+    if not is_third_party:
+        return free
+    share = third.less(wanted_by_third_parties)
+    return Resources(*map(min, free.amounts, share.amounts))
+
+
+def _wanted(groups: Sequence[Group]) -> tuple[Resources, Resources]:
+    """Return what all VIs take together, and of it what those of third parties take."""
+    amounts = ((one.size.times(one.count), one.is_third_party) for one in groups)
+    return _sums((amount, amount if third else NOTHING) for amount, third in amounts)
+
+
+def _sums(pairs: Iterable[tuple[Resources, Resources]]) -> tuple[Resources, Resources]:
+    for_all = for_third_parties = NOTHING
+    for one, third in pairs:
+        for_all += one
+        for_third_parties += third
+    return for_all, for_third_parties
 
 
 def _orders(groups: Sequence[Group], rooms: Sequence[NodeRoom]) -> Iterable[list[Group]]:

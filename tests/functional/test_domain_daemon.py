@@ -320,6 +320,8 @@ def test_a_start_that_cannot_be(tmp_path: Path) -> None:
         second.mkdir()
         with pytest.raises(DomainConfigError, match="a free TCP port"):
             _run_on(second, f"127.0.0.1:{port}")
+    names = {path.name for path in second.iterdir()}
+    assert names == {"noc.key", "prices.toml", "domain.toml"}, "nothing was kept"
     third = tmp_path / "third"
     third.mkdir()
     for name in ("domain.crt", "domain.key"):

@@ -161,3 +161,37 @@ async def _register(place: KeptPlace) -> Any:
     }
     body = {"name": "ids", "sid": SERVICE.sid.hex, "image": "ids-1", "proof": signed}
     return await place.want("acme", "POST", "/v1/services", body)
+
+
+def test_what_is_registered_twice_is_registered_once(url: str, tmp_path: Path) -> None:
+    """The same tenant, key or cloudlet again is answered as before, and nothing is noted; with
+    anything else of it the name is taken, and a key that was revoked stays so."""
+
+    async def scenario(place: KeptPlace) -> None:
+        await place.populate()
+        key = {"public_key": place.keys["acme"].public_key.hex()}
+        edge = {"name": "edge-1", "region": "north"}
+        edge["public_key"] = place.keys["edge-1"].public_key.hex()
+        await place.want("noc", "PATCH", "/v1/tenants/acme", {"is_open": False})
+        before = place.kept.last_event()
+        again = await place.want("noc", "POST", "/v1/tenants", {"name": "acme"})
+        assert again == {"name": "acme", "title": "", "is_open": False}
+        known = await place.want("noc", "GET", "/v1/tenants/acme/keys")
+        assert [await place.want("noc", "POST", "/v1/tenants/acme/keys", key)] == known["keys"]
+        assert (await place.want("noc", "POST", "/v1/cloudlets", edge))["is_connected"]
+        assert place.kept.last_event() == before
+        for path, body in (
+            ("/v1/tenants", {"name": "acme", "title": "Acme"}),
+            ("/v1/tenants", {"name": "edge-1"}),
+            ("/v1/tenants/acme/keys", key | {"until_ms": START_MS + DAY_MS}),
+            ("/v1/tenants/bolt/keys", key),
+            ("/v1/cloudlets", edge | {"region": "south"}),
+            ("/v1/cloudlets", edge | key),
+        ):
+            assert (await place.ask("noc", "POST", path, body, place.nonce())).status_code == 409
+        key_id = known["keys"][0]["key_id"]
+        await place.want("noc", "DELETE", f"/v1/tenants/acme/keys/{key_id}")
+        gone = await place.ask("noc", "POST", "/v1/tenants/acme/keys", key, place.nonce())
+        assert gone.status_code == 409
+
+    play(url, tmp_path, scenario)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from packetcloud.cloudlet.core import metering, reserved
+from packetcloud.cloudlet.core import metering, records, reserved
 from packetcloud.cloudlet.core.commands import (
     Command,
     DropDomain,
@@ -311,7 +311,7 @@ def test_the_last_record_of_a_reservation_is_said_to_be_the_last() -> None:
 def test_records_that_nobody_takes_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond it what is used is not counted, and that is said; the chain goes on."""
     monkeypatch.setattr(metering, "RECORD_MS", 1000)
-    monkeypatch.setattr(metering, "MAX_KEPT_COUNT", 3)
+    monkeypatch.setattr(records, "MAX_KEPT_COUNT", 3)
     world = _World()
     world.answer(TOLD)
     world.run(5)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from packetcloud.cloudlet.core import metering
+from packetcloud.cloudlet.core import metering, records
 from packetcloud.cloudlet.core.events import DomainUp, Metered, UsageTaken
 from packetcloud.domain_controller.core.prices import Meter
 from packetcloud.domain_controller.core.usage import UsageRecord, check_chain
@@ -192,7 +192,7 @@ def test_traffic_outside_of_the_slot_is_free() -> None:
 def test_records_that_nobody_takes_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond it chunks are lost, counted and told of, and the chain goes on."""
     monkeypatch.setattr(metering, "RECORD_MS", 1000)
-    monkeypatch.setattr(metering, "MAX_KEPT_COUNT", 8)
+    monkeypatch.setattr(records, "MAX_KEPT_COUNT", 8)
     world = _Traffic()
     for _ in range(10):
         world.give(2)

@@ -37,7 +37,7 @@ def test_third_parties_do_not_get_the_isps_share() -> None:
     assert calendar.conflict(Demand("small", 3), Slot(0, HOUR_MS)) is None
     conflict = calendar.conflict(Demand("small", 4), Slot(0, HOUR_MS))
     assert conflict is not None
-    assert conflict.text == "not enough milli_cpus for third parties"
+    assert conflict.text == "not enough milli_cpus (1500 free, 2000 wanted) for third parties"
     calendar.add(_hold(0, HOUR_MS, 3))
     assert calendar.conflict(Demand("small", 1, is_third_party=False), Slot(0, HOUR_MS)) is None
     assert calendar.conflict(Demand("small", 2, is_third_party=False), Slot(0, HOUR_MS))
@@ -95,8 +95,8 @@ def test_fewer_nodes_make_no_hold_disappear() -> None:
 @pytest.mark.parametrize(
     ("io_per_s", "text"),
     [
-        (0, "not enough io_per_s; its nodes declare no I/O capacity"),
-        (100, "not enough io_per_s"),
+        (0, "not enough io_per_s (0 free, 200 wanted); its nodes declare no I/O capacity"),
+        (100, "not enough io_per_s (100 free, 200 wanted)"),
         (200, None),
     ],
 )

@@ -196,7 +196,8 @@ def test_cancel_ends_whatever_has_not_ended(state: State) -> None:
     reservation = _in(state)
     now = _now(reservation)
     if state in FINAL or state is State.ENDED:
-        with pytest.raises(LifeError, match=state.value):
+        verb = "has" if state is State.ENDED else "is"
+        with pytest.raises(LifeError, match=f" {verb} {state.value}; it can be cancelled while"):
             handle(reservation, Cancelled("no"), now, LIMITS)
         return
     reservation, commands = handle(reservation, Cancelled("no"), now, LIMITS)
