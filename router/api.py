@@ -53,7 +53,7 @@ class RouterState(Protocol):
 
     def neighbours(self) -> list[NeighbourInfo]: ...
 
-    def services(self) -> list[ServiceInfo]: ...
+    def services(self, has_buckets: bool) -> list[ServiceInfo]: ...
 
     def held_chunks(self, limit: int) -> HeldChunks: ...
 
@@ -103,9 +103,11 @@ def make_app(state: RouterState) -> FastAPI:
         return state.neighbours()
 
     @app.get("/services")
-    async def services() -> list[ServiceInfo]:
+    async def services(
+        buckets: Annotated[bool, Query(description="Durations with all of their buckets.")] = False,
+    ) -> list[ServiceInfo]:
         """List the services with their VIs, verdicts and delay penalty."""
-        return state.services()
+        return state.services(buckets)
 
     @app.get("/chunks/held")
     async def held_chunks(

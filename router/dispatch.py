@@ -107,6 +107,7 @@ class ServiceDispatch:
         if visit.step_index == len(steps):
             self._leave(entry, now)
             return
+        visit.turn_at = now
         service = steps[visit.step_index].service
         if not service.waiting:
             settings = self._table.settings
@@ -243,12 +244,13 @@ class ServiceDispatch:
         service.verdicts[verdict.code] += 1
         if verdict.code is VerdictCode.FAILED or visit.first_sent_at is None:
             return
-        penalty_ns = int((now - visit.first_sent_at) * 1e9)
+        penalty_ns = int((now - visit.turn_at) * 1e9)
         # A VI can claim any processing time; never more than the router saw pass.
         processing_ns = min(verdict.processing_ns, penalty_ns)
         service.penalty.add(penalty_ns)
         service.processing.add(processing_ns)
         service.delivery.add(penalty_ns - processing_ns)
+        service.wait.add(int((visit.first_sent_at - visit.turn_at) * 1e9))
 
     def _judge(
         self,

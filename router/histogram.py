@@ -52,6 +52,14 @@ class LogHistogram:
         both._counts = [one + more for one, more in zip(self._counts, other._counts, strict=True)]
         return both
 
+    def buckets_ns(self) -> list[tuple[float, int]]:
+        """Return what each bucket that has any counts as, and how many it has, ascending."""
+        return [
+            (_GROWTH**index * _HALF_BUCKET, count)
+            for index, count in enumerate(self._counts)
+            if count
+        ]
+
     def cumulative(self, bounds_ns: Iterable[float]) -> list[int]:
         """Return how many values lie at or below each bound; a bucket counts by its middle."""
         bounds = list(bounds_ns)

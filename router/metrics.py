@@ -252,9 +252,13 @@ class RouterCollector(Collector):
 
     def _durations(self) -> Iterator[Metric]:
         for name, text in (
-            ("penalty", "From the start of forwarding to a VI until the whole verdict is back."),
+            (
+                "penalty",
+                "From a chunk's turn at the service until the whole verdict is back.",
+            ),
             ("processing", "The part of the delay penalty that the VI spent in the service."),
             ("delivery", "The delay penalty without the processing."),
+            ("wait", "The part of delivery before a VI had room for the chunk."),
         ):
             label = "delay_penalty" if name == "penalty" else name
             family = HistogramMetricFamily(

@@ -111,6 +111,14 @@ class Durations(BaseModel):
     p99_s: float
 
 
+class CountedDurations(Durations):
+    """Durations since the router's start. Two such answers can be subtracted, bucket by bucket."""
+
+    buckets: list[tuple[float, int]] | None
+    """What each bucket that has any counts as, in seconds, and how many it has; null: not asked
+    for."""
+
+
 class ViInfo(BaseModel):
     """One attached VI."""
 
@@ -140,12 +148,15 @@ class ServiceInfo(BaseModel):
     skipped: int
     dropped: int
     emitted: int
-    delay_penalty: Durations
-    """From the start of forwarding to a VI until the whole verdict is back."""
-    processing: Durations
+    delay_penalty: CountedDurations
+    """From the moment at which a chunk's turn at this service comes until the whole verdict is
+    back."""
+    processing: CountedDurations
     """The part of it that the VI says it spent in the service."""
-    delivery: Durations
+    delivery: CountedDurations
     """The rest: transfer and waiting."""
+    wait: CountedDurations
+    """The part of delivery before a VI had room."""
 
 
 class HeldChunk(BaseModel):

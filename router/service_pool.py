@@ -71,6 +71,7 @@ class Visit:
         "service_name",
         "step_index",
         "task_id",
+        "turn_at",
         "verdict",
         "vi",
     )
@@ -81,6 +82,8 @@ class Visit:
         or had a part in making it: none of them runs again."""
         self.step_index = 0
         self.task_id = 0
+        self.turn_at = 0.0
+        """When the chunk's turn at this service came."""
         self.vi: VI | None = None
         self.failed_vis: tuple[VI, ...] = ()
         """VIs that gave no verdict on this chunk in this step."""
@@ -90,7 +93,8 @@ class Visit:
         self.has_missed = False
         """The task missed its deadline and is being cancelled."""
         self.first_sent_at: float | None = None
-        """When the router first started to forward the chunk to this service."""
+        """When a VI of this service was first given the chunk: it may have waited for one with
+        room."""
         self.verdict: tuple[VerdictHeader, Body] | None = None
         """A verdict that overtook the settlement of its task, and its body."""
         self.is_redirected = False
@@ -123,9 +127,13 @@ class Service:
         self.grace_ends_at = now + settings.grace_s
         """While no VI is attached: until when chunks wait for one."""
         self.penalty = LogHistogram()
-        """From the start of forwarding to the VI until the whole verdict is back; paper, 4.2."""
+        """From a chunk's turn at this service until the whole verdict is back; paper, 4.2. What it
+        waits for a VI with room is part of it: in the paper a chunk that cannot be forwarded yet is
+        buffered, and delivery "is caused by data transmission and chunk buffering"."""
         self.processing = LogHistogram()
         self.delivery = LogHistogram()
+        self.wait = LogHistogram()
+        """The part of delivery before a VI was given the chunk."""
         self.verdicts: Counter[VerdictCode] = Counter()
         self.tasks_count = 0
         self.missed_count = 0

@@ -101,8 +101,8 @@ class LiveState:
     def neighbours(self) -> list[NeighbourInfo]:
         return view.neighbours(self._core)
 
-    def services(self) -> list[ServiceInfo]:
-        return view.services(self._core)
+    def services(self, has_buckets: bool) -> list[ServiceInfo]:
+        return view.services(self._core, has_buckets)
 
     def held_chunks(self, limit: int) -> HeldChunks:
         return view.held_chunks(self._core, self._seconds(), limit)

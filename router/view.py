@@ -14,7 +14,7 @@ from packetcloud.router.histogram import LogHistogram
 from packetcloud.router.routes import NextHop
 from packetcloud.router.schemas import (
     Conservation,
-    Durations,
+    CountedDurations,
     HeldChunk,
     HeldChunks,
     Info,
@@ -125,13 +125,17 @@ def neighbours(core: RouterCore) -> list[NeighbourInfo]:
     return listed
 
 
-def services(core: RouterCore) -> list[ServiceInfo]:
-    """List the services, the one that runs first at the top."""
+def services(core: RouterCore, has_buckets: bool = False) -> list[ServiceInfo]:
+    """List the services, the one that runs first at the top.
+
+    Args:
+        has_buckets: with all buckets of their durations.
+    """
     found = sorted(
         core.dispatch.services.values(),
         key=lambda service: (-service.settings.priority, service.name),
     )
-    return [_service(core, service) for service in found]
+    return [_service(core, service, has_buckets) for service in found]
 
 
 def held_chunks(core: RouterCore, now: float, limit: int) -> HeldChunks:
@@ -164,7 +168,7 @@ def verdict_words(counts: Mapping[VerdictCode, int]) -> dict[str, int]:
     return {code.name.lower(): count for code, count in sorted(counts.items())}
 
 
-def _service(core: RouterCore, service: Service) -> ServiceInfo:
+def _service(core: RouterCore, service: Service, has_buckets: bool) -> ServiceInfo:
     settings = service.settings
     return ServiceInfo(
         sid=service.sid.hex,
@@ -183,9 +187,10 @@ def _service(core: RouterCore, service: Service) -> ServiceInfo:
         skipped=service.skipped_count,
         dropped=core.book.dropped[service.name],
         emitted=service.emitted_count,
-        delay_penalty=_durations(service.penalty),
-        processing=_durations(service.processing),
-        delivery=_durations(service.delivery),
+        delay_penalty=_durations(service.penalty, has_buckets),
+        processing=_durations(service.processing, has_buckets),
+        delivery=_durations(service.delivery, has_buckets),
+        wait=_durations(service.wait, has_buckets),
     )
 
 
@@ -200,12 +205,14 @@ def _vi(vi: VI) -> ViInfo:
     )
 
 
-def _durations(histogram: LogHistogram) -> Durations:
-    return Durations(
+def _durations(histogram: LogHistogram, has_buckets: bool) -> CountedDurations:
+    buckets = [(value_ns / 1e9, count) for value_ns, count in histogram.buckets_ns()]
+    return CountedDurations(
         count=histogram.count,
         sum_s=histogram.sum_ns / 1e9,
         p50_s=histogram.quantile_ns(0.5) / 1e9,
         p99_s=histogram.quantile_ns(0.99) / 1e9,
+        buckets=buckets if has_buckets else None,
     )
 
 

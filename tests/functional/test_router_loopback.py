@@ -328,15 +328,21 @@ def test_management_api_answers_while_chunks_flow(tmp_path: Path) -> None:
         assert (service.sid, service.verdicts) == (key.sid.hex, {"update": 1})
         penalty = service.delay_penalty
         assert penalty.count == 1 and 0 < penalty.p50_s < 5
+        assert penalty.buckets is None
 
         def get() -> dict[str, httpx.Response]:
-            paths = ("healthz", "readyz", "metrics", "config", "chunks/held?limit=5", "nothing")
+            paths = (
+                *("healthz", "readyz", "metrics", "config", "chunks/held?limit=5", "nothing"),
+                "services?buckets=true",
+            )
             with httpx.Client(base_url=url) as client:
                 return {path: client.get("/" + path) for path in paths}
 
         answers = await _in_thread(get)
         codes = [answer.status_code for answer in answers.values()]
-        assert codes == [200, 200, 200, 200, 200, 404]
+        assert codes == [200, 200, 200, 200, 200, 404, 200]
+        (listed,) = answers["services?buckets=true"].json()
+        assert listed["delay_penalty"]["buckets"] == [[penalty.p50_s, 1]]
         (chunk,) = answers["chunks/held?limit=5"].json()["chunks"]
         assert (chunk["phase"], chunk["source"]) == ("tasked", a.guid.hex)
         lines = answers["metrics"].text.splitlines()

@@ -122,6 +122,8 @@ def test_histogram_quantiles_are_within_four_percent() -> None:
     totals = histogram.cumulative([1e5, 1e7, 1e12])
     assert totals[0] == pytest.approx(len(values) / 3, rel=0.05)
     assert totals[2] == len(values)
+    buckets = histogram.buckets_ns()
+    assert buckets == sorted(buckets) and sum(count for _, count in buckets) == len(values)
 
 
 def test_histogram_takes_any_value() -> None:

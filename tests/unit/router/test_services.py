@@ -168,3 +168,22 @@ def test_delay_penalty_is_measured_from_the_start_of_forwarding_to_the_verdict()
     assert state.processing.sum_ns == pytest.approx(14_000_000, rel=1e-3)
     assert state.delivery.sum_ns == pytest.approx(6_000_000, rel=1e-3)
     assert state.penalty.quantile_ns(0.5) == pytest.approx(10_000_000, rel=0.05)
+
+
+def test_what_a_chunk_waits_for_room_is_part_of_its_delay_penalty() -> None:
+    """Its turn has come when it is in custody: that its VI has no room yet is buffering."""
+    size = len(chunk(services=(S,)))
+    net = FakeNetwork(settings(service(S), vi_window_bytes=size))
+    a, b, vi = net.host(A), net.host(B), net.vi(S)
+    for _ in range(2):
+        assert a.chunk(chunk(services=(S,))) is None
+    for _ in range(2):
+        task = task_of(vi)
+        net.pass_time(0.010)
+        vi.verdict(task, processing_ns=4_000_000)
+    assert len(b.accept_all()) == 2
+    state = net.core.dispatch.services[S.value]
+    assert state.penalty.sum_ns == pytest.approx(30_000_000, rel=1e-3)
+    assert state.wait.sum_ns == pytest.approx(10_000_000, rel=1e-3)
+    assert state.delivery.sum_ns == pytest.approx(22_000_000, rel=1e-3)
+    assert (state.penalty.count, state.wait.count) == (2, 2)
