@@ -10,6 +10,8 @@
 - `in_namespace`    the launcher that runs one command inside a namespace
 - `processes`       child processes: start, read their events, stop
 - `meter`           CPU and memory of those over time
+- `protections`     what the kernel holds a VI to that is a child process
+- `visits`          what a router counted of a service between two looks
 - `daemons`         our own daemons, as an experiment runs them
 - `translated`      a host that reaches the IP network through a translator
 - `ownership`       whose a thing of an experiment is, also after its maker was killed
@@ -24,6 +26,7 @@
 - `instrumented`    a module as a program with a meter beside it
 - `sampled`         where a program spends its CPU time
 - `lagged`          when a program's event loop is late
+- `others`          how much of its processors others use meanwhile
 - `machine`         what the figures were measured on
 - `peers`           the programs we compare with
 - `traffic`         our own senders and receivers, one process each

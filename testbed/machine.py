@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -66,6 +67,14 @@ def commit_of_tree() -> tuple[str | None, bool | None]:
         return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None
+
+
+def changes_of_tree() -> str:
+    """Return a digest of what differs from the commit; empty where there is no git."""
+    try:
+        return hashlib.sha256(_git("diff", "HEAD").encode()).hexdigest()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _git(*arguments: str) -> str:

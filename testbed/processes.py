@@ -201,9 +201,13 @@ class Child:
                 self._process.stdin.close()
         return code
 
+    def family(self) -> list[int]:
+        """Return the child and its living descendants; empty once it ended."""
+        return _family(self.pid) if self.is_running else []
+
     def cpu_seconds(self) -> float:
         """CPU seconds of the child and its descendants so far; the last figure once it ended."""
-        used = sum(_cpu_seconds(pid) for pid in _family(self.pid)) if self.is_running else 0.0
+        used = sum(map(_cpu_seconds, self.family()))
         self._cpu_s = max(self._cpu_s, used)
         return self._cpu_s
 

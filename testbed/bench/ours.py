@@ -48,6 +48,8 @@ class Load:
     is_open: bool = False
     """Both ends declare every link private, so that nothing is sealed; a router does so by its own
     configuration."""
+    niceness: int = 0
+    """Of the receiver: one that stands for another machine lets router and VI go before it."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class Ends:
         options += ["--warmup", self.timing.warmup, "--seconds", self.timing.seconds]
         options += ["--volume", self.load.volume_bytes]
         options += ["--check", "--tick", self.load.tick_s]
+        options += ["--niceness", self.load.niceness]
         options += ["--open"] if self.load.is_open else []
         if self.load.key_file is not None:
             options += ["--key-file", self.load.key_file]
@@ -93,19 +96,21 @@ class Ends:
         command = python_command("packetcloud.testbed.traffic.sender", *options)
         self.sender = self.children.start("sender", command, place)
 
+    def wait_opened(self) -> None:
+        """Wait until the warm-up is over; whoever asks others what they have counted asks now.
+
+        Raises:
+            ChildError: an end failed, or nothing arrived.
+        """
+        self._wait_receiver("opened")
+
     def wait_window(self) -> tuple[Window, int]:
         """Wait until the receiver has counted; return the window and the number of chunks in it.
 
         Raises:
             ChildError: an end failed, or too little arrived.
         """
-        assert self.receiver is not None and self.sender is not None
-        limit_s = self.timing.warmup + self.timing.seconds + SLACK_S
-        try:
-            event = self.receiver.wait_event("window", limit_s)
-        except ChildError as error:
-            said = "" if self.sender.is_running else f"; sender: {self.sender.last_words()}"
-            raise ChildError(f"{error}{said}") from error
+        event = self._wait_receiver("window")
         window = Window(event["begin_s"], event["end_s"], event["payload_bytes"])
         return window, event["bodies"]
 
@@ -138,6 +143,15 @@ class Ends:
                 if child is not None:
                     child.stop(grace_s=0.0)
             raise
+
+    def _wait_receiver(self, kind: str) -> Event:
+        assert self.receiver is not None and self.sender is not None
+        limit_s = self.timing.warmup + self.timing.seconds + SLACK_S
+        try:
+            return self.receiver.wait_event(kind, limit_s)
+        except ChildError as error:
+            said = "" if self.sender.is_running else f"; sender: {self.sender.last_words()}"
+            raise ChildError(f"{error}{said}") from error
 
     def _wait_arrived(self, wanted: int) -> None:
         """Wait until the receiver has `wanted` chunks, or gets no further."""

@@ -63,9 +63,12 @@ def _draw_penalty(sizes: dict[str, Any], panel: Any) -> None:
     heights: dict[str, list[float]] = {name: [] for name in _COLOURS}
     for size, figures in sizes.items():
         for back_end in ("process", "lxd"):
+            found = {name: figures[f"{back_end}_{name}_p50_ms"] for name in heights}
+            if None in found.values():
+                continue  # none of its runs succeeded
             labels.append(f"{back_end}\n{int(size) >> 10} KiB")
             for name, values in heights.items():
-                values.append(figures[f"{back_end}_{name}_p50_ms"])
+                values.append(found[name])
     bottom = [0.0] * len(labels)
     for name, values in heights.items():
         panel.bar(labels, values, bottom=bottom, label=name, color=_COLOURS[name])

@@ -29,7 +29,9 @@ from packetcloud.testbed.processes import (
     packetcloud_command,
     python_command,
 )
+from packetcloud.testbed.protections import protections_of
 from packetcloud.testbed.sampled import BEGIN_SAMPLING
+from packetcloud.testbed.visits import Look, delays_between, look_at
 
 SERVICE = "secure-communication"
 SUITE = "aes-128-cbc"
@@ -37,6 +39,7 @@ LIBRARY = "pycryptodome"
 """As in the paper; the peers and the measured limit of the cipher use it too."""
 OUTSTANDING_BYTES = 16 << 20
 MOST_OUTSTANDING = 256
+OWN_MACHINE = ("127.0.0.0/8",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,9 @@ class ServiceNode:
     sid: str
     key_file: Path
 
-    def durations(self) -> dict[str, float]:
-        """The router's own figures for this service, in ms."""
-        (found,) = (one for one in self.router.get_json("/services") if one["sid"] == self.sid)
-        figures = {}
-        for name in ("delay_penalty", "processing", "delivery"):
-            figures[f"{name}_p50_ms"] = found[name]["p50_s"] * 1e3
-            figures[f"{name}_p99_ms"] = found[name]["p99_s"] * 1e3
-            count = found[name]["count"]
-            figures[f"{name}_mean_ms"] = found[name]["sum_s"] * 1e3 / count if count else 0.0
-        return figures
+    def look(self) -> Look:
+        """Ask the router what it has counted of the service."""
+        return look_at(self.router, self.sid)
 
 
 def start_service_node(
@@ -67,6 +63,7 @@ def start_service_node(
     library: str = LIBRARY,
     replicas: int = 1,
     command: Command = packetcloud_command,
+    more_private: Sequence[str] = (),
 ) -> ServiceNode:
     """Start the router on the centre and the service's VIs at `vi_role`; wait until they attached.
 
@@ -77,7 +74,7 @@ def start_service_node(
     create_key_file(key_file)
     towards = "127.0.0.1" if vi_role == scene.centre else scene.address(scene.centre, vi_role)
     # The wire between a router and its cloudlet is ours.
-    private_links = [f"{scene.address(vi_role, scene.centre)}/32", f"{towards}/32"]
+    private_links = [f"{scene.address(vi_role, scene.centre)}/32", f"{towards}/32", *more_private]
     entries = [ServiceEntry(sid, "encrypt")]
     router = router_on_centre(children, scene, entries, command, private_links)
     settings = {"direction": "encrypt", "suite": SUITE, "library": library, "key_file": key_file}
@@ -103,36 +100,60 @@ class OurService:
     replicas: int = 1
     samples_file: Path | None = None
     """Sample the router's functions into this file."""
+    is_at_router: bool = False
+    """The chunks begin and end at the router's machine, unsealed: R -> VI -> R, as in the paper."""
 
     def run(self, timing: Timing) -> Trial:
         # Each VI can have a window of them, or some would have nothing to do.
         wanted = self.replicas * OUTSTANDING_BYTES // self.payload_bytes
         outstanding = max(4, min(MOST_OUTSTANDING, wanted))
-        load = Load(self.payload_bytes, outstanding, self.rate, keeps_times=self.rate > 0)
+        load = Load(
+            self.payload_bytes,
+            outstanding,
+            self.rate,
+            keeps_times=self.rate > 0,
+            is_open=self.is_at_router,
+        )
         with Children() as children:
             command = packetcloud_command if self.samples_file is None else self._sampled
             node = start_service_node(
-                children, self.scene, self.vi_role, self.library, self.replicas, command
+                children,
+                self.scene,
+                self.vi_role,
+                self.library,
+                self.replicas,
+                command,
+                OWN_MACHINE if self.is_at_router else (),
             )
             if self.samples_file is not None:
                 node.router.child.signal(BEGIN_SAMPLING)
             load = replace(load, sids=(node.sid,), key_file=node.key_file)
-            ends = attach_ends(children, self.scene, node.router, load, timing)
+            ends = attach_ends(children, self.scene, node.router, load, timing, *self._places())
             assert ends.sender is not None and ends.receiver is not None
             processes = [ends.sender, node.router.child, node.service, ends.receiver]
             with Meter(processes) as meter:
+                ends.wait_opened()
+                before = node.look()
                 arrived, chunks = ends.wait_window()
+                after = node.look()
+                protections = protections_of("process", node.service)
             sent, received = ends.finish()
             check_conservation(sent, received, node.router)
             # What was put in counts, not the little that encryption adds.
             window = Window(arrived.begin_s, arrived.end_s, chunks * self.payload_bytes)
-            details: dict[str, Any] = node.durations()
+            details: dict[str, Any] = {**delays_between(before, after)}
             if self.rate > 0:
                 details |= _end_to_end(ends, window) | {"skipped": sent["skipped"]}
             details |= {"chunks": chunks, "sender": sent, "receiver": received}
+            details["protections"] = protections
             if self.samples_file is not None:
                 node.router.child.stop()  # it writes them when it ends
             return make_trial(window, meter, **details)
+
+    def _places(self) -> tuple[str, str]:
+        """Where the chunks begin and end."""
+        centre = self.scene.centre
+        return (centre, centre) if self.is_at_router else ("a", "b")
 
     def _sampled(self, *arguments: object) -> list[str]:
         module = "packetcloud.testbed.sampled"

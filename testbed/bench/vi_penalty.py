@@ -7,10 +7,10 @@ compared are of the steady rate alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from statistics import median
-from typing import Any
 
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.testbed.bench.ours import Ends, Load
@@ -24,13 +24,17 @@ from packetcloud.testbed.daemons import ServiceEntry, start_service, wait_attach
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.lxd_cloudlet import CloudletPlan, LxdCloudlet
 from packetcloud.testbed.processes import Children
+from packetcloud.testbed.visits import DELAY_PENALTY, DELIVERY, PROCESSING, Counted, look_at
 
 LXD, PROCESS = "lxd", "process"
 BACK_ENDS = (LXD, PROCESS)
 VI_TYPE = "medium"
 """As much of a core as the service can use: what is compared is isolation, not a limit."""
 _FULL = "full-rate"
-_DURATIONS = ("delay_penalty", "processing", "delivery")
+_DURATIONS = (DELAY_PENALTY, PROCESSING, DELIVERY)
+
+Visits = Mapping[str, Counted]
+"""Of one run, by part."""
 
 
 def measure_penalty(place: Workplace) -> Document:
@@ -81,35 +85,36 @@ class _Size:
     def measure(self) -> Document:
         size = f"{self.payload_bytes >> 10} KiB"
         self.place.tell(f"{size}: full rate")
-        full_rate = self._run(_FULL, 0.0)
+        full_rate, _ = self._run(_FULL, 0.0)
         rate = STEADY_SHARE * full_rate
-        means: dict[str, list[float]] = {name: [] for name in BACK_ENDS}
+        visits: dict[str, list[Visits]] = {name: [] for name in BACK_ENDS}
         repeats = self.place.timing.repeats
         for number in range(1, repeats + 1):
             for name in BACK_ENDS:
                 self.place.tell(f"{size}: {name}, {number} of {repeats}")
-                before = self._durations(name)["delay_penalty"]
                 try:
-                    self._run(_name(name, self.payload_bytes), rate)
+                    _, found = self._run(_name(name, self.payload_bytes), rate)
                 except ChildError as error:
                     self.place.failures.append(f"{size}, {name}, run {number}: {error}")
                     continue
-                means[name].append(mean_between(before, self._durations(name)["delay_penalty"]))
+                visits[name].append(found)
         return {
             "full_rate_chunks_per_s": full_rate,
             "steady_rate_chunks_per_s": rate,
-            **penalty_figures({name: self._durations(name) for name in BACK_ENDS}, means),
+            **penalty_figures(visits),
         }
 
-    def _run(self, name: str, rate: float) -> float:
-        """Send chunks through one service for a while; return how many arrived each second."""
+    def _run(self, name: str, rate: float) -> tuple[float, Visits]:
+        """Send chunks through one service for a while; return how many arrived each second, and
+        what the router counted of them."""
         timing: Timing = self.place.timing
         outstanding = max(4, min(MOST_OUTSTANDING, OUTSTANDING_BYTES // self.payload_bytes))
+        sid = self.sids[name]
         load = Load(
             self.payload_bytes,
             outstanding,
             rate,
-            (self.sids[name],),
+            (sid,),
             key_file=self.place.key_file(),
         )
         router = self.cloudlet.router
@@ -119,43 +124,30 @@ class _Size:
             ends.start_receiver(None, "--connect", f"{host}:{port}", "--expect", router.guid)
             ends.start_sender(None, (host, port), router.guid)
             with ends.abandoned_on_error():
+                ends.wait_opened()
+                before = look_at(router, sid)
                 window, chunks = ends.wait_window()
+                after = look_at(router, sid)
                 sent, received = ends.finish()
             check_conservation(sent, received, router)
-        return chunks / window.seconds
-
-    def _durations(self, back_end: str) -> dict[str, Any]:
-        sid = self.sids[_name(back_end, self.payload_bytes)]
-        found: list[dict[str, Any]] = self.cloudlet.router.get_json("/services")
-        (service,) = (one for one in found if one["sid"] == sid)
-        return service
+        visits = {part: Counted.between(before, after, part) for part in _DURATIONS}
+        return chunks / window.seconds, visits
 
 
-def mean_between(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Return the mean of the durations that were counted between two looks, in ms.
-
-    Raises:
-        ChildError: there are none.
-    """
-    count = after["count"] - before["count"]
-    if count <= 0:
-        raise ChildError("no chunk passed the service in a whole run")
-    return (after["sum_s"] - before["sum_s"]) * 1e3 / count
-
-
-def penalty_figures(
-    durations: Mapping[str, Mapping[str, Any]], means: Mapping[str, list[float]]
-) -> Document:
-    """Make the figures of one size from what the router says of both back-ends."""
+def penalty_figures(visits: Mapping[str, Sequence[Visits]]) -> Document:
+    """Make the figures of one size from the visits of each run, by back-end."""
     figures: Document = {}
     for name in BACK_ENDS:
+        runs = visits[name]
         for which in _DURATIONS:
-            figures[f"{name}_{which}_p50_ms"] = durations[name][which]["p50_s"] * 1e3
-            figures[f"{name}_{which}_p99_ms"] = durations[name][which]["p99_s"] * 1e3
-        figures[f"{name}_mean_ms"] = means[name]
+            both = reduce(Counted.with_those_of, (run[which] for run in runs), Counted())
+            figures[f"{name}_{which}_p50_ms"] = both.quantile_ms(0.5) if runs else None
+            figures[f"{name}_{which}_p99_ms"] = both.quantile_ms(0.99) if runs else None
+        figures[f"{name}_mean_ms"] = [run[DELAY_PENALTY].mean_ms for run in runs]
     figures["ratio"] = ratio(
         figures[f"{LXD}_delay_penalty_p50_ms"], figures[f"{PROCESS}_delay_penalty_p50_ms"]
     )
+    means = {name: figures[f"{name}_mean_ms"] for name in BACK_ENDS}
     if means[LXD] and means[PROCESS]:
         figures["ratio_of_means"] = ratio(median(means[LXD]), median(means[PROCESS]))
     else:

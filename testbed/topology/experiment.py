@@ -17,7 +17,7 @@ from packetcloud.testbed.topology.build import open_network
 from packetcloud.testbed.topology.graph import make_graph
 from packetcloud.testbed.topology.measure import TurnResult, loads_by_turn, run_turn
 from packetcloud.testbed.topology.model import Topology
-from packetcloud.testbed.topology.service_files import check_services
+from packetcloud.testbed.topology.service_files import check_services, fingerprint_of
 from packetcloud.testbed.topology.traffic import LoadResult, LoadTiming
 
 QUICK = LoadTiming(seconds=1.0, warmup_s=0.25)
@@ -40,6 +40,7 @@ class TopologyExperiment:
         self._topology = topology
         self._graph = make_graph(topology)
         check_services(topology)
+        self.fingerprint = fingerprint_of(topology)
         self._turns = loads_by_turn(topology.file.load)
         self.name = topology.name
         self.title = f"The load of {topology.name}"
@@ -68,11 +69,7 @@ class TopologyExperiment:
             name=self.name,
             title=self.title,
             figures=_figures(turns),
-            missing={
-                _goodput_key(one.name): one.problem or "too little arrived to say"
-                for one in _loads(turns)
-                if one.goodput_mbps is None
-            },
+            missing=_missing(turns),
             comparisons=_comparisons(turns),
             tables=self._tables(turns, links),
             plots=_plots(turns),
@@ -95,9 +92,10 @@ class TopologyExperiment:
             f"{timing.warmup_s:g} s, counted at the receiver.",
             "Lost are chunks that a router took into custody and that had not arrived when the run "
             "ended; what was down at its end may still hold them.",
-            "The delay penalty is the router's own figure: from the start of forwarding a chunk to "
-            "a service until the whole verdict is back.",
-            "Loads of one turn run together, and the faults happen in each turn.",
+            "The delay penalty is the router's own figure, of the same seconds: from a chunk's "
+            "turn at a service until the whole verdict is back; waiting for a VI with room is part "
+            "of it. What a service did (tasks, missed deadlines and so on) is of the whole turn.",
+            "Loads of one turn begin together, and the faults happen in each turn.",
         ]
 
     def _assumed(self) -> list[str]:
@@ -179,6 +177,20 @@ def _figures(turns: Sequence[TurnResult]) -> dict[str, float | None]:
     return figures
 
 
+def _missing(turns: Sequence[TurnResult]) -> dict[str, str]:
+    """Return why a figure is none."""
+    why = {
+        _goodput_key(one.name): one.problem or "too little arrived to say"
+        for one in _loads(turns)
+        if one.goodput_mbps is None
+    }
+    return why | {
+        key: "no chunk came back from it in the time that counts, or its router was away"
+        for key, value in _figures(turns).items()
+        if value is None and key not in why
+    }
+
+
 def _comparisons(turns: Sequence[TurnResult]) -> list[Comparison]:
     return [
         Comparison(f"goodput of {one.name}", "Mbit/s", None, one.goodput_mbps, note=one.problem)
@@ -202,7 +214,9 @@ def _plots(turns: Sequence[TurnResult]) -> list[Plot]:
     if lines:
         title = "What arrived, over the time of each turn"
         plots.append(Plot("timeline", title, "s since the turn began", "Mbit/s", "line", lines))
-    rows = [row for turn in turns for row in turn.services]
+    rows = [
+        row for turn in turns for row in turn.services if row["delay_penalty_p50_ms"] is not None
+    ]
     if rows:
         names = [f"{row['service']}, turn {row['turn']}" for row in rows]
         parts = [

@@ -21,12 +21,15 @@ from packetcloud.testbed.topology.traffic import (
     RunningLoad,
     start_load,
 )
+from packetcloud.testbed.visits import ALL_SERVICES, PARTS, Look, delays_between
 
 BUSY_SHARE = 0.97
 """Of all processors: beyond it emulated links and loads wait for the machine."""
 _LOOK_S = 0.05
 
 Tell = Callable[[str], None]
+Looks = dict[str, Look]
+"""What a router had counted, by service."""
 
 
 @dataclass(slots=True)
@@ -71,21 +74,23 @@ def run_turn(
     for plan in network.graph.topology.links:
         if plan.name in network.links:
             network.links[plan.name].restart(plan.to_right, plan.to_left, seed + turn)
-    before = _service_figures(network)
+    before = _looks(network)
     folder = network.folder / f"turn-{turn}"
     folder.mkdir()
     watched = [router.child for router in network.routers.values()]
     with Children(folder) as children, Meter([*watched, *network.services.values()]) as meter:
         running: list[RunningLoad] = []
         for number, name, table in loads:
-            tell(f"turn {turn}: {name} starts")
+            tell(f"turn {turn}: {name} gets ready")
             try:
                 running.append(start_load(network, children, name, table, timing, number))
             except ChildError as error:
                 result.loads.append(LoadResult(name, table, problem=str(error)))
         began_s = time.monotonic()
         try:
-            happened = _let_happen(network, running, timing, began_s, tell)
+            for one in running:
+                one.begin()
+            happened, window = _let_happen(network, running, timing, began_s, tell)
         except BaseException:  # Ctrl-C above all: what is on its way is not waited for
             for one in running:
                 one.abandon()
@@ -104,7 +109,7 @@ def run_turn(
         {"turn": turn, "what": str(event), "due_s": event.at_s, "at_s": at_s}
         for event, at_s in happened
     ]
-    result.services = _gained(turn, before, _service_figures(network))
+    result.services = service_rows(turn, (before, _looks(network)), window)
     _look_at_links(network, result)
     _look_at_machine(network, result)
     return result
@@ -123,10 +128,13 @@ def _let_happen(
     timing: LoadTiming,
     began_s: float,
     tell: Tell,
-) -> list[tuple[FaultEvent, float]]:
-    """Wait until all loads are over, or their time is; return which faults happened when."""
+) -> tuple[list[tuple[FaultEvent, float]], tuple[Looks, Looks]]:
+    """Wait until all loads are over, or their time is; return which faults happened when, and what
+    routers had counted when the time that counts began and when it ended."""
     waiting = schedule(network.file.fault)
     happened: list[tuple[FaultEvent, float]] = []
+    opened: Looks | None = None
+    closed: Looks | None = None
     least_s = began_s + timing.warmup_s + timing.seconds
     while True:
         now_s = time.monotonic()
@@ -135,8 +143,13 @@ def _let_happen(
             tell(str(event))
             happened.append((event, time.monotonic() - began_s))
             _apply(network, event, [one for one, _ in happened])
+        if opened is None and now_s >= began_s + timing.warmup_s:
+            opened = _looks(network)
+        if closed is None and now_s >= least_s:
+            closed = _looks(network)
         if now_s > least_s + SLACK_S or (now_s >= least_s and all(_over(running))):
-            return happened
+            assert opened is not None and closed is not None, "both moments have passed"
+            return happened, (opened, closed)
         next_s = waiting[0].at_s + began_s if waiting else now_s + _LOOK_S
         time.sleep(max(0.0, min(next_s - now_s, _LOOK_S)))
 
@@ -174,42 +187,58 @@ def _mend(network: Network, happened: Sequence[tuple[FaultEvent, float]]) -> Non
     network.settle()
 
 
-def _service_figures(network: Network) -> dict[str, dict[str, Any]]:
-    """Return what routers say of each service, by its name."""
+def _looks(network: Network) -> Looks:
+    """Return what routers have counted of each service, by its name."""
     names = {network.guids[one.name]: one.name for one in network.file.service}
-    found = {}
+    found: Looks = {}
     for router in network.routers.values():
         try:
-            listed = router.get_json("/services")
+            listed = router.get_json(ALL_SERVICES)
         except ChildError:
             continue  # killed by a fault
         found.update({names[one["sid"]]: one for one in listed if one["sid"] in names})
     return found
 
 
-def _gained(
-    turn: int, before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]
+def service_rows(
+    turn: int, whole: tuple[Looks, Looks], window: tuple[Looks, Looks]
 ) -> list[dict[str, Any]]:
-    """Return a row for each service that had tasks in this turn."""
+    """Return a row for each service that had tasks in this turn.
+
+    Args:
+        whole: before the turn and after it: what is counted.
+        window: when the time that counts began and when it ended: durations.
+    """
     rows = []
-    for name, found in after.items():
-        earlier = before.get(name)
-        if earlier is not None and earlier["tasks"] > found["tasks"]:
-            earlier = None  # its router was started again and counts from zero
-        tasks = found["tasks"] - (earlier["tasks"] if earlier else 0)
-        if tasks <= 0:
+    for name, after in whole[1].items():
+        before = _same_router(whole[0].get(name), after)
+        row: dict[str, Any] = {"turn": turn, "service": name}
+        row |= {key: after[key] - (before[key] if before else 0) for key in _COUNTS}
+        if row["tasks"] <= 0:
             continue
-        row: dict[str, Any] = {"turn": turn, "service": name, "tasks": tasks}
-        for part in ("delay_penalty", "processing", "delivery"):
-            sum_s, count = found[part]["sum_s"], found[part]["count"]
-            if earlier:
-                sum_s, count = sum_s - earlier[part]["sum_s"], count - earlier[part]["count"]
-            row[f"{part}_mean_ms"] = sum_s * 1e3 / count if count else None
-            row[f"{part}_p50_ms"] = found[part]["p50_s"] * 1e3
-            row[f"{part}_p99_ms"] = found[part]["p99_s"] * 1e3
-        row |= {key: found[key] for key in ("missed_deadlines", "retried", "skipped", "dropped")}
+        row |= _durations(window[0].get(name), window[1].get(name))
         rows.append(row)
     return rows
+
+
+_COUNTS = ("tasks", "missed_deadlines", "retried", "skipped", "dropped")
+
+
+def _same_router(before: Look | None, after: Look) -> Look | None:
+    """Return the earlier look; None if the router was started again since and counts from zero."""
+    return before if before is not None and before["tasks"] <= after["tasks"] else None
+
+
+def _durations(opened: Look | None, closed: Look | None) -> dict[str, float | None]:
+    """Return the durations of a window; none where no chunk came back in it, or a fault had the
+    router at one of its ends."""
+    try:
+        if opened is None or closed is None or _same_router(opened, closed) is None:
+            raise ChildError("the router was away")
+        found: dict[str, float | None] = {**delays_between(opened, closed)}
+    except ChildError:
+        found = {f"{part}_{what}_ms": None for part in PARTS for what in ("p50", "p99", "mean")}
+    return found
 
 
 def _look_at_links(network: Network, result: TurnResult) -> None:

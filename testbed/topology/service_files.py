@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.services.catalogue import bundled_services, find_service
 from packetcloud.testbed.errors import TopologyError
 from packetcloud.testbed.topology.model import ServiceTable, Topology
 from packetcloud.testbed.topology.router_files import SECRET_PARAMETER
+
+_OF_A_SERVICE = (".py", ".toml")
 
 
 def manifest_of(topology: Topology, table: ServiceTable) -> str:
@@ -14,6 +19,19 @@ def manifest_of(topology: Topology, table: ServiceTable) -> str:
     if table.manifest in {one.manifest.service.name for one in bundled_services()}:
         return table.manifest
     return str(topology.folder / table.manifest)
+
+
+def fingerprint_of(topology: Topology) -> str:
+    """Return a digest of the file of a topology, and of the services beside it that it names."""
+    digest = hashlib.sha256(topology.text.encode())
+    for table in topology.file.service:
+        manifest = Path(manifest_of(topology, table))
+        folder = manifest if manifest.is_dir() else manifest.parent
+        if not manifest.is_absolute():
+            continue  # a bundled one, which is of our commit
+        for path in sorted(one for one in folder.rglob("*") if one.suffix in _OF_A_SERVICE):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def check_services(topology: Topology) -> None:

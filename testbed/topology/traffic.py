@@ -64,7 +64,11 @@ class LoadResult:
 
 
 class RunningLoad(Protocol):
-    """A load that has been started."""
+    """A load whose ends are ready."""
+
+    def begin(self) -> None:
+        """Send from now on; the loads of a turn do so together."""
+        ...
 
     def is_over(self) -> bool:
         """Tell whether what counts has been counted."""
@@ -89,7 +93,7 @@ class RunningLoad(Protocol):
 def start_load(
     network: Network, children: Children, name: str, table: LoadTable, timing: LoadTiming, at: int
 ) -> RunningLoad:
-    """Start both ends of a load.
+    """Make both ends of a load ready; none sends before `begin`.
 
     Args:
         at: its number in the file; ports and files follow from it.
@@ -128,11 +132,15 @@ class _ChunkLoad:
         sender += ["--destination", network.guids[table.destination]]
         sender += ["--payload-bytes", table.chunk, "--outstanding", table.outstanding]
         sender += ["--rate", table.rate, "--departures", self._times("departures")]
+        sender += ["--hold"]
         for service in table.via:
             sender += ["--sid", network.guids[service]]
         place = network.places[table.source]
         self._sender = self._start(children, f"{name}-sender", place, "sender", sender)
         self._sender.wait_event("ready", START_LIMIT_S)
+
+    def begin(self) -> None:
+        self._sender.signal(signal.SIGUSR1)
 
     def is_over(self) -> bool:
         self._look()
@@ -275,19 +283,24 @@ class _TcpLoad:
         # Whole seconds are all that iperf3 knows.
         self._seconds = max(1, round(timing.seconds))
         self._warmup_s = max(0, round(timing.warmup_s))
+        self._children, self._flow = children, flow
+        self._client: Child | None = None
+
+    def begin(self) -> None:
+        # iperf3 cannot be held: it begins when its process has started, some 0.1 s later.
         self._client = iperf3.start_client(
-            children, flow, table.congestion, self._seconds, self._warmup_s
+            self._children, self._flow, self._result.table.congestion, self._seconds, self._warmup_s
         )
 
     def is_over(self) -> bool:
-        return not self._client.is_running
+        return self._client is not None and not self._client.is_running
 
     def finish(self, began_s: float) -> LoadResult:
-        result = self._result
-        if self._client.is_running:
+        result, client = self._result, self._client
+        if client is None or client.is_running:
             result.problem = "TCP did not end in time"
             return result
-        window, report = iperf3.wait_window(self._client, self._seconds, self._warmup_s)
+        window, report = iperf3.wait_window(client, self._seconds, self._warmup_s)
         result.goodput_mbps = window.goodput_gbps * 1e3
         result.retransmitted = report["end"]["sum_sent"].get("retransmits")
         result.timeline = [
@@ -298,4 +311,5 @@ class _TcpLoad:
 
     def abandon(self) -> None:
         for child in (self._client, self._server):
-            child.stop(grace_s=0.0)
+            if child is not None:
+                child.stop(grace_s=0.0)

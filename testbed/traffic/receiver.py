@@ -1,4 +1,5 @@
-"""Receives bodies, counts them, checks a sample; prints `ready`, `window` and, when ended, `done`.
+"""Receives bodies, counts them, checks a sample; prints `ready`, `opened` (the warm-up is over),
+`window` and, when ended, `done`.
 
 SIGUSR1 asks for `progress`.
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -98,7 +100,10 @@ class Receiver:
         return None
 
     def _count(self, counted: ArrivalWindow, moment_s: float, payload_bytes: int) -> None:
+        was_open = counted.is_open
         closed = counted.arrived(moment_s, payload_bytes)
+        if counted.is_open and not was_open:
+            emit_event("opened", at_s=moment_s)
         if closed is not None:
             self._window = None
             emit_event("window", **counted.event(closed))
@@ -173,7 +178,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--open", action="store_true", help="sessions need not be sealed")
     parser.add_argument("--key-file", type=Path, help="decrypt before comparing")
     parser.add_argument("--arrivals", type=Path, help="write [chunk id, time] pairs here")
+    parser.add_argument("--niceness", type=int, default=0)
     options = parser.parse_args(arguments)
+    os.nice(options.niceness)
     reactor = install_reactor()
     return run_node(reactor, lambda: receive(reactor, options))
 

@@ -21,6 +21,11 @@ class ArrivalWindow:
         self.bodies = 0
         """Bodies inside the window."""
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the warm-up is over."""
+        return self._begin_s is not None
+
     def arrived(self, now_s: float, payload_bytes: int) -> Window | None:
         """Count an arrival; return the window when this arrival closed it."""
         if self._first_s is None:

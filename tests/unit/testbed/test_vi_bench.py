@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from packetcloud.testbed.bench.vi_cold import median_stages, stage_durations
 from packetcloud.testbed.bench.vi_idle import idle_vcpu
 from packetcloud.testbed.bench.vi_judge import Judgement, Moved, judge
 from packetcloud.testbed.bench.vi_migration import SETTLE_S, migration_figures
-from packetcloud.testbed.bench.vi_penalty import mean_between, penalty_figures
+from packetcloud.testbed.bench.vi_penalty import Visits, penalty_figures
 from packetcloud.testbed.bench.vi_place import ViPlan, Workplace, spread
 from packetcloud.testbed.bench.vi_resize import ControlGroups
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.simulation.journal import Entry, Line
 from packetcloud.testbed.tally import tallied
 from packetcloud.testbed.traffic.witness import Journal, Row, load_journal
+from packetcloud.testbed.visits import Counted
 
 DELAY_S = 0.01
 PAUSE = Moved(2.0, 3.0)
@@ -193,22 +195,23 @@ def test_a_process_without_control_groups(tmp_path: Path) -> None:
         ControlGroups.of(1, tmp_path, tmp_path)
 
 
-def durations(p50_s: float) -> Document:
-    figures = {"count": 10, "sum_s": 10 * p50_s, "p50_s": p50_s, "p99_s": 2 * p50_s}
-    return dict.fromkeys(("delay_penalty", "processing", "delivery"), figures)
+def _visits(*durations_s: float) -> Visits:
+    counted = Counted(len(durations_s), sum(durations_s), Counter(durations_s))
+    return dict.fromkeys(("delay_penalty", "processing", "delivery"), counted)
 
 
-def test_the_mean_of_what_a_run_added() -> None:
-    before, after = {"count": 10, "sum_s": 1.0}, {"count": 20, "sum_s": 1.5}
-    assert mean_between(before, after) == pytest.approx(50.0)
-    with pytest.raises(ChildError, match="no chunk passed"):
-        mean_between(after, after)
+def test_the_penalty_of_a_back_end_is_that_of_all_its_runs() -> None:
+    """Medians over all chunks, and the mean of each run; without a run there is none."""
+    figures = penalty_figures({"lxd": [_visits(0.002, 0.003), _visits(0.004)], "process": []})
+    assert figures["lxd_delay_penalty_p50_ms"] == pytest.approx(3.0)
+    assert figures["lxd_mean_ms"] == pytest.approx([2.5, 4.0])
+    assert figures["process_delay_penalty_p50_ms"] is None
+    assert figures["ratio"] is None and figures["ratio_of_means"] is None
 
 
 def _document() -> Document:
     penalty = penalty_figures(
-        {"lxd": durations(0.0022), "process": durations(0.002)},
-        {"lxd": [2.4, 2.2], "process": [2.0, 2.0]},
+        {"lxd": [_visits(0.0024), _visits(0.0022)], "process": [_visits(0.002)]}
     )
     kept = Judgement(40, 0, 0, (), (0.2, 0.3))
     return {
@@ -221,7 +224,7 @@ def _document() -> Document:
         "seconds": 1,
         "topology": "private LXD servers",
         "penalty": {"sizes": {"65536": penalty_figures(
-            {"lxd": durations(0.002), "process": durations(0.001)}, {"lxd": [], "process": []}
+            {"lxd": [_visits(0.002)], "process": [_visits(0.001)]}
         ), "1048576": penalty}, "ratio": penalty["ratio"]},
         "cold": {
             "launches": 2,
@@ -284,7 +287,7 @@ def test_every_promised_figure_stands_at_the_top() -> None:
     )
     assert top_figures({"idle": _document()["idle"]}) == {"idle_core_share": 0.03}
     assert _document()["penalty"]["sizes"]["1048576"]["ratio_of_means"] == pytest.approx(1.15)
-    assert _document()["penalty"]["sizes"]["65536"]["ratio_of_means"] is None
+    assert _document()["penalty"]["sizes"]["65536"]["ratio_of_means"] == pytest.approx(2.0)
     assert _document()["migration"]["duration"]["p50_s"] == pytest.approx(1.0)
 
 
