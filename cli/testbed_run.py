@@ -190,7 +190,7 @@ def _print_run(output: Output, document: dict[str, Any]) -> None:
     ]
     columns = ("experiment", "what", "unit", "paper", "ours", "ratio", "aim", "reading")
     output.report(document, [Table(columns, rows)] if rows else [])
-    for text in document["failures"]:
+    for text in (*document["failures"], *document["warnings"]):
         output.warn(text)
     for key, why in document["missing"].items():
         output.warn(f"no {key}: {why}")

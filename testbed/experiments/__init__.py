@@ -15,10 +15,12 @@
 - `response`   how fast TCP CUBIC is by the laws
 - `calibration` finds links on which TCP measures what the paper measured
 - `penalty`    delay penalty against chunk size
+- `penalty_figures` what that makes of its samples
 - `sealing`    the encrypting service, as child processes and in containers
 - `workbench`  a router with services, one caller, a sink for each size
 - `awake`      `python -m packetcloud.testbed.experiments.awake`: keeps a core from halting
 - `load`       delay penalty against goodput, to the knee
+- `load_figures` what that makes of its runs
 - `scale`      goodput against the number of VIs
 - `projection` from one node to a cloudlet of many
 - `sequence`   1 to 8 services in a row

@@ -98,6 +98,7 @@ class Calibration:
     title = "Links on which TCP CUBIC measures what the paper measured"
     seconds = 1000
     quick_seconds = 15
+    fingerprint = ""
     keys = ("calibration.loss_percent", "calibration.delay_a_r_ms")
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:

@@ -113,6 +113,10 @@ class Experiment(Protocol):
     quick_seconds: int
     """The same of a quick run."""
 
+    fingerprint: str
+    """Of what it measures besides our own code, such as the file of a topology; empty: nothing.
+    What an earlier run found is kept only where it is the same."""
+
     @property
     def keys(self) -> Sequence[str]:
         """Of the figures that it is run for: in every result, null with the reason at worst."""

@@ -18,6 +18,7 @@ from packetcloud.testbed.bench.scene import Scene
 from packetcloud.testbed.bench.trial import Trial
 from packetcloud.testbed.emulator.link import Emulator
 from packetcloud.testbed.emulator.shape import Shape
+from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.namespaces import Namespace, NetworkLab
 
 RATE_BPS = 50e6
@@ -80,7 +81,10 @@ class FourNodes(EmulatedScene):
 @dataclass(slots=True)
 class OnLinks:
     """A contender on these links, for a time of its own; its n-th run has the same seed as the
-    others' n-th run."""
+    others' n-th run.
+
+    A flow of TCP that did not begin, or broke off, fails: counted as 0 it would look like a slow
+    one."""
 
     contender: Contender
     scene: FourNodes
@@ -96,5 +100,12 @@ class OnLinks:
         own = Timing(self.seconds, timing.warmup, timing.repeats)
         conditions, seed = self.links.conditions(), self.next_seed()
         trial = run_valid(self.scene, conditions, seed, lambda: self.contender.run(own))
+        if not trial.details.get("is_whole", True):
+            per_second = trial.details["per_second_mbps"]
+            assert isinstance(per_second, list)
+            raise ChildError(
+                f"the flow broke off after {len(per_second)} of {own.warmup + own.seconds} s "
+                f"(seed {seed}): it counts for nothing"
+            )
         details = {**trial.details, "seed": seed}
         return Trial(trial.goodput_gbps, trial.seconds, trial.cpu_s_per_gb, details)

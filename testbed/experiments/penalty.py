@@ -8,43 +8,39 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from packetcloud.testbed.errors import TestbedError
-from packetcloud.testbed.experiments import paper
-from packetcloud.testbed.experiments.experiment import (
-    Comparison,
-    Experiment,
-    ExperimentPlan,
-    ExperimentResult,
-    Plot,
-    Series,
+from packetcloud.testbed.experiments.experiment import Experiment, ExperimentPlan, ExperimentResult
+from packetcloud.testbed.experiments.penalty_figures import (
+    ALONE,
+    AWAKE,
+    LIBRARY,
+    MIB,
+    REST,
+    STEADY,
+    STEADY_RATE,
+    Sample,
+    key_of,
+    penalty_result,
 )
 from packetcloud.testbed.experiments.sealing import (
     LXD,
-    OPENSSL,
     PROCESS,
     PYCRYPTODOME,
     Column,
     SealingPlace,
     sealing_place,
 )
-from packetcloud.testbed.experiments.spread import middle, spread
 from packetcloud.testbed.experiments.workbench import Workbench, open_workbench
 from packetcloud.testbed.processes import Child, Children, python_command
 
-MIB = 1 << 20
 SIZES = (64 << 10, 128 << 10, 256 << 10, 512 << 10, MIB)
-REST, AWAKE, STEADY = "one chunk per second", "one per second, kept awake", "steady"
 REST_S = 1.0
-LOOK_S = 0.5
-"""So long after a chunk the router is asked about it: half-way to the next."""
-STEADY_RATE = 50.0
-"""Chunks per second: none waits for another, processors and caches stay warm."""
-LIBRARY = OPENSSL
-"""Of the figures: what the paper's service uses. The other one stands beside it for 1 MiB."""
-AIMS = {PROCESS: 2.2, LXD: 2.6}
+LOOK_S = 0.3
+"""So long after a chunk is known to be through the router is asked about it: half-way to the
+next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +53,12 @@ class Effort:
     """Of a run with 1 MiB; of one with less it is one."""
     steady_chunks: int
     has_awake: bool
+    alone_runs: int
+    """Where there is LXD: of child processes without it, as everywhere else."""
 
 
-FULL = Effort(SIZES, runs=10, chunks=2, steady_chunks=100, has_awake=True)
-QUICK = Effort((64 << 10, MIB), runs=1, chunks=1, steady_chunks=10, has_awake=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One chunk, or the mean of the chunks of one run at the steady rate; in ms."""
-
-    column: Column
-    pace: str
-    payload_bytes: int
-    run: int
-    penalty_ms: float
-    processing_ms: float
-    delivery_ms: float
+FULL = Effort(SIZES, runs=10, chunks=2, steady_chunks=320, has_awake=True, alone_runs=4)
+QUICK = Effort((64 << 10, MIB), runs=1, chunks=1, steady_chunks=16, has_awake=False, alone_runs=1)
 
 
 class Penalty:
@@ -81,8 +66,9 @@ class Penalty:
 
     name = "penalty"
     title = "Delay penalty against chunk size, one chunk per second"
-    seconds = 340
+    seconds = 355
     quick_seconds = 30
+    fingerprint = ""
     keys = ("penalty_1mib_p50_ms.process", "penalty_1mib_p50_ms.lxd")
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
@@ -96,11 +82,12 @@ class Penalty:
         }
         columns = [Column(back_end, library) for back_end in wanted for library in libraries]
         failures: list[str] = []
-        samples = self._measure(plan, effort, columns, failures)
+        protections: list[str] = []
+        samples = self._measure(plan, effort, columns, failures, protections)
         for name in wanted:
-            if not any(sample.column.back_end == name for sample in samples):
+            if not any((s.column.back_end, s.pace) == (name, REST) for s in samples):
                 missing[key_of(name)] = "; ".join(failures)
-        return penalty_result(samples, missing, failures)
+        return penalty_result(samples, missing, failures, protections)
 
     def _measure(
         self,
@@ -108,76 +95,30 @@ class Penalty:
         effort: Effort,
         columns: Sequence[Column],
         failures: list[str],
+        protections: list[str],
     ) -> list[Sample]:
         """Measure all columns at one router; without containers if those do not start."""
         samples: list[Sample] = []
+        own = [column for column in columns if column.back_end == PROCESS]
         try:
+            if own and len(own) < len(columns):
+                with sealing_place(plan.folder / "place-alone", own[:1], plan.tell) as place:
+                    _measure_alone(plan, effort, place, samples)
             with sealing_place(plan.folder / "place", columns, plan.tell) as place:
                 _measure_place(plan, effort, place, samples)
+                protections += place.protections()
         except TestbedError as error:
             failures.append(str(error))
-            own = [column for column in columns if column.back_end == PROCESS]
-            if samples or not own or len(own) == len(columns):
+            has_figures = any(sample.pace == REST for sample in samples)
+            if has_figures or not own or len(own) == len(columns):
                 return samples
             with sealing_place(plan.folder / "place-process", own, plan.tell) as place:
                 _measure_place(plan, effort, place, samples)
+                protections += place.protections()
         return samples
 
 
 PENALTY: Experiment = Penalty()
-
-
-def key_of(back_end: str) -> str:
-    """Return the key of the figure for 1 MiB."""
-    return f"penalty_1mib_p50_ms.{back_end}"
-
-
-def penalty_result(
-    samples: Sequence[Sample], missing: Mapping[str, str], failures: Sequence[str]
-) -> ExperimentResult:
-    """Make figures, tables and plot."""
-    figures: dict[str, float | None] = {key_of(name): None for name in (PROCESS, LXD)}
-    for name in figures.copy():
-        back_end = name.rpartition(".")[2]
-        figures[name] = _median_ms(samples, Column(back_end, LIBRARY), REST)
-    comparisons = []
-    for back_end, library, pace in _LINES:
-        ours = _median_ms(samples, Column(back_end, library), pace)
-        is_figure = (library, pace) == (LIBRARY, REST)
-        if ours is None and not is_figure:
-            continue
-        comparisons.append(
-            Comparison(
-                f"delay penalty of 1 MiB, {back_end}, {library}, {pace}",
-                "ms",
-                paper.PENALTY_1MB_MS if pace == REST else None,
-                ours,
-                f"<= {AIMS[back_end]}" if is_figure else "",
-                missing.get(key_of(back_end), "the paper: below 30 ms" if is_figure else ""),
-            )
-        )
-    rows = [_row(column, pace, size, samples) for column, pace, size in _cells(samples)]
-    return ExperimentResult(
-        Penalty.name,
-        Penalty.title,
-        figures,
-        missing,
-        comparisons,
-        {"penalty": rows, "penalty-samples": [_sample_row(sample) for sample in samples]},
-        [_plot(rows)],
-        _MEASURED,
-        _ASSUMED,
-        _protections({sample.column.back_end for sample in samples}),
-        failures,
-    )
-
-
-_LINES = tuple(
-    (back_end, library, pace)
-    for pace in (REST, AWAKE, STEADY)
-    for library in (OPENSSL, PYCRYPTODOME)
-    for back_end in (PROCESS, LXD)
-)
 
 
 def _measure_place(
@@ -187,7 +128,7 @@ def _measure_place(
         place.children, place.router, place.address, effort.sizes, place.key_file
     ) as bench:
         tour = _Tour(plan, effort, place, bench, samples)
-        tour.warm_up()
+        tour.warm_up(effort.sizes)
         for run in range(1, effort.runs + 1):
             tour.rest(run)
         for run in range(1, min(3, effort.runs) + 1):
@@ -196,6 +137,19 @@ def _measure_place(
             with _kept_awake():
                 tour.rest(1, AWAKE)
                 tour.rest(2, AWAKE)
+        bench.finish()
+
+
+def _measure_alone(
+    plan: ExperimentPlan, effort: Effort, place: SealingPlace, samples: list[Sample]
+) -> None:
+    with open_workbench(
+        place.children, place.router, place.address, (MIB,), place.key_file
+    ) as bench:
+        tour = _Tour(plan, effort, place, bench, samples)
+        tour.warm_up((MIB,))
+        for run in range(1, effort.alone_runs + 1):
+            tour.rest(run, ALONE)
         bench.finish()
 
 
@@ -209,10 +163,10 @@ class _Tour:
     bench: Workbench
     samples: list[Sample]
 
-    def warm_up(self) -> None:
+    def warm_up(self, sizes: Sequence[int]) -> None:
         """The first chunk of a VI finds out about its path, and one of each size makes buffers."""
         for column in self.place.sids:
-            for size in self.effort.sizes:
+            for size in sizes:
                 self.bench.send([self.place.sids[column]], size)
                 self.bench.visits([self.place.sids[column]], 1)
 
@@ -267,117 +221,3 @@ def _kept_awake() -> Iterator[None]:
         for spinner in spinners:
             spinner.wait_event("ready", 20.0)
         yield
-
-
-def _of(samples: Sequence[Sample], column: Column, pace: str, size: int = MIB) -> list[Sample]:
-    return [
-        one for one in samples if (one.column, one.pace, one.payload_bytes) == (column, pace, size)
-    ]
-
-
-def _median_ms(samples: Sequence[Sample], column: Column, pace: str) -> float | None:
-    return middle(sample.penalty_ms for sample in _of(samples, column, pace))
-
-
-def _cells(samples: Sequence[Sample]) -> list[tuple[Column, str, int]]:
-    found = dict.fromkeys((one.column, one.pace, one.payload_bytes) for one in samples)
-    return sorted(found, key=lambda cell: (cell[0].name, cell[1], cell[2]))
-
-
-def _row(column: Column, pace: str, size: int, samples: Sequence[Sample]) -> dict[str, object]:
-    found = _of(samples, column, pace, size)
-    row: dict[str, object] = {
-        "back_end": column.back_end,
-        "library": column.library,
-        "pace": pace,
-        "chunk_kib": size >> 10,
-    }
-    for part in ("penalty_ms", "processing_ms", "delivery_ms"):
-        values = spread(getattr(sample, part) for sample in found)
-        assert values is not None
-        row |= values.columns(part)
-    mean = sum(sample.penalty_ms for sample in found) / len(found)
-    return row | {"penalty_ms_mean": mean}
-
-
-def _sample_row(sample: Sample) -> dict[str, object]:
-    return {
-        "back_end": sample.column.back_end,
-        "library": sample.column.library,
-        "pace": sample.pace,
-        "chunk_kib": sample.payload_bytes >> 10,
-        "run": sample.run,
-        "penalty_ms": sample.penalty_ms,
-        "processing_ms": sample.processing_ms,
-        "delivery_ms": sample.delivery_ms,
-    }
-
-
-def _plot(rows: Sequence[Mapping[str, object]]) -> Plot:
-    """Figure 4(b): delay penalty and processing over the size."""
-    series = [
-        Series(
-            "the paper, 1 MB: below", [1000 * 1000 / 1024], [paper.PENALTY_1MB_MS], is_paper=True
-        )
-    ]
-    for back_end in (PROCESS, LXD):
-        for pace in (REST, STEADY):
-            found = [
-                row
-                for row in rows
-                if (row["back_end"], row["library"], row["pace"]) == (back_end, LIBRARY, pace)
-            ]
-            if not found:
-                continue
-            for part in ("penalty", "processing"):
-                key = f"{part}_ms"
-                series.append(
-                    Series(
-                        f"{back_end}, {pace}: {part}",
-                        [_number(row["chunk_kib"]) for row in found],
-                        [_number(row[key]) for row in found],
-                        [_number(row[f"{key}_min"]) for row in found],
-                        [_number(row[f"{key}_max"]) for row in found],
-                    )
-                )
-    title = "Delay penalty and processing against chunk size (figure 4(b))"
-    return Plot("penalty", title, "chunk, KiB", "ms, median", "line", series, y_log=True)
-
-
-def _number(value: object) -> float:
-    assert isinstance(value, int | float)
-    return float(value)
-
-
-_MEASURED = (
-    "Delay penalty: from the start of forwarding a chunk to the VI until the whole verdict is "
-    "back, as the router counts it; processing is what the VI says it spent in the service, "
-    "delivery the rest.",
-    "At one chunk per second each sample is one chunk; 10 runs for each size and "
-    "back-end, in turn, of 2 chunks with 1 MiB, else of one; the first chunk of each size and VI "
-    f"does not count. At the steady rate ({STEADY_RATE:g} chunks per second) each is the mean of a "
-    "run.",
-    "Kept awake: the same while a program of the lowest priority keeps every core from halting.",
-    "What arrived was counted, and a sample of it decrypted and compared with what was sent.",
-)
-_ASSUMED = (
-    f"AES-128-CBC by {LIBRARY}, as the paper's service has it, makes the figures; {PYCRYPTODOME}, "
-    "which is ours if nobody chooses, stands beside them.",
-    "The paper's 1 MB is taken for 1 MiB. Its router and node were two machines joined by 1 "
-    "Gbit/s, where 1 MB takes 8 ms each way; here a veth pair or loopback joins two processes.",
-)
-
-
-def _protections(back_ends: set[str]) -> list[str]:
-    found = ["The caller's and the sinks' sessions with the router are sealed (AES-GCM)."]
-    if PROCESS in back_ends:
-        found.append(
-            "process: a supervised child process with limits of memory, processor, files; no "
-            "boundary against hostile code."
-        )
-    if LXD in back_ends:
-        found.append(
-            "lxd: an unprivileged container with an id map of its own, limits of memory, "
-            "processor, processes and disk, filtered links to the router alone."
-        )
-    return found

@@ -28,7 +28,7 @@ MAX_ROWS_COUNT = 200
 """Of a table on the page; the CSV file has all."""
 _QUICK = (
     "A quick run: it shows that everything works. Its figures mean nothing, and are compared with "
-    "nothing."
+    "nothing. What is called a median may be of one run."
 )
 
 Document = Mapping[str, Any]
@@ -53,6 +53,7 @@ def make_report(document: Document, other: Document | None = None) -> str:
         element("h1", title),
         _first_words(document),
         _failures(document),
+        _warnings(document),
         _comparisons(document),
         _beside(document, other) if other is not None else None,
         [_experiment(one) for one in document["experiments"]],
@@ -91,6 +92,18 @@ def _failures(document: Document) -> Markup:
         element("h2", "What failed, and what makes figures worthless"),
         element("ul", [element("li", text) for text in document["failures"]]),
         class_="failures",
+    )
+
+
+def _warnings(document: Document) -> Markup | None:
+    said = document.get("warnings")  # results of older versions have none
+    if not said:
+        return None
+    return element(
+        "div",
+        element("p", "This machine had something else to do:"),
+        element("ul", [element("li", text) for text in said]),
+        class_="warning",
     )
 
 
@@ -149,10 +162,13 @@ def _beside(document: Document, other: Document) -> Markup:
 
 def _experiment(one: Document) -> Markup:
     missing = [f"{key}: {why}" for key, why in one["missing"].items()]
+    facts = f"{one['name']}, {number_text(float(one['seconds']))} s"
+    if "others_cores" in one:
+        facts += f"; others used {one['others_cores']:.2f} processors meanwhile"
     return element(
         "section",
         element("h2", one["title"]),
-        element("p", f"{one['name']}, {number_text(float(one['seconds']))} s", class_="facts"),
+        element("p", facts, class_="facts"),
         _sentences("What failed", one["failures"], "failures"),
         [_figure(plot) for plot in one["plots"]],
         [_rows(name, rows) for name, rows in one["tables"].items()],

@@ -24,7 +24,8 @@ from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.experiments import EXPERIMENTS, PAPER
 from packetcloud.testbed.experiments.experiment import Experiment, ExperimentPlan, ExperimentResult
 from packetcloud.testbed.experiments.files import write_plots, write_tables
-from packetcloud.testbed.machine import describe_machine, describe_software
+from packetcloud.testbed.machine import changes_of_tree, describe_machine, describe_software
+from packetcloud.testbed.others import MAX_LOAD_BEFORE, MAX_OTHERS_CORES, OthersWatch
 
 FORMAT = "packetcloud-run-1"
 PART_FORMAT = "packetcloud-run-part-1"
@@ -150,6 +151,7 @@ def _begin(title: str, plan: RunPlan) -> Document:
         "format": FORMAT,
         "title": title,
         **describe_software(),
+        "changes": changes_of_tree(),
         "machine": describe_machine(),
         "seed": plan.seed,
         "is_quick": plan.is_quick,
@@ -164,7 +166,7 @@ def _run_one(
     experiment: Experiment, plan: RunPlan, document: Document, tell: Callable[[str], None]
 ) -> Document:
     folder = plan.out / experiment.name
-    if plan.is_resumed and (kept := _kept(folder, document)) is not None:
+    if plan.is_resumed and (kept := _kept(folder, document, experiment)) is not None:
         tell("kept from the run before")
         return kept
     shutil.rmtree(folder, ignore_errors=True)
@@ -172,6 +174,7 @@ def _run_one(
     # It is known as ours also when it ends early.
     _write_part({}, experiment, folder)
     began_s = time.monotonic()
+    others = OthersWatch()
     tell("starting")
     try:
         wish = ExperimentPlan(
@@ -185,7 +188,8 @@ def _run_one(
         text = f"internal error, please report it: {type(error).__name__}: {error}"
         found = _failed(experiment, f"{text} ({folder / _TRACEBACK})")
     found["seconds"] = round(time.monotonic() - began_s, 1)
-    found["kind"] = _kind(document)
+    found["others_cores"] = round(others.cores(), 3)
+    found["kind"] = _kind(document, experiment)
     _write_files(found, folder)
     _write_part(found, experiment, folder)
     return found
@@ -226,20 +230,20 @@ def _failed(experiment: Experiment, text: str) -> Document:
     return _to_document(empty)
 
 
-def _kind(document: Document) -> Document:
+def _kind(document: Document, experiment: Experiment) -> Document:
     """What must be the same, so that a figure of an earlier run may stand in this one."""
-    keys = ("commit", "commit_has_local_changes", "seed", "is_quick", "back_ends", "kernel")
-    return {key: document[key] for key in keys}
+    keys = ("commit", "changes", "seed", "is_quick", "back_ends", "kernel")
+    return {key: document[key] for key in keys} | {"fingerprint": experiment.fingerprint}
 
 
-def _kept(folder: Path, document: Document) -> Document | None:
+def _kept(folder: Path, document: Document, experiment: Experiment) -> Document | None:
     """Return what an earlier run found, if it was of the same kind and nothing failed."""
     try:
         found: Document = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     found.pop("format", None)
-    is_same = found.get("kind") == _kind(document) and document["commit"] is not None
+    is_same = found.get("kind") == _kind(document, experiment) and document["commit"] is not None
     return found if is_same and not found["failures"] else None
 
 
@@ -255,8 +259,25 @@ def _finish(document: Document) -> None:
     if not document["is_complete"]:
         failures.append("the run was interrupted: what comes after is missing")
     document |= {"figures": figures, "missing": missing, "failures": failures}
+    document["warnings"] = [] if document["is_quick"] else _disturbed(document)
     for key, value in nested(figures).items():
         document.setdefault(key, value)
+
+
+def _disturbed(document: Document) -> list[str]:
+    """Return where this machine had something else to do: such figures are others' too."""
+    machine = document["machine"]
+    cores, load = machine["usable_cores"], machine["load_before"][0]
+    said = []
+    if load > MAX_LOAD_BEFORE:
+        said.append(f"in the minute before the run the load of the machine was {load:g}")
+    said += [
+        f"{one['name']}: others used {one['others_cores']:.2f} of {cores} processors meanwhile, so "
+        "its figures are those of a busy machine"
+        for one in document["experiments"]
+        if one.get("others_cores", 0.0) > MAX_OTHERS_CORES
+    ]
+    return said
 
 
 def _write(document: Document, out: Path) -> None:

@@ -24,8 +24,9 @@ from packetcloud.testbed.daemons import (
     start_service,
     wait_attached,
 )
-from packetcloud.testbed.lxd_cloudlet import CloudletPlan, CloudletService
+from packetcloud.testbed.lxd_cloudlet import CloudletPlan, CloudletService, LxdCloudlet
 from packetcloud.testbed.processes import Child, Children
+from packetcloud.testbed.protections import protections_of
 
 PROCESS, LXD = "process", "lxd"
 OPENSSL, PYCRYPTODOME = "openssl", "pycryptodome"
@@ -58,6 +59,17 @@ class SealingPlace:
     key_file: Path
     services: Mapping[Column, Child]
     """Those of them that are child processes."""
+    cloudlet: LxdCloudlet | None
+    """That has the others."""
+
+    def protections(self) -> list[str]:
+        """Return what is in force now, found out from kernel and LXD."""
+        found: list[str] = []
+        for child in self.services.values():
+            found += protections_of(PROCESS, child)
+        if self.cloudlet is not None:
+            found += protections_of_nodes(self.cloudlet)
+        return list(dict.fromkeys(found))
 
 
 @contextlib.contextmanager
@@ -74,6 +86,7 @@ def sealing_place(
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.callback(_leave_logs_only, folder)
+        cloudlet: LxdCloudlet | None = None
         key_file = folder / "aes.key"
         create_key_file(key_file)
         own = [column for column in columns if column.back_end == PROCESS]
@@ -112,7 +125,22 @@ def sealing_place(
             key = folder / f"{column.name}.key"
             services[column] = start_service(children, column.name, SERVICE, address, key, settings)
             wait_attached(router, services[column], sids[column])
-        yield SealingPlace(children, router, address, sids, key_file, services)
+        yield SealingPlace(children, router, address, sids, key_file, services, cloudlet)
+
+
+def protections_of_nodes(cloudlet: LxdCloudlet) -> list[str]:
+    """Return what the controller of a cloudlet says of its nodes, as operators see it."""
+    found = []
+    with cloudlet.client() as client:
+        for node in client.nodes():
+            active = [one.name for one in node.protections if one.is_active]
+            found.append(f"lxd, node {node.name}: in force are {', '.join(active) or 'none'}.")
+            found += [
+                f"lxd, node {node.name}: not in force is {one.name}: {one.cost}."
+                for one in node.protections
+                if not one.is_active
+            ]
+    return found
 
 
 def _leave_logs_only(folder: Path) -> None:

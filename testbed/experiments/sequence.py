@@ -31,9 +31,10 @@ from packetcloud.testbed.experiments.experiment import (
 )
 from packetcloud.testbed.experiments.reader import lay_reader
 from packetcloud.testbed.experiments.sealing import LOCALHOST
-from packetcloud.testbed.experiments.spread import middle, slope, spread
-from packetcloud.testbed.experiments.workbench import Visits, Workbench, open_workbench
+from packetcloud.testbed.experiments.spread import middle, runs_text, slope, spread
+from packetcloud.testbed.experiments.workbench import NICENESS, Visits, Workbench, open_workbench
 from packetcloud.testbed.processes import Child, Children
+from packetcloud.testbed.protections import protections_of
 
 MIB = 1 << 20
 RATE = 25.0
@@ -81,23 +82,29 @@ class SequenceExperiment:
     title = "Service sequences of 1 to 8 services"
     seconds = 110
     quick_seconds = 12
+    fingerprint = ""
     keys = (KEY,)
 
     def run(self, plan: ExperimentPlan) -> ExperimentResult:
         effort = QUICK if plan.is_quick else FULL
         readers = tuple(f"reader-{number}" for number in range(1, max(effort.lengths) + 1))
         failures: list[str] = []
+        protections: list[str] = []
         with Children() as children:
-            router, sids = _start(children, children.directory / "place", readers)
+            router, sids, services = _start(children, children.directory / "place", readers)
             with open_workbench(children, router, router.address, [MIB], keeps_times=True) as bench:
                 passages = _measure(plan, effort, bench, sids, readers, failures)
-        return sequence_result(passages, failures)
+                for one in services:
+                    protections += protections_of("process", one)
+        return sequence_result(passages, failures, list(dict.fromkeys(protections)))
 
 
 SEQUENCE: Experiment = SequenceExperiment()
 
 
-def sequence_result(passages: Sequence[Passage], failures: Sequence[str]) -> ExperimentResult:
+def sequence_result(
+    passages: Sequence[Passage], failures: Sequence[str], protections: Sequence[str]
+) -> ExperimentResult:
     """Make figures, tables and plot; the cost of one more is the slope over the length."""
     plain = [one for one in passages if one.names != MIXED]
     cost = slope([(len(one.names), delay) for one in plain if (delay := _delay(one)) is not None])
@@ -125,17 +132,18 @@ def sequence_result(passages: Sequence[Passage], failures: Sequence[str]) -> Exp
             "sequence-visits": [row for one in plain for row in _visit_rows(one)],
         },
         [_plot(rows)],
-        _MEASURED,
+        [*_MEASURED, _rounds_text(plain)],
         _ASSUMED,
-        _PROTECTIONS,
+        [_SESSIONS, *protections],
         failures,
     )
 
 
 def _start(
     children: Children, folder: Path, readers: Sequence[str]
-) -> tuple[Router, dict[str, str]]:
-    """Start a router with all services, whose keys lie in `folder`; return SIDs by name."""
+) -> tuple[Router, dict[str, str], list[Child]]:
+    """Start a router with all services, whose keys lie in `folder`; return SIDs by name, and the
+    services."""
     manifest = str(lay_reader(folder))
     key_file = folder / "aes.key"
     create_key_file(key_file)
@@ -156,7 +164,7 @@ def _start(
     }
     for name, child in started.items():
         wait_attached(router, child, sids[name])
-    return router, sids
+    return router, sids, list(started.values())
 
 
 def _measure(
@@ -196,6 +204,15 @@ def _measure(
         )
         for names, number, visits, departures in begun
     ]
+
+
+def _rounds_text(passages: Sequence[Passage]) -> str:
+    rounds = {one.round_number for one in passages}
+    return (
+        f"Delays are medians of the chunks of a round, penalties averages; of rounds: "
+        f"{runs_text(len(rounds))}. Caller and sink stand for other machines: they let router and "
+        f"VIs go before them (niceness {NICENESS})."
+    )
 
 
 def _mixed(passages: Sequence[Passage]) -> list[Passage]:
@@ -271,7 +288,4 @@ _MEASURED = (
     "is compared with what was sent.",
 )
 _ASSUMED = ("All services are at one cloudlet. The payload does not compress.",)
-_PROTECTIONS = (
-    "VIs are child processes with limits of memory, processor, files: no boundary against hostile "
-    "code. Sessions of caller and sink are sealed (AES-GCM).",
-)
+_SESSIONS = "Sessions of caller and sink are sealed (AES-GCM)."

@@ -47,6 +47,7 @@ class ServiceFigure:
     measured: str
     protections: str
     beside: tuple[Beside, ...] = ()
+    fingerprint: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:

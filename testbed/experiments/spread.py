@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Spread:
     low: float
     high: float
     count: int
+    mean: float
 
     def columns(self, what: str) -> dict[str, object]:
         """Return the columns of a table, such as `penalty_ms`, `penalty_ms_min`, ..."""
@@ -29,7 +30,9 @@ class Spread:
 def spread(samples: Iterable[float]) -> Spread | None:
     """Return the spread of samples, None where there is no sample."""
     found = list(samples)
-    return Spread(median(found), min(found), max(found), len(found)) if found else None
+    if not found:
+        return None
+    return Spread(median(found), min(found), max(found), len(found), fmean(found))
 
 
 def middle(samples: Iterable[float]) -> float | None:
@@ -46,3 +49,13 @@ def slope(points: Sequence[tuple[float, float]]) -> float | None:
     mean_y = sum(y for _, y in points) / len(points)
     above = sum((x - mean_x) * (y - mean_y) for x, y in points)
     return above / sum((x - mean_x) ** 2 for x, _ in points)
+
+
+def runs_text(*counts: int) -> str:
+    """Return how many runs a median is of: of one run it is none."""
+    if not counts:
+        return "no run"
+    if max(counts) == 1:
+        return "one run, so no median"
+    least, most = min(counts), max(counts)
+    return f"medians of {most} runs" if least == most else f"medians of {least} to {most} runs"

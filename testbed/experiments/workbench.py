@@ -21,6 +21,10 @@ from packetcloud.testbed.processes import Child, Children, python_command, wait_
 
 SERVED_LIMIT_S = 20.0
 """How long verdicts on chunks that were sent may take to be back."""
+NICENESS = 10
+"""Of caller and sinks: elsewhere they are other machines, so router and VI go before them. It
+leaves them a tenth of a core on a machine that is full; SCHED_IDLE would leave them nothing
+there."""
 PARTS = ("delay_penalty", "processing", "delivery")
 
 Departures = list[tuple[int, float]]
@@ -51,7 +55,7 @@ class Workbench:
     def send(
         self, sids: Sequence[str], payload_bytes: int, count: int = 1, interval_s: float = 0.0
     ) -> Departures:
-        """Send chunks through services; return ids and departures once the router has them all.
+        """Send chunks through services; return ids and departures once all have left the caller.
 
         Raises:
             ChildError: it refused some, or did not take them in time.
@@ -142,12 +146,13 @@ def open_workbench(
         for size in sizes:
             # A folder for each, as each writes a file of the same name.
             scratch = stack.enter_context(Children())
-            load = Load(size, key_file=key_file, keeps_times=keeps_times)
+            load = Load(size, key_file=key_file, keeps_times=keeps_times, niceness=NICENESS)
             sinks[size] = ends = Ends(scratch, load, Timing())
             where = f"{address[0]}:{address[1]}"
             ends.start_receiver(None, "--connect", where, "--expect", router.guid)
         options: list[object] = ["--connect", f"{address[0]}:{address[1]}"]
         options += ["--expect", router.guid, "--largest-bytes", max(sizes)]
+        options += ["--niceness", NICENESS]
         command = python_command("packetcloud.testbed.traffic.caller", *options)
         caller = children.start("caller", command, takes_orders=True)
         caller.wait_event("ready", START_TIMEOUT_S)

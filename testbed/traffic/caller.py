@@ -1,8 +1,9 @@
 """Sends chunks when it is told to: to whom, through which services, how large, how many, how often.
 
 Orders are JSON objects, one a line, on standard input: `destination`, `sids`, `payload_bytes`,
-`count`, `interval_s`. Prints `ready`, and `sent` with all ids and departures as soon as the router
-has taken, or refused, every chunk of an order. Ends with its standard input, or at SIGTERM.
+`count`, `interval_s`. Prints `ready`, and `sent` with all ids and departures when the router has
+taken, or refused, every chunk of an order; a moment later, as who reads it would wake just when
+router and VI have the last chunk in hand. Ends with its standard input, or at SIGTERM.
 
 One process sends everything of a measurement, so that what is compared comes from the same place.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
 from collections import Counter
@@ -40,6 +42,8 @@ from packetcloud.testbed.traffic.sender import chunk_head
 
 _CHUNK_ID = slice(8, 16)
 _FIRST_ID = 1
+TOLD_AFTER_S = 0.2
+"""A chunk that is alone is through router, VI and sink by then."""
 
 
 class Caller:
@@ -106,7 +110,10 @@ class Caller:
     ) -> None:
         self._settled[settlement.value] += 1
         if self._settled.total() == self._count:
-            emit_event("sent", departures=self._departures, settled=dict(self._settled))
+            self._reactor.callLater(TOLD_AFTER_S, self._tell)
+
+    def _tell(self) -> None:
+        emit_event("sent", departures=self._departures, settled=dict(self._settled))
 
 
 async def call(reactor: Any, options: argparse.Namespace) -> None:
@@ -138,7 +145,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--connect", type=parse_address, required=True)
     parser.add_argument("--expect", type=parse_guid, help="GUID of the node to connect to")
     parser.add_argument("--largest-bytes", type=int, default=1 << 20, help="of all payloads")
+    parser.add_argument("--niceness", type=int, default=0)
     options = parser.parse_args(arguments)
+    os.nice(options.niceness)
     reactor = install_reactor()
     return run_node(reactor, lambda: call(reactor, options))
 

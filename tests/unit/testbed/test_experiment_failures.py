@@ -17,6 +17,8 @@ from packetcloud.testbed.bench.trial import Trial
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.experiments import goodput, load
 from packetcloud.testbed.experiments.experiment import ExperimentPlan
+from packetcloud.testbed.experiments.four_nodes import CHOSEN, FourNodes, OnLinks
+from packetcloud.testbed.experiments.load_figures import DELAYS, OTHER, OTHER_KNEE
 from packetcloud.testbed.experiments.reading import word_of
 from packetcloud.testbed.experiments.sealing import PYCRYPTODOME
 from packetcloud.testbed.experiments.services import TRANSLATOR, ServiceFigure
@@ -31,12 +33,13 @@ class _Service:
     rate: float
     library: str
     samples_file: Path | None
+    is_at_router: bool
 
     def run(self, timing: Timing) -> Trial:
         if self.library == PYCRYPTODOME:
             raise ChildError("the VI ended")
         offered_gbps = self.rate * self.payload_bytes * 8 / 1e9
-        details = dict.fromkeys(load._DETAILS, 2.0)
+        details = dict.fromkeys(DELAYS, 2.0)
         return Trial(min(offered_gbps or 1.0, 1.0), 1.0, {"router": 1.0}, details)
 
 
@@ -56,10 +59,10 @@ def test_a_library_that_stands_beside_the_figures_does_not_cost_them(
     result = load.LOAD.run(plan)
     assert result.figures["knee_gbps"] == pytest.approx(1.0)
     assert result.figures["penalty_ratio_80_to_10"] == pytest.approx(1.0)
-    said = f"{PYCRYPTODOME}, as fast as it goes: the VI ended"
+    said = f"{OTHER}, as fast as it goes: the VI ended"
     assert said in result.failures
-    assert result.figures[load.OTHER_KNEE] is None
-    assert result.missing[load.OTHER_KNEE] == said
+    assert result.figures[OTHER_KNEE] is None
+    assert result.missing[OTHER_KNEE] == said
 
 
 def _fetched(**document: object) -> dict[str, Any]:
@@ -126,3 +129,29 @@ def test_where_tcp_is_not_the_paper_s_there_is_no_gain_over_it() -> None:
         assert result.missing[goodput.GAIN] == said
         assert result.figures["goodput.cubic_mbps"] == pytest.approx(cubic)
         assert goodput.goodput_result(_mbps(cubic, far), True).failures == []
+
+
+def test_a_flow_that_broke_off_does_not_count_as_a_slow_one() -> None:
+    """It fails, and says how far it came; one that is whole has its seed."""
+
+    class _Flow:
+        name = "cubic"
+
+        def __init__(self, seconds: int) -> None:
+            self.per_second_mbps = [4.0] * seconds
+
+        def run(self, timing: Timing) -> Trial:
+            is_whole = len(self.per_second_mbps) == timing.seconds + timing.warmup
+            details = {"is_whole": is_whole, "per_second_mbps": self.per_second_mbps}
+            return Trial(0.004, float(timing.seconds), {}, details)
+
+    scene = SimpleNamespace(
+        restart=lambda *conditions: None, report=lambda: {"is_valid": True, "objections": []}
+    )
+    for seconds in (8, 5, 0):
+        on_links = OnLinks(_Flow(seconds), cast(FourNodes, scene), CHOSEN, 6, lambda: 7)
+        if seconds == 8:
+            assert on_links.run(Timing(warmup=2)).details["seed"] == 7
+            continue
+        with pytest.raises(ChildError, match=f"broke off after {seconds} of 8 s .seed 7"):
+            on_links.run(Timing(warmup=2))

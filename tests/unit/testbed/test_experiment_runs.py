@@ -13,6 +13,7 @@ import pytest
 
 from packetcloud.testbed import experiments
 from packetcloud.testbed.errors import TestbedError
+from packetcloud.testbed.experiments import runs
 from packetcloud.testbed.experiments.experiment import (
     Comparison,
     ExperimentPlan,
@@ -57,6 +58,7 @@ class _Experiment:
     title: str = "T"
     seconds: int = 60
     quick_seconds: int = 2
+    fingerprint: str = ""
     keys: tuple[str, ...] = ()
     plans: list[ExperimentPlan] = field(default_factory=list)
 
@@ -178,6 +180,59 @@ def test_ctrl_c_keeps_what_was_found_and_resume_goes_on(tmp_path: Path) -> None:
     other = _Experiment("one", _result("one"))
     run_experiments("test", [other], RunPlan(out, is_resumed=True, seed=2), lambda *words: None)
     assert len(other.plans) == 1, "another seed is another run"
+
+
+def test_what_was_edited_meanwhile_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topology, or our own code without a commit of it; the control is neither."""
+    changes = [""]
+    monkeypatch.setattr(runs, "changes_of_tree", lambda: changes[0])
+    facts = {"commit": "c", "kernel": "k", "commit_has_local_changes": True, "python": "3"}
+    monkeypatch.setattr(runs, "describe_software", lambda: {**facts, "packages": {}})
+
+    def measured(fingerprint: str) -> bool:
+        one = _Experiment("one", _result("one"), fingerprint=fingerprint)
+        plan = RunPlan(tmp_path / "out", is_resumed=True)
+        run_experiments("test", [one], plan, lambda *words: None)
+        return bool(one.plans)
+
+    assert measured("as it was")
+    assert not measured("as it was")
+    assert measured("edited")
+    changes[0] = "a line of ours"
+    assert measured("edited")
+    assert not measured("edited")
+
+
+class _Busy:
+    """Others use one processor and a half."""
+
+    def cores(self) -> float:
+        return 1.5
+
+
+def test_a_busy_machine_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By run, report and each experiment; a quick run's figures mean nothing in any case."""
+    machine = {"usable_cores": 2, "load_before": [3.25, 1.0, 1.0], "cpu": "c"}
+    monkeypatch.setattr(runs, "describe_machine", lambda: machine)
+    monkeypatch.setattr(runs, "OthersWatch", _Busy)
+    document = _run(tmp_path / "out", _Experiment("one", _result("one")))
+    load, others = document["warnings"]  # type: ignore[misc]
+    assert "load of the machine was 3.25" in load
+    assert others.startswith("one: others used 1.50 of 2 processors")
+    page = make_report(document)
+    assert "others used 1.50 of 2 processors" in page and "was 3.25" in page
+    assert document["failures"] == []
+    assert (
+        _run(tmp_path / "quick", _Experiment("one", _result("one")), is_quick=True)["warnings"]
+        == []
+    )
+    machine["load_before"] = [0.1, 0.1, 0.1]
+    monkeypatch.setattr(_Busy, "cores", lambda self: 0.01)
+    document = _run(tmp_path / "calm", _Experiment("one", _result("one")))
+    assert document["warnings"] == []
+    assert "something else to do" not in make_report(document)
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:

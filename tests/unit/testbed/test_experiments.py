@@ -25,13 +25,29 @@ from packetcloud.testbed.experiments.calibration import TRIED, Try, first_links,
 from packetcloud.testbed.experiments.experiment import ExperimentResult
 from packetcloud.testbed.experiments.four_nodes import CHOSEN, FAR_DELAY_S, Links
 from packetcloud.testbed.experiments.goodput import goodput_result
-from packetcloud.testbed.experiments.load import (
+from packetcloud.testbed.experiments.load import TIMING
+from packetcloud.testbed.experiments.load_figures import (
+    AT_ROUTER,
+    DELAYS,
+    MAIN,
+    RATIO_OF_MEANS,
+    RATIO_TO_LEAST,
+    ROUTER_KNEE,
     Findings,
+    Line,
     Step,
     load_result,
     penalty_ratio,
 )
-from packetcloud.testbed.experiments.penalty import AWAKE, MIB, REST, STEADY, Sample, penalty_result
+from packetcloud.testbed.experiments.penalty_figures import (
+    ALONE,
+    AWAKE,
+    MIB,
+    REST,
+    STEADY,
+    Sample,
+    penalty_result,
+)
 from packetcloud.testbed.experiments.projection import project
 from packetcloud.testbed.experiments.response import (
     cubic_bps,
@@ -44,7 +60,7 @@ from packetcloud.testbed.experiments.scale import PROJECTED, scale_result
 from packetcloud.testbed.experiments.sealing import OPENSSL, PROCESS, PYCRYPTODOME, Column
 from packetcloud.testbed.experiments.sequence import KEY, MIXED, Passage, sequence_result
 from packetcloud.testbed.experiments.services import ServiceFigure
-from packetcloud.testbed.experiments.spread import middle, slope, spread
+from packetcloud.testbed.experiments.spread import middle, runs_text, slope, spread
 from packetcloud.testbed.experiments.workbench import Visits, between
 
 
@@ -133,6 +149,14 @@ def test_spread_and_slope() -> None:
     assert slope([(1, 3.0), (1, 5.0)]) is None
 
 
+def test_a_median_says_of_how_many_runs_it_is() -> None:
+    """Of one run there is none."""
+    assert runs_text(1) == "one run, so no median"
+    assert runs_text(3, 3) == "medians of 3 runs"
+    assert runs_text(3, 1, 6) == "medians of 1 to 6 runs"
+    assert runs_text() == "no run"
+
+
 def test_a_projection_is_bounded_by_the_router() -> None:
     """A router that needs 2 s for 1 GB carries 4 Gbit/s, however many nodes there are."""
     few, many = project(2, 0.5, 2.0), project(20, 0.5, 2.0)
@@ -197,28 +221,37 @@ def test_when_the_emulator_is_always_late_there_is_no_figure() -> None:
     assert result.failures == []
 
 
-def _record(*mbps: float) -> Record:
+def _record(*mbps: float, first_seed: int = 1) -> Record:
     link = {"to_right": {"dropped": {"lost": 3}}, "to_left": {"dropped": {}}}
-    details = {"seed": 1, "emulator": {"links": {"a": link, "b": link}}}
-    return Record([Trial(one / 1e3, 1.0, {"receiver": 1.0}, details) for one in mbps])
+    emulator = {"links": {"a": link, "b": link}}
+    return Record(
+        [
+            Trial(one / 1e3, 1.0, {"receiver": 1.0}, {"seed": seed, "emulator": emulator})
+            for seed, one in enumerate(mbps, first_seed)
+        ]
+    )
 
 
 def test_the_figures_of_goodput() -> None:
-    """Medians; the gain is of the translator over CUBIC from end to end."""
+    """Medians; the gain is of the translator over CUBIC from end to end, of averages over the seeds
+    with which both ran: here the second and the third."""
     records = {
-        goodput.CUBIC: _record(4.0, 9.0, 4.5),
+        goodput.CUBIC: _record(4.0, 4.5, 4.5),
         goodput.BBR: _record(40.0),
         goodput.CHUNKS: _record(44.0),
         goodput.FAR_CUBIC: _record(7.0),
-        goodput.TRANSLATOR: _record(9.0),
+        goodput.TRANSLATOR: _record(8.0, 10.0, 99.0, first_seed=2),
     }
     result = goodput_result(records, False)
     _check(result)
     assert result.figures["goodput.cubic_mbps"] == pytest.approx(4.5)
     assert result.figures["goodput.mf_mbps"] == pytest.approx(44.0)
     assert result.figures["goodput.translator_gain_percent"] == pytest.approx(100.0)
+    assert [pair["seed"] for pair in result.tables["goodput-pairs"]] == [2, 3]
     by_name = {one.what: one for one in result.comparisons}
     assert by_name[goodput.TITLES[goodput.CHUNKS]].paper == 26.14
+    assert "average 4.33" in by_name[goodput.TITLES[goodput.CUBIC]].note
+    assert any("chunks one run, so no median" in text for text in result.measured)
     assert result.tables["goodput-runs"][0]["lost_packets_a"] == 3
 
 
@@ -244,16 +277,24 @@ def test_the_delay_penalty_is_that_at_rest() -> None:
         *(_sample(PROCESS, ms) for ms in (3.0, 5.0, 4.0)),
         _sample(PROCESS, 1.5, STEADY),
         _sample(PROCESS, 1.7, AWAKE),
+        _sample(PROCESS, 1.6, ALONE),
         _sample(PROCESS, 9.0, REST, PYCRYPTODOME),
     ]
-    result = penalty_result(samples, {"penalty_1mib_p50_ms.lxd": "no LXD"}, [])
+    samples[0] = _sample(PROCESS, 3.3)
+    result = penalty_result(samples, {"penalty_1mib_p50_ms.lxd": "no LXD"}, [], ["as found"])
     _check(result)
     assert result.figures["penalty_1mib_p50_ms.process"] == 4.0
     by_name = {one.what: one for one in result.comparisons}
-    line = by_name["delay penalty of 1 MiB, lxd, openssl, one chunk per second"]
+    line = by_name["delay penalty of 1 MiB, lxd, openssl, one chunk per second, average"]
     assert line.ours is None and line.note == "no LXD" and line.paper == 30.0
-    assert by_name["delay penalty of 1 MiB, process, openssl, steady"].ours == 1.5
-    assert len(result.tables["penalty"]) == 4
+    start = "delay penalty of 1 MiB, process, openssl, "
+    assert by_name[f"{start}{REST}, average"].ours == pytest.approx(4.1)
+    median = by_name[f"{start}{REST}, median"]
+    assert (median.paper, median.ours, median.aim) == (None, 4.0, "<= 2.2")
+    assert by_name[f"{start}steady, median"].ours == 1.5
+    assert by_name[f"{start}{ALONE}, median"].ours == 1.6
+    assert len(result.tables["penalty"]) == 5
+    assert "as found" in result.protections
 
 
 def _durations(count: int, sum_s: float) -> dict[str, Any]:
@@ -272,41 +313,62 @@ def test_visits_are_what_came_between_two_looks() -> None:
 # --- load ---------------------------------------------------------------------------------------
 
 
-def _step(offered: float, penalty_ms: float, goodput_gbps: float | None = None) -> Step:
-    details = dict.fromkeys(_STEP_DETAILS, penalty_ms)
+def _step(
+    offered: float, penalty_ms: float, goodput_gbps: float | None = None, line: Line = MAIN
+) -> Step:
+    details = dict.fromkeys(DELAYS, penalty_ms) | {"delay_penalty_mean_ms": 2 * penalty_ms**2}
     delivered = offered if goodput_gbps is None else goodput_gbps
-    return Step(OPENSSL, offered, 1, Trial(delivered, 1.0, {"router": 1.0}, details))
-
-
-_STEP_DETAILS = (
-    "delay_penalty_p50_ms",
-    "delay_penalty_p99_ms",
-    "delay_penalty_mean_ms",
-    "processing_p50_ms",
-    "delivery_p50_ms",
-)
+    return Step(line, offered, 1, Trial(delivered, 1.0, {"router": 1.0}, details))
 
 
 def test_the_knee_is_that_of_the_service_benchmark() -> None:
     """95 % delivered with at most three times the steady penalty; several runs of a rate count as
     their median."""
-    found = Findings({OPENSSL: 4.0})
+    found = Findings({MAIN: 4.0})
     found.steps += [_step(0.5, 2.0), _step(1.0, 2.0), _step(2.0, 5.0), _step(2.0, 7.0)]
     found.steps += [_step(2.0, 5.5), _step(3.0, 6.1), _step(4.0, 2.0, 3.0)]
-    assert found.knee_gbps(OPENSSL) == 2.0
-    found.compared += [_step(0.2, 2.0), _step(1.6, 3.0), _step(0.2, 4.0), _step(1.6, 3.0)]
-    assert penalty_ratio(found.compared) == pytest.approx(1.0)
-    result = load_result(found, "wire")
+    assert found.knee_gbps(MAIN) == 2.0
+    result = load_result(found, "wire", TIMING)
     _check(result)
     assert result.figures["knee_gbps"] == 2.0
     assert result.figures["load.knee_gbps_pycryptodome"] is None
+    assert result.missing[ROUTER_KNEE] == "not measured"
+
+
+def test_the_two_paths_have_knees_of_their_own() -> None:
+    """`knee_gbps` is that with hosts; the paper's own path, and its rates, stand beside it."""
+    found = Findings({MAIN: 2.0, AT_ROUTER: 4.0})
+    found.steps += [_step(0.5, 2.0), _step(1.5, 3.0)]
+    found.steps += [_step(rate, 2.0, line=AT_ROUTER) for rate in (0.1, 1.0, 3.5)]
+    result = load_result(found, "wire", TIMING)
+    _check(result)
+    assert (result.figures["knee_gbps"], result.figures[ROUTER_KNEE]) == (1.5, 3.5)
+    by_name = {one.what: one for one in result.comparisons}
+    line = by_name["delay penalty at 100 Mbit/s, R-C-R, average"]
+    assert line.ours == 8.0 and line.paper == pytest.approx(29.7, abs=0.05)
+    assert result.figures["load.full_gbps_at_router_openssl"] == 4.0
+    assert {step["path"] for step in result.tables["load"]} == {"A-R-C-R-B", "R-C-R"}
+
+
+def test_penalties_are_compared_like_with_like() -> None:
+    """Medians with medians, averages with averages; and with the least penalty of all rates, as at
+    10 % processors sleep."""
+    found = Findings({MAIN: 2.0})
+    found.steps += [_step(0.5, 1.5), _step(2.0, 3.0)]
+    found.compared += [_step(0.2, 2.0), _step(1.6, 3.0), _step(0.2, 4.0), _step(1.6, 6.0)]
+    assert penalty_ratio(found.compared) == pytest.approx(1.5)
+    result = load_result(found, "wire", TIMING)
+    _check(result)
+    assert result.figures["penalty_ratio_80_to_10"] == pytest.approx(1.5)
+    assert result.figures[RATIO_OF_MEANS] == pytest.approx(45 / 20)
+    assert result.figures[RATIO_TO_LEAST] == pytest.approx(3.0)
 
 
 def test_without_a_knee_there_is_no_ratio() -> None:
     """Both say why."""
-    found = Findings({OPENSSL: 1.0})
+    found = Findings({MAIN: 1.0})
     found.steps += [_step(0.1, 2.0, 0.01)]
-    result = load_result(found, "wire")
+    result = load_result(found, "wire", TIMING)
     _check(result)
     assert result.missing["penalty_ratio_80_to_10"] == result.missing["knee_gbps"]
 
@@ -322,7 +384,7 @@ def _passage(length: int, delay_ms: float) -> Passage:
 def test_what_one_more_service_costs() -> None:
     """The slope; the mixed sequence is not part of it."""
     mixed = Passage(MIXED, 1, [Visits(1, 2.0, 1.0, 1.0)] * len(MIXED), [99.0])
-    result = sequence_result([_passage(1, 2.0), _passage(2, 2.8), _passage(3, 3.6), mixed], [])
+    result = sequence_result([_passage(1, 2.0), _passage(2, 2.8), _passage(3, 3.6), mixed], [], [])
     _check(result)
     assert result.figures[KEY] == pytest.approx(0.8)
     assert result.figures["sequence.mixed_penalty_ms"] == pytest.approx(12.0)
@@ -331,7 +393,7 @@ def test_what_one_more_service_costs() -> None:
 
 def test_one_length_has_no_slope() -> None:
     """It says so."""
-    result = sequence_result([_passage(1, 2.0)], [])
+    result = sequence_result([_passage(1, 2.0)], [], [])
     _check(result)
     assert KEY in result.missing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from packetcloud.chunk.hop.api import Buffer, Refusal, Role, Settlement
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import SID, SID_SEQUENCE
+from packetcloud.testbed.traffic import caller as calling
 from packetcloud.testbed.traffic import receiver as receiving
 from packetcloud.testbed.traffic import sender as sending
 from packetcloud.testbed.traffic.pattern import SampleCheck, make_payload
@@ -177,6 +179,26 @@ def test_the_time_to_connect_does_not_leave_as_a_burst(monkeypatch: pytest.Monke
     assert len(neighbour.sent) == 2
 
 
+def test_who_measures_is_not_woken_while_a_chunk_is_under_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What became of an order is told a while after the router took its last chunk."""
+    reactor, neighbour = _LaterReactor(), RecordingNeighbour()
+    caller = calling.Caller(reactor, HOST)
+    caller.begin(neighbour)
+    order = {"destination": OTHER.hex, "sids": [], "payload_bytes": 10}
+    caller.obey({**order, "count": 1, "interval_s": 0.0})
+    ((_, token),) = neighbour.sent
+    caller.body_settled(neighbour, token, Settlement.ACCEPTED, 0)
+    assert capsys.readouterr().out == ""
+    ((after_s, call),) = reactor.calls
+    assert after_s == calling.TOLD_AFTER_S
+    call()
+    said = json.loads(capsys.readouterr().out)
+    assert (said["event"], said["settled"]) == ("sent", {"accepted": 1})
+    assert [number for number, _ in said["departures"]] == [token]
+
+
 def test_a_draining_sender_waits_for_what_is_in_flight() -> None:
     """Nothing new is sent, and the drain ends with the last settlement."""
     sender, neighbour = _sender()
@@ -204,7 +226,8 @@ def test_one_service_goes_into_the_sid_and_several_into_a_sequence() -> None:
 def test_the_receiver_takes_counts_checks_and_releases(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Payload bytes are counted without headers; the window is said once, when it closes."""
+    """Payload bytes are counted without headers; that the warm-up is over is said once, and
+    the window once, when it closes."""
     clock = iter([0.0, 1.0, 2.0, 3.0])
     monkeypatch.setattr(receiving, "now_s", lambda: next(clock))
     receiver = receiving.Receiver(ArrivalWindow(0.5, 1.0), SampleCheck(10), 10, keeps=True)
@@ -219,5 +242,6 @@ def test_the_receiver_takes_counts_checks_and_releases(
     assert (report["bodies"], report["payload_bytes"]) == (4, 41)
     assert (report["wrong_length"], report["compared"], report["altered"]) == (1, 1, 0)
     assert receiver.arrivals == [(0, 0.0), (0, 1.0), (0, 2.0), (0, 3.0)]
-    (line,) = capsys.readouterr().out.splitlines()
+    opened, line = capsys.readouterr().out.splitlines()
+    assert json.loads(opened) == {"event": "opened", "at_s": 1.0}
     assert '"payload_bytes": 10' in line
