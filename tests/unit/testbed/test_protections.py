@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+from packetcloud.testbed.experiments.sealing import protections_of_nodes
+from packetcloud.testbed.lxd_cloudlet import LxdCloudlet
 from packetcloud.testbed.processes import Child
 from packetcloud.testbed.protections import PROGRAM, protections_of, told_in
 
@@ -76,4 +79,19 @@ def test_what_several_runs_told_is_told_once() -> None:
         "a",
         "b",
         "c",
+    ]
+
+
+def test_a_node_that_lacks_a_protection_says_so() -> None:
+    """With what that costs, in the words of the controller that found it out."""
+    protections = [
+        SimpleNamespace(name="system call filter", is_active=True, cost=""),
+        SimpleNamespace(name="AppArmor", is_active=False, cost="no profile behind the namespace"),
+    ]
+    nodes = [SimpleNamespace(name="c1", protections=protections)]
+    client = contextlib.nullcontext(SimpleNamespace(nodes=lambda: nodes))
+    cloudlet = cast(LxdCloudlet, SimpleNamespace(client=lambda: client))
+    assert protections_of_nodes(cloudlet) == [
+        "lxd, node c1: in force are system call filter.",
+        "lxd, node c1: not in force is AppArmor: no profile behind the namespace.",
     ]
