@@ -75,6 +75,28 @@ class PayloadType(IntEnum):
     """Streams between a host and a translator; see docs/protocol/stream.md."""
     SEALED = 16
     """Encrypted on the way by a service; what it was before is inside. No host reads it."""
+    COMPRESSED = 17
+    """Made smaller on the way by a service; what it was before is inside. No host reads it."""
+    SEALED_REPORT = 18
+    """A delivery report, encrypted on the way. Nothing else becomes one: see `may_become`."""
+
+
+REPORT_TYPES = frozenset({PayloadType.REPORT, PayloadType.SEALED_REPORT})
+"""What only becomes a report again. A report never has a type that other payloads have, too."""
+WRAPPED_TYPES = frozenset({PayloadType.SEALED, PayloadType.COMPRESSED, PayloadType.SEALED_REPORT})
+"""What a service made of a payload that another one restores."""
+
+
+def may_become(was: int, becomes: int) -> bool:
+    """Tell whether a service may give a payload another type.
+
+    It may wrap a payload and unwrap it. A report stays one, and nothing else becomes one, by
+    however many services: what the source says in a report, no service can say in its name.
+    """
+    if was == becomes:
+        return True
+    is_wrapping = becomes in WRAPPED_TYPES or was in WRAPPED_TYPES
+    return is_wrapping and (was in REPORT_TYPES) == (becomes in REPORT_TYPES)
 
 
 class ExtensionType(IntEnum):

@@ -88,6 +88,8 @@ _KEEP = 1
 _RETYPED = 2
 _UPDATES = 4
 _AGAIN = 8
+_TYPE_SHIFT = 24
+_MAX_RETYPED_COUNT = (1 << _TYPE_SHIFT) - 1
 REDIRECT_DETAIL_BYTES = GUID_BYTES + NA_BYTES
 
 
@@ -95,7 +97,7 @@ REDIRECT_DETAIL_BYTES = GUID_BYTES + NA_BYTES
 class VerdictHeader:
     """Stands before what a VI sends back. `processing_ns`: time inside `process`, by the VI.
 
-    `payload_type`: of the new payload of an UPDATE; None: as it was.
+    `payload_type`: of the new payload of an UPDATE, or an EMIT that updates; None: as it was.
     """
 
     task_id: int
@@ -116,8 +118,8 @@ class VerdictHeader:
 
         Raises:
             LocalMisuseError: a value does not fit its field, the detail is over 512 bytes, a
-                redirect does not name a GUID and an NA, what is no update names a payload type, or
-                a flag does not go with the code.
+                redirect does not name a GUID and an NA, what updates nothing names a payload type,
+                or a flag does not go with the code.
         """
         if len(self.detail) > MAX_DETAIL_BYTES:
             raise LocalMisuseError(f"a verdict detail of {len(self.detail)} bytes")
@@ -125,9 +127,12 @@ class VerdictHeader:
             raise LocalMisuseError("a redirect needs GUID and NA")
         flags, count = _KEEP if self.keep else 0, self.emit_count
         if self.payload_type is not None:
-            if self.code != VerdictCode.UPDATE or count or not 0 <= self.payload_type <= 0xFF:
+            most = _MAX_RETYPED_COUNT if self.updates else 0
+            updates = self.updates or self.code == VerdictCode.UPDATE
+            if not updates or count > most or not 0 <= self.payload_type <= 0xFF:
                 raise LocalMisuseError(f"payload type {self.payload_type} of a {self.code!r}")
-            flags, count = flags | _RETYPED, self.payload_type
+            flags |= _RETYPED
+            count |= self.payload_type << (_TYPE_SHIFT if self.updates else 0)
         flags |= (_UPDATES if self.updates else 0) | (_AGAIN if self.again else 0)
         if not _is_allowed(self.code, flags):
             raise LocalMisuseError(f"{self.code.name} with flags {flags:#04x}")
@@ -176,9 +181,12 @@ class VerdictHeader:
             raise ProtocolError("bad_verdict", "a redirect needs GUID and NA")
         keep, payload_type = bool(flags & _KEEP), None
         if flags & _RETYPED:
-            if code != VerdictCode.UPDATE or count > 0xFF:
+            if flags & _UPDATES:
+                payload_type, count = count >> _TYPE_SHIFT, count & _MAX_RETYPED_COUNT
+            elif code == VerdictCode.UPDATE and count <= 0xFF:
+                payload_type, count = count, 0
+            else:
                 raise ProtocolError("bad_verdict", f"payload type {count} of code {code}")
-            payload_type, count = count, 0
         return cls(
             task_id,
             VerdictCode(code),
@@ -198,7 +206,7 @@ _CODES = frozenset(int(code) for code in VerdictCode)
 def _is_allowed(code: int, flags: int) -> bool:
     """Tell whether these flags go with each other and with the code; `keep` goes with any."""
     if flags & _UPDATES:
-        return code == VerdictCode.EMIT and flags == _KEEP | _UPDATES
+        return code == VerdictCode.EMIT and flags & ~_RETYPED == _KEEP | _UPDATES
     if flags & _AGAIN:
         return code in (VerdictCode.DROP, VerdictCode.EMIT) and flags == _AGAIN
     return not flags & ~(_KEEP | _RETYPED)

@@ -271,7 +271,7 @@ def _rules_table(findings: list[RuleFinding]) -> Table:
             one.number,
             "ISP" if one.is_own else one.signer[:8],
             one.priority,
-            one.action,
+            f"{one.action} or {one.if_absent}" if one.if_absent == "refuse" else one.action,
             one.service[:8],
             one.outcome,
             _why(one),

@@ -19,7 +19,16 @@ from packetcloud.host.stream import ChunkStream
 SEALED_WORDS = (
     "encrypted on its way, and no router decrypted it; is the rule missing that decrypts?"
 )
-"""Told to the source of a payload that no application here can read."""
+COMPRESSED_WORDS = (
+    "compressed on its way, and no router restored it; is the rule missing that decompresses?"
+)
+UNREADABLE = {
+    PayloadType.SEALED: ("sealed_total", SEALED_WORDS),
+    PayloadType.SEALED_REPORT: ("sealed_total", SEALED_WORDS),
+    PayloadType.COMPRESSED: ("compressed_total", COMPRESSED_WORDS),
+}
+"""By payload type that no application here can read: what counts it, and what its source is told.
+An application that can asks for the type."""
 ChunksCallback = Callable[[list[ReceivedChunk]], None]
 
 _log = Logger(namespace="packetcloud.host")
@@ -72,9 +81,10 @@ class Delivery:
         batches: dict[int | None, list[ReceivedChunk]] = {}
         for chunk in inbox:
             kind = chunk.header.payload_type
-            if kind == PayloadType.SEALED and kind not in self._callbacks:
-                self.counters["sealed_total"] += 1
-                chunk.refuse(SEALED_WORDS)
+            if kind in UNREADABLE and kind not in self._callbacks:
+                counter, words = UNREADABLE[PayloadType(kind)]
+                self.counters[counter] += 1
+                chunk.refuse(words)
                 chunk.release()
                 continue
             batches.setdefault(kind if kind in self._callbacks else None, []).append(chunk)

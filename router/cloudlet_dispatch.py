@@ -28,7 +28,7 @@ from packetcloud.router.inspection import Inspection
 from packetcloud.router.routes import Routes
 from packetcloud.router.service_pool import VI, Service, Visit
 from packetcloud.router.service_table import ServiceTable
-from packetcloud.router.verdict_checks import RefusedVerdict, VerdictChecks
+from packetcloud.router.verdict_checks import VerdictChecks, WrittenVerdict
 
 _SOURCE = slice(20, 40)
 _VERDICT_HEAD_BYTES = VERDICT_BYTES + MAX_DETAIL_BYTES
@@ -189,7 +189,15 @@ class CloudletDispatch(ServiceDispatch):
             return body  # late, or a second one: without effect in any case
         if vi.service.tap is not None:
             vi.service.tap.saw_verdict(entry, vi.attachment, body, verdict)
-        found = self._checks.finding(vi, entry, verdict, body, now)
+        found = self._checks.undeclared(vi, verdict)
+        if found is None and vi.entry is not None and vi.entry.is_bound:
+            own = WrittenVerdict.without_emission(verdict, body)
+            if own is not None:
+                vi.service.left_out_count += verdict.emit_count
+                body.release()
+                verdict, body = own.header, own
+        if found is None:
+            found = self._checks.finding(vi, entry, verdict, body, now)
         if found is None:
             return body
         kind, why = found
@@ -197,7 +205,7 @@ class CloudletDispatch(ServiceDispatch):
         vi.account.note(Evidence(now, kind, source, entry.chunk_id, why))
         vi.service.violations[kind] += 1
         body.release()
-        return RefusedVerdict(verdict, why)
+        return WrittenVerdict.refused(verdict, why)
 
     def _where_is(self, guid: GUID, na: NA, now: float) -> int | None:
         found = self._routes.resolve(guid.value, na.value, now)

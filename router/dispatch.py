@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from packetcloud.chunk.errors import ProtocolError
-from packetcloud.chunk.header import PAYLOAD_TYPE_OFFSET, PayloadType
+from packetcloud.chunk.header import PAYLOAD_TYPE_OFFSET, may_become
 from packetcloud.chunk.hop.api import Body, Buffer, Refusal, Settlement
 from packetcloud.chunk.messages import (
     MAX_DETAIL_BYTES,
@@ -296,19 +296,13 @@ class ServiceDispatch:
         body: Body,
         now: float,
     ) -> None:
-        header = entry.header if entry.header is not None else entry.header_bytes_now()
-        payload_type = verdict.payload_type
-        if payload_type is not None and PayloadType.SEALED not in (
-            payload_type,
-            header[PAYLOAD_TYPE_OFFSET],
-        ):
-            # Otherwise it could make reports in the name of the source out of its data.
+        fault = _retyping_fault(entry, verdict)
+        if fault:
             body.release()
-            text = f"it changed payload type {header[PAYLOAD_TYPE_OFFSET]} to {payload_type}"
-            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, text, now)
+            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, fault, now)
             return
         payload = body.contiguous()[verdict.encoded_bytes :]
-        _replace_payload(entry, payload, body, payload_type)
+        _replace_payload(entry, payload, body, verdict.payload_type)
         self._step_done(visit, entry, now)
 
     def _redirect(
@@ -339,6 +333,11 @@ class ServiceDispatch:
         body: Body,
         now: float,
     ) -> None:
+        fault = _retyping_fault(entry, verdict)
+        if fault:
+            body.release()
+            self._attempt_failed(vi, visit, entry, Reason.SERVICE_FAILED, fault, now)
+            return
         try:
             emitted, payload = split_emitted(
                 body.contiguous()[verdict.encoded_bytes :],
@@ -354,12 +353,15 @@ class ServiceDispatch:
         service = vi.service
 
         def done(error: str, now: float) -> None:
-            if error:
+            if not error:
+                service.emitted_count += len(emitted)
+            elif verdict.updates or verdict.again:
+                service.left_out_count += len(emitted)
+            else:
                 self._attempt_failed(vi, visit, entry, Reason.STORE_FULL, error, now)
                 return
-            service.emitted_count += len(emitted)
             if verdict.updates:
-                _replace_payload(entry, payload, None)
+                _replace_payload(entry, payload, None, verdict.payload_type)
             if verdict.keep:
                 self._step_done(visit, entry, now)
             elif verdict.again:
@@ -452,6 +454,15 @@ class ServiceDispatch:
         visit = entry.visit
         if visit is not None and vi.tasks.pop(visit.task_id, None) is not None:
             vi.tasks_bytes -= entry.size_bytes
+
+
+def _retyping_fault(entry: Custody, verdict: VerdictHeader) -> str:
+    """Return what is wrong with the payload type that an update gives; empty: it may give it."""
+    if verdict.payload_type is None:
+        return ""
+    header = entry.header if entry.header is not None else entry.header_bytes_now()
+    was, becomes = header[PAYLOAD_TYPE_OFFSET], verdict.payload_type
+    return "" if may_become(was, becomes) else f"it changed payload type {was} to {becomes}"
 
 
 def _replace_payload(

@@ -6,7 +6,7 @@ Source: design, section 6, step 5.
 from __future__ import annotations
 
 from packetcloud.chunk.errors import ProtocolError
-from packetcloud.chunk.header import MAX_HEADER_BYTES, ChunkHeader, PayloadType, decode_header
+from packetcloud.chunk.header import MAX_HEADER_BYTES, REPORT_TYPES, ChunkHeader, decode_header
 from packetcloud.chunk.names import GUID, NA, SID
 
 MAX_EMIT_COUNT = 1024
@@ -49,7 +49,7 @@ def emitted_headers(
         header = decode_header(data[offset : offset + MAX_HEADER_BYTES])
         header_bytes = int.from_bytes(data[offset + 2 : offset + 4], "big")
         offset += header_bytes + header.payload_bytes
-        if header.payload_type == PayloadType.REPORT:
+        if header.payload_type in REPORT_TYPES:
             raise ProtocolError("bad_emit", "a delivery report, which is no service's to make")
         if not header.source.is_zero:
             raise ProtocolError("bad_emit", "a source other than zero")

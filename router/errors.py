@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from packetcloud.chunk.errors import PacketCloudError
+from packetcloud.chunk.names import SID
 from packetcloud.chunk.reasons import Reason
 
 
@@ -21,6 +22,14 @@ class ChunkRefusedError(PacketCloudError):
         super().__init__(f"{reason.word}: {detail}" if detail else reason.word)
         self.reason = reason
         self.detail = detail
+
+
+class ServiceAbsentError(ChunkRefusedError):
+    """A rule demands a service that this router does not know."""
+
+    def __init__(self, rule_number: int, sid: SID) -> None:
+        text = f"rule {rule_number} demands service {sid}, which is not here"
+        super().__init__(Reason.UNKNOWN_SID, text)
 
 
 class TooManyCapturesError(PacketCloudError):

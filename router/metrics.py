@@ -191,6 +191,7 @@ class RouterCollector(Collector):
             ("late_verdicts", "Verdicts that nobody waited for.", "late_count"),
             ("skipped_chunks", "Chunks past a fail-open service.", "skipped_count"),
             ("emitted_chunks", "Chunks that the service sent.", "emitted_count"),
+            ("left_out_chunks", "Chunks sent beside others and left out.", "left_out_count"),
         ):
             counter = CounterMetricFamily(f"{PREFIX}service_{name}", text, labels=labels)
             for service in services:

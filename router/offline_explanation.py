@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from packetcloud.chunk.dissect import header_fields
 from packetcloud.chunk.header import decode_header
 from packetcloud.chunk.names import SID
+from packetcloud.chunk.reasons import Reason
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.explanation import AskedChunk, question_of
 from packetcloud.router.flow import plan_visit
@@ -19,7 +20,7 @@ from packetcloud.router.rules.explain import explain_rules
 from packetcloud.router.rules.explain_report import report_of, title
 from packetcloud.router.rules.explain_schemas import Explanation, VisitStep
 from packetcloud.router.rules.patterns import finds
-from packetcloud.router.rules.rule import Action, InstalledRule, Pattern
+from packetcloud.router.rules.rule import Action, IfAbsent, InstalledRule, Pattern
 from packetcloud.router.service_pool import Service
 from packetcloud.router.settings import RouterSettings, ServiceSettings
 
@@ -64,8 +65,13 @@ def explain_offline(
         if service is None:
             text = f"the config does not list service {sid.hex()}, to which {title(winner)} leads"
             told.notes.append(text)
+            if winner.rule.if_absent is IfAbsent.REFUSE:
+                told.refused = Reason.UNKNOWN_SID.word
+                told.detail = f"rule {title(winner)} demands service {sid.hex()}"
         else:
             transparent.append(service)
+    if told.refused is not None:
+        return told
     try:
         plan = plan_visit(header, HeaderLayout.of(asked.head), transparent, services.hosted)
     except ChunkRefusedError as error:

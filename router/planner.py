@@ -25,7 +25,7 @@ from packetcloud.chunk.header import (
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.names import GUID, GUID_BYTES, SID, SID_ZERO
 from packetcloud.chunk.reasons import Reason
-from packetcloud.router.errors import ChunkRefusedError
+from packetcloud.router.errors import ChunkRefusedError, ServiceAbsentError
 from packetcloud.router.flow import Flow, Patch, is_report, plan_visit
 from packetcloud.router.forward import Forwarder
 from packetcloud.router.late_rules import (
@@ -206,8 +206,10 @@ class FlowPlanner:
         try:
             self._complete(flow, header, head, answer, active, shadow, now)
         except ChunkRefusedError as error:
-            # A late rule may lead to a service that redirects: its chunks are refused one by one.
-            if error.reason is not Reason.UNRESOLVABLE_GUID:
+            # A late rule may lead to a service that redirects, or past one that is not here: its
+            # chunks are refused one by one.
+            is_of_all = error.reason is not Reason.UNRESOLVABLE_GUID
+            if is_of_all and not isinstance(error, ServiceAbsentError):
                 raise
         flow.patches = patches
         return flow
@@ -293,6 +295,8 @@ class FlowPlanner:
                 service = hosted(SID(contest.sid))
                 if service is not None:
                     transparent.append(service)
+                elif winner.refuses_absent and contest.sid not in flow.executed | flow.makers:
+                    raise ServiceAbsentError(winner.number, SID(contest.sid))
                 else:
                     unhosted_count += 1
         plan = plan_visit(header, flow.layout, transparent, hosted, flow.executed, flow.makers)

@@ -144,6 +144,9 @@ class Service:
         self.skipped_count = 0
         """Chunks that went on without the service, by its policy fail-open."""
         self.emitted_count = 0
+        self.left_out_count = 0
+        """Chunks sent beside another that went no further, while that went on as its verdict said:
+        there was no room for them, or their VI is restricted."""
         self.configure(settings)
 
     def configure(self, settings: ServiceSettings) -> None:

@@ -1,16 +1,18 @@
 """What a VI of the cloudlet's table may say: its verdicts are looked at before they have an effect.
 
 One that it may not give counts as FAILED, so the chunk goes to another VI, or by the fail policy of
-the service. Source: docs/decisions/0013; design, section 8; reference T-23.
+the service. What a restricted VI sends beside a chunk is left out; its verdict on the chunk counts.
+Source: docs/decisions/0013; design, section 8; reference T-23.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Self
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import ChunkHeader
-from packetcloud.chunk.hop.api import Body, FoundT
+from packetcloud.chunk.hop.api import Body, Buffer, FoundT
 from packetcloud.chunk.messages import MAX_DETAIL_BYTES, VerdictCode, VerdictHeader
 from packetcloud.chunk.names import GUID, NA, SID
 from packetcloud.router.cloudlet_pool import CloudletVI
@@ -37,17 +39,23 @@ class VerdictChecks:
         self._where_is = where_is
         self._where_runs = where_runs
 
+    def undeclared(self, vi: CloudletVI, verdict: VerdictHeader) -> Finding | None:
+        """Return what of a verdict its service did not declare; None: nothing."""
+        declared = vi.service.entry.verdicts
+        if declared is None:
+            return None
+        found = _undeclared(declared, verdict.code)
+        if found is None and verdict.updates:
+            found = _undeclared(declared, VerdictCode.UPDATE)
+        return found
+
     def finding(
         self, vi: CloudletVI, entry: Custody, verdict: VerdictHeader, body: Body, now: float
     ) -> Finding | None:
-        """Return what is wrong with a verdict; None if the VI may give it, or it is malformed."""
+        """Return what is wrong with what a verdict does; None: nothing, or it is malformed."""
         service = vi.service.entry
         found: Finding | None = None
-        if service.verdicts is not None:
-            found = _undeclared(service.verdicts, verdict.code)
-            if found is None and verdict.updates:
-                found = _undeclared(service.verdicts, VerdictCode.UPDATE)
-        if found is None and vi.entry is not None and vi.entry.is_bound:
+        if vi.entry is not None and vi.entry.is_bound:
             found = self._beyond_restriction(vi, entry, verdict, len(body))
         if found is None and service.destinations is not None:
             found = self._sent_astray(service.destinations, verdict, body, now)
@@ -69,7 +77,7 @@ class VerdictChecks:
         self, vi: CloudletVI, entry: Custody, verdict: VerdictHeader, body_bytes: int
     ) -> Finding | None:
         if verdict.code is VerdictCode.EMIT:
-            return Violation.EMIT, "a restricted VI emits nothing"
+            return Violation.EMIT, "a restricted VI emits nothing instead of a chunk"
         if verdict.code is VerdictCode.REDIRECT:
             return Violation.REDIRECT, "a restricted VI redirects nothing"
         if verdict.code is VerdictCode.UPDATE:
@@ -111,15 +119,42 @@ class VerdictChecks:
         return None
 
 
-class RefusedVerdict:
-    """Stands in for the body of a verdict that a VI may not give: FAILED, and why."""
+class WrittenVerdict:
+    """Stands in for the body of a verdict: what the router makes of it."""
 
-    flow = 0
+    def __init__(self, header: VerdictHeader, payload: Buffer = b"", flow: int = 0) -> None:
+        self.header = header
+        self.flow = flow
+        self._data = memoryview(bytearray(b"".join((header.to_bytes(), payload))))
 
-    def __init__(self, verdict: VerdictHeader, why: str) -> None:
+    @classmethod
+    def refused(cls, verdict: VerdictHeader, why: str) -> Self:
+        """Return it for a verdict that a VI may not give: FAILED, and why."""
         detail = f"not allowed: {why}".encode()[:MAX_DETAIL_BYTES]
-        failed = VerdictHeader(verdict.task_id, VerdictCode.FAILED, verdict.processing_ns, detail)
-        self._data = memoryview(bytearray(failed.to_bytes()))
+        return cls(
+            VerdictHeader(verdict.task_id, VerdictCode.FAILED, verdict.processing_ns, detail)
+        )
+
+    @classmethod
+    def without_emission(cls, verdict: VerdictHeader, body: Body) -> Self | None:
+        """Return what a verdict says of its own chunk alone; None: it says nothing of it, sends
+        nothing, or is malformed."""
+        if verdict.code is not VerdictCode.EMIT or not (verdict.keep or verdict.again):
+            return None
+        data = body.contiguous()[verdict.encoded_bytes :]
+        try:
+            headers = emitted_headers(data, verdict.emit_count, updates=verdict.updates)
+        except ProtocolError:
+            return None
+        task_id, took_ns = verdict.task_id, verdict.processing_ns
+        if verdict.updates:
+            kind = verdict.payload_type
+            own = VerdictHeader(task_id, VerdictCode.UPDATE, took_ns, payload_type=kind)
+            return cls(own, data[headers[-1][1] :], body.flow)
+        if verdict.keep:
+            return cls(VerdictHeader(task_id, VerdictCode.FORWARD, took_ns), flow=body.flow)
+        own = VerdictHeader(task_id, VerdictCode.DROP, took_ns, verdict.detail, again=True)
+        return cls(own, flow=body.flow)
 
     def __len__(self) -> int:
         return len(self._data)

@@ -83,7 +83,7 @@ class Verdict:
         emitted: Iterable[EmittedChunk] = (),
     ) -> Self:
         """Send the chunk on with another payload and, unless None, as another payload type; send
-        other chunks as well, if any are given. Both at once is not possible.
+        other chunks as well, if any are given and there is room for them.
 
         `payload` must not change until the verdict is settled: give `bytes`, a buffer from
         `context.output_buffer`, or a part of `chunk.payload`; never a buffer used again by hand.
@@ -91,9 +91,14 @@ class Verdict:
         chunks = tuple(emitted)
         if not chunks:
             return cls(VerdictCode.UPDATE, payload, payload_type=payload_type)
-        if payload_type is not None:
-            raise ServiceMisuseError("an update that sends other chunks keeps its payload type")
-        return cls(VerdictCode.EMIT, payload, emitted=chunks, keep=True, updates=True)
+        return cls(
+            VerdictCode.EMIT,
+            payload,
+            emitted=chunks,
+            keep=True,
+            payload_type=payload_type,
+            updates=True,
+        )
 
     @classmethod
     def drop(
@@ -106,7 +111,7 @@ class Verdict:
         Args:
             again: the service could do nothing with this copy, and may with the next: the host
                 that sent it sends it again by itself while the chunk lives (`send_again`).
-            emitted: chunks to send besides; only with `again`.
+            emitted: chunks to send besides, if there is room for them; only with `again`.
         """
         chunks = tuple(emitted)
         if chunks and not again:
@@ -121,7 +126,7 @@ class Verdict:
 
     @classmethod
     def emit(cls, chunks: Iterable[EmittedChunk], *, keep: bool = False) -> Self:
-        """Send `chunks` instead of this one or, with `keep`, as well as this one."""
+        """Send `chunks` instead of this one or, with `keep`, as well as this one: all or none."""
         return cls(VerdictCode.EMIT, emitted=tuple(chunks), keep=keep)
 
 

@@ -44,6 +44,8 @@ class Contender:
     action: Action
     late: Late | None = None
     """None: it matches every chunk of the flow."""
+    refuses_absent: bool = False
+    """Chunks that it leads to a service which nobody knows here are refused."""
 
 
 @dataclass(frozen=True, slots=True)

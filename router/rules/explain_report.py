@@ -46,6 +46,7 @@ def _finding(found: Finding) -> RuleFinding:
         action=rule.action.value,
         mode=rule.mode.value,
         service=rule.service.hex,
+        if_absent=rule.if_absent.value,
         outcome=found.outcome.value,
         missed=found.miss.value if found.miss is not None else None,
         by=title(by) if by is not None else None,

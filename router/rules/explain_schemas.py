@@ -48,6 +48,8 @@ class RuleFinding(BaseModel):
     action: Literal["visit", "pass"]
     mode: Literal["active", "shadow"]
     service: str
+    if_absent: Literal["skip", "refuse"] = "skip"
+    """What becomes of the chunk where nobody knows the service."""
     outcome: Literal["decides", "outranked", "missed", "would decide", "would be outranked"]
     missed: str | None = None
     """The first condition that does not hold."""

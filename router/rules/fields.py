@@ -16,6 +16,7 @@ from packetcloud.router.rules.rule import (
     MAX_SIZE_BYTES,
     Action,
     Direction,
+    IfAbsent,
     Mode,
     Pattern,
     Rule,
@@ -67,6 +68,11 @@ RULE_FIELDS = {
     ),
     "patterns": Field(PATTERNS, "what stands in the payload"),
     "patterns_needed": Field(word(Needed), "`any` or `all` of the patterns; default `any`"),
+    "if_absent": Field(
+        word(IfAbsent),
+        "at a router that does not know the service: `skip` it, or `refuse` the chunk; "
+        "default `skip`",
+    ),
 }
 _READERS = {key: field.kind.read for key, field in RULE_FIELDS.items()}
 _PLAIN = frozenset(("name", "service", "action", "mode", "priority", "direction", "destination"))
@@ -74,6 +80,7 @@ _PLAIN = frozenset(("name", "service", "action", "mode", "priority", "direction"
 that come by the million have no others."""
 _NONE: frozenset[Any] = frozenset()
 _BOTH, _FORWARD, _VISIT = Direction.BOTH, Direction.FORWARD, Action.VISIT
+_SKIP = IfAbsent.SKIP
 """A lookup in an enum takes as long as one of these reads."""
 
 
@@ -131,6 +138,7 @@ def read_rule(record: Mapping[str, Any], defaults: Defaults, check_pattern: Chec
         get("priority", 0),
         get("valid_from", defaults.valid_from_s),
         get("valid_until", defaults.valid_until_s),
+        get("if_absent", _SKIP),
     )
     if not is_plain:
         _refuse_contradictions(rule, values, defaults, check_pattern)
@@ -150,6 +158,8 @@ def _refuse_contradictions(
         raise RuleFieldError("valid_from", ": allowed: the set's valid_from or later")
     if rule.valid_until_s > defaults.valid_until_s:
         raise RuleFieldError("valid_until", ": allowed: the set's valid_until or earlier")
+    if "if_absent" in values and rule.action is not _VISIT:
+        raise RuleFieldError("if_absent", ": the rule passes its service by; leave it out")
     if "patterns_needed" in values and not match.patterns:
         raise RuleFieldError("patterns_needed", ": there are no patterns; leave it out")
     combinations = (

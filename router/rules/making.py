@@ -12,6 +12,7 @@ from packetcloud.chunk.names import SID
 from packetcloud.router.rules.rule import (
     Action,
     Direction,
+    IfAbsent,
     InstalledRule,
     Match,
     Mode,
@@ -41,6 +42,7 @@ _new = object.__new__
     _set_priority,
     _set_valid_from_s,
     _set_valid_until_s,
+    _set_if_absent,
 ) = (Rule.__dict__[field.name].__set__ for field in dataclasses.fields(Rule))
 
 _set_number, _set_set_name, _set_signer, _set_is_own, _set_rule = (
@@ -84,6 +86,7 @@ def make_rule(
     priority: int,
     valid_from_s: float,
     valid_until_s: float,
+    if_absent: IfAbsent,
 ) -> Rule:
     """Return `Rule(...)` of the same arguments."""
     rule = _new(Rule)
@@ -95,6 +98,7 @@ def make_rule(
     _set_priority(rule, priority)
     _set_valid_from_s(rule, valid_from_s)
     _set_valid_until_s(rule, valid_until_s)
+    _set_if_absent(rule, if_absent)
     return rule
 
 

@@ -33,6 +33,15 @@ class Mode(StrEnum):
     """None: it counts what it would have done."""
 
 
+class IfAbsent(StrEnum):
+    """What becomes of a chunk that a rule leads to a service which its router does not know."""
+
+    SKIP = "skip"
+    """It goes on without: one set of rules may be for many routers, and the service at one."""
+    REFUSE = "refuse"
+    """It is refused: what the service does must not be left out."""
+
+
 class Direction(StrEnum):
     """Which way the chunks go that a rule matches."""
 
@@ -97,6 +106,8 @@ class Rule:
     """Seconds since 1970; from then on."""
     valid_until_s: float = math.inf
     """Seconds since 1970; not from then on."""
+    if_absent: IfAbsent = IfAbsent.SKIP
+    """Of a rule to visit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,8 @@ class Segment:
 
     def _candidate(self, number: int, index: int) -> Candidate:
         effect = self.effect(index)
-        return effect.order + number, Contender(number, effect.action, effect.late), effect
+        contender = Contender(number, effect.action, effect.late, effect.refuses_absent)
+        return effect.order + number, contender, effect
 
 
 def load_segment(path: Path) -> Segment:

@@ -17,6 +17,7 @@ from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.router.rules.rule import (
     Action,
     Direction,
+    IfAbsent,
     InstalledRule,
     Match,
     Mode,
@@ -42,6 +43,7 @@ _EXTRA_MASK = (1 << _EXTRA_BITS) - 1
 _NO_SETS = (0,) * len(Field)
 _FIELDS = tuple(Field)
 _VISIT, _SHADOW, _BOTH = Action.VISIT, Mode.SHADOW, Direction.BOTH
+_REFUSE = IfAbsent.REFUSE
 """Looked up once: an attribute of an enum takes longer than the rest of a comparison."""
 
 
@@ -189,6 +191,7 @@ class Entries:
             | (Flag.OWN if installed.is_own else 0)
             | (Flag.BOTH if is_both else 0)
             | (Flag.ALL_PATTERNS if patterns and match.needs_all_patterns else 0)
+            | (Flag.REFUSE if rule.if_absent is _REFUSE else 0)
         )
         fields = (
             rule.service.value,

@@ -31,6 +31,8 @@ class Flag:
     BOTH = 8
     """It holds for the answers too."""
     ALL_PATTERNS = 16
+    REFUSE = 32
+    """Where nobody knows its service the chunk is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Effect:
         "is_simple",
         "late",
         "order",
+        "refuses_absent",
         "service",
         "sets",
         "valid_from_s",
@@ -108,6 +111,7 @@ class Effect:
         self.action = Action.VISIT if flags & Flag.VISIT else Action.PASS
         self.is_shadow = bool(flags & Flag.SHADOW)
         self.holds_for_answers = bool(flags & Flag.BOTH)
+        self.refuses_absent = bool(flags & Flag.REFUSE)
         self.valid_from_s = policy.valid_from_s
         self.valid_until_s = policy.valid_until_s
         self.late = _late(policy)

@@ -166,7 +166,7 @@ class Table:
             return None
         if is_answer and not effect.holds_for_answers:
             return None
-        contender = Contender(number, effect.action, effect.late)
+        contender = Contender(number, effect.action, effect.late, effect.refuses_absent)
         return Answer(self.version, (Contest(effect.service, (contender,)),))
 
     def _rank_always(self, now_s: float) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from packetcloud.chunk.errors import ProtocolError
-from packetcloud.chunk.header import ChunkHeader, PayloadType
+from packetcloud.chunk.header import WRAPPED_TYPES, ChunkHeader, PayloadType
 from packetcloud.chunk.streams.wire import Data, Message, decode_message
 
 DEFAULT_MAX_RUNS_COUNT = 1024
@@ -50,8 +50,8 @@ class Place:
 
 def places_of(header: ChunkHeader, payload: memoryview) -> list[Place]:
     """Return where a chunk lies, or each of its parts."""
-    if header.payload_type == PayloadType.SEALED:
-        return []  # nothing is to be read in it, and sent again it is sealed anew
+    if header.payload_type in WRAPPED_TYPES:
+        return []  # nothing is to be read in it, and sent again it is wrapped anew
     if header.payload_type == PayloadType.FILE and len(payload) > _FILE_DATA.size:
         magic, kind, transfer, offset = _FILE_DATA.unpack_from(payload)
         if magic == _FILE_MAGIC and kind == _FILE_KIND_DATA:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from packetcloud.chunk.header import ChunkHeader, PayloadType
+from packetcloud.chunk.header import WRAPPED_TYPES, ChunkHeader
 from packetcloud.services.ids.borders import Place, places_of
 from packetcloud.services.ids.errors import OverBudgetError
 from packetcloud.services.ids.flows import Flow, FlowTable, Passage
@@ -53,7 +53,7 @@ class Doubt(StrEnum):
     NO_ROOM = "no_room"
     """For its ends those of others of its flow would be forgotten, which may go on."""
     SEALED = "sealed"
-    """It was encrypted before it came here."""
+    """It was encrypted before it came here, or compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class Inspection:
             return Doubt.OTHER_CONTENT
         if passage.forgotten_young_count and self._policy.drops_without_room:
             return Doubt.NO_ROOM
-        if header.payload_type == PayloadType.SEALED:
+        if header.payload_type in WRAPPED_TYPES:
             return Doubt.SEALED
         return None
 

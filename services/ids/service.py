@@ -34,7 +34,7 @@ DOUBTS = {
     Doubt.OTHER_CONTENT: "ids: another content where one was before",
     Doubt.WRONG_DIGEST: "ids: its digest is not that of its payload",
     Doubt.NO_ROOM: "ids: no room for its ends now",
-    Doubt.SEALED: "ids: encrypted before it came here",
+    Doubt.SEALED: "ids: encrypted or compressed before it came here",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from packetcloud.chunk.header import ChunkHeader, PayloadType
+from packetcloud.chunk.header import REPORT_TYPES, ChunkHeader, PayloadType
 from packetcloud.services.parameters import Parameters
 from packetcloud.services.sdk import (
     ChunkContext,
@@ -42,6 +42,8 @@ OTHER_SUITE = "encrypted by another suite"
 NO_KEY_YET = "no key is in use yet"
 FALSELY_MARKED = "marked as encrypted, and is not"
 _SEALED_KINDS = ([VERSION, SUITE_NUMBER], [UNTIMED_VERSION, SUITE_NUMBER])
+OTHER_KIND = "a delivery report that is marked as none, or the other way round"
+_SEALED_TYPES = frozenset({PayloadType.SEALED, PayloadType.SEALED_REPORT})
 
 
 class SecureCommunication(NetworkService):
@@ -68,7 +70,10 @@ class SecureCommunication(NetworkService):
 
 
 class _Sealed:
-    """AES-256-GCM: payloads are sealed, their chunks are of the payload type SEALED meanwhile."""
+    """AES-256-GCM: payloads are sealed, their chunks are of the payload type SEALED meanwhile.
+
+    Reports are of SEALED_REPORT: a router lets no service make a report of anything else.
+    """
 
     def __init__(self, parameters: Parameters) -> None:
         path = parameters.path("key_file")
@@ -89,7 +94,7 @@ class _Sealed:
     def encrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
         header, now, wall_s = chunk.header, time.monotonic(), wall_clock_s()
         self._keys.refresh(now, wall_s)
-        if header.payload_type == PayloadType.SEALED:
+        if header.payload_type in _SEALED_TYPES:
             if _kind_of(chunk.payload) not in _SEALED_KINDS:
                 return Verdict.drop(FALSELY_MARKED)
             *_, used_id = decode_head(chunk.payload)
@@ -101,10 +106,12 @@ class _Sealed:
         trailer = Trailer(header.payload_type, int(wall_s * 1000), header.lifetime_ms)
         output = context.output_buffer(len(chunk.payload) + SEALED_EXTRA_BYTES)
         length = key.seal(key_id, chunk.payload, trailer.to_bytes(), bound_to(header), output)
-        return Verdict.update(output[:length], PayloadType.SEALED)
+        is_report = header.payload_type in REPORT_TYPES
+        sealed = PayloadType.SEALED_REPORT if is_report else PayloadType.SEALED
+        return Verdict.update(output[:length], sealed)
 
     def decrypt(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
-        if chunk.header.payload_type != PayloadType.SEALED:
+        if chunk.header.payload_type not in _SEALED_TYPES:
             return self._unencrypted(chunk, context)
         payload, now, wall_s = chunk.payload, time.monotonic(), wall_clock_s()
         *kind, key_id = decode_head(payload)
@@ -121,6 +128,9 @@ class _Sealed:
             return key_missing(f"unknown key: {key_id:08x}")
         output = context.output_buffer(len(payload))
         length, data = key.open(payload, trailer_bytes, bound_to(chunk.header), output)
+        # Its first byte is the payload type in both.
+        if (data[0] in REPORT_TYPES) != (chunk.header.payload_type in REPORT_TYPES):
+            return Verdict.drop(OTHER_KIND)
         if trailer_bytes == UNTIMED_TRAILER_BYTES:
             return Verdict.update(output[:length], data[0])
         trailer = Trailer.from_bytes(data)

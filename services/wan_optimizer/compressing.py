@@ -4,6 +4,7 @@
     otherwise:      refers to what its history has that looks like it, and is remembered itself
     without a peer: zstandard alone, each payload for itself
 
+With a key file every frame is keyed, and there are none before the time of its first key.
 Source: docs/decisions/0018-deduplication.md.
 """
 
@@ -15,21 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from packetcloud.chunk.header import ChunkHeader
+from packetcloud.services.sdk import Buffer
 from packetcloud.services.wan_optimizer.anchors import find_anchors
 from packetcloud.services.wan_optimizer.dictionaries import TrainedDictionary
 from packetcloud.services.wan_optimizer.feedback import decode_feedback
 from packetcloud.services.wan_optimizer.framing import (
-    DIGEST_BYTES,
-    DIGEST_OFFSET,
-    HEAD_BYTES,
     MAX_BLOCK_BYTES,
     MAX_HEAD_BYTES,
     Extent,
     Flag,
-    Form,
     FrameHead,
     HistoryPart,
-    SharedHead,
     padded_bytes,
 )
 from packetcloud.services.wan_optimizer.sealing import Seals, bound_of
@@ -97,14 +94,22 @@ class Compressing:
         self._unasked_count = 0
         self._asked_at = -math.inf
 
-    def frame(self, payload: memoryview, header: ChunkHeader, now: float, lend: Lend) -> memoryview:
-        """Return the framed payload, in a buffer from `lend`."""
-        key_id = self._seals.key_id if self._settings.has_peer else None
-        if key_id is not None and MIN_BLOCK_BYTES <= len(payload) <= MAX_BLOCK_BYTES:
-            return self._frame_of_history(bytes(payload), header, key_id, now, lend)
+    def frame(
+        self, payload: memoryview, header: ChunkHeader, now: float, lend: Lend
+    ) -> memoryview | None:
+        """Return the framed payload, in a buffer from `lend`; None: the time of no key has come."""
+        key_id = self._seals.key_id
+        if key_id is None:
+            return None
+        flags = Flag.KEYED if self._seals.has_key_file else Flag(0)
+        if self._settings.has_peer and MIN_BLOCK_BYTES <= len(payload) <= MAX_BLOCK_BYTES:
+            return self._frame_of_history(bytes(payload), header, flags, key_id, now, lend)
+        head = FrameHead(flags, header.payload_type, len(payload), 0, key_id=key_id)
         if self._with_trained is not None and len(payload) <= MAX_WITH_DICTIONARY_BYTES:
-            return self._frame_with_dictionary(payload, lend)
-        return self._frame_alone(payload, lend)
+            framed = self._frame_with_dictionary(payload, header, head, lend)
+            if framed is not None:
+                return framed
+        return self._frame_alone(payload, header, head, lend)
 
     def told(self, payload: memoryview, now: float) -> None:
         """Take in feedback of the peer.
@@ -117,32 +122,37 @@ class Compressing:
         if history is not None:
             history.told(feedback, now)
 
-    def _frame_alone(self, payload: memoryview, lend: Lend) -> memoryview:
-        original = len(payload)
-        output = lend(HEAD_BYTES + original)
-        stored = self._plain.compress_into(payload, _room(output, HEAD_BYTES, original))
+    def _frame_alone(
+        self, payload: memoryview, header: ChunkHeader, head: FrameHead, lend: Lend
+    ) -> memoryview:
+        original, start = len(payload), head.sealed_bytes
+        output = lend(start + original)
+        stored = self._plain.compress_into(payload, _room(output, start, original))
         if stored is None:
-            output[:HEAD_BYTES] = FrameHead(Form.RAW, original, original).to_bytes()
-            output[HEAD_BYTES:] = payload
-            return output
-        output[:HEAD_BYTES] = FrameHead(Form.ZSTANDARD, original, stored).to_bytes()
-        return self._padded(output, original, HEAD_BYTES + stored)
+            output[start:] = payload
+        return self._finished(output, head, stored, payload, header)
 
-    def _frame_with_dictionary(self, payload: memoryview, lend: Lend) -> memoryview:
+    def _frame_with_dictionary(
+        self, payload: memoryview, header: ChunkHeader, head: FrameHead, lend: Lend
+    ) -> memoryview | None:
         assert self._with_trained is not None and self._trained is not None
-        original = len(payload)
-        flags = Flag.ZSTANDARD | Flag.DICTIONARY
-        head = SharedHead(flags, original, 0, self._trained.dictionary_id)
-        start = head.encoded_bytes
+        flags, original = head.flags | Flag.DICTIONARY, len(payload)
+        head = replace(head, flags=flags, dictionary_id=self._trained.dictionary_id)
+        start = head.sealed_bytes
         output = lend(start + original)
         stored = self._with_trained.compress_into(payload, _room(output, start, original))
         if stored is None:
-            return self._frame_alone(payload, lend)
-        output[:start] = replace(head, stored_bytes=stored).to_bytes()
-        return self._padded(output, original, start + stored)
+            return None
+        return self._finished(output, head, stored, payload, header)
 
     def _frame_of_history(
-        self, payload: bytes, header: ChunkHeader, key_id: int, now: float, lend: Lend
+        self,
+        payload: bytes,
+        header: ChunkHeader,
+        flags: Flag,
+        key_id: int,
+        now: float,
+        lend: Lend,
     ) -> memoryview:
         history = self._sent.history_of(self._partition_of(header))
         flow = header.source.value + header.destination.value
@@ -155,43 +165,55 @@ class Compressing:
         if view is not None:
             extents, share = history.alike(len(payload), anchors, view.holds)
         original = len(payload)
+        part = HistoryPart(history.history_id, history.next_frame, 0, tuple(extents))
+        history.next_frame += 1
+        flags |= Flag.HISTORY
+        head = FrameHead(flags, header.payload_type, original, 0, 0, key_id, part)
         output = lend(MAX_HEAD_BYTES + original)
-        start = SharedHead(Flag.HISTORY, 0, 0, 0, _part(0, b"", 0, 0, extents)).encoded_bytes
-        room = _room(output, start, original)
+        room = _room(output, head.sealed_bytes, original)
         if extents:
             level = self._settings.level if share < CLOSE_SHARE else CLOSE_LEVEL
             stored = refer_into(payload, history.text(extents), level, room)
         else:
             stored = self._plain.compress_into(payload, room)
-        flags = Flag.HISTORY
         if stored is None:
-            extents, stored = [], original
-            start = SharedHead(flags, 0, 0, 0, _part(0, b"", 0, 0, [])).encoded_bytes
+            extents, part = [], replace(part, extents=())
+            start = replace(head, part=part).sealed_bytes
             output[start : start + original] = payload
-        else:
-            flags |= Flag.ZSTANDARD
         self._sent.used(history, extents)
-        block = 0
-        if not extents or stored > original // SAME_AGAIN:
+        if not extents or stored is None or stored > original // SAME_AGAIN:
             flags |= Flag.REMEMBER
-            block = self._sent.keep(history, payload, anchors)
+            part = replace(part, block=self._sent.keep(history, payload, anchors))
         if self._asks(now):
             flags |= Flag.ASK
-        history.peers.sent(history.next_frame, flow, view if extents else None)
-        part = _part(key_id, history.history_id, history.next_frame, block, extents)
-        history.next_frame += 1
-        head = SharedHead(flags, original, stored, 0, part).to_bytes()
-        digest = self._seals.digest(part.key_id, (head, bound_of(header), payload))
-        assert digest is not None, "our own key"
-        output[:start] = head
-        output[DIGEST_OFFSET : DIGEST_OFFSET + DIGEST_BYTES] = digest
-        if not flags & Flag.ZSTANDARD:
-            return output[: start + original]
-        return self._padded(output, original, start + stored)
+        history.peers.sent(part.frame, flow, view if extents else None)
+        return self._finished(
+            output, replace(head, flags=flags, part=part), stored, payload, header
+        )
 
-    def _padded(self, output: memoryview, original: int, end: int) -> memoryview:
-        length = padded_bytes(original, end, self._settings.max_ratio)
-        output[end:length] = bytes(length - end)
+    def _finished(
+        self,
+        output: memoryview,
+        head: FrameHead,
+        stored: int | None,
+        payload: Buffer,
+        header: ChunkHeader,
+    ) -> memoryview:
+        """Write the head before what is stored, and zeros behind it; return all of it.
+
+        Args:
+            stored: bytes of the compressed payload; None: it is there as it was.
+        """
+        if stored is None:
+            head = replace(head, stored_bytes=len(payload))
+        else:
+            head = replace(head, flags=head.flags | Flag.ZSTANDARD, stored_bytes=stored)
+        start = head.sealed_bytes
+        output[:start] = self._seals.sealed_head(head, bound_of(header), payload)
+        end = length = start + head.stored_bytes
+        if stored is not None:
+            length = padded_bytes(len(payload), end, self._settings.max_ratio)
+            output[end:length] = bytes(length - end)
         return output[:length]
 
     def _partition_of(self, header: ChunkHeader) -> bytes:
@@ -222,12 +244,6 @@ class Compressing:
             return False
         self._unasked_count, self._asked_at = 0, now
         return True
-
-
-def _part(
-    key_id: int, history: bytes, frame: int, block: int, extents: list[Extent]
-) -> HistoryPart:
-    return HistoryPart(key_id, history, frame, block, bytes(DIGEST_BYTES), tuple(extents))
 
 
 def _room(output: memoryview, start: int, original: int) -> memoryview:

@@ -2,7 +2,8 @@
 
 What comes out has the digest that stands in the frame, whatever the cache held. A frame that refers
 to what is not kept, or is kept wrong, is dropped for now: compress is told, and the source sends
-the chunk again.
+the chunk again. With a key file nothing is looked up, kept or told for a frame that its key did not
+make.
 Source: docs/decisions/0018-deduplication.md.
 """
 
@@ -11,17 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from packetcloud.services.sdk import Buffer
+from packetcloud.chunk.header import PayloadType
 from packetcloud.services.wan_optimizer.dictionaries import TrainedDictionary
 from packetcloud.services.wan_optimizer.feedback import MAX_FEEDBACK_BYTES, Feedback
 from packetcloud.services.wan_optimizer.framing import (
-    DIGEST_BYTES,
-    DIGEST_OFFSET,
     DamagedFrameError,
     Flag,
+    Frame,
     FrameHead,
     HistoryPart,
-    SharedHead,
     decode_frame,
 )
 from packetcloud.services.wan_optimizer.kept import KeptBlocks, LackingError
@@ -49,9 +48,10 @@ class Restored:
     """What became of a frame."""
 
     payload: memoryview | None
-    """The original; None: see `reason`. The payload itself if it is no frame."""
+    """The original; None: see `reason`."""
+    payload_type: int = PayloadType.DATA
+    """Of the original."""
     reason: str = ""
-    is_frame: bool = True
     is_lacking: bool = False
     """Another copy of the chunk, made by a compress that was told, may be restored."""
     feedback: bytes = b""
@@ -90,29 +90,23 @@ class Restoring:
         Args:
             bound: what the frame is tied to; see `sealing.bound_of`.
         """
-        part = None
         try:
-            head = decode_frame(payload)
-            if head is None:
-                return Restored(payload, is_frame=False)
-            self._check_size(head, len(payload))
-            if isinstance(head, FrameHead):
-                return Restored(self._content(payload, head, self._plain, b"", lend))
-            if head.flags & Flag.DICTIONARY:
-                decompressor = self._trained_decompressor(head.dictionary_id)
-                return Restored(self._content(payload, head, decompressor, b"", lend))
-            part = head.part
-            if part is None:
-                raise DamagedFrameError("flags that contradict each other")
-            return self._restore_of_history(payload, head, part, bound, lend)
+            frame = decode_frame(payload)
+            self._check_size(frame.head, len(payload))
+            self._seals.check_head(frame, bound)
+            part = frame.head.part
+            if part is not None:
+                return self._restore_of_history(frame, part, bound, lend)
+            decompressor = self._plain
+            if frame.head.flags & Flag.DICTIONARY:
+                decompressor = self._trained_decompressor(frame.head.dictionary_id)
+            original = self._content(frame, decompressor, b"", lend)
+            self._seals.check_original(frame, bound, original)
+            return Restored(original, frame.head.payload_type)
         except DamagedFrameError as error:
-            return Restored(None, f"cannot decompress: {error}")
-        except LackingError as error:
-            assert part is not None, "only a frame of a history refers to anything"
-            feedback = self._feedback(part, is_lacking=True)
-            return Restored(None, f"{error}", is_lacking=True, feedback=feedback)
+            return Restored(None, reason=f"cannot decompress: {error}")
 
-    def _check_size(self, head: FrameHead | SharedHead, payload_bytes: int) -> None:
+    def _check_size(self, head: FrameHead, payload_bytes: int) -> None:
         original, settings = head.original_bytes, self._settings
         if not head.is_raw and original > settings.max_original_bytes:
             raise DamagedFrameError(
@@ -135,57 +129,53 @@ class Restoring:
         return self._with_trained
 
     def _content(
-        self,
-        payload: memoryview,
-        head: FrameHead | SharedHead,
-        decompressor: Decompressor,
-        history: bytes,
-        lend: Lend,
+        self, frame: Frame, decompressor: Decompressor, history: bytes, lend: Lend
     ) -> memoryview:
-        start = head.encoded_bytes
-        if head.is_raw:
-            return payload[start:]
+        if frame.head.is_raw:
+            return frame.stored
         # One byte more than declared, so that a frame that holds more is noticed.
-        output = lend(head.original_bytes + 1)
-        stored = payload[start : start + head.stored_bytes]
-        decompressor.restore_into(stored, output, history)
-        return output[: head.original_bytes]
+        output = lend(frame.head.original_bytes + 1)
+        decompressor.restore_into(frame.stored, output, history)
+        return output[: frame.head.original_bytes]
 
     def _restore_of_history(
-        self, payload: memoryview, head: SharedHead, part: HistoryPart, bound: bytes, lend: Lend
+        self, frame: Frame, part: HistoryPart, bound: bytes, lend: Lend
     ) -> Restored:
-        if not self._seals.has_key(part.key_id):
-            raise DamagedFrameError(f"unknown key {part.key_id:08x}")
-        history = self._kept.text(part.history, part.extents)
+        head = frame.head
         try:
-            original = self._content(payload, head, self._plain, history, lend)
-            after = payload[DIGEST_OFFSET + DIGEST_BYTES : head.encoded_bytes]
-            empty = bytes(DIGEST_BYTES)
-            self._check_digest(part, (payload[:DIGEST_OFFSET], empty, after, bound, original))
+            history = self._kept.text(part.history, part.extents)
+            original = self._content(frame, self._plain, history, lend)
+            self._check_original(frame, bound, original)
+        except LackingError as error:
+            return self._lacking(head, part, str(error))
         except DamagedFrameError:
             if not part.extents:
                 raise
-            if part.key_id == 0:
-                # Somebody may have planted them. With a key file nobody can: the frame is wrong.
+            if not head.flags & Flag.KEYED:
+                # Somebody may have planted them. With a key file nobody can: what is stored is
+                # altered, or memory is.
                 self._kept.forget(part.history, part.extents)
-            raise LackingError("refers to what this cache holds otherwise") from None
+            return self._lacking(head, part, "refers to what this cache holds otherwise")
         if not self._settings.has_peer:
-            return Restored(original)
+            return Restored(original, head.payload_type)
         self._kept.restored(part.history, part.frame)
         if head.flags & Flag.REMEMBER:
             self._kept.keep(part.history, part.block, bytes(original))
         feedback = b""
         if head.flags & Flag.ASK and len(original) <= MAX_WITH_FEEDBACK_BYTES:
-            feedback = self._feedback(part, is_lacking=False)
-        return Restored(original, feedback=feedback)
+            feedback = self._feedback(head, part, is_lacking=False)
+        return Restored(original, head.payload_type, feedback=feedback)
 
-    def _check_digest(self, part: HistoryPart, pieces: tuple[Buffer, ...]) -> None:
-        if not self._seals.is_right(part.key_id, pieces, part.digest):
-            raise DamagedFrameError("wrong digest")
+    def _check_original(self, frame: Frame, bound: bytes, original: memoryview) -> None:
+        self._seals.check_original(frame, bound, original)
 
-    def _feedback(self, part: HistoryPart, *, is_lacking: bool) -> bytes:
+    def _lacking(self, head: FrameHead, part: HistoryPart, reason: str) -> Restored:
+        feedback = self._feedback(head, part, is_lacking=True)
+        return Restored(None, reason=reason, is_lacking=True, feedback=feedback)
+
+    def _feedback(self, head: FrameHead, part: HistoryPart, *, is_lacking: bool) -> bytes:
         """Return what is kept of the history; nothing if there is nobody to tell."""
-        if not self._settings.has_peer or not self._seals.has_key(part.key_id):
+        if not self._settings.has_peer:
             return b""
         history = self._kept.history(part.history)
         self._feedback_count += 1
@@ -197,6 +187,6 @@ class Restoring:
             0 if history is None else history.newest_frame,
             is_lacking,
             () if history is None else history.ranges(),
-        ).to_bytes(self._seals, part.key_id)
+        ).to_bytes(self._seals, head.key_id)
         assert len(encoded) <= MAX_FEEDBACK_BYTES
         return encoded

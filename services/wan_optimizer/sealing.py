@@ -1,8 +1,9 @@
 """Digests of frames and of feedback: HMAC-SHA-256, cut to 128 bits.
 
 With a key file they are authentic: who does not have the key can neither have bytes remembered nor
-read any by referring to them. Without one the key is a constant: a digest still tells every
-accidental change, and who cannot see the traffic still has to guess the 64 bits of a history's id.
+read any by referring to them, nor have anything looked up or told. Without one the key is a
+constant: a digest still tells every accidental change, and who cannot see the traffic still has to
+guess the 64 bits of a history's id to have anything restored of it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,20 @@ from packetcloud.chunk.header import ChunkHeader
 from packetcloud.services.sdk import Buffer
 from packetcloud.services.secure_communication.key_ring import KeyRing
 from packetcloud.services.secure_communication.keys import ServiceKey
-from packetcloud.services.wan_optimizer.framing import DIGEST_BYTES
+from packetcloud.services.wan_optimizer.framing import (
+    DIGEST_BYTES,
+    SEAL_BYTES,
+    DamagedFrameError,
+    Flag,
+    Frame,
+    FrameHead,
+)
 
 _PUBLIC_KEY = b"packetcloud wan-optimizer without a key file v1"
 _USE = "wan-optimizer digests"
 _KEY_BYTES = 32
+_HEADS_ONLY = b"WS"
+"""Begins what the seal of a head is over; a digest is over what begins with a version, or "WF"."""
 
 
 def bound_of(header: ChunkHeader) -> bytes:
@@ -44,6 +54,10 @@ class Seals:
         self._ring = None if key_file is None else KeyRing(key_file, _derive, now, wall_s)
 
     @property
+    def has_key_file(self) -> bool:
+        return self._ring is not None
+
+    @property
     def key_id(self) -> int | None:
         """The id of the key to use; 0 for the public one, None: the time of none has come."""
         if self._ring is None:
@@ -56,6 +70,47 @@ class Seals:
         self._times = now, wall_s
         if self._ring is not None:
             self._ring.refresh(now, wall_s)
+
+    def sealed_head(self, head: FrameHead, bound: bytes, original: Buffer) -> bytes:
+        """Return a head with its digest and, if it refers to anything, its seal.
+
+        Args:
+            bound: see `bound_of`.
+        """
+        encoded = head.to_bytes()
+        digest = self.digest(head.key_id, (encoded, bound, original))
+        assert digest is not None, "our own key"
+        digest = digest[: head.digest_bytes]
+        if not head.refers:
+            return encoded + digest
+        seal = self.digest(head.key_id, (_HEADS_ONLY, encoded, bound, digest))
+        assert seal is not None, "the same key"
+        return encoded + digest + seal[:SEAL_BYTES]
+
+    def check_head(self, frame: Frame, bound: bytes) -> None:
+        """See that a head may be gone by, before anything is looked up or restored for it.
+
+        Raises:
+            DamagedFrameError: it is under no key of ours, or not what compress wrote.
+        """
+        head = frame.head
+        if not self.has_key(head.key_id):
+            if head.flags & Flag.KEYED:
+                raise DamagedFrameError(f"unknown key {head.key_id:08x}")
+            raise DamagedFrameError("made without a key, and here is a key_file")
+        sealed = (_HEADS_ONLY, frame.encoded_head, bound, frame.digest)
+        if head.refers and not self.is_right(head.key_id, sealed, frame.seal):
+            raise DamagedFrameError("wrong seal")
+
+    def check_original(self, frame: Frame, bound: bytes, original: Buffer) -> None:
+        """See that what was restored is what compress had.
+
+        Raises:
+            DamagedFrameError: it is not.
+        """
+        pieces = (frame.encoded_head, bound, original)
+        if not self.is_right(frame.head.key_id, pieces, frame.digest):
+            raise DamagedFrameError("wrong digest")
 
     def has_key(self, key_id: int) -> bool:
         """Tell whether this side has the key of that id."""
@@ -71,10 +126,10 @@ class Seals:
             keyed.update(piece)
         return keyed.digest()[:DIGEST_BYTES]
 
-    def is_right(self, key_id: int, pieces: Iterable[Buffer], digest: bytes) -> bool:
-        """Tell whether `digest` is that of `pieces`."""
+    def is_right(self, key_id: int, pieces: Iterable[Buffer], digest: Buffer) -> bool:
+        """Tell whether `digest` is that of `pieces`, or begins it."""
         found = self.digest(key_id, pieces)
-        return found is not None and hmac.compare_digest(found, digest)
+        return found is not None and hmac.compare_digest(found[: len(digest)], digest)
 
     def _key(self, key_id: int) -> bytes | None:
         if self._ring is None:

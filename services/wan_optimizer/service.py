@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from packetcloud.chunk.errors import ProtocolError
+from packetcloud.chunk.header import REPORT_TYPES, PayloadType
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.services.errors import ParameterError
 from packetcloud.services.parameters import Parameters
@@ -78,12 +79,16 @@ class WanOptimizer(NetworkService):
     def process(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
         now = time.monotonic()
         self._seals.refresh(now, time.time())
+        if chunk.header.payload_type in REPORT_TYPES:
+            return Verdict.forward()  # some 20 bytes, and no service makes reports of what is none
         if self._compressing is None:
             return self._decompress(chunk, context)
         if self._peer is not None and chunk.header.source.value == self._peer.value:
             return self._take_feedback(self._compressing, chunk, now)
         framed = self._compressing.frame(chunk.payload, chunk.header, now, context.output_buffer)
-        return Verdict.update(framed)
+        if framed is None:
+            return Verdict.forward()
+        return Verdict.update(framed, PayloadType.COMPRESSED)
 
     def _take_feedback(self, compressing: Compressing, chunk: ServiceChunk, now: float) -> Verdict:
         try:
@@ -93,6 +98,9 @@ class WanOptimizer(NetworkService):
         return Verdict.drop("feedback taken in")
 
     def _decompress(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:
+        if chunk.header.payload_type != PayloadType.COMPRESSED:
+            # Fail-open made compress skip it, or it came another way: not ours to judge.
+            return Verdict.forward() if self._forwards_unframed else Verdict.drop("not compressed")
         bound = bound_of(chunk.header)
         restored = self._restoring.restore(chunk.payload, bound, context.output_buffer)
         emitted = self._emitted(restored)
@@ -100,10 +108,7 @@ class WanOptimizer(NetworkService):
             if restored.is_lacking:
                 return Verdict.drop(restored.reason, again=True, emitted=emitted)
             return Verdict.drop(restored.reason)
-        if not restored.is_frame:
-            # Fail-open made compress skip it, or it is older traffic: not ours to judge.
-            return Verdict.forward() if self._forwards_unframed else Verdict.drop("not compressed")
-        return Verdict.update(restored.payload, emitted=emitted)
+        return Verdict.update(restored.payload, restored.payload_type, emitted=emitted)
 
     def _emitted(self, restored: Restored) -> tuple[EmittedChunk, ...]:
         if self._peer is None or not restored.feedback:

@@ -31,7 +31,8 @@ class Compressor:
         if dictionary is not None:
             dictionary.precompute_compress(level=level)
             options["write_dict_id"] = False  # our head names it
-        self._plain = zstandard.ZstdCompressor(level=level, write_checksum=True, **options)
+        # No checksum: the head has a digest.
+        self._plain = zstandard.ZstdCompressor(level=level, write_checksum=False, **options)
 
     def compress_into(self, payload: Buffer, output: memoryview) -> int | None:
         """Write the compressed payload; return its length, None if it does not fit."""
@@ -39,10 +40,7 @@ class Compressor:
 
 
 def refer_into(payload: Buffer, history: bytes, level: int, output: memoryview) -> int | None:
-    """Write the payload compressed with `history` to refer to; None if it does not fit.
-
-    There is no checksum in it: the frame around it has a digest.
-    """
+    """Write the payload compressed with `history` to refer to; None if it does not fit."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level,
         source_size=len(payload),

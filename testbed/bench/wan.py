@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 import zstandard
 
+from packetcloud.chunk.header import PayloadType
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, SID
 from packetcloud.services.testing import ProcessResult, ServiceHarness
@@ -130,10 +131,12 @@ class Link:
         begin_s = time.thread_time()
         framed = self._ahead.process(payload, chunk_id=self._number, wants_report=True)
         middle_s = time.thread_time()
-        restored = self._behind.process(framed.payload, chunk_id=self._number)
+        restored = self._behind.process(
+            framed.payload, chunk_id=self._number, payload_type=PayloadType.COMPRESSED
+        )
         self.compress_s += middle_s - begin_s
         self.decompress_s += time.thread_time() - middle_s
-        if restored.payload != payload:
+        if restored.payload != payload or restored.payload_type != PayloadType.DATA:
             raise AssertionError(f"chunk {self._number} came back altered: {restored.reason}")
         self.link_bytes += len(framed.payload)
         self._tell(restored)
@@ -227,7 +230,8 @@ def _framed_bytes(messages: list[bytes], settings: dict[str, str]) -> int:
         total = 0
         for message in messages:
             framed = ahead.process(message).payload
-            if behind.process(framed).payload != message:
+            came = behind.process(framed, payload_type=PayloadType.COMPRESSED)
+            if came.payload != message:
                 raise AssertionError("a small message came back altered")
             total += len(framed)
     return total

@@ -39,6 +39,7 @@ from tests.functional.branches import Alter, Branches, is_sealed, split, with_pa
 from tests.functional.router_network import run
 
 SECRET = b"the plans are in the third drawer"
+SEALED_TYPES = {PayloadType.SEALED, PayloadType.SEALED_REPORT}
 
 
 def play(
@@ -93,7 +94,7 @@ def test_nothing_passes_in_the_clear_and_nobody_notices(tmp_path: Path) -> None:
             assert [header.payload_type for header, _ in receiver.arrived] == [0, 0, 0, 0, 200]
             assert {header.source for header, _ in receiver.arrived} == {sender.host.guid}
         assert world.passed(SECRET) == 0
-        assert world.payload_types() == {PayloadType.SEALED}, "reports are sealed, too"
+        assert world.payload_types() == SEALED_TYPES, "reports are sealed, too"
         for branch in (a, b):
             answered = {name: dict(one.tasks.answered) for name, one in branch.runtimes.items()}
             counts = [sum(one.values()) for one in answered.values()]
@@ -489,7 +490,7 @@ def test_a_tenant_connects_branches_of_its_own(tmp_path: Path) -> None:
             whole = await branch.bring(items, tenant, grants, until_s=now_s + 600)
             assert (whole["accepted"] + whole["unchanged"], whole["refused"]) == (2, 0)
         assert (await a.send(SECRET)).ok and (await b.send(SECRET)).ok
-        assert world.passed(SECRET) == 0 and world.payload_types() == {PayloadType.SEALED}
+        assert world.passed(SECRET) == 0 and world.payload_types() == SEALED_TYPES
         assert len(a.arrived) == len(b.arrived) == 1
 
     play(tmp_path, body, rules_from="anyone")

@@ -31,6 +31,7 @@ from packetcloud.router.rules.rule import (
     MAX_SIZE_BYTES,
     Action,
     Direction,
+    IfAbsent,
     InstalledRule,
     Match,
     Mode,
@@ -104,6 +105,7 @@ RULES = st.builds(
     priority=st.integers(-1, 1),
     valid_from_s=st.sampled_from([-1.0, -1.0, WALL_S + 100]),
     valid_until_s=st.sampled_from([WALL_S * 2, WALL_S * 2, WALL_S]),
+    if_absent=st.sampled_from([IfAbsent.SKIP, IfAbsent.SKIP, IfAbsent.REFUSE]),
 )
 CHUNKS = st.fixed_dictionaries(
     {

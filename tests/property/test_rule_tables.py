@@ -22,6 +22,7 @@ from packetcloud.router.rules.rule import (
     MAX_SIZE_BYTES,
     Action,
     Direction,
+    IfAbsent,
     InstalledRule,
     Match,
     Mode,
@@ -75,6 +76,7 @@ RULES = st.builds(
     priority=st.integers(-1, 1),
     valid_from_s=st.sampled_from([-math.inf, -math.inf, 10.0]),
     valid_until_s=st.sampled_from([math.inf, math.inf, 20.0]),
+    if_absent=st.sampled_from(IfAbsent),
 )
 QUESTIONS = st.builds(
     Question,
@@ -123,6 +125,9 @@ def check(table: Table, rules: list[InstalledRule], question: Question, now_s: f
     judged = judge(rules, question, now_s, finds).winners
     with_shadow = judge(rules, question, now_s, finds, with_shadow=True).winners
     assert winners(answer.contests, question) == numbers(judged)
+    refusing = {one.number for one in rules if one.rule.if_absent is IfAbsent.REFUSE}
+    contenders = [one for contest in answer.contests for one in contest.contenders]
+    assert all(one.refuses_absent == (one.number in refusing) for one in contenders)
     if answer.shadow_contests:
         assert winners(answer.shadow_contests, question) == numbers(with_shadow)
         contenders = [one for contest in answer.shadow_contests for one in contest.contenders]

@@ -133,10 +133,10 @@ def test_the_law_has_something_to_say(seed: int) -> None:
     rest=st.binary(max_size=200),
     tail=st.binary(max_size=40),
 )
-def test_any_bytes_behind_our_mark(flags: int, rest: bytes, tail: bytes) -> None:
+def test_any_bytes_in_a_compressed_chunk(flags: int, rest: bytes, tail: bytes) -> None:
     """A value or one named drop, and nothing is kept of what was not sealed."""
     link = WanLink()
-    for data in (b"WO\x02" + bytes([flags]) + rest, _headed(flags, rest, tail)):
+    for data in (rest, b"\x03" + bytes([flags]) + rest, _headed(flags, rest, tail)):
         came: Restored = link.restore(data)
         assert came.payload is not None or came.reason
         assert len(link.behind[0]._kept) == 0
@@ -145,4 +145,5 @@ def test_any_bytes_behind_our_mark(flags: int, rest: bytes, tail: bytes) -> None
 def _headed(flags: int, rest: bytes, tail: bytes) -> bytes:
     """Return a head whose lengths are those of what follows."""
     sizes = len(tail).to_bytes(4, "big") * 2
-    return b"WO\x02" + bytes([flags]) + sizes + rest.ljust(46, b"\0")[:44] + b"\0\0" + tail
+    parts = 16 * bool(flags & 4) + 4 * bool(flags & 32) + (16 if flags & 36 else 4)
+    return b"\x03" + bytes([flags, 0, 0]) + sizes + rest.ljust(parts, b"\0")[:parts] + tail

@@ -140,6 +140,7 @@ def _bad_verdicts() -> BadBytes:
         "reserved flag": (put(forward, 9, b"\x10"), "reserved_bits"),
         "payload type of a forward": (put(forward, 9, b"\x02"), "bad_verdict"),
         "payload type over a byte": (put(retyped, 22, b"\x01"), "bad_verdict"),
+        "payload type of an emit that updates nothing": (put(emit, 9, b"\x03"), "bad_verdict"),
         "a forward that updates": (put(forward, 9, b"\x04"), "reserved_bits"),
         "updates what is not kept": (put(emit, 9, b"\x04"), "reserved_bits"),
         "kept, and again": (put(emit, 9, b"\x09"), "reserved_bits"),

@@ -142,6 +142,9 @@ def good_verdicts() -> dict[str, VerdictHeader]:
         "update and emit": VerdictHeader(
             6, VerdictCode.EMIT, 5, emit_count=1, keep=True, updates=True
         ),
+        "update and emit, another payload type": VerdictHeader(
+            6, VerdictCode.EMIT, 5, emit_count=2**24 - 1, keep=True, payload_type=255, updates=True
+        ),
         "drop for now": VerdictHeader(3, VerdictCode.DROP, 10, b"not yet", again=True),
         "emit, and drop for now": VerdictHeader(
             3, VerdictCode.EMIT, 10, b"not yet", emit_count=2, again=True

@@ -114,9 +114,9 @@ def test_verdict_vectors(vector: dict[str, Any]) -> None:
     fields = dict(vector["fields"], detail=bytes.fromhex(vector["fields"]["detail"]))
     keep = fields.pop("keep")
     retyped = "payload_type" in fields
-    if retyped:  # it stands where an EMIT has its count
-        fields["emit_count"] = fields.pop("payload_type")
     updates, again = fields.pop("updates", False), fields.pop("again", False)
+    if retyped:  # it stands where an EMIT has its count, or in the first byte of that
+        fields["emit_count"] |= fields.pop("payload_type") << (24 if updates else 0)
     assert {name: verdict.fields[name] for name in fields} == fields
     assert (bool(verdict.flags.keep), bool(verdict.flags.retyped)) == (keep, retyped)
     assert (bool(verdict.flags.updates), bool(verdict.flags.again)) == (updates, again)

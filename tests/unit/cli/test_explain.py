@@ -99,6 +99,13 @@ def test_a_config_says_priorities_and_which_services_there_are(
     told = explained(capsys, "--rules", web, "--rules", more, "--config", config, *FROM_TO)
     assert [(one["name"], one["priority"]) for one in told["steps"]] == [("t", 5)]
     assert told["notes"] == [f"the config does not list service {S.hex}, to which web/visit leads"]
+    strict = document(tmp_path / "strict.toml", rule("must", S.hex, if_absent="refuse", priority=1))
+    told = explained(capsys, "--rules", strict, "--config", config, *FROM_TO, code=1)
+    assert told["refused"] == "unknown_sid" and told["steps"] == []
+    assert told["detail"] == f"rule strict/must demands service {S.hex}"
+    assert [one["if_absent"] for one in told["rules"]["findings"]] == ["refuse"]
+    assert explain("--rules", strict, "--config", config, *FROM_TO) == 1
+    assert "visit or refuse" in capsys.readouterr().out
 
 
 def test_documents_are_taken_one_after_the_other(

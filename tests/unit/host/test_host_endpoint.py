@@ -582,15 +582,23 @@ def _has_taken(endpoint: Endpoint) -> bool:
     return "receive_taken_total" in endpoint.stats()
 
 
-def test_what_nobody_decrypted_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("kind", "words", "counter"),
+    [
+        (PayloadType.SEALED, "no router decrypted it", "sealed_total"),
+        (PayloadType.SEALED_REPORT, "no router decrypted it", "sealed_total"),
+        (PayloadType.COMPRESSED, "no router restored it", "compressed_total"),
+    ],
+)
+def test_what_nobody_unwrapped_is_refused(kind: PayloadType, words: str, counter: str) -> None:
     """The source is told what is missing; an application that asks for such payloads gets them."""
     world = World()
     a, b = world.endpoint(1), world.endpoint(2)
     arrived: list[ReceivedChunk] = []
     b.on_chunks(arrived.extend)
-    result = world.run(a.send(b.guid, b"\x00secret", payload_type=PayloadType.SEALED))
-    assert result.reason == Reason.RECEIVER_REFUSED and "no router decrypted it" in result.detail
-    assert not arrived and b.stats()["sealed_total"] == 1
-    b.on_chunks(arrived.extend, PayloadType.SEALED)
-    assert world.run(a.send(b.guid, b"\x00secret", payload_type=PayloadType.SEALED)).ok
+    result = world.run(a.send(b.guid, b"\x00secret", payload_type=kind))
+    assert result.reason == Reason.RECEIVER_REFUSED and words in result.detail
+    assert not arrived and b.stats()[counter] == 1
+    b.on_chunks(arrived.extend, kind)
+    assert world.run(a.send(b.guid, b"\x00secret", payload_type=kind)).ok
     assert len(arrived) == 1

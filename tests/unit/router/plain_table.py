@@ -12,6 +12,7 @@ from packetcloud.router.rules.judge import Miss, first_miss
 from packetcloud.router.rules.patterns import compile_scanner
 from packetcloud.router.rules.rule import (
     MAX_SIZE_BYTES,
+    IfAbsent,
     InstalledRule,
     Match,
     Mode,
@@ -73,7 +74,8 @@ class PlainTable:
                 if one.rule.service.value == sid:
                     match = one.rule.match
                     late = self._late(match) if match.is_late else None
-                    contenders.append(Contender(one.number, one.rule.action, late))
+                    refuses = one.rule.if_absent is IfAbsent.REFUSE
+                    contenders.append(Contender(one.number, one.rule.action, late, refuses))
                     if late is None:
                         break
             yield Contest(sid, tuple(contenders))

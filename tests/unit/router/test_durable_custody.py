@@ -117,6 +117,45 @@ def test_an_emission_that_cannot_be_stored_costs_nothing(fault: str) -> None:
     net.check_idle()
 
 
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("fault", ["disk_full", "disk_fails"])
+def test_what_is_sent_beside_a_chunk_needs_room_of_its_own(fault: str, again: bool) -> None:
+    """Without it the chunk goes its way all the same: updated, or dropped for now."""
+    disk = FakeDisk()
+    net = FakeNetwork(spooled(durable=True), disk=disk)
+    a, b, vi = net.host(A), net.host(B), net.vi(S)
+    net.host(C)
+    send(a, range(1, 2), services=(S,))
+    net.disk_turns()
+    [task] = vi.accept_all()
+    beside = made(9, to=C)
+    if fault == "disk_full":
+        disk.storage.limit_bytes = disk.storage.used_bytes
+    if again:
+        vi.verdict(task, VerdictCode.EMIT, beside, detail=b"later", emit_count=1, again=True)
+    else:
+        more = {"emit_count": 1, "keep": True, "updates": True}
+        vi.verdict(task, VerdictCode.EMIT, beside + b"new", **more)
+    if fault == "disk_fails":
+        disk.storage.failing = True
+    net.disk_turns()
+    disk.storage.failing, disk.storage.limit_bytes = False, None
+    net.pass_time(1.5)
+    net.disk_turns()
+    net.end_turn()
+    service = net.core.dispatch.services[S.value]
+    assert (service.left_out_count, service.emitted_count) == (1, 0)
+    assert not net.core.book.refused
+    if again:
+        assert net.core.book.dropped == {service.name: 1}
+    else:
+        [went] = b.accept_all()
+        assert went.payload == b"new"
+    accept_with_disk(net, a)
+    net.disk_turns()
+    net.check_idle()
+
+
 def test_another_vi_may_store_what_the_first_could_not() -> None:
     """It is a failed attempt: the next VI gets the chunk."""
     disk = FakeDisk()

@@ -15,7 +15,16 @@ from packetcloud.router import late_rules
 from packetcloud.router.errors import ChunkRefusedError
 from packetcloud.router.flow import plan_visit
 from packetcloud.router.layout import HeaderLayout
-from packetcloud.router.rules.rule import Action, Direction, Match, Mode, Pattern, Rule
+from packetcloud.router.rules.rule import (
+    Action,
+    Direction,
+    IfAbsent,
+    InstalledRule,
+    Match,
+    Mode,
+    Pattern,
+    Rule,
+)
 from packetcloud.router.service_pool import Service
 from packetcloud.router.settings import FailPolicy
 from tests.unit.router.plain_table import PlainTable, installed, visiting
@@ -125,6 +134,52 @@ def test_a_rule_for_a_service_that_is_not_here_counts_and_has_no_step() -> None:
     assert counts.of(1) == (1, 0)
     b.accept_all()
     net.check_idle()
+
+
+def demanding(*services: SID) -> list[InstalledRule]:
+    """Rules to visit services, or else to have the chunk refused."""
+    return visiting(*services, if_absent=IfAbsent.REFUSE)
+
+
+def test_a_rule_may_demand_its_service() -> None:
+    """Where nobody knows it the chunk is refused at the door; where it is known the rule is as any
+    other."""
+    net = network(S)
+    a, b, s = net.host(A), net.host(B), net.vi(S)
+    net.core.install_rules(PlainTable(demanding(T, S)))
+    assert reason_of(a.chunk(chunk())) is Reason.UNKNOWN_SID
+    net.core.install_rules(PlainTable(demanding(S)))
+    assert visits(a, chunk(), s) == [S]
+    assert len(b.accept_all()) == 1
+    net.check_idle()
+
+
+@pytest.mark.parametrize("demands", [True, False])
+def test_a_demand_holds_for_each_chunk_that_its_rule_matches(demands: bool) -> None:
+    """A late rule of higher rank lets chunks past the service; only the others are refused."""
+    net = network(S)
+    a, b = net.host(A), net.host(B)
+    net.vi(S)
+    small = Rule("small", T, Match(size_max=3), Action.PASS, priority=1)
+    leading = demanding(T) if demands else visiting(T)
+    net.core.install_rules(PlainTable(leading + installed([small], first=2)))
+    assert a.chunk(chunk(payload=b"abc")) is None
+    refusal = a.chunk(chunk(payload=b"large", chunk_id=2))
+    assert (refusal is not None) == demands
+    assert len(b.accept_all()) == (1 if demands else 2)
+    net.check_idle()
+
+
+def test_what_has_run_is_not_demanded_again() -> None:
+    """A chunk that comes back from disk has seen the service, though nobody knows it any more."""
+    net = network(S)
+    net.host(B)
+    net.core.install_rules(PlainTable(demanding(T)))
+    data = chunk()
+    plan, header = net.core._planner.plan, decode_header(data)
+    assert not plan(header, data, 0.0, executed=frozenset({T.value})).steps
+    with pytest.raises(ChunkRefusedError, match=f"rule 1 demands service {T}"):
+        plan(header, data, 0.0)
 
 
 def test_both_directions_and_one_name_are_asked_for_as_they_stand_in_the_header() -> None:

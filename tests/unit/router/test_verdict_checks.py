@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from packetcloud.chunk.hop.api import Settlement
-from packetcloud.chunk.messages import VerdictCode
+from packetcloud.chunk.messages import Outcome, VerdictCode
 from packetcloud.chunk.names import NA
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.cloudlet_pool import CloudletVI
@@ -58,12 +60,13 @@ def redirect(one: FakeNeighbour, to: bytes, na: int = 0) -> None:
 
 @pytest.mark.parametrize("kind", [Violation.EMIT, Violation.REDIRECT])
 def test_restricted_vi_neither_emits_nor_redirects(kind: Violation) -> None:
-    """Its verdict counts as failed, with the reason, and is counted by its kind."""
+    """A verdict that does so in place of the chunk counts as failed, with the reason, and is
+    counted by its kind."""
     net, controller = cloudlet_network(entry(vi(1, RESTRICTED)))
     a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
     assert a.chunk(chunk(services=(S,))) is None
     if kind is Violation.EMIT:
-        one.verdict(task_of(one), VerdictCode.EMIT, emitted(), emit_count=1, keep=True)
+        one.verdict(task_of(one), VerdictCode.EMIT, emitted(), emit_count=1)
     else:
         redirect(one, C.value)
     _, reason, detail = reported(a)
@@ -79,6 +82,46 @@ def test_restricted_vi_neither_emits_nor_redirects(kind: Violation) -> None:
     assert len(c.accept_all()) == 1
     a.accept_all()
     net.check_idle()
+
+
+@pytest.mark.parametrize("is_restricted", [False, True])
+@pytest.mark.parametrize(
+    "verdict",
+    [{"keep": True}, {"keep": True, "updates": True, "payload_type": 17}, {"again": True}],
+    ids=["keep", "update", "drop"],
+)
+def test_what_a_restricted_vi_sends_beside_a_chunk_is_left_out(
+    verdict: dict[str, Any], is_restricted: bool
+) -> None:
+    """Its verdict on the chunk counts: a decompressor that is restricted goes on restoring."""
+    net, _ = cloudlet_network(entry(vi(1, RESTRICTED if is_restricted else SERVING)))
+    a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    made = emitted() + (b"new" if "updates" in verdict else b"")
+    one.verdict(task_of(one), VerdictCode.EMIT, made, detail=b"later", emit_count=1, **verdict)
+    assert len(c.accept_all()) == (not is_restricted)
+    if "again" in verdict:
+        assert reported(a) == (Outcome.REFUSED, Reason.SEND_AGAIN, "later")
+    else:
+        went = only(b.accept_all())
+        expected = (b"new", 17) if "updates" in verdict else (b"payload", 0)
+        assert (went.payload, went.header.payload_type) == expected
+    assert not state_of(net).account.violations
+    assert state_of(net).service.left_out_count == is_restricted
+    assert state_of(net).service.emitted_count == (not is_restricted)
+    net.check_idle()
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_its_budget_holds_without_what_was_left_out(over: int) -> None:
+    """The new payload alone is weighed."""
+    net, _ = cloudlet_network(entry(vi(1, RESTRICTED), ratio=1.5))
+    a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+    assert a.chunk(chunk(payload=bytes(1000), services=(S,))) is None
+    made = emitted(payload=bytes(5000)) + bytes(1500 + OUTPUT_ALLOWANCE_BYTES + over)
+    one.verdict(task_of(one), VerdictCode.EMIT, made, emit_count=1, keep=True, updates=True)
+    assert len(b.accept_all()) == 1 - over and not c.unsettled
+    assert state_of(net).account.violations == ({Violation.OUTPUT: 1} if over else {})
 
 
 @pytest.mark.parametrize("is_restricted", [False, True])

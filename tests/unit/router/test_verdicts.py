@@ -19,6 +19,7 @@ from tests.unit.router.router_fakes import (
     A,
     B,
     C,
+    FakeNeighbour,
     FakeNetwork,
     S,
     T,
@@ -59,28 +60,76 @@ def test_update_verdict_replaces_payload_and_drops_digest_and_signature() -> Non
     net.check_idle()
 
 
+@pytest.mark.parametrize("emits", [False, True])
 @pytest.mark.parametrize(
     ("was", "becomes", "may"),
     [
         (PayloadType.DATA, PayloadType.SEALED, True),
         (PayloadType.SEALED, PayloadType.DATA, True),
-        (PayloadType.SEALED, PayloadType.REPORT, True),
+        (PayloadType.FILE, PayloadType.COMPRESSED, True),
+        (PayloadType.COMPRESSED, PayloadType.FILE, True),
+        (PayloadType.COMPRESSED, PayloadType.COMPRESSED, True),
+        (PayloadType.SEALED, PayloadType.COMPRESSED, True),
+        (PayloadType.DATA, PayloadType.DATA, True),
         (PayloadType.DATA, PayloadType.REPORT, False),
+        (PayloadType.DATA, PayloadType.SEALED_REPORT, False),
+        (PayloadType.SEALED, PayloadType.REPORT, False),
+        (PayloadType.SEALED, PayloadType.SEALED_REPORT, False),
+        (PayloadType.COMPRESSED, PayloadType.REPORT, False),
         (PayloadType.FILE, PayloadType.DATA, False),
     ],
 )
-def test_a_payload_is_sealed_and_unsealed(
-    was: PayloadType, becomes: PayloadType, may: bool
+def test_a_payload_is_wrapped_and_unwrapped(
+    was: PayloadType, becomes: PayloadType, may: bool, emits: bool
 ) -> None:
-    """A service gives a payload another type only if one of both is SEALED: it cannot make reports
-    of a source's data."""
+    """A service gives a payload another type only to wrap or unwrap it, and makes no report of
+    anything else, also where it sends another chunk in the same verdict."""
     net = FakeNetwork(settings(service(S)))
     a, b, vi = net.host(A), net.host(B), net.vi(S)
+    c = net.host(C)
     assert a.chunk(chunk(services=(S,), payload_type=was)) is None
-    vi.verdict(task_of(vi), VerdictCode.UPDATE, b"new", payload_type=becomes)
+    retype(vi, b"new", becomes, emits=emits)
+    assert len(c.accept_all()) == (may and emits)
     if may:
         expected = chunk(payload=b"new", payload_type=becomes, source_na=ROUTER_NA)
         assert only(b.accept_all()).data == expected
+    else:
+        assert not b.unsettled
+        assert reported(a)[:2] == (Outcome.REFUSED, Reason.SERVICE_FAILED)
+    net.check_idle()
+
+
+def retype(vi: FakeNeighbour, payload: bytes, becomes: int, *, emits: bool = False) -> None:
+    if emits:
+        made = emitted() + payload
+        more = {"emit_count": 1, "keep": True, "updates": True}
+        vi.verdict(task_of(vi), VerdictCode.EMIT, made, payload_type=becomes, **more)
+    else:
+        vi.verdict(task_of(vi), VerdictCode.UPDATE, payload, payload_type=becomes)
+
+
+@pytest.mark.parametrize(
+    ("types", "may"),
+    [
+        ((PayloadType.DATA, PayloadType.SEALED, PayloadType.REPORT), False),
+        ((PayloadType.DATA, PayloadType.SEALED, PayloadType.SEALED_REPORT), False),
+        ((PayloadType.DATA, PayloadType.COMPRESSED, PayloadType.REPORT), False),
+        ((PayloadType.DATA, PayloadType.SEALED, PayloadType.FILE), True),
+        ((PayloadType.REPORT, PayloadType.SEALED_REPORT, PayloadType.REPORT), True),
+    ],
+)
+def test_two_services_make_no_report_of_data(types: tuple[PayloadType, ...], may: bool) -> None:
+    """One wraps a payload, the next one unwraps it as a report: refused. A report that was wrapped
+    is one again."""
+    net = FakeNetwork(settings(service(S), service(T)))
+    a, b, first, second = net.host(A), net.host(B), net.vi(S), net.vi(T)
+    was, between, becomes = types
+    asks = was is not PayloadType.REPORT
+    assert a.chunk(chunk(services=(S, T), payload_type=was, wants_report=asks)) is None
+    retype(first, b"wrapped", between)
+    retype(second, b"new", becomes)
+    if may:
+        assert only(b.accept_all()).header.payload_type == becomes
     else:
         assert not b.unsettled
         assert reported(a)[:2] == (Outcome.REFUSED, Reason.SERVICE_FAILED)
@@ -198,6 +247,7 @@ def test_emitted_chunk_visits_other_services_but_never_its_maker() -> None:
     [
         (emitted(source=A), 1),
         (emitted(payload_type=PayloadType.REPORT), 1),
+        (emitted(payload_type=PayloadType.SEALED_REPORT), 1),
         (emitted(), 2),
         (emitted() + b"!", 1),
         (emitted()[:-1], 1),

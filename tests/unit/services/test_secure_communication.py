@@ -29,6 +29,7 @@ from packetcloud.services.secure_communication.sealing import (
     VERSION,
     SealingKey,
 )
+from packetcloud.services.secure_communication.service import OTHER_KIND
 from packetcloud.services.secure_communication.suites import HEAD_BYTES, decode_head, encode_head
 from packetcloud.services.testing import (
     HARNESS_DESTINATION,
@@ -70,9 +71,11 @@ def updated(result: ProcessResult) -> bytes:
     return result.payload
 
 
-def opens(service: ServiceHarness, sealed: bytes, **chunk: Any) -> ProcessResult:
+def opens(
+    service: ServiceHarness, sealed: bytes, payload_type: int = SEALED, **chunk: Any
+) -> ProcessResult:
     """Let a decrypter have what an encrypter made."""
-    return service.process(sealed, payload_type=SEALED, **chunk)
+    return service.process(sealed, payload_type=payload_type, **chunk)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -83,9 +86,24 @@ def test_what_was_sealed_comes_back(opened: Open, size: int) -> None:
     for payload_type in (PayloadType.DATA, PayloadType.REPORT, 255):
         sealed = opened("encrypt").process(payload, chunk_id=5, payload_type=payload_type)
         assert len(updated(sealed)) == size + SEALED_EXTRA_BYTES
-        assert sealed.payload_type == SEALED
-        back = opens(opened("decrypt"), sealed.payload, chunk_id=5)
+        is_report = payload_type == PayloadType.REPORT
+        kind = PayloadType.SEALED_REPORT if is_report else SEALED
+        assert sealed.payload_type == kind
+        back = opens(opened("decrypt"), sealed.payload, kind, chunk_id=5)
         assert (updated(back), back.payload_type) == (payload, payload_type)
+
+
+@pytest.mark.parametrize(
+    ("was", "marked"),
+    [(PayloadType.DATA, PayloadType.SEALED_REPORT), (PayloadType.REPORT, PayloadType.SEALED)],
+)
+def test_what_was_no_report_is_never_decrypted_as_one(
+    opened: Open, was: PayloadType, marked: PayloadType
+) -> None:
+    """Nor the other way round, whatever a router between wrote over the mark."""
+    sealed = updated(opened("encrypt").process(b"payload", chunk_id=5, payload_type=was))
+    back = opens(opened("decrypt"), sealed, marked, chunk_id=5)
+    assert (back.code, back.reason) == (VerdictCode.DROP, OTHER_KIND)
 
 
 @pytest.mark.parametrize("size", SIZES)

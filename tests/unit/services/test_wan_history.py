@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from packetcloud.chunk.header import PayloadType
 from packetcloud.services.secure_communication.keys import create_key_file
 from packetcloud.services.wan_optimizer import compressing, kept, peers, sent
 from packetcloud.services.wan_optimizer.anchors import MAX_ANCHORS, find_anchors
@@ -19,12 +21,12 @@ from packetcloud.services.wan_optimizer.framing import (
     DamagedFrameError,
     Extent,
     Flag,
+    FrameHead,
     HistoryPart,
-    SharedHead,
 )
 from packetcloud.services.wan_optimizer.restoring import Restoring
 from packetcloud.services.wan_optimizer.sealing import Seals
-from tests.unit.services.wan_link import BOUND, MIB, WanLink, edited, head_of, refers, text
+from tests.unit.services.wan_link import BOUND, MIB, WanLink, edited, head_of, lend, refers, text
 
 PAGE = text(60_000)
 
@@ -243,7 +245,7 @@ def test_a_planted_block_is_noticed_and_forgotten() -> None:
 class Careless(Restoring):
     """The control: it believes whatever comes out."""
 
-    def _check_digest(self, *_: object) -> None:
+    def _check_original(self, *_: object) -> None:
         return
 
 
@@ -277,19 +279,78 @@ def test_without_the_key_nobody_plants_or_guesses(tmp_path: Path) -> None:
         came = link.restore(_raw_frame(part.history, 9, 9, PAGE))
         assert (came.payload is not None) == is_restored
         if not is_restored:
-            assert came.reason == "cannot decompress: unknown key 00000000"
+            assert came.reason == "cannot decompress: made without a key, and here is a key_file"
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_who_has_no_key_has_nothing_looked_up_or_told(tmp_path: Path, has_key: bool) -> None:
+    """A frame that refers to what is not there makes decompress tell what it keeps, signed, and so
+    does one that asks; with a key file only for a frame that its key made. Without one, anybody's:
+    the control."""
+    create_key_file(tmp_path / "key")
+    link = WanLink(seals=keyed(tmp_path / "key") if has_key else Seals(None))
+    link.send(PAGE)
+    genuine = head_of(link.frame(PAGE))
+    assert genuine.part is not None and genuine.refers
+    forged = Seals(None) if not has_key else _Forger()
+    for part in (genuine.part, replace(genuine.part, history=b"elsewhere"[:8])):
+        head = replace(genuine, part=replace(part, extents=(Extent(999, 0, 10),)))
+        came = link.restore(forged.sealed_head(head, BOUND, PAGE) + bytes(head.stored_bytes))
+        if has_key:
+            assert (came.is_lacking, came.feedback) == (False, b"")
+            assert came.reason == "cannot decompress: wrong seal"
+        else:
+            assert came.is_lacking and came.feedback
+
+
+class _Forger(Seals):
+    """Seals as somebody who does not have the key: with another one, under the same id."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def _key(self, key_id: int) -> bytes | None:
+        return b"another"
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_with_a_key_file_every_frame_is_keyed(tmp_path: Path, has_key: bool) -> None:
+    """Small payloads, too, which belong to no history: what somebody else framed is refused."""
+    create_key_file(tmp_path / "key")
+    link = WanLink(seals=keyed(tmp_path / "key") if has_key else Seals(None))
+    own = link.frame(b"small")
+    assert link.restore(own).payload == b"small"
+    assert bool(head_of(own).flags & Flag.KEYED) == has_key
+    foreign = WanLink()
+    frame = foreign.frame(b"small")
+    came = link.restore(frame, bound=foreign._bounds[frame])
+    assert (came.payload is None) == has_key
+    forged = _Forger().sealed_head(head_of(own), BOUND, b"other") + b"other"
+    assert link.restore(forged).reason == "cannot decompress: wrong digest"
+
+
+def test_before_the_time_of_the_first_key_nothing_is_framed(tmp_path: Path) -> None:
+    """Decompress would refuse what has no key."""
+    path = tmp_path / "key"
+    create_key_file(path)
+    later = path.read_text().replace('"created"', '"not_before": "2999-01-01T00:00:00Z", "created"')
+    path.write_text(later)
+    link = WanLink(seals=keyed(path))
+    for payload in (PAGE, b"small"):
+        header = link.header(payload)
+        assert link.ahead.frame(memoryview(payload), header, 0.0, lend) is None
 
 
 def test_a_frame_is_restored_in_its_own_chunk_only(tmp_path: Path) -> None:
-    """Who saw a frame cannot have it restored for himself, in a chunk under his own name; with a
-    key file he cannot have anything forgotten by it either."""
+    """Who saw a frame cannot have it restored for himself, in a chunk under his own name, nor have
+    anything forgotten by it."""
     create_key_file(tmp_path / "key")
     for seals in (Seals(None), keyed(tmp_path / "key")):
         link = WanLink(seals=seals)
         link.send(PAGE)
         frame = link.frame(PAGE)
         assert link.restore(frame, bound=b"another source, another id").payload is None
-        assert (link.restore(frame).payload == PAGE) == (seals.key_id != 0)
+        assert link.restore(frame).payload == PAGE
 
 
 def test_who_has_no_key_has_nothing_forgotten(tmp_path: Path) -> None:
@@ -299,9 +360,8 @@ def test_who_has_no_key_has_nothing_forgotten(tmp_path: Path) -> None:
     link = WanLink(seals=keyed(tmp_path / "key"))
     link.send(PAGE)
     frame = link.frame(PAGE)
-    part = head_of(frame).part
-    assert part is not None and part.extents
-    key_id = part.key_id.to_bytes(4, "big")
+    assert refers(frame)
+    key_id = head_of(frame).key_id.to_bytes(4, "big")
     assert frame.count(key_id) == 1
     came = link.restore(frame.replace(key_id, bytes(4)))
     assert (came.reason, came.is_lacking) == ("cannot decompress: unknown key 00000000", False)
@@ -341,19 +401,40 @@ def test_what_a_frame_may_refer_to_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("head", "reason"),
     [
-        (SharedHead(Flag.ZSTANDARD, 10, 0), "flags that contradict each other"),
-        (SharedHead(Flag.REMEMBER, 0, 0), "flags that contradict each other"),
-        (SharedHead(Flag.DICTIONARY, 0, 0), "flags that contradict each other"),
-        (SharedHead(Flag.DICTIONARY | Flag.ZSTANDARD, 10, 0, 5), "dictionary 00000005 is not here"),
+        (FrameHead(Flag.REMEMBER, 0, 0, 0), "flags that contradict each other"),
+        (FrameHead(Flag.ASK, 0, 0, 0), "flags that contradict each other"),
+        (FrameHead(Flag.DICTIONARY, 0, 0, 0), "flags that contradict each other"),
+        (
+            FrameHead(Flag.HISTORY, 0, 0, 0, part=HistoryPart(b"h" * 8, 0, 0, (Extent(0, 0, 1),))),
+            "flags that contradict each other",
+        ),
+        (
+            FrameHead(Flag.DICTIONARY | Flag.ZSTANDARD, 0, 10, 0, 5),
+            "dictionary 00000005 is not here",
+        ),
+        (FrameHead(Flag.KEYED, 0, 0, 0, key_id=5), "unknown key 00000005"),
+        (FrameHead(Flag(0x80), 0, 0, 0), "flags 0x80"),
+        (FrameHead(Flag(0), PayloadType.REPORT, 0, 0), "a delivery report, which is never"),
+        (FrameHead(Flag(0), PayloadType.SEALED_REPORT, 0, 0), "a delivery report, which is never"),
     ],
 )
-def test_heads_that_say_nothing_sensible(head: SharedHead, reason: str) -> None:
+def test_heads_that_say_nothing_sensible(head: FrameHead, reason: str) -> None:
     """One named drop each."""
-    assert reason in WanLink().restore(head.to_bytes()).reason
+    assert reason in WanLink().restore(head.to_bytes().ljust(head.sealed_bytes, b"\0")).reason
+
+
+def test_a_head_of_another_version() -> None:
+    """Dropped by its number, never passed on: nobody could read what is behind it."""
+    frame = bytearray(WanLink().frame(PAGE))
+    for version in (*range(3), *range(4, 256)):
+        frame[0] = version
+        came = WanLink().restore(bytes(frame))
+        assert came.payload is None
+        assert came.reason == f"cannot decompress: version {version}, known is 3"
 
 
 def test_every_byte_of_a_frame_counts() -> None:
-    """Altered anywhere: the original, one named drop, or no frame of ours any more."""
+    """Altered anywhere: one named drop, or the original where it is only the padding."""
     link = WanLink()
     first = link.frame(PAGE)
     link.tell(link.restore(first))
@@ -365,8 +446,9 @@ def test_every_byte_of_a_frame_counts() -> None:
         altered[place] ^= 0x55
         link.restart()
         link.restore(first)
-        came = link.restore(bytes(altered))
-        assert came.payload is None or came.payload == page or not came.is_frame
+        came = link.restore(bytes(altered), bound=link._bounds[frame])
+        assert came.payload is None or (came.payload, came.payload_type) == (page, 0)
+        assert came.payload is None or place >= head_of(frame).sealed_bytes
 
 
 def test_what_both_sides_keep_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,16 +518,12 @@ def test_feedback_is_read_as_it_was_written() -> None:
 
 
 def _frame(extents: list[Extent]) -> bytes:
-    part = HistoryPart(0, b"h" * 8, 0, 0, bytes(16), tuple(extents))
-    return SharedHead(Flag.HISTORY | Flag.ZSTANDARD, 100, 0, 0, part).to_bytes()
+    part = HistoryPart(b"h" * 8, 0, 0, tuple(extents))
+    return FrameHead(Flag.HISTORY | Flag.ZSTANDARD, 0, 100, 0, part=part).to_bytes() + bytes(24)
 
 
 def _raw_frame(history: bytes, frame: int, block: int, payload: bytes) -> bytes:
     """Return a frame that somebody without a key makes."""
-    flags = Flag.HISTORY | Flag.REMEMBER
-    size = len(payload)
-    head = SharedHead(flags, size, size, 0, HistoryPart(0, history, frame, block, bytes(16)))
-    digest = Seals(None).digest(0, (head.to_bytes(), BOUND, payload))
-    assert digest is not None
-    part = HistoryPart(0, history, frame, block, digest)
-    return SharedHead(flags, size, size, 0, part).to_bytes() + payload
+    flags, size = Flag.HISTORY | Flag.REMEMBER, len(payload)
+    head = FrameHead(flags, 0, size, size, part=HistoryPart(history, frame, block))
+    return Seals(None).sealed_head(head, BOUND, payload) + payload

@@ -6,11 +6,11 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from packetcloud.chunk.header import ChunkHeader
+from packetcloud.chunk.header import ChunkHeader, PayloadType
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.services.wan_optimizer.compressing import Compressing, CompressSettings
 from packetcloud.services.wan_optimizer.dictionaries import TrainedDictionary
-from packetcloud.services.wan_optimizer.framing import SharedHead, decode_frame
+from packetcloud.services.wan_optimizer.framing import FrameHead, decode_frame
 from packetcloud.services.wan_optimizer.kept import KeptBlocks
 from packetcloud.services.wan_optimizer.restoring import Restored, RestoreSettings, Restoring
 from packetcloud.services.wan_optimizer.sealing import Seals, bound_of
@@ -116,7 +116,9 @@ class WanLink:
         """Return what leaves compress."""
         header = self.header(payload, flow, chunk_id, wants_report=wants_report)
         self.now += 0.05  # so that it asks what is kept
-        frame = bytes(self.ahead.frame(memoryview(payload), header, self.now, lend))
+        framed = self.ahead.frame(memoryview(payload), header, self.now, lend)
+        assert framed is not None, "a key is in use"
+        frame = bytes(framed)
         self._bounds[frame] = bound_of(header)
         return frame
 
@@ -135,7 +137,7 @@ class WanLink:
         frame = self.frame(payload, flow)
         restored = self.restore(frame, replica)
         assert restored.payload is not None, restored.reason
-        assert restored.payload == payload
+        assert (restored.payload, restored.payload_type) == (payload, PayloadType.DATA)
         self.tell(restored)
         return len(frame)
 
@@ -147,14 +149,11 @@ class WanLink:
         )
 
 
-def head_of(frame: bytes) -> SharedHead:
-    """Return the head of a frame of a history."""
-    head = decode_frame(memoryview(frame))
-    assert isinstance(head, SharedHead)
-    return head
+def head_of(frame: bytes) -> FrameHead:
+    """Return the head of a frame."""
+    return decode_frame(memoryview(frame)).head
 
 
 def refers(frame: bytes) -> bool:
     """Tell whether it needs what was sent before."""
-    part = head_of(frame).part
-    return part is not None and bool(part.extents)
+    return head_of(frame).refers

@@ -27,6 +27,7 @@ from packetcloud.router.rules.rule import (
     MAX_SIZE_BYTES,
     Action,
     Direction,
+    IfAbsent,
     Match,
     Mode,
     Pattern,
@@ -107,6 +108,16 @@ def test_a_rule_with_every_field() -> None:
     )
 
 
+def test_a_rule_says_what_becomes_of_a_chunk_without_its_service() -> None:
+    """Nothing, unless it demands the service."""
+    rules = items_of(rule_record(), rule_record(if_absent="skip"), rule_record(if_absent="refuse"))
+    assert [one.if_absent for one in rules if isinstance(one, Rule)] == [
+        IfAbsent.SKIP,
+        IfAbsent.SKIP,
+        IfAbsent.REFUSE,
+    ]
+
+
 def test_what_a_rule_leaves_out_comes_from_its_head() -> None:
     """Mode and validity are the set's; all else is as rule.py has it."""
     head = replace(HEAD, mode=Mode.SHADOW, valid_from_s=NOW_S)
@@ -183,6 +194,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"patterns": {"regex": "a", "flags": 1}}, "patterns[0].flags: unknown key; allowed: text,"),
     ({"patterns": {"text": "abc", "from": 4, "to": 6}}, "nothing fits between from and to"),
     ({"patterns": {"regex": "a", "from": 4, "to": 4}}, "nothing fits between from and to"),
+    ({"if_absent": "drop"}, 'allowed: "skip", "refuse"'),
+    ({"if_absent": "refuse", "action": "pass"}, "if_absent: the rule passes its service by"),
     ({"patterns_needed": "all"}, "patterns_needed: there are no patterns; leave it out"),
     ({"patterns": {"text": "a"}, "patterns_needed": 1}, 'allowed: "any", "all"'),
 ]

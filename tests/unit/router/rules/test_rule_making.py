@@ -10,6 +10,7 @@ from packetcloud.router.rules.making import make_installed, make_match, make_rul
 from packetcloud.router.rules.rule import (
     Action,
     Direction,
+    IfAbsent,
     InstalledRule,
     Match,
     Mode,
@@ -24,7 +25,7 @@ def test_each_value_goes_to_its_field() -> None:
     sizes = (1, 2, (Pattern(b"a"),), True, Direction.FORWARD)
     match = make_match(one, two, three, frozenset({7}), one, *sizes)
     assert match == Match(one, two, three, frozenset({7}), one, *sizes)
-    values = (Action.PASS, Mode.SHADOW, 5, 1.0, 2.0)
+    values = (Action.PASS, Mode.SHADOW, 5, 1.0, 2.0, IfAbsent.REFUSE)
     rule = make_rule("n", SID(b"s" * 20), match, *values)
     made = Rule("n", SID(b"s" * 20), match, *values)
     assert (rule, hash(rule), repr(rule)) == (made, hash(made), repr(made))

@@ -25,6 +25,7 @@ PAGE = (REFERENCE / "rules.md").read_text()
 SCHEMA = document_schema()
 BETWEEN_FIELDS = (
     "after valid_from", "the set's", "size_min or more", "nothing fits", "there are no patterns",
+    "passes its service by",
 )  # fmt: skip
 """What no schema says."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from packetcloud.chunk.header import ChunkHeader, PayloadType
+from packetcloud.chunk.header import WRAPPED_TYPES, ChunkHeader, PayloadType
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.chunk.streams.wire import (
@@ -218,6 +218,7 @@ def test_runs_that_lie_over_each_other_are_not_taken_over() -> None:
 # What is encrypted before it comes here
 
 
+@pytest.mark.parametrize("kind", sorted(WRAPPED_TYPES))
 @pytest.mark.parametrize(
     ("policy", "code", "events"),
     [
@@ -226,12 +227,14 @@ def test_runs_that_lie_over_each_other_are_not_taken_over() -> None:
         ("drop", VerdictCode.DROP, ["sealed"]),
     ],
 )
-def test_what_is_sealed(place: Started, policy: str, code: VerdictCode, events: list[str]) -> None:
+def test_what_is_sealed(
+    place: Started, policy: str, code: VerdictCode, events: list[str], kind: PayloadType
+) -> None:
     """Between an encrypter and its decrypter nothing can be read: counted, and as the policy says.
     Around the pair the same chunk is read, before and after, and is no other one."""
     harness = place.start(on_sealed=policy)
     assert harness.process(b"some", chunk_id=1).code is VerdictCode.FORWARD
-    assert harness.process(b"?", chunk_id=1, payload_type=PayloadType.SEALED).code is code
+    assert harness.process(b"?", chunk_id=1, payload_type=kind).code is code
     assert harness.process(b"some", chunk_id=1).code is VerdictCode.FORWARD
     assert place.events() == events
     assert harness.service.stats()["sealed"] == 1  # type: ignore[attr-defined]
@@ -244,7 +247,7 @@ def test_a_rule_may_pass_what_is_sealed(place: Started) -> None:
     result = harness.process(b"?", payload_type=PayloadType.SEALED)
     assert result.code is VerdictCode.FORWARD
     other = harness.process(b"?", payload_type=PayloadType.SEALED, source=DESTINATION)
-    assert other.reason == "ids: encrypted before it came here"
+    assert other.reason == "ids: encrypted or compressed before it came here"
 
 
 # Alerts

@@ -240,7 +240,7 @@ HEAD = "alert chunk any any -> any any "
             HEAD + "(byte_test:1,>,2,3; sid:1;)",
             1,
             33,
-            "byte_test: numbers in payloads are not read",
+            "byte_extract: what is read",
         ),
         (HEAD + "(quux:1; sid:1;)", 1, 33, "quux: unknown"),
         (HEAD + '(content:"a;b"; sid:1;)', 1, 43, r"a ; in quotes is written \; or |3B|"),

@@ -190,7 +190,8 @@ def test_a_chunk_that_comes_twice_is_inspected_twice(place: Place) -> None:
     assert is_dropped(harness.process(b"ious", chunk_id=2))
     # What is sealed is sealed anew each time.
     for sealed in (b"one", b"two"):
-        assert not is_dropped(harness.process(sealed, chunk_id=9, payload_type=PayloadType.SEALED))
+        for kind in (PayloadType.SEALED, PayloadType.COMPRESSED):
+            assert not is_dropped(harness.process(sealed, chunk_id=9, payload_type=kind))
 
 
 @pytest.mark.parametrize("overload", ["drop", "forward"])
