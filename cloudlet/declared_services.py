@@ -147,6 +147,7 @@ def wish_of(
         "deadline_ms": behaviour.deadline_ms,
         "grace_s": table.grace_s,
         "rules_from": table.rules_from,
+        "keeps_flows": behaviour.keeps_flows,
     }
     if table.max_output_ratio is not None:
         entry["max_output_ratio"] = table.max_output_ratio
