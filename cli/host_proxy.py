@@ -59,33 +59,49 @@ def proxy(output: Output, attachment: Attachment, translator: SID, listen: tuple
 @attached
 @_translator
 @click.option(
-    "--port", type=click.IntRange(1, 65535), required=True, help="The port of the translator."
+    "--port",
+    "ports",
+    type=click.IntRange(1, 65535),
+    required=True,
+    multiple=True,
+    help="The port of the translator. May be repeated, each with its --to.",
 )
 @click.option(
-    "--to", "target", type=AddressType(), required=True, help="The TCP service, as we reach it."
+    "--to",
+    "targets",
+    type=AddressType(),
+    required=True,
+    multiple=True,
+    help="The TCP service, as we reach it.",
 )
 @pass_output
 def expose(
     output: Output,
     attachment: Attachment,
     translator: SID,
-    port: int,
-    target: tuple[str, int],
+    ports: tuple[int, ...],
+    targets: tuple[tuple[str, int], ...],
 ) -> None:
-    """Let a port of the translator lead to a TCP service of this host, until Ctrl-C.
+    """Let ports of the translator lead to TCP services of this host, until Ctrl-C.
 
-    The translator's operator has to give the port to this host's GUID.
+    The translator's operator has to give the ports to this host's GUID. Proxies and further
+    services with the same key run beside it.
     """
     from packetcloud.host.proxy_programs import ExposeOrder, run_expose
     from packetcloud.host.session import InterruptedSessionError
 
-    if not _is_address(target[0]):
+    if len(ports) != len(targets):
+        text = f"{len(ports)} --port and {len(targets)} --to; allowed: one --to for each --port"
+        raise click.UsageError(text)
+    if len(set(ports)) < len(ports):
+        raise click.BadParameter("a port is given twice", param_hint="--port")
+    if not all(_is_address(host) for host, _ in targets):
         raise click.BadParameter("an IP address is needed before the port", param_hint="--to")
 
     def ready(order: ExposeOrder) -> None:
         output.note(f"port {order.port} of the translator leads to {_text(order.target)}")
 
-    orders = [ExposeOrder(port, target)]
+    orders = [ExposeOrder(*one) for one in zip(ports, targets, strict=True)]
     try:
         run(output, lambda reactor: run_expose(reactor, attachment, translator, orders, ready))
     except InterruptedSessionError:

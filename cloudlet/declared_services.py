@@ -148,6 +148,7 @@ def wish_of(
         "grace_s": table.grace_s,
         "max_attempts": table.max_attempts,
         "rules_from": table.rules_from,
+        "keeps_flows": behaviour.keeps_flows,
     }
     if table.max_output_ratio is not None:
         entry["max_output_ratio"] = table.max_output_ratio

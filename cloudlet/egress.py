@@ -123,7 +123,7 @@ class EgressPolicy:
     internal: tuple[Destination, ...] = ()
     resolvers: tuple[Address, ...] = ()
     connections_count: int = 256
-    """At once, of each VI, IPv4 and IPv6 apart; those that others begin count as well."""
+    """At once, of each VI, IPv4 and IPv6 apart; as many again that others begin."""
     connections_per_s: int = 50
     mib_per_s: int | None = None
     """Of each VI, each way; what is more is dropped. None: as many as there are."""

@@ -32,6 +32,7 @@ _RAW = -300
 _ANSWERS = "100/second burst 100 packets"
 _GATEWAY = 1
 """Number of this machine's own address on the bridge."""
+_WAYS = ("out", "in")
 _KINDS = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 _PROTOCOLS = {4: "ipv4", 6: "ipv6"}
 DENIED, OPENED, BOUNDED = "egress_denied", "egress_opened", "egress_bounded"
@@ -107,9 +108,11 @@ def egress_sets(plan: EgressPlan) -> list[str]:
     for version, (_, kind) in _KINDS.items():
         counted = [f"{name}{version}" for name in COUNTS]
         for number, policy in enumerate(plan.policies):
-            counted += [f"egress_rate{version}_{number}", f"egress_open{version}_{number}"]
+            for way in _WAYS:
+                # Two of each: who calls from outside takes nothing away from what goes out.
+                counted += [f"egress_{what}_{way}{version}_{number}" for what in ("rate", "open")]
             if policy.mib_per_s is not None:
-                counted += [f"egress_bytes_{way}{version}_{number}" for way in ("out", "in")]
+                counted += [f"egress_bytes_{way}{version}_{number}" for way in _WAYS]
             lines.append(f"  set egress_vis{version}_{number} {{ type {kind}; }}")
         for name in counted:
             lines.append(
@@ -294,12 +297,13 @@ def _bounds(policy: EgressPolicy, number: int, side: str) -> list[str]:
         who = f"{family} {side}"
         over = f"limit rate over {rate}/second burst {rate} packets"
         rules += [
-            f"update @egress_rate{version}_{number} {{ {who} {over} }} goto egress_bounded_{way}"
+            f"update @egress_rate_{way}{version}_{number} {{ {who} {over} }} "
+            f"goto egress_bounded_{way}"
         ]
     for version, (family, _) in _KINDS.items():
         who = f"{family} {side}"
         rules += [
-            f"add @egress_open{version}_{number} {{ {who} ct count over {count} }} "
+            f"add @egress_open_{way}{version}_{number} {{ {who} ct count over {count} }} "
             f"goto egress_bounded_{way}"
         ]
     return [*rules, *_count(OPENED, side), "counter accept"]

@@ -274,6 +274,7 @@ CAPS = (
 
 _COUNTERS = "its keys are words of ours"
 _OWN = "what this host itself sends"
+_PROGRAMS = "programs of the same user: 64, with 256 orders each"
 
 ROOM = Room(
     "host",
@@ -303,6 +304,9 @@ ROOM = Room(
         "proxy:Proxy.counts": _COUNTERS,
         "proxy_link:TranslatorLink._owners": "the streams of a host, which have a cap",
         "proxy_link:TranslatorLink._ports": "ports that the user named",
+        "proxy_programs:ServedParts._parts": _PROGRAMS,
+        "shared_session:SessionHolder._programs": _PROGRAMS,
+        "shared_session:_Program._ends": _PROGRAMS,
         "promise:Promise._bridges": "made by whoever awaits it",
         "source_file:SourceFile._scratch": "of fixed size",
         "stream:ChunkStream._waiters": "made by the application",

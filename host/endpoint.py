@@ -8,7 +8,7 @@ Source: docs/reference/host.md; design, section 7 for the rooms' rules.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ from packetcloud.host.window_store import WindowStore
 
 CLOSE_DRAIN_S = 1.0
 """How long `close()` waits for the router to take the last delivery reports."""
+CLOSE_FLUSH_S = 1.0
+"""For a program whose last words count: what `close` gives the router to take them."""
 _log = Logger(namespace="packetcloud.host")
 
 
@@ -111,7 +113,8 @@ class Endpoint:
         self._delivery = Delivery(reactor, self._pump)
         self._room_waiters: dict[int | None, deque[Promise[None]]] = {}
         """Who waits for room, by flow; None: for any."""
-        self._drain_waiter: Promise[None] | None = None
+        self._closing_step: tuple[Callable[[], bool], Promise[None]] | None = None
+        """What `close` waits for, and who is told."""
         self._timer: DelayedCall | None = None
         self._timer_due_s = 0.0
         self._pump_call: DelayedCall | None = None
@@ -290,15 +293,19 @@ class Endpoint:
         }
         return {**self._core.stats(), **own, **hop}
 
-    def close(self, drain_s: float = CLOSE_DRAIN_S) -> Promise[None]:
+    def close(self, drain_s: float = CLOSE_DRAIN_S, flush_s: float = 0.0) -> Promise[None]:
         """Give up what is outstanding, hand over the last reports, and leave the router.
 
         Outstanding sends end as refused(cancelled). Harmless when repeated.
+
+        Args:
+            drain_s: how long to wait for the router to take the reports.
+            flush_s: how long to wait before that for it to take what was sent.
         """
         if self._is_closing:
             return Promise.of(None)
         self._is_closing = True
-        return Promise.from_coroutine(self._close(drain_s))
+        return Promise.from_coroutine(self._close(drain_s, flush_s))
 
     # HopReceiver
 
@@ -354,18 +361,16 @@ class Endpoint:
         self._children.append(child)
         return child
 
-    async def _close(self, drain_s: float) -> None:
+    async def _close(self, drain_s: float, flush_s: float) -> None:
         for child in self._children:
-            await child.close(drain_s)
+            await child.close(drain_s, flush_s)
         self._delivery.deliver()
+        if flush_s > 0:
+            self._pump()
+            await self._wait_until(self._is_flushed, flush_s)
         self._core.sends.abandon_all(self._reactor.seconds())
         self._pump()
-        if self._link.neighbour is not None and self._core.reports_pending_count and drain_s > 0:
-            self._drain_waiter = Promise()
-            limit = self._reactor.callLater(drain_s, self._drained)
-            await self._drain_waiter
-            if limit.active():
-                limit.cancel()
+        await self._wait_until(self._is_drained, drain_s)
         self._delivery.finish()
         for call in (self._timer, self._pump_call):
             if call is not None and call.active():
@@ -383,10 +388,27 @@ class Endpoint:
         self._core.link_down(self._reactor.seconds())
         self._pump()
 
-    def _drained(self) -> None:
-        waiter, self._drain_waiter = self._drain_waiter, None
-        if waiter is not None:
+    async def _wait_until(self, is_done: Callable[[], bool], limit_s: float) -> None:
+        """Wait for what `_pump` brings about, while there is a router to do it with."""
+        if is_done() or limit_s <= 0:
+            return
+        waiter: Promise[None] = Promise()
+        self._closing_step = is_done, waiter
+        limit = self._reactor.callLater(limit_s, self._step_over)
+        await waiter
+        if limit.active():
+            limit.cancel()
+
+    def _step_over(self) -> None:
+        if self._closing_step is not None:
+            (_, waiter), self._closing_step = self._closing_step, None
             waiter.callback(None)
+
+    def _is_flushed(self) -> bool:
+        return self._link.neighbour is None or not self._core.sends.unhanded_count
+
+    def _is_drained(self) -> bool:
+        return self._link.neighbour is None or not self._core.reports_pending_count
 
     def _cancel_send(self, promise: Deferred[Any]) -> None:
         assert isinstance(promise, _SendPromise), "whose canceller this is"
@@ -418,8 +440,8 @@ class Endpoint:
             self._is_pumping = False
         for flow in list(self._room_waiters):
             self._tell_room(flow)
-        if self._drain_waiter is not None and not core.reports_pending_count:
-            self._drained()
+        if self._closing_step is not None and self._closing_step[0]():
+            self._step_over()
         self._set_timer()
 
     def _tell_room(self, flow: int | None) -> None:

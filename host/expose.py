@@ -20,6 +20,7 @@ class Exposure:
     """One port of a translator, and the TCP service of this host that it leads to.
 
     Args:
+        port: of the translator.
         ready: called whenever the translator has given us the port.
         lost: called with a text when it has not.
     """
@@ -27,11 +28,13 @@ class Exposure:
     def __init__(
         self,
         link: TranslatorLink,
+        port: int,
         target: tuple[str, int],
-        ready: Callable[[int], None],
+        ready: Callable[[], None],
         lost: Callable[[str], None],
     ) -> None:
         self.link = link
+        self.port = port
         self.target = target
         self.counts: Counter[str] = Counter()
         self.loop = asyncio.get_running_loop()
@@ -39,7 +42,13 @@ class Exposure:
         self._lost = lost
         self._calls: set[_ExposedCall] = set()
 
+    def begin(self) -> None:
+        """Ask for the port."""
+        self.link.listen(self.port, self)
+
     def close(self) -> None:
+        """Take no more connections, and reset those that there are."""
+        self.link.unlisten(self.port)
         for call in list(self._calls):
             call.abort()
 
@@ -49,7 +58,7 @@ class Exposure:
     # of the link's ports
 
     def listening(self, port: int) -> None:
-        self._ready(port)
+        self._ready()
 
     def refused(self, port: int, text: str) -> None:
         self._lost(text)
@@ -85,24 +94,15 @@ class _ExposedCall:
         self._exposure.left(self)
 
     async def _connect(self) -> None:
-        host, port = self._exposure.target
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._exposure.loop.sock_connect(sock, (host, port))
+            sock = await _connected(self._exposure.loop, self._exposure.target)
         except (OSError, TimeoutError) as error:
-            sock.close()
             self._exposure.counts["service_unreachable"] += 1
             text = getattr(error, "strerror", None) or "no answer"
             self._link.reset(self._stream, ResetCode.CONNECTION_REFUSED, text)
             self._link.pump_soon()
             self._exposure.left(self)
             return
-        except BaseException:
-            sock.close()
-            raise
         tcp = TcpSocket(self._exposure.loop, sock)
         self._end = TcpEnd(tcp, self._link, self._stream, self._link.pump_soon, gone=self.done)
         self._end.received(self._early)
@@ -139,3 +139,16 @@ class _ExposedCall:
 
     def done(self) -> None:
         self._exposure.left(self)
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, target: tuple[str, int]) -> socket.socket:
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await loop.sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -109,6 +109,12 @@ class OutstandingSends:
     def outstanding_bytes(self) -> int:
         return self._window.held_bytes
 
+    @property
+    def unhanded_count(self) -> int:
+        """Sends that no router has custody of; O(sends)."""
+        waiting = (SendState.WAITING, SendState.QUEUED)
+        return sum(send.state in waiting for send in self._sends.values())
+
     def ids(self) -> dict[int, Send]:
         """Return the live table, to be read only."""
         return self._sends

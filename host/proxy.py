@@ -11,8 +11,11 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 
+from twisted.logger import Logger
+
 from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.streams.tcp_end import TcpEnd, TcpSocket
+from packetcloud.chunk.streams.tcp_listener import TcpListener
 from packetcloud.chunk.streams.wire import Buffer, ResetCode
 from packetcloud.host.errors import HostError
 from packetcloud.host.proxy_exchange import HttpExchange
@@ -26,9 +29,10 @@ HEAD_TIMEOUT_S = 30.0
 """For a client to say what it wants."""
 MAX_HEAD_BYTES = 64 << 10
 """Of a request, before it is known where it goes."""
-ACCEPT_COUNT = 64
 BACKLOG_COUNT = 512
 _SOCKS_VERSIONS = (4, 5)
+
+_log = Logger(namespace="packetcloud.host")
 
 
 class Proxy:
@@ -39,50 +43,34 @@ class Proxy:
         self._max_clients_count = max_clients_count
         self.counts: Counter[str] = Counter()
         self.loop = asyncio.get_running_loop()
-        self._sock: socket.socket | None = None
+        self._listener: TcpListener | None = None
         self._clients: set[ProxyConnection] = set()
 
     @property
     def clients_count(self) -> int:
         return len(self._clients)
 
-    def listen(self, host: str, port: int) -> tuple[str, int]:
-        """Listen, and return where.
-
-        Raises:
-            HostError: nobody can listen there.
-        """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._sock = socket.create_server((host, port), family=family, backlog=BACKLOG_COUNT)
-        except OSError as error:
-            text = error.strerror or str(error)
-            raise HostError(f"cannot listen on {host}:{port}: {text}") from None
-        self._sock.setblocking(False)
-        self.loop.add_reader(self._sock.fileno(), self._readable)
-        name = self._sock.getsockname()
-        return str(name[0]), int(name[1])
+    def serve(self, sock: socket.socket) -> None:
+        """Take the connections of a socket from `listening_socket`, until `close`."""
+        self._listener = TcpListener(self.loop, sock, self._accepted, self._paused)
 
     def close(self) -> None:
         """Take no more connections, and reset those that there are."""
-        if self._sock is not None:
-            self.loop.remove_reader(self._sock.fileno())
-            self._sock.close()
-            self._sock = None
+        if self._listener is not None:
+            self._listener.close()
         for client in list(self._clients):
             client.abort()
 
     def left(self, client: ProxyConnection) -> None:
         self._clients.discard(client)
 
-    def _readable(self) -> None:
-        assert self._sock is not None, "it is read while it is open"
-        for _ in range(ACCEPT_COUNT):
-            try:
-                connection, _address = self._sock.accept()
-            except OSError:  # nobody is left, or has gone again
-                return
-            self.take(connection)
+    def _accepted(self, connection: socket.socket, _address: object) -> None:
+        self.take(connection)
+
+    def _paused(self) -> None:
+        self.counts["accepts_paused"] += 1
+        if self.counts["accepts_paused"] == 1:
+            _log.warn("no descriptors are left: clients wait for some")
 
     def take(self, connection: socket.socket) -> None:
         """Serve a connection, or close it when there are too many."""
@@ -92,6 +80,22 @@ class Proxy:
             return
         self.counts["clients"] += 1
         self._clients.add(ProxyConnection(self, TcpSocket(self.loop, connection)))
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        HostError: nobody can listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG_COUNT)
+    except OSError as error:
+        text = error.strerror or str(error)
+        raise HostError(f"cannot listen on {host}:{port}: {text}") from None
+    sock.setblocking(False)
+    return sock
 
 
 class ProxyConnection:

@@ -106,6 +106,14 @@ class TranslatorLink:
         self.caller.listen(port)
         self.pump_soon()
 
+    def unlisten(self, port: int) -> None:
+        """Want no more connections of a port; those that still come are reset."""
+        self._ports.pop(port, None)
+        self.caller.unlisten(port)
+
+    def has_port(self, port: int) -> bool:
+        return port in self._ports
+
     def close(self) -> None:
         """Reset every stream; what can still be told to the translator is sent."""
         if self._is_closed:
@@ -240,9 +248,9 @@ class TranslatorLink:
         match event:
             case StreamWanted(stream, host, port):
                 self._called(stream, host, port)
-            case PortListening(port):
+            case PortListening(port) if port in self._ports:
                 self._ports[port].listening(port)
-            case PortRefused(port, _, text):
+            case PortRefused(port, _, text) if port in self._ports:
                 self._ports.pop(port).refused(port, text)
             case StreamFailed(stream, code, text):
                 owner = self._owners.pop(stream, None)
@@ -269,7 +277,7 @@ class TranslatorLink:
             what(owner)
 
     def _called(self, stream: int, host: str, port: int) -> None:
-        owner = self._ports[port].called(stream, host, port)
+        owner = self._ports[port].called(stream, host, port) if port in self._ports else None
         if owner is None:
             self.caller.reset(stream, ResetCode.TOO_MANY, "no further connections are taken")
             return

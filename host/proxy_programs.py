@@ -1,23 +1,35 @@
 """What `packetcloud host proxy|expose` do, as coroutines on a reactor.
 
-Each opens an endpoint, serves until it is cancelled, and leaves the router again.
+Each serves until it is cancelled, over an endpoint of its own or over that of another program with
+the same key, and leaves the router again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from packetcloud.chunk.identity import load_identity_file
 from packetcloud.chunk.names import SID
+from packetcloud.host.endpoint import CLOSE_FLUSH_S
 from packetcloud.host.errors import HostError
 from packetcloud.host.expose import Exposure
 from packetcloud.host.programs import Attachment
-from packetcloud.host.proxy import Proxy
+from packetcloud.host.proxy import Proxy, listening_socket
 from packetcloud.host.proxy_link import TranslatorLink
 from packetcloud.host.reactor import Reactor
+from packetcloud.host.shared_session import End, Part, SessionHolder, Tell, claim, join
+
+T = TypeVar("T")
+JOIN_AGAIN_S = 0.1
+MAX_TRIES_COUNT = 100
+"""To join a holder that does not listen: it has just ended, or will never be one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +52,11 @@ async def run_proxy(
 
     Raises: what `Attachment.open` raises; HostError: nobody can listen there.
     """
-    endpoint = await attachment.open(reactor)
-    try:
-        link = TranslatorLink(endpoint, translator)
-        proxy = Proxy(link)
-        try:
-            on_ready(proxy.listen(*listen))
-            await _for_ever()
-        finally:
-            proxy.close()
-            link.close()
-    finally:
-        await endpoint.close()
+    with listening_socket(*listen) as sock:
+        name = sock.getsockname()
+        where = str(name[0]), int(name[1])
+        parts = [Part({**_terms(attachment, translator), "serve": "proxy"}, sock)]
+        await _serve(reactor, attachment, translator, parts, lambda _: on_ready(where))
 
 
 async def run_expose(
@@ -65,34 +70,121 @@ async def run_expose(
 
     Raises: what `Attachment.open` raises; HostError: the translator does not give us a port.
     """
-    endpoint = await attachment.open(reactor)
+    terms = {**_terms(attachment, translator), "serve": "expose"}
+    parts = [Part({**terms, "port": one.port, "target": [*one.target]}) for one in orders]
+    await _serve(reactor, attachment, translator, parts, lambda number: on_ready(orders[number]))
+
+
+async def _serve(
+    reactor: Reactor,
+    attachment: Attachment,
+    translator: SID,
+    parts: Sequence[Part],
+    on_ready: Callable[[int], None],
+) -> None:
+    """Have the parts served until cancelled: by ourselves, or by who holds the key's session."""
+    guid = load_identity_file(attachment.key_file).guid
+
+    def told(number: int, text: str) -> None:
+        if text:
+            raise HostError(text)
+        on_ready(number)
+
+    tries_count = 0
+    while tries_count < MAX_TRIES_COUNT:
+        place = claim(guid)
+        if place is not None:
+            with place:
+                return await _hold(reactor, attachment, translator, place, parts, on_ready)
+        has_joined = await _of_asyncio(join(guid, parts, told))
+        tries_count = 0 if has_joined else tries_count + 1
+        await _of_asyncio(asyncio.sleep(JOIN_AGAIN_S))
+    raise HostError("another program has the place of who holds this key's session, and is silent")
+
+
+async def _hold(
+    reactor: Reactor,
+    attachment: Attachment,
+    translator: SID,
+    place: socket.socket,
+    parts: Sequence[Part],
+    on_ready: Callable[[int], None],
+) -> None:
     ended: Deferred[None] = Deferred()
 
-    def lost(text: str) -> None:
-        if not ended.called:
-            ended.errback(HostError(f"the translator refuses: {text}"))
+    def told(number: int, text: str) -> None:
+        if not text:
+            on_ready(number)
+        elif not ended.called:
+            ended.errback(HostError(text))
 
+    endpoint = await attachment.open(reactor)
+    link = TranslatorLink(endpoint, translator)
+    served = ServedParts(link)
+    holder = SessionHolder(place, _terms(attachment, translator), served.begin)
     try:
-        link = TranslatorLink(endpoint, translator)
-        exposures = []
-        try:
-            for order in orders:
-                exposure = Exposure(link, order.target, partial(_ready, on_ready, order), lost)
-                exposures.append(exposure)
-                link.listen(order.port, exposure)
-            await ended
-        finally:
-            for exposure in exposures:
-                exposure.close()
-            link.close()
+        for number, part in enumerate(parts):
+            served.begin(part, partial(told, number))
+        await ended
     finally:
-        await endpoint.close()
+        served.close()
+        link.close()
+        try:
+            await endpoint.close(flush_s=CLOSE_FLUSH_S)
+        finally:
+            holder.close()  # now that the router has our last words, another one may go there
 
 
-def _ready(on_ready: Callable[[ExposeOrder], None], order: ExposeOrder, _port: int) -> None:
-    on_ready(order)
+class ServedParts:
+    """What is served over one link, for this program and for others."""
+
+    def __init__(self, link: TranslatorLink) -> None:
+        self._link = link
+        self._parts: dict[int, Proxy | Exposure] = {}
+        self._last = 0
+
+    def begin(self, part: Part, tell: Tell) -> End:
+        """Serve a part; what is returned ends that.
+
+        Raises:
+            HostError: it is none, or its port is served already.
+        """
+        self._last = number = self._last + 1
+        match part.order:
+            case {"serve": "proxy"} if part.sock is not None:
+                proxy = self._parts[number] = Proxy(self._link)
+                proxy.serve(part.sock)
+                tell("")
+            case {"serve": "expose", "port": int(port), "target": [str(host), int(own)]}:
+                if self._link.has_port(port):
+                    raise HostError(f"port {port} of the translator leads elsewhere already")
+                exposure = Exposure(
+                    self._link,
+                    port,
+                    (host, own),
+                    lambda: tell(""),
+                    lambda text: tell(f"the translator refuses: {text}"),
+                )
+                self._parts[number] = exposure
+                exposure.begin()
+            case _:
+                raise HostError("no order that this version knows")
+        return partial(self._end, number)
+
+    def close(self) -> None:
+        for number in list(self._parts):
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        part = self._parts.pop(number, None)
+        if part is not None:
+            part.close()
 
 
-async def _for_ever() -> None:
-    waiting: Deferred[None] = Deferred()
-    await waiting
+def _terms(attachment: Attachment, translator: SID) -> dict[str, str]:
+    host, port = attachment.router
+    return {"router": f"{host}:{port}", "translator": translator.hex}
+
+
+async def _of_asyncio(work: Coroutine[Any, Any, T]) -> T:
+    return await Deferred.fromFuture(asyncio.ensure_future(work))

@@ -103,6 +103,7 @@ class ServiceItem(_Strict):
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = _DEFAULT.grace_s
     max_attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = _DEFAULT.max_attempts
     rules_from: RulesFrom = _DEFAULT.rules_from
+    keeps_flows: Annotated[bool, Field(strict=True)] = _DEFAULT.keeps_flows
     max_output_ratio: Annotated[float, Field(ge=0, le=1000)] = DEFAULT_OUTPUT_RATIO
     allowed_destinations: (
         Annotated[
@@ -133,6 +134,7 @@ class ServiceItem(_Strict):
             grace_s=self.grace_s,
             max_attempts=self.max_attempts,
             rules_from=self.rules_from,
+            keeps_flows=self.keeps_flows,
         )
         return ServiceEntry(
             settings,
@@ -166,6 +168,7 @@ class ServiceItem(_Strict):
             grace_s=settings.grace_s,
             max_attempts=settings.max_attempts,
             rules_from=settings.rules_from,
+            keeps_flows=settings.keeps_flows,
             max_output_ratio=entry.max_output_ratio,
             allowed_destinations=None if allowed is None else _names_of(allowed),
             verdicts=None if entry.verdicts is None else _words_of(entry.verdicts),

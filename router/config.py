@@ -220,6 +220,7 @@ class ServiceTable(_Table):
     max_replicas: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
     max_attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = 5
     rules_from: RulesFrom = RulesFrom.ISP
+    keeps_flows: Annotated[bool, Field(strict=True)] = False
 
     def settings(self) -> ServiceSettings:
         return ServiceSettings(**(self.model_dump() | {"sid": SID.from_hex(self.sid)}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import PAYLOAD_TYPE_OFFSET, may_become
@@ -27,7 +28,7 @@ from packetcloud.router.custody import Custody, Leaving, Phase
 from packetcloud.router.custody_book import CustodyBook
 from packetcloud.router.emission import Done
 from packetcloud.router.emitted import Emitted, split_emitted
-from packetcloud.router.service_pool import VI, Service, Visit
+from packetcloud.router.service_pool import MAX_LOOKED_AT_COUNT, VI, Service, Visit
 from packetcloud.router.service_table import ServiceTable
 from packetcloud.router.settings import FailPolicy
 
@@ -403,7 +404,7 @@ class ServiceDispatch:
         visit = entry.visit
         assert visit is not None, "an entry that waits for a VI has a visit"
         if visit.attempts < service.settings.max_attempts and not service.is_exhausted(
-            visit.failed_vis
+            entry.flow.hash, visit.failed_vis
         ):
             return False
         service.leave_line(entry)
@@ -430,6 +431,9 @@ class ServiceDispatch:
 
     def _pump(self, service: Service, now: float) -> None:
         """Give waiting chunks to VIs with room, the oldest first."""
+        if service.settings.keeps_flows:
+            self._pump_kept(service, now)
+            return
         settings = self._table.settings
         while service.waiting:
             entry = next(iter(service.waiting))
@@ -449,6 +453,38 @@ class ServiceDispatch:
                 self._follow_policy(service, entry, "no VI is attached", now)
             elif not self._fail_if_exhausted(service, entry, now):
                 return
+
+    def _pump_kept(self, service: Service, now: float) -> None:
+        """The same where flows stay with their VI: a full one holds up its own flows alone."""
+        settings = self._table.settings
+        open_count = sum(vi.may_keep_flows for vi in service.slots if vi is not None)
+        full: set[VI] = set()
+        for entry in list(islice(service.waiting, MAX_LOOKED_AT_COUNT)):
+            visit = entry.visit
+            assert visit is not None, "an entry that waits for a VI has a visit"
+            if entry not in service.waiting:
+                continue  # it ended with another one
+            keeper = service.keeper_of(entry.flow.hash) if service.slots else None
+            if keeper in full:
+                continue
+            vi = service.choose(
+                entry.flow.hash,
+                visit.failed_vis,
+                settings.vi_window_bytes,
+                settings.vi_window_count,
+            )
+            if vi is not None:
+                del service.waiting[entry]
+                self._give(service, vi, visit, entry, now)
+            elif not service.may_serve(now):
+                del service.waiting[entry]
+                self._follow_policy(service, entry, "no VI is attached", now)
+            elif not self._fail_if_exhausted(service, entry, now):
+                if keeper is None:
+                    return
+                full.add(keeper)
+                if len(full) == open_count:
+                    return
 
     def _take_task_back(self, vi: VI, entry: Custody) -> None:
         visit = entry.visit

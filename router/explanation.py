@@ -190,16 +190,18 @@ def _step(
 def _vi(core: RouterCore, service: Service, flow_hash: int, now: float) -> tuple[int | None, str]:
     """Return the number of the VI that gets the chunk, and why; None and why if none does."""
     settings, policy = core.settings, service.settings.fail_policy
-    if service.waiting:
+    if service.waiting and not service.settings.keeps_flows:
         return None, f"waits behind {len(service.waiting)} chunks for a VI with room"
     vi = service.choose(flow_hash, (), settings.vi_window_bytes, settings.vi_window_count)
     if vi is not None:
         if vi.slot == flow_hash % len(service.slots):
             return vi.number, f"slot {vi.slot} of {len(service.slots)}, by the hash of the flow"
-        return vi.number, (
-            f"slot {vi.slot} of {len(service.slots)}, the least loaded: the flow's own VI has no "
-            "room, missed a deadline or is gone"
-        )
+        where = f"slot {vi.slot} of {len(service.slots)}"
+        if service.settings.keeps_flows:
+            why = "in place of the flow's own VI, which missed a deadline or is gone"
+            return vi.number, f"{where}, {why}"
+        why = "the flow's own VI has no room, missed a deadline or is gone"
+        return vi.number, f"{where}, the least loaded: {why}"
     if service.has_vi:
         return None, f"waits: {service.why_wait(flow_hash)}"
     if service.may_serve(now):

@@ -2,7 +2,8 @@
 
 A VI gets a window of tasks; what does not fit waits here for whichever VI has room first, so that a
 slow or crashed VI holds few chunks. A flow keeps to one VI (its slot is the flow's hash) while that
-VI has room, and a VI that comes back gets its old slot, hence its old flows.
+VI has room, or lives where the service keeps flows; a VI that comes back gets its old slot, hence
+its old flows.
 Source: design, section 6, step 4.
 """
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from packetcloud.router.flow import Step
 
 _TASK_ID_BYTES = 8
+MAX_LOOKED_AT_COUNT = 1024
+"""Chunks in line that are looked at for one whose VI has room, where flows stay with their VI. So
+many that wait for a full VI hold up those behind them; to look at them takes half a millisecond."""
 
 
 class VI:
@@ -55,6 +59,11 @@ class VI:
         """Missed a deadline and has answered nothing since: used only if there is no other."""
         self.is_draining = False
         """Refused a task because it shuts down."""
+
+    @property
+    def may_keep_flows(self) -> bool:
+        """Tell whether it lives and goes on."""
+        return self.neighbour.is_up and not self.is_draining
 
 
 class Visit:
@@ -190,7 +199,7 @@ class Service:
 
     def why_wait(self, flow_hash: int) -> str:
         """Return what a chunk of this flow waits for while VIs are attached and none takes it."""
-        return "no VI has room"
+        return "its VI has no room" if self.settings.keeps_flows else "no VI has room"
 
     def attach(self, attachment: Attachment, number: int) -> VI:
         """Give a new VI the first free slot."""
@@ -220,11 +229,18 @@ class Service:
     ) -> VI | None:
         """Return the VI for the next task of a flow; None when none has room.
 
-        The flow's own slot first, then the VI with the least bytes in hand.
+        The flow's own slot first, then the VI with the least bytes in hand; where the service keeps
+        flows, the VI of the flow alone.
         """
         slots = self.slots
         if not slots:
             return None
+        if self.settings.keeps_flows:
+            keeper = self.keeper_of(flow_hash)
+            if keeper is None or keeper in failed:
+                return None
+            has_room = keeper.tasks_bytes < window_bytes and len(keeper.tasks) < window_count
+            return keeper if has_room else None
         vi = slots[flow_hash % len(slots)]
         if (
             vi is not None
@@ -248,7 +264,19 @@ class Service:
         ]
         return min(open_vis, key=lambda vi: (vi.has_missed, vi.tasks_bytes), default=None)
 
-    def is_exhausted(self, failed: tuple[VI, ...]) -> bool:
-        """Tell whether VIs are attached and every one of them failed over this chunk."""
+    def keeper_of(self, flow_hash: int) -> VI | None:
+        """Return the VI of a flow: that of its slot, or the same other one while that is away."""
+        slots = self.slots
+        own = slots[flow_hash % len(slots)]
+        if own is not None and own.may_keep_flows and not own.has_missed:
+            return own
+        there = [vi for vi in slots if vi is not None and vi.may_keep_flows]
+        sound = [vi for vi in there if not vi.has_missed] or there
+        return sound[flow_hash // len(slots) % len(sound)] if sound else None
+
+    def is_exhausted(self, flow_hash: int, failed: tuple[VI, ...]) -> bool:
+        """Tell whether VIs are attached and every one that may have this chunk failed over it."""
+        if self.settings.keeps_flows and self.slots:
+            return self.keeper_of(flow_hash) in failed
         open_vis = [vi for vi in self.slots if vi is not None and not vi.is_draining]
         return bool(open_vis) and all(vi in failed for vi in open_vis)

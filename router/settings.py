@@ -49,6 +49,9 @@ class ServiceSettings:
     """VIs that may fail over one chunk (an error, a missed deadline, a crash while it was the
     oldest task) before the fail policy applies: a chunk that kills VIs must not kill them all."""
     rules_from: RulesFrom = RulesFrom.ISP
+    keeps_flows: bool = False
+    """A flow stays with its VI also while that has no room: its chunks wait. For services whose VIs
+    remember what they had of a flow."""
 
     def for_unlisted(self, sid: SID) -> Self:
         """Return these settings for a service that the config does not list."""

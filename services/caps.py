@@ -26,7 +26,10 @@ from packetcloud.services.tasks import (
     MAX_UNSETTLED_BYTES,
     MAX_WAITING_COUNT,
 )
-from packetcloud.services.translator.connector import MAX_RESOLVING_COUNT
+from packetcloud.services.translator.connector import (
+    MAX_RESOLVING_COUNT,
+    MAX_RESOLVING_PER_SOURCE_COUNT,
+)
 from packetcloud.services.translator.sessions import (
     MAX_BUFFERED_PER_SOURCE_BYTES,
     MAX_SESSIONS_COUNT,
@@ -104,6 +107,7 @@ CAPS = (
         "answered `busy`",
         "`sessions_refused` in its log",
         ("translator.sessions:Sessions._by_source",),
+        "max_sessions",
     ),
     Cap(
         "sessions of one host at a translator",
@@ -113,21 +117,33 @@ CAPS = (
         "the one heard of longest ago ends",
         "`sessions_displaced` in its log",
         ("translator.sessions:Sessions._by_source",),
+        "max_sessions_per_host",
     ),
     Cap(
         "bytes that one host lets a translator keep",
         MAX_BUFFERED_PER_SOURCE_BYTES,
         "bytes",
-        "1 Gbit/s over 128 ms; of all hosts together 128 MiB, each taking half of what is free",
+        "1 Gbit/s over 128 ms; of all hosts together 128 MiB (`buffer_mib`), each taking half of "
+        "what is free",
         "nothing more is read from its servers",
         "`reads_held_up` in its log",
         ("translator.sessions:Sessions._buffered",),
+        "buffer_mib_per_host",
     ),
     Cap(
         "names that a translator looks up",
         MAX_RESOLVING_COUNT,
         "names",
         "name servers that do not answer hold each for seconds",
+        "refused `too_many`",
+        "`names_refused` in its log",
+        ("translator.connector:Resolver._shares",),
+    ),
+    Cap(
+        "names of one host that a translator looks up",
+        MAX_RESOLVING_PER_SOURCE_COUNT,
+        "names",
+        "more than a browser asks for at once; four of the eight threads look them up",
         "refused `too_many`",
         "`names_refused` in its log",
     ),
@@ -288,6 +304,7 @@ ROOM = Room(
         "translator.hosted:HostedSession._starved": _CONNECTIONS,
         "translator.listeners:Listeners._open": _CONFIG,
         "translator.listeners:Listeners._owners": _CONFIG,
+        "translator.sessions:Sessions._connections": "as many as there are sessions",
         "translator.service:Translator._counts": "its keys are in the code",
         "translator.service:Translator._logged": "its keys are in the code",
         "wan_optimizer.compressing:Compressing._seen": "4096 chunk ids, the oldest goes",

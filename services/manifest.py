@@ -153,6 +153,8 @@ class BehaviourTable(_Table):
     idempotent: bool = False
     """A chunk may be processed again elsewhere, the first result thrown away, without harm."""
     state: Literal["none", "export"] = "none"
+    keeps_flows: bool = False
+    """Its VIs remember what they had of a flow: while one has no room, its flows wait for it."""
     deadline_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 5000
     max_expansion_ratio: Annotated[float, Field(ge=1, le=100_000)] = 2.0
     """Largest output per byte of input; 1024 bytes more are always allowed."""

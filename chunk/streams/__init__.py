@@ -11,9 +11,10 @@ The core, without I/O:
 - `caller`    the host's end of a session: it asks
 - `answerer`  the translator's end: it answers
 
-Its shell:
+Its shells:
 
-- `tcp_end`   one TCP socket as the end of a stream
+- `tcp_end`      one TCP socket as the end of a stream
+- `tcp_listener` one listening socket
 
 Source: docs/protocol/stream.md; docs/decisions/0016.
 """

@@ -65,6 +65,8 @@ RETRY_S = 1.0
 MAX_STREAMS_COUNT = 512
 TOTAL_WINDOW_BYTES = 128 << 20
 """What all streams together may send us that nobody has read."""
+LEAST_WINDOW_BYTES = 64 << 10
+"""A stream has this besides, whatever others have: without a window it would stand still."""
 MAX_WINDOW_BYTES = 4 << 20
 """Of one stream: 1 Gbit/s over 32 ms."""
 
@@ -149,6 +151,10 @@ class Caller:
         """Ask for the connections that come in at `port` of the translator."""
         self._listens[port] = False
         self._table.say(Listen(port))
+
+    def unlisten(self, port: int) -> None:
+        """Want no more connections of a port. The translator keeps it while the session lasts."""
+        self._listens.pop(port, None)
 
     def accept(self, stream: int) -> None:
         self._table.accept(stream)
@@ -270,7 +276,9 @@ class Caller:
     # inside
 
     def _window_bytes(self) -> int:
-        return min(MAX_WINDOW_BYTES, TOTAL_WINDOW_BYTES // max(1, len(self._table)))
+        share = TOTAL_WINDOW_BYTES // max(1, len(self._table))
+        free = TOTAL_WINDOW_BYTES - self._table.promised_bytes
+        return min(MAX_WINDOW_BYTES, max(LEAST_WINDOW_BYTES, min(share, free)))
 
     def _begin_session(self, now: float) -> None:
         self._session = self._random_u64()

@@ -52,9 +52,9 @@ CAPS = (
         MAX_EARLY_COUNT,
         "pieces",
         "their bytes fit the window; this bounds the objects",
-        "dropped: they are sent again",
-        "`Inbox.early_dropped_count`",
-        ("inbox:Inbox._early",),
+        "the stream is reset as `protocol_error`",
+        "`StreamTable.violations_count`",
+        ("inbox:Inbox._early", "inbox:Inbox._starts"),
     ),
 )
 

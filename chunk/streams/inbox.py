@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.streams.wire import Data
 
 MAX_EARLY_COUNT = 1024
-"""Pieces of a stream that came before their turn; further ones are dropped and come again."""
+"""Pieces of a stream that came before their turn; a further one resets the stream. Thrown away it
+would be missing for good: nobody says again what no request lost."""
 
 
 class Inbox:
@@ -14,10 +17,10 @@ class Inbox:
 
     __slots__ = (
         "_early",
-        "_early_bytes",
         "_end",
+        "_starts",
         "consumed",
-        "early_dropped_count",
+        "early_bytes",
         "has_ended",
         "received",
         "told_window",
@@ -35,21 +38,28 @@ class Inbox:
         """What the application has taken."""
         self.has_ended = False
         """The end has come, and everything before it."""
+        self.early_bytes = 0
+        """What came before its turn: at most the window, as no byte is kept twice."""
         self._early: dict[int, bytes] = {}
-        self._early_bytes = 0
-        self.early_dropped_count = 0
+        self._starts: list[int] = []
+        """Of the early pieces, in order; none overlaps another."""
         self._end: int | None = None
+
+    @property
+    def promised_bytes(self) -> int:
+        """What the other side may send, or has sent, that the application has not taken."""
+        return self.window - self.consumed
 
     @property
     def kept_bytes(self) -> int:
         """What lies here out of order, or with an application that has not taken it yet."""
-        return self.received - self.has_ended - self.consumed + self._early_bytes
+        return self.received - self.has_ended - self.consumed + self.early_bytes
 
     def take(self, data: Data) -> list[memoryview | bytes]:
         """Return what is in order now; what came before its turn is copied and kept.
 
         Raises:
-            ProtocolError: more than was granted, or beyond the end.
+            ProtocolError: more than was granted, beyond the end, or in too many pieces.
         """
         (piece,) = data.pieces
         view = memoryview(piece)
@@ -67,9 +77,10 @@ class Inbox:
             self._keep(data.offset, view)
             return ready
         self._in_order(view[self.received - data.offset :], ready)
-        while self._early and (offset := min(self._early)) <= self.received:
+        while self._starts and self._starts[0] <= self.received:
+            offset = self._starts.pop(0)
             early = self._early.pop(offset)
-            self._early_bytes -= len(early)
+            self.early_bytes -= len(early)
             self._in_order(memoryview(early)[self.received - offset :], ready)
         if self._end == self.received:
             self.has_ended = True
@@ -82,15 +93,29 @@ class Inbox:
         self.window = max(self.window, self.consumed + window_bytes)
 
     def _keep(self, offset: int, view: memoryview) -> None:
-        """Keep what came before its turn; pieces that overlap may not add up to over the window."""
-        if offset in self._early:
-            return
-        if len(self._early) >= MAX_EARLY_COUNT:
-            self.early_dropped_count += 1
-            return
-        if len(view) and self._early_bytes + len(view) <= self.window - self.received:
-            self._early[offset] = bytes(view)
-            self._early_bytes += len(view)
+        """Keep what came before its turn, as far as it does not lie here already."""
+        index = bisect_right(self._starts, offset)
+        if index:
+            before = self._starts[index - 1]
+            known = max(0, before + len(self._early[before]) - offset)
+            offset, view = offset + known, view[known:]
+        while len(view):
+            is_last = index == len(self._starts)
+            gap = len(view) if is_last else min(len(view), self._starts[index] - offset)
+            if gap:
+                self._add(index, offset, bytes(view[:gap]))
+                index += 1
+            if is_last or gap == len(view):
+                return
+            known = gap + len(self._early[self._starts[index]])
+            offset, view, index = offset + known, view[known:], index + 1
+
+    def _add(self, index: int, offset: int, piece: bytes) -> None:
+        if len(self._starts) >= MAX_EARLY_COUNT:
+            raise ProtocolError("stream_early", "too many pieces before their turn")
+        self._starts.insert(index, offset)
+        self._early[offset] = piece
+        self.early_bytes += len(piece)
 
     def _in_order(self, view: memoryview, ready: list[memoryview | bytes]) -> None:
         if len(view):

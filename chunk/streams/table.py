@@ -80,8 +80,8 @@ class StreamTable:
     """The streams of one session.
 
     Args:
-        window_bytes: returns how much one stream may send that has not been consumed; asked
-            whenever something was consumed.
+        window_bytes: returns how much one stream may send that has not been consumed; asked when it
+            begins and whenever something was consumed, `promised_bytes` being those of the others.
         ended_count: how many ended streams are remembered.
     """
 
@@ -100,10 +100,14 @@ class StreamTable:
         self._newest_wanted = 0
         self.outgoing_bytes = 0
         """What was put and is not acknowledged, of all streams."""
+        self.promised_bytes = 0
+        """What the other side may send, or has sent, that nobody has taken, of all streams."""
         self.events: deque[StreamEvent] = deque()
         self.unsaid_dropped_count = 0
         self.forgotten_count = 0
         """Ended streams that are not remembered any more."""
+        self.violations_count = 0
+        """Streams that were reset because the other side did what it may not."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -129,6 +133,7 @@ class StreamTable:
     def ask(self, stream: int, host: str, port: int, *, is_call: bool = False) -> None:
         """Ask the other side for a stream to `host`; a call says who came from there."""
         window = self._window_bytes()
+        self.promised_bytes += window
         one = Stream(stream, StreamState.ASKED, Inbox(window), Outbox())
         one.first = (Call if is_call else Open)(stream, host, port, window)
         self._streams[stream] = one
@@ -162,6 +167,7 @@ class StreamTable:
         window = self._window_bytes()
         one.state = StreamState.OPEN
         one.inbox.window = one.inbox.told_window = window
+        self.promised_bytes += window
         one.first = Opened(stream, window)
         self.say(one.first)
         if one.outbox.has_more:
@@ -193,7 +199,10 @@ class StreamTable:
         one = self._streams.get(stream)
         if one is None:
             return
+        # What it has itself is not taken from it.
+        self.promised_bytes -= one.inbox.promised_bytes
         one.inbox.consume(count, self._window_bytes())
+        self.promised_bytes += one.inbox.promised_bytes
         self._owe(one)
         self._retire_if_done(one)
 
@@ -231,6 +240,7 @@ class StreamTable:
                 case Reset():
                     self._fail(one, frame.code, frame.text, Reset(one.id, ResetCode.ABORTED))
         except ProtocolError as error:
+            self.violations_count += 1
             answer = Reset(one.id, ResetCode.PROTOCOL_ERROR, str(error))
             self._fail(one, ResetCode.PROTOCOL_ERROR, str(error), answer)
             self.say(answer)
@@ -338,7 +348,7 @@ class StreamTable:
         """Tell the other side what came and what it may send: soon when it may wait for that."""
         self._owed[one.id] = None
         inbox = one.inbox
-        if inbox.window - inbox.told_window >= self._window_bytes() // 4:
+        if inbox.window - inbox.told_window >= max(1, inbox.promised_bytes // 4):
             self._is_urgent = True
 
     def _retire_if_done(self, one: Stream) -> None:
@@ -355,7 +365,9 @@ class StreamTable:
         self.events.append(StreamFailed(one.id, code, text))
 
     def _forget(self, stream: int, answer: Frame) -> None:
-        self.outgoing_bytes -= self._streams.pop(stream).outbox.kept_bytes
+        one = self._streams.pop(stream)
+        self.outgoing_bytes -= one.outbox.kept_bytes
+        self.promised_bytes -= one.inbox.promised_bytes
         self._owed.pop(stream, None)
         self._ready.pop(stream, None)
         self._ended[stream] = answer

@@ -15,13 +15,18 @@ from packetcloud.chunk.streams.wire import ResetCode
 from packetcloud.services.translator.egress import Address, Egress
 from packetcloud.services.translator.errors import RefusedConnectionError
 
-MAX_RESOLVING_COUNT = 64
+MAX_RESOLVING_COUNT = 256
 """Names that are looked up or wait for it; a resolver that does not answer holds each for 10 s."""
+MAX_RESOLVING_PER_SOURCE_COUNT = 64
+"""Of one host: more than a browser asks for at once; none fills the line alone."""
 RESOLVER_THREADS_COUNT = 8
+THREADS_PER_SOURCE_COUNT = 4
+"""One host whose names nobody answers for leaves half of the threads to others."""
 MAX_ADDRESSES_COUNT = 4
 """Of one name, tried one after the other."""
 
-Resolve = Callable[[str, int], Awaitable[list[str]]]
+Resolve = Callable[[str, int, bytes], Awaitable[list[str]]]
+"""Called with a name, a port, and the GUID of who asks."""
 
 _CODES = {
     errno.ECONNREFUSED: ResetCode.CONNECTION_REFUSED,
@@ -37,28 +42,41 @@ _CODES = {
 }
 
 
+class _Share:
+    """What one host has looked up now."""
+
+    __slots__ = ("count", "turns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.turns = asyncio.Semaphore(THREADS_PER_SOURCE_COUNT)
+
+
 class Resolver:
     """Looks names up in a few threads: the system's resolver blocks."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(RESOLVER_THREADS_COUNT, "resolve")
         self._waiting_count = 0
+        self._shares: dict[bytes, _Share] = {}
         self.refused_count = 0
 
-    async def __call__(self, name: str, port: int) -> list[str]:
+    async def __call__(self, name: str, port: int, source: bytes) -> list[str]:
         """Return the addresses of a name, in the system's order.
 
         Raises:
             RefusedConnectionError: it has none, or too many are asked for at once.
         """
-        if self._waiting_count >= MAX_RESOLVING_COUNT:
-            self.refused_count += 1
-            raise RefusedConnectionError(ResetCode.TOO_MANY, "too many names are looked up now")
-        self._waiting_count += 1
+        share = self._enter(source)
+        try:
+            await share.turns.acquire()
+        except BaseException:  # the wait was given up
+            self._leave(source)
+            raise
         asked = self._pool.submit(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM)
         loop = asyncio.get_running_loop()
         # Not when the wait is given up: a thread is busy until the resolver has answered.
-        asked.add_done_callback(partial(_tell, loop, self._answered))
+        asked.add_done_callback(partial(_tell, loop, partial(self._answered, source)))
         try:
             found = await asyncio.wrap_future(asked)
         except (OSError, UnicodeError) as error:
@@ -69,8 +87,28 @@ class Resolver:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _answered(self) -> None:
+    def _enter(self, source: bytes) -> _Share:
+        share = self._shares.get(source)
+        own_count = share.count if share is not None else 0
+        is_full = self._waiting_count >= MAX_RESOLVING_COUNT
+        if is_full or own_count >= MAX_RESOLVING_PER_SOURCE_COUNT:
+            self.refused_count += 1
+            raise RefusedConnectionError(ResetCode.TOO_MANY, "too many names are looked up now")
+        if share is None:
+            share = self._shares[source] = _Share()
+        share.count += 1
+        self._waiting_count += 1
+        return share
+
+    def _answered(self, source: bytes) -> None:
+        self._shares[source].turns.release()
+        self._leave(source)
+
+    def _leave(self, source: bytes) -> None:
         self._waiting_count -= 1
+        self._shares[source].count -= 1
+        if not self._shares[source].count:
+            del self._shares[source]
 
 
 class Connector:
@@ -85,22 +123,29 @@ class Connector:
         self._resolve = resolve
         self._timeout_s = timeout_s
 
-    async def connect(self, name: str, port: int) -> socket.socket:
+    async def connect(self, name: str, port: int, source: bytes) -> socket.socket:
         """Return a connected socket.
+
+        Args:
+            source: the GUID of who asks for it.
 
         Raises:
             RefusedConnectionError: it may not be reached, or cannot be.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._connect(name, port)
+                return await self._connect(name, port, source)
         except TimeoutError:
             text = f"{name}:{port} did not answer within {self._timeout_s:g} s"
             raise RefusedConnectionError(ResetCode.TIMED_OUT, text) from None
 
-    async def _connect(self, name: str, port: int) -> socket.socket:
-        addresses = await self._addresses(name, port)
-        allowed = [one for one in addresses if self._may_connect(name, one, port)]
+    async def _connect(self, name: str, port: int, source: bytes) -> socket.socket:
+        addresses = await self._addresses(name, port, source)
+        try:
+            allowed = [one for one in addresses if self._may_connect(name, one, port)]
+        except OSError as error:  # no descriptor is left to find out with
+            code = _CODES.get(error.errno or 0, ResetCode.HOST_UNREACHABLE)
+            raise RefusedConnectionError(code, f"{name}:{port}: {error.strerror}") from None
         if not allowed:
             # Which address it was is not said: what is private stays so.
             text = f"the translator may not connect to {name}:{port}"
@@ -119,12 +164,12 @@ class Connector:
         code = _CODES.get(failure.errno or 0, ResetCode.HOST_UNREACHABLE)
         raise RefusedConnectionError(code, f"{name}:{port}: {failure.strerror or failure}")
 
-    async def _addresses(self, name: str, port: int) -> list[Address]:
+    async def _addresses(self, name: str, port: int, source: bytes) -> list[Address]:
         with suppress(ValueError):
             return [ipaddress.ip_address(name.strip("[]").partition("%")[0])]
         return [
             ipaddress.ip_address(found.partition("%")[0])
-            for found in await self._resolve(name, port)
+            for found in await self._resolve(name, port, source)
         ]
 
     def _may_connect(self, name: str, address: Address, port: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import socket
 from collections import Counter
@@ -12,6 +13,8 @@ from packetcloud.chunk.names import GUID
 from packetcloud.chunk.streams.answerer import Answer, Answerer
 from packetcloud.chunk.streams.events import (
     ListenWanted,
+    PortListening,
+    PortRefused,
     StreamData,
     StreamDone,
     StreamEnded,
@@ -54,6 +57,7 @@ class HostedSession:
         connector: Connector,
         listeners: Listeners,
         counts: Counter[str],
+        log: logging.Logger,
     ) -> None:
         self.source = source
         self.number = number
@@ -62,20 +66,19 @@ class HostedSession:
         self._connector = connector
         self._listeners = listeners
         self._counts = counts
+        self._log = log
         self._answerer: Answerer[Token] = Answerer(
-            number, sessions.upload_window, self._max_streams, sessions.held_share
+            number, self._window_bytes, self._max_streams, sessions.held_share
         )
         self._table = self._answerer.table
         self._connections: dict[int, _Connection] = {}
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._starved: dict[int, None] = {}
         """Connections with something to read, and no room to read it to."""
-        self._noted_bytes = 0
-        self._noted_count = 0
+        self._noted = (0, 0, 0)
         self._pump_call: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._is_pumping = False
         self.has_ports = False
 
     @property
@@ -102,6 +105,7 @@ class HostedSession:
             sock.close()
             return
         stream = self._answerer.call(host, port)
+        self._note()
         self._counts["calls"] += 1
         self._connect_end(stream, sock)
         self._pump_soon()
@@ -163,8 +167,10 @@ class HostedSession:
     # inside
 
     def _max_streams(self) -> int:
-        left = self._sessions.connections_left(self.source.value)
-        return len(self._table) + max(0, left)
+        return self._noted[0] + self._sessions.connections_left(self.source.value)
+
+    def _window_bytes(self) -> int:
+        return self._sessions.upload_window(self._table.promised_bytes - self._noted[2])
 
     def _pump_soon(self) -> None:
         if self._pump_call is None:
@@ -177,13 +183,24 @@ class HostedSession:
             self._pump_call = None
         events = self._table.events
         while events:
-            self._follow(events.popleft())
+            self._tell_of(events.popleft())
         self._note()
         if self._starved:
             self._feed()
         now = self._loop.time()
         self._answer(self._answerer.answers(now))
         self._arm(self._answerer.next_timeout())
+
+    def _tell_of(self, event: StreamEvent) -> None:
+        """Follow an event; what goes wrong with one connection ends that one, and no other."""
+        try:
+            self._follow(event)
+        except Exception:  # events of other connections, and requests, wait behind this one
+            self._counts["failures"] += 1
+            self._log.exception("a connection failed at %s", type(event).__name__)
+            if not isinstance(event, ListenWanted | PortListening | PortRefused):
+                self._table.reset(event.stream, ResetCode.ABORTED, "the translator failed")
+                self._drop(event.stream)
 
     def _follow(self, event: StreamEvent) -> None:
         match event:
@@ -195,8 +212,9 @@ class HostedSession:
                 self._counts["done"] += 1
                 self._connections.pop(stream, None)
                 self._starved.pop(stream, None)
-            case StreamFailed(stream):
+            case StreamFailed(stream, code):
                 self._counts["reset"] += 1
+                self._counts["protocol_errors"] += code is ResetCode.PROTOCOL_ERROR
                 self._drop(stream)
             case StreamOpened(stream) | StreamWritable(stream):
                 if stream in self._connections:
@@ -213,7 +231,7 @@ class HostedSession:
     async def _open(self, stream: int, host: str, port: int) -> None:
         self._counts["asked"] += 1
         try:
-            sock = await self._connector.connect(host, port)
+            sock = await self._connector.connect(host, port, self.source.value)
         except RefusedConnectionError as error:
             self._counts[error.code.name.lower()] += 1
             self._table.reset(stream, error.code, str(error))
@@ -262,13 +280,12 @@ class HostedSession:
 
     def _note(self) -> None:
         """Tell the lists of all sessions what this one holds now."""
-        held = self._table.outgoing_bytes
-        if held != self._noted_bytes:
-            self._sessions.buffered(self.source.value, held - self._noted_bytes)
-            self._noted_bytes = held
-        count = len(self._table)
-        self._sessions.connections_count += count - self._noted_count
-        self._noted_count = count
+        table = self._table
+        now = len(table), table.outgoing_bytes, table.promised_bytes
+        if now != self._noted:
+            changes = [new - old for new, old in zip(now, self._noted, strict=True)]
+            self._noted = now
+            self._sessions.note(self.source.value, *changes)
 
     def _answer(self, answers: list[Answer[Token]]) -> None:
         for answer in answers:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.names import GUID
+from packetcloud.chunk.streams.tcp_listener import TcpListener
 from packetcloud.services.errors import ServiceConfigError
 
-ACCEPT_COUNT = 64
-"""Connections taken at once from a port's queue."""
 BACKLOG_COUNT = 256
 
 Arrived = Callable[[socket.socket, str, int], None]
@@ -38,6 +37,8 @@ class Listeners:
         self._owners = {one.port: one for one in owners}
         self._open: dict[int, _OpenPort] = {}
         self._log = log
+        self.paused_count = 0
+        """How often connections had to wait for descriptors."""
 
     def claim(
         self, loop: AbstractEventLoop, port: int, source: GUID, claimant: object, arrived: Arrived
@@ -58,7 +59,7 @@ class Listeners:
         except OSError as error:
             self._log.warning("cannot listen on %s:%d: %s", entry.address, port, error.strerror)
             return f"the translator cannot listen on port {port}"
-        self._open[port] = _OpenPort(loop, sock, port, claimant, arrived)
+        self._open[port] = _OpenPort(loop, sock, port, claimant, arrived, self._paused)
         return ""
 
     def release(self, claimant: object) -> None:
@@ -73,6 +74,11 @@ class Listeners:
             one.close()
         self._open.clear()
 
+    def _paused(self) -> None:
+        self.paused_count += 1
+        if self.paused_count == 1:
+            self._log.warning("no descriptors are left: connections at ports wait for some")
+
 
 class _OpenPort:
     """One listening socket."""
@@ -84,25 +90,18 @@ class _OpenPort:
         port: int,
         claimant: object,
         arrived: Arrived,
+        paused: Callable[[], None],
     ) -> None:
         self.claimant = claimant
         self.arrived = arrived
-        self._loop = loop
-        self._sock = sock
         self._port = port
-        loop.add_reader(sock.fileno(), self._readable)
+        self._listener = TcpListener(loop, sock, self._accepted, paused)
 
     def close(self) -> None:
-        self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
+        self._listener.close()
 
-    def _readable(self) -> None:
-        for _ in range(ACCEPT_COUNT):
-            try:
-                connection, address = self._sock.accept()
-            except OSError:  # nobody is left, or has gone again
-                return
-            self.arrived(connection, str(address[0]), self._port)
+    def _accepted(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        self.arrived(connection, str(address[0]), self._port)
 
 
 def parse_owners(text: str) -> tuple[PortOwner, ...]:

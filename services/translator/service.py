@@ -27,7 +27,7 @@ from packetcloud.services.translator.connector import Connector, Resolver
 from packetcloud.services.translator.egress import Egress, parse_rules
 from packetcloud.services.translator.hosted import HostedSession
 from packetcloud.services.translator.listeners import Listeners, check_ports, parse_owners
-from packetcloud.services.translator.sessions import Sessions
+from packetcloud.services.translator.sessions import SessionLimits, Sessions
 
 SWEEP_S = 1.0
 """How often silent hosts and idle connections are looked for."""
@@ -52,9 +52,7 @@ class Translator(NetworkService):
         self._resolver = Resolver()
         self._connector = Connector(egress, self._resolver, parameters.number("connect_timeout_s"))
         self._listeners = Listeners(owners, context.log)
-        self._sessions: Sessions[HostedSession] = Sessions(
-            parameters.integer("max_connections"), parameters.integer("max_connections_per_host")
-        )
+        self._sessions: Sessions[HostedSession] = Sessions(SessionLimits.of(parameters))
         self._counts: Counter[str] = Counter()
         self._logged: Mapping[str, int] = {}
         self._logged_at = 0.0
@@ -106,6 +104,7 @@ class Translator(NetworkService):
             "reads_held_up": self._sessions.held_up_count,
             "sessions_displaced": self._sessions.displaced_count,
             "names_refused": self._resolver.refused_count,
+            "accepts_paused": self._listeners.paused_count,
         }
 
     def _session_of(
@@ -135,6 +134,7 @@ class Translator(NetworkService):
             self._connector,
             self._listeners,
             self._counts,
+            self._log,
         )
         self._sessions.add(source.value, message.session, session)
         if self._sweep_call is None:

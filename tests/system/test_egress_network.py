@@ -236,6 +236,20 @@ def test_connections_are_bounded(place: Place) -> None:
         assert place.network.egress_counts().of[FIRST].bounded >= 1
 
 
+def test_who_calls_takes_nothing_from_what_goes_out(place: Place) -> None:
+    """As many as may come in have come: no further one does, and the VI itself still connects."""
+    policy = replace(POLICY, connections_count=2)
+    place.network.change(replace(PLAN, egress=replace(EGRESS, policies=(policy,))))
+    node = "198.51.100.1"
+    with place.world.run(_tcp, WORLD, WEB), contextlib.ExitStack() as stack:
+        stack.enter_context(place.vis[FIRST].run(_tcp, "::", VI_PORT))
+        place.admit(FIRST, SECOND, listener=FIRST)
+        for _ in range(2):
+            stack.enter_context(place.world.run(_client, node, NODE_PORT))
+        assert not place.world.run(_connects, node, NODE_PORT)
+        assert place.connects(FIRST, WORLD, WEB)
+
+
 def test_new_connections_are_bounded_by_time(place: Place) -> None:
     """A burst of so many; the next waits for its second. Without the bound all go through."""
     policy = replace(POLICY, connections_per_s=2)

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -227,11 +228,52 @@ def test_a_router_that_stands_still_is_survived(tmp_path: Path, web: Web) -> Non
         there = start_translated(children, tmp_path, TranslatedPlan(allow))
         proxy = proxy_url(there, "http")
         assert curl("-x", proxy, web.url("small")).stdout == b"hello\n"
+        stalled = tmp_path / "stalled"
+        transfer = start_curl(stalled, "--limit-rate", "4M", "-x", proxy, web.url("big"))
+        wait_until(lambda: size_of(stalled) > 1 << 20, 20.0, "the transfer begins")
         there.router.child.signal(signal.SIGSTOP)
-        transfer = start_curl(tmp_path / "stalled", "-x", proxy, web.url("big"))
-        there.router.child.signal(signal.SIGCONT)
+        try:
+            wait_until(partial(stands_still, stalled), 20.0, "the transfer stands still")
+            assert transfer.poll() is None and size_of(stalled) < BIG_BYTES
+        finally:
+            there.router.child.signal(signal.SIGCONT)
         assert transfer.wait(CURL_S) == 0
-        assert hashlib.sha256((tmp_path / "stalled").read_bytes()).hexdigest() == web.big_sha256
+        assert hashlib.sha256(stalled.read_bytes()).hexdigest() == web.big_sha256
+
+
+def test_programs_of_one_key_run_beside_each_other(tmp_path: Path, web: Web) -> None:
+    """Two proxies and an exposed service; when the first program ends, what it was connected to is
+    reset at once, and the others go on."""
+    port = free_port()
+    listens = [(LOCALHOST, free_port()), (LOCALHOST, free_port())]
+    guid = create_identity_file(tmp_path / "own.key").guid.hex
+    settings = {"allow": "127.0.0.0/8", "listen": f"127.0.0.1:{port}={guid}"}
+    with Children(tmp_path) as children, socket.create_server((LOCALHOST, 0)) as server:
+        there = start_translated(children, tmp_path, TranslatedPlan(settings), with_proxy=False)
+        proxies = [there.start_proxy(one, "own.key") for one in listens[:1]]
+        wait_for_port(listens[0])
+        proxies.append(there.start_proxy(listens[1], "own.key"))
+        there.start_expose(port, (LOCALHOST, web.port), "own.key")
+        urls = [f"http://{host}:{number}" for host, number in listens]
+
+        def all_work(of: Sequence[str]) -> bool:
+            fetched = [curl("-x", url, web.url("small")).stdout for url in of]
+            fetched.append(curl(f"http://{LOCALHOST}:{port}/small").stdout)
+            return set(fetched) == {b"hello\n"}
+
+        wait_until(lambda: all_work(urls), 30.0, "all work")
+        assert all(all_work(urls) for _ in range(3)), "and none ends another one's session"
+        where = f"{LOCALHOST}:{server.getsockname()[1]}"
+        with socket.create_connection(listens[0]) as client:
+            client.sendall(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode())
+            connection, _ = server.accept()
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+            proxies[0].signal(signal.SIGINT)
+            connection.settimeout(5.0)
+            with connection, pytest.raises(ConnectionResetError):
+                connection.recv(1)
+        proxies[0].wait_exit(20.0)
+        wait_until(lambda: all_work(urls[1:]), 30.0, "the others go on")
 
 
 def test_a_service_of_a_host_is_reached(tmp_path: Path, web: Web) -> None:
@@ -265,6 +307,17 @@ def start_curl(output: Path, *words: object) -> subprocess.Popen[bytes]:
 def all_have_begun(folder: Path, path: str) -> bool:
     files = list(folder.glob(f"{path}-*"))
     return len(files) == 2 and all(file.stat().st_size > 1 << 20 for file in files)
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def stands_still(path: Path) -> bool:
+    """Tell whether nothing comes for longer than everything on its way would take."""
+    before = size_of(path)
+    time.sleep(1.5)
+    return size_of(path) == before
 
 
 def vi_pids(there: Translated) -> list[int]:

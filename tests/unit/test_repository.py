@@ -62,7 +62,7 @@ NOT_IN_A_CORE = {"asyncio", "os", "pylxd", "random", "socket", "subprocess", "ti
 SHELLS = {
     "chunk.hop": {"batch", "clock", "intake", "offload", "outlet", "shield", "stamp_file", "udp"},
     "chunk": {"disk", "identity"},
-    "chunk.streams": {"tcp_end"},
+    "chunk.streams": {"tcp_end", "tcp_listener"},
     "host": {
         "blocking",
         "delivery",
@@ -82,6 +82,7 @@ SHELLS = {
         "reactor",
         "router_link",
         "session",
+        "shared_session",
         "source_file",
         "surroundings",
         "window_store",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from packetcloud.chunk.streams.answerer import FIRST_CALL
 from packetcloud.chunk.streams.caller import MAX_STREAMS_COUNT, Caller
-from packetcloud.chunk.streams.inbox import MAX_EARLY_COUNT, Inbox
+from packetcloud.chunk.streams.events import StreamData
+from packetcloud.chunk.streams.inbox import MAX_EARLY_COUNT
 from packetcloud.chunk.streams.table import MAX_ENDED_COUNT, MAX_UNSAID_COUNT, StreamTable
 from packetcloud.chunk.streams.wire import (
     MAX_FRAMES_COUNT,
@@ -104,18 +105,22 @@ def ended() -> Filled:
 
 @fills("streams", "pieces of one stream that came early")
 def early() -> Filled:
-    """A peer sends every second byte."""
-    inbox = Inbox(1 << 20)
+    """A peer sends every second byte of one stream."""
+    table = StreamTable(lambda: 1 << 20)
+    for stream in (1, 2):
+        table.want(stream, 0)
+        table.accept(stream)
+    inbox = table._streams[1].inbox
 
     def send(first: int, end: int) -> tuple[int, int]:
         for offset in range(first, end):
-            inbox.take(Data(1, 1 + 2 * offset, (memoryview(b"x"),)))
-        return len(inbox._early), inbox.early_dropped_count
+            table.receive(Data(1, 1 + 2 * offset, (memoryview(b"x"),)))
+        return len(inbox._starts) if 1 in table else 0, table.violations_count
 
     at_cap, counted = send(0, MAX_EARLY_COUNT)
     beyond, counted_beyond = send(MAX_EARLY_COUNT, MAX_EARLY_COUNT + 9)
-    goes_on = bool(inbox.take(Data(1, 0, (memoryview(b"x"),))))
-    inbox.take(Data(1, 2, (memoryview(bytes(2 * MAX_EARLY_COUNT)),)))
-    return Filled(
-        MAX_EARLY_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, len(inbox._early)
-    )
+    table.events.clear()
+    table.receive(Data(2, 0, (memoryview(b"x"),)))
+    goes_on = any(isinstance(event, StreamData) for event in table.events)
+    left = len(table) - 1
+    return Filled(MAX_EARLY_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,12 +14,17 @@ import pytest
 from packetcloud.host.expose import MAX_CALLS_COUNT, Exposure
 from packetcloud.host.proxy import MAX_HEAD_BYTES, Proxy
 from packetcloud.services.translator import connector
-from packetcloud.services.translator.connector import MAX_RESOLVING_COUNT, Resolver
+from packetcloud.services.translator.connector import (
+    MAX_RESOLVING_COUNT,
+    MAX_RESOLVING_PER_SOURCE_COUNT,
+    Resolver,
+)
 from packetcloud.services.translator.errors import RefusedConnectionError
 from packetcloud.services.translator.sessions import (
     MAX_BUFFERED_PER_SOURCE_BYTES,
     MAX_SESSIONS_COUNT,
     MAX_SESSIONS_PER_SOURCE_COUNT,
+    SessionLimits,
     Sessions,
 )
 from tests.unit.caps.filled import Filled, fills
@@ -27,7 +32,6 @@ from tests.unit.caps.filled import Filled, fills
 
 class FakeSession:
     streams_count = 0
-    outgoing_bytes = 0
     has_ports = False
 
     def __init__(self, heard_at: float = 0.0) -> None:
@@ -41,7 +45,7 @@ def source(number: int) -> bytes:
 @fills("services", "sessions of a translator")
 def sessions() -> Filled:
     """More and more hosts begin one."""
-    there: Sessions[FakeSession] = Sessions(9, 9)
+    there: Sessions[FakeSession] = Sessions(SessionLimits())
 
     def begin(first: int, end: int) -> tuple[int, int]:
         for number in range(first, end):
@@ -60,7 +64,7 @@ def sessions() -> Filled:
 @fills("services", "sessions of one host at a translator")
 def sessions_of_one() -> Filled:
     """One host begins them again and again."""
-    there: Sessions[FakeSession] = Sessions(9, 9)
+    there: Sessions[FakeSession] = Sessions(SessionLimits())
     numbers: dict[FakeSession, int] = {}
 
     def begin(first: int, end: int) -> tuple[int, int]:
@@ -85,11 +89,11 @@ def sessions_of_one() -> Filled:
 @fills("services", "bytes that one host lets a translator keep")
 def buffered() -> Filled:
     """A host takes nothing of what its servers send."""
-    there: Sessions[FakeSession] = Sessions(9, 9)
+    there: Sessions[FakeSession] = Sessions(SessionLimits())
 
     def read() -> tuple[int, int]:
         while (room := there.room(source(1))) > 0:
-            there.buffered(source(1), min(room, 65536))
+            there.note(source(1), 0, min(room, 65536), 0)
             if there.buffered_bytes == MAX_BUFFERED_PER_SOURCE_BYTES:
                 break
         return there.buffered_bytes, there.held_up_count
@@ -97,14 +101,13 @@ def buffered() -> Filled:
     at_cap, counted = read()
     beyond, counted_beyond = read()
     goes_on = there.room(source(2)) > 0
-    there.buffered(source(1), -there.buffered_bytes)
+    there.note(source(1), 0, -there.buffered_bytes, 0)
     cap = MAX_BUFFERED_PER_SOURCE_BYTES
     return Filled(cap, at_cap, counted, beyond, counted_beyond, goes_on, there.buffered_bytes)
 
 
-@fills("services", "names that a translator looks up")
-def names() -> Filled:
-    """No name server answers."""
+def look_up(cap: int, source_of: Callable[[int], bytes]) -> Filled:
+    """No name server answers hosts that ask for `cap` names and more; another one goes on."""
     answer = threading.Event()
 
     def resolve(*_: Any, **__: Any) -> list[Any]:
@@ -114,25 +117,40 @@ def names() -> Filled:
     async def fill() -> Filled:
         resolver = Resolver()
 
-        async def ask(count: int) -> tuple[list[asyncio.Task[Any]], int, int]:
-            tasks = [asyncio.ensure_future(resolver("example.org", 80)) for _ in range(count)]
+        async def ask(first: int, end: int) -> tuple[list[asyncio.Task[Any]], int, int]:
+            tasks = [
+                asyncio.ensure_future(resolver("example.org", 80, source_of(number)))
+                for number in range(first, end)
+            ]
             for _ in range(3):
                 await asyncio.sleep(0)
             return tasks, resolver._waiting_count, resolver.refused_count
 
-        tasks, at_cap, counted = await ask(MAX_RESOLVING_COUNT)
-        more, beyond, counted_beyond = await ask(9)
+        tasks, at_cap, counted = await ask(0, cap)
+        more, beyond, counted_beyond = await ask(cap, cap + 9)
         answer.set()
         ended = await asyncio.gather(*tasks, *more, return_exceptions=True)
         assert sum(isinstance(one, RefusedConnectionError) for one in ended) == 9
-        goes_on = await resolver("example.org", 80) == ["192.0.2.1"]
-        left = resolver._waiting_count
+        goes_on = await resolver("example.org", 80, source_of(0)) == ["192.0.2.1"]
+        left = resolver._waiting_count + len(resolver._shares)
         resolver.close()
-        return Filled(MAX_RESOLVING_COUNT, at_cap, counted, beyond, counted_beyond, goes_on, left)
+        return Filled(cap, at_cap, counted, beyond, counted_beyond, goes_on, left)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connector.socket, "getaddrinfo", resolve)
         return asyncio.run(fill())
+
+
+@fills("services", "names that a translator looks up")
+def names() -> Filled:
+    """By many hosts, each with less than its share."""
+    return look_up(MAX_RESOLVING_COUNT, lambda number: source(number % 8))
+
+
+@fills("services", "names of one host that a translator looks up")
+def names_of_one() -> Filled:
+    """By one host."""
+    return look_up(MAX_RESOLVING_PER_SOURCE_COUNT, lambda _: source(1))
 
 
 class FakeLink:
@@ -148,6 +166,7 @@ class FakeLink:
         self.reset_count += 1
 
     def pump_soon(self) -> None: ...
+    def unlisten(self, port: int) -> None: ...
 
 
 @contextmanager
@@ -230,8 +249,9 @@ def calls() -> Filled:
         link = FakeLink()
         exposure = Exposure(
             link,  # type: ignore[arg-type]  # what it uses of one
+            80,
             ("192.0.2.1", 9),
-            lambda port: None,
+            lambda: None,
             lambda text: None,
         )
 

@@ -116,10 +116,12 @@ def test_a_machine_that_forwards_anyway_goes_on() -> None:
 def test_connections_are_bounded_for_each_vi() -> None:
     rules = _chain("egress_out_0")
     assert rules[0] == (
-        "update @egress_rate4_0 { ip saddr limit rate over 9/second burst 9 packets } "
+        "update @egress_rate_out4_0 { ip saddr limit rate over 9/second burst 9 packets } "
         "goto egress_bounded_out"
     )
-    assert rules[2] == "add @egress_open4_0 { ip saddr ct count over 7 } goto egress_bounded_out"
+    assert (
+        rules[2] == "add @egress_open_out4_0 { ip saddr ct count over 7 } goto egress_bounded_out"
+    )
     assert rules[-1] == "counter accept"
     assert "ip daddr ct count over 7" in _chain("egress_in_0")[2]
 

@@ -602,3 +602,26 @@ def test_what_nobody_unwrapped_is_refused(kind: PayloadType, words: str, counter
     b.on_chunks(arrived.extend, kind)
     assert world.run(a.send(b.guid, b"\x00secret", payload_type=kind)).ok
     assert len(arrived) == 1
+
+
+@pytest.mark.parametrize("flush_s", [1.0, 0.0])
+def test_close_lets_the_last_words_out(flush_s: float) -> None:
+    """What was sent just before arrives. Control: without the time for it nothing does."""
+    world = World()
+    a, b = world.endpoint(1), world.endpoint(2)
+    receiver = Receiver(b)
+    a.send(b.guid, b"the end", report=False)
+    world.run(a.close(flush_s=flush_s))
+    world.advance(5.0)
+    assert len(receiver.journal) == (1 if flush_s else 0)
+
+
+def test_close_waits_no_longer_than_it_may() -> None:
+    """A router that has no room for the last words does not keep a program from ending."""
+    world = World()
+    a = world.endpoint(1)
+    for _ in range(3):
+        a.send(identity_of(9).guid, bytes(1 << 20), report=False, lifetime_s=600.0)
+    ended = a.close(flush_s=0.5)
+    world.advance(3.0)
+    assert ended.called

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
@@ -28,12 +29,17 @@ from packetcloud.services.errors import ServiceConfigError
 from packetcloud.services.parameters import Parameters
 from packetcloud.services.sdk import ServiceChunk, ServiceContext, Verdict
 from packetcloud.services.testing import HARNESS_SID
-from packetcloud.services.translator import sessions as sessions_module
+from packetcloud.services.translator import connector as connector_module
 from packetcloud.services.translator.connector import Connector
 from packetcloud.services.translator.egress import Egress, is_public, parse_rules
 from packetcloud.services.translator.errors import RefusedConnectionError
 from packetcloud.services.translator.listeners import parse_owners
 from packetcloud.services.translator.service import Translator
+from packetcloud.services.translator.sessions import (
+    LEAST_UPLOAD_WINDOW_BYTES,
+    SessionLimits,
+    Sessions,
+)
 
 ALICE, MALLORY = GUID(bytes(19) + b"\x0a"), GUID(bytes(19) + b"\x0b")
 WINDOW = 1 << 30
@@ -45,6 +51,12 @@ DEFAULTS: dict[str, Any] = {
     "idle_timeout_s": 300.0,
     "max_connections": 64,
     "max_connections_per_host": 32,
+    "max_sessions": 16,
+    "max_sessions_per_host": 4,
+    "max_held_requests": 32,
+    "buffer_mib": 128,
+    "buffer_mib_per_host": 16,
+    "upload_mib": 32,
 }
 
 
@@ -109,22 +121,32 @@ def test_a_wrong_port_is_named(text: str) -> None:
         parse_owners(f"80={'a' * 40} 80={'b' * 40}")
 
 
-def test_a_name_that_changes_its_mind_gains_nothing() -> None:
-    """A name server that gives a public address first and a private one then: what was looked at
-    is what is connected to, and it is asked once."""
-    asked = []
+def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that says something public first and something private from then on: what was
+    looked at is what is connected to, address by address, and nothing else is."""
+    answers = [["192.168.0.9", "8.8.8.8", "9.9.9.9"]]
+    reached: list[str] = []
 
-    async def resolve(name: str, port: int) -> list[str]:
-        asked.append(name)
-        return ["127.0.0.1"] if len(asked) > 1 else ["127.0.0.1", "192.168.0.9"]
+    async def resolve(*_: object) -> list[str]:
+        return answers.pop() if answers else ["127.0.0.1"]
+
+    async def connected(address: object, _port: int) -> socket.socket:
+        reached.append(str(address))
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
     async def connect() -> None:
-        await Connector(egress("public"), resolve, 5.0).connect("rebind.example.org", 80)
+        await Connector(egress("public"), resolve, 5.0).connect("rebind.example.org", 80, b"")
 
+    monkeypatch.setattr(connector_module, "_connected", connected)
     with pytest.raises(RefusedConnectionError) as refused:
         asyncio.run(connect())
-    assert refused.value.code is ResetCode.NOT_ALLOWED and len(asked) == 1
-    assert "127.0.0.1" not in str(refused.value) and "192.168" not in str(refused.value)
+    assert reached == ["8.8.8.8", "9.9.9.9"]
+    assert refused.value.code is ResetCode.CONNECTION_REFUSED
+    # Where all that it says is private, nothing is tried, and the answer does not tell what it was.
+    with pytest.raises(RefusedConnectionError) as refused:
+        asyncio.run(connect())
+    assert len(reached) == 2 and refused.value.code is ResetCode.NOT_ALLOWED
+    assert "127.0.0.1" not in str(refused.value)
 
 
 def test_the_translators_own_addresses_are_not_reached() -> None:
@@ -135,7 +157,7 @@ def test_the_translators_own_addresses_are_not_reached() -> None:
             return True
 
     async def connect(rules: Egress) -> None:
-        await Connector(rules, None, 5.0).connect("127.0.0.1", 9)  # type: ignore[arg-type]
+        await Connector(rules, None, 5.0).connect("127.0.0.1", 9, b"")  # type: ignore[arg-type]
 
     for rules, code in (
         (Everything((), ()), ResetCode.NOT_ALLOWED),
@@ -205,6 +227,7 @@ class _Log:
 
     def info(self, *_: object) -> None: ...
     def warning(self, *_: object) -> None: ...
+    def exception(self, *_: object) -> None: ...
     def isEnabledFor(self, _: int) -> bool:
         return True
 
@@ -264,7 +287,7 @@ def test_repeated_requests_open_one_connection() -> None:
     run(story)
 
 
-def fill(place_window: int = WINDOW) -> int:
+def fill(**settings: Any) -> int:
     """Return how much of an endless page a translator keeps for a host that takes nothing."""
     kept = 0
 
@@ -282,7 +305,7 @@ def fill(place_window: int = WINDOW) -> int:
         sending.cancel()
         server.close()
 
-    run(story)
+    run(story, **settings)
     return kept
 
 
@@ -292,10 +315,9 @@ def test_a_host_that_takes_nothing_costs_a_bounded_amount(monkeypatch: pytest.Mo
 
     assert 0 < fill() <= outbox.MAX_KEPT_BYTES
     monkeypatch.setattr(outbox, "MAX_KEPT_BYTES", 1 << 40)
-    assert fill() <= sessions_module.MAX_BUFFERED_PER_SOURCE_BYTES
-    monkeypatch.setattr(sessions_module, "MAX_BUFFERED_PER_SOURCE_BYTES", 1 << 40)
-    monkeypatch.setattr(sessions_module, "MAX_BUFFERED_BYTES", 1 << 40)
-    assert fill() > sessions_module.MAX_UPLOAD_WINDOW_BYTES << 5
+    assert fill() <= 16 << 20
+    assert fill(buffer_mib=4) <= 4 << 20
+    assert fill(buffer_mib_per_host=65536, buffer_mib=65536) > 32 << 20
 
 
 def test_connections_over_a_hosts_share_are_refused() -> None:
@@ -339,3 +361,49 @@ def test_an_unknown_session_and_junk_are_answered() -> None:
         assert b"no request to a translator" in verdict.detail
 
     run(story)
+
+
+def test_a_connection_that_fails_here_takes_no_other_with_it() -> None:
+    """What one connection does wrong resets that one: the others and their requests go on."""
+
+    async def story(place: Place) -> None:
+        good, bad = await place.open(1), await place.open(2)
+        session = next(iter(place.service._sessions))
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("broken")
+
+        session._connections[2].end.received = fail  # type: ignore[method-assign]
+        answer = await place.ask(Data(2, 0, (b"x",)), Data(1, 0, (b"y",)), hold_ms=3000)
+        assert [frame.code for frame in answer.frames if isinstance(frame, Reset)] == [
+            ResetCode.ABORTED
+        ]
+        loop = asyncio.get_running_loop()
+        assert await loop.sock_recv(good, 9) == b"y"
+        with pytest.raises(ConnectionResetError):
+            await loop.sock_recv(bad, 9)
+        assert place.service.counts()["failures"] == 1
+        good.close()
+        bad.close()
+
+    run(story)
+
+
+def test_sessions_without_a_request_each_are_refused() -> None:
+    """The operator reads which parameter, and what would do."""
+    with pytest.raises(ServiceConfigError, match="max_held_requests: 3 for max_sessions = 4"):
+        Place(max_sessions=4, max_held_requests=3)
+
+
+def test_windows_together_stay_within_their_budget() -> None:
+    """Whoever comes while others have large windows gets a small one. Control: their shares alone,
+    as each was when it began, are twice as much."""
+    mib = 1 << 20
+    sessions: Sessions[Any] = Sessions(SessionLimits(upload_bytes=4 * mib))
+    alone = 0
+    for number in range(16):
+        window = sessions.upload_window(0)
+        alone += min(mib, 4 * mib // max(1, number))
+        sessions.note(b"host", 1, 0, window)
+    assert sessions.promised_bytes <= 4 * mib + 16 * LEAST_UPLOAD_WINDOW_BYTES
+    assert alone > 2 * 4 * mib

@@ -1,0 +1,197 @@
+"""Several programs of one key on one machine: the first holds the session with the router.
+
+A router knows one session of a GUID, so that two programs with one key would end each other's for
+ever. The first one holds it, and listens at an abstract Unix socket that is named by the key; a
+later one hands it what it wants served, a listening socket or a port of the translator, and waits.
+When the holder ends, one of the others takes its place. Only programs of the same user join.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from packetcloud.chunk.names import GUID
+from packetcloud.chunk.streams.tcp_listener import TcpListener
+from packetcloud.host.errors import HostError
+
+MAX_MESSAGE_BYTES = 4096
+MAX_PROGRAMS_COUNT = 64
+MAX_PARTS_COUNT = 256
+"""Of one program."""
+_CREDENTIALS = struct.Struct("iII")
+"""Process, user and group, as SO_PEERCRED gives them."""
+
+End = Callable[[], None]
+Tell = Callable[[str], None]
+"""Called with why a part is not served, and with nothing when it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a program wants served."""
+
+    order: Mapping[str, Any]
+    """Says what; as JSON it fits a message."""
+    sock: socket.socket | None = None
+    """Goes along with it."""
+
+
+Begin = Callable[[Part, Tell], End]
+"""Serves a part from now on; what it returns ends that."""
+
+
+class SessionHolder:
+    """Serves the parts of other programs as if they were our own.
+
+    Args:
+        place: from `claim`.
+        terms: of the session; who asks for others is refused.
+        begin: serves a part; may raise HostError.
+    """
+
+    def __init__(self, place: socket.socket, terms: Mapping[str, str], begin: Begin) -> None:
+        self._terms = terms
+        self._begin = begin
+        self._loop = asyncio.get_running_loop()
+        self._programs: set[_Program] = set()
+        self._listener = TcpListener(self._loop, place, self._accepted, lambda: None)
+
+    def close(self) -> None:
+        """Let the others go: one of them takes our place."""
+        self._listener.close()
+        for program in list(self._programs):
+            program.close()
+
+    def begin(self, part: Part, tell: Tell) -> End:
+        """Serve a part.
+
+        Raises:
+            HostError: it cannot be served here.
+        """
+        for name, value in self._terms.items():
+            if part.order.get(name) != value:
+                raise HostError(
+                    f"another program of this key runs with --{name} {value}; allowed: the same, "
+                    "or a key of its own"
+                )
+        return self._begin(part, tell)
+
+    def left(self, program: _Program) -> None:
+        self._programs.discard(program)
+
+    def _accepted(self, connection: socket.socket, _address: object) -> None:
+        if len(self._programs) >= MAX_PROGRAMS_COUNT or not _is_same_user(connection):
+            connection.close()
+            return
+        self._programs.add(_Program(self, self._loop, connection))
+
+
+class _Program:
+    """Another program whose parts we serve."""
+
+    def __init__(
+        self, holder: SessionHolder, loop: asyncio.AbstractEventLoop, sock: socket.socket
+    ) -> None:
+        self._holder = holder
+        self._loop = loop
+        self._sock = sock
+        self._ends: list[End] = []
+        self._orders_count = 0
+        sock.setblocking(False)
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def close(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        self._holder.left(self)
+        for end in self._ends:
+            end()
+
+    def _readable(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._sock, MAX_MESSAGE_BYTES, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        socks = [socket.socket(fileno=one) for one in descriptors]
+        if not data:
+            self.close()
+            return
+        number, self._orders_count = self._orders_count, self._orders_count + 1
+        try:
+            order = json.loads(data)
+            if not isinstance(order, dict) or number >= MAX_PARTS_COUNT:
+                raise HostError("no order that this version knows")
+            part = Part(order, socks[0] if socks else None)
+            self._ends.append(self._holder.begin(part, lambda text: self._tell(number, text)))
+        except (HostError, ValueError) as error:
+            for sock in socks:
+                sock.close()
+            self._tell(number, str(error))
+
+    def _tell(self, number: int, text: str) -> None:
+        with suppress(OSError):  # it is gone, which is read next
+            self._sock.send(json.dumps([number, text]).encode())
+
+
+def claim(guid: GUID) -> socket.socket | None:
+    """Return the place of the key's holder, listening; None: another program has it."""
+    place = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        place.bind(_name(guid))
+    except OSError:
+        place.close()
+        return None
+    place.listen(MAX_PROGRAMS_COUNT)
+    place.setblocking(False)
+    return place
+
+
+async def join(guid: GUID, parts: Sequence[Part], tell: Callable[[int, str], None]) -> bool:
+    """Have the holder serve `parts`; returns when it has ended, False if there was none.
+
+    Args:
+        tell: called with the number of a part and what `Tell` is told.
+
+    Raises:
+        HostError: the place is another user's. Else whatever `tell` raises.
+    """
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, _name(guid))
+        except OSError:
+            return False
+        if not _is_same_user(sock):
+            raise HostError("a program of another user holds the session of this key")
+        try:
+            for part in parts:
+                descriptors = [] if part.sock is None else [part.sock.fileno()]
+                socket.send_fds(sock, [json.dumps(dict(part.order)).encode()], descriptors)
+            while data := await loop.sock_recv(sock, MAX_MESSAGE_BYTES):
+                tell(*json.loads(data))
+        except OSError:
+            pass  # the holder ended
+        return True
+
+
+def _name(guid: GUID) -> str:
+    return f"\0packetcloud/host/{guid.hex}"
+
+
+def _is_same_user(sock: socket.socket) -> bool:
+    told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(told)
+    return bool(user == os.geteuid())
