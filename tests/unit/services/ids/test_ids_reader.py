@@ -237,10 +237,10 @@ HEAD = "alert chunk any any -> any any "
         (HEAD + '(http.uri; content:"a"; sid:1;)', 1, 33, "http.uri: there is no such buffer"),
         (HEAD + "(flags:S; sid:1;)", 1, 33, "flags: chunks have no headers of IP"),
         (
-            HEAD + "(byte_test:1,>,2,3; sid:1;)",
+            HEAD + "(byte_extract:1,2,x; sid:1;)",
             1,
             33,
-            "byte_test: numbers in payloads are not read",
+            "byte_extract: what is read",
         ),
         (HEAD + "(quux:1; sid:1;)", 1, 33, "quux: unknown"),
         (HEAD + '(content:"a;b"; sid:1;)', 1, 43, r"a ; in quotes is written \; or |3B|"),
