@@ -6,6 +6,7 @@ What a rule file says
 - `rule`              a rule as a value
 - `keywords`          keywords that are refused, and why
 - `pcre`              the option `pcre`
+- `byte_options`      the options `byte_test` and `byte_jump`
 - `payload_options`   options about the payload
 - `options`           all others
 - `reader`            from a file to rules and refusals with line and column
@@ -16,6 +17,7 @@ What is done with a chunk
 - `hyperscan_scanner` by Hyperscan
 - `windows`           the bytes by which it recognises a content
 - `re2_scanner`       by RE2
+- `byte_values`       numbers in payloads
 - `matching`          exact confirmation of one rule, within a budget
 - `ruleset`           compiled rules in their order
 - `borders`           ends of chunks, for what lies over their border

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 NO_BUFFER = "there is no such buffer: payloads of chunks are not parsed by any protocol"
 NO_HEADER = "chunks have no headers of IP, TCP, UDP or ICMP"
-NO_ARITHMETIC = "numbers in payloads are not read"
+NO_ARITHMETIC = "what is read from payloads is compared and jumped by, not kept"
 NO_STORE = "nothing is kept but marks of flows (flowbits)"
 NO_CODE = "no code is run, no other program is asked"
 NO_RESPONSE = "payloads and routers are not changed"
@@ -29,7 +29,7 @@ _REASONS = {
         "icmp_seq ipv4.hdr ipv6.hdr icmpv4.hdr icmpv6.hdr icmpv6.mtu engine-event decode-event "
         "stream-event stream_size geoip iprep ip.src ip.dst vlan.id vlan.layers ether.hdr arp*"
     ),
-    NO_ARITHMETIC: "byte_test byte_jump byte_extract byte_math entropy ber_data ber_skip",
+    NO_ARITHMETIC: "byte_extract byte_math entropy ber_data ber_skip",
     NO_STORE: (
         "flowint flowvar pktvar xbits hostbits dataset datarep tag flow.age flow.pkts* flow.bytes* "
         "flow.pkts_toclient flow.pkts_toserver flow.bytes_toclient flow.bytes_toserver "

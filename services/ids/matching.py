@@ -15,8 +15,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from packetcloud.services.ids.byte_values import is_true, jump, place_of
 from packetcloud.services.ids.errors import OverBudgetError
-from packetcloud.services.ids.rule import Content, DataAt, Part, Pcre
+from packetcloud.services.ids.rule import ByteJump, ByteTest, Content, DataAt, Part, Pcre
 from packetcloud.services.ids.scanner import Finder
 
 PLACE_COST_BYTES = 256
@@ -127,6 +128,8 @@ def holds(plan: Plan, searched: Searched, budget: Budget) -> bool:
         match part:
             case DataAt():
                 states = _data_at(part, states, len(searched.view))
+            case ByteTest() | ByteJump():
+                states = _by_number(part, states, searched, budget)
             case Pcre():
                 states = _expression(part, plan.finders[number], states, searched, budget)
             case Content() if part.is_negated:
@@ -256,6 +259,23 @@ def _data_at(part: DataAt, states: _States, size: int) -> _States:
         for mask, ends in states.items()
     }
     return {mask: ends for mask, ends in kept.items() if ends}
+
+
+def _by_number(
+    part: ByteTest | ByteJump, states: _States, searched: Searched, budget: Budget
+) -> _States:
+    text = searched.plain(budget)
+    found: dict[int, set[int]] = {}
+    for mask, ends in states.items():
+        budget.spend(len(ends) * PLACE_COST_BYTES)
+        for end in ends:
+            new = jump(part, text, end) if isinstance(part, ByteJump) else end
+            if new is None or (isinstance(part, ByteTest) and not is_true(part, text, end)):
+                continue
+            start = place_of(part.number, end)
+            touched = searched.pieces_touched(start, start + part.number.count)
+            found.setdefault(mask | touched, set()).add(new)
+    return {mask: sorted(ends) for mask, ends in found.items()}
 
 
 def _expression(

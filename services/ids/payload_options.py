@@ -1,4 +1,4 @@
-"""Options about the payload: content and its modifiers, pcre, isdataat, dsize.
+"""Options about the payload: content and its modifiers, pcre, numbers, isdataat, dsize.
 
 Source: Suricata user guide, "Payload Keywords".
 """
@@ -8,9 +8,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from packetcloud.services.ids.byte_options import parse_byte_jump, parse_byte_test
 from packetcloud.services.ids.errors import RuleError
 from packetcloud.services.ids.pcre import parse_pcre
-from packetcloud.services.ids.rule import Content, DataAt, Part, Pcre, SizeRange
+from packetcloud.services.ids.rule import (
+    ByteJump,
+    ByteTest,
+    Content,
+    DataAt,
+    Part,
+    Pcre,
+    SizeRange,
+    is_match,
+)
 
 MAX_CONTENT_BYTES = 255
 MAX_PARTS_COUNT = 64
@@ -75,7 +85,7 @@ class PayloadOptions:
 
     def __init__(self) -> None:
         self.size: SizeRange | None = None
-        self._parts: list[tuple[int, _Open | Pcre | DataAt]] = []
+        self._parts: list[tuple[int, _Open | Pcre | DataAt | ByteTest | ByteJump]] = []
 
     def take(self, keyword: str, value: str | None, at: int, value_at: int) -> list[str] | None:
         """Take an option; return notes about what has no effect, None if it is not about payloads.
@@ -93,6 +103,10 @@ class PayloadOptions:
                 return notes
             case "isdataat":
                 self._add(at, _data_at(_needed(keyword, value, at), at))
+            case "byte_test":
+                self._add(at, parse_byte_test(_needed(keyword, value, at), at))
+            case "byte_jump":
+                self._add(at, parse_byte_jump(_needed(keyword, value, at), at))
             case "dsize":
                 if self.size is not None:
                     raise RuleError(at, "dsize: given twice")
@@ -126,12 +140,12 @@ class PayloadOptions:
                 fast_count += 1
                 if fast_count > 1:
                     raise RuleError(at, "fast_pattern: given for two contents")
-            if not isinstance(one, DataAt) and not one.is_negated:
+            if is_match(one):
                 before = one
             closed.append(one)
         return tuple(closed)
 
-    def _add(self, at: int, part: _Open | Pcre | DataAt) -> None:
+    def _add(self, at: int, part: _Open | Pcre | DataAt | ByteTest | ByteJump) -> None:
         if len(self._parts) >= MAX_PARTS_COUNT:
             raise RuleError(at, f"more than {MAX_PARTS_COUNT} contents and the like")
         self._parts.append((at, part))

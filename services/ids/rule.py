@@ -71,7 +71,61 @@ class DataAt:
     is_relative: bool = False
 
 
-Part = Content | Pcre | DataAt
+@dataclass(frozen=True, slots=True)
+class NumberAt:
+    """Where a number stands in a payload, and how it is written there."""
+
+    count: int
+    """Of bytes."""
+    offset: int
+    is_relative: bool = False
+    """Counted from the end of the match before."""
+    is_little: bool = False
+    base: int = 0
+    """Of digits; 0: it is binary."""
+    mask: int = 0
+    """Only these bits of it, moved down to the lowest; 0: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByteTest:
+    """Whether a number compares so with a value."""
+
+    number: NumberAt
+    operator: str
+    value: int
+    is_negated: bool = False
+
+    @property
+    def is_relative(self) -> bool:
+        return self.number.is_relative
+
+
+class Origin(Enum):
+    """From where a jump counts."""
+
+    HERE = "behind the number"
+    BEGIN = "begin of the payload"
+    END = "end of the payload"
+
+
+@dataclass(frozen=True, slots=True)
+class ByteJump:
+    """Goes on as far as a number says; what is relative then counts from there."""
+
+    number: NumberAt
+    multiplier: int = 1
+    is_aligned: bool = False
+    """To the next multiple of four."""
+    origin: Origin = Origin.HERE
+    post_offset: int = 0
+
+    @property
+    def is_relative(self) -> bool:
+        return self.number.is_relative
+
+
+Part = Content | Pcre | DataAt | ByteTest | ByteJump
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +279,12 @@ def is_placed(parts: tuple[Part, ...], number: int) -> bool:
             return part.is_relative and not has_match
         case DataAt():
             return True
+        case ByteTest():
+            return not (part.is_relative and has_match)
+        case ByteJump():
+            return part.origin is not Origin.HERE or not (part.is_relative and has_match)
 
 
 def is_match(part: Part) -> bool:
     """Tell whether what follows can be relative to the end of this part's match."""
-    return isinstance(part, Content | Pcre) and not part.is_negated
+    return isinstance(part, ByteJump) or (isinstance(part, Content | Pcre) and not part.is_negated)

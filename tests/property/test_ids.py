@@ -38,12 +38,35 @@ RELATIONS = st.one_of(
 ENDINGS = st.sampled_from(["", "", "nocase;", "endswith;", "nocase; endswith;", "fast_pattern;"])
 NEGATIONS = st.sampled_from(["", "", "!"])
 EXPRESSIONS = st.sampled_from(["ab", "a+b", "^b", "b$", "(a|B)b", "[aA]{3}", "b.a"])
+VALUES = st.integers(0x60, 0x64)
+WORDS = st.sampled_from(
+    ["", ",relative", ",relative,little", ",bitmask 0x3", ",relative,bitmask 6"]
+)
+NUMBERS = st.one_of(
+    st.builds(
+        "byte_test:{},{}{},{},{}{};".format,
+        st.integers(1, 2),
+        NEGATIONS,
+        st.sampled_from(["<", ">", "=", "<=", ">=", "&", "^"]),
+        VALUES,
+        st.integers(-2, 4),
+        WORDS,
+    ),
+    st.builds(
+        "byte_jump:1,{}{},post_offset {}{};".format,
+        st.integers(-2, 4),
+        st.sampled_from(["", ",relative", ",relative,bitmask 3", ",bitmask 3,align"]),
+        st.integers(-99, -90),
+        st.sampled_from(["", ",from_beginning", ",from_end", ",multiplier 2"]),
+    ),
+)
 PARTS = st.one_of(
     st.builds('content:{}"{}"; {} {}'.format, NEGATIONS, CONTENTS, PLACES, ENDINGS),
     st.builds('content:{}"{}"; {} {}'.format, NEGATIONS, CONTENTS, RELATIONS, ENDINGS),
     st.builds('content:{}"{}"; {} {}'.format, NEGATIONS, CONTENTS, RELATIONS, ENDINGS),
     st.builds('pcre:{}"/{}/s{}";'.format, NEGATIONS, EXPRESSIONS, st.sampled_from(["", "i", "R"])),
     st.builds("isdataat:{}{}{};".format, NEGATIONS, FEW, st.sampled_from(["", ",relative"])),
+    NUMBERS,
 )
 RULES = st.lists(PARTS, min_size=1, max_size=4).map(" ".join)
 

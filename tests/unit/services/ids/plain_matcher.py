@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from packetcloud.services.ids.rule import Content, DataAt, Part, Pcre
+from packetcloud.services.ids.rule import (
+    ByteJump,
+    ByteTest,
+    Content,
+    DataAt,
+    NumberAt,
+    Origin,
+    Part,
+    Pcre,
+)
 
 
 def plainly_holds(parts: tuple[Part, ...], payload: bytes, at: int = 0) -> bool:
@@ -19,6 +28,35 @@ def plainly_holds(parts: tuple[Part, ...], payload: bytes, at: int = 0) -> bool:
                 at + part.count <= len(payload) if part.is_relative else part.count < len(payload)
             )
             return goes_on != part.is_negated and plainly_holds(rest, payload, at)
+        case ByteTest():
+            value = _number(part.number, payload, at)
+            if value is None:
+                return False
+            holds = {
+                "<": value < part.value,
+                ">": value > part.value,
+                "=": value == part.value,
+                "<=": value <= part.value,
+                ">=": value >= part.value,
+                "&": value & part.value != 0,
+                "^": value != part.value,
+            }[part.operator]
+            return holds != part.is_negated and plainly_holds(rest, payload, at)
+        case ByteJump():
+            value = _number(part.number, payload, at)
+            if value is None:
+                return False
+            value *= part.multiplier
+            while part.is_aligned and value % 4:
+                value += 1
+            begin = part.number.offset + (at if part.number.is_relative else 0)
+            origins = {
+                Origin.HERE: begin + part.number.count,
+                Origin.BEGIN: 0,
+                Origin.END: len(payload),
+            }
+            place = origins[part.origin] + value + part.post_offset
+            return place in range(len(payload)) and plainly_holds(rest, payload, place)
         case Pcre():
             subject = payload[at:] if part.is_relative else payload
             is_found = re.search(part.expression, subject) is not None
@@ -28,6 +66,27 @@ def plainly_holds(parts: tuple[Part, ...], payload: bytes, at: int = 0) -> bool:
             if part.is_negated:
                 return not ends and plainly_holds(rest, payload, at)
             return any(plainly_holds(rest, payload, end) for end in ends)
+
+
+def _number(number: NumberAt, payload: bytes, at: int) -> int | None:
+    """Return a number; of digits, only those of a fixed width."""
+    start = number.offset + (at if number.is_relative else 0)
+    data = payload[start : start + number.count] if start >= 0 else b""
+    if len(data) < number.count:
+        return None
+    if number.base:
+        return int(data, number.base) if re.fullmatch(rb"[0-7]+", data) else None
+    if number.is_little:
+        data = data[::-1]
+    value = 0
+    for byte in data:
+        value = 256 * value + byte
+    if number.mask:
+        value &= number.mask
+        for bit in range(64):
+            if number.mask >> bit & 1:
+                return value >> bit
+    return value
 
 
 def _ends(part: Content, payload: bytes, at: int) -> Iterator[int]:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from packetcloud.chunk.header import WRAPPED_TYPES, ChunkHeader, PayloadType
+from packetcloud.chunk.header import ChunkHeader, PayloadType
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.chunk.streams.wire import (
     MAX_FRAMES_COUNT,
     Data,
-    Message,
-    MessageKind,
-    encode_message,
 )
 from packetcloud.services.errors import ServiceConfigError
-from packetcloud.services.ids import shares
-from packetcloud.services.ids.borders import Borders, Place, Run
+from packetcloud.services.ids import borders, shares
+from packetcloud.services.ids.borders import Borders, Run
 from packetcloud.services.ids.flows import YOUNG_S, FlowTable
 from packetcloud.services.ids.inspection import Decision, Doubt, Inspection, Policy
 from packetcloud.services.ids.rates import Rates
@@ -30,55 +25,30 @@ from packetcloud.services.ids.reader import read_rules
 from packetcloud.services.ids.ruleset import compile_rules
 from packetcloud.services.ids.shares import AlertShares
 from packetcloud.services.testing import HARNESS_SOURCE, ProcessResult, ServiceHarness
+from tests.unit.services.ids.ids_place import DROPPED_BY_1, MALICIOUS, Place, ids_of, streams
 
-RULE = 'drop chunk any any -> any any (content:"malicious"; sid:1;)'
 DESTINATION = GUID(b"\x02" * 20)
 
 
-class Started:
-    """A started service and what it told."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder = folder
-        self._stack = stack
-
-    def start(self, *rules: str, **settings: object) -> ServiceHarness:
-        (self._folder / "r").write_text("\n".join(rules or (RULE,)))
-        values = {"rules": self._folder / "r", "alert_file": self._folder / "alerts"} | settings
-        texts = {key: str(value) for key, value in values.items()}
-        return self._stack.enter_context(ServiceHarness("ids", texts))
-
-    def told(self, kind: str) -> list[dict[str, Any]]:
-        lines = map(json.loads, (self._folder / "alerts").read_text().splitlines())
-        return [one for one in lines if one["event_type"] == kind]
-
-    def events(self) -> list[str]:
-        return [one["anomaly"]["event"] for one in self.told("anomaly")]
-
-
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Started]:
+def place(tmp_path: Path) -> Iterator[Place]:
     with ExitStack() as stack:
-        yield Started(tmp_path, stack)
-
-
-def streams(*frames: Data) -> bytes:
-    return encode_message(Message(MessageKind.REQUEST, 1, 1, frames))
+        yield Place(tmp_path, stack)
 
 
 def send(to: ServiceHarness, *frames: Data) -> ProcessResult:
-    return to.process(streams(*frames), payload_type=PayloadType.STREAM)
+    return streams(*frames).to(to)
 
 
 def inspection(policy: Policy | None = None, **table: int) -> Inspection:
-    ruleset, refused = compile_rules(read_rules(RULE.encode(), {}))
+    ruleset, refused = compile_rules(read_rules(MALICIOUS.encode(), {}))
     assert not refused
     sizes = {"max_flows": 10, "max_bytes": 8 << 20, "edge_bytes": 64} | table
     return Inspection(ruleset, FlowTable(**sizes), Rates(10), policy=policy)
 
 
 def ask(judge: Inspection, frame: Data, now: float = 0.0, source: int = 1) -> Decision:
-    payload = streams(frame)
+    payload = streams(frame).payload
     header = ChunkHeader(
         GUID(bytes([source]) * 20),
         DESTINATION,
@@ -98,21 +68,21 @@ def scattered(words: tuple[bytes, bytes]) -> list[Data]:
     return [*others, Data(1, len(words[0]), (words[1],)), Data(1, 0, (words[0],))]
 
 
-def test_the_largest_message_of_streams_is_searched_to_its_end(place: Started) -> None:
+def test_the_largest_message_of_streams_is_searched_to_its_end(place: Place) -> None:
     """Whatever the stream protocol takes, each part by itself; harmless, it goes on."""
     for words, reason in (
         ((b"some harm", b"less bytes"), ""),
-        ((b"some malic", b"ious bytes"), "ids: sid 1: "),
+        ((b"some malic", b"ious bytes"), DROPPED_BY_1),
     ):
-        harness = place.start(max_runs=MAX_FRAMES_COUNT, border_mib=64)
+        harness = place.start(MALICIOUS, max_runs=MAX_FRAMES_COUNT, border_mib=64)
         assert send(harness, *scattered(words)).reason == reason
     assert not place.events()
 
 
 @pytest.mark.parametrize("policy", ["drop", "forward"])
-def test_what_is_over_the_work_for_one_chunk(place: Started, policy: str) -> None:
+def test_what_is_over_the_work_for_one_chunk(place: Place, policy: str) -> None:
     """It is told and follows the policy; the next chunk of its flow is judged by itself."""
-    harness = place.start(budget_mib=1, on_overload=policy)
+    harness = place.start(MALICIOUS, budget_mib=1, on_overload=policy)
     result = send(harness, *scattered((b"some harm", b"less bytes")))
     assert result.reason == ("ids: over the work for one chunk" if policy == "drop" else "")
     assert place.events()[0] == "over_budget"
@@ -123,9 +93,9 @@ def test_what_is_over_the_work_for_one_chunk(place: Started, policy: str) -> Non
 # Ends of chunks
 
 
-def test_without_room_a_chunk_is_dropped_for_now(place: Started) -> None:
+def test_without_room_a_chunk_is_dropped_for_now(place: Place) -> None:
     """Its host sends it again; what is remembered stays, and is found."""
-    harness = place.start(max_runs=3, on_no_room="drop")
+    harness = place.start(MALICIOUS, max_runs=3, on_no_room="drop")
     assert send(harness, Data(1, 0, (b"some malic",))).code is VerdictCode.FORWARD
     for number in (2, 3):
         assert send(harness, Data(number, 0, (b"x",))).code is VerdictCode.FORWARD
@@ -133,7 +103,7 @@ def test_without_room_a_chunk_is_dropped_for_now(place: Started) -> None:
         result = send(harness, Data(4, 0, (b"x",)))
         assert (result.reason, result.again) == ("ids: no room for its ends now", True)
     assert send(harness, Data(2, 1, (b"x",))).code is VerdictCode.FORWARD
-    assert send(harness, Data(1, 10, (b"ious",))).reason == "ids: sid 1: "
+    assert send(harness, Data(1, 10, (b"ious",))).reason == DROPPED_BY_1
     assert place.events()[0] == "no_room"
 
 
@@ -197,10 +167,10 @@ def test_other_bytes_where_some_were_before(first: Data, second: Data, is_told: 
     assert (decision.doubt is Doubt.OTHER_CONTENT) is is_told is decision.is_doubt_refused
 
 
-def test_too_little_for_one_flow_is_refused(place: Started) -> None:
+def test_too_little_for_one_flow_is_refused(place: Place) -> None:
     """One that could remember nothing of any flow would only look as if it searched borders."""
     with pytest.raises(ServiceConfigError, match=r"border_mib = 1: .*allowed .*: 2 and more"):
-        place.start(border_bytes=65536, border_mib=1)
+        place.start(MALICIOUS, border_bytes=65536, border_mib=1)
 
 
 def test_runs_that_lie_over_each_other_are_not_taken_over() -> None:
@@ -211,14 +181,13 @@ def test_runs_that_lie_over_each_other_are_not_taken_over() -> None:
     assert found.runs == [run]
     assert found.forget(0, 0) == [run]
     assert (len(found), found.kept_bytes) == (0, 0)
-    found.add(Place(b"s", 4, 6, memoryview(b"45")), 10)
+    found.add(borders.Place(b"s", 4, 6, memoryview(b"45")), 10)
     assert len(found) == 1
 
 
 # What is encrypted before it comes here
 
 
-@pytest.mark.parametrize("kind", sorted(WRAPPED_TYPES))
 @pytest.mark.parametrize(
     ("policy", "code", "events"),
     [
@@ -227,27 +196,25 @@ def test_runs_that_lie_over_each_other_are_not_taken_over() -> None:
         ("drop", VerdictCode.DROP, ["sealed"]),
     ],
 )
-def test_what_is_sealed(
-    place: Started, policy: str, code: VerdictCode, events: list[str], kind: PayloadType
-) -> None:
+def test_what_is_sealed(place: Place, policy: str, code: VerdictCode, events: list[str]) -> None:
     """Between an encrypter and its decrypter nothing can be read: counted, and as the policy says.
     Around the pair the same chunk is read, before and after, and is no other one."""
-    harness = place.start(on_sealed=policy)
+    harness = place.start(MALICIOUS, on_sealed=policy)
     assert harness.process(b"some", chunk_id=1).code is VerdictCode.FORWARD
-    assert harness.process(b"?", chunk_id=1, payload_type=kind).code is code
+    assert harness.process(b"?", chunk_id=1, payload_type=PayloadType.SEALED).code is code
     assert harness.process(b"some", chunk_id=1).code is VerdictCode.FORWARD
     assert place.events() == events
-    assert harness.service.stats()["sealed"] == 1  # type: ignore[attr-defined]
+    assert ids_of(harness).stats()["sealed"] == 1
 
 
-def test_a_rule_may_pass_what_is_sealed(place: Started) -> None:
+def test_a_rule_may_pass_what_is_sealed(place: Place) -> None:
     """Of those whose pair one knows."""
     passing = f"pass chunk {HARNESS_SOURCE} any -> any any (sid:2;)"
-    harness = place.start(passing, RULE, on_sealed="drop")
+    harness = place.start(passing, MALICIOUS, on_sealed="drop")
     result = harness.process(b"?", payload_type=PayloadType.SEALED)
     assert result.code is VerdictCode.FORWARD
     other = harness.process(b"?", payload_type=PayloadType.SEALED, source=DESTINATION)
-    assert other.reason == "ids: encrypted or compressed before it came here"
+    assert other.reason == "ids: encrypted before it came here"
 
 
 # Alerts
@@ -281,14 +248,14 @@ def test_with_one_bucket_for_all_others_are_silenced(monkeypatch: pytest.MonkeyP
     assert table.take(0, b"quiet", 0.0) is None
 
 
-def test_what_was_suppressed_is_told(place: Started) -> None:
+def test_what_was_suppressed_is_told(place: Place) -> None:
     """With the next alert of the same, and of those without one with the counters."""
     table = AlertShares(100)
     noise(table, 1, 1000)
     assert table.untold(8) == [(0, b"noisy", 990)]
     assert table.take(0, b"noisy", 0.1) == 990
     assert table.untold(8) == []
-    harness = place.start(RULE, alerts_per_s=1, stats_interval_s=3600)
+    harness = place.start(MALICIOUS, alerts_per_s=1, stats_interval_s=3600)
     for number in range(5):
         harness.process(b"malicious", chunk_id=number)
     harness.service.stop()

@@ -237,7 +237,7 @@ HEAD = "alert chunk any any -> any any "
         (HEAD + '(http.uri; content:"a"; sid:1;)', 1, 33, "http.uri: there is no such buffer"),
         (HEAD + "(flags:S; sid:1;)", 1, 33, "flags: chunks have no headers of IP"),
         (
-            HEAD + "(byte_test:1,>,2,3; sid:1;)",
+            HEAD + "(byte_extract:1,2,x; sid:1;)",
             1,
             33,
             "byte_extract: what is read",

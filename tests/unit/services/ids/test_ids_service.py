@@ -2,78 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from packetcloud.chunk.header import ChunkHeader, DigestAlgorithm, PayloadDigest, PayloadType
 from packetcloud.chunk.messages import VerdictCode
-from packetcloud.chunk.names import GUID, ChunkId
-from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
+from packetcloud.chunk.names import GUID
 from packetcloud.services.errors import ServiceConfigError
 from packetcloud.services.files import stamp_of
 from packetcloud.services.ids import versions
 from packetcloud.services.ids.borders import RUN_BYTES
 from packetcloud.services.ids.errors import UnreadableFileError
-from packetcloud.services.ids.service import Ids
-from packetcloud.services.testing import (
-    HARNESS_DESTINATION,
-    HARNESS_SOURCE,
-    ProcessResult,
-    ServiceHarness,
+from packetcloud.services.testing import HARNESS_DESTINATION, HARNESS_SOURCE
+from tests.unit.services.ids.ids_place import (
+    HEAD,
+    MALICIOUS,
+    Place,
+    ids_of,
+    is_dropped,
 )
 
 COLLECTOR = GUID(b"\xcc" * 20)
-HEAD = "chunk any any -> any any"
-
-
-class Place:
-    """A started service, its rule file and its alerts."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.rules = folder / "site.rules"
-        self.alerts = folder / "alerts.json"
-        self._stack = stack
-
-    def write(self, *lines: str) -> None:
-        self.rules.write_text("\n".join(lines) + "\n")
-
-    def start(self, *lines: str, **settings: object) -> ServiceHarness:
-        if lines:
-            self.write(*lines)
-        values = {"rules": self.rules, "alert_file": self.alerts, "stats_interval_s": 0} | settings
-        texts = {key: str(value) for key, value in values.items() if value is not None}
-        return self._stack.enter_context(ServiceHarness("ids", texts))
-
-    def told(self, event_type: str = "alert") -> list[dict[str, Any]]:
-        documents = [json.loads(line) for line in self.alerts.read_text().splitlines()]
-        return [one for one in documents if one["event_type"] == event_type]
-
-    def sids(self) -> list[int]:
-        return [one["alert"]["signature_id"] for one in self.told()]
+A, B, C = (GUID(bytes([number]) * 20) for number in (1, 2, 3))
+OTHER_CONTENT = "ids: another content where one was before"
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     with ExitStack() as stack:
         yield Place(tmp_path, stack)
-
-
-def ids_of(harness: ServiceHarness) -> Ids:
-    assert isinstance(harness.service, Ids)
-    return harness.service
-
-
-def is_dropped(result: ProcessResult) -> bool:
-    assert result.code in (VerdictCode.DROP, VerdictCode.FORWARD), result.reason
-    return result.code is VerdictCode.DROP
 
 
 def test_an_alert_says_who_what_and_why(place: Place) -> None:
@@ -110,237 +72,6 @@ def test_an_alert_says_who_what_and_why(place: Place) -> None:
             "metadata": {"tag": ["a", "b"]},
         },
     }
-
-
-def test_actions_have_their_order(place: Place) -> None:
-    """pass goes before drop, drop and alert both tell; the source hears the rule that dropped."""
-    harness = place.start(
-        f'alert {HEAD} (content:"bad"; sid:1;)',
-        f'drop {HEAD} (msg:"no bad"; content:"bad"; sid:2;)',
-        f'reject {HEAD} (msg:"no worse"; content:"worse"; sid:3;)',
-        f'pass {HEAD} (content:"but fine"; sid:4;)',
-    )
-    dropped = harness.process(b"bad")
-    assert (dropped.code, dropped.reason) == (VerdictCode.DROP, "ids: sid 2: no bad")
-    assert harness.process(b"worse").reason == "ids: sid 3: no worse"
-    assert not is_dropped(harness.process(b"bad but fine"))
-    assert place.sids() == [2, 1, 3]
-    assert [one["alert"]["action"] for one in place.told()] == ["blocked", "allowed", "blocked"]
-
-
-def test_rules_are_about_guids(place: Place) -> None:
-    """Source, destination, both ways, lists from the parameters."""
-    a, b, c = (GUID(bytes([number]) * 20) for number in (1, 2, 3))
-    harness = place.start(
-        f'drop chunk {a} any -> {b} any (content:"x"; sid:1;)',
-        'drop chunk $SERVERS any <> !$SERVERS any (content:"y"; sid:2;)',
-        lists=f"SERVERS=[{a},{b}]",
-    )
-
-    def drops(payload: bytes, source: GUID, destination: GUID) -> bool:
-        return is_dropped(harness.process(payload, source=source, destination=destination))
-
-    assert drops(b"x", a, b)
-    assert not drops(b"x", b, a)
-    assert drops(b"y", a, c)
-    assert drops(b"y", c, a)
-    assert not drops(b"y", a, b)
-
-
-def test_a_content_over_a_border_is_found(place: Place) -> None:
-    """In order, out of order, byte by byte; without borders, the control, it is not."""
-    rule = f'drop {HEAD} (content:"malicious"; sid:1;)'
-    harness = place.start(rule)
-    control = place.start(border_bytes=0)
-    pieces = [b"some malic", b"ious bytes"]
-    for order in ([0, 1], [1, 0]):
-        base = 100 * (order[0] + 1)
-        source = GUID(bytes([base % 251]) * 20)
-        results = [harness.process(pieces[n], chunk_id=base + n, source=source) for n in order]
-        assert [is_dropped(one) for one in results] == [False, True]
-        results = [control.process(pieces[n], chunk_id=base + n, source=source) for n in order]
-        assert not any(map(is_dropped, results))
-    source = GUID(b"\x77" * 20)
-    single = [b"malicious"[n : n + 1] for n in range(9)]
-    results = [harness.process(piece, chunk_id=n, source=source) for n, piece in enumerate(single)]
-    assert [is_dropped(one) for one in results] == [False] * 8 + [True]
-    assert all(one["over_border"] for one in place.told())
-
-
-def test_a_chunk_that_was_dropped_is_no_neighbour(place: Place) -> None:
-    """It is sent again with another number, and found again; what goes on is remembered."""
-    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
-    assert not is_dropped(harness.process(b"some malic", chunk_id=1))
-    assert is_dropped(harness.process(b"ious", chunk_id=2))
-    assert is_dropped(harness.process(b"ious", chunk_id=2))
-    assert is_dropped(harness.process(b"ious", chunk_id=77))
-    assert not is_dropped(harness.process(b"other", chunk_id=2))
-    assert not is_dropped(harness.process(b"ious", chunk_id=3))
-
-
-def test_a_chunk_that_comes_twice_is_inspected_twice(place: Place) -> None:
-    """The second of the same number hides nothing, and does not take the place of the first; with
-    another content it is not wholly inspected."""
-    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
-    assert not is_dropped(harness.process(b"some malic", chunk_id=1))
-    assert not is_dropped(harness.process(b"some malic", chunk_id=1))
-    other = harness.process(b"harmless", chunk_id=1)
-    assert other.reason == "ids: another content where one was before"
-    assert is_dropped(harness.process(b"malicious", chunk_id=1))
-    assert is_dropped(harness.process(b"ious", chunk_id=2))
-    # What is sealed is sealed anew each time.
-    for sealed in (b"one", b"two"):
-        for kind in (PayloadType.SEALED, PayloadType.COMPRESSED):
-            assert not is_dropped(harness.process(sealed, chunk_id=9, payload_type=kind))
-
-
-@pytest.mark.parametrize("overload", ["drop", "forward"])
-def test_a_decoy_that_no_host_takes_hides_nothing(place: Place, overload: str) -> None:
-    """It bears the number of the chunk that follows it, and a wrong digest; or none, and expires.
-    It takes no place, or what follows is known for another content; either way it is told."""
-    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)', on_overload=overload)
-
-    def send(number: int, payload: bytes, digest: PayloadDigest | None = None) -> ProcessResult:
-        header = ChunkHeader(
-            HARNESS_SOURCE, HARNESS_DESTINATION, ChunkId(number), len(payload), digest=digest
-        )
-        return harness.process_chunk(header, payload)
-
-    wrong = PayloadDigest(DigestAlgorithm.SHA256, bytes(32))
-    right = PayloadDigest(
-        DigestAlgorithm.BLAKE2B_256, hashlib.blake2b(b"some malic", digest_size=32).digest()
-    )
-    decoy = send(1, b"harmless", wrong)
-    assert decoy.reason == (
-        "ids: its digest is not that of its payload" if overload == "drop" else ""
-    )
-    assert not is_dropped(send(1, b"some malic", right))
-    assert is_dropped(send(2, b"ious"))
-    assert not is_dropped(send(11, b"harmless"))
-    assert is_dropped(send(11, b"some malic")) == (overload == "drop")
-    events = [one["anomaly"]["event"] for one in place.told("anomaly")]
-    assert events == ["wrong_digest", "other_content"]
-
-
-def test_data_of_files_lie_at_their_offsets(place: Place) -> None:
-    """Between two parts of a file stand their heads, and chunks of other transfers."""
-    from packetcloud.host.file_format import data_header
-
-    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
-
-    def send(number: int, transfer: bytes, offset: int, data: bytes) -> bool:
-        payload = data_header(transfer, offset) + data
-        header = ChunkHeader(
-            HARNESS_SOURCE,
-            HARNESS_DESTINATION,
-            ChunkId(number),
-            len(payload),
-            payload_type=PayloadType.FILE,
-        )
-        return is_dropped(harness.process_chunk(header, payload))
-
-    one, other = b"\x01" * 16, b"\x02" * 16
-    assert not send(5, one, 10_000, b"ious")
-    assert not send(6, other, 9_994, b"some malic")
-    assert not send(7, other, 20_000, b"malic")
-    assert send(8, one, 9_995, b"malic")
-    assert send(9, other, 10_004, b"ious")
-
-
-def test_streams_lie_at_their_offsets(place: Place) -> None:
-    """Each stream of each session by itself, whatever chunk its data come in."""
-    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)')
-
-    def send(number: int, *frames: Data, session: int = 1) -> ProcessResult:
-        payload = encode_message(Message(MessageKind.REQUEST, session, number, frames))
-        header = ChunkHeader(
-            HARNESS_SOURCE,
-            HARNESS_DESTINATION,
-            ChunkId(number),
-            len(payload),
-            payload_type=PayloadType.STREAM,
-        )
-        return harness.process_chunk(header, payload)
-
-    assert not is_dropped(send(1, Data(1, 0, (b"some malic",)), Data(2, 0, (b"mali",))))
-    assert not is_dropped(send(2, Data(2, 10, (b"ious",))))
-    assert not is_dropped(send(3, Data(1, 10, (b"ious",)), session=2))
-    assert is_dropped(send(4, Data(3, 0, (b"new",)), Data(1, 10, (b"ious",))))
-    assert is_dropped(send(5, Data(1, 10, (b"ious and on",))))
-    # Parts of one chunk lie beside each other, too, and none of them is kept if it is dropped.
-    assert is_dropped(send(8, Data(5, 0, (b"some malic",)), Data(5, 10, (b"ious",))))
-    assert is_dropped(send(9, Data(6, 10, (b"ious",)), Data(6, 0, (b"some malic",))))
-    assert not is_dropped(send(10, Data(5, 10, (b"ious",)), Data(6, 0, (b"some mal",))))
-    # Sent again together with what follows it, or with a byte of what came before.
-    assert not is_dropped(send(11, Data(7, 0, (b"some",)), Data(8, 5, (b"x",))))
-    assert not is_dropped(send(12, Data(7, 0, (b"some malic",)), Data(8, 0, (b"some x malic",))))
-    assert is_dropped(send(13, Data(7, 10, (b"ious",))))
-    assert is_dropped(send(14, Data(7, 9, (b"cious",))))
-    assert is_dropped(send(15, Data(8, 12, (b"ious",))))
-
-
-@pytest.mark.parametrize("others_count", [63, 64])
-def test_a_run_that_is_forgotten_is_told(place: Place, others_count: int) -> None:
-    """All streams of a host are one flow: with one more than are followed it is an anomaly."""
-    harness = place.start(f'drop {HEAD} (content:"malicious"; sid:1;)', max_runs=64)
-
-    def send(number: int, frame: Data) -> bool:
-        payload = encode_message(Message(MessageKind.REQUEST, 1, number, (frame,)))
-        header = ChunkHeader(
-            HARNESS_SOURCE,
-            HARNESS_DESTINATION,
-            ChunkId(number),
-            len(payload),
-            payload_type=PayloadType.STREAM,
-        )
-        return is_dropped(harness.process_chunk(header, payload))
-
-    assert not send(1, Data(1, 0, (b"some malic",)))
-    for stream in range(2, 2 + others_count):
-        assert not send(stream, Data(stream, 0, (b"x",)))
-    is_found = send(100, Data(1, 10, (b"ious",)))
-    events = [one["anomaly"]["event"] for one in place.told("anomaly")]
-    if others_count < 64:
-        assert is_found and not events
-    else:
-        # The one that comes back takes the place of another: that is counted, not told again.
-        assert not is_found and events == ["border_forgotten"]
-        assert ids_of(harness).stats()["borders_forgotten"] == 2
-
-
-def test_marks_and_directions_of_flows(place: Place) -> None:
-    """A mark set by one chunk is asked by later ones of the same flow, in either direction."""
-    harness = place.start(
-        f'alert {HEAD} (content:"login"; flowbits:set,in; flowbits:noalert; sid:1;)',
-        f'alert {HEAD} (content:"secret"; flowbits:isset,in; flow:to_client,established; sid:2;)',
-        f'alert {HEAD} (content:"secret"; flowbits:isnotset,in; sid:3;)',
-        f'alert {HEAD} (content:"bye"; flowbits:unset,in; flowbits:noalert; sid:4;)',
-        f'alert {HEAD} (content:"flip"; flowbits:toggle,in; flowbits:noalert; sid:5;)',
-    )
-    a, b, c = (GUID(bytes([number]) * 20) for number in (1, 2, 3))
-    harness.process(b"secret", source=a, destination=b)
-    harness.process(b"login", source=a, destination=b)
-    harness.process(b"secret", source=a, destination=b)
-    harness.process(b"secret", source=b, destination=a)
-    harness.process(b"secret", source=a, destination=c)
-    harness.process(b"bye", source=a, destination=b)
-    harness.process(b"secret", source=b, destination=a)
-    harness.process(b"flip", source=a, destination=b)
-    harness.process(b"secret", source=b, destination=a)
-    assert place.sids() == [3, 2, 3, 3, 2]
-
-
-def test_rates_are_limited(place: Place) -> None:
-    """What is over the rate is dropped; each source has its own bucket."""
-    harness = place.start(
-        "rate-limit chunk any any -> any any "
-        '(msg:"slowly"; content:"query"; rate: track by_src, chunks 3, seconds 1000; sid:1;)'
-    )
-    results = [is_dropped(harness.process(b"query")) for _ in range(5)]
-    assert results == [False, False, False, True, True]
-    assert harness.process(b"query").reason == "ids: sid 1: slowly"
-    assert not is_dropped(harness.process(b"query", source=GUID(b"\x05" * 20)))
-    assert not is_dropped(harness.process(b"other"))
 
 
 def test_rules_are_switched_while_chunks_go_on(place: Place) -> None:
@@ -514,7 +245,7 @@ def test_ends_of_chunks_that_are_too_many_stay_behind(
     from packetcloud.services.ids import state
 
     monkeypatch.setattr(state, "MAX_ENDS_BYTES", 120 + RUN_BYTES)
-    rules = f'drop {HEAD} (content:"malicious"; sid:1;)'
+    rules = MALICIOUS
     first, second = place.start(rules), place.start()
     one, two = (GUID(bytes([number]) * 20) for number in (1, 2))
     for source in (one, two):
