@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from packetcloud.chunk.header import ChunkHeader, PayloadType
+from packetcloud.chunk.header import WRAPPED_TYPES, ChunkHeader, PayloadType
 from packetcloud.chunk.messages import VerdictCode
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.chunk.streams.wire import (
@@ -196,12 +196,15 @@ def test_runs_that_lie_over_each_other_are_not_taken_over() -> None:
         ("drop", VerdictCode.DROP, ["sealed"]),
     ],
 )
-def test_what_is_sealed(place: Place, policy: str, code: VerdictCode, events: list[str]) -> None:
+@pytest.mark.parametrize("kind", sorted(WRAPPED_TYPES))
+def test_what_is_sealed(
+    place: Place, policy: str, code: VerdictCode, events: list[str], kind: PayloadType
+) -> None:
     """Between an encrypter and its decrypter nothing can be read: counted, and as the policy says.
     Around the pair the same chunk is read, before and after, and is no other one."""
     harness = place.start(MALICIOUS, on_sealed=policy)
     assert harness.process(b"some", chunk_id=1).code is VerdictCode.FORWARD
-    assert harness.process(b"?", chunk_id=1, payload_type=PayloadType.SEALED).code is code
+    assert harness.process(b"?", chunk_id=1, payload_type=kind).code is code
     assert harness.process(b"some", chunk_id=1).code is VerdictCode.FORWARD
     assert place.events() == events
     assert ids_of(harness).stats()["sealed"] == 1
@@ -214,7 +217,7 @@ def test_a_rule_may_pass_what_is_sealed(place: Place) -> None:
     result = harness.process(b"?", payload_type=PayloadType.SEALED)
     assert result.code is VerdictCode.FORWARD
     other = harness.process(b"?", payload_type=PayloadType.SEALED, source=DESTINATION)
-    assert other.reason == "ids: encrypted before it came here"
+    assert other.reason == "ids: encrypted or compressed before it came here"
 
 
 # Alerts

@@ -116,6 +116,8 @@ STORIES = [
             Sent(b"ious", DROPPED_BY_1, 2),
             Sent(b"one", number=9, kind=PayloadType.SEALED),
             Sent(b"two", number=9, kind=PayloadType.SEALED),
+            Sent(b"three", number=9, kind=PayloadType.COMPRESSED),
+            Sent(b"four", number=9, kind=PayloadType.COMPRESSED),
         ),
     ),
     Story(
