@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from packetcloud.services.secure_communication.suites import DamagedPayloadError
 
 MAX_TOLERANCE_S = 10
-"""A receiver remembers a chunk half a minute longer than its lifetime. The tolerance takes twice of
-that, for a lifetime that was shortened and for one that was prolonged; the last third is for how
-long a chunk may wait at the opener's router."""
+"""A receiver remembers a chunk half a minute longer than its lifetime. The tolerance takes from
+that twice, for a lifetime that was shortened and for one that was prolonged; what is left is for
+how long a chunk may wait for its sealer and its opener, at their routers."""
 NO_LIFETIME_MS = 600_000
 """For so long a chunk without a lifetime may be opened; receivers remember it twice as long."""
 TOO_OLD = "sealed too long ago"
