@@ -274,6 +274,8 @@ ROOM = Room(
         "control_frames:FrameReader._unread": "one frame, refused by its length: 1 MiB",
         "execution:CoroutineExecution._running": "the manifest's `concurrency`",
         "execution:ThreadExecution._given": "two tasks at once",
+        "ids.byte_options:_Words.flags": _RULES,
+        "ids.byte_options:_Words.values": _RULES,
         "ids.hyperscan_scanner:HyperscanScanner._around": _RULES,
         "ids.hyperscan_scanner:_Hits.places": "`MAX_HITS_COUNT`; then the scan ends",
         "ids.inspection:Inspection.counts": "its keys are `COUNTED`",

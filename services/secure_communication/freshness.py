@@ -2,9 +2,9 @@
 
 Behind the payload, sealed with it, stands when it was sealed and which lifetime its chunk had then.
 So the opener knows when that lifetime ends, by the sealer's clock, and compares what the chunk says
-now. Who sends it again later has to give it a new lifetime, and who wants its receiver to forget it
-early a shorter one; both are refused. What is left is within the time for which the receiver
-remembers the chunk, so nothing has to be remembered here.
+now. Whoever sends it again after that has it refused, and so has who cuts its lifetime short, so
+that its receiver forgets it early, or prolongs it beyond what links may have taken. What is left is
+within the time for which the receiver remembers the chunk: nothing has to be remembered here.
 
 Source: docs/decisions/0019-fresh-seals.md; docs/reference/secure-communication.md.
 """
@@ -66,12 +66,15 @@ class Trailer:
         return cls(payload_type, sealed_at_ms, lifetime_ms if flags & _HAS_LIFETIME else None)
 
 
-def check_fresh(trailer: Trailer, lifetime_ms: int | None, wall_ms: int, tolerance_ms: int) -> None:
+def check_fresh(
+    trailer: Trailer, lifetime_ms: int | None, wall_ms: int, tolerance_ms: int, links_ms: int
+) -> None:
     """See that a payload may be opened now.
 
     Args:
         lifetime_ms: what its chunk says now.
-        tolerance_ms: for clocks that differ, and for time that no custodian counts.
+        tolerance_ms: for clocks that differ, and for waiting.
+        links_ms: for time on links, which no custodian takes off a lifetime.
 
     Raises:
         StaleSealError: it may not.
@@ -88,7 +91,7 @@ def check_fresh(trailer: Trailer, lifetime_ms: int | None, wall_ms: int, toleran
             raise StaleSealError(f"{OTHER_LIFETIME}: only one of both has an end", again=True)
         return
     longer_ms = age_ms + lifetime_ms - sealed_ms
-    if abs(longer_ms) > tolerance_ms:
+    if not -tolerance_ms <= longer_ms <= tolerance_ms + links_ms:
         word = "longer" if longer_ms > 0 else "shorter"
         raise StaleSealError(
             f"{OTHER_LIFETIME}: {_s(abs(longer_ms))} {word}; altered, or clocks differ", again=True

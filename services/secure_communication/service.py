@@ -80,7 +80,10 @@ class _Sealed:
         self._keys = KeyRing(path, SealingKey.of, time.monotonic(), wall_clock_s())
         self._forwards = parameters.text("unencrypted") == "forward"
         self._takes_untimed = parameters.text("format_2") == "decrypt"
-        self._tolerance_ms = 1000 * parameters.integer("tolerance_s")
+        self._tolerances_ms = (
+            1000 * parameters.integer("tolerance_s"),
+            1000 * parameters.integer("links_s"),
+        )
         self._older: KeyRing[bytes] | None = None
         if parameters.text("format_1") == "decrypt":
             older = OlderGcm
@@ -134,7 +137,7 @@ class _Sealed:
         if trailer_bytes == UNTIMED_TRAILER_BYTES:
             return Verdict.update(output[:length], data[0])
         trailer = Trailer.from_bytes(data)
-        check_fresh(trailer, chunk.header.lifetime_ms, int(wall_s * 1000), self._tolerance_ms)
+        check_fresh(trailer, chunk.header.lifetime_ms, int(wall_s * 1000), *self._tolerances_ms)
         return Verdict.update(output[:length], trailer.payload_type)
 
     def _unencrypted(self, chunk: ServiceChunk, context: ChunkContext) -> Verdict:

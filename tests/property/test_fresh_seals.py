@@ -27,6 +27,7 @@ SOURCE = b"\xa1" * 20
 HOLD_LIMIT_S = 120
 """Of a chunk without a lifetime, by each router that follows the opener; of the default config."""
 TOLERANCE_S = 5
+LINKS_S = 60
 MAX_WAIT_S = (RETENTION_SLACK_S - 2 * TOLERANCE_S) / 2
 """What the page says a chunk may wait for its sealer, and as long for its opener."""
 START_MS = 1_000_000_000
@@ -67,11 +68,15 @@ class Copy:
 
 
 def taken_count(
-    copies: Iterable[Copy], first_s: float | None, skew_s: float, is_checked: bool = True
+    copies: Iterable[Copy],
+    first_s: float | None,
+    skew_s: float,
+    links_s: int = 0,
+    is_checked: bool = True,
 ) -> int:
     """Return how often an application has the chunk."""
     window, taken = DuplicateWindow(), 0
-    passed = [one for one in copies if not is_checked or is_opened(one, first_s, skew_s)]
+    passed = [one for one in copies if not is_checked or is_opened(one, first_s, skew_s, links_s)]
     for now, left in sorted(one.arrival(first_s) for one in passed):
         window.expire(now)
         if window.arrived(SOURCE, 7, left, now) is Seen.NEW:
@@ -80,7 +85,7 @@ def taken_count(
     return taken
 
 
-def is_opened(one: Copy, first_s: float | None, skew_s: float) -> bool:
+def is_opened(one: Copy, first_s: float | None, skew_s: float, links_s: int = 0) -> bool:
     waited = one.waits * MAX_WAIT_S
     if one.lifetime is not None and waited >= one.lifetime:
         return False  # its router gave it up
@@ -88,7 +93,7 @@ def is_opened(one: Copy, first_s: float | None, skew_s: float) -> bool:
     lifetime_ms = None if one.lifetime is None else round(one.lifetime * 1000)
     wall_ms = START_MS + round(at_s * 1000)
     try:
-        check_fresh(one.trailer(first_s), lifetime_ms, wall_ms, TOLERANCE_S * 1000)
+        check_fresh(one.trailer(first_s), lifetime_ms, wall_ms, TOLERANCE_S * 1000, links_s * 1000)
     except StaleSealError:
         return False
     return True
@@ -124,12 +129,26 @@ def test_a_sealed_chunk_is_taken_once(
     assert taken_count(copies, first_s, skew_s) <= 1
 
 
-@given(st.floats(1, 600), SHARES, st.floats(-4.99, 4.99))
+@given(COPIES, LIFETIMES, st.floats(-TOLERANCE_S, TOLERANCE_S))
+@example(EARLY, 60.0, 0.0)
+@example(LATE, 60.0, 0.0)
+def test_slow_links_change_nothing_while_the_receiver_is_there(
+    copies: list[Copy], first_s: float | None, skew_s: float
+) -> None:
+    """A lifetime may be prolonged by what links take; unless chunks are held behind the opener for
+    that, it is of no use."""
+    at_once = [replace(one, held=0.0) for one in copies]
+    assert taken_count(at_once, first_s, skew_s, LINKS_S) <= 1
+
+
+@given(st.floats(1, 600), SHARES, st.floats(-4.99, 4.99 + LINKS_S))
 def test_honest_copies_pass(first_s: float, share: float, slack_s: float) -> None:
     """Any number of them while the chunk lives: custodians take off what they hold it. Clocks that
-    differ, links and waiting are within the tolerance, together."""
+    differ, and waiting, are within the tolerance together; links take longer, not as long as for
+    the lifetime to end meanwhile."""
     came = share * first_s
-    assert is_opened(Copy(came, first_s - came), first_s, slack_s)
+    is_late = came + slack_s > first_s + TOLERANCE_S
+    assert is_opened(Copy(came, first_s - came), first_s, slack_s, LINKS_S) is not is_late
 
 
 @pytest.mark.parametrize(
@@ -152,6 +171,8 @@ def test_receivers_remember_for_longer_than_seals_are_good() -> None:
     """Numbers of two rooms that belong together."""
     declared = find_service("secure-communication").manifest.parameters["tolerance_s"]
     assert (declared.default, declared.maximum) == (TOLERANCE_S, MAX_TOLERANCE_S)
+    links = find_service("secure-communication").manifest.parameters["links_s"]
+    assert links.default == LINKS_S
     assert MAX_WAIT_S >= 10, "what routers wait by default for a VI"
     assert 2 * MAX_TOLERANCE_S < RETENTION_SLACK_S
     assert NO_LIFETIME_MS / 1000 + MAX_TOLERANCE_S + 4 * HOLD_LIMIT_S < 2 * 600 + RETENTION_SLACK_S

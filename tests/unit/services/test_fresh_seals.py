@@ -109,7 +109,7 @@ def test_what_is_opened_when(
     """While the lifetime that was sealed lasts, if the chunk says what is left of it; as often as
     it comes, for routers may give a chunk to two VIs."""
     payload = sealed(sites.start("encrypt").process(b"x", chunk_id=1, lifetime_ms=then_ms))
-    opener = sites.start("decrypt", tolerance_s="10")
+    opener = sites.start("decrypt", tolerance_s="10", links_s="0")
     sites.wall_s += later_s
     for _ in range(2):
         result = opener.process(payload, chunk_id=1, lifetime_ms=now_ms, payload_type=SEALED)
@@ -118,10 +118,15 @@ def test_what_is_opened_when(
 
 
 def test_a_smaller_tolerance(sites: Sites) -> None:
-    """Where clocks are known to agree."""
+    """Where clocks are known to agree; and links take their time, which only makes it longer."""
     payload = sealed(sites.start("encrypt").process(b"x", chunk_id=1, lifetime_ms=60_000))
-    opener = sites.start("decrypt", tolerance_s="2")
-    for lifetime_ms, is_opened in ((58_000, True), (62_000, True), (57_999, False)):
+    opener = sites.start("decrypt", tolerance_s="2", links_s="30")
+    for lifetime_ms, is_opened in (
+        (58_000, True),
+        (92_000, True),
+        (57_999, False),
+        (92_001, False),
+    ):
         result = opener.process(payload, chunk_id=1, lifetime_ms=lifetime_ms, payload_type=SEALED)
         assert (result.code is VerdictCode.UPDATE) is is_opened
 
