@@ -221,15 +221,26 @@ def test_a_payload_moved_to_another_chunk_is_detected(opened: Open, other: dict[
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_truncation_is_dropped(opened: Open, suite: str) -> None:
-    """No length of a cut payload raises or passes."""
+    """No length of a cut payload raises or passes, where no byte of it looks like padding."""
     secret = updated(opened("encrypt", suite).process(b"0123456789" * 3, chunk_id=1))
     service = opened("decrypt", suite)
     kind = SEALED if suite == GCM else PayloadType.DATA
     for length in range(len(secret)):
         result = service.process(secret[:length], chunk_id=1, payload_type=kind)
-        # CBC has no integrity: a cut at a block may pass if its last byte looks like padding.
-        assert result.code is VerdictCode.DROP or suite == CBC
-        assert result.code in (VerdictCode.DROP, VerdictCode.UPDATE)
+        assert result.code is VerdictCode.DROP, length
+    whole = service.process(secret, chunk_id=1, payload_type=kind)
+    assert whole.payload == b"0123456789" * 3
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_what_is_cut_where_padding_might_stand(opened: Open, suite: str) -> None:
+    """CBC has no integrity, and takes the beginning for the whole; GCM does not."""
+    secret = updated(opened("encrypt", suite).process(b"pay 100 to bob:\x01never", chunk_id=1))
+    kind = SEALED if suite == GCM else PayloadType.DATA
+    service = opened("decrypt", suite)
+    cuts = [service.process(secret[:n], chunk_id=1, payload_type=kind) for n in range(len(secret))]
+    passed = [cut.payload for cut in cuts if cut.code is VerdictCode.UPDATE]
+    assert passed == ([b"pay 100 to bob:"] if suite == CBC else [])
 
 
 def test_what_is_not_encrypted_is_not_passed_by_a_decrypter(opened: Open) -> None:
