@@ -64,8 +64,6 @@ class StreamWorld:
         self.answers_to: dict[str, bytes] = {}
         """What a server of this name sends."""
         self.ports_claimed: list[int] = []
-        self.messages_count = 0
-        self.most_kept = 0
         self._read_share = read_share
         self.answerer: Answerer[int] | None = None
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -75,6 +73,13 @@ class StreamWorld:
         self.answers_to[name] = down
         stream = self.caller.open(name, 80, self.now)
         self.host_ends[stream] = End(up)
+        return stream
+
+    def call(self, host: str, port: int, data: bytes) -> int:
+        """Somebody comes in at a port of the translator, and sends this."""
+        assert self.answerer is not None, "a host has asked for the port"
+        stream = self.answerer.call(host, port)
+        self.server_ends[stream] = End(data)
         return stream
 
     def run(self, until_s: float, is_over: Callable[[], bool]) -> None:
@@ -93,6 +98,7 @@ class StreamWorld:
     def restart_translator(self) -> None:
         """Another translator, which knows nothing."""
         self.answerer = None
+        self.server_ends.clear()
 
     def _act(self) -> None:
         for _ in range(50):
@@ -136,7 +142,6 @@ class StreamWorld:
                 self._note(self.server_ends[event.stream], event)
         for stream, end in self.server_ends.items():
             acted |= self._move(end, stream, table)
-        self.most_kept = max(self.most_kept, table.kept_bytes)
         for answer in self.answerer.answers(self.now):
             acted = True
             self._carry(lambda data=answer.payload: self.caller.receive(data, self.now))
@@ -193,7 +198,6 @@ class StreamWorld:
         return encode_message(Message(MessageKind.UNKNOWN, message.session, message.number))
 
     def _carry(self, deliver: Callable[[], None]) -> None:
-        self.messages_count += 1
         copies = 2 if self.random.random() < self.fate.repeated else 1
         for _ in range(copies):
             if self.random.random() >= self.fate.lost:

@@ -167,3 +167,47 @@ def test_streams_carry_exactly_the_bytes_or_are_reset(
             assert not server.has_ended or bytes(server.got) == host.to_send
         assert host.is_done or host.failure
         assert lost or not host.failure, host.failure
+
+
+@given(seed=st.integers(0, 1 << 32), after_count=st.integers(1, 40))
+@settings(max_examples=20, deadline=None)
+def test_a_translator_that_is_restarted_resets_streams_and_serves_again(
+    seed: int, after_count: int
+) -> None:
+    """In mid-transfer: the host hears that its streams are gone, and a new one works."""
+    world = StreamWorld(seed, Fate())
+    big = Random(seed).randbytes(300_000)
+    first = world.host_ends[world.open("first", big, big)]
+    steps = iter(range(after_count))
+    world.run(600.0, lambda: first.is_done or next(steps, None) is None)
+    world.restart_translator()
+    world.run(600.0, lambda: first.is_done or bool(first.failure))
+    # What was on its way still comes, and may be all.
+    assert first.failure or bytes(first.got) == big
+    assert big.startswith(bytes(first.got))
+    second = world.host_ends[world.open("second", b"up", b"down")]
+    world.run(600.0, lambda: second.is_done or bool(second.failure))
+    assert second.is_done and bytes(second.got) == b"down"
+
+
+@given(
+    seed=st.integers(0, 1 << 32),
+    lost=st.sampled_from([0.0, 0.1]),
+    sizes=st.tuples(st.integers(0, 100_000), st.integers(0, 100_000)),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_call_reaches_the_host(seed: int, lost: float, sizes: tuple[int, int]) -> None:
+    """Who comes in at a port that the host asked for: exactly the bytes, both ways."""
+    world = StreamWorld(seed, Fate(lost))
+    random = Random(seed)
+    down, up = random.randbytes(sizes[0]), random.randbytes(sizes[1])
+    world.answers_to["call"] = up
+    world.caller.listen(80)
+    world.run(600.0, lambda: bool(world.ports_claimed))
+    assert set(world.ports_claimed) == {80}
+    stream = world.call("192.0.2.7", 80, down)
+    ended = world.server_ends[stream]
+    world.run(world.now + 600.0, lambda: ended.is_done or bool(ended.failure))
+    assert lost or ended.is_done, ended.failure
+    if ended.is_done:
+        assert bytes(ended.got) == up and bytes(world.host_ends[stream].got) == down
