@@ -18,6 +18,7 @@
 - `lxd_daemon`      private LXD servers, and clusters of them
 - `private_postgresql` a PostgreSQL in a folder of its own
 - `lxd_remains`     what these leave behind, and its removal
+- `vi_images`       images of VIs, of the store or built now
 - `lxd_cloudlet`    a whole cloudlet on them: router, controller, nodes
 - `tally`           a service that counts, for who moves or doubles it
 - `fake_lxd`        a compute node in memory that fails on demand

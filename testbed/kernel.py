@@ -1,18 +1,20 @@
 """Calls of the C library that move threads between namespaces and give those a name.
 
 Python has setns and unshare from 3.12 on, and mount not at all.
-Source: setns(2), unshare(2), mount(2); ip-netns(8) for where the names are.
+Source: setns(2), unshare(2), mount(2), umount2(2); ip-netns(8) for where the names are.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 NAMESPACE_DIRECTORY = "/run/netns"
 _CLONE_NEWNET = 0x4000_0000
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x0002_0000, 0x1000_0000
 _MS_BIND, _MS_REC, _MS_SLAVE, _MS_SHARED = 0x1000, 0x4000, 0x8_0000, 0x10_0000
+_MNT_DETACH = 2
 
 
 def enter(namespace: str) -> None:
@@ -52,6 +54,33 @@ def join_user(pid: int) -> None:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def own_mounts(without: str) -> None:
+    """Move this process, which has one thread, into a mount namespace of its own.
+
+    /sys shows the devices of its network namespace there: a mount of sysfs shows those of the one
+    in which it was made. What is mounted below it stays, cgroups above all. It is mounted as a
+    whole: the kernel lets a container mount its own only where nothing covers a part of one.
+
+    Args:
+        without: nothing is mounted any more at paths that begin so. Others' mounts would be held by
+            ours, for as long as we live, after theirs are gone.
+    """
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", b"none", b"/", b"none", _MS_SLAVE | _MS_REC, None)
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for path in reversed([path for path in mounted if path.startswith(without)]):
+        _call("umount2", path.encode(), _MNT_DETACH)
+    kept: dict[str, int] = {}
+    for path in (path for path in mounted if path.startswith("/sys/")):
+        if not any(path.startswith(f"{one}/") for one in kept):
+            kept[path] = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    _call("mount", b"sysfs", b"/sys", b"sysfs", 0, None)
+    for path, descriptor in kept.items():
+        source = f"/proc/self/fd/{descriptor}".encode()
+        _call("mount", source, path.encode(), b"none", _MS_BIND | _MS_REC, None)
+        os.close(descriptor)
 
 
 def mount_memory(directory: str) -> None:

@@ -14,11 +14,13 @@ import os
 import secrets
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from packetcloud.testbed.capabilities import find_command
 from packetcloud.testbed.errors import ChildError, TestbedError
+from packetcloud.testbed.in_namespace import launcher
 from packetcloud.testbed.lxd_remains import (
     PARENT,
     PREFIX,
@@ -28,12 +30,15 @@ from packetcloud.testbed.lxd_remains import (
     sweep_stale_lxd,
     sweep_stale_pairs,
 )
+from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import owner_tag
 from packetcloud.testbed.peers.tools import free_port
 
 POOL = "pool"
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20.0
+_CLIENT = "client"
+"""Folder of `lxc` in that of a server."""
 
 
 def lacking_for_lxd() -> str | None:
@@ -63,10 +68,17 @@ class LxdDaemon:
         driver: `btrfs` (in a file of its own, with quotas) or `dir`.
         pool_mib: size of the btrfs file, which takes only what is written.
         listens: also over HTTPS, on a free port of loopback.
+        place: where it and its containers have their bridges and filters. Its mounts are its own
+            then, and the kernel ends it with this process; its containers go on.
     """
 
     def __init__(
-        self, *, driver: str = "btrfs", pool_mib: int = 4096, listens: bool = False
+        self,
+        *,
+        driver: str = "btrfs",
+        pool_mib: int = 4096,
+        listens: bool = False,
+        place: Namespace | None = None,
     ) -> None:
         self.folder = PARENT / f"{PREFIX}-{owner_tag()}-{secrets.token_hex(3)}"
         self.socket = self.folder / "unix.socket"
@@ -74,6 +86,7 @@ class LxdDaemon:
         self.address = f"127.0.0.1:{free_port()}" if listens else None
         self._driver = driver
         self._pool_mib = pool_mib
+        self._place = place
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -105,13 +118,16 @@ class LxdDaemon:
         Raises:
             ChildError: it ended, or does not answer in time.
         """
+        command = [_path_of("lxd"), "--group", "root"]
+        if self._place is not None:
+            command = [*launcher(self._place.name, f"{PARENT}/{PREFIX}-"), *command]
         with (self.folder / "daemon.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._path_of("lxd"), "--group", "root"],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
+                env=_environment_of(self.folder),
                 start_new_session=True,
             )
         self.run("lxd", "waitready", "--timeout", str(START_TIMEOUT_S))
@@ -131,12 +147,12 @@ class LxdDaemon:
             ChildError: it failed; the text is what it said.
         """
         result = subprocess.run(
-            [self._path_of(command), *arguments],
+            [_path_of(command), *arguments],
             input=text,
             stdin=subprocess.DEVNULL if text is None else None,
             capture_output=True,
             text=True,
-            env=self._environment(),
+            env=_environment_of(self.folder),
             timeout=10 * START_TIMEOUT_S,
             check=False,
         )
@@ -186,17 +202,6 @@ class LxdDaemon:
             self._process.kill()
             self._process.wait()
         self._process = None
-
-    def _environment(self) -> dict[str, str]:
-        own = {"LXD_DIR": str(self.folder), "LXD_CONF": str(self.folder / "client")}
-        return {**os.environ, **own, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
-
-    @staticmethod
-    def _path_of(command: str) -> str:
-        path = find_command(command)
-        if path is None:
-            raise TestbedError(f"needs the command {command} (apt-get install lxd)")
-        return path
 
 
 class LxdCluster:
@@ -254,3 +259,28 @@ class _ClusterMember(LxdDaemon):
                 }
             }
         )
+
+
+def lxc_call(folder: Path, words: Sequence[str]) -> tuple[str, list[str], dict[str, str]]:
+    """Return program, words and environment of a call of `lxc` to the server in a folder, for
+    `os.execve`.
+
+    Raises:
+        TestbedError: no such command.
+    """
+    config = folder / _CLIENT / "config.yml"
+    config.parent.mkdir(mode=0o700, exist_ok=True)
+    config.write_text("default-remote: local\n")  # without one `lxc` greets its first user
+    return _path_of("lxc"), ["lxc", *words], _environment_of(folder)
+
+
+def _path_of(command: str) -> str:
+    path = find_command(command)
+    if path is None:
+        raise TestbedError(f"needs the command {command} (apt-get install lxd)")
+    return path
+
+
+def _environment_of(folder: Path) -> dict[str, str]:
+    own = {"LXD_DIR": str(folder), "LXD_CONF": str(folder / _CLIENT)}
+    return {**os.environ, **own, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}

@@ -35,9 +35,14 @@ _PAIR_NAME = re.compile(r"veth[0-9a-f]{8}")
 """As LXD names both ends."""
 
 
-def sweep_stale_lxd() -> list[Path]:
-    """Remove the servers of experiments whose process is dead; return their folders."""
-    stale = [path for path in PARENT.glob(f"{PREFIX}-*") if is_abandoned(path.name, PREFIX)]
+def sweep_stale_lxd(owner: str = "") -> list[Path]:
+    """Remove the servers of experiments whose process is dead; return their folders.
+
+    Args:
+        owner: only those of the process with this mark; empty: all.
+    """
+    own = f"{PREFIX}-{owner}-*" if owner else f"{PREFIX}-*"
+    stale = [path for path in PARENT.glob(own) if is_abandoned(path.name, PREFIX)]
     for folder in stale:
         end_processes(folder)
         clear(folder)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from packetcloud.testbed.errors import ChildError
-from packetcloud.testbed.in_namespace import HERE
+from packetcloud.testbed.in_namespace import HERE, launcher
 
 if TYPE_CHECKING:  # programs that a child runs import this, and need no netlink
     from packetcloud.testbed.namespaces import Namespace
@@ -58,19 +58,11 @@ class Child:
         self._cpu_s = 0.0
         self._rss_bytes = 0
         self._is_asked = False
-        launcher = [
-            sys.executable,
-            "-m",
-            "packetcloud.testbed.in_namespace",
-            namespace.name if namespace else HERE,
-            str(os.getpid()),
-            "--",
-        ]
         with log.open("wb") as errors:
             # The kernel ends the child when the *thread* that started it ends (PR_SET_PDEATHSIG):
             # start children on the main thread.
             self._process = subprocess.Popen(
-                launcher + self._command,
+                [*launcher(namespace.name if namespace else HERE), *self._command],
                 stdin=subprocess.PIPE if takes_orders else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -10,8 +10,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from packetcloud.cloudlet.images.build import BuildRequest, Progress, build_image
-from packetcloud.cloudlet.images.store import BuiltImage, ImageStore
+from packetcloud.cloudlet.images.store import BuiltImage
 from packetcloud.cloudlet.schemas import OperationInfo, ViInfo
 from packetcloud.services.secure_communication.keys import create_key_file
 from packetcloud.testbed.bench.rounds import Progress as Tell
@@ -25,6 +24,7 @@ from packetcloud.testbed.lxd_cloudlet import (
     lxd_cloudlet,
 )
 from packetcloud.testbed.tally import NAME, lay_tally
+from packetcloud.testbed.vi_images import vi_image
 
 PARTS = ("penalty", "cold", "standby", "resize", "migration", "idle")
 SERVICE = "secure-communication"
@@ -69,7 +69,7 @@ class Workplace:
 
     def bundled_image(self) -> BuiltImage:
         """Return the image of all bundled services."""
-        return self._image(BuildRequest())
+        return self._image()
 
     def sealing_service(self, name: str, **table: int | float | str) -> CloudletService:
         """Return the encrypting service, with a key file of this folder."""
@@ -88,7 +88,7 @@ class Workplace:
         manifest = self.folder / NAME
         if not manifest.exists():
             lay_tally(self.folder)
-        image = self._image(BuildRequest(manifest=manifest))
+        image = self._image(manifest)
         settings = {"forgets": self.plan.forgets}
         return CloudletService(NAME, str(manifest), image, settings, {}, table)
 
@@ -100,14 +100,8 @@ class Workplace:
             yield made
             self.tell("removing it all")
 
-    def _image(self, request: BuildRequest) -> BuiltImage:
-        def told(progress: Progress) -> None:
-            self.tell(f"image: {progress.step}: {progress.detail[:60]}")
-
-        images = self.plan.images
-        store = ImageStore() if images is None else ImageStore(images)
-        built, _ = build_image(store, request, told)
-        return built
+    def _image(self, manifest: Path | None = None) -> BuiltImage:
+        return vi_image(self.tell, self.plan.images, manifest)
 
 
 @contextlib.contextmanager

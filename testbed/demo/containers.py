@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from packetcloud.cloudlet.images.build import BuildRequest, Progress, build_image
-from packetcloud.cloudlet.images.store import BuiltImage, ImageStore
+from packetcloud.cloudlet.images.store import BuiltImage
 from packetcloud.services.secure_communication.keys import create_key_file
 from packetcloud.testbed.demo.scenario import Scenario, Stage, Step
 from packetcloud.testbed.lxd_cloudlet import (
@@ -22,6 +21,7 @@ from packetcloud.testbed.lxd_cloudlet import (
 )
 from packetcloud.testbed.lxd_daemon import LxdDaemon, check_lxd
 from packetcloud.testbed.machine import describe_machine
+from packetcloud.testbed.vi_images import vi_image
 
 _TYPE = "demo"
 _CATALOGUE = """\
@@ -47,14 +47,14 @@ class Containers:
 
     def __init__(self, store: Path | None, tell: Callable[[str], None]) -> None:
         self.protections: Sequence[Mapping[str, Any]] = ()
-        self._store = ImageStore() if store is None else ImageStore(store)
+        self._store = store
         self._tell = tell
         self._daemon = LxdDaemon()
         self._image: BuiltImage | None = None
 
     def __enter__(self) -> Self:
         check_lxd()
-        self._image, _ = build_image(self._store, BuildRequest(), self._told)
+        self._image = vi_image(self._tell, self._store)
         self._tell("starting LXD")
         self._daemon.__enter__()
         return self
@@ -97,6 +97,3 @@ class Containers:
         with cloudlet.client() as client:
             (node,) = client.nodes()
         self.protections = [one.model_dump() for one in node.protections]
-
-    def _told(self, progress: Progress) -> None:
-        self._tell(f"image: {progress.step}: {progress.detail[:60]}")

@@ -84,7 +84,12 @@ def test_ports_of_a_scene_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["-"], ["-", "1", "--"], ["-", "--", "true"], ["-", "1", "true", "x"]]
+    "arguments",
+    [
+        *([], ["-"], ["-", "1", "--"], ["-", "--", "true"], ["-", "1", "true", "x"]),
+        ["-", "1", "--mounts-without", "x"],
+        ["-", "1", "--mounts-without", "x", "--"],
+    ],
 )
 def test_the_launcher_says_how_it_is_called(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
