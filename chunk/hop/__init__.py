@@ -47,6 +47,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `silence`     one question at a time while it says nothing
 - `rekey`       new keys inside a session
 - `address_proof`       whether a neighbour is where its datagrams come from now
+- `vigil`       when a node stays awake for what is about to come
 - `agreement`   what a handshake ends with, and a session begins with
 - `session`     one sender, one receiver, and what goes on between them
 - `address_rate`        how often one address may begin a handshake

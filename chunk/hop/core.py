@@ -38,6 +38,7 @@ from packetcloud.chunk.hop.session import (
 from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.hop.suites import offered_suites, parse_networks
 from packetcloud.chunk.hop.timers import Timers
+from packetcloud.chunk.hop.vigil import NEAR_S, Vigil
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
@@ -106,6 +107,7 @@ class HopCore:
         self.sessions: dict[int, Session] = {}
         self.dropped: Counter[str] = Counter()
         """Datagrams or trains that were dropped, by reason."""
+        self.vigil: Vigil[Session] = Vigil()
         self._surroundings = Surroundings(
             config,
             window_bytes,
@@ -117,6 +119,7 @@ class HopCore:
             self.dropped,
             random_bytes,
             DigestBudget(),
+            self.vigil,
         )
         self._by_remote: dict[int, tuple[Session, ...]] = {}
         """By the id that the neighbour chose: two neighbours may choose the same."""
@@ -424,12 +427,25 @@ class HopCore:
         """Some session used up its turn and may have more to send."""
         return bool(self._active or self._replies)
 
+    @property
+    def is_midway(self) -> bool:
+        """The last datagrams were of a body that is not whole, from a neighbour that is near."""
+        session = self.landing_place.session
+        return (
+            session is not None
+            and session.receiver.incoming.in_hand is not None
+            and session.rtt.minimum_s <= NEAR_S
+        )
+
     def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
         """Yield what is to be sent now; the buffers of each hold until the next is asked for.
 
         Control of all sessions comes first, then a turn of bursts of each. Who stops asking, as the
         socket is full, loses nothing: the session that had its turn is the last one the next time.
         """
+        asked = self.vigil.take_only()
+        if asked is not None and asked.is_up and asked in self._active:
+            yield from self._guarded(asked, asked.bursts_to_send(now), now)
         turns = list(self._active)
         for session in turns:
             if session.is_up:

@@ -255,7 +255,7 @@ class Departures:
         buffers, size = self._layout.rows(outgoing, index, count, burst)
         if self.large_since is None and min(size, self.stride) > wire.MIN_DATAGRAM_BYTES:
             self.large_since = now
-        self._flight.add(burst, size, now, outgoing.background, after_rest=self.is_limited)
+        self._flight.add(burst, size, now, outgoing.background)
         return buffers, self.stride
 
     def _send_bundles(
@@ -306,7 +306,7 @@ class Departures:
         laid, longest = self._layout.bundles(datagrams, sizes, burst)
         if longest > wire.MIN_DATAGRAM_BYTES and self.large_since is None:
             self.large_since = now
-        self._flight.add(burst, len(laid), now, background=False, after_rest=self.is_limited)
+        self._flight.add(burst, len(laid), now, background=False)
         return [laid], longest
 
     # --- what has to leave again, and what arrived ----------------------------------------------

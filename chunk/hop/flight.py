@@ -104,15 +104,9 @@ class Flight:
                 self._until_skip = self._skip_after()
         return burst
 
-    def add(
-        self, burst: int, size: int, now: float, background: bool, *, after_rest: bool = True
-    ) -> None:
-        """A burst of `size` bytes leaves.
-
-        Args:
-            after_rest: there was nothing to send before; else it was the pace that held it up.
-        """
-        if after_rest and not self.in_flight_bytes:
+    def add(self, burst: int, size: int, now: float, background: bool) -> None:
+        """A burst of `size` bytes leaves."""
+        if not self.in_flight_bytes:
             self._congestion.on_restart(burst + 1, now)
         self._congestion.on_sent(size, now)
         self._bursts.append(_Burst(burst, now, size, background))

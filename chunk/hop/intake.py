@@ -59,9 +59,9 @@ class Intake:
         """Take nothing in any more."""
         self.is_open = False
 
-    def take_turn(self) -> bool:
-        """Take in what has arrived, up to `BYTES_PER_TURN`; tell whether anything had."""
-        left = BYTES_PER_TURN
+    def take_turn(self, limit_bytes: int = BYTES_PER_TURN) -> bool:
+        """Take in what has arrived, a train beyond a limit at most; tell whether anything had."""
+        left = limit_bytes
         for _ in range(RECEIVES_PER_TURN):
             if left <= 0 or not self.is_open:
                 break
@@ -76,7 +76,7 @@ class Intake:
                 # A fault of ours in one chunk must not close the port for all neighbours.
                 self._core.dropped["internal_error"] += 1
                 _log.exception("hop: fault while taking in a train")
-        return left < BYTES_PER_TURN
+        return left < limit_bytes
 
     def _receive_run(self, limit_bytes: int) -> int:
         """Receive trains that follow each other into the body in hand, and look at them at once.

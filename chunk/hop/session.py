@@ -34,6 +34,7 @@ from packetcloud.chunk.hop.rtt import MAX_ACK_DELAY_S, RttEstimator
 from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.hop.stride_negotiation import StrideNegotiation
 from packetcloud.chunk.hop.suites import Suite
+from packetcloud.chunk.hop.vigil import NEAR_S, Vigil
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
 
@@ -92,6 +93,8 @@ class Surroundings:
     random_bytes: Callable[[int], bytes]
     digest_budget: DigestBudget
     """How often questions for digests are answered."""
+    vigil: Vigil[Session]
+    """Told of questions to services, and of their answers."""
 
 
 class Session:
@@ -136,6 +139,12 @@ class Session:
         self.rtt = RttEstimator()
         self._upper = around.upper
         self._wake = wake
+        self._vigil = around.vigil
+        self._leads_to: Session | None = None
+        """Where the last body of this neighbour went on to, to be worked on."""
+        self._newest = -1
+        """The newest transfer of which something came."""
+        self._is_forewarning = False
         self._on_fault = around.on_fault
         self._liveness = Liveness(config.idle_timeout_s, config.keepalive_s, now)
         self._withheld_acks = False
@@ -245,6 +254,8 @@ class Session:
             raise LocalMisuseError(
                 f"body of kind {kind}, flow {flow}, prefix of {len(prefix)} bytes"
             )
+        if kind is BodyKind.TASK:
+            self._vigil.asked(self)
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -267,6 +278,8 @@ class Session:
         finally:
             if self._is_open or receiver.fresh_segments > known:
                 self._heard(now)
+            if self._leads_to is not None:
+                self._note_begun(self._leads_to)
 
     def receive_split(
         self, store: FlatBuffer, row: int, count: int, last_bytes: int, now: float
@@ -279,6 +292,21 @@ class Session:
         finally:
             if self._is_open or receiver.fresh_segments > known:
                 self._heard(now)
+            if self._leads_to is not None:
+                self._note_begun(self._leads_to)
+
+    def _note_begun(self, next_one: Session) -> None:
+        """Forewarn whoever the last body went on to when the next one begins to come."""
+        in_hand = self.receiver.incoming.in_hand
+        if in_hand is not None and in_hand.transfer > self._newest:
+            self._newest = in_hand.transfer
+            next_one.forewarn()
+
+    def forewarn(self) -> None:
+        """Have a neighbour that is near, and probably asleep, told that a body will follow."""
+        if self.is_up and self.rtt.minimum_s <= NEAR_S and not self._vigil.has_question:
+            self._is_forewarning = True
+            self._wake(self)
 
     def _heard(self, now: float) -> None:
         """The neighbour lives, and hears what is asked."""
@@ -355,8 +383,9 @@ class Session:
         self._heard(now)
         self.confirm = b""
         busy: tuple[int, ...] = ()
-        has_ack = has_whole = False
+        has_ack = has_whole = says_something = False
         for frame in wire.decode_frames(frames):
+            says_something = says_something or not isinstance(frame, wire.PaddingFrame)
             match frame:
                 case wire.AckFrame():
                     if has_ack:
@@ -398,6 +427,8 @@ class Session:
                 case wire.CloseFrame(reason):
                     self.is_up = False
                     self.close_reason = reason or "closed by the neighbour"
+        if not says_something and self.rtt.minimum_s <= NEAR_S:
+            self._vigil.warned(now)
 
     def _answer_challenge(self, token: bytes, address: Any, now: float) -> None:
         """Say the token back to where it came from: the neighbour sees us somewhere else."""
@@ -428,12 +459,20 @@ class Session:
         self._liveness.suspect(self.rtt.probe_timeout_s(0), now)
 
     def _deliver(self, kind: BodyKind, body: Body) -> Refusal | Deferral | None:
+        vigil = self._vigil
+        if kind is BodyKind.VERDICT:
+            vigil.answered()
+        elif kind is BodyKind.TASK:
+            vigil.met()
+        vigil.asked_last = None
         try:
             return self._upper.body_received(self, kind, body)
         except Exception:
             # A fault above costs this one body, not the others of its train or the port.
             self._on_fault()
             return Refusal(Reason.INTERNAL_ERROR)
+        finally:
+            self._leads_to = vigil.asked_last
 
     def _settle(self, token: object, settlement: Settlement, reason: int) -> None:
         try:
@@ -451,6 +490,10 @@ class Session:
         if self._answer is not None:
             yield self._answer
             self._answer = None
+        if self._is_forewarning:
+            self._is_forewarning = False
+            if not self.sender.queued_bytes:  # else it leaves now
+                yield self._control([wire.PaddingFrame(0).to_bytes()])
         if self._rekeying is not None:
             patience_s = self.rtt.probe_timeout_s(0)
             for frame in self._rekeying.answers():

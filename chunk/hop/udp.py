@@ -6,6 +6,7 @@ Source: design, sections 3 and 5.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import socket
@@ -25,7 +26,7 @@ from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Ne
 from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flood import LOOK_S, FloodGauge
-from packetcloud.chunk.hop.intake import Intake
+from packetcloud.chunk.hop.intake import BYTES_PER_TURN, Intake
 from packetcloud.chunk.hop.offload import (
     enable_coalescing,
     enable_errors,
@@ -45,6 +46,12 @@ from packetcloud.chunk.names import GUID
 
 TURNS_IN_A_ROW = 4
 """Before whatever else the reactor has to do; each is about a millisecond at 10 Gbit/s."""
+REST_S = 0.005
+"""Who did nothing for so long takes in one train first: if it begins a body, a service that will
+have it is forewarned while the rest of it comes. For as long again it stays awake in lulls: who is
+busy for longer finds work whenever he looks, and would only take from who makes it."""
+AWAKE_S = 0.0002
+"""Looked for what is about to arrive, before whatever else the reactor has to do."""
 WINDOW_SHARE = 0.35
 """Of the kernel's receive buffer: the rest is the kernel's bookkeeping for small frames."""
 
@@ -71,6 +78,8 @@ class _Open:
     outlet: Outlet
     gauge: FloodGauge
     shield: Shield
+    arrivals: select.poll
+    """Tells of what arrives while nobody watches."""
     is_watched: bool = False
 
     def watch(self) -> None:
@@ -84,6 +93,14 @@ class _Open:
         if self.is_watched:
             self.poll.unregister(self.sock)
             self.is_watched = False
+
+    def look_until(self, until: float) -> bool:
+        """Tell whether something arrives; whoever else wants the processor meanwhile has it."""
+        while time.monotonic() < until:
+            if self.arrivals.poll(0):
+                return True
+            os.sched_yield()
+        return False
 
     def send_out(self) -> None:
         """Send what is due, until the socket takes no more."""
@@ -131,6 +148,10 @@ class HopNode:
         self._timer: Any = None
         self._timer_at = 0.0
         self._turn_call: Any = None
+        self._is_turning = False
+        """What is to be sent now is looked for anyway."""
+        self._turned_at = self._woken_at = -math.inf
+        """When the last turn ended, and when the first one began after a rest."""
         self._flood_call: Any = None
         """While a flood is shed: the next look at it, also when nothing comes any more."""
         self.receive_buffer_bytes = 0
@@ -187,7 +208,9 @@ class HopNode:
             Outlet(sock, offload.segmentation, self._read_errors, core.dropped),
             FloodGauge(time.monotonic()),
             Shield(sock),
+            select.poll(),
         )
+        opened.arrivals.register(sock, select.POLLIN)
         opened.watch()
         self._reactor.addReader(self)
         address = sock.getsockname()
@@ -310,34 +333,60 @@ class HopNode:
         if opened is None:
             return
         core, outlet = opened.core, opened.outlet
+        now = time.monotonic()
+        has_rested = now - self._turned_at > REST_S
+        if has_rested:
+            self._woken_at = now
+        self._is_turning = True
         opened.unwatch()
         try:
             for _ in range(TURNS_IN_A_ROW):
                 outlet.resume()
-                taken = opened.intake.take_turn()
+                taken = opened.intake.take_turn(1 if has_rested else BYTES_PER_TURN)
+                has_rested = False
                 if self._opened is opened:
                     opened.send_out()
                 if self._opened is not opened:
                     return
-                if not taken and not (core.has_more and outlet.is_open):
+                if core.has_more and outlet.is_open:
+                    continue
+                if not self._sees_more(opened, taken) and not taken:
                     break
         except Exception:
             # Raised through the reactor it would close the port, and nobody would notice.
             core.dropped["internal_error"] += 1
             _log.exception("hop: fault while sending")
         finally:
+            self._is_turning = False
             if self._opened is opened:
                 opened.watch()
-        if core.has_more and outlet.is_open:
+        self._turned_at = now = time.monotonic()
+        if (core.has_more and outlet.is_open) or core.vigil.until(now) > now:
             self._wake()
         self._arm(core.next_timeout())
-        if self._flood_call is None and opened.gauge.is_due(time.monotonic()):
+        if self._flood_call is None and opened.gauge.is_due(now):
             self._look_at_flood(opened)
 
     # --- inside ---------------------------------------------------------------------------------
 
+    def _sees_more(self, opened: _Open, taken: bool) -> bool:
+        """Stay awake for a moment if something is about to arrive and there is nothing else to do;
+        tell whether it has."""
+        core, now = opened.core, time.monotonic()
+        if taken and now - self._woken_at < REST_S and core.is_midway:
+            core.vigil.midway(now)
+        until = core.vigil.until(now)
+        if until <= now:
+            return False
+        pause_s = self._reactor.timeout()
+        end = min(until, now + AWAKE_S, math.inf if pause_s is None else now + pause_s)
+        has_come = opened.look_until(end)
+        looked_until = time.monotonic()
+        core.vigil.spent(looked_until - now, looked_until)
+        return has_come
+
     def _wake(self) -> None:
-        if self._turn_call is None:
+        if self._turn_call is None and not self._is_turning:
             self._turn_call = self._reactor.callLater(0, self._on_turn)
 
     def _look_at_flood(self, opened: _Open) -> None:

@@ -312,6 +312,28 @@ def test_a_device_that_cannot_cut_trains_gets_datagrams() -> None:
         assert not dropped
 
 
+def test_a_node_that_stays_awake_lets_the_reactor_do_its_other_work() -> None:
+    """It looks for what is about to come for a moment, then others have a go, then it looks on."""
+
+    async def test(reactor: Any) -> None:
+        a, _ = node(reactor, Upper())
+        end = time.monotonic() + 20
+        looks: list[float] = []
+        vigil: Any = a.core.vigil
+        vigil.until = lambda now: end
+        vigil.spent = lambda seconds, now: looks.append(seconds)
+        a._take_turns()
+        before = len(looks)
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(0.01, pause.callback, None)
+        await pause
+        assert len(looks) > before
+        assert time.monotonic() < end
+        await a.close()
+
+    run(test)
+
+
 class Nat(threading.Thread):
     """Passes datagrams on between a client and a server, from a port that it may exchange."""
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from packetcloud.chunk.hop.flight import Flight
+from packetcloud.chunk.hop.congestion import Congestion
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.messages import BodyKind
 from tests.unit.chunk.hop.hop_link import A, Link
@@ -40,17 +38,17 @@ def test_a_pace_at_which_each_burst_is_answered_before_the_next_leaves_is_outgro
 ) -> None:
     """1 MiB took half a second for ever: a round that began anew with each burst never ended.
 
-    The burden of proof: when a wait for the pace counts as a rest, it stays so.
+    The burden of proof: when the pace is that of the last round that ended, it stays so.
     """
     if not is_mended:
-        add = Flight.add
+        restart = Congestion.on_restart
 
-        def as_before(
-            self: Flight, burst: int, size: int, now: float, background: bool, **_: Any
-        ) -> None:
-            add(self, burst, size, now, background, after_rest=True)
+        def as_before(self: Congestion, next_burst: int, now: float) -> None:
+            pace = self.pace_bytes_per_s
+            restart(self, next_burst, now)
+            self.pace_bytes_per_s = pace
 
-        monkeypatch.setattr(Flight, "add", as_before)
+        monkeypatch.setattr(Congestion, "on_restart", as_before)
     link, session = begun_slowly()
     assert body_s(link, session) > 0.1
     for _ in range(10):

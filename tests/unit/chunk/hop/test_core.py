@@ -47,19 +47,31 @@ def test_replies_to_strangers_are_capped_while_the_socket_is_stuck() -> None:
     assert len(list(core.datagrams_to_send(link.now))) == MAX_REPLIES_COUNT
 
 
-def test_control_of_one_session_goes_before_the_bursts_of_another() -> None:
-    """An ACK never waits behind chunks."""
+@pytest.mark.parametrize(
+    ("kinds_sent", "is_control_first"),
+    [
+        ((BodyKind.CHUNK,), True),
+        ((BodyKind.TASK,), False),
+        ((BodyKind.TASK, BodyKind.TASK), True),
+    ],
+)
+def test_control_of_one_session_goes_before_the_bursts_of_another(
+    kinds_sent: tuple[BodyKind, ...], is_control_first: bool
+) -> None:
+    """An ACK never waits behind chunks, but for the only one that a service waits for."""
     link = Link()
     busy = link.connect()
     core = link.cores[A]
     idle = next(iter(link.cores[B].sessions.values()))
-    busy.send(BodyKind.CHUNK, b"", bytes(500_000), 1)
+    for number, kind in enumerate(kinds_sent):
+        busy.send(kind, b"", bytes(500_000), number)
     other = Link(seed=2).connect()
     core.sessions[1] = other
     other.receiver.acks.due_now = True
     core._active[other] = None
     kinds = [buffers[0][0] & 15 for _, buffers, _ in core.datagrams_to_send(link.now)]
-    assert kinds.index(wire.DatagramType.CONTROL) < kinds.index(wire.DatagramType.DATA)
+    first = kinds.index(wire.DatagramType.CONTROL) < kinds.index(wire.DatagramType.DATA)
+    assert first is is_control_first
     assert idle.is_up
 
 
