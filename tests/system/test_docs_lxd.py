@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from packetcloud.testbed.lxd_cloudlet import CloudletPlan, CloudletService, lxd_cloudlet
 from packetcloud.testbed.lxd_daemon import POOL, LxdDaemon
 from packetcloud.testbed.lxd_remains import NETWORK_PREFIX, sweep_stale_networks
 from packetcloud.testbed.peers.tools import free_port
@@ -31,6 +30,8 @@ pytestmark = [
 FOLDER = ROOT / "docs" / "how-to"
 FIRST_STEPS = FOLDER / "run-a-cloudlet.md"
 MOVES = FOLDER / "migrate-a-vi.md"
+TAKES_DOWN = "kill $controller"
+"""The command of the first page before which the other's come."""
 
 
 def test_no_other_page_needs_lxd() -> None:
@@ -38,26 +39,19 @@ def test_no_other_page_needs_lxd() -> None:
     assert [page for page in PAGES if _commands(page)] == [MOVES, FIRST_STEPS]
 
 
-def test_a_cloudlet_from_nothing(tmp_path: Path) -> None:
-    """From keys to a service that answers from a container, and nothing left of it."""
+def test_a_cloudlet_from_nothing_and_moves_between_its_nodes(tmp_path: Path) -> None:
+    """From keys to a service that answers from a container, which moves to a second LXD and back,
+    and nothing left of it."""
     vi_image()
     with _lxd() as place:
-        own = [place.own(command) for command in _commands(FIRST_STEPS)]
+        first = _commands(FIRST_STEPS)
+        end = next(number for number, one in enumerate(first) if one.text.startswith(TAKES_DOWN))
+        commands = [*first[:end], *_commands(MOVES), *first[end:]]
+        own = [place.own(command) for command in commands]
         run_commands(own, tmp_path, _asking(f"http://127.0.0.1:{place.ports['4780']}"))
         assert place.daemon.query("/1.0/instances?project=packetcloud") in (None, [])
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
     assert place.tag not in tables.stdout
-
-
-def test_moves_between_two_nodes(tmp_path: Path) -> None:
-    """In a cloudlet that has two, with one VI on the first."""
-    settings = {"direction": "compress"}
-    service = CloudletService("wan-optimizer", "wan-optimizer", vi_image(), settings)
-    folder = tmp_path / "cloudlet"
-    folder.mkdir()
-    with lxd_cloudlet(folder, CloudletPlan([service], nodes_count=2)) as cloudlet:
-        cloudlet.until_running()
-        run_commands(_commands(MOVES), tmp_path, _asking(cloudlet.url))
 
 
 def _commands(page: Path) -> list[Command]:
@@ -75,8 +69,9 @@ def _asking(url: str) -> str:
 class _Place:
     """What replaces the page's names."""
 
-    def __init__(self, daemon: LxdDaemon) -> None:
+    def __init__(self, daemon: LxdDaemon, second: LxdDaemon) -> None:
         self.daemon = daemon
+        self._second = second
         number = os.getpid() % 60_000
         third = number % 250
         self.tag = f"{NETWORK_PREFIX}{os.getpid():x}"
@@ -100,6 +95,7 @@ class _Place:
                 'socket = "/var/lib/lxd/unix.socket"',
                 f'socket = "{self.daemon.socket}"\npool = "{POOL}"',
             ),
+            ("/var/lib/lxd2", str(self._second.folder)),
             ("10.210.0.0/20", self._data),
             (
                 'state = "c1-state"\n',
@@ -119,10 +115,12 @@ class _Place:
 def _lxd() -> Iterator[_Place]:
     sweep_stale_networks()
     with LxdDaemon() as daemon:
-        place = _Place(daemon)
+        second = LxdDaemon()  # the page starts it
+        place = _Place(daemon, second)
         try:
             yield place
         finally:
+            second.close()
             for device in (f"{place.tag}d", f"{place.tag}c"):
                 subprocess.run(["ip", "link", "delete", device], capture_output=True, check=False)
             for family in ("inet", "bridge"):
