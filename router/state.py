@@ -101,7 +101,7 @@ class LiveState:
     def neighbours(self) -> list[NeighbourInfo]:
         return view.neighbours(self._core)
 
-    def services(self, has_buckets: bool) -> list[ServiceInfo]:
+    def services(self, has_buckets: bool = False) -> list[ServiceInfo]:
         return view.services(self._core, has_buckets)
 
     def held_chunks(self, limit: int) -> HeldChunks:
