@@ -21,7 +21,10 @@ WORKERS ?= 3
 demo: venv
 	$(BIN)/packetcloud demo $(ARGS)
 
+# The tests start some thousand processes, each of which would compile us again where an environment
+# forbids it to keep what it compiled.
 test: venv
+	$(BIN)/python -m compileall -q $(ROOMS)
 	$(BIN)/python -m pytest tests -m "not alone" -n $(WORKERS) --dist loadgroup $(ARGS)
 	$(BIN)/python -m pytest tests/system -m alone -p no:xdist $(ARGS)
 

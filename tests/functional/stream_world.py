@@ -20,7 +20,13 @@ from packetcloud.chunk.streams.events import (
     StreamOpened,
     StreamWanted,
 )
-from packetcloud.chunk.streams.wire import Listening, decode_message
+from packetcloud.chunk.streams.wire import (
+    Listening,
+    Message,
+    MessageKind,
+    decode_message,
+    encode_message,
+)
 
 WINDOW_BYTES = 64 << 10
 
@@ -162,7 +168,7 @@ class StreamWorld:
             case StreamOpened():
                 pass
 
-    def _move(self, end: End, stream: int, side) -> bool:  # type: ignore[no-untyped-def]
+    def _move(self, end: End, stream: int, side: Caller | Answerer) -> bool:
         if end.failure or end.is_done:
             return False
         acted = False
@@ -192,9 +198,7 @@ class StreamWorld:
             self.answerer.receive(message, len(data), 0, self.now)
 
     @staticmethod
-    def _unknown(message) -> bytes:  # type: ignore[no-untyped-def]
-        from packetcloud.chunk.streams.wire import Message, MessageKind, encode_message
-
+    def _unknown(message: Message) -> bytes:
         return encode_message(Message(MessageKind.UNKNOWN, message.session, message.number))
 
     def _carry(self, deliver: Callable[[], None]) -> None:

@@ -54,9 +54,7 @@ def test_datagrams_that_overtake_each_other_are_not_sent_twice() -> None:
     assert flow.retransmitted_segments - before <= 0.02 * rate * 6 / 8 / 1440
 
 
-@pytest.mark.parametrize(
-    ("count", "late_s", "seed"), [(2, 0.0, 1), (4, 0.0, 1), (16, 0.0, 1), (16, 0.02, 1)]
-)
+@pytest.mark.parametrize(("count", "late_s", "seed"), [(2, 0.0, 1), (4, 0.0, 1), (16, 0.02, 1)])
 def test_sessions_share_a_link_evenly(count: int, late_s: float, seed: int) -> None:
     """One product of buffer; Jain's index after some seconds, of sessions that met no queue."""
     link = Bottleneck(ours=count, held_s=1.0, late_s=late_s, seed=seed)

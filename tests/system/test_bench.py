@@ -208,7 +208,6 @@ def test_bench_rules_has_every_key(tmp_path: Path) -> None:
 
 
 @beside_others
-@beside_others
 @pytest.mark.root
 @pytest.mark.needs("curl", "nginx", "microsocks", "tc")
 def test_bench_translator_has_every_key(tmp_path: Path) -> None:
@@ -223,6 +222,7 @@ def test_bench_translator_has_every_key(tmp_path: Path) -> None:
     assert {"router", "translator", "proxy", "nginx"} <= set(found["cpu_s"]["ours"])
 
 
+@beside_others
 @pytest.mark.needs("iperf3")
 def test_without_root_loopback_is_measured_and_said(tmp_path: Path) -> None:
     """No namespaces: the report says so, and names its mode loopback."""

@@ -27,9 +27,11 @@ from packetcloud.testbed.topology.plan import make_plan
 from packetcloud.testbed.topology.rootless import user_namespace_of
 from packetcloud.testbed.topology.samples import example_names, find_topology
 
-pytestmark = [pytest.mark.root, pytest.mark.alone]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("topology")]
 
 LIMIT_S = 100.0
+LATE_S = 2.0
+"""A busy machine may have a fault happen so late."""
 SMALL = """
 hosts = ["a", "b"]
 routers = ["r"]
@@ -271,7 +273,7 @@ def test_a_load_runs_and_faults_happen_at_their_times(testbed: _Testbed) -> None
     begins, ends = found["tables"]["faults"]
     assert (begins["what"], ends["what"]) == ("r-b goes down", "r-b is well again")
     for one in (begins, ends):
-        assert 0 <= one["at_s"] - one["due_s"] < 0.5
+        assert 0 <= one["at_s"] - one["due_s"] < LATE_S
     dropped = [row["dropped"] for row in found["tables"]["links"] if row["way"] == "to_right"]
     assert "lost" in dropped[0]
     names = {path.name for path in (out / "net").iterdir()}

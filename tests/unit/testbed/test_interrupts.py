@@ -11,7 +11,7 @@ import pytest
 
 from packetcloud.testbed.bench.ours import Ends, Load
 from packetcloud.testbed.bench.rounds import Timing
-from packetcloud.testbed.processes import Children, wait_until
+from packetcloud.testbed.processes import STOP_GRACE_S, Children, wait_until
 from packetcloud.testbed.simulation.campaign import _heirs_of_no_interrupt
 
 
@@ -30,7 +30,7 @@ def test_whoever_ends_early_waits_for_nothing_on_its_way() -> None:
         with pytest.raises(KeyboardInterrupt), ends.abandoned_on_error():
             raise KeyboardInterrupt
         assert not ends.sender.is_running
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < STOP_GRACE_S
 
 
 def test_processes_of_a_campaign_never_see_an_interrupt() -> None:
