@@ -15,6 +15,7 @@ import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
 from packetcloud.cli.params import FILE, FOLDER
+from packetcloud.cli.testbed_topology import IMAGES
 
 if TYPE_CHECKING:
     from packetcloud.testbed.experiments.experiment import Experiment
@@ -38,6 +39,7 @@ _DEFAULT_OUT = "build/NAME"
 @click.option("--only", multiple=True, metavar="NAME", help="Of `paper`, this part; repeatable.")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run found already.")
 @click.option("--rootless", is_flag=True, help="A topology: in a user namespace, also as root.")
+@IMAGES
 @click.option("--list", "wants_list", is_flag=True, help="Print the experiments and examples.")
 @pass_output
 def run(
@@ -52,6 +54,7 @@ def run(
     only: tuple[str, ...],
     resume: bool,
     rootless: bool,
+    images: Path | None,
     wants_list: bool,
 ) -> ExitCode:
     """Run an experiment, or the load of a topology, and write figures and a report.
@@ -69,7 +72,7 @@ def run(
         return ExitCode.FINE
     if what is None:
         raise click.UsageError("say what to run: an experiment or a topology; --list names them")
-    title, experiments, own_seed = _find(what, only)
+    title, experiments, own_seed = _find(what, only, images)
     out = out or Path("build") / title
     if own_seed is not None and (rootless or os.geteuid() != 0):
         become_root_here(Path.cwd())
@@ -119,7 +122,9 @@ def report(output: Output, folder: Path, other: Path | None) -> None:
 COMMANDS = (run, report)
 
 
-def _find(what: str, only: tuple[str, ...]) -> tuple[str, list[Experiment], int | None]:
+def _find(
+    what: str, only: tuple[str, ...], images: Path | None
+) -> tuple[str, list[Experiment], int | None]:
     """Return a title, what to run, and the seed in the file of a topology."""
     from packetcloud.testbed.experiments import EXPERIMENTS
     from packetcloud.testbed.experiments.runs import find_experiments
@@ -133,13 +138,15 @@ def _find(what: str, only: tuple[str, ...]) -> tuple[str, list[Experiment], int 
         or (what == "paper" and not is_file)
         or not (is_file or what in example_names())
     ):
+        if images is not None:
+            raise click.UsageError("--images is for a topology with containers")
         return what, find_experiments(what, only), None
     if only:
         raise click.UsageError("--only chooses parts of `paper`; a topology has one")
     topology = Topology.load(find_topology(what))
     if not topology.file.load:
         raise click.UsageError(f"{what} has no [[load]]: nothing to run; see: testbed sample")
-    return topology.name, [TopologyExperiment(topology)], topology.file.run.seed
+    return topology.name, [TopologyExperiment(topology, images)], topology.file.run.seed
 
 
 def _see_that_it_can_be_written(json_file: Path) -> None:

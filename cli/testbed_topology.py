@@ -6,13 +6,20 @@ import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from packetcloud.cli.output import ExitCode, Output, Table, pass_output
+from packetcloud.cli.params import FOLDER
 
+IMAGES = click.option(
+    "--images",
+    type=FOLDER,
+    help="Where images of containers are kept. [default: /var/cache/packetcloud/images]",
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
@@ -35,8 +42,9 @@ class TopologyName(click.ParamType):  # type: ignore[type-arg]  # generic in new
 @click.argument("file")
 @click.option("--name", type=TopologyName(), help="Of this network.  [default: the file's name]")
 @click.option("--rootless", is_flag=True, help="In a user namespace, also as root.")
+@IMAGES
 @pass_output
-def up(output: Output, file: str, name: str | None, rootless: bool) -> None:
+def up(output: Output, file: str, name: str | None, rootless: bool, images: Path | None) -> None:
     """Bring up the topology in FILE (or an example's name), and leave it running.
 
     Returns when all nodes, routers and services are attached, and says how to get in. Its load is
@@ -48,7 +56,7 @@ def up(output: Output, file: str, name: str | None, rootless: bool) -> None:
     path = find_topology(file)
     name = name or _name_of(path)
     with _steps(output, f"bringing up {name}") as tell:
-        entry = bring_up(path, name, tell, is_rootless=rootless)
+        entry = bring_up(path, name, tell, is_rootless=rootless, images=images)
     assert entry.state is not None
     output.report({"name": name, **entry.state}, _tables_of(entry.state))
     for line in _ways_in(name, entry.state):
@@ -78,10 +86,11 @@ def list_topologies(output: Output) -> ExitCode:
 
     Exit code 1: one is unwell, or was left behind by a killed process.
     """
-    from packetcloud.testbed.topology.control import health_of
+    from packetcloud.testbed.topology.control import health_of, vis_of
     from packetcloud.testbed.topology.registry import entries
 
     found = [(entry, health_of(entry)) for entry in entries()]
+    vis = {entry.name: [asdict(one) for one in vis_of(entry)] for entry, _ in found}
     documents = [
         {
             "name": entry.name,
@@ -89,6 +98,7 @@ def list_topologies(output: Output) -> ExitCode:
             "problems": list(health.problems),
             **{key: (entry.state or {}).get(key) for key in ("file", "since", "by")},
             "nodes_count": len((entry.state or {}).get("nodes", ())),
+            "vis": vis[entry.name],
         }
         for entry, health in found
     ]
@@ -96,7 +106,8 @@ def list_topologies(output: Output) -> ExitCode:
     rows = [[one[key] for key in columns] for one in documents]
     styles = {"up": "green", "unwell": "red", "left behind": "red"}
     titles = ("name", "state", "nodes", "since", "by", "file")
-    output.report(documents, [Table(titles, rows, styles=styles)])
+    tables = [Table(titles, rows, styles=styles), *_table_of_vis(vis)]
+    output.report(documents, tables)
     for entry, health in found:
         for problem in health.problems:
             output.warn(f"{entry.name}: {problem}")
@@ -110,8 +121,9 @@ def list_topologies(output: Output) -> ExitCode:
 def exec_command(name: str, node: str, command: tuple[str, ...]) -> None:
     """Run a command inside NODE of the topology NAME: `exec net a -- ping -c 1 198.18.1.2`.
 
-    It finds in its environment: ROUTER, ROUTER_GUID and KEY of a host; GUID_NODE and IP_NODE of
-    each node, SID_SERVICE of each service.
+    NODE may be a VI that is a container, by its name in `list`, or a service, for its first VI.
+    Elsewhere the command finds in its environment: ROUTER, ROUTER_GUID and KEY of a host;
+    GUID_NODE and IP_NODE of each node, SID_SERVICE of each service.
     """
     from packetcloud.testbed.topology.control import run_in
 
@@ -123,6 +135,7 @@ def exec_command(name: str, node: str, command: tuple[str, ...]) -> None:
 @pass_output
 def check(output: Output, file: str) -> None:
     """Check the topology in FILE (or an example's name), and show what would be made."""
+    from packetcloud.testbed.topology.containers import lacking_for_containers
     from packetcloud.testbed.topology.graph import make_graph
     from packetcloud.testbed.topology.model import Topology
     from packetcloud.testbed.topology.plan import make_plan
@@ -151,6 +164,8 @@ def check(output: Output, file: str) -> None:
         kinds.setdefault(step.kind.value, []).append(step.name)
     made = [(kind, ", ".join(names)) for kind, names in kinds.items()]
     output.report(document, [Table(("", ""), [("topology", topology.name), *counts, *made])])
+    if (reason := lacking_for_containers(topology)) is not None:
+        output.warn(f"it cannot be brought up here: {reason}")
 
 
 @click.command()
@@ -197,7 +212,17 @@ def _steps(output: Output, title: str) -> Iterator[Any]:
     try:
         with output.progress(*columns) as shown:
             task = shown.add_task(title, total=None)
-            yield lambda text: shown.update(task, description=f"{title}: {text}")
+            told: set[str] = set()
+
+            def tell(text: str) -> None:
+                shown.update(task, description=f"{title}: {text}")
+                # A build takes minutes; where there is no bar, each of its steps is a line.
+                step = ":".join(text.split(":")[:2])
+                if shown.disable and text.startswith("image:") and step not in told:
+                    told.add(step)
+                    output.note(text)
+
+            yield tell
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -224,6 +249,18 @@ def _tables_of(state: dict[str, Any]) -> Sequence[Table]:
     return [*tables, Table(("link", "made by"), links)]
 
 
+def _table_of_vis(vis: dict[str, list[dict[str, Any]]]) -> Iterator[Table]:
+    """Yield the VIs of all topologies, if there are any."""
+    keys = ("name", "service", "at", "vi_type", "state")
+    rows = [
+        (topology, *(one[key] for key in keys), "yes" if one["is_attached"] else "no")
+        for topology, found in vis.items()
+        for one in found
+    ]
+    if rows:
+        yield Table(("topology", "VI", "service", "at", "type", "state", "attached"), rows)
+
+
 def _ways_in(name: str, state: dict[str, Any]) -> Iterator[str]:
     hosts = [node for node, one in state["nodes"].items() if one["kind"] == "host"]
     yield f"get in: packetcloud testbed exec {name} NODE -- COMMAND"
@@ -234,4 +271,7 @@ def _ways_in(name: str, state: dict[str, Any]) -> Iterator[str]:
             f"for example: packetcloud testbed exec {name} {a} -- "
             f"sh -c 'packetcloud host ping {guid} --router $ROUTER --key $KEY'"
         )
+    contained = [name for name, one in state["services"].items() if one["isolation"] == "lxd"]
+    for service in contained[:1]:
+        yield f"in a container: packetcloud testbed exec {name} {service} -- COMMAND"
     yield f"take it down: packetcloud testbed down {name}"

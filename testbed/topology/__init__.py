@@ -7,6 +7,9 @@
 - `router_files` config files and rule documents of what is made
 - `service_files` the manifests that a topology names
 - `build`        makes what a plan says
+- `containers`   images and LXD servers, for services in containers
+- `cloudlets`    what cloudlet controllers say
+- `facts`        what is said of a topology that is up
 - `leftovers`    processes in the namespaces of a topology, and their end
 - `registry`     which topologies are up on this machine, and sweeping dead ones
 - `rootless`     networks without root, in a user namespace

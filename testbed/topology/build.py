@@ -11,7 +11,6 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from packetcloud.chunk.identity import Identity, create_identity_file
 from packetcloud.router.rules.client import RuleClient
@@ -20,18 +19,21 @@ from packetcloud.router.rules.signed import sign_document
 from packetcloud.services.secure_communication.keys import create_key_file
 from packetcloud.testbed import daemons
 from packetcloud.testbed.daemons import Router
-from packetcloud.testbed.emulator.link import Link, chosen, start_link
-from packetcloud.testbed.errors import ChildError, TestbedError
+from packetcloud.testbed.emulator.link import Link, start_link
+from packetcloud.testbed.errors import ChildError, TestbedError, TopologyError
 from packetcloud.testbed.links import LinkMode
+from packetcloud.testbed.lxd_daemon import POOL
 from packetcloud.testbed.namespaces import Namespace, NetworkLab
-from packetcloud.testbed.ownership import started_at
 from packetcloud.testbed.processes import Child, Children, packetcloud_command, wait_until
+from packetcloud.testbed.topology.cloudlets import trouble_at
+from packetcloud.testbed.topology.containers import LXD, Containers, lacking_for_containers
 from packetcloud.testbed.topology.graph import Graph
 from packetcloud.testbed.topology.leftovers import end_processes_in
-from packetcloud.testbed.topology.model import LinkPlan, ServiceTable
+from packetcloud.testbed.topology.model import ServiceTable
 from packetcloud.testbed.topology.plan import (
     Step,
     StepKind,
+    has_containers,
     make_plan,
     managed_services,
     rules_at,
@@ -42,15 +44,18 @@ from packetcloud.testbed.topology.router_files import (
     LOOPBACK,
     PORT,
     SECRET_PARAMETER,
+    LxdNode,
     ServiceFiles,
     controller_text,
     router_text,
     rule_lines,
 )
-from packetcloud.testbed.topology.service_files import manifest_of
+from packetcloud.testbed.topology.service_files import files_of, manifest_of
 
 START_LIMIT_S = 60.0
 """For whatever is waited for while a topology starts, on a busy machine."""
+CONTAINERS_LIMIT_S = 180.0
+"""Until the containers of a service are attached, their image taken in by LXD included."""
 _CONTROL_ADDRESS = ("127.0.0.1", 4701)
 
 Tell = Callable[[str], None]
@@ -62,11 +67,19 @@ class Network:
     Call it on the main thread: children end with the thread that started them.
     """
 
-    def __init__(self, graph: Graph, folder: Path, lab: NetworkLab, children: Children) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        folder: Path,
+        lab: NetworkLab,
+        children: Children,
+        containers: Containers,
+    ) -> None:
         self.graph = graph
         self.file = graph.topology.file
         self.folder = folder
         self.children = children
+        self.containers = containers
         self.places: dict[str, Namespace] = {}
         self.links: dict[str, Link] = {}
         """Those that are emulated; a plain veth pair cannot be changed and says nothing."""
@@ -124,66 +137,17 @@ class Network:
         """Where a host finds its router: HOST:PORT."""
         return f"{self.graph.address_of(self.graph.router_of(host), host)}:{PORT}"
 
-    def facts(self) -> dict[str, Any]:
-        """Return who is where, and how to get in."""
-        return {
-            "nodes": {node: self._node_facts(node) for node in self.file.nodes},
-            "links": {plan.name: self._link_facts(plan) for plan in self.graph.topology.links},
-            "services": {
-                one.name: {"at": one.at, "sid": self.guids[one.name], "isolation": one.isolation}
-                for one in self.file.service
-            },
-            "processes": [
-                {"name": child.name, "pid": child.pid, "started": started_at(child.pid)}
-                for child in self._children_running()
-            ],
-        }
-
-    def _children_running(self) -> list[Child]:
-        routers = [router.child for router in self.routers.values()]
-        emulators = [link.child for link in self.links.values() if hasattr(link, "child")]
-        return [*routers, *self.services.values(), *emulators]
-
-    def _node_facts(self, node: str) -> dict[str, Any]:
-        kinds = {"hosts": "host", "routers": "router", "ip": "ip"}
-        kind = next(word for key, word in kinds.items() if node in getattr(self.file, key))
-        facts: dict[str, Any] = {
-            "kind": kind,
-            "namespace": self.places[node].name,
-            "addresses": {
-                peer: self.graph.addresses[node, peer] for peer in self.graph.adjacent[node]
-            },
-        }
-        if kind != "ip":
-            facts |= {"guid": self.guids[node], "key": str(self.keys / f"{node}.key")}
-        if kind == "host":
-            router = self.graph.router_of(node)
-            facts |= {"router": router, "router_address": self.router_address(node)}
-        if kind == "router":
-            facts |= {"na": self.graph.nas[node], "control": f"http://{CONTROL}"}
-        return facts
-
-    def _link_facts(self, plan: LinkPlan) -> dict[str, Any]:
-        made_by = "veth"
-        if plan.is_emulated:
-            made_by = chosen(self.file.run.emulator, (plan.to_right, plan.to_left)).value
-        ends = ((plan.left, plan.right), (plan.right, plan.left))
-        return {
-            "ends": {node: self.graph.addresses[node, peer] for node, peer in ends},
-            "made_by": made_by,
-            "to_right": plan.to_right.to_json(),
-            "to_left": plan.to_left.to_json(),
-        }
-
     # --- steps ----------------------------------------------------------------------------------
 
     def _make(self, step: Step) -> None:
         makers: dict[StepKind, Callable[[str], None]] = {
+            StepKind.IMAGE: lambda name: self.containers.build_image(self._service_table(name)),
             StepKind.NAMESPACE: self._make_namespace,
             StepKind.LINK: self._make_link,
             StepKind.ROUTES: self._make_routes,
             StepKind.KEY: self._make_key,
             StepKind.ROUTER: self._start_router,
+            StepKind.LXD: lambda name: self.containers.start_server(name, self.places[name]),
             StepKind.CONTROLLER: self._start_controller,
             StepKind.SERVICE: lambda name: self._start_service(self._service_table(name)),
             StepKind.NEIGHBOURS: self._await_neighbours,
@@ -253,13 +217,20 @@ class Network:
             secret = self.keys / f"secret-{table.secret}.key"
             if not secret.exists():
                 create_key_file(secret)
-        manifest = manifest_of(self.graph.topology, table)
-        return ServiceFiles(table, manifest, self.keys / f"{table.name}.key", secret)
+        topology = self.graph.topology
+        return ServiceFiles(
+            table,
+            manifest_of(topology, table),
+            self.keys / f"{table.name}.key",
+            secret,
+            files_of(topology, table),
+            self.containers.image_of(table) if table.isolation == LXD else None,
+        )
 
     def _start_service(self, table: ServiceTable) -> None:
         self._await_routers()
         files = self._files_of(table)
-        settings = dict(table.settings)
+        settings = table.settings | {name: str(path) for name, path in files.files.items()}
         if files.secret is not None:
             settings[SECRET_PARAMETER] = str(files.secret)
         words: list[object] = [files.manifest, "--router", f"127.0.0.1:{PORT}"]
@@ -275,7 +246,10 @@ class Network:
         managed = set(managed_services(self.graph, router))
         files = [self._files_of(one) for one in self.file.service if one.name in managed]
         config = self.folder / f"{router}-cloudlet.toml"
-        config.write_text(controller_text(router, files))
+        lxd = None
+        if has_containers(self.graph, router):
+            lxd = LxdNode(self.containers.socket_of(router), POOL)
+        config.write_text(controller_text(self.graph, router, files, lxd))
         command = packetcloud_command("cloudlet", "run", config, "--format", "json")
         child = self.children.start(f"{router}-controller", command, self.places[router])
         self.services[router] = child
@@ -284,15 +258,21 @@ class Network:
     def _await_service(self, table: ServiceTable) -> None:
         """Return once all VIs of a service are attached."""
         router, sid = self.routers[table.at], self.guids[table.name]
-        is_managed = table.isolation != "process"
-        child = self.services[table.at if is_managed else table.name]
+        child = self.services[table.at if table.is_managed else table.name]
 
         def are_attached() -> bool:
             self._check_running(router.child, child)
             found = [one for one in router.get_json("/services") if one["sid"] == sid]
             return bool(found) and len(found[0]["vis"]) >= table.vis
 
-        wait_until(are_attached, START_LIMIT_S, f"{table.name} attaches to {table.at}")
+        limit_s = CONTAINERS_LIMIT_S if table.isolation == LXD else START_LIMIT_S
+        try:
+            wait_until(are_attached, limit_s, f"{table.name} attaches to {table.at}")
+        except ChildError as error:
+            if not (table.is_managed and child.is_running):
+                raise
+            said = trouble_at(self.places[table.at], table.name)
+            raise ChildError(f"{error}: {said or 'its controller names no reason'}") from None
 
     def _await_neighbours(self, name: str) -> None:
         self._await_routers()
@@ -327,20 +307,30 @@ class Network:
 
 
 @contextlib.contextmanager
-def open_network(graph: Graph, folder: Path, tell: Tell) -> Iterator[Network]:
+def open_network(
+    graph: Graph, folder: Path, tell: Tell, images: Path | None = None
+) -> Iterator[Network]:
     """Make a topology in `folder`, which is there and empty; nothing is left of it afterwards.
+
+    Args:
+        images: where images of VIs are kept; None: where `packetcloud image build` puts them.
 
     Raises:
         TestbedError: it cannot be made here; the text says why.
     """
+    if (reason := lacking_for_containers(graph.topology)) is not None:
+        raise TopologyError(reason)
     (folder / "keys").mkdir(mode=0o700)
     (folder / "run").mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(NetworkLab(uses_cubic=False))
         places: list[str] = []
         stack.callback(end_processes_in, places)
+        # Controllers and routers end first, then the servers with their containers.
+        containers = Containers(graph.topology, images, tell)
+        stack.callback(containers.close)
         children = stack.enter_context(Children(folder / "run"))
-        network = Network(graph, folder, lab, children)
+        network = Network(graph, folder, lab, children, containers)
         try:
             network.make_all(tell)
             yield network

@@ -10,15 +10,19 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from packetcloud.cloudlet.client import ControllerUnreachableError
+from packetcloud.cloudlet.lxd.project import PROJECT
 from packetcloud.testbed.daemons import http_get
 from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.kernel import NAMESPACE_DIRECTORY, enter
+from packetcloud.testbed.lxd_daemon import lxc_call
 from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import started_at
 from packetcloud.testbed.processes import python_command
-from packetcloud.testbed.topology.keeper import ROOTLESS
+from packetcloud.testbed.topology.cloudlets import vis_at
+from packetcloud.testbed.topology.keeper import IMAGES, ROOTLESS
 from packetcloud.testbed.topology.leftovers import KEEPER_VARIABLE, wait_ended
 from packetcloud.testbed.topology.registry import (
     FOLDER_VARIABLE,
@@ -37,7 +41,12 @@ _ROUTER_CONTROL = ("127.0.0.1", 4701)
 
 
 def bring_up(
-    file: Path, name: str, tell: Callable[[str], None], *, is_rootless: bool = False
+    file: Path,
+    name: str,
+    tell: Callable[[str], None],
+    *,
+    is_rootless: bool = False,
+    images: Path | None = None,
 ) -> Entry:
     """Start a keeper for the topology in `file`; return once all is attached.
 
@@ -45,11 +54,13 @@ def bring_up(
 
     Args:
         is_rootless: in a user namespace, also where we are root; without root always.
+        images: where images of VIs are kept; None: where `packetcloud image build` puts them.
 
     Raises:
         TestbedError: it cannot be made; the text says why, and nothing is left of it.
     """
     words = [file.absolute(), name, *([ROOTLESS] if is_rootless or os.geteuid() != 0 else [])]
+    words += [IMAGES, images.absolute()] if images is not None else []
     keeper = subprocess.Popen(
         python_command("packetcloud.testbed.topology.keeper", *words),
         # In there it is root, and would look elsewhere.
@@ -179,20 +190,59 @@ def _router_problems(name: str, namespace: str) -> list[str]:
     return [] if status == 200 else [f"router {name} says {status} on /healthz"]
 
 
+@dataclass(frozen=True, slots=True)
+class RunningVi:
+    """A virtual instance of a topology, as its controller sees it."""
+
+    name: str
+    """Of its container, where it is one."""
+    service: str
+    at: str
+    """The router."""
+    state: str
+    is_attached: bool
+    vi_type: str
+
+
+def vis_of(entry: Entry) -> list[RunningVi]:
+    """Return the VIs of a topology's controllers; those that do not answer have none.
+
+    Of one without root nothing can be asked from outside.
+    """
+    if entry.state is None or not entry.is_held or (entry.keeper and entry.keeper.is_rootless):
+        return []
+    found = []
+    for router, node in entry.state["nodes"].items():
+        if "controller" not in node:
+            continue
+        with contextlib.suppress(ControllerUnreachableError, OSError):
+            found += [
+                RunningVi(
+                    one.container, one.service, router, one.state, one.is_attached, one.vi_type
+                )
+                for one in vis_at(Namespace(router, node["namespace"]))
+            ]
+    return found
+
+
 def run_in(name: str, node: str, command: Sequence[str]) -> None:
-    """Become a command inside a node of a topology; returns only when that fails.
+    """Become a command inside a node of a topology, or in a container; returns only when that
+    fails.
 
     Its environment names the topology: see `environment_of`.
 
+    Args:
+        node: or a VI's name; a service's for the first of its VIs.
+
     Raises:
-        TestbedError: no such topology or node, or the command cannot be run.
+        TestbedError: no such topology, node or VI, or the command cannot be run.
     """
     entry = read_entry(name)
     if entry.state is None or entry.keeper is None:
         raise TestbedError(f"topology {name!r} is {health_of(entry).word}; nothing runs there")
     nodes = entry.state["nodes"]
     if node not in nodes:
-        raise TestbedError(f"topology {name!r} has no node {node!r}; nodes: {', '.join(nodes)}")
+        _run_in_vi(entry, node, command)
     try:
         join(entry.keeper.pid)
         enter(nodes[node]["namespace"])
@@ -200,6 +250,31 @@ def run_in(name: str, node: str, command: Sequence[str]) -> None:
         os.execvpe(command[0], list(command), {**os.environ, **own})
     except OSError as error:
         raise TestbedError(f"{command[0]} on {node}: {error.strerror}") from None
+
+
+def _run_in_vi(entry: Entry, wanted: str, command: Sequence[str]) -> NoReturn:
+    """Become a command inside a container."""
+    assert entry.state is not None
+    nodes, services = entry.state["nodes"], entry.state["services"]
+    vis = [one for one in vis_of(entry) if "lxd" in nodes[one.at]]
+    found = next((one for one in vis if wanted in (one.name, one.service)), None)
+    if found is None:
+        contained = [one.name for one in vis]
+        if wanted in services and services[wanted]["isolation"] != "lxd":
+            raise TestbedError(
+                f"topology {entry.name!r}: the VIs of {wanted} are child processes in the node "
+                f"{services[wanted]['at']}; get in there"
+            )
+        what = f"; containers: {', '.join(contained)}" if contained else ""
+        raise TestbedError(
+            f"topology {entry.name!r} has no node {wanted!r}; nodes: {', '.join(nodes)}{what}"
+        )
+    folder = Path(nodes[found.at]["lxd"])
+    words = ["exec", found.name, "--project", PROJECT, "--", *command]
+    try:
+        os.execvpe(*lxc_call(folder, words))
+    except OSError as error:
+        raise TestbedError(f"lxc: {error.strerror}") from None
 
 
 def environment_of(state: dict[str, Any], node: str) -> dict[str, str]:

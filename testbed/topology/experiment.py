@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from packetcloud.testbed.experiments.experiment import (
@@ -13,7 +14,10 @@ from packetcloud.testbed.experiments.experiment import (
     Plot,
     Series,
 )
-from packetcloud.testbed.topology.build import open_network
+from packetcloud.testbed.topology.build import Network, open_network
+from packetcloud.testbed.topology.cloudlets import protections_at
+from packetcloud.testbed.topology.containers import LXD
+from packetcloud.testbed.topology.facts import facts_of
 from packetcloud.testbed.topology.graph import make_graph
 from packetcloud.testbed.topology.measure import TurnResult, loads_by_turn, run_turn
 from packetcloud.testbed.topology.model import Topology
@@ -24,20 +28,24 @@ QUICK = LoadTiming(seconds=1.0, warmup_s=0.25)
 _TURN_OVERHEAD_S = 4.0
 _ROUTER_START_S = 1.5
 _NO_BOUNDARY = (
-    "Services ran as child processes with limits of memory, processes and files: no boundary "
-    "against hostile code."
+    "Services that ran as child processes, with limits of memory, processes and files: {services}. "
+    "No boundary against hostile code."
 )
 
 
 class TopologyExperiment:
     """Runs the load of one topology; an `experiments.experiment.Experiment`."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, images: Path | None = None) -> None:
         """
+        Args:
+            images: where images of VIs are kept; None: where `packetcloud image build` puts them.
+
         Raises:
             TopologyError: the topology cannot be made, or has no load.
         """
         self._topology = topology
+        self._images = images
         self._graph = make_graph(topology)
         check_services(topology)
         self.fingerprint = fingerprint_of(topology)
@@ -55,8 +63,9 @@ class TopologyExperiment:
         folder = plan.folder / "network"
         folder.mkdir()
         try:
-            with open_network(self._graph, folder, plan.tell) as network:
-                links = network.facts()["links"]
+            with open_network(self._graph, folder, plan.tell, self._images) as network:
+                links = facts_of(network)["links"]
+                protections = _protections(network)
                 turns = [
                     run_turn(network, turn, loads, timing, plan.seed, plan.tell)
                     for turn, loads in self._turns.items()
@@ -75,7 +84,7 @@ class TopologyExperiment:
             plots=_plots(turns),
             measured=self._measured(timing),
             assumed=self._assumed(),
-            protections=[_NO_BOUNDARY] if self._topology.file.service else [],
+            protections=protections,
             failures=[
                 *(f"{one.name}: {one.problem}" for one in _loads(turns) if one.problem),
                 *(f"turn {turn.turn}: {text}" for turn in turns for text in turn.objections),
@@ -132,6 +141,25 @@ class TopologyExperiment:
             for name, one in links.items()
         ]
         return {name: rows for name, rows in tables.items() if rows}
+
+
+def _protections(network: Network) -> list[str]:
+    """Return what held the code of services, and what did not."""
+    services = network.file.service
+    said = []
+    processes = [one.name for one in services if one.isolation != LXD]
+    if processes:
+        said.append(_NO_BOUNDARY.format(services=", ".join(processes)))
+    for router in {one.at: None for one in services if one.isolation == LXD}:
+        names = ", ".join(one.name for one in services if one.at == router)
+        found = protections_at(network.places[router])
+        active = ", ".join(one.name for one in found if one.is_active)
+        lacking = ", ".join(one.name for one in found if not one.is_active) or "nothing"
+        said.append(
+            f"Services in LXD containers at {router}: {names}. In force: {active}. Not in force: "
+            f"{lacking}."
+        )
+    return said
 
 
 def _goodput_key(load: str) -> str:

@@ -77,13 +77,21 @@ class Graph:
         Raises:
             TopologyError: no path leads there.
         """
-        steps = _first_steps(self.adjacent, node, self.forwarding)
-        if seen_from not in steps:
+        return self.addresses[node, self.first_step(node, seen_from)]
+
+    def first_step(self, start: str, node: str) -> str:
+        """Return the node beside `start` that is first on the way of IP packets to another.
+
+        Raises:
+            TopologyError: no path leads there.
+        """
+        steps = _first_steps(self.adjacent, start, self.forwarding)
+        if node not in steps:
             raise TopologyError(
-                f"{self.topology.name}: no links lead from {seen_from} to {node}; join them with a "
+                f"{self.topology.name}: no links lead from {node} to {start}; join them with a "
                 "[[link]]"
             )
-        return self.addresses[node, steps[seen_from][0]]
+        return steps[node][0]
 
     def router_of(self, host: str) -> str:
         """Return where a host attaches: its nearest router, past IP nodes only.
@@ -154,7 +162,25 @@ def make_graph(topology: Topology) -> Graph:
             )
     for load in topology.file.load:
         graph.address_of(load.destination, load.source)
+    for router in topology.file.routers:
+        if len(ways := egress_ways(graph, router)) > 1:
+            raise TopologyError(
+                f"{topology.name}: [[service]] egress: the containers at {router} would leave it "
+                f"towards {' and '.join(ways)}; allowed: nodes that lie behind one link"
+            )
     return graph
+
+
+def egress_ways(graph: Graph, router: str) -> list[str]:
+    """Return the nodes beside a router towards which its containers leave it; no more than one is
+    right, as a cloudlet has one device to the IP network.
+
+    Raises:
+        TopologyError: no path leads to what a service is granted.
+    """
+    services = graph.topology.file.service
+    places = {text.split(":")[0] for one in services if one.at == router for text in one.egress}
+    return sorted({graph.first_step(router, place) for place in places})
 
 
 def _first_steps(

@@ -1,13 +1,14 @@
 """The process that keeps a topology up: makes it, waits, takes it down.
 
-`python -m packetcloud.testbed.topology.keeper FILE NAME [--rootless]`. Says on standard output what
-it makes (`step`), and `up` or `error`. Until it reads `stay` on standard input, it takes everything
-down when that ends: whoever asked for the topology was killed meanwhile. Then it stays until
-SIGTERM. Its own kill ends all children, and leaves what the next sweep removes.
+`python -m packetcloud.testbed.topology.keeper FILE NAME [--rootless] [--images DIR]`. Says on
+standard output what it makes (`step`), and `up` or `error`. Until it reads `stay` on standard
+input, it takes everything down when that ends: whoever asked for the topology was killed meanwhile.
+Then it stays until SIGTERM. Its own kill ends all children, and leaves what the next sweep removes.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import pwd
@@ -22,6 +23,7 @@ from pathlib import Path
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.testbed.processes import emit_event
 from packetcloud.testbed.topology.build import open_network
+from packetcloud.testbed.topology.facts import facts_of
 from packetcloud.testbed.topology.graph import make_graph
 from packetcloud.testbed.topology.model import Topology
 from packetcloud.testbed.topology.registry import Claim, claim, make_base_folder, sweep_all
@@ -29,7 +31,7 @@ from packetcloud.testbed.topology.rootless import become_root_here
 from packetcloud.testbed.topology.service_files import check_services
 
 LOG = "keeper.log"
-ROOTLESS = "--rootless"
+ROOTLESS, IMAGES = "--rootless", "--images"
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _LONGEST_SLEEP_S = 3600.0
 
@@ -38,8 +40,11 @@ class _AskedToEndError(Exception):
     """SIGTERM came, or whoever asked for the topology is gone."""
 
 
-def keep(file: Path, name: str) -> None:
+def keep(file: Path, name: str, images: Path | None = None) -> None:
     """Make the topology, keep it, take it down.
+
+    Args:
+        images: where images of VIs are kept; None: where `packetcloud image build` puts them.
 
     Raises:
         PacketCloudError: it cannot be made.
@@ -50,14 +55,14 @@ def keep(file: Path, name: str) -> None:
     sweep_all()
     held = claim(name)
     try:
-        with open_network(graph, held.scratch, _tell) as network:
+        with open_network(graph, held.scratch, _tell, images) as network:
             held.write_state(
                 {
                     "file": str(file),
                     "topology": topology.name,
                     "since": datetime.now(UTC).isoformat(timespec="seconds"),
                     "by": _user(),
-                    **network.facts(),
+                    **facts_of(network),
                 }
             )
             emit_event("up")
@@ -118,15 +123,17 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) not in (2, 3) or arguments[2:] not in ([], [ROOTLESS]):
-        print(f"usage: keeper FILE NAME [{ROOTLESS}]", file=sys.stderr)
-        return 2
-    file, name = arguments[:2]
+    parser = argparse.ArgumentParser("keeper")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("name")
+    parser.add_argument(ROOTLESS, dest="is_rootless", action="store_true")
+    parser.add_argument(IMAGES, dest="images", type=Path)
+    given = parser.parse_args(arguments)
     try:
-        if arguments[2:]:
+        if given.is_rootless:
             become_root_here(make_base_folder())
         with _ended_by_sigterm():
-            keep(Path(file), name)
+            keep(given.file, given.name, given.images)
     except PacketCloudError as error:
         emit_event("error", text=str(error))
         return 2

@@ -20,7 +20,13 @@ from packetcloud.testbed.emulator.link import Emulator
 from packetcloud.testbed.emulator.netem import unfit
 from packetcloud.testbed.emulator.shape import Shape
 from packetcloud.testbed.errors import TestbedError, TopologyError
-from packetcloud.testbed.topology.units import parse_rate, parse_share, parse_size, parse_time
+from packetcloud.testbed.topology.units import (
+    parse_ip_service,
+    parse_rate,
+    parse_share,
+    parse_size,
+    parse_time,
+)
 
 MAX_NODES_COUNT = 64
 """Each is a namespace, each router a process of some 100 MiB."""
@@ -28,6 +34,8 @@ MAX_LINKS_COUNT = 120
 """Links have the networks 198.18.1.0 to 198.18.254.0; each emulated one is a process."""
 DEFAULT_QUEUE_PACKETS = 125
 """Where a link has a rate and says nothing else: as much as 50 Mbit/s carry in 30 ms."""
+MAX_EGRESS_COUNT = 32
+"""Half of what a cloudlet takes; each is a rule that each packet of the service passes."""
 _FILES = TomlFiles(TopologyError, "packetcloud testbed sample")
 
 
@@ -40,15 +48,6 @@ def _text_or(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     return read
 
 
-def _no_containers(value: Any) -> Any:
-    if value == "lxd":
-        raise ValueError(
-            "a topology runs no containers; allowed: 'process', 'controller'; for containers: "
-            "packetcloud cloudlet run"
-        )
-    return value
-
-
 NodeName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,11}$"),
@@ -56,7 +55,8 @@ NodeName = Annotated[
 ]
 """Devices are called `to-NAME`, and the kernel takes 15 characters."""
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-Isolation = Annotated[Literal["process", "controller"], BeforeValidator(_no_containers)]
+Isolation = Literal["process", "controller", "lxd"]
+IpService = Annotated[str, BeforeValidator(parse_ip_service)]
 Rate = Annotated[float, BeforeValidator(_text_or(parse_rate)), Field(ge=0, le=1e12)]
 Seconds = Annotated[float, BeforeValidator(_text_or(parse_time)), Field(ge=0, le=86_400)]
 Share = Annotated[float, BeforeValidator(_text_or(parse_share)), Field(ge=0, le=1)]
@@ -135,12 +135,23 @@ class ServiceTable(TomlTable):
     at: NodeName
     manifest: str
     settings: Annotated[dict[str, str | int | float | bool], Field(default_factory=dict)]
+    files: Annotated[dict[str, Path], Field(default_factory=dict)]
+    """Of this machine, for parameters of type path."""
     secret: ServiceName | None = None
     """Services with the same word here share a key file, which is made."""
     vis: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
     isolation: Isolation = "process"
+    vi_type: str = "small"
+    """Of a cloudlet's own catalogue, where there is a controller."""
+    egress: Annotated[tuple[IpService, ...], Field(max_length=MAX_EGRESS_COUNT)] = ()
+    """What of the IP network its containers reach."""
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000, strict=True)] = 0
     fail_policy: Literal["open", "closed"] = "closed"
+
+    @property
+    def is_managed(self) -> bool:
+        """Tell whether a cloudlet controller starts its VIs."""
+        return self.isolation != "process"
 
 
 class RuleTable(TomlTable):
@@ -344,14 +355,34 @@ def _bad_services(file: TopologyFile) -> Iterator[str]:
         yield from _unknown(f"{where}: at", table.at, file.routers, "router")
         if table.name in file.nodes:
             yield f"{where}: a node has that name; names must differ"
-        if table.isolation != "process" and "fail_policy" in table.model_fields_set:
+        if table.is_managed and "fail_policy" in table.model_fields_set:
             yield f"{where}: fail_policy: with a controller the manifest says it"
+        if not table.is_managed and "vi_type" in table.model_fields_set:
+            yield f"{where}: vi_type: only with a controller; allowed: {_WITH_CONTROLLER}"
+        yield from _bad_egress(file, table, where)
+    for router in file.routers:
+        kinds = {one.isolation: one.name for one in file.service if one.at == router}
+        if "controller" in kinds and "lxd" in kinds:
+            yield (
+                f"[[service]] {kinds['lxd']}: isolation = 'lxd', and {kinds['controller']} at the "
+                f"same router {router} has 'controller'; allowed: one of both at a router"
+            )
     for number, rule in enumerate(file.rule, 1):
         where = f"[[rule]] number {number}"
         yield from _unknown(f"{where}: service", rule.service, names, "service")
         for key, hosts in (("source", rule.source), ("destination", rule.destination)):
             for host in hosts:
                 yield from _unknown(f"{where}: {key}", host, file.hosts, "host")
+
+
+_WITH_CONTROLLER = 'isolation = "controller" or "lxd"'
+
+
+def _bad_egress(file: TopologyFile, table: ServiceTable, where: str) -> Iterator[str]:
+    if table.egress and table.isolation != "lxd":
+        yield f'{where}: egress: child processes reach what their router does; allowed with: "lxd"'
+    for place in table.egress:
+        yield from _unknown(f"{where}: egress", place.split(":")[0], file.ip, "IP node")
 
 
 def _bad_loads(file: TopologyFile) -> Iterator[str]:
@@ -388,7 +419,7 @@ _SHAPE_FAULTS = ("loss", "delay", "rate")
 
 def _bad_faults(file: TopologyFile) -> Iterator[str]:
     links = {frozenset((one.left, one.right)): one for one in _links(file)}
-    plain = (one.name for one in file.service if one.isolation == "process")
+    plain = (one.name for one in file.service if not one.is_managed)
     killable = (*file.routers, *plain)
     for number, table in enumerate(file.fault, 1):
         where = f"[[fault]] number {number}"

@@ -19,6 +19,7 @@ from typing import IO, Any
 from pyroute2 import netns
 
 from packetcloud.testbed.errors import TestbedError
+from packetcloud.testbed.lxd_remains import sweep_stale_lxd
 from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import started_at
 from packetcloud.testbed.topology.leftovers import KEEPER_VARIABLE, Marked, end_processes_in
@@ -209,6 +210,9 @@ def _sweep_folder(folder: Path) -> None:
     """End and remove what the last keeper of a folder left, but for the folder and its lock."""
     keeper = _read_keeper(folder)
     if keeper is not None:
+        if not keeper.is_rootless:
+            # First, while their monitors live, which know the containers.
+            sweep_stale_lxd(keeper.mark)
         names = namespaces_of(keeper)
         marked = Marked(keeper.user_namespace, keeper.mark) if keeper.is_rootless else None
         for _ in range(_LOOKS_COUNT):

@@ -66,3 +66,9 @@ def join(pid: int) -> None:
     here = Path.cwd()
     kernel.join_user(pid)
     os.chdir(here)
+
+
+def is_rootless_here() -> bool:
+    """Tell whether this process is root over one user alone, as `become_root_here` makes it."""
+    ranges = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return sum(int(count) for _, _, count in ranges) == 1

@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packetcloud.cloudlet.egress import INTERNAL_KEY
 from packetcloud.router.rules.document import Head, line_of
-from packetcloud.testbed.topology.graph import Graph
+from packetcloud.testbed.topology.graph import Graph, egress_ways
 from packetcloud.testbed.topology.model import RuleTable, ServiceTable
-from packetcloud.testbed.topology.plan import managed_services, rules_at
+from packetcloud.testbed.topology.plan import has_containers, managed_services, rules_at
 
 PORT = 4700
 CONTROL = "127.0.0.1:4701"
+CONTROLLER = "127.0.0.1:4780"
 """The same in every namespace: the ports that all pages name."""
 LOOPBACK = "127.0.0.0/8"
+DATA_NETWORKS = {"data_ipv4": "10.210.0.0/20", "data_ipv6": "fd5a:7c1e:210::/64"}
+"""Where containers are, at each router."""
 RULE_SET = "topology"
 SECRET_PARAMETER = "key_file"
 """Of a service's manifest, which gets the file of its `secret`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LxdNode:
+    """An LXD server that is a cloudlet's compute node."""
+
+    socket: Path
+    pool: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,10 @@ class ServiceFiles:
     """Its identity."""
     secret: Path | None
     """Keys that it shares with others; None: it needs none."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Others that go along, by parameter."""
+    image: Path | None = None
+    """None: its VIs are child processes."""
 
 
 def router_text(
@@ -57,10 +73,10 @@ def router_text(
         f"na = {nas[router]}",
         f'listen = "0.0.0.0:{PORT}"',
         f'control_listen = "{CONTROL}"',
-        f'private_links = ["{LOOPBACK}"]',
+        f"private_links = {json.dumps([LOOPBACK, *_data_networks(graph, router)])}",
     ]
     for one in file.service:
-        if one.at == router and one.isolation == "process":
+        if one.at == router and not one.is_managed:
             lines += ["[[service]]", f'sid = "{guids[one.name]}"', f'name = "{one.name}"']
             lines += [f"priority = {one.priority}", f'fail_policy = "{one.fail_policy}"']
     if managed_services(graph, router):
@@ -84,20 +100,31 @@ def names_of(graph: Graph) -> dict[str, str]:
     return hosts | {one.name: one.at for one in file.service}
 
 
-def controller_text(router: str, services: Sequence[ServiceFiles]) -> str:
-    """Return the config file of a router's cloudlet controller, whose VIs are child processes."""
+def controller_text(
+    graph: Graph, router: str, services: Sequence[ServiceFiles], lxd: LxdNode | None
+) -> str:
+    """Return the config file of a router's cloudlet controller.
+
+    Args:
+        lxd: where its VIs are containers; None: they are child processes.
+    """
     lines = [
         "[cloudlet]",
         f'name = "{router}"',
         f'state = "{router}-state"',
-        'api_listen = "127.0.0.1:4780"',
+        f'api_listen = "{CONTROLLER}"',
         "control_port = 4790",
         "[router]",
         f'url = "http://{CONTROL}"',
         f"port = {PORT}",
-        "[[node]]",
-        'isolation = "process"',
     ]
+    if lxd is None:
+        lines += ["[[node]]", 'isolation = "process"']
+    else:
+        lines += ["[network]", *(f'{key} = "{value}"' for key, value in DATA_NETWORKS.items())]
+        lines += _egress_lines(graph, router)
+        lines += ["[[node]]", 'name = "lxd"', f"socket = {json.dumps(str(lxd.socket))}"]
+        lines += [f'pool = "{lxd.pool}"']
     for one in services:
         table = one.table
         lines += [
@@ -105,14 +132,40 @@ def controller_text(router: str, services: Sequence[ServiceFiles]) -> str:
             f"manifest = {json.dumps(one.manifest)}",
             f'name = "{table.name}"',
             f"key = {json.dumps(str(one.key))}",
+            f'vi_type = "{table.vi_type}"',
             f"priority = {table.priority}",
             f"replicas_min = {table.vis}",
             f"replicas_max = {table.vis}",
             f"settings = {_inline(table.settings)}",
         ]
+        files = {name: str(path) for name, path in one.files.items()}
         if one.secret is not None:
-            lines.append(f"files = {_inline({SECRET_PARAMETER: str(one.secret)})}")
+            files[SECRET_PARAMETER] = str(one.secret)
+        lines.append(f"files = {_inline(files)}")
+        if one.image is not None:
+            lines.append(f"image = {json.dumps([str(one.image)])}")
+        if table.egress:
+            places = [place_of(graph, table, text) for text in table.egress]
+            lines.append(f"egress = {_inline({INTERNAL_KEY: places})}")
     return "\n".join(lines) + "\n"
+
+
+def place_of(graph: Graph, table: ServiceTable, text: str) -> str:
+    """Return `web:80` as a cloudlet's grant: the address by which the router reaches the node."""
+    node, _, ports = text.partition(":")
+    return f"{graph.address_of(node, table.at)}/32:{ports}"
+
+
+def _egress_lines(graph: Graph, router: str) -> list[str]:
+    ways = egress_ways(graph, router)
+    return [f'egress_device = "to-{ways[0]}"'] if ways else []
+
+
+def _data_networks(graph: Graph, router: str) -> list[str]:
+    """Return where containers of a router's cloudlet call it from."""
+    if not has_containers(graph, router):
+        return []
+    return list(DATA_NETWORKS.values())
 
 
 def rule_lines(rules: Sequence[tuple[int, RuleTable]], guids: Mapping[str, str]) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Quantities as people write them: `50mbit`, `15ms`, `2%`, `1MiB`."""
+"""Quantities as people write them: `50mbit`, `15ms`, `2%`, `1MiB`; and ports: `web:80,443`."""
 
 from __future__ import annotations
 
@@ -58,3 +58,16 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ValueError("expected bytes like 4096, 64KiB or 1MiB")
     return int(found[1]) * _SIZES[found[2]]
+
+
+def parse_ip_service(text: object) -> str:
+    """Return a node and TCP ports of it, in one word.
+
+    Raises:
+        ValueError: says what is expected.
+    """
+    found = re.fullmatch(r"[a-z][a-z0-9-]*:([0-9]{1,5}(?:-[0-9]{1,5})?,?)+", str(text))
+    ports = [int(word) for word in re.findall(r"[0-9]+", str(text).partition(":")[2])]
+    if found is None or not all(0 < port < 1 << 16 for port in ports):
+        raise ValueError("expected a node and its TCP ports like web:80,443 or web:8000-8099")
+    return str(text)

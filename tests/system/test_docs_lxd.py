@@ -32,11 +32,12 @@ FIRST_STEPS = FOLDER / "run-a-cloudlet.md"
 MOVES = FOLDER / "migrate-a-vi.md"
 TAKES_DOWN = "kill $controller"
 """The command of the first page before which the other's come."""
+TOPOLOGY = FOLDER / "build-a-topology.md"
 
 
 def test_no_other_page_needs_lxd() -> None:
-    """Each page whose commands need LXD has a test below."""
-    assert [page for page in PAGES if _commands(page)] == [MOVES, FIRST_STEPS]
+    """Each page whose commands need LXD has a test below; that on topologies one of its own."""
+    assert [page for page in PAGES if _commands(page)] == [TOPOLOGY, MOVES, FIRST_STEPS]
 
 
 def test_a_cloudlet_from_nothing_and_moves_between_its_nodes(tmp_path: Path) -> None:

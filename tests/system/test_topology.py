@@ -235,6 +235,14 @@ def test_a_network_that_cannot_be_made_leaves_nothing(testbed: _Testbed) -> None
     assert testbed.states() == {}
 
 
+def test_containers_are_refused_where_there_is_no_root(testbed: _Testbed) -> None:
+    """One line says why and what helps, and nothing is made."""
+    testbed.file.write_text(SMALL + MANAGED.replace('"controller"', '"lxd"'))
+    done = testbed.run("up", testbed.file, "--rootless", code=2)
+    assert 'isolation = "lxd": a topology without root is in a user namespace' in done.stderr
+    assert testbed.states() == {}
+
+
 @pytest.mark.parametrize("name", example_names())
 def test_an_example_comes_up(name: str, tmp_path: Path) -> None:
     """All nodes, routers, services and rules of each are made and attached; nothing stays."""

@@ -82,7 +82,7 @@ def test_no_key_of_a_topology_is_left_when_it_cannot_be_made(
     """As when it can."""
 
     @contextlib.contextmanager
-    def fail(graph: object, folder: Path, tell: object) -> Iterator[NoReturn]:
+    def fail(graph: object, folder: Path, *_: object) -> Iterator[NoReturn]:
         (folder / "keys").mkdir()
         (folder / "keys" / "r.key").write_text("secret")
         raise ChildError("no namespaces")

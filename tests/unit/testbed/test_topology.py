@@ -10,16 +10,26 @@ from pathlib import Path
 
 import pytest
 
+from packetcloud.chunk.identity import create_identity_file
+from packetcloud.cloudlet.config import CloudletConfig
+from packetcloud.cloudlet.images.recipe import ImageError
 from packetcloud.router.config import parse_config
+from packetcloud.services.secure_communication.keys import create_key_file
 from packetcloud.testbed.errors import TopologyError
-from packetcloud.testbed.topology import model
+from packetcloud.testbed.topology import containers, model
+from packetcloud.testbed.topology.containers import Containers, lacking_for_containers
 from packetcloud.testbed.topology.faults import lasting, schedule
 from packetcloud.testbed.topology.graph import Graph, Route, make_graph
 from packetcloud.testbed.topology.leftovers import KEEPER_VARIABLE, Marked
 from packetcloud.testbed.topology.model import Topology
-from packetcloud.testbed.topology.plan import StepKind, make_plan, steps_left
+from packetcloud.testbed.topology.plan import Step, StepKind, make_plan, steps_left
 from packetcloud.testbed.topology.rootless import user_namespace_of
-from packetcloud.testbed.topology.router_files import router_text
+from packetcloud.testbed.topology.router_files import (
+    LxdNode,
+    ServiceFiles,
+    controller_text,
+    router_text,
+)
 from packetcloud.testbed.topology.samples import (
     example_names,
     example_text,
@@ -31,6 +41,8 @@ from packetcloud.testbed.topology.service_files import check_services
 BASE = 'hosts = ["a", "b"]\nrouters = ["r"]\n'
 LINK = '[[link]]\nnodes = ["a", "r", "b"]\n'
 SERVICE = '[[service]]\nname = "s"\nat = "r"\nmanifest = "wan-optimizer"\n'
+WEB = BASE + 'ip = ["web"]\n' + LINK + '[[link]]\nnodes = ["r", "web"]\n'
+CONTAINED = SERVICE + 'settings = { direction = "compress" }\nisolation = "lxd"\n'
 LOAD = '[[load]]\nsource = "a"\ndestination = "b"\n'
 GUID = "ab" * 20
 
@@ -78,11 +90,32 @@ def _graph(load, text: str) -> Graph:  # type: ignore[no-untyped-def]
         (BASE + LINK + SERVICE.replace('"r"', '"a"'), "at = 'a': no such router; allowed: r"),
         (BASE + LINK + SERVICE.replace('"s"', '"a"'), "a node has that name"),
         (
-            BASE + LINK + SERVICE + 'isolation = "lxd"\n',
-            "[[service]] number 1 isolation = 'lxd': a topology runs no containers; allowed: "
-            "'process', 'controller'",
+            BASE + LINK + SERVICE + 'vi_type = "nano"\n',
+            "[[service]] s: vi_type: only with a controller; allowed: isolation = ",
         ),
-        (BASE + LINK + SERVICE + 'isolation = "jail"\n', "'process' or 'controller'"),
+        (
+            BASE
+            + LINK
+            + SERVICE
+            + 'isolation = "lxd"\n'
+            + SERVICE.replace('"s"', '"t"')
+            + 'isolation = "controller"\n',
+            "[[service]] s: isolation = 'lxd', and t at the same router r has 'controller'; "
+            "allowed: one of both",
+        ),
+        (
+            WEB + SERVICE + 'egress = ["web:80"]\n',
+            "[[service]] s: egress: child processes reach what their router does",
+        ),
+        (
+            BASE + LINK + SERVICE + 'isolation = "lxd"\negress = ["web:80"]\n',
+            "[[service]] s: egress = 'web': no such IP node; allowed: none yet",
+        ),
+        (
+            WEB + SERVICE + 'isolation = "lxd"\negress = ["198.18.1.1:80"]\n',
+            "expected a node and its TCP ports like web:80,443",
+        ),
+        (BASE + LINK + SERVICE + 'isolation = "jail"\n', "'process', 'controller' or 'lxd'"),
         (
             BASE + LINK + '[[rule]]\nservice = "s"\n',
             "service = 's': no such service; allowed: none yet",
@@ -141,6 +174,17 @@ def test_a_mistake_is_named_with_its_place(load, text: str, said: str) -> None: 
         (BASE + '[[link]]\nnodes = ["a", "r"]\n', "host b reaches no router"),
         ('routers = ["r", "q"]\n', "router r reaches no q"),
         (
+            BASE + 'ip = ["c"]\n' + LINK + CONTAINED + 'egress = ["c:80"]\n',
+            "no links lead from c to r",
+        ),
+        (
+            WEB.replace('["web"]', '["web", "c"]')
+            + '[[link]]\nnodes = ["r", "c"]\n'
+            + CONTAINED
+            + 'egress = ["web:80", "c:80"]\n',
+            "containers at r would leave it towards c and web; allowed: nodes that lie behind one",
+        ),
+        (
             'hosts = ["a"]\nip = ["c"]\nrouters = ["r"]\n[[link]]\nnodes = ["a", "r"]\n'
             '[[load]]\nsource = "a"\ndestination = "c"\nkind = "tcp"\n',
             "no links lead from a to c",
@@ -159,6 +203,17 @@ def test_what_is_not_joined_is_named(load, text: str, said: str) -> None:  # typ
         (SERVICE.replace("wan-optimizer", "no-such"), "no service"),
         (SERVICE + 'settings = { direction = "up" }\n', "direction"),
         (SERVICE.replace("wan-optimizer", "ids") + 'secret = "x"\n', "key_file"),
+        (CONTAINED + 'vi_type = "huge"\n', "vi_type = 'huge'; allowed: nano, small"),
+        (CONTAINED + 'files = { key_file = "none.key" }\n', "files: key_file: no file"),
+        (CONTAINED + 'files = { peer = "net.toml" }\n', "files: peer is no parameter of type path"),
+        (
+            CONTAINED + 'files = { direction = "net.toml" }\n',
+            "direction stands in files and in settings",
+        ),
+        (
+            CONTAINED + 'secret = "x"\nfiles = { key_file = "net.toml" }\n',
+            "key_file is set already",
+        ),
     ],
 )
 def test_a_service_is_checked_before_it_is_started(load, service: str, said: str) -> None:  # type: ignore[no-untyped-def]
@@ -312,6 +367,94 @@ def test_a_controller_takes_the_place_of_single_services(load) -> None:  # type:
     made = {(step.kind, step.name) for step in plan}
     assert (StepKind.CONTROLLER, "r") in made
     assert not [one for one in made if one[0] is StepKind.SERVICE]
+
+
+def test_containers_need_an_image_and_a_server(load) -> None:  # type: ignore[no-untyped-def]
+    """The image comes before anything is made, the server between router and controller."""
+    plan = make_plan(_graph(load, BASE + LINK + CONTAINED))
+    kinds = [step.kind for step in plan]
+    assert plan[0] == Step(StepKind.IMAGE, "s")
+    assert kinds.index(StepKind.ROUTER) < kinds.index(StepKind.LXD)
+    assert kinds.index(StepKind.LXD) < kinds.index(StepKind.CONTROLLER)
+    assert StepKind.SERVICE not in kinds
+    assert kinds == sorted(kinds, key=list(StepKind).index)
+
+
+def test_a_config_for_containers_is_taken_by_the_controller(load, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Server, image, type, files and the way to the IP network are what the topology says; the
+    router lets VIs call from where the controller puts them."""
+    more = 'vi_type = "nano"\nsecret = "x"\negress = ["web:80,8000-8099"]\nvis = 2\n'
+    graph = _graph(load, WEB + CONTAINED + more)
+    create_identity_file(tmp_path / "s.key")
+    create_key_file(tmp_path / "secret.key")
+    (table,) = graph.topology.file.service
+    image = tmp_path / "image.tar"
+    files = ServiceFiles(
+        table, "wan-optimizer", tmp_path / "s.key", tmp_path / "secret.key", image=image
+    )
+    path = tmp_path / "r-cloudlet.toml"
+    path.write_text(controller_text(graph, "r", [files], LxdNode(tmp_path / "socket", "pool")))
+    config = CloudletConfig.load(path)
+    (service,) = config.services
+    (node,) = config.file.node
+    assert (node.socket, node.pool) == (tmp_path / "socket", "pool")
+    assert (service.table.vi_type, service.table.replicas_max) == ("nano", 2)
+    assert config.image_files(service) == (image,)
+    assert service.table.files == {"key_file": tmp_path / "secret.key"}
+    assert config.network.egress is not None
+    assert config.network.egress.device == "to-web"
+    assert [str(one) for one in service.egress.internal] == ["198.18.3.2/32:80,8000-8099"]
+    assert service.egress.allow == ()
+    guids = {name: f"{number:040x}" for number, name in enumerate("abrs", 1)}
+    router = parse_config(router_text(graph, "r", Path("/keys"), guids, "cd" * 32), "r")
+    assert str(config.network.data.subnet.ipv4) in map(str, router.router.private_links)
+
+
+def test_without_root_there_are_no_containers(load, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """The reason is named, and what helps; a topology without containers lacks nothing."""
+    monkeypatch.setattr(containers, "lacking_for_lxd", lambda: None)
+    assert lacking_for_containers(load(BASE + LINK + CONTAINED)) is None
+    monkeypatch.setattr(containers, "lacking_for_lxd", lambda: "a private LXD needs the command x")
+    said = str(lacking_for_containers(load(BASE + LINK + CONTAINED)))
+    assert said.startswith('net: [[service]] s: isolation = "lxd": a private LXD needs the command')
+    monkeypatch.setattr(containers, "is_rootless_here", lambda: True)
+    said = str(lacking_for_containers(load(BASE + LINK + CONTAINED)))
+    assert "user namespace of one user" in said and "sudo" in said
+    assert lacking_for_containers(load(BASE + LINK + SERVICE)) is None
+
+
+def test_an_image_that_cannot_be_built_is_said_in_a_line(
+    load,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Topology, service and what the build said; one that could is not built twice."""
+    topology = load(BASE + LINK + CONTAINED)
+    (table,) = topology.file.service
+
+    def fail(*_: object) -> None:
+        raise ImageError("no mirror\n  tried: x\n")
+
+    monkeypatch.setattr(containers, "vi_image", fail)
+    with pytest.raises(TopologyError) as caught:
+        Containers(topology, None, lambda text: None).build_image(table)
+    assert str(caught.value) == "net: [[service]] s: no image of it: no mirror | tried: x"
+
+
+def test_one_user_in_a_user_namespace_is_seen() -> None:
+    """Where `become_root_here` was called, and only there; the keeper has one thread before, as the
+    kernel wants it."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "import packetcloud.testbed.topology.keeper\n"
+        "from packetcloud.testbed.topology.rootless import become_root_here, is_rootless_here\n"
+        "before = is_rootless_here(); become_root_here(Path(sys.argv[1]))\n"
+        "print(before, is_rootless_here())"
+    )
+    command = [sys.executable, "-c", script, "/tmp"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "cannot be made here" in done.stderr:
+        pytest.skip("no user namespaces here")
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_faults_overlap_and_end(load) -> None:  # type: ignore[no-untyped-def]
