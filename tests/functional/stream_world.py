@@ -189,13 +189,15 @@ class StreamWorld:
 
     def _request_came(self, data: bytes) -> None:
         message = decode_message(data)
-        if self.answerer is None:
+        if message.session != self.caller._session:
+            return  # the host does not listen to answers of a session that it has ended
+        if self.answerer is None or self.answerer.session != message.session:
             if not message.is_first:
                 self._carry(lambda: self.caller.receive(self._unknown(message), self.now))
                 return
+            self.server_ends.clear()
             self.answerer = Answerer(message.session, lambda: WINDOW_BYTES, lambda: 100, lambda: 16)
-        if message.session == self.answerer.session:
-            self.answerer.receive(message, len(data), 0, self.now)
+        self.answerer.receive(message, len(data), 0, self.now)
 
     @staticmethod
     def _unknown(message: Message) -> bytes:
