@@ -320,6 +320,7 @@ def open_network(
     """
     if (reason := lacking_for_containers(graph.topology)) is not None:
         raise TopologyError(reason)
+    folder = folder.absolute()  # config files name others in it, and lie in it themselves
     (folder / "keys").mkdir(mode=0o700)
     (folder / "run").mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:

@@ -69,7 +69,7 @@ class Containers:
 
     def __init__(self, topology: Topology, images: Path | None, tell: Tell) -> None:
         self._topology = topology
-        self._images = images
+        self._images = images.absolute() if images is not None else None
         self._tell = tell
         self._built: dict[Path | None, BuiltImage] = {}
         self._servers: dict[str, LxdDaemon] = {}

@@ -65,7 +65,7 @@ class TopologyExperiment:
         try:
             with open_network(self._graph, folder, plan.tell, self._images) as network:
                 links = facts_of(network)["links"]
-                protections = _protections(network)
+                protections = protections_of(network)
                 turns = [
                     run_turn(network, turn, loads, timing, plan.seed, plan.tell)
                     for turn, loads in self._turns.items()
@@ -143,7 +143,7 @@ class TopologyExperiment:
         return {name: rows for name, rows in tables.items() if rows}
 
 
-def _protections(network: Network) -> list[str]:
+def protections_of(network: Network) -> list[str]:
     """Return what held the code of services, and what did not."""
     services = network.file.service
     said = []
@@ -151,7 +151,8 @@ def _protections(network: Network) -> list[str]:
     if processes:
         said.append(_NO_BOUNDARY.format(services=", ".join(processes)))
     for router in {one.at: None for one in services if one.isolation == LXD}:
-        names = ", ".join(one.name for one in services if one.at == router)
+        here = [one.name for one in services if one.at == router and one.isolation == LXD]
+        names = ", ".join(here)
         found = protections_at(network.places[router])
         active = ", ".join(one.name for one in found if one.is_active)
         lacking = ", ".join(one.name for one in found if not one.is_active) or "nothing"

@@ -7,16 +7,20 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.images.recipe import ImageError
+from packetcloud.cloudlet.schemas import ProtectionInfo
 from packetcloud.router.config import parse_config
 from packetcloud.services.secure_communication.keys import create_key_file
 from packetcloud.testbed.errors import TopologyError
-from packetcloud.testbed.topology import containers, model
+from packetcloud.testbed.topology import containers, experiment, model
+from packetcloud.testbed.topology.build import Network
 from packetcloud.testbed.topology.containers import Containers, lacking_for_containers
 from packetcloud.testbed.topology.faults import lasting, schedule
 from packetcloud.testbed.topology.graph import Graph, Route, make_graph
@@ -438,6 +442,34 @@ def test_an_image_that_cannot_be_built_is_said_in_a_line(
     with pytest.raises(TopologyError) as caught:
         Containers(topology, None, lambda text: None).build_image(table)
     assert str(caught.value) == "net: [[service]] s: no image of it: no mirror | tried: x"
+
+
+def test_images_are_found_from_every_folder(
+    load,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A controller's config lies elsewhere than where `--images` was typed."""
+    asked: list[Path | None] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(containers, "vi_image", lambda tell, folder, own: asked.append(folder))
+    topology = load(BASE + LINK + CONTAINED)
+    made = Containers(topology, Path("images"), lambda text: None)
+    made.build_image(topology.file.service[0])
+    made.build_image(topology.file.service[0])
+    assert asked == [tmp_path / "images"], "and built once"
+
+
+def test_a_report_says_what_held_whom(load, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Containers and child processes of a router are told apart; what is not in force is named."""
+    inside = ProtectionInfo(name="filters", is_active=True, cost="", remedy="")
+    lacking = ProtectionInfo(name="AppArmor", is_active=False, cost="x", remedy="y")
+    monkeypatch.setattr(experiment, "protections_at", lambda place: [inside, lacking])
+    file = load(BASE + LINK + CONTAINED + SERVICE.replace('"s"', '"t"')).file
+    network = SimpleNamespace(file=file, places={"r": None})
+    processes, contained = experiment.protections_of(cast(Network, network))
+    assert processes.startswith("Services that ran as child processes") and ": t. " in processes
+    assert contained.endswith("at r: s. In force: filters. Not in force: AppArmor.")
 
 
 def test_one_user_in_a_user_namespace_is_seen() -> None:
