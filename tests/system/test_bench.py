@@ -49,9 +49,16 @@ def _quiet(_: str) -> None:
 @beside_others
 @pytest.mark.root
 @pytest.mark.needs("iperf3")
-def test_bench_hop_has_every_key(tmp_path: Path) -> None:
-    """Goodput, both congestion controls and the ratio, and the link mode that was in force."""
-    document = bench_hop([LinkMode.WIRE], BRIEF, _quiet)
+def test_bench_hop_has_every_key_and_its_command_writes_json_and_plot(tmp_path: Path) -> None:
+    """`packetcloud bench hop` as people call it: a table; goodput, both congestion controls and the
+    ratio, and the link mode that was in force."""
+    options = ["--seconds", "1", "--repeats", "1", "--mode", "wire", "--json", "out/hop.json"]
+    command = packetcloud_command("bench", "hop", *options, "--plot", "out/hop.png")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "CUBIC" in done.stdout
+    assert (tmp_path / "out/hop.png").exists()
+    document = json.loads((tmp_path / "out/hop.json").read_text())
     wire = check_head(document, "hop", tmp_path)["modes"]["wire"]
     for key in (
         "goodput_gbps",
@@ -230,20 +237,6 @@ def test_without_root_loopback_is_measured_and_said(tmp_path: Path) -> None:
     assert found["topology"] == "loopback"
     assert found["notes"]
     assert found["modes"]["loopback"]["goodput_gbps"] > 0
-
-
-@beside_others
-@pytest.mark.root
-@pytest.mark.needs("iperf3")
-def test_the_command_writes_json_and_plot_and_prints_a_table(tmp_path: Path) -> None:
-    """`packetcloud bench hop` as people call it."""
-    options = ["--seconds", "1", "--repeats", "1", "--mode", "bare", "--json", "out/hop.json"]
-    command = packetcloud_command("bench", "hop", *options, "--plot", "out/hop.png")
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "CUBIC" in done.stdout
-    assert json.loads((tmp_path / "out/hop.json").read_text())["modes"]["bare"]
-    assert (tmp_path / "out/hop.png").exists()
 
 
 @beside_others

@@ -91,7 +91,6 @@ def durable_router(tmp_path: Path) -> Iterator[DurableRouter]:
     router.stop()
 
 
-@pytest.mark.alone
 def test_kills_of_either_host_lose_double_and_alter_nothing(
     durable_router: DurableRouter, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

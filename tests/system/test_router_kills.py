@@ -227,7 +227,6 @@ def run_in_loop(test: Callable[[Any], Any], limit_s: float) -> Any:
         loop.close()
 
 
-@pytest.mark.alone
 def test_kills_of_a_durable_router_lose_double_and_alter_nothing(
     durable_router: DurableRouter, request: pytest.FixtureRequest
 ) -> None:
