@@ -237,8 +237,9 @@ class Congestion:
         if self._round is not None:
             self._round = _Round(now, self._delivered, next_burst)
             self._sent_rate = float("inf")
-            # No round ends where each burst is answered before the pace lets the next one go.
-            self.pace_bytes_per_s = self._pace()
+            # No round ends where each burst is answered before the pace lets the next one go. Who
+            # rested keeps the pace that he had, if that was more.
+            self.pace_bytes_per_s = max(self.pace_bytes_per_s, self._pace())
 
     def on_nothing_to_send(self) -> None:
         """What is sent in this round says how fast the source is, not the path."""
