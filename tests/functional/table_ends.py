@@ -32,6 +32,8 @@ FULL = {
     "fail_policy": "open",
     "deadline_ms": 4321,
     "grace_s": 3.5,
+    "max_attempts": 7,
+    "keeps_flows": True,
     "rules_from": "anyone",
     "max_output_ratio": 3.0,
     "allowed_destinations": ["c" * 40, 12],

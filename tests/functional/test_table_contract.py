@@ -29,8 +29,6 @@ from tests.unit.router.router_fakes import A, B, chunk
 
 ONE, TWO = sid_of(1), sid_of(2)
 OWN = ServiceSettings(sid=SID.from_hex(ONE), name="own")
-LEFT_OUT = {"max_attempts"}
-"""What a controller leaves to the router's default."""
 
 
 def run(folder: Path, body: Callable[[Ends], Awaitable[None]], **settings: object) -> None:
@@ -61,13 +59,12 @@ def test_every_key_and_every_state_arrives_as_it_was_meant(tmp_path: Path) -> No
         )
         await ends.want(wanted)
         assert {one["state"] for one in wanted["vis"]} == set(ViState)  # type: ignore[attr-defined]
-        assert set(wanted) == set(ServiceItem.model_fields) - LEFT_OUT
+        assert set(wanted) == set(ServiceItem.model_fields)
         assert set(wanted["vis"][5]) == set(ViItem.model_fields)  # type: ignore[index]
         vis = [{"restricted": False} | one for one in wanted["vis"]]  # type: ignore[attr-defined]
-        default = {"max_attempts": ServiceItem.model_fields["max_attempts"].default, "vis": vis}
-        assert ends.in_force == {ONE: {**wanted, **default}}
+        assert ends.in_force == {ONE: {**wanted, "vis": vis}}
         ends.restart_router()
-        assert ends.in_force == {ONE: {**wanted, **default}}
+        assert ends.in_force == {ONE: {**wanted, "vis": vis}}
 
     run(tmp_path, body)
 
