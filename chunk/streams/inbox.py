@@ -8,8 +8,9 @@ from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.streams.wire import Data
 
 MAX_EARLY_COUNT = 1024
-"""Pieces of a stream that came before their turn; a further one resets the stream. Thrown away it
-would be missing for good: nobody says again what no request lost."""
+"""Pieces of a stream that came before their turn; what goes on from one belongs to it, so that a
+late answer costs one, whatever comes behind it. A further one resets the stream: thrown away it
+would be missing for good, as nobody says again what no request lost."""
 
 
 class Inbox:
@@ -40,7 +41,7 @@ class Inbox:
         """The end has come, and everything before it."""
         self.early_bytes = 0
         """What came before its turn: at most the window, as no byte is kept twice."""
-        self._early: dict[int, bytes] = {}
+        self._early: dict[int, bytearray] = {}
         self._starts: list[int] = []
         """Of the early pieces, in order; none overlaps another."""
         self._end: int | None = None
@@ -94,28 +95,36 @@ class Inbox:
 
     def _keep(self, offset: int, view: memoryview) -> None:
         """Keep what came before its turn, as far as it does not lie here already."""
-        index = bisect_right(self._starts, offset)
-        if index:
-            before = self._starts[index - 1]
-            known = max(0, before + len(self._early[before]) - offset)
-            offset, view = offset + known, view[known:]
         while len(view):
-            is_last = index == len(self._starts)
-            gap = len(view) if is_last else min(len(view), self._starts[index] - offset)
-            if gap:
-                self._add(index, offset, bytes(view[:gap]))
-                index += 1
-            if is_last or gap == len(view):
-                return
-            known = gap + len(self._early[self._starts[index]])
-            offset, view, index = offset + known, view[known:], index + 1
+            index = bisect_right(self._starts, offset)
+            before = self._starts[index - 1] if index else 0
+            known = before + len(self._early[before]) - offset if index else 0
+            if known > 0:
+                offset, view = offset + known, view[known:]
+                continue
+            gap = self._starts[index] - offset if index < len(self._starts) else len(view)
+            self._add(index, offset, view[:gap])
+            offset, view = offset + gap, view[gap:]
 
-    def _add(self, index: int, offset: int, piece: bytes) -> None:
-        if len(self._starts) >= MAX_EARLY_COUNT:
+    def _add(self, index: int, offset: int, view: memoryview) -> None:
+        """Put bytes into the gap before the early piece `index`; O(log n) for each of n bytes."""
+        self.early_bytes += len(view)
+        before = self._starts[index - 1] if index else 0
+        if index and before + len(self._early[before]) == offset:
+            offset, piece = before, self._early[before]
+            piece += view
+        elif len(self._starts) < MAX_EARLY_COUNT:
+            piece = self._early[offset] = bytearray(view)
+            self._starts.insert(index, offset)
+            index += 1
+        else:
             raise ProtocolError("stream_early", "too many pieces before their turn")
-        self._starts.insert(index, offset)
-        self._early[offset] = piece
-        self.early_bytes += len(piece)
+        while index < len(self._starts) and self._starts[index] == offset + len(piece):
+            # A larger one stays by itself until this one has grown: whoever sends backwards would
+            # have all of it copied each time.
+            if len(self._early[self._starts[index]]) > len(piece):
+                break
+            piece += self._early.pop(self._starts.pop(index))
 
     def _in_order(self, view: memoryview, ready: list[memoryview | bytes]) -> None:
         if len(view):
