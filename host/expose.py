@@ -48,7 +48,7 @@ class Exposure:
 
     def close(self) -> None:
         """Take no more connections, and reset those that there are."""
-        self.link.unlisten(self.port)
+        self.link.unlisten(self.port, self)
         for call in list(self._calls):
             call.abort()
 

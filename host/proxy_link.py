@@ -106,10 +106,14 @@ class TranslatorLink:
         self.caller.listen(port)
         self.pump_soon()
 
-    def unlisten(self, port: int) -> None:
-        """Want no more connections of a port; those that still come are reset."""
-        self._ports.pop(port, None)
-        self.caller.unlisten(port)
+    def unlisten(self, port: int, owner: PortOwner) -> None:
+        """Want no more connections of a port; those that still come are reset.
+
+        Nothing happens if `owner` has lost it: it may be another one's by now.
+        """
+        if self._ports.get(port) is owner:
+            del self._ports[port]
+            self.caller.unlisten(port)
 
     def has_port(self, port: int) -> bool:
         return port in self._ports
