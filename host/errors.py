@@ -13,6 +13,10 @@ class RouterUnreachableError(HostError):
     """No session with the router came about; the text says why and what to look at."""
 
 
+class ForeignPlaceError(HostError):
+    """Another user has the place where programs of our key meet: run them with a key each."""
+
+
 class EndpointClosedError(HostError):
     """The endpoint was closed; open a new one."""
 

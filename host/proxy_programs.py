@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from packetcloud.chunk.identity import load_identity_file
 from packetcloud.chunk.names import SID
 from packetcloud.host.endpoint import CLOSE_FLUSH_S
-from packetcloud.host.errors import HostError
+from packetcloud.host.errors import ForeignPlaceError, HostError
 from packetcloud.host.expose import Exposure
 from packetcloud.host.programs import Attachment
 from packetcloud.host.proxy import Proxy, listening_socket
@@ -29,7 +30,9 @@ from packetcloud.host.shared_session import End, Part, SessionHolder, Tell, clai
 T = TypeVar("T")
 JOIN_AGAIN_S = 0.1
 MAX_TRIES_COUNT = 100
-"""To join a holder that does not listen: it has just ended, or will never be one."""
+"""To join a holder that says nothing: it has just ended, or will never be one."""
+
+_log = Logger(namespace="packetcloud.host")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,10 @@ async def _serve(
     parts: Sequence[Part],
     on_ready: Callable[[int], None],
 ) -> None:
-    """Have the parts served until cancelled: by ourselves, or by who holds the key's session."""
+    """Have the parts served until cancelled: by ourselves, or by who holds the key's session.
+
+    Anybody on the machine can take the place of who holds it: that does not stop us.
+    """
     guid = load_identity_file(attachment.key_file).guid
 
     def told(number: int, text: str) -> None:
@@ -90,23 +96,33 @@ async def _serve(
             raise HostError(text)
         on_ready(number)
 
+    why = "nobody answers there"
     tries_count = 0
     while tries_count < MAX_TRIES_COUNT:
         place = claim(guid)
         if place is not None:
             with place:
                 return await _hold(reactor, attachment, translator, place, parts, on_ready)
-        has_joined = await _of_asyncio(join(guid, parts, told))
-        tries_count = 0 if has_joined else tries_count + 1
+        try:
+            was_told = await _of_asyncio(join(guid, parts, told))
+        except ForeignPlaceError as error:
+            why = str(error)
+            break
+        tries_count = 0 if was_told else tries_count + 1
         await _of_asyncio(asyncio.sleep(JOIN_AGAIN_S))
-    raise HostError("another program has the place of who holds this key's session, and is silent")
+    _log.warn(
+        "the place where programs of this key meet is taken ({why}): run no other one with it, "
+        "or they end each other's session",
+        why=why,
+    )
+    return await _hold(reactor, attachment, translator, None, parts, on_ready)
 
 
 async def _hold(
     reactor: Reactor,
     attachment: Attachment,
     translator: SID,
-    place: socket.socket,
+    place: socket.socket | None,
     parts: Sequence[Part],
     on_ready: Callable[[int], None],
 ) -> None:
@@ -121,18 +137,23 @@ async def _hold(
     endpoint = await attachment.open(reactor)
     link = TranslatorLink(endpoint, translator)
     served = ServedParts(link)
-    holder = SessionHolder(place, _terms(attachment, translator), served.begin)
+    holder = None
+    if place is not None:
+        holder = SessionHolder(place, _terms(attachment, translator), served.begin)
     try:
         for number, part in enumerate(parts):
             served.begin(part, partial(told, number))
         await ended
     finally:
+        if holder is not None:
+            holder.stop()
         served.close()
         link.close()
         try:
             await endpoint.close(flush_s=CLOSE_FLUSH_S)
         finally:
-            holder.close()  # now that the router has our last words, another one may go there
+            if holder is not None:
+                holder.close()  # the router has our last words: another one may go there
 
 
 class ServedParts:
@@ -183,7 +204,8 @@ class ServedParts:
 
 def _terms(attachment: Attachment, translator: SID) -> dict[str, str]:
     host, port = attachment.router
-    return {"router": f"{host}:{port}", "translator": translator.hex}
+    guid = "" if attachment.router_guid is None else attachment.router_guid.hex
+    return {"router": f"{host}:{port}", "translator": translator.hex, "router-guid": guid}
 
 
 async def _of_asyncio(work: Coroutine[Any, Any, T]) -> T:

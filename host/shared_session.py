@@ -20,7 +20,7 @@ from typing import Any
 
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.streams.tcp_listener import TcpListener
-from packetcloud.host.errors import HostError
+from packetcloud.host.errors import ForeignPlaceError, HostError
 
 MAX_MESSAGE_BYTES = 4096
 MAX_PROGRAMS_COUNT = 64
@@ -28,6 +28,10 @@ MAX_PARTS_COUNT = 256
 """Of one program."""
 _CREDENTIALS = struct.Struct("iII")
 """Process, user and group, as SO_PEERCRED gives them."""
+SAY_AGAIN_S = 0.01
+"""A holder that has not read all that it was told is told the rest this much later."""
+LEFT_OPEN = frozenset({"router-guid"})
+"""Terms that a program may leave empty: whatever the holder's are, they are its own."""
 
 End = Callable[[], None]
 Tell = Callable[[str], None]
@@ -64,6 +68,12 @@ class SessionHolder:
         self._programs: set[_Program] = set()
         self._listener = TcpListener(self._loop, place, self._accepted, lambda: None)
 
+    def stop(self) -> None:
+        """Take no more programs and orders; the place stays ours until `close`."""
+        self._listener.stop()
+        for program in self._programs:
+            program.stop()
+
     def close(self) -> None:
         """Let the others go: one of them takes our place."""
         self._listener.close()
@@ -77,9 +87,11 @@ class SessionHolder:
             HostError: it cannot be served here.
         """
         for name, value in self._terms.items():
-            if part.order.get(name) != value:
+            asked = part.order.get(name)
+            if asked != value and (asked or name not in LEFT_OPEN):
+                runs = f"with --{name} {value}" if value else f"without --{name}"
                 raise HostError(
-                    f"another program of this key runs with --{name} {value}; allowed: the same, "
+                    f"another program of this key runs {runs}; allowed: the same, "
                     "or a key of its own"
                 )
         return self._begin(part, tell)
@@ -88,10 +100,13 @@ class SessionHolder:
         self._programs.discard(program)
 
     def _accepted(self, connection: socket.socket, _address: object) -> None:
-        if len(self._programs) >= MAX_PROGRAMS_COUNT or not _is_same_user(connection):
+        if not _is_same_user(connection):
             connection.close()
-            return
-        self._programs.add(_Program(self, self._loop, connection))
+        elif len(self._programs) >= MAX_PROGRAMS_COUNT:
+            text = f"{1 + MAX_PROGRAMS_COUNT} programs use this key; allowed: no more"
+            _refuse(connection, text)
+        else:
+            self._programs.add(_Program(self, self._loop, connection))
 
 
 class _Program:
@@ -107,6 +122,9 @@ class _Program:
         self._orders_count = 0
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._readable)
+
+    def stop(self) -> None:
+        self._loop.remove_reader(self._sock.fileno())
 
     def close(self) -> None:
         if self._sock.fileno() < 0:
@@ -142,7 +160,7 @@ class _Program:
 
     def _tell(self, number: int, text: str) -> None:
         with suppress(OSError):  # it is gone, which is read next
-            self._sock.send(json.dumps([number, text]).encode())
+            self._sock.send(_told(number, text))
 
 
 def claim(guid: GUID) -> socket.socket | None:
@@ -159,32 +177,65 @@ def claim(guid: GUID) -> socket.socket | None:
 
 
 async def join(guid: GUID, parts: Sequence[Part], tell: Callable[[int, str], None]) -> bool:
-    """Have the holder serve `parts`; returns when it has ended, False if there was none.
+    """Have the holder serve `parts`; returns when it has ended, False if it never told anything.
 
     Args:
         tell: called with the number of a part and what `Tell` is told.
 
     Raises:
-        HostError: the place is another user's. Else whatever `tell` raises.
+        ForeignPlaceError: the place is another user's. Else whatever `tell` raises.
     """
     loop = asyncio.get_running_loop()
+    was_told = False
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.setblocking(False)
         try:
-            await loop.sock_connect(sock, _name(guid))
+            sock.connect(_name(guid))  # at once, or its queue is full
         except OSError:
             return False
         if not _is_same_user(sock):
-            raise HostError("a program of another user holds the session of this key")
+            raise ForeignPlaceError("it belongs to another user")
+        saying = loop.create_task(_say(sock, parts))
         try:
-            for part in parts:
-                descriptors = [] if part.sock is None else [part.sock.fileno()]
-                socket.send_fds(sock, [json.dumps(dict(part.order)).encode()], descriptors)
             while data := await loop.sock_recv(sock, MAX_MESSAGE_BYTES):
+                was_told = True
                 tell(*json.loads(data))
         except OSError:
             pass  # the holder ended
-        return True
+        finally:
+            saying.cancel()
+        return was_told
+
+
+async def _say(sock: socket.socket, parts: Sequence[Part]) -> None:
+    """Send the parts, as fast as they are read."""
+    with suppress(OSError):  # the holder ended, which is read next
+        for part in parts:
+            while not _is_sent(sock, part):
+                await asyncio.sleep(SAY_AGAIN_S)
+
+
+def _is_sent(sock: socket.socket, part: Part) -> bool:
+    descriptors = [] if part.sock is None else [part.sock.fileno()]
+    try:
+        socket.send_fds(sock, [json.dumps(dict(part.order)).encode()], descriptors)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _refuse(connection: socket.socket, text: str) -> None:
+    """Tell a program why it is not taken; what it said is read, or the end overtakes the text."""
+    with connection, suppress(OSError):
+        connection.setblocking(False)
+        connection.shutdown(socket.SHUT_RD)
+        while connection.recv(MAX_MESSAGE_BYTES):
+            pass
+        connection.send(_told(0, text))
+
+
+def _told(number: int, text: str) -> bytes:
+    return json.dumps([number, text]).encode()
 
 
 def _name(guid: GUID) -> str:

@@ -41,13 +41,17 @@ class TcpListener:
         self._resume_call: TimerHandle | None = None
         self._resume()
 
-    def close(self) -> None:
-        """Take no more. Harmless when repeated."""
+    def stop(self) -> None:
+        """Take no more; who connects waits for `close`. Harmless when repeated."""
         if self._resume_call is not None:
             self._resume_call.cancel()
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
-            self._sock.close()
+
+    def close(self) -> None:
+        """Take no more. Harmless when repeated."""
+        self.stop()
+        self._sock.close()
 
     def _resume(self) -> None:
         self._resume_call = None
