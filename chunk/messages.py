@@ -32,6 +32,8 @@ class BodyKind(IntEnum):
 
 _TASK = struct.Struct(">QII")
 TASK_BYTES = _TASK.size
+TASK_ID_BYTES = 8
+"""A task begins with its id, and so does the verdict on it."""
 
 
 @dataclass(frozen=True, slots=True)

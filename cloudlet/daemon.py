@@ -151,6 +151,7 @@ class CloudletDaemon:
                 _log.warning(text, API_LISTEN, self.api_address[0])
             await controller.start()
             files = asyncio.create_task(ServiceFiles(launches, controller.give_files).watch())
+            files.add_done_callback(self._files_ended)
             stack.push_async_callback(_cancelled, files)
             if link is not None:
                 linking = asyncio.create_task(link.run())
@@ -244,6 +245,12 @@ class CloudletDaemon:
             self._changing.add(changing)
             changing.add_done_callback(self._changing.discard)
         _log.info("config read again: services and VI types taken over")
+
+    def _files_ended(self, task: asyncio.Task[None]) -> None:
+        """End with it: without it VIs go on with keys that were replaced, and nobody would know."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("nobody looks at the files of services", exc_info=error)
+            self._stepped_down(f"a fault of the files of services: {error!r}")
 
     def _link_ended(self, task: asyncio.Task[None]) -> None:
         """End with the link: without it nothing is charged, and nobody would know."""

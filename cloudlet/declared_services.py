@@ -146,10 +146,13 @@ def wish_of(
         "fail_policy": behaviour.fail_policy,
         "deadline_ms": behaviour.deadline_ms,
         "grace_s": table.grace_s,
-        "max_attempts": table.max_attempts,
         "rules_from": table.rules_from,
-        "keeps_flows": behaviour.keeps_flows,
     }
+    # A router of before these keys refuses an item that has them: said only where they say more.
+    if table.max_attempts != ServiceTable.model_fields["max_attempts"].default:
+        entry["max_attempts"] = table.max_attempts
+    if behaviour.keeps_flows:
+        entry["keeps_flows"] = True
     if table.max_output_ratio is not None:
         entry["max_output_ratio"] = table.max_output_ratio
     if table.allowed_destinations is not None:

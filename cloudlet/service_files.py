@@ -61,8 +61,6 @@ class ServiceFiles:
         what = f"service {service.name}: files: {name} = '{path}'"
         others = sum(len(content) for each, content in service.files.items() if each != name)
         try:
-            if not path.exists():
-                raise CloudletConfigError(f"{what} is gone")
             content = content_of(what, path, MAX_FILES_BYTES - others)
         except CloudletConfigError as error:
             if file.failed(str(error)):

@@ -110,7 +110,9 @@ class ServiceDispatch:
             return
         visit.turn_at = now
         service = steps[visit.step_index].service
-        if not service.waiting:
+        # Where flows stay with their VI, a chunk whose VI has room need not stand in line behind
+        # those of others: so many are there, at times, that not all are looked at.
+        if not service.waiting or service.settings.keeps_flows:
             settings = self._table.settings
             vi = service.choose(
                 entry.flow.hash,

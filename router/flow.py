@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from packetcloud.chunk.header import SID_OFFSET, ChunkHeader, PayloadType
+from packetcloud.chunk.header import REPORT_TYPES, SID_OFFSET, ChunkHeader
 from packetcloud.chunk.names import GUID_BYTES, SID
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.errors import ChunkRefusedError
@@ -194,8 +194,8 @@ def plan_visit(
 
 
 def is_report(header: ChunkHeader) -> bool:
-    """Tell whether the chunk is a delivery report."""
-    return header.payload_type == PayloadType.REPORT
+    """Tell whether the chunk is a delivery report, as it is or encrypted."""
+    return header.payload_type in REPORT_TYPES
 
 
 def _done_patch(header: ChunkHeader, layout: HeaderLayout) -> tuple[Patch, ...]:

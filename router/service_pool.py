@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from packetcloud.chunk.hop.api import Body
-from packetcloud.chunk.messages import TaskHeader, VerdictCode, VerdictHeader
+from packetcloud.chunk.messages import TASK_ID_BYTES, TaskHeader, VerdictCode, VerdictHeader
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.attachment import Attachment
 from packetcloud.router.custody import Custody
@@ -24,7 +24,6 @@ from packetcloud.router.settings import ServiceSettings
 if TYPE_CHECKING:
     from packetcloud.router.flow import Step
 
-_TASK_ID_BYTES = 8
 MAX_LOOKED_AT_COUNT = 1024
 """Chunks in line that are looked at for one whose VI has room, where flows stay with their VI. So
 many that wait for a full VI hold up those behind them; to look at them takes half a millisecond."""
@@ -163,7 +162,7 @@ class Service:
         self.sid = settings.sid
         self.name = settings.name
         # The task header behind the task id is the same for every task of a service.
-        self.task_tail = TaskHeader(0, settings.deadline_ms).to_bytes()[_TASK_ID_BYTES:]
+        self.task_tail = TaskHeader(0, settings.deadline_ms).to_bytes()[TASK_ID_BYTES:]
         self.deadline_s = settings.deadline_ms / 1000
 
     @property

@@ -300,6 +300,7 @@ ROOM = Room(
         "flow_queues:FlowQueues._can_wait": "bodies of the layer above, which has caps of its own",
         "sender:Sender._by_token": "the queue and the open transfers together",
         "custody:Custody.refused_unread": "its keys are reasons",
+        "vigil:Vigil._open": "tasks that this node gave: the 64 newest",
     },
 )
 

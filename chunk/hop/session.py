@@ -35,7 +35,7 @@ from packetcloud.chunk.hop.sender import Sender
 from packetcloud.chunk.hop.stride_negotiation import StrideNegotiation
 from packetcloud.chunk.hop.suites import Suite
 from packetcloud.chunk.hop.vigil import NEAR_S, Vigil
-from packetcloud.chunk.messages import BodyKind
+from packetcloud.chunk.messages import TASK_ID_BYTES, BodyKind
 from packetcloud.chunk.reasons import Reason
 
 BURSTS_PER_TURN = 4
@@ -255,7 +255,7 @@ class Session:
                 f"body of kind {kind}, flow {flow}, prefix of {len(prefix)} bytes"
             )
         if kind is BodyKind.TASK:
-            self._vigil.asked(self)
+            self._vigil.asked(self, prefix[:TASK_ID_BYTES], self.rtt.minimum_s)
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -461,7 +461,7 @@ class Session:
     def _deliver(self, kind: BodyKind, body: Body) -> Refusal | Deferral | None:
         vigil = self._vigil
         if kind is BodyKind.VERDICT:
-            vigil.answered()
+            vigil.answered(self, body.head(TASK_ID_BYTES))
         elif kind is BodyKind.TASK:
             vigil.met()
         vigil.asked_last = None

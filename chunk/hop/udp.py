@@ -102,14 +102,17 @@ class _Open:
             os.sched_yield()
         return False
 
-    def send_out(self) -> None:
-        """Send what is due, until the socket takes no more."""
+    def send_out(self) -> bool:
+        """Send what is due, until the socket takes no more; tell whether there was anything."""
         outlet = self.outlet
+        has_sent = False
         if not outlet.is_open:
-            return
+            return has_sent
         for address, buffers, row_bytes in self.core.datagrams_to_send(time.monotonic()):
+            has_sent = True
             if not outlet.send(address, buffers, row_bytes):
-                return
+                break
+        return has_sent
 
     def close(self) -> None:
         self.intake.close()
@@ -341,16 +344,17 @@ class HopNode:
         opened.unwatch()
         try:
             for _ in range(TURNS_IN_A_ROW):
+                began = time.monotonic()
                 outlet.resume()
                 taken = opened.intake.take_turn(1 if has_rested else BYTES_PER_TURN)
                 has_rested = False
-                if self._opened is opened:
-                    opened.send_out()
+                has_sent = self._opened is opened and opened.send_out()
                 if self._opened is not opened:
                     return
                 if core.has_more and outlet.is_open:
                     continue
-                if not self._sees_more(opened, taken) and not taken:
+                since = time.monotonic() if taken or has_sent else began
+                if not self._sees_more(opened, taken, since) and not taken:
                     break
         except Exception:
             # Raised through the reactor it would close the port, and nobody would notice.
@@ -369,9 +373,13 @@ class HopNode:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _sees_more(self, opened: _Open, taken: bool) -> bool:
+    def _sees_more(self, opened: _Open, taken: bool, since: float) -> bool:
         """Stay awake for a moment if something is about to arrive and there is nothing else to do;
-        tell whether it has."""
+        tell whether it has.
+
+        Args:
+            since: when there began to be nothing else: a turn in vain counts as staying awake too.
+        """
         core, now = opened.core, time.monotonic()
         if taken and now - self._woken_at < REST_S and core.is_midway:
             core.vigil.midway(now)
@@ -382,7 +390,7 @@ class HopNode:
         end = min(until, now + AWAKE_S, math.inf if pause_s is None else now + pause_s)
         has_come = opened.look_until(end)
         looked_until = time.monotonic()
-        core.vigil.spent(looked_until - now, looked_until)
+        core.vigil.spent(looked_until - since, looked_until)
         return has_come
 
     def _wake(self) -> None:

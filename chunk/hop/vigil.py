@@ -26,7 +26,9 @@ COMING_S = 0.0015
 NEAR_S = 0.001
 """A neighbour with a shorter round trip is near: on this machine, or in its rack."""
 UNANSWERED_S = 1.0
-"""A question that is older is not waited for by anybody who counts open ones."""
+"""A question that is older counts no more: it was refused, or given up, or who had it ended."""
+MAX_OPEN_COUNT = 64
+"""Questions that are remembered, the newest; it matters only whether there is more than one."""
 
 AskedT = TypeVar("AskedT")
 
@@ -42,34 +44,44 @@ class Vigil(Generic[AskedT]):
         self._saved_s = SAVED_S
         self._saved_at = -math.inf
         self._until = -math.inf
-        self._open_count = 0
-        self._asked_at = -math.inf
-        self._new_count = 0
-        """Of the open questions: those asked since somebody wanted to know `until` when."""
+        self._open: dict[tuple[AskedT, bytes], float] = {}
+        """When each open question was asked, the oldest first; infinity until somebody wanted to
+        know `until` when."""
+        self._is_in_reach = False
+        """Who was asked last may answer in time."""
         self.asked_last: AskedT | None = None
         """Who was asked last, since somebody set it to None."""
         self._only: AskedT | None = None
 
-    def asked(self, whom: AskedT) -> None:
-        """A body left, or is about to, on which a neighbour answers with one of its own."""
-        self._open_count += 1
-        self._new_count += 1
+    def asked(self, whom: AskedT, question: bytes, round_trip_s: float) -> None:
+        """A body left, or is about to, on which a neighbour answers with one of its own.
+
+        Args:
+            question: what tells it from others to the same neighbour.
+            round_trip_s: to that neighbour; if the way alone takes longer than an answer may,
+                nobody stays awake for it.
+        """
+        self._open.pop((whom, question), None)
+        self._open[whom, question] = math.inf
+        if len(self._open) > MAX_OPEN_COUNT:
+            del self._open[next(iter(self._open))]
+        self._is_in_reach = round_trip_s < ANSWER_S
         self.asked_last = whom
-        self._only = whom if self._open_count == 1 else None
+        self._only = whom if self._is_in_reach and len(self._open) == 1 else None
 
     def take_only(self) -> AskedT | None:
         """Return who was just asked, if nobody else is at work for us; once."""
         only, self._only = self._only, None
         return only
 
-    def answered(self) -> None:
-        self._open_count = max(0, self._open_count - 1)
-        self._until = -math.inf
+    def answered(self, whom: AskedT, question: bytes) -> None:
+        if self._open.pop((whom, question), None) is not None:
+            self._until = -math.inf
 
     @property
     def has_question(self) -> bool:
         """Somebody is at work for us, so he is awake."""
-        return self._open_count > 0
+        return bool(self._open)
 
     def warned(self, now: float) -> None:
         """A neighbour that is near says that a body will follow."""
@@ -85,12 +97,8 @@ class Vigil(Generic[AskedT]):
 
     def until(self, now: float) -> float:
         """Return until when to stay awake; `now` or earlier: not at all."""
-        if self._new_count:
-            if now - self._asked_at > UNANSWERED_S:
-                self._open_count = self._new_count
-            self._new_count, self._asked_at = 0, now
-            if self._open_count == 1:
-                self._until = max(self._until, now + ANSWER_S)
+        if self._open and self._look_at_questions(now):
+            self._until = max(self._until, now + ANSWER_S)
         if self._until <= now:
             return -math.inf
         self._save(now)
@@ -100,6 +108,19 @@ class Vigil(Generic[AskedT]):
         """So long was spent looking, until `now`."""
         self._save(now)
         self._saved_s -= seconds
+
+    def _look_at_questions(self, now: float) -> bool:
+        """Note when new ones were asked, and forget old ones; tell whether the only one is new and
+        may be answered in time."""
+        is_new = False
+        for one in reversed(self._open):
+            if self._open[one] < math.inf:
+                break
+            self._open[one] = now
+            is_new = True
+        while self._open and now - next(iter(self._open.values())) > UNANSWERED_S:
+            del self._open[next(iter(self._open))]
+        return is_new and self._is_in_reach and len(self._open) == 1
 
     def _save(self, now: float) -> None:
         self._saved_s = min(SAVED_S, self._saved_s + SHARE * (now - self._saved_at))

@@ -21,6 +21,7 @@ from packetcloud.cloudlet.launches import ConfiguredLaunches
 from packetcloud.cloudlet.openapi import OPENAPI_FILE, openapi_text
 from packetcloud.cloudlet.policy import NodeSite
 from packetcloud.cloudlet.removal import remove_vis
+from packetcloud.cloudlet.service_files import ServiceFiles
 from packetcloud.cloudlet.store import Store
 from packetcloud.services.secure_communication.keys import create_key_file, rotate_key_file
 from packetcloud.testbed.fake_lxd import FakeNode
@@ -299,3 +300,16 @@ def test_a_file_that_changed_is_launched_with(
         assert launches.message(vi)["files"] == after
 
     asyncio.run(_while_it_runs(daemon, body))
+
+
+def test_it_ends_with_whoever_looks_at_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault there would leave VIs with keys that were replaced, and nobody would know."""
+
+    async def fails(self: ServiceFiles) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(ServiceFiles, "watch", fails)
+    with pytest.raises(CloudletError, match=r"a fault of the files of services: .*boom"):
+        asyncio.run(asyncio.wait_for(_Set(tmp_path).daemon().run(lambda _: None), 20))

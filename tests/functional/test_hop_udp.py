@@ -17,6 +17,7 @@ import pytest
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, ensureDeferred
 
+from packetcloud.chunk.hop import udp
 from packetcloud.chunk.hop.api import HopConfig, Refusal, Role, Settlement
 from packetcloud.chunk.hop.batch import BATCH_COUNT, BatchReceiver, load_recvmmsg
 from packetcloud.chunk.hop.outlet import Outlet
@@ -329,6 +330,49 @@ def test_a_node_that_stays_awake_lets_the_reactor_do_its_other_work() -> None:
         await pause
         assert len(looks) > before
         assert time.monotonic() < end
+        await a.close()
+
+    run(test)
+
+
+class Clock:
+    """In place of the module `time`: goes on by a bit with each look at it."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        self.now += 1e-5
+        return self.now
+
+
+@pytest.mark.parametrize("has_sent", [True, False])
+def test_a_turn_in_vain_counts_as_staying_awake(
+    has_sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was spent on it is part of the share; a turn in which something was sent is not."""
+    turn_s = 0.01
+
+    async def test(reactor: Any) -> None:
+        a, _ = node(reactor, Upper())
+        clock = Clock()
+        looks: list[float] = []
+        vigil: Any = a.core.vigil
+        vigil.until = lambda now: clock.now + 1.0
+        vigil.spent = lambda seconds, now: looks.append(seconds)
+
+        def take_nothing(limit_bytes: int) -> bool:
+            clock.now += turn_s
+            return False
+
+        with monkeypatch.context() as patch:
+            patch.setattr(udp, "time", clock)
+            patch.setattr(udp._Open, "send_out", lambda self: has_sent)
+            assert a._opened is not None
+            patch.setattr(a._opened.intake, "take_turn", take_nothing)
+            a._take_turns()
+        assert len(looks) == 1
+        assert (looks[0] < turn_s) is has_sent
         await a.close()
 
     run(test)

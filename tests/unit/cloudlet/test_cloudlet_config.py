@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from packetcloud.cloudlet.config_tables import (
     ServiceTable,
 )
 from packetcloud.cloudlet.core.instances import Vi
+from packetcloud.cloudlet.declared_services import wish_of
 from packetcloud.cloudlet.domain_link.settings import DomainTable
 from packetcloud.cloudlet.errors import CloudletConfigError, NodeRefusedError
 from packetcloud.cloudlet.image_files import find_images
@@ -80,6 +82,22 @@ def test_a_config_with_defaults(folder: Path) -> None:
     (declared,) = config.services
     assert declared.spec.router_host == "10.210.0.1"
     assert "10.210.0.0/20" in declared.spec.private_links
+
+
+def test_a_router_is_told_what_is_not_its_default(folder: Path) -> None:
+    """One of before a key refuses an item that has it: none is sent that says nothing more."""
+    later = {"max_attempts", "keeps_flows"}
+    (plain,) = load(folder).settings(("n1",), {}).services.values()
+    assert not later & set(plain.router_entry)
+    item = ServiceItem.model_validate({"sid": plain.sid, **plain.router_entry})
+    default = ServiceTable.model_fields["max_attempts"].default
+    assert (item.max_attempts, item.keeps_flows) == (default, False)
+    (declared,) = load(folder, GOOD + "max_attempts = 7\n").services
+    manifest = declared.manifest
+    keeping = manifest.behaviour.model_copy(update={"keeps_flows": True})
+    declared = replace(declared, manifest=manifest.model_copy(update={"behaviour": keeping}))
+    entry = wish_of(declared, None).router_entry
+    assert {key: entry[key] for key in later} == {"max_attempts": 7, "keeps_flows": True}
 
 
 def test_what_vis_may_send_goes_to_the_router(folder: Path) -> None:

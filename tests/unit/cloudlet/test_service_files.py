@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,7 +104,7 @@ def test_what_cannot_go_along_changes_nothing(
     """Gone, too large, no file: told once, and the content read before stays."""
     place.look()
     for spoil, words in (
-        (place.file.unlink, "is gone"),
+        (place.file.unlink, "No such file"),
         (lambda: place.file.write_bytes(bytes(MAX_FILES_BYTES + 1)), "over the"),
         (lambda: (place.file.unlink(), place.file.mkdir()), "not a file"),
     ):
@@ -132,3 +135,25 @@ def test_a_file_that_could_not_be_read_is_tried_again(
     assert caplog.text.count("too many open files") == 1
     assert place.look() == ["secure-communication"]
     assert place.look() == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EIO])
+def test_a_file_that_cannot_be_looked_at_changes_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """Nobody may enter its folder any more, or a server of files has gone: told once."""
+    place.look()
+    stat = os.stat
+
+    def fails(path: Any, *args: Any, **more: Any) -> Any:
+        if path == place.file:
+            raise OSError(number, os.strerror(number))
+        return stat(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fails)
+        assert place.look(4) == []
+    assert caplog.text.count("its VIs keep what they have") == 1
+    assert os.strerror(number) in caplog.text
+    place.file.write_bytes(b"again")
+    assert place.look() == ["secure-communication"]

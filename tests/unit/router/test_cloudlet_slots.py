@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.messages import Outcome, VerdictCode
 from packetcloud.chunk.names import GUID
@@ -97,9 +99,10 @@ def test_services_of_config_and_table_serve_beside_each_other() -> None:
     net.check_idle()
 
 
-def test_held_slot_keeps_its_chunks_and_the_other_goes_on() -> None:
+@pytest.mark.parametrize("keeps_flows", [False, True])
+def test_held_slot_keeps_its_chunks_and_the_other_goes_on(keeps_flows: bool) -> None:
     """The held VI finishes what it has; nobody else gets the chunks of its slot."""
-    net, controller = cloudlet_network(entry(vi(1), vi(2, slot=1)))
+    net, controller = cloudlet_network(entry(vi(1), vi(2, slot=1), keeps_flows=keeps_flows))
     a = net.host(A)
     vis = [net.vi(S, 1), net.vi(S, 2)]
     slot = slot_of(net, a, B)
@@ -108,13 +111,13 @@ def test_held_slot_keeps_its_chunks_and_the_other_goes_on() -> None:
     held, free = vis[slot], vis[1 - slot]
     send(a, 1)
     states = [vi(1, HELD), vi(2, slot=1)] if slot == 0 else [vi(1), vi(2, HELD, slot=1)]
-    controller.put(entry(*states))
+    controller.put(entry(*states, keeps_flows=keeps_flows))
     send(a, 2, 3)
     send(a, 4, to=elsewhere)
     assert work(held) == [1]
     assert work(free) == [4]
     assert (pool_of(net).waiting_count, len(pool_of(net).waiting)) == (2, 0)
-    controller.put(entry(vi(1), vi(2, slot=1)))
+    controller.put(entry(vi(1), vi(2, slot=1), keeps_flows=keeps_flows))
     assert work(held) == [2, 3]
     assert arrived(b) == [1, 2, 3]
 

@@ -76,11 +76,12 @@ def test_chunk_that_wants_no_report_gets_none() -> None:
     assert not a.accept_all()
 
 
-def test_report_that_cannot_be_delivered_makes_no_further_report() -> None:
+@pytest.mark.parametrize("kind", [PayloadType.REPORT, PayloadType.SEALED_REPORT])
+def test_report_that_cannot_be_delivered_makes_no_further_report(kind: PayloadType) -> None:
     """Errors are never answered with errors, even if a report chunk claims to want a report."""
     net = FakeNetwork()
     a, b = net.host(A), net.host(B)
-    assert a.chunk(chunk(payload_type=PayloadType.REPORT, wants_report=True)) is None
+    assert a.chunk(chunk(payload_type=kind, wants_report=True)) is None
     b.settle(b.unsettled[0], Settlement.REFUSED, Reason.RECEIVER_REFUSED)
     net.end_turn()
     assert not a.accept_all()

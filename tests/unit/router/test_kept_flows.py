@@ -7,6 +7,7 @@ import pytest
 from packetcloud.chunk.messages import Outcome, VerdictCode
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.reasons import Reason
+from packetcloud.router import dispatch
 from packetcloud.router.planner import flow_hash_of
 from tests.unit.router.router_fakes import (
     B,
@@ -110,3 +111,19 @@ def test_nobody_but_its_vi_is_asked_about_a_chunk() -> None:
     outcome, reason, detail = reported(place.hosts[0])
     assert (outcome, reason) == (Outcome.REFUSED, Reason.SERVICE_FAILED) and "boom" in detail
     assert not second.unsettled
+
+
+def test_who_has_room_does_not_stand_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One host's full VI holds up nobody else, however many of its chunks wait."""
+    monkeypatch.setattr(dispatch, "MAX_LOOKED_AT_COUNT", 4)
+    place = Place()
+    first, second = place.vis
+    place.ask(0, WINDOW_COUNT + 5)
+    place.ask(1)
+    assert len(second.unsettled) == 1
+    place.answer(second)
+    seen = []
+    while first.unsettled:
+        seen.append(first.unsettled[0].header.chunk_id.value)
+        place.answer(first)
+    assert seen == list(range(1, WINDOW_COUNT + 6)), "those of one flow go in their order"

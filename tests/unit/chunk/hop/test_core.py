@@ -48,23 +48,24 @@ def test_replies_to_strangers_are_capped_while_the_socket_is_stuck() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds_sent", "is_control_first"),
+    ("kinds_sent", "delay_s", "is_control_first"),
     [
-        ((BodyKind.CHUNK,), True),
-        ((BodyKind.TASK,), False),
-        ((BodyKind.TASK, BodyKind.TASK), True),
+        ((BodyKind.CHUNK,), 0.0002, True),
+        ((BodyKind.TASK,), 0.0002, False),
+        ((BodyKind.TASK,), 0.005, True),
+        ((BodyKind.TASK, BodyKind.TASK), 0.0002, True),
     ],
 )
 def test_control_of_one_session_goes_before_the_bursts_of_another(
-    kinds_sent: tuple[BodyKind, ...], is_control_first: bool
+    kinds_sent: tuple[BodyKind, ...], delay_s: float, is_control_first: bool
 ) -> None:
-    """An ACK never waits behind chunks, but for the only one that a service waits for."""
-    link = Link()
+    """An ACK never waits behind chunks, but for the only one that a service near by waits for."""
+    link = Link(delay_s=delay_s)
     busy = link.connect()
     core = link.cores[A]
     idle = next(iter(link.cores[B].sessions.values()))
     for number, kind in enumerate(kinds_sent):
-        busy.send(kind, b"", bytes(500_000), number)
+        busy.send(kind, number.to_bytes(8, "big"), bytes(500_000), number)
     other = Link(seed=2).connect()
     core.sessions[1] = other
     other.receiver.acks.due_now = True
