@@ -34,7 +34,7 @@ _DEFAULT_OUT = "build/NAME"
 @click.option(
     "--back-end",
     type=click.Choice(("process", "lxd", "both")),
-    help="Where services run.  [default: process, and lxd where it is]",
+    help="Where services run.  [default: process, and lxd where it is; with --quick process]",
 )
 @click.option("--only", multiple=True, metavar="NAME", help="Of `paper`, this part; repeatable.")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run found already.")
@@ -82,7 +82,7 @@ def run(
         out,
         is_quick=quick,
         seed=(own_seed or 1) if seed is None else seed,
-        back_ends=_back_ends(back_end),
+        back_ends=_back_ends(back_end, quick),
         is_resumed=resume,
     )
     try:
@@ -162,10 +162,10 @@ def _see_that_it_can_be_written(json_file: Path) -> None:
         raise click.UsageError(text) from None
 
 
-def _back_ends(wanted: str | None) -> tuple[str, ...]:
+def _back_ends(wanted: str | None, is_quick: bool) -> tuple[str, ...]:
     from packetcloud.testbed.lxd_daemon import check_lxd, lacking_for_lxd
 
-    if wanted == "process":
+    if wanted == "process" or (wanted is None and is_quick):
         return ("process",)
     if wanted is not None:
         check_lxd()

@@ -23,6 +23,7 @@ from packetcloud.testbed.errors import ChildError, TestbedError
 from packetcloud.testbed.in_namespace import launcher
 from packetcloud.testbed.lxd_remains import (
     PARENT,
+    PLACED,
     PREFIX,
     clear,
     end_containers,
@@ -96,6 +97,8 @@ class LxdDaemon:
         sweep_stale_pairs()
         try:
             self.folder.mkdir(mode=0o711)
+            if self._place is not None:
+                (self.folder / PLACED).touch()
             self.start()
             self._set_up()
         except BaseException:  # also Ctrl-C: `__exit__` is not called for what `__enter__` raises

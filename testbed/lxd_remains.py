@@ -27,6 +27,8 @@ NETWORK_PREFIX = "pcb"
 hexadecimal. Names of devices have room for 15 characters."""
 PARENT = Path("/tmp")
 """Not TMPDIR: the path of a Unix socket has room for 107 characters."""
+PLACED = "placed"
+"""In the folder of a server that is in a namespace: its filters and interfaces are there too."""
 END_TIMEOUT_S = 20.0
 ORPHAN_AGE_S = 1.0
 """A server that starts a container has such a pair for some milliseconds, before it gives one end
@@ -41,12 +43,17 @@ def sweep_stale_lxd(owner: str = "") -> list[Path]:
     Args:
         owner: only those of the process with this mark; empty: all.
     """
-    own = f"{PREFIX}-{owner}-*" if owner else f"{PREFIX}-*"
-    stale = [path for path in PARENT.glob(own) if is_abandoned(path.name, PREFIX)]
+    found = lxd_folders_of(owner) if owner else PARENT.glob(f"{PREFIX}-*")
+    stale = [path for path in found if is_abandoned(path.name, PREFIX)]
     for folder in stale:
         end_processes(folder)
         clear(folder)
     return stale
+
+
+def lxd_folders_of(owner: str) -> list[Path]:
+    """Return the folders of servers that the process with this mark made and did not remove."""
+    return list(PARENT.glob(f"{PREFIX}-{owner}-*"))
 
 
 def sweep_stale_networks() -> list[str]:
@@ -144,11 +151,11 @@ def _children(pid: int) -> list[int]:
 
 def clear(folder: Path) -> None:
     """Remove filters, mounts, loop devices and files of a server that runs no more."""
-    containers = folder / "containers"
-    names = [path.name for path in containers.iterdir()] if containers.is_dir() else []
-    _remove_filters(names)
+    names = _names_in(folder / "containers")
+    if not (folder / PLACED).exists():  # else those here, of the same names, are others'
+        _remove_filters(names)
+        _remove_interfaces(folder)
     _remove_groups(names)
-    _remove_interfaces(folder)
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in reversed([mount for mount in mounts if mount.startswith(f"{folder}/")]):
         subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
@@ -177,9 +184,21 @@ def _remove_filters(names: list[str]) -> None:
 
 def _remove_interfaces(folder: Path) -> None:
     """Remove the interfaces that came back to this machine when their containers were killed."""
-    for config in (folder / "logs").glob("*/lxc.conf"):
-        for name in re.findall(r"^lxc\.net\.\d+\.link = (\S+)$", config.read_text(), re.MULTILINE):
+    for container in _names_in(folder / "logs"):
+        try:
+            text = (folder / "logs" / container / "lxc.conf").read_text()
+        except OSError:
+            continue  # it is a file or has none, or another sweep removed it meanwhile
+        for name in re.findall(r"^lxc\.net\.\d+\.link = (\S+)$", text, re.MULTILINE):
             subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Return what is in a folder; nothing if it is not there, or another sweep removed it."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return []
 
 
 def _lone_pairs() -> set[tuple[int, str, str]]:

@@ -24,6 +24,8 @@ PACKAGES = (
     "google-re2",
 )
 _ROOT = Path(__file__).resolve().parents[1]
+_CODE = ("*.py", "services")
+"""Where code of ours is; in `services` manifests and rules belong to it."""
 
 
 def describe_machine() -> dict[str, object]:
@@ -70,11 +72,18 @@ def commit_of_tree() -> tuple[str | None, bool | None]:
 
 
 def changes_of_tree() -> str:
-    """Return a digest of what differs from the commit; empty where there is no git."""
+    """Return a digest of what differs from the commit, with new files; empty where there is no git.
+
+    Of new files those that may be code: what runs write may lie in the tree, too.
+    """
+    new = ("ls-files", "--others", "--exclude-standard", "-z", "--", *_CODE)
     try:
-        return hashlib.sha256(_git("diff", "HEAD").encode()).hexdigest()
+        digest = hashlib.sha256(_git("diff", "HEAD").encode())
+        for name in filter(None, _git(*new).split("\0")):
+            digest.update(name.encode() + b"\0" + (_ROOT / name).read_bytes())
     except (OSError, subprocess.SubprocessError):
         return ""
+    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str:

@@ -18,6 +18,7 @@ from packetcloud.testbed.daemons import (
     wait_attached,
 )
 from packetcloud.testbed.namespaces import Namespace
+from packetcloud.testbed.peers.tools import free_port
 from packetcloud.testbed.processes import Child, Children, packetcloud_command, wait_until
 
 LOCALHOST = "127.0.0.1"
@@ -101,12 +102,6 @@ def start_translated(
     proxy = there.start_proxy(address)
     wait_for_port(address, plan.host_place)
     return Translated(children, plan, folder, router, sid, guid, translator, proxy, address)
-
-
-def free_port() -> int:
-    """Return a TCP port of loopback that nobody uses now."""
-    with socket.create_server((LOCALHOST, 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def wait_for_port(address: Address, place: Namespace | None = None) -> None:

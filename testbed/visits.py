@@ -36,13 +36,19 @@ class Counted:
 
     @classmethod
     def between(cls, before: Look | None, after: Look, part: str) -> Self:
-        """Take those of an earlier look from those of a later one; None: the service was new."""
+        """Take those of an earlier look from those of a later one; None: the service was new.
+
+        Raises:
+            ChildError: the later look has less, so it is of a router that began anew.
+        """
         later = after[part]
         if before is None:
             return cls(later["count"], later["sum_s"], _buckets(later))
         earlier = before[part]
         gained = Counter(_buckets(later))
         gained.subtract(_buckets(earlier))
+        if any(count < 0 for count in gained.values()):
+            raise ChildError("the router was started again between two looks at what it counted")
         return cls(
             later["count"] - earlier["count"],
             later["sum_s"] - earlier["sum_s"],

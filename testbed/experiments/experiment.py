@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,5 +127,18 @@ class Experiment(Protocol):
 
         Raises:
             TestbedError: it could not be run at all; the others of a run go on.
+        """
+        ...
+
+
+@runtime_checkable
+class NeedsMaking(Protocol):
+    """An experiment that needs something which takes long to make and is kept, such as an image."""
+
+    def make(self, back_ends: Sequence[str], tell: Callable[[str], None]) -> None:
+        """Make it, before anything of a run is measured; whoever finds it there does nothing.
+
+        Raises:
+            PacketCloudError: it cannot be made.
         """
         ...

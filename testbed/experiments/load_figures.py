@@ -238,6 +238,11 @@ def _comparisons(
         for step in found.medians(AT_ROUTER)
         if step["offered_gbps"] in PAPER_GBPS
     ]
+    unbounded = [
+        key
+        for line, key in _KNEES
+        if (steps := found.medians(line)) and figures[key] == steps[-1]["goodput_gbps"]
+    ]
     for what, unit, theirs, key, aim, note in (
         (
             f"knee of one VI, {MAIN}",
@@ -267,6 +272,8 @@ def _comparisons(
         ("the same of averages", "", None, RATIO_OF_MEANS, "", ""),
         ("at 80 % of the knee over the least at any rate", "", None, RATIO_TO_LEAST, "", ""),
     ):
+        if key in unbounded:
+            note = f"no step fell behind: at least so much{note and f'; {note}'}"
         lines.append(Comparison(what, unit, theirs, figures[key], aim, missing.get(key, note)))
     return lines
 

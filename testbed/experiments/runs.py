@@ -22,7 +22,12 @@ from typing import Any
 from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.testbed.errors import TestbedError
 from packetcloud.testbed.experiments import EXPERIMENTS, PAPER
-from packetcloud.testbed.experiments.experiment import Experiment, ExperimentPlan, ExperimentResult
+from packetcloud.testbed.experiments.experiment import (
+    Experiment,
+    ExperimentPlan,
+    ExperimentResult,
+    NeedsMaking,
+)
 from packetcloud.testbed.experiments.files import write_plots, write_tables
 from packetcloud.testbed.machine import changes_of_tree, describe_machine, describe_software
 from packetcloud.testbed.others import MAX_LOAD_BEFORE, MAX_OTHERS_CORES, OthersWatch
@@ -85,6 +90,7 @@ def run_experiments(
         times = [one.quick_seconds if plan.is_quick else one.seconds for one in experiments]
         total_s, through_s = float(sum(times)), 0.0
         try:
+            _make_all(experiments, plan, lambda text: tell(text, 0.0, total_s))
             for experiment, about_s in zip(experiments, times, strict=True):
                 done_s = through_s
 
@@ -160,6 +166,17 @@ def _begin(title: str, plan: RunPlan) -> Document:
         "is_complete": False,
         "experiments": [],
     }
+
+
+def _make_all(
+    experiments: Sequence[Experiment], plan: RunPlan, tell: Callable[[str], None]
+) -> None:
+    """Have what experiments need, so that making it is in nobody's time."""
+    for one in experiments:
+        if isinstance(one, NeedsMaking):
+            # Where it cannot be made, the experiment fails over it too, and says so in the report.
+            with contextlib.suppress(PacketCloudError, OSError):
+                one.make(plan.back_ends, tell)
 
 
 def _run_one(

@@ -21,6 +21,7 @@ from packetcloud.testbed import daemons
 from packetcloud.testbed.daemons import Router
 from packetcloud.testbed.emulator.link import Link, start_link
 from packetcloud.testbed.errors import ChildError, TestbedError, TopologyError
+from packetcloud.testbed.held_signals import HeldSignals
 from packetcloud.testbed.links import LinkMode
 from packetcloud.testbed.lxd_daemon import POOL
 from packetcloud.testbed.namespaces import Namespace, NetworkLab
@@ -312,6 +313,8 @@ def open_network(
 ) -> Iterator[Network]:
     """Make a topology in `folder`, which is there and empty; nothing is left of it afterwards.
 
+    Of the main thread: Ctrl-C and SIGTERM that come while it is taken down wait until it is.
+
     Args:
         images: where images of VIs are kept; None: where `packetcloud image build` puts them.
 
@@ -324,6 +327,8 @@ def open_network(
     (folder / "keys").mkdir(mode=0o700)
     (folder / "run").mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:
+        signals = HeldSignals()
+        stack.callback(signals.release)
         lab = stack.enter_context(NetworkLab(uses_cubic=False))
         places: list[str] = []
         stack.callback(end_processes_in, places)
@@ -336,6 +341,8 @@ def open_network(
             network.make_all(tell)
             yield network
         finally:
+            # A second Ctrl-C, or `down` meanwhile, would end the servers' end half-way.
+            signals.hold()
             places += [place.name for place in network.places.values()]
 
 

@@ -80,10 +80,13 @@ def bring_up(
     except BaseException:
         with contextlib.suppress(OSError):
             keeper.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        keeper.terminate()  # it may be in a step, such as an image, and reads nothing meanwhile
+        try:
             keeper.wait(TAKE_DOWN_LIMIT_S)
-        keeper.kill()
-        keeper.wait()
+        except subprocess.TimeoutExpired:
+            keeper.kill()
+            keeper.wait()
+            sweep(name)
         raise
 
 

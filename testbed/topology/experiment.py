@@ -103,7 +103,8 @@ class TopologyExperiment:
             "ended; what was down at its end may still hold them.",
             "The delay penalty is the router's own figure, of the same seconds: from a chunk's "
             "turn at a service until the whole verdict is back; waiting for a VI with room is part "
-            "of it. What a service did (tasks, missed deadlines and so on) is of the whole turn.",
+            "of it. What a service did (tasks, missed deadlines and so on) is of the whole turn; "
+            "at a router that a fault killed, of what came since it was started again.",
             "Loads of one turn begin together, and the faults happen in each turn.",
         ]
 

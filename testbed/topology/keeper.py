@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from packetcloud.chunk.errors import PacketCloudError
+from packetcloud.testbed.lxd_remains import lxd_folders_of
+from packetcloud.testbed.ownership import owner_tag
 from packetcloud.testbed.processes import emit_event
 from packetcloud.testbed.topology.build import open_network
 from packetcloud.testbed.topology.facts import facts_of
@@ -71,7 +73,9 @@ def keep(file: Path, name: str, images: Path | None = None) -> None:
             while True:
                 time.sleep(_LONGEST_SLEEP_S)
     finally:
-        held.release()
+        # While a server of ours is left, whatever cut its end, `down` needs the record to sweep it.
+        if not lxd_folders_of(owner_tag()):
+            held.release()
 
 
 def _tell(text: str) -> None:

@@ -188,7 +188,7 @@ def _mend(network: Network, happened: Sequence[tuple[FaultEvent, float]]) -> Non
 
 
 def _looks(network: Network) -> Looks:
-    """Return what routers have counted of each service, by its name."""
+    """Return what routers have counted of each service, by its name, and which process it was."""
     names = {network.guids[one.name]: one.name for one in network.file.service}
     found: Looks = {}
     for router in network.routers.values():
@@ -196,7 +196,8 @@ def _looks(network: Network) -> Looks:
             listed = router.get_json(ALL_SERVICES)
         except ChildError:
             continue  # killed by a fault
-        found.update({names[one["sid"]]: one for one in listed if one["sid"] in names})
+        own = {"pid": router.child.pid}
+        found.update({names[one["sid"]]: one | own for one in listed if one["sid"] in names})
     return found
 
 
@@ -226,7 +227,7 @@ _COUNTS = ("tasks", "missed_deadlines", "retried", "skipped", "dropped")
 
 def _same_router(before: Look | None, after: Look) -> Look | None:
     """Return the earlier look; None if the router was started again since and counts from zero."""
-    return before if before is not None and before["tasks"] <= after["tasks"] else None
+    return before if before is not None and before["pid"] == after["pid"] else None
 
 
 def _durations(opened: Look | None, closed: Look | None) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ from packetcloud.testbed.errors import TopologyError
 from packetcloud.testbed.topology.model import ServiceTable, Topology
 from packetcloud.testbed.topology.router_files import SECRET_PARAMETER
 
-_OF_A_SERVICE = (".py", ".toml")
+_OF_A_SERVICE = (".py", ".toml", ".txt")
 
 
 def manifest_of(topology: Topology, table: ServiceTable) -> str:

@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from packetcloud.cli import main as cli
+from packetcloud.testbed import lxd_daemon
 from packetcloud.testbed.bench import link_trial
 from packetcloud.testbed.bench.link_trial import LinkPlan
 from packetcloud.testbed.emulator.netem import unfit
 from packetcloud.testbed.experiments import runs
+from packetcloud.testbed.experiments.runs import RunPlan
 
 
 class _BegunError(Exception):
@@ -106,3 +108,27 @@ def test_where_the_result_goes_is_made_or_refused_before_anything_is_measured(
     result = run(*words, "--json", str(tmp_path / "file" / "ids.json"))
     assert result.exit_code == 2
     assert "choose another file" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "back_ends"),
+    [
+        ([], ("process", "lxd")),
+        (["--quick"], ("process",)),
+        (["--quick", "--back-end", "lxd"], ("lxd",)),
+    ],
+)
+def test_a_quick_run_makes_no_containers_unless_asked(
+    words: list[str], back_ends: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image and an LXD take longer than all the rest of it."""
+    begun: list[RunPlan] = []
+
+    def begin(title: str, parts: object, plan: RunPlan, tell: object) -> None:
+        begun.append(plan)
+        raise _BegunError
+
+    monkeypatch.setattr(runs, "run_experiments", begin)
+    monkeypatch.setattr(lxd_daemon, "lacking_for_lxd", lambda: None)
+    run("testbed", "run", "ids", "--out", str(tmp_path / "out"), *words)
+    assert [plan.back_ends for plan in begun] == [back_ends]

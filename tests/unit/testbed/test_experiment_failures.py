@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,12 +16,13 @@ from packetcloud.testbed.bench.rounds import Record, Timing
 from packetcloud.testbed.bench.translator import TranslatorPlan, translator_failures
 from packetcloud.testbed.bench.trial import Trial
 from packetcloud.testbed.errors import ChildError
-from packetcloud.testbed.experiments import goodput, load
+from packetcloud.testbed.experiments import goodput, load, penalty
 from packetcloud.testbed.experiments.experiment import ExperimentPlan
 from packetcloud.testbed.experiments.four_nodes import CHOSEN, FourNodes, OnLinks
 from packetcloud.testbed.experiments.load_figures import DELAYS, OTHER, OTHER_KNEE
+from packetcloud.testbed.experiments.penalty_figures import ALONE, MIB, REST, Sample
 from packetcloud.testbed.experiments.reading import word_of
-from packetcloud.testbed.experiments.sealing import PYCRYPTODOME
+from packetcloud.testbed.experiments.sealing import LXD, PROCESS, PYCRYPTODOME, Column
 from packetcloud.testbed.experiments.services import TRANSLATOR, ServiceFigure
 
 
@@ -63,6 +65,31 @@ def test_a_library_that_stands_beside_the_figures_does_not_cost_them(
     assert said in result.failures
     assert result.figures[OTHER_KNEE] is None
     assert result.missing[OTHER_KNEE] == said
+    rows = [row for row in result.tables["load-runs"] if row["path"] == "R-C-R"]
+    runs = Counter(row["offered_gbps"] for row in rows)
+    assert (runs[0.1], runs[1.0]) == (1, 2), "the paper's rates once, shares of the full rate twice"
+
+
+def test_what_is_measured_without_lxd_beside_does_not_cost_the_figure_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands beside the figures; where it fails, that is said, and both are there."""
+
+    @contextlib.contextmanager
+    def place(folder: Path, columns: list[Column], tell: object) -> Iterator[SimpleNamespace]:
+        if folder.name == "place-alone":
+            raise ChildError("no port")
+        yield SimpleNamespace(columns=columns, protections=lambda: ["as found"])
+
+    def measure(_: object, __: object, place: Any, samples: list[Sample]) -> None:
+        samples += [Sample(one, REST, MIB, 1, 2.0, 1.0, 1.0) for one in place.columns]
+
+    monkeypatch.setattr(penalty, "sealing_place", place)
+    monkeypatch.setattr(penalty, "_measure_place", measure)
+    plan = ExperimentPlan(tmp_path, True, 1, (PROCESS, LXD), lambda text: None)
+    result = penalty.PENALTY.run(plan)
+    assert result.failures == [f"{ALONE}: no port"]
+    assert [result.figures[key] for key in penalty.PENALTY.keys] == [2.0, 2.0]
 
 
 def _fetched(**document: object) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import html.parser
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from packetcloud.testbed.experiments.experiment import (
     Comparison,
     ExperimentPlan,
     ExperimentResult,
+    NeedsMaking,
     Plot,
     Series,
 )
@@ -118,6 +120,35 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in (tmp_path / "out" / "wrong" / "traceback.txt").read_text()
     assert document["figures"]["good.fast_mbps"] == 12.5  # type: ignore[index]
     assert document["is_complete"] is True
+
+
+@dataclass
+class _Made(_Experiment):
+    """One that needs an image."""
+
+    error: Exception | None = None
+
+    def make(self, back_ends: tuple[str, ...], tell: Callable[[str], None]) -> None:
+        tell(f"image for {self.name} on {back_ends[0]}")
+        if self.error is not None:
+            raise self.error
+
+
+def test_what_an_experiment_needs_is_made_before_anything_is_measured(tmp_path: Path) -> None:
+    """In nobody's time; where it cannot be made, it is for that experiment to say."""
+    told: list[str] = []
+    parts = [
+        _Experiment("one", _result("one")),
+        _Made("two", _result("two")),
+        _Made("three", TestbedError("no image"), error=TestbedError("no image")),
+    ]
+    document = run_experiments(
+        "test", parts, RunPlan(tmp_path / "out"), lambda text, *_: told.append(text)
+    )
+    assert told[:3] == ["image for two on process", "image for three on process", "one: starting"]
+    assert document["failures"] == ["three: no image"]
+    (penalty,) = find_experiments("penalty")
+    assert isinstance(penalty, NeedsMaking)
 
 
 OF_THE_PAPER = (

@@ -250,6 +250,7 @@ def test_the_figures_of_goodput() -> None:
     assert [pair["seed"] for pair in result.tables["goodput-pairs"]] == [2, 3]
     by_name = {one.what: one for one in result.comparisons}
     assert by_name[goodput.TITLES[goodput.CHUNKS]].paper == 26.14
+    assert by_name[goodput.TITLES[goodput.FAR_CUBIC]].paper is None, "it measured its translator"
     assert "average 4.33" in by_name[goodput.TITLES[goodput.CUBIC]].note
     assert any("chunks one run, so no median" in text for text in result.measured)
     assert result.tables["goodput-runs"][0]["lost_packets_a"] == 3
@@ -333,6 +334,7 @@ def test_the_knee_is_that_of_the_service_benchmark() -> None:
     assert result.figures["knee_gbps"] == 2.0
     assert result.figures["load.knee_gbps_pycryptodome"] is None
     assert result.missing[ROUTER_KNEE] == "not measured"
+    assert not any("fell behind" in one.note for one in result.comparisons), "the last one did"
 
 
 def test_the_two_paths_have_knees_of_their_own() -> None:
@@ -346,6 +348,7 @@ def test_the_two_paths_have_knees_of_their_own() -> None:
     by_name = {one.what: one for one in result.comparisons}
     line = by_name["delay penalty at 100 Mbit/s, R-C-R, average"]
     assert line.ours == 8.0 and line.paper == pytest.approx(29.7, abs=0.05)
+    assert by_name[f"knee of one VI, {AT_ROUTER}"].note.startswith("no step fell behind")
     assert result.figures["load.full_gbps_at_router_openssl"] == 4.0
     assert {step["path"] for step in result.tables["load"]} == {"A-R-C-R-B", "R-C-R"}
 

@@ -96,3 +96,24 @@ def test_who_ended_and_was_not_waited_for_does_not_make_it_less_than_nothing(
 def test_this_machine_can_be_watched() -> None:
     """With its real /proc."""
     assert OthersWatch().cores() >= 0.0
+
+
+def test_a_container_of_ours_that_ends_is_not_init_s_own_work(machine: _Machine) -> None:
+    """Its monitor is nobody's child, so init waits for it and has its time from then on."""
+    machine.put(600, 1, 2.0)
+    watch = machine.watch()
+    machine.put(500, 1, 30.0, group="0::/lxc.payload.vi-1")
+    machine.end(500)
+    machine.end(600)
+    machine.put(1, 0, 6.0, waited_s=32.0)
+    assert watch.cores() == pytest.approx(0.1)
+
+
+def test_what_ended_takes_nothing_from_others(machine: _Machine) -> None:
+    """What a process had used before it ended is subtracted from whoever waited for it alone."""
+    machine.put(200, 1, 100.0)
+    machine.put(300, 1, 20.0)
+    watch = machine.watch()
+    machine.end(200)
+    machine.put(300, 1, 24.0)
+    assert watch.cores() == pytest.approx(0.4)

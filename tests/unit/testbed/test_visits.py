@@ -26,7 +26,7 @@ class _Router:
             "sum_s": self.counted.sum_ns / 1e9,
             "buckets": [(value_ns / 1e9, n) for value_ns, n in self.counted.buckets_ns()],
         }
-        whole = dict.fromkeys(PARTS, durations) | {"tasks": self.counted.count}
+        whole = dict.fromkeys(PARTS, durations) | {"tasks": self.counted.count, "pid": id(self)}
         return whole | dict.fromkeys(("missed_deadlines", "retried", "skipped", "dropped"), 0)
 
 
@@ -79,3 +79,14 @@ def test_a_router_that_was_started_again_counts_from_zero() -> None:
     (row,) = service_rows(1, (before, after), ({}, after))
     assert row["delay_penalty_mean_ms"] is None
     assert service_rows(1, (after, after), (after, after)) == []
+
+
+def test_two_routers_are_not_taken_for_one() -> None:
+    """Also where the second has counted more than the first: what it did since is all that counts,
+    and no histogram is taken from another's."""
+    old, new = _Router(), _Router()
+    before, after = {"s": old.serve(1.0, 1.0)}, {"s": new.serve(*[0.002] * 5)}
+    (row,) = service_rows(1, (before, after), (before, after))
+    assert row["tasks"] == 5 and row["delay_penalty_mean_ms"] is None
+    with pytest.raises(ChildError, match="started again"):
+        delays_between(before["s"], after["s"])
