@@ -193,6 +193,8 @@ class CloudletDispatch(ServiceDispatch):
         if found is None and vi.entry is not None and vi.entry.is_bound:
             own = WrittenVerdict.without_emission(verdict, body)
             if own is not None:
+                found = self._checks.sent_astray(vi, verdict, body, now)
+            if own is not None and found is None:
                 vi.service.left_out_count += verdict.emit_count
                 body.release()
                 verdict, body = own.header, own

@@ -1,7 +1,8 @@
 """What a VI of the cloudlet's table may say: its verdicts are looked at before they have an effect.
 
 One that it may not give counts as FAILED, so the chunk goes to another VI, or by the fail policy of
-the service. What a restricted VI sends beside a chunk is left out; its verdict on the chunk counts.
+the service. What a restricted VI sends beside a chunk is left out, if it might go there at all; its
+verdict on the chunk counts.
 Source: docs/decisions/0013; design, section 8; reference T-23.
 """
 
@@ -57,15 +58,19 @@ class VerdictChecks:
         found: Finding | None = None
         if vi.entry is not None and vi.entry.is_bound:
             found = self._beyond_restriction(vi, entry, verdict, len(body))
-        if found is None and service.destinations is not None:
-            found = self._sent_astray(service.destinations, verdict, body, now)
+        if found is None:
+            found = self.sent_astray(vi, verdict, body, now)
         if found is None and service.budget is not None:
             found = _beyond_budget(vi, service.budget, entry, verdict, len(body))
         return found
 
-    def _sent_astray(
-        self, allowed: Destinations, verdict: VerdictHeader, body: Body, now: float
+    def sent_astray(
+        self, vi: CloudletVI, verdict: VerdictHeader, body: Body, now: float
     ) -> Finding | None:
+        """Return what of a verdict goes where its service may not send; None: nothing."""
+        allowed = vi.service.entry.destinations
+        if allowed is None:
+            return None
         if verdict.code is VerdictCode.REDIRECT:
             guid, na = verdict.redirect_target
             return self._astray(allowed, guid, na, (), now)

@@ -236,6 +236,19 @@ def test_destinations_of_emitted_chunks(made: list[bytes], is_allowed: bool) -> 
     assert state_of(net).account.violations == ({} if is_allowed else {Violation.DESTINATION: 1})
 
 
+@pytest.mark.parametrize("state", [SERVING, RESTRICTED])
+def test_a_chunk_astray_beside_another_counts(state: ViState) -> None:
+    """Restricted or not, and its own chunk is not what its verdict says."""
+    net, _ = cloudlet_network(entry(vi(1, state), guids=(B,)))
+    a, b, c, one = net.host(A), net.host(B), net.host(C), net.vi(S, 1)
+    assert a.chunk(chunk(services=(S,))) is None
+    one.verdict(task_of(one), VerdictCode.EMIT, emitted(C), emit_count=1, keep=True)
+    assert reported(a)[1] is Reason.SERVICE_FAILED
+    assert not b.unsettled and not c.unsettled
+    assert state_of(net).account.violations == {Violation.DESTINATION: 1}
+    assert state_of(net).service.left_out_count == 0
+
+
 def test_services_of_this_cloudlet_are_where_the_router_is() -> None:
     """With the router's own NA listed, chunks may go to its services and hosts."""
     net, _ = cloudlet_network(entry(vi(1), guids=(), nas=(ROUTER_NA,)), entry(vi(5), sid=T))
