@@ -304,6 +304,7 @@ ROOM = Room(
         "translator.hosted:HostedSession._connections": _CONNECTIONS,
         "translator.hosted:HostedSession._opening": _CONNECTIONS,
         "translator.hosted:HostedSession._starved": _CONNECTIONS,
+        "translator.listeners:Listeners._failed": _CONFIG,
         "translator.listeners:Listeners._open": _CONFIG,
         "translator.listeners:Listeners._owners": _CONFIG,
         "translator.sessions:Sessions._connections": "as many as there are sessions",

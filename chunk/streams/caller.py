@@ -116,6 +116,8 @@ class Caller:
         """Nothing is sent before: the router refused something."""
         self._poll_after = -math.inf
         """No poll is sent before: there was one too many."""
+        self._listen_at = math.inf
+        """When ports are asked for again that could not be had for the moment."""
         self._begin_session(-math.inf)
 
     def __len__(self) -> int:
@@ -213,6 +215,9 @@ class Caller:
                     if not self._listens[port]:
                         self._listens[port] = True
                         self._table.events.append(PortListening(port))
+                case NotListening(port, ResetCode.TOO_MANY) if port in self._listens:
+                    self._listens[port] = False
+                    self._listen_at = min(self._listen_at, now + RETRY_S)
                 case NotListening(port, code, text) if port in self._listens:
                     del self._listens[port]
                     self._table.events.append(PortRefused(port, code, text))
@@ -252,6 +257,7 @@ class Caller:
     def next_timeout(self) -> float:
         """Return when to call `handle_timeout`."""
         due = min((one.lost_at for one in self._outstanding.values()), default=math.inf)
+        due = min(due, self._listen_at)
         for when in (self._poll_after, self._quiet_until):
             if when > -math.inf and (self._table.is_urgent or len(self._table) or self._listens):
                 due = min(due, when)
@@ -263,6 +269,9 @@ class Caller:
             self._poll_after = -math.inf
         if now >= self._quiet_until:
             self._quiet_until = -math.inf
+        if now >= self._listen_at:
+            self._listen_at = math.inf
+            self._listen_again()
         lost = [number for number, one in self._outstanding.items() if one.lost_at <= now]
         if not lost:
             return
@@ -292,6 +301,7 @@ class Caller:
         self._table = StreamTable(self._window_bytes)
         self._table.events = events
         self.sessions_count += 1
+        self._listen_at = math.inf
         for port in self._listens:
             self._listens[port] = False
             self._table.say(Listen(port))
@@ -305,6 +315,9 @@ class Caller:
         self._lost_in_row += 1
         self._is_again = True
         self._table.send_again()
+        self._listen_again()
+
+    def _listen_again(self) -> None:
         for port, is_granted in self._listens.items():
             if not is_granted:
                 self._table.say(Listen(port))

@@ -25,6 +25,8 @@ THREADS_PER_SOURCE_COUNT = 4
 MAX_ADDRESSES_COUNT = 4
 """Of one name, tried one after the other."""
 
+_NO_THREAD = "the translator has no thread to look names up"
+
 Resolve = Callable[[str, int, bytes], Awaitable[list[str]]]
 """Called with a name, a port, and the GUID of who asks."""
 
@@ -73,7 +75,12 @@ class Resolver:
         except BaseException:  # the wait was given up
             self._leave(source)
             raise
-        asked = self._pool.submit(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM)
+        try:
+            asked = self._pool.submit(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM)
+        except RuntimeError:  # `limits.processes` is used up: the pool starts threads when needed
+            self._answered(source)
+            self.refused_count += 1
+            raise RefusedConnectionError(ResetCode.TOO_MANY, _NO_THREAD) from None
         loop = asyncio.get_running_loop()
         # Not when the wait is given up: a thread is busy until the resolver has answered.
         asked.add_done_callback(partial(_tell, loop, partial(self._answered, source)))

@@ -230,17 +230,24 @@ class HostedSession:
 
     async def _open(self, stream: int, host: str, port: int) -> None:
         self._counts["asked"] += 1
+        sock: socket.socket | None = None
         try:
             sock = await self._connector.connect(host, port, self.source.value)
+            if stream in self._table:
+                self._connect_end(stream, sock)
+                self._table.accept(stream)
+                self._counts["connected"] += 1
+            else:
+                sock.close()
         except RefusedConnectionError as error:
             self._counts[error.code.name.lower()] += 1
             self._table.reset(stream, error.code, str(error))
-        else:
-            if stream in self._table:
-                self._counts["connected"] += 1
-                self._connect_end(stream, sock)
-                self._table.accept(stream)
-            else:
+        except Exception:  # else the host would wait for its stream for good
+            self._counts["failures"] += 1
+            self._log.exception("a connection could not be opened")
+            self._table.reset(stream, ResetCode.ABORTED, "the translator failed")
+            self._drop(stream)
+            if sock is not None:
                 sock.close()
         finally:
             self._opening.pop(stream, None)
@@ -252,9 +259,9 @@ class HostedSession:
 
     def _claim(self, port: int) -> None:
         refusal = self._listeners.claim(self._loop, port, self.source, self, self.arrived)
-        if refusal:
+        if refusal is not None:
             self._counts["ports_refused"] += 1
-            self._table.say(NotListening(port, ResetCode.NOT_ALLOWED, refusal))
+            self._table.say(NotListening(port, *refusal))
         else:
             self.has_ports = True
             self._table.say(Listening(port))

@@ -3,6 +3,7 @@ GUID claims it."""
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import socket
@@ -13,9 +14,12 @@ from dataclasses import dataclass
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.streams.tcp_listener import TcpListener
+from packetcloud.chunk.streams.wire import ResetCode
 from packetcloud.services.errors import ServiceConfigError
 
 BACKLOG_COUNT = 256
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRINUSE}
+"""Why a port cannot be opened now, and may be later."""
 
 Arrived = Callable[[socket.socket, str, int], None]
 """Called with a connection, who it comes from, and our port."""
@@ -36,31 +40,40 @@ class Listeners:
     def __init__(self, owners: tuple[PortOwner, ...], log: logging.Logger) -> None:
         self._owners = {one.port: one for one in owners}
         self._open: dict[int, _OpenPort] = {}
+        self._failed: set[int] = set()
+        """Ports of which it was logged that they cannot be opened now."""
         self._log = log
         self.paused_count = 0
         """How often connections had to wait for descriptors."""
 
     def claim(
         self, loop: AbstractEventLoop, port: int, source: GUID, claimant: object, arrived: Arrived
-    ) -> str:
-        """Give `claimant` the connections of a port from now on; returns why not, or nothing.
+    ) -> tuple[ResetCode, str] | None:
+        """Give `claimant` the connections of a port from now on; returns why not, or None.
 
         The last claim of the owner counts: a program that was restarted gets its port back.
+        With `TOO_MANY` a later claim may be granted.
         """
         entry = self._owners.get(port)
         if entry is None or entry.owner != source:
-            return f"port {port} is not this host's"
+            return ResetCode.NOT_ALLOWED, f"port {port} is not this host's"
         known = self._open.get(port)
         if known is not None:
             known.claimant, known.arrived = claimant, arrived
-            return ""
+            return None
         try:
             sock = _listen(entry)
         except OSError as error:
-            self._log.warning("cannot listen on %s:%d: %s", entry.address, port, error.strerror)
-            return f"the translator cannot listen on port {port}"
+            if port not in self._failed:  # once: claims are repeated
+                self._failed.add(port)
+                where, why = f"{entry.address}:{port}", error.strerror
+                self._log.warning("cannot listen on %s: %s", where, why)
+            is_for_now = error.errno in _PASSING
+            code = ResetCode.TOO_MANY if is_for_now else ResetCode.NOT_ALLOWED
+            return code, f"the translator cannot listen on port {port}"
+        self._failed.discard(port)
         self._open[port] = _OpenPort(loop, sock, port, claimant, arrived, self._paused)
-        return ""
+        return None
 
     def release(self, claimant: object) -> None:
         """Close the ports of who is gone: connections to them are refused."""

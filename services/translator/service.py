@@ -142,22 +142,34 @@ class Translator(NetworkService):
         return session
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        # First: whatever fails in this one, there is a next one.
+        self._sweep_call = loop.call_later(SWEEP_S, self._sweep, loop)
         now = loop.time()
         for session in self._sessions.expired(now):
             self._counts["hosts_gone"] += session.streams_count > 0
             self._end(session)
         for session in self._sessions:
-            session.sweep(now, self._idle_timeout_s)
+            self._sweep_one(session, now)
         if now - self._logged_at >= LOG_S:
             self._logged_at = now
             self._log_counts()
-        self._sweep_call = None
-        if len(self._sessions):
-            self._sweep_call = loop.call_later(SWEEP_S, self._sweep, loop)
+        if not len(self._sessions):
+            self._sweep_call.cancel()
+            self._sweep_call = None
+
+    def _sweep_one(self, session: HostedSession, now: float) -> None:
+        try:
+            session.sweep(now, self._idle_timeout_s)
+        except Exception:  # the sessions of other hosts are looked at all the same
+            self._counts["failures"] += 1
+            self._log.exception("a session failed, and is ended")
+            self._end(session)
 
     def _end(self, session: HostedSession) -> None:
-        session.close()
-        self._sessions.remove(session.source.value, session.number)
+        try:
+            session.close()
+        finally:  # one that cannot even be closed is not looked at again
+            self._sessions.remove(session.source.value, session.number)
 
     def _log_counts(self) -> None:
         counts = self.counts()

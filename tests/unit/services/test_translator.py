@@ -30,10 +30,11 @@ from packetcloud.services.parameters import Parameters
 from packetcloud.services.sdk import ServiceChunk, ServiceContext, Verdict
 from packetcloud.services.testing import HARNESS_SID
 from packetcloud.services.translator import connector as connector_module
-from packetcloud.services.translator.connector import Connector
+from packetcloud.services.translator import listeners as listeners_module
+from packetcloud.services.translator.connector import Connector, Resolver
 from packetcloud.services.translator.egress import Egress, is_public, parse_rules
 from packetcloud.services.translator.errors import RefusedConnectionError
-from packetcloud.services.translator.listeners import parse_owners
+from packetcloud.services.translator.listeners import Listeners, parse_owners
 from packetcloud.services.translator.service import Translator
 from packetcloud.services.translator.sessions import (
     LEAST_UPLOAD_WINDOW_BYTES,
@@ -387,6 +388,112 @@ def test_a_connection_that_fails_here_takes_no_other_with_it() -> None:
         bad.close()
 
     run(story)
+
+
+@pytest.mark.parametrize("broken", ["connect", "accept"])
+def test_a_connection_that_cannot_be_opened_for_whatever_reason_is_reset(broken: str) -> None:
+    """Its host does not wait for it for good; whether it was connected already or not."""
+
+    async def story(place: Place) -> None:
+        good = await place.open(1)
+        session = next(iter(place.service._sessions))
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("broken")
+
+        part = session._connector if broken == "connect" else session._table
+        setattr(part, broken, fail)
+        asked = asyncio.ensure_future(
+            place.ask(Open(2, "127.0.0.1", place.port, WINDOW), hold_ms=3000)
+        )
+        if broken == "accept":
+            bad, _ = await asyncio.get_running_loop().sock_accept(place.server)
+        answer = await asked
+        assert [frame.code for frame in answer.frames] == [ResetCode.ABORTED]
+        assert place.service.counts()["failures"] == 1
+        assert place.service.counts()["connections"] == 1 and not session._opening
+        if broken == "accept":
+            with pytest.raises(ConnectionResetError):
+                await asyncio.get_running_loop().sock_recv(bad, 9)
+            bad.close()
+        good.close()
+
+    run(story)
+
+
+def test_without_a_thread_a_name_is_refused_and_takes_no_turn() -> None:
+    """However often: turns and places in line come back."""
+
+    async def ask() -> None:
+        resolver = Resolver()
+
+        def submit(*_: object, **__: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        resolver._pool.submit = submit  # type: ignore[method-assign, assignment]
+        for _ in range(connector_module.THREADS_PER_SOURCE_COUNT + 1):
+            with pytest.raises(RefusedConnectionError, match="no thread") as refused:
+                await asyncio.wait_for(resolver("localhost", 80, b"source"), 5.0)
+            assert refused.value.code is ResetCode.TOO_MANY
+        assert not resolver._shares and resolver._waiting_count == 0
+        assert resolver.refused_count == connector_module.THREADS_PER_SOURCE_COUNT + 1
+        resolver.close()
+
+    asyncio.run(ask())
+
+
+def test_a_session_that_fails_as_it_is_looked_at_ends_no_looking() -> None:
+    """It is ended itself, even if it fails at that, too; others are looked at, now and later."""
+
+    async def story(place: Place) -> None:
+        connections = [await place.open(1, source) for source in (ALICE, MALLORY)]
+        service, loop = place.service, asyncio.get_running_loop()
+        bad, good = list(service._sessions)
+        looked: list[float] = []
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("broken")
+
+        bad.sweep = fail  # type: ignore[method-assign]
+        good.sweep = lambda now, _: looked.append(now)  # type: ignore[method-assign]
+        service._sweep(loop)
+        assert list(service._sessions) == [good] and len(looked) == 1
+        assert service.counts()["failures"] == 1
+        close, good.close = good.close, fail  # type: ignore[method-assign]
+        good.sweep = fail  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError):
+            service._sweep(loop)
+        assert not len(service._sessions) and service._sweep_call is not None
+        close()
+        service._sweep(loop)
+        assert service._sweep_call is None
+        for connection in connections:
+            connection.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.EMFILE, ResetCode.TOO_MANY),
+        (errno.EADDRINUSE, ResetCode.TOO_MANY),
+        (errno.EACCES, ResetCode.NOT_ALLOWED),
+    ],
+)
+def test_why_a_port_cannot_be_opened(
+    monkeypatch: pytest.MonkeyPatch, number: int, code: ResetCode
+) -> None:
+    """What may pass is told so; whose port it is not is refused for good."""
+
+    def listen(_: object) -> socket.socket:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(listeners_module, "_listen", listen)
+    ports = Listeners(parse_owners(f"8080={ALICE.hex}"), _Log())  # type: ignore[arg-type]
+    for source, expected in ((ALICE, code), (MALLORY, ResetCode.NOT_ALLOWED)):
+        refusal = ports.claim(None, 8080, source, object(), None)  # type: ignore[arg-type]
+        assert refusal is not None and refusal[0] is expected
 
 
 def test_sessions_without_a_request_each_are_refused() -> None:
