@@ -25,6 +25,8 @@ MAX_RANGES = 32
 """The newest; blocks of older ones are not referred to. Keeps a feedback below 330 bytes, so that
 it fits behind a largest payload in one verdict."""
 MAX_FEEDBACK_BYTES = _HEAD.size + MAX_RANGES * _RANGE.size + DIGEST_BYTES
+MAX_NUMBER = (1 << 32) - 1
+"""Of an instance; behind it another one begins."""
 _KEY_ID_OFFSET = 4
 
 

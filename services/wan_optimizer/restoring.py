@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from packetcloud.chunk.header import PayloadType
 from packetcloud.services.wan_optimizer.dictionaries import TrainedDictionary
-from packetcloud.services.wan_optimizer.feedback import MAX_FEEDBACK_BYTES, Feedback
+from packetcloud.services.wan_optimizer.feedback import MAX_FEEDBACK_BYTES, MAX_NUMBER, Feedback
 from packetcloud.services.wan_optimizer.framing import (
     DamagedFrameError,
     Flag,
@@ -24,7 +24,7 @@ from packetcloud.services.wan_optimizer.framing import (
     decode_frame,
 )
 from packetcloud.services.wan_optimizer.kept import KeptBlocks, LackingError
-from packetcloud.services.wan_optimizer.sealing import Seals
+from packetcloud.services.wan_optimizer.sealing import Seals, UnknownKeyError
 from packetcloud.services.wan_optimizer.zstd import Decompressor
 
 MAX_WITH_FEEDBACK_BYTES = (1 << 20) + 128
@@ -53,7 +53,7 @@ class Restored:
     """Of the original."""
     reason: str = ""
     is_lacking: bool = False
-    """Another copy of the chunk, made by a compress that was told, may be restored."""
+    """Another copy may be restored: made by a compress that was told, or once its key is here."""
     feedback: bytes = b""
     """For the peer, if not empty."""
 
@@ -63,7 +63,7 @@ class Restoring:
 
     Args:
         kept: what frames may refer to.
-        instance: 16 bytes that nobody used before: of this cache.
+        new_instance: returns 16 bytes that nobody used before, to name this cache.
         trained: the dictionary of small payloads.
     """
 
@@ -72,13 +72,14 @@ class Restoring:
         settings: RestoreSettings,
         kept: KeptBlocks,
         seals: Seals,
-        instance: bytes,
+        new_instance: Callable[[], bytes],
         trained: TrainedDictionary | None,
     ) -> None:
         self._settings = settings
         self._kept = kept
         self._seals = seals
-        self._instance = instance
+        self._new_instance = new_instance
+        self._instance = new_instance()
         self._trained = trained
         self._plain = Decompressor()
         self._with_trained = None if trained is None else Decompressor(trained.content)
@@ -103,6 +104,8 @@ class Restoring:
             original = self._content(frame, decompressor, b"", lend)
             self._seals.check_original(frame, bound, original)
             return Restored(original, frame.head.payload_type)
+        except UnknownKeyError as error:
+            return Restored(None, reason=f"cannot decompress: {error}", is_lacking=True)
         except DamagedFrameError as error:
             return Restored(None, reason=f"cannot decompress: {error}")
 
@@ -178,6 +181,8 @@ class Restoring:
         if not self._settings.has_peer:
             return b""
         history = self._kept.history(part.history)
+        if self._feedback_count == MAX_NUMBER:
+            self._instance, self._feedback_count = self._new_instance(), 0
         self._feedback_count += 1
         encoded = Feedback(
             part.history,

@@ -37,6 +37,13 @@ def bound_of(header: ChunkHeader) -> bytes:
     return header.source.value + header.chunk_id.to_bytes()
 
 
+class UnknownKeyError(DamagedFrameError):
+    """A frame is under a key that is not here: it may come yet, so the chunk is not given up."""
+
+    def __init__(self, key_id: int) -> None:
+        super().__init__(f"unknown key {key_id:08x}")
+
+
 class Seals:
     """The keys that both directions share, or the public one.
 
@@ -91,12 +98,13 @@ class Seals:
         """See that a head may be gone by, before anything is looked up or restored for it.
 
         Raises:
-            DamagedFrameError: it is under no key of ours, or not what compress wrote.
+            UnknownKeyError: it is under a key that is not here.
+            DamagedFrameError: it is under none, or not what compress wrote.
         """
         head = frame.head
         if not self.has_key(head.key_id):
             if head.flags & Flag.KEYED:
-                raise DamagedFrameError(f"unknown key {head.key_id:08x}")
+                raise UnknownKeyError(head.key_id)
             raise DamagedFrameError("made without a key, and here is a key_file")
         sealed = (_HEADS_ONLY, frame.encoded_head, bound, frame.digest)
         if head.refers and not self.is_right(head.key_id, sealed, frame.seal):

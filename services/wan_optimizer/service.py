@@ -68,7 +68,7 @@ class WanOptimizer(NetworkService):
             ),
             KeptBlocks(cache_bytes),
             self._seals,
-            os.urandom(INSTANCE_BYTES),
+            lambda: os.urandom(INSTANCE_BYTES),
             trained,
         )
         if self._peer is not None and not parameters.text("key_file"):

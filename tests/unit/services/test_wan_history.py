@@ -14,7 +14,7 @@ from packetcloud.chunk.header import PayloadType
 from packetcloud.services.secure_communication.keys import create_key_file
 from packetcloud.services.wan_optimizer import compressing, kept, peers, sent
 from packetcloud.services.wan_optimizer.anchors import MAX_ANCHORS, find_anchors
-from packetcloud.services.wan_optimizer.feedback import Feedback, decode_feedback
+from packetcloud.services.wan_optimizer.feedback import MAX_NUMBER, Feedback, decode_feedback
 from packetcloud.services.wan_optimizer.framing import (
     MAX_EXTENTS,
     MAX_REFERRED_BYTES,
@@ -364,7 +364,8 @@ def test_who_has_no_key_has_nothing_forgotten(tmp_path: Path) -> None:
     key_id = head_of(frame).key_id.to_bytes(4, "big")
     assert frame.count(key_id) == 1
     came = link.restore(frame.replace(key_id, bytes(4)))
-    assert (came.reason, came.is_lacking) == ("cannot decompress: unknown key 00000000", False)
+    assert came.reason == "cannot decompress: unknown key 00000000"
+    assert came.payload is None and not came.feedback
     assert link.restore(frame).payload == PAGE
 
 
@@ -379,13 +380,32 @@ def test_a_chunk_that_nobody_would_send_again_refers_to_nothing() -> None:
 
 
 def test_keys_that_change(tmp_path: Path) -> None:
-    """Frames name their key; one that is not here is named in the reason."""
+    """Frames name their key; one that is not here is named in the reason, and may come yet: the
+    chunk is dropped for now, and nobody is told anything."""
     create_key_file(tmp_path / "a")
     create_key_file(tmp_path / "b")
     link = WanLink(seals=keyed(tmp_path / "a"), kept_seals=Seals(tmp_path / "b"))
     came = link.restore(link.frame(PAGE))
-    assert came.payload is None and not came.is_lacking and not came.feedback
+    assert came.payload is None and came.is_lacking and not came.feedback
     assert came.reason.startswith("cannot decompress: unknown key ")
+
+
+def test_behind_the_last_number_of_feedback_another_instance_begins() -> None:
+    """Numbers have 32 bits: compress takes what comes then for another cache, not for old news."""
+    link = WanLink()
+    link.send(PAGE)
+    behind = link.behind[0]
+    behind._feedback_count = MAX_NUMBER - 1
+    told = []
+    for _ in range(2):
+        came = link.restore(link.frame(PAGE))
+        link.tell(came)
+        told.append(decode_feedback(memoryview(came.feedback), Seals(None)))
+    last, first = told
+    assert (last.number, first.number) == (MAX_NUMBER, 1)
+    assert last.instance != first.instance
+    link.send(edited(PAGE))
+    assert refers(link.frame(PAGE))
 
 
 def test_what_a_frame_may_refer_to_is_bounded() -> None:

@@ -149,7 +149,8 @@ def test_a_payload_that_never_passed_compress(opened: Open) -> None:
     """Forwarded, since compress fails open; or dropped, if the operator says so. What it begins
     with is nobody's business."""
     small = compressed(opened("compress").process(TEXT))
-    for payload in (b"", b"plain", b"WO\x01\x01" + bytes(20), b"\x03\x00" + bytes(20), small):
+    older = [b"WO" + bytes([version]) + bytes(21) for version in (1, 2)]  # marked nothing
+    for payload in (b"", b"plain", *older, b"\x03\x00" + bytes(20), small):
         assert opened("decompress").process(payload).code is VerdictCode.FORWARD
         result = opened("decompress", unframed="drop").process(payload)
         assert (result.code, result.reason) == (VerdictCode.DROP, "not compressed")

@@ -145,7 +145,7 @@ class WanLink:
         settings = RestoreSettings(8192, MIB + 1000, True)
         kept = KeptBlocks(self._kept_bytes)
         return self._restoring(
-            settings, kept, self._kept_seals, b"%16d" % next(self._numbers), self._trained
+            settings, kept, self._kept_seals, lambda: b"%16d" % next(self._numbers), self._trained
         )
 
 
