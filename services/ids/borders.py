@@ -63,7 +63,8 @@ def places_of(header: ChunkHeader, payload: memoryview) -> list[Place]:
         except ProtocolError:
             pass  # whatever else it is, it has a number
     number = header.chunk_id.value
-    return [Place(b"c%d" % header.payload_type, number, number + 1, payload, True)]
+    # A host numbers all that it sends to one destination together, whatever its type.
+    return [Place(b"c", number, number + 1, payload, True)]
 
 
 def _places_of_streams(message: Message) -> Iterator[Place]:
@@ -175,7 +176,7 @@ class Borders:
     def stretches(self, place: Place, edge_bytes: int) -> list[Stretch]:
         """Return what is to be searched besides the payload itself."""
         content = place.content
-        if not edge_bytes or not content:
+        if not edge_bytes or not (content or place.is_numbered):
             return []
         before, after = self._beside(place)
         is_after_last = place.is_numbered and not self._over(place)
@@ -192,9 +193,9 @@ class Borders:
         return found
 
     def add(self, place: Place, edge_bytes: int, now: float = 0.0) -> None:
-        """Remember a chunk that goes on."""
+        """Remember a chunk that goes on; an empty one joins those beside it."""
         content = place.content
-        if not edge_bytes or not content:
+        if not edge_bytes or not (content or place.is_numbered):
             return
         head, tail = bytes(content[:edge_bytes]), bytes(content[-edge_bytes:])
         if place.is_numbered:

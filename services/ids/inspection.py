@@ -147,7 +147,8 @@ class Inspection:
         places = places_of(header, payload)
         self.counts["chunks"] += 1
         self.counts["bytes"] += len(payload)
-        asking = _Asking(self, header, payload, flow, side, now)
+        is_damaged = header.digest is not None and not header.digest.matches(payload)
+        asking = _Asking(self, header, payload, flow, side, now, is_damaged=is_damaged)
         is_over_budget = False
         targets = self._targets_within(payload)
         try:
@@ -159,7 +160,6 @@ class Inspection:
             asking.ask_all(targets)
         except OverBudgetError:
             is_over_budget = True
-        is_damaged = header.digest is not None and not header.digest.matches(payload)
         doubt: Doubt | None = None
         if not asking.has_passed:
             doubt = self._doubt(header, passage, is_over_budget, is_damaged)
@@ -256,6 +256,8 @@ class _Asking:
         flow: Flow,
         side: Side,
         now: float,
+        *,
+        is_damaged: bool,
     ) -> None:
         self.refused_by: Rule | None = None
         self.alerts: list[Alert] = []
@@ -269,6 +271,8 @@ class _Asking:
         self._flow = flow
         self._side = side
         self._now = now
+        self._is_damaged = is_damaged
+        """No host takes it: it says nothing about what its flow is in."""
         self._budget = Budget(inspection._budget_bytes)
 
     def ask_all(self, targets: dict[int, list[Searched]]) -> None:
@@ -294,7 +298,8 @@ class _Asking:
         """Do what a rule that matched says; tell whether it ends the asking."""
         inspection = self._inspection
         inspection.counts["matches"] += 1
-        inspection.flows.mark(self._flow, rule.changes)
+        if not self._is_damaged:
+            inspection.flows.mark(self._flow, rule.changes)
         rates = inspection.rates
         effect = rates.count(rule, self._source, self._destination, self._now)
         if effect is Effect.NONE:

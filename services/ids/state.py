@@ -36,8 +36,9 @@ def export_state(flows: FlowTable, rates: Rates, now: float) -> bytes:
                 flow.client.hex(),
                 flow.is_answered,
                 sorted(flow.marks),
-                _borders(flow.to_server if is_whole else Borders()),
-                _borders(flow.to_client if is_whole else Borders()),
+                _borders(flow.to_server if is_whole else Borders(), now),
+                _borders(flow.to_client if is_whole else Borders(), now),
+                flow.has_lost or (flow.kept_bytes > 0 and not is_whole),
             ]
         )
     items.reverse()
@@ -62,13 +63,14 @@ def import_state(data: bytes, flows: FlowTable, rates: Rates, now: float) -> Non
         if document["format"] != STATE_FORMAT:
             raise ValueError(f"format {document['format']!r}, expected {STATE_FORMAT}")
         for item in document["flows"]:
-            first, second, client, is_answered, marks, to_server, to_client = item
+            first, second, client, is_answered, marks, to_server, to_client, *has_lost = item
             flow = Flow(
                 bytes.fromhex(client),
                 bool(is_answered),
                 set(map(str, marks[:MAX_MARKS_COUNT])),
                 _read_borders(to_server, flows.max_runs, now),
                 _read_borders(to_client, flows.max_runs, now),
+                any(has_lost),  # an older version did not say it
             )
             flows.put((bytes.fromhex(first), bytes.fromhex(second)), flow)
         rates.take_over(document, now)
@@ -76,7 +78,7 @@ def import_state(data: bytes, flows: FlowTable, rates: Rates, now: float) -> Non
         raise ServiceConfigError(f"state of an ids service: {error}") from error
 
 
-def _borders(borders: Borders) -> list[object]:
+def _borders(borders: Borders, now: float) -> list[object]:
     runs = [
         [
             run.space.hex(),
@@ -85,6 +87,7 @@ def _borders(borders: Borders) -> list[object]:
             run.size_bytes,
             run.head.hex(),
             run.tail.hex(),
+            round(now - run.grown_at, 3),
         ]
         for run in borders.runs
     ]
@@ -101,8 +104,8 @@ def _read_borders(value: Any, max_runs: int, now: float) -> Borders:
             int(size_bytes),
             bytes.fromhex(head),
             bytes.fromhex(tail),
-            grown_at=now,
+            grown_at=now - max(0.0, *map(float, age)) if age else now,
         )
-        for space, start, end, size_bytes, head, tail in runs[-max_runs:]
+        for space, start, end, size_bytes, head, tail, *age in runs[-max_runs:]
     ]
     return Borders(found, bytes.fromhex(last))

@@ -166,6 +166,21 @@ def test_what_lies_over_borders_is_found_in_any_order(
             assert is_told == is_expected
 
 
+@settings(max_examples=80)
+@given(
+    st.lists(st.integers(0, 6), min_size=3, max_size=3).map(sorted),
+    st.lists(st.sampled_from([PayloadType.DATA, PayloadType.FILE, 99]), min_size=4, max_size=4),
+    st.permutations(range(4)),
+)
+def test_what_lies_in_chunks_of_any_type_is_found_in_any_order(
+    cuts: list[int], kinds: list[int], order: list[int]
+) -> None:
+    """A content in four pieces under successive numbers, of whatever types, some of them empty."""
+    inspection = Inspection(read(['content:"abcdef";']), FlowTable(10, 1 << 20, 64), Rates(10))
+    pieces = [b"abcdef"[start:end] for start, end in itertools.pairwise([0, *cuts, 6])]
+    assert any(told(inspection, 100 + one, pieces[one], kinds[one]) for one in order)
+
+
 @settings(max_examples=120)
 @given(
     CHAINS,

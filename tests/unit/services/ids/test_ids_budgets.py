@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +26,7 @@ from packetcloud.services.ids.rates import Rates
 from packetcloud.services.ids.reader import read_rules
 from packetcloud.services.ids.ruleset import compile_rules
 from packetcloud.services.ids.shares import AlertShares
+from packetcloud.services.ids.state import export_state, import_state
 from packetcloud.services.testing import HARNESS_SOURCE, ProcessResult, ServiceHarness
 from tests.unit.services.ids.ids_place import DROPPED_BY_1, MALICIOUS, Place, ids_of, streams
 
@@ -118,6 +121,25 @@ def test_room_comes_back_by_itself() -> None:
     decision = ask(judge, Data(3, 0, (b"x",)), YOUNG_S)
     assert (decision.doubt, decision.forgets) == (None, True)
     assert judge.flows.forgotten_borders_count == 1
+
+
+@pytest.mark.parametrize("says_age", [True, False])
+def test_runs_are_as_old_at_the_successor(says_age: bool) -> None:
+    """What did not go on for long gives way there as it would have here; in the state of an
+    older version, which says no ages, it is as new."""
+    policy = Policy(drops_without_room=True)
+    judge = inspection(policy, max_runs=1)
+    ask(judge, Data(1, 0, (b"x",)))
+    document = json.loads(zlib.decompress(export_state(judge.flows, judge.rates, YOUNG_S - 1)))
+    if not says_age:
+        (item,) = document["flows"]
+        del item[7:], item[5][0][0][6:]
+    state = zlib.compress(json.dumps(document).encode())
+    for later, is_old in ((0.0, False), (1.0, says_age), (YOUNG_S, True)):
+        successor = inspection(policy, max_runs=1)
+        import_state(state, successor.flows, successor.rates, 5000.0)
+        doubt = ask(successor, Data(2, 0, (b"x",)), 5000.0 + later).doubt
+        assert doubt is (None if is_old else Doubt.NO_ROOM)
 
 
 def test_a_flow_that_forgets_is_told_once_a_minute() -> None:

@@ -241,7 +241,7 @@ def test_a_long_line_keeps_no_other_back(place: Place) -> None:
 def test_ends_of_chunks_that_are_too_many_stay_behind(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the flows heard of last travel; the marks of all do."""
+    """Those of the flows heard of last travel; the marks of all do, and that ends are missing."""
     from packetcloud.services.ids import state
 
     monkeypatch.setattr(state, "MAX_ENDS_BYTES", 120 + RUN_BYTES)
@@ -254,6 +254,7 @@ def test_ends_of_chunks_that_are_too_many_stay_behind(
     assert not is_dropped(second.process(b"ious", chunk_id=2, source=one))
     assert is_dropped(second.process(b"ious", chunk_id=2, source=two))
     assert ids_of(second).stats()["flows"] == 2
+    assert place.events() == ["border_forgotten"]
 
 
 def test_alerts_keep_to_their_rate(place: Place) -> None:

@@ -121,6 +121,21 @@ STORIES = [
         ),
     ),
     Story(
+        "chunks lie beside each other by their numbers, of whatever type they are; empty ones "
+        "join what is on both sides of them",
+        (MALICIOUS,),
+        (
+            Sent(b"ious", number=2),
+            Sent(b"some malic", DROPPED_BY_1, 1, kind=99),
+            Sent(b"ious", number=13),
+            Sent(b"", number=12, kind=99),
+            Sent(b"some malic", DROPPED_BY_1, 11),
+            Sent(b"ious", number=23, kind=99),
+            Sent(b"some malic", number=21),
+            Sent(b"", DROPPED_BY_1, 22),
+        ),
+    ),
+    Story(
         "data of files lie at their offsets: between two parts stand their heads, and chunks of "
         "other transfers",
         (MALICIOUS,),
@@ -253,6 +268,29 @@ def test_a_decoy_that_no_host_takes_hides_nothing(place: Place, overload: str) -
     assert not is_dropped(send(11, b"harmless"))
     assert is_dropped(send(11, b"some malic")) == (overload == "drop")
     assert place.events() == ["wrong_digest", "other_content"]
+
+
+def test_what_no_host_takes_says_nothing_about_its_flow(place: Place) -> None:
+    """A chunk with a wrong digest neither sets nor clears what rules ask; with the right one, or
+    none, it does."""
+    harness = place.start(
+        f'alert {HEAD} (content:"login"; flowbits:set,in; flowbits:noalert; sid:1;)',
+        f'alert {HEAD} (content:"bye"; flowbits:unset,in; flowbits:noalert; sid:2;)',
+        f'drop {HEAD} (content:"secret"; flowbits:isset,in; sid:3;)',
+        on_overload="forward",
+    )
+    wrong = PayloadDigest(DigestAlgorithm.SHA256, bytes(32))
+
+    def is_secret_dropped_behind(payload: bytes, digest: PayloadDigest | None) -> bool:
+        number = ChunkId(1)
+        header = ChunkHeader(A, B, number, len(payload), digest=digest)
+        assert not is_dropped(harness.process_chunk(header, payload))
+        return is_dropped(harness.process(b"secret", source=A, destination=B))
+
+    assert not is_secret_dropped_behind(b"login", wrong)
+    assert is_secret_dropped_behind(b"login", None)
+    assert is_secret_dropped_behind(b"bye", wrong)
+    assert not is_secret_dropped_behind(b"bye", None)
 
 
 @pytest.mark.parametrize("others_count", [63, 64])
