@@ -358,7 +358,7 @@ class ServiceDispatch:
         def done(error: str, now: float) -> None:
             if not error:
                 service.emitted_count += len(emitted)
-            elif verdict.updates or verdict.again:
+            elif verdict.updates or verdict.again or verdict.keep:
                 service.left_out_count += len(emitted)
             else:
                 self._attempt_failed(vi, visit, entry, Reason.STORE_FULL, error, now)

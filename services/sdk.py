@@ -126,7 +126,11 @@ class Verdict:
 
     @classmethod
     def emit(cls, chunks: Iterable[EmittedChunk], *, keep: bool = False) -> Self:
-        """Send `chunks` instead of this one or, with `keep`, as well as this one: all or none."""
+        """Send `chunks` instead of this one or, with `keep`, as well as this one: all or none.
+
+        Where a router has no room for them, this one goes on alone with `keep`; else its VI has
+        failed, and another one is asked.
+        """
         return cls(VerdictCode.EMIT, emitted=tuple(chunks), keep=keep)
 
 

@@ -117,10 +117,10 @@ def test_an_emission_that_cannot_be_stored_costs_nothing(fault: str) -> None:
     net.check_idle()
 
 
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("how", ["updated", "kept", "again"])
 @pytest.mark.parametrize("fault", ["disk_full", "disk_fails"])
-def test_what_is_sent_beside_a_chunk_needs_room_of_its_own(fault: str, again: bool) -> None:
-    """Without it the chunk goes its way all the same: updated, or dropped for now."""
+def test_what_is_sent_beside_a_chunk_needs_room_of_its_own(fault: str, how: str) -> None:
+    """Without it the chunk goes its way all the same: updated, as it is, or dropped for now."""
     disk = FakeDisk()
     net = FakeNetwork(spooled(durable=True), disk=disk)
     a, b, vi = net.host(A), net.host(B), net.vi(S)
@@ -131,11 +131,12 @@ def test_what_is_sent_beside_a_chunk_needs_room_of_its_own(fault: str, again: bo
     beside = made(9, to=C)
     if fault == "disk_full":
         disk.storage.limit_bytes = disk.storage.used_bytes
-    if again:
+    if how == "again":
         vi.verdict(task, VerdictCode.EMIT, beside, detail=b"later", emit_count=1, again=True)
     else:
-        more = {"emit_count": 1, "keep": True, "updates": True}
-        vi.verdict(task, VerdictCode.EMIT, beside + b"new", **more)
+        updates = how == "updated"
+        more = {"emit_count": 1, "keep": True, "updates": updates}
+        vi.verdict(task, VerdictCode.EMIT, beside + b"new" * updates, **more)
     if fault == "disk_fails":
         disk.storage.failing = True
     net.disk_turns()
@@ -146,11 +147,11 @@ def test_what_is_sent_beside_a_chunk_needs_room_of_its_own(fault: str, again: bo
     service = net.core.dispatch.services[S.value]
     assert (service.left_out_count, service.emitted_count) == (1, 0)
     assert not net.core.book.refused
-    if again:
+    if how == "again":
         assert net.core.book.dropped == {service.name: 1}
     else:
         [went] = b.accept_all()
-        assert went.payload == b"new"
+        assert went.payload == (b"new" if how == "updated" else payload(1))
     accept_with_disk(net, a)
     net.disk_turns()
     net.check_idle()
