@@ -113,13 +113,7 @@ class ServiceDispatch:
         # Where flows stay with their VI, a chunk whose VI has room need not stand in line behind
         # those of others: so many are there, at times, that not all are looked at.
         if not service.waiting or service.settings.keeps_flows:
-            settings = self._table.settings
-            vi = service.choose(
-                entry.flow.hash,
-                visit.failed_vis,
-                settings.vi_window_bytes,
-                settings.vi_window_count,
-            )
+            vi = self._vi_for(service, visit, entry)
             if vi is not None:
                 self._give(service, vi, visit, entry, now)
                 return
@@ -436,57 +430,47 @@ class ServiceDispatch:
         if service.settings.keeps_flows:
             self._pump_kept(service, now)
             return
-        settings = self._table.settings
         while service.waiting:
-            entry = next(iter(service.waiting))
-            visit = entry.visit
-            assert visit is not None, "an entry that waits for a VI has a visit"
-            vi = service.choose(
-                entry.flow.hash,
-                visit.failed_vis,
-                settings.vi_window_bytes,
-                settings.vi_window_count,
-            )
-            if vi is not None:
-                del service.waiting[entry]
-                self._give(service, vi, visit, entry, now)
-            elif not service.may_serve(now):
-                del service.waiting[entry]
-                self._follow_policy(service, entry, "no VI is attached", now)
-            elif not self._fail_if_exhausted(service, entry, now):
+            if not self._moves_on(service, next(iter(service.waiting)), now):
                 return
 
     def _pump_kept(self, service: Service, now: float) -> None:
         """The same where flows stay with their VI: a full one holds up its own flows alone."""
-        settings = self._table.settings
         open_count = sum(vi.may_keep_flows for vi in service.slots if vi is not None)
         full: set[VI] = set()
         for entry in list(islice(service.waiting, MAX_LOOKED_AT_COUNT)):
-            visit = entry.visit
-            assert visit is not None, "an entry that waits for a VI has a visit"
             if entry not in service.waiting:
                 continue  # it ended with another one
             keeper = service.keeper_of(entry.flow.hash) if service.slots else None
-            if keeper in full:
+            if keeper in full or self._moves_on(service, entry, now):
                 continue
-            vi = service.choose(
-                entry.flow.hash,
-                visit.failed_vis,
-                settings.vi_window_bytes,
-                settings.vi_window_count,
-            )
-            if vi is not None:
-                del service.waiting[entry]
-                self._give(service, vi, visit, entry, now)
-            elif not service.may_serve(now):
-                del service.waiting[entry]
-                self._follow_policy(service, entry, "no VI is attached", now)
-            elif not self._fail_if_exhausted(service, entry, now):
-                if keeper is None:
-                    return
-                full.add(keeper)
-                if len(full) == open_count:
-                    return
+            if keeper is None:
+                return
+            full.add(keeper)
+            if len(full) == open_count:
+                return
+
+    def _moves_on(self, service: Service, entry: Custody, now: float) -> bool:
+        """Give a waiting chunk to a VI, or follow the fail policy where none is to come; False: it
+        goes on waiting."""
+        visit = entry.visit
+        assert visit is not None, "an entry that waits for a VI has a visit"
+        vi = self._vi_for(service, visit, entry)
+        if vi is not None:
+            del service.waiting[entry]
+            self._give(service, vi, visit, entry, now)
+            return True
+        if not service.may_serve(now):
+            del service.waiting[entry]
+            self._follow_policy(service, entry, "no VI is attached", now)
+            return True
+        return self._fail_if_exhausted(service, entry, now)
+
+    def _vi_for(self, service: Service, visit: Visit, entry: Custody) -> VI | None:
+        settings = self._table.settings
+        return service.choose(
+            entry.flow.hash, visit.failed_vis, settings.vi_window_bytes, settings.vi_window_count
+        )
 
     def _take_task_back(self, vi: VI, entry: Custody) -> None:
         visit = entry.visit
