@@ -106,6 +106,7 @@ class ReactorThread:
         if self._thread.is_alive():
             self.reactor.callFromThread(self.reactor.stop)
             self._thread.join()
+            self.reactor.close()
 
 
 class BlockingEndpoint:

@@ -40,16 +40,33 @@ class Reactor(Clock, Protocol):
 
     def stop(self) -> None: ...
 
+    def close(self) -> None: ...
+
+
+class _PrivateReactor(AsyncioSelectorReactor):
+    """A reactor that owns its loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._loop = loop
+
+    def close(self) -> None:
+        """Give back what the loop holds; nothing may call the reactor any more.
+
+        Left to the collector, the loop may find its own sockets closed, and prints a traceback.
+        """
+        self._loop.close()
+
 
 def new_reactor() -> Reactor:
     """Make an asyncio reactor of its own, with a monotonic clock and a loop nobody else uses.
 
     Not the global one: a program may run several, each in its own thread, and no import decides
-    which kind is installed.
+    which kind is installed. Whoever makes one closes it when it no longer runs.
     """
     from packetcloud.chunk.hop.clock import install_monotonic_clock
 
     loop = asyncio.new_event_loop()
-    reactor = AsyncioSelectorReactor(loop)
+    reactor = _PrivateReactor(loop)
     install_monotonic_clock(reactor)
     return cast(Reactor, reactor)

@@ -78,6 +78,7 @@ def run_session(main: Callable[[Reactor], Coroutine[Deferred[Any], Any, T]]) -> 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        reactor.close()
     if signals_count:
         raise InterruptedSessionError("stopped")
     (value,) = ended

@@ -209,7 +209,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--lifetime", type=float, default=60.0, help="of each chunk, in seconds")
     options = parser.parse_args(arguments)
     reactor = new_reactor()
-    return run_node(reactor, lambda: run(reactor, options))
+    try:
+        return run_node(reactor, lambda: run(reactor, options))
+    finally:
+        reactor.close()
 
 
 if __name__ == "__main__":
