@@ -27,6 +27,7 @@ from pydantic import (
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
 from packetcloud.chunk.hop.api import HopConfig
+from packetcloud.chunk.hop.lane_place import lane_folder
 from packetcloud.chunk.hop.suites import parse_networks
 from packetcloud.chunk.identity import Identity, load_identity_file
 from packetcloud.chunk.names import GUID, NA, PUBLIC_KEY_BYTES, SID, SID_SEQUENCE, SID_ZERO
@@ -149,6 +150,7 @@ class RouterTable(_Table):
     detached_hold_bytes: _Bytes = 16 * MIB
     vi_window_bytes: _Bytes = 8 * MIB
     vi_window_count: _Count = 512
+    share_memory: bool = True
     drain_limit_s: _Seconds = 10.0
     custody: Literal["memory", "durable"] = "memory"
     flow_credit_bytes: _Bytes = 16 * MIB
@@ -319,6 +321,11 @@ class RouterConfig:
         """Where stamps of handshakes outlive a restart; None: nowhere."""
         named = self.file.router.stamp_file
         return self.path.parent / named if named is not None else None
+
+    @property
+    def lanes(self) -> Path | None:
+        """Where services of this machine find the memory that they may share; None: nowhere."""
+        return lane_folder() if self.file.router.share_memory else None
 
     @property
     def spool_folder(self) -> Path | None:

@@ -87,6 +87,7 @@ class RouterDaemon(MultiService):
             self.shell,
             self.core.admit,
             config.stamp_file,
+            config.lanes,
         )
         self.rules = RuleService(
             reactor.seconds, config, self.core.install_rules, self.core.rule_counts

@@ -133,6 +133,7 @@ class _Host:
                 _hop_config(spec),
                 receiver,
                 lambda guid, role, instance: "a service takes no inbound neighbours",
+                lanes=Path(spec.lanes) if spec.lanes is not None else None,
             )
             return node
 

@@ -90,6 +90,9 @@ class LaunchSpec:
     private_links: tuple[str, ...] = LOOPBACK
     """Networks whose links nobody else can read or write: towards a router there that says the
     same, nothing is sealed."""
+    lanes: str | None = None
+    """Folder where routers of this machine hand out memory to share; None: chunks go in datagrams
+    only."""
     instance: int = 0
     """32 bits: which bearer of the key this is. A new session of an instance replaces its old one,
     so a VI that is started again takes its place at the router at once."""

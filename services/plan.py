@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.header import DEFAULT_MAX_PAYLOAD_BYTES
+from packetcloud.chunk.hop.lane_place import lane_folder
 from packetcloud.chunk.hop.suites import parse_networks
 from packetcloud.chunk.identity import load_identity_file
 from packetcloud.chunk.names import GUID, SID
@@ -76,6 +78,7 @@ def plan_launch(
             '[behaviour] state = "export"'
         )
     behaviour = manifest.behaviour
+    lanes = lane_folder() if _is_here(host) else None
     spec = LaunchSpec(
         name=manifest.service.name,
         version=manifest.service.version,
@@ -93,11 +96,20 @@ def plan_launch(
         execution=ExecutionMode(execution) if execution else behaviour.execution,
         concurrency=behaviour.concurrency,
         private_links=(*LOOPBACK, *_checked_networks(private_links)),
+        lanes=None if lanes is None else str(lanes),
         state_file=None if state_file is None else str(state_file.absolute()),
         log_level=log_level,
     )
     policy = RestartPolicy(**manifest.supervision.model_dump(), deadline_ms=behaviour.deadline_ms)
     return LaunchPlan(spec, policy, sid, found.path)
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host is this machine, by its own address or name."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _checked_networks(texts: tuple[str, ...]) -> tuple[str, ...]:

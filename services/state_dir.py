@@ -1,18 +1,14 @@
-"""Where running services leave their status, one JSON file each, for `service list`.
-
-The folder is ${XDG_RUNTIME_DIR:-/tmp}/packetcloud-<uid>, mode 0700, and must be ours: in /tmp
-somebody else could have made it first.
-"""
+"""Where running services leave their status, one JSON file each, for `service list`."""
 
 from __future__ import annotations
 
 import json
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packetcloud.chunk.runtime_folder import make_private, runtime_folder
 from packetcloud.services.errors import ServiceConfigError
 from packetcloud.services.files import write_private_file
 
@@ -22,8 +18,7 @@ _FOLDER = "services"
 
 def default_state_dir() -> Path:
     """Return the folder of this user's running services; it may not exist yet."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    return Path(base) / f"packetcloud-{os.getuid()}"
+    return runtime_folder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +36,10 @@ class StatusFile:
         """
         folder = state_dir / _FOLDER
         try:
-            for path in (state_dir, folder):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _check_private(path)
+            make_private(state_dir, folder)
         except OSError as error:
             raise ServiceConfigError(
-                f"cannot use state folder {state_dir}: {error.strerror}; see --state-dir"
+                f"cannot use state folder {state_dir}: {error.strerror or error}; see --state-dir"
             ) from error
         return cls(folder / f"{name}-{os.getpid()}.json")
 
@@ -77,14 +70,6 @@ def running_services(state_dir: Path) -> list[dict[str, Any]]:
         elif is_ours:
             path.unlink(missing_ok=True)
     return found
-
-
-def _check_private(path: Path) -> None:
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise ServiceConfigError(f"{path} is not a folder of this user; see --state-dir")
-    if status.st_mode & 0o077:
-        raise ServiceConfigError(f"{path} is open to others; chmod 700 it")
 
 
 def _start_of(pid: int) -> int:

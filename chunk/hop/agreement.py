@@ -29,6 +29,8 @@ class Agreement:
     envelope: Envelope = field(repr=False)
     rtt_s: float
     """Measured on the way."""
+    lane_token: bytes = field(repr=False)
+    """What both sides know and nobody else: whoever says it may share memory with this session."""
 
     @property
     def guid(self) -> GUID:

@@ -9,6 +9,7 @@ Source: docs/protocol/hop.md; design, sections 3 and 5.
 
 from __future__ import annotations
 
+import hmac
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -327,6 +328,14 @@ class HopCore:
         self._tell(self._upper.neighbour_up, session)
         if newcomer.connected is not None and local_id in self.sessions:
             session.receive_frames(newcomer.frames, now)
+
+    def session_for_lane(self, token: bytes) -> Session | None:
+        """Return the session of a service whose token this is, unless it has its lane already."""
+        for session in self.sessions.values():
+            if hmac.compare_digest(session.lane_token, token):
+                may_have = session.role is Role.SERVICE and session.is_up
+                return session if may_have and not session.has_lane else None
+        return None
 
     def _end_older(self, agreement: Agreement, now: float) -> None:
         """End the sessions whose place the one takes that was agreed on."""

@@ -16,10 +16,11 @@ from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.acks import Acks
 from packetcloud.chunk.hop.api import Body, Deferral, Refusal
-from packetcloud.chunk.hop.buffers import SmallBody
+from packetcloud.chunk.hop.buffers import BufferPool, SmallBody, StoredBody
 from packetcloud.chunk.hop.incoming import Incoming
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT, IncomingTransfers
 from packetcloud.chunk.hop.keys import KeyRing
+from packetcloud.chunk.hop.lane import Lane
 from packetcloud.chunk.hop.neighbour_credit import NeighbourCredit
 from packetcloud.chunk.hop.outcomes import Outcomes
 from packetcloud.chunk.messages import BodyKind
@@ -33,6 +34,7 @@ class Custody:
 
     Args:
         credit, incoming, outcomes, acks: the neighbour's; nobody else admits or ends transfers.
+        pool: where bodies out of a lane are copied to.
         max_body_bytes: of the largest body that is taken, tag not included.
         ring: the keys; None in an open session.
         deliver: called with each whole body; returns None to take custody, a refusal, or that it
@@ -48,10 +50,12 @@ class Custody:
         acks: Acks,
         max_body_bytes: int,
         ring: KeyRing | None,
+        pool: BufferPool,
         deliver: DeliverBody,
         on_room: Callable[[], None],
     ) -> None:
         self._credit = credit
+        self._pool = pool
         self._incoming = incoming
         self._outcomes = outcomes
         self._acks = acks
@@ -108,15 +112,47 @@ class Custody:
         Raises:
             ProtocolError: not admitted.
         """
+        if self._is_admitted(transfer, flow, size, now):
+            body = SmallBody(bytearray(data), self._credit.release, size, flow)
+            self.settle(transfer, kind, body)
+
+    def take_lent(
+        self,
+        transfer: int,
+        kind: BodyKind,
+        flow: int,
+        lane: Lane,
+        start: int,
+        size: int,
+        now: float,
+    ) -> None:
+        """Take in a body that lies in the lane from `start` on; it is copied before anybody looks.
+
+        Raises:
+            ProtocolError: not admitted.
+        """
+        if size > self._max_wire_bytes:
+            self._refuse_unread(transfer, size, Reason.PAYLOAD_TOO_LARGE)
+        elif self._is_admitted(transfer, flow, size, now):
+            copy = self._pool.take_flat(size)
+            lane.borrow(start, size, copy)
+            body = StoredBody(copy, size, self._pool, self._credit.release, size, flow)
+            self.settle(transfer, kind, body)
+
+    def _is_admitted(self, transfer: int, flow: int, size: int, now: float) -> bool:
+        """Hold credit for a body that is here whole, or refuse it.
+
+        Raises:
+            ProtocolError: beyond the window or without credit.
+        """
         self._check_credit(transfer, size, now)
-        credit = self._credit
-        reason = credit.refusal(size, flow, now)
+        reason = self._credit.refusal(size, flow, now)
         if reason is not None:
             self._refuse_unread(transfer, size, reason)
-            return
-        if credit.hold(size, flow):
+            return False
+        if self._credit.hold(size, flow):
             self._acks.due_now = True
-        self.settle(transfer, kind, SmallBody(bytearray(data), credit.release, size, flow))
+        return True
 
     def _check_credit(self, transfer: int, body_bytes: int, now: float) -> None:
         """Raises: ProtocolError, beyond the window or without credit."""

@@ -94,8 +94,12 @@ BUNDLE_HEADER = struct.Struct(">BBHQQIHH")
 """version and type, sealed and key epoch, zero, session id, counter, burst, record count, zero."""
 BUNDLE_HEADER_BYTES = BUNDLE_HEADER.size
 RECORD = struct.Struct(">IHBBH")
-"""transfer, body bytes, body kind, zero, flow; the body follows."""
+"""transfer, bytes that follow, body kind, form, flow; the body follows, or where it lies."""
 RECORD_BYTES = RECORD.size
+FORM_WHOLE, FORM_LENT = 0, 1
+"""What follows a record: the body; a `REFERENCE`."""
+REFERENCE = struct.Struct(">II")
+"""Where a body begins in the lane, and its bytes."""
 
 MAX_CONTROL_BYTES = MIN_DATAGRAM_BYTES
 MAX_FRAMES_BYTES = MAX_CONTROL_BYTES - CONTROL_HEADER_BYTES - TAG_BYTES

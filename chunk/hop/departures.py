@@ -17,6 +17,7 @@ from packetcloud.chunk.hop.congestion import Congestion
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.flight import TIMER_SLACK_S, Flight
 from packetcloud.chunk.hop.flow_queues import FlowQueues
+from packetcloud.chunk.hop.lane import LENT_FROM_BYTES, Lane
 from packetcloud.chunk.hop.layout import BurstLayout
 from packetcloud.chunk.hop.open_transfers import OpenTransfers
 from packetcloud.chunk.hop.outgoing import Outgoing
@@ -79,6 +80,8 @@ class Departures:
         """From when on the next burst may leave; None when it is not the pace that it waits for."""
         self.is_limited = True
         """The last time there was nothing more to send."""
+        self.lane: Lane | None = None
+        """Through which bodies may go instead."""
         self.is_held = False
         """Nothing leaves while the size of datagrams changes."""
         self.large_since: float | None = None
@@ -157,7 +160,7 @@ class Departures:
                 self.is_limited = True
                 congestion.on_nothing_to_send()
                 return self._next_background(rows, head is None, now)
-            if head.is_small:
+            if head.is_small or self._may_lend(head):
                 return self._send_bundles(None, rows, now)
             current = self._current = self._flows.popleft()
             self._transfers.start(current)
@@ -235,6 +238,13 @@ class Departures:
             self._waiting_current = None
         return laid
 
+    def _may_lend(self, outgoing: Outgoing) -> bool:
+        """Tell whether a body that is to begin goes through the lane."""
+        lane, size = self.lane, outgoing.plain_bytes
+        if lane is None or size < LENT_FROM_BYTES or outgoing.background:
+            return False
+        return lane.has_room(size)
+
     def _send_lost(
         self, outgoing: Outgoing, rows: int, now: float
     ) -> tuple[list[Buffer], int] | None:
@@ -276,7 +286,11 @@ class Departures:
             outgoing = flows.head() if lost is None else next(iter(lost), None)
             if outgoing is None:
                 break
-            added = wire.RECORD_BYTES + outgoing.body_bytes
+            is_lent = outgoing.loan is not None
+            if lost is None:
+                is_lent = self._may_lend(outgoing)
+            content_bytes = wire.REFERENCE.size if is_lent else outgoing.body_bytes
+            added = wire.RECORD_BYTES + content_bytes
             if size + added > limit:
                 if len(datagrams) == rows:
                     break
@@ -289,14 +303,19 @@ class Departures:
                     continue
                 self.retransmitted_segments += 1
             else:
-                if not outgoing.is_small or not transfers.may_start(outgoing, now):
+                if not (outgoing.is_small or is_lent) or not transfers.may_start(outgoing, now):
                     break
                 flows.popleft()
+                if is_lent:
+                    assert self.lane is not None
+                    outgoing.lend(self.lane)
                 transfers.start(outgoing)
             outgoing.note_sent(0, 1, burst)
             size += added
             sizes[-1] = size
             datagrams[-1].append(outgoing)
+            if is_lent and lost is None:
+                break  # the neighbour may have this one while the next one is laid
         while datagrams and not datagrams[-1]:
             datagrams.pop()
             sizes.pop()
@@ -340,5 +359,5 @@ class Departures:
 
     def note_arrived(self, outgoing: Outgoing) -> None:
         """Something of this arrived: if it takes large datagrams, they arrive."""
-        if outgoing.plain_bytes > self._sure_bytes:
+        if outgoing.plain_bytes > self._sure_bytes and outgoing.loan is None:
             self.large_since = self._flight.newest_sent_at

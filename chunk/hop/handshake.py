@@ -23,7 +23,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.address_rate import AddressRate
 from packetcloud.chunk.hop.agreement import Agreement
 from packetcloud.chunk.hop.envelope import Envelope
-from packetcloud.chunk.hop.keys import Exchange, KeyRing, confirm_tag, extract
+from packetcloud.chunk.hop.keys import Exchange, KeyRing, confirm_tag, expand_key, extract
 from packetcloud.chunk.hop.stamps import MAX_JUMP, Stamps
 from packetcloud.chunk.hop.suites import Suite, choose_suite
 from packetcloud.chunk.identity import Identity, verify
@@ -31,6 +31,7 @@ from packetcloud.chunk.names import GUID
 
 WELCOME_DOMAIN = b"hop 2 welcome"
 CONFIRM_DOMAIN = b"hop 2 confirm"
+LANE_TOKEN_BYTES = 32
 CONNECT_TIMEOUT_S = 10.0
 FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 0.2
@@ -104,6 +105,7 @@ class ClientHandshake:
         """The keys of a sealed session; after the WELCOME."""
         self.envelope: Envelope | None = None
         """After the WELCOME."""
+        self._lane_token = b""
         self.failure = ""
         self._is_suspect = False
         self.rtt_s: float | None = None
@@ -154,6 +156,7 @@ class ClientHandshake:
         digest = transcript(core, datagram)
         secret = extract(digest, shared)
         self.ring = make_ring(Suite(welcome.suite), secret, is_client=True)
+        self._lane_token = lane_token(secret)
         self.envelope = Envelope(welcome.own_session, self.ring)
         signature = self._identity.sign(CONFIRM_DOMAIN, digest)
         self.state = ClientState.CONFIRM_SENT
@@ -190,6 +193,7 @@ class ClientHandshake:
             self.ring,
             self.envelope,
             self.rtt_s,
+            self._lane_token,
         )
 
     def suspect(self, now: float) -> None:
@@ -258,6 +262,7 @@ class HalfOpen:
             ring,
             Envelope(self.remote_id, ring),
             now - self.begun_at,
+            lane_token(self.secret),
         )
 
 
@@ -428,6 +433,11 @@ class ServerHandshakes:
 def make_ring(suite: Suite, secret: bytes, *, is_client: bool) -> KeyRing | None:
     """Return the keys of a session; None when it is open."""
     return None if suite is Suite.OPEN else KeyRing(suite, secret, is_client=is_client)
+
+
+def lane_token(secret: bytes) -> bytes:
+    """Return what a session is known by where memory is handed out."""
+    return expand_key(secret, b"lane", LANE_TOKEN_BYTES)
 
 
 def transcript(hello_core: bytes, welcome: bytes) -> bytes:

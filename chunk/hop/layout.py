@@ -142,8 +142,12 @@ def _records(bodies: list[Outgoing]) -> bytes:
     pack = wire.RECORD.pack
     pieces: list[Buffer] = []
     for body in bodies:
-        low, size = body.transfer & 0xFFFF_FFFF, body.body_bytes
-        pieces.append(pack(low, size, body.kind, 0, body.flow))
+        low, size, loan = body.transfer & 0xFFFF_FFFF, body.record_bytes, body.loan
+        if loan is not None:
+            pieces.append(pack(low, size, body.kind, wire.FORM_LENT, body.flow))
+            pieces.append(wire.REFERENCE.pack(loan.start, loan.size))
+            continue
+        pieces.append(pack(low, size, body.kind, wire.FORM_WHOLE, body.flow))
         if body.prefix:
             pieces.append(body.prefix)
         pieces.append(body.payload)

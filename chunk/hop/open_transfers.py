@@ -15,6 +15,7 @@ from itertools import chain, islice
 from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.buffers import BufferPool
 from packetcloud.chunk.hop.keys import KeyRing
+from packetcloud.chunk.hop.lane import Lane, Loan
 from packetcloud.chunk.hop.outgoing import Outgoing
 
 
@@ -48,6 +49,10 @@ class OpenTransfers:
         self.credit_limit = credit_bytes
         self.blocked_at: float | None = None
         """When a body began to wait for credit, or it was last asked for; None when none waits."""
+        self.lane: Lane | None = None
+        self._loans: dict[int, Loan] = {}
+        """What lies in the lane, by transfer: until the neighbour has settled it, also if it was
+        given up, as what tells of it may still be on its way."""
         self.full_count = 0
         """How often a body had to wait for the neighbour to settle older ones."""
 
@@ -82,6 +87,8 @@ class OpenTransfers:
         self.next_transfer += 1
         self._started_bytes += outgoing.body_bytes
         self.outstanding[outgoing.transfer] = outgoing
+        if outgoing.loan is not None:
+            self._loans[outgoing.transfer] = outgoing.loan
         if self._ring is not None and not outgoing.is_small:
             outgoing.seal_with(self._ring.send, self._pool)
 
@@ -114,6 +121,9 @@ class OpenTransfers:
         outstanding = self.outstanding
         for transfer in chain(range(first, below), _numbers(self.done_below, fresh)):
             outgoing = outstanding.pop(transfer, None)
+            if self._loans and (loan := self._loans.pop(transfer, None)) is not None:
+                assert self.lane is not None
+                self.lane.give_back(loan)
             if outgoing is not None:
                 yield outgoing
             elif self.forgotten:

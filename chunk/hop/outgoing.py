@@ -15,6 +15,7 @@ from packetcloud.chunk.hop import wire
 from packetcloud.chunk.hop.body_seal import BodySeal, terms_of
 from packetcloud.chunk.hop.buffers import BufferPool, StoredBody
 from packetcloud.chunk.hop.keys import DirectionKeys
+from packetcloud.chunk.hop.lane import Lane, Loan
 
 NEVER = 1 << 62
 """A burst number that no ACK reaches."""
@@ -24,6 +25,7 @@ class Outgoing:
     """A body on its way to the neighbour."""
 
     __slots__ = (
+        "_cut",
         "_plain",
         "acked",
         "background",
@@ -36,6 +38,7 @@ class Outgoing:
         "kind",
         "known_below",
         "last_burst",
+        "loan",
         "lost",
         "next_index",
         "partial",
@@ -85,6 +88,9 @@ class Outgoing:
         self.seal: BodySeal | None = None
         self._plain = (prefix, payload)
         """What was handed over, to be sealed anew if this becomes another transfer."""
+        self.loan: Loan | None = None
+        """Where it lies in the lane, if it travels as a reference."""
+        self._cut = (self.is_small, self.body_bytes, self.segments)
         self.lost: deque[tuple[int, int]] = deque()
         self.begin_anew()
 
@@ -93,16 +99,31 @@ class Outgoing:
         self.give_back(pool)
         self.keys = None
         self.prefix, self.payload = self._plain
+        if self.loan is not None:
+            self.loan = None
+            self.is_small, self.body_bytes, self.segments = self._cut
         self.begin_anew()
 
-    def cut(self, share: int, small_bytes: int, overhead_bytes: int) -> int:
-        """Cut it for datagrams of another size; return how much longer it is as it travels."""
-        before = self.body_bytes
+    def lend(self, lane: Lane) -> bool:
+        """Lay it in the lane, to travel as a reference in a bundle; False: there is no room."""
+        self.loan = lane.lend(self.prefix, self.payload, self.body)
+        if self.loan is None:
+            return False
+        self._cut = self.is_small, self.body_bytes, self.segments
+        self.is_small, self.body_bytes, self.segments = True, self.plain_bytes, 1
+        return True
+
+    @property
+    def record_bytes(self) -> int:
+        """Of what follows its record in a bundle."""
+        return self.body_bytes if self.loan is None else wire.REFERENCE.size
+
+    def cut(self, share: int, small_bytes: int, overhead_bytes: int) -> None:
+        """Cut it for datagrams of another size."""
         is_short = self.plain_bytes <= small_bytes
         self.is_small = self.body is None and is_short and not self.background
         self.body_bytes = self.plain_bytes + (0 if self.is_small else overhead_bytes)
         self.segments = (self.body_bytes + share - 1) // share
-        return self.body_bytes - before
 
     def begin_anew(self) -> None:
         """Nothing of it was sent: it waits to become a transfer."""

@@ -23,6 +23,7 @@ from packetcloud.chunk.hop.custody import Custody, DeliverBody
 from packetcloud.chunk.hop.incoming import Incoming
 from packetcloud.chunk.hop.incoming_transfers import IncomingTransfers
 from packetcloud.chunk.hop.keys import DirectionKeys, KeyRing
+from packetcloud.chunk.hop.lane import Lane
 from packetcloud.chunk.hop.neighbour_credit import NeighbourCredit
 from packetcloud.chunk.hop.outcomes import Outcomes
 from packetcloud.chunk.hop.repair import Repairs
@@ -86,9 +87,12 @@ class Receiver:
             acks,
             config.max_body_bytes,
             ring,
+            pool,
             deliver,
             self._announce_room,
         )
+        self.lane: Lane | None = None
+        """Where bodies lie that come as references."""
         self.repairs = Repairs()
         self._largest_stride = stride
         self._stride_burst = 0
@@ -371,20 +375,38 @@ class Receiver:
         for _ in range(count):
             if size - offset < wire.RECORD_BYTES:
                 raise ProtocolError("bad_bundle", "record cut off")
-            low, body_bytes, kind, reserved, flow = unpack(data, offset)
+            low, content_bytes, kind, form, flow = unpack(data, offset)
             offset += wire.RECORD_BYTES
-            end = offset + body_bytes
-            if end > size or kind not in _BODY_KINDS or reserved or not body_bytes:
-                raise ProtocolError("bad_bundle", "record length, kind or reserved bits")
+            end = offset + content_bytes
+            if end > size or kind not in _BODY_KINDS or form > wire.FORM_LENT or not content_bytes:
+                raise ProtocolError("bad_bundle", "record length, kind or form")
             transfer = wire.expand(low, self.outcomes.settled_below)
             if transfer in self.outcomes or transfer in self.incoming.transfers:
                 self.duplicate_segments += 1
                 self.acks.due_now = True
+            elif form == wire.FORM_LENT:
+                self._take_lent(transfer, _BODY_KINDS[kind], flow, data[offset:end], now)
             else:
                 self.custody.take_small(
-                    transfer, _BODY_KINDS[kind], flow, data[offset:end], body_bytes, now
+                    transfer, _BODY_KINDS[kind], flow, data[offset:end], content_bytes, now
                 )
             offset = end
+
+    def _take_lent(
+        self, transfer: int, kind: BodyKind, flow: int, reference: memoryview, now: float
+    ) -> None:
+        """Take in a body that lies in the lane.
+
+        Raises:
+            ProtocolError: there is no lane, nothing can lie there, or it is not admitted.
+        """
+        if self.lane is None or len(reference) != wire.REFERENCE.size:
+            raise ProtocolError("bad_reference", "no lane, or not a reference")
+        start, size = wire.REFERENCE.unpack(reference)
+        if not size:
+            raise ProtocolError("bad_reference", "to nothing")
+        self.lane.check(start, size)
+        self.custody.take_lent(transfer, kind, flow, self.lane, start, size, now)
 
     def _take_sealed(
         self,

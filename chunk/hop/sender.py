@@ -22,6 +22,7 @@ from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.flight import Flight
 from packetcloud.chunk.hop.flow_queues import FlowQueues
 from packetcloud.chunk.hop.keys import KeyRing
+from packetcloud.chunk.hop.lane import Lane
 from packetcloud.chunk.hop.open_transfers import OpenTransfers
 from packetcloud.chunk.hop.outgoing import NEVER, Outgoing
 from packetcloud.chunk.hop.parking import Parking
@@ -110,6 +111,10 @@ class Sender:
     def probes(self) -> int:
         return self.flight.probes
 
+    def use_lane(self, lane: Lane) -> None:
+        """Have bodies that begin from now on go through shared memory, where it has room."""
+        self.departures.lane = self.transfers.lane = lane
+
     # --- the layer above ------------------------------------------------------------------------
 
     def queue(
@@ -155,7 +160,7 @@ class Sender:
 
     def _append(self, outgoing: Outgoing) -> None:
         self._by_token[id(outgoing.token)] = outgoing
-        self.queued_bytes += outgoing.body_bytes
+        self.queued_bytes += outgoing.plain_bytes
         if outgoing.plain_bytes > self._peer_max_body_bytes or not outgoing.plain_bytes:
             self._end(outgoing, Settlement.REFUSED, Reason.PAYLOAD_TOO_LARGE)
             return
@@ -193,7 +198,7 @@ class Sender:
 
     def _end(self, outgoing: Outgoing, settlement: Settlement, reason: int) -> None:
         self._by_token.pop(id(outgoing.token), None)
-        self.queued_bytes -= outgoing.body_bytes
+        self.queued_bytes -= outgoing.plain_bytes
         outgoing.next_index = outgoing.segments
         outgoing.give_back(self._pool)
         self._settle(outgoing.token, settlement, int(reason))
@@ -340,7 +345,8 @@ class Sender:
         wanted = {
             transfer: outgoing.body_bytes
             for transfer, outgoing in outstanding.items()
-            if not (outgoing.is_small and outgoing.plain_bytes <= small_bytes)
+            if outgoing.loan is None
+            and not (outgoing.is_small and outgoing.plain_bytes <= small_bytes)
         }
         self._change = StrideChange(stride, self.flight.take_number(), wanted)
         self.departures.is_held = True
@@ -373,9 +379,7 @@ class Sender:
         self._change, departures.is_held, departures.large_since = None, False, None
         departures.use_stride(stride)
         for outgoing in self.flows:
-            self.queued_bytes += outgoing.cut(
-                departures.share, departures.small_bytes, departures.overhead_bytes
-            )
+            outgoing.cut(departures.share, departures.small_bytes, departures.overhead_bytes)
 
     # --- timers ---------------------------------------------------------------------------------
 

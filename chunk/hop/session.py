@@ -26,6 +26,7 @@ from packetcloud.chunk.hop.api import (
     Settlement,
 )
 from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, FlatBuffer, Store, StoredBody
+from packetcloud.chunk.hop.lane import Lane
 from packetcloud.chunk.hop.liveness import Liveness
 from packetcloud.chunk.hop.receiver import Receiver
 from packetcloud.chunk.hop.rekey import Rekeying
@@ -63,6 +64,8 @@ COUNTERS = (
     "busy_unlisted",
     "withheld_acks",
     "evicted_transfers",
+    "lent_bodies",
+    "borrowed_bodies",
 )
 """What a session counts, by name."""
 
@@ -125,6 +128,8 @@ class Session:
         self._answer: Datagram | None = None
         """The PATH_RESPONSE that is due."""
         self.moves = 0
+        self.lane_token = agreement.lane_token
+        self._lane: Lane | None = None
         self._rekeying: Rekeying | None = None
         if ring is not None:
             self._rekeying = Rekeying(
@@ -257,6 +262,21 @@ class Session:
         if kind is BodyKind.TASK:
             self._vigil.asked(self, prefix[:TASK_ID_BYTES], self.rtt.minimum_s)
 
+    # --- shared memory --------------------------------------------------------------------------
+
+    def open_lane(self, lane: Lane) -> None:
+        """Take bodies that the neighbour lends, from now on. A session has one lane at most."""
+        self._lane = self.receiver.lane = lane
+
+    def use_lane(self) -> None:
+        """The neighbour has mapped the lane: lend bodies too."""
+        assert self._lane is not None, "it was opened before"
+        self.sender.use_lane(self._lane)
+
+    @property
+    def has_lane(self) -> bool:
+        return self._lane is not None
+
     # --- receiving ------------------------------------------------------------------------------
 
     def receive_rows(
@@ -317,7 +337,12 @@ class Session:
         """Take in a BUNDLE datagram. Raises: ProtocolError."""
         burst, count, records = self._envelope.open_bundle(data)
         self._heard(now)
-        self.receiver.receive_bundle(burst, count, records, len(data), now)
+        try:
+            self.receiver.receive_bundle(burst, count, records, len(data), now)
+        except ProtocolError as error:
+            if error.reason == "bad_reference":
+                self.close("it lends what is not there")
+            raise
 
     def receive_control(self, datagram: bytes, now: float) -> None:
         """Take in a CONTROL datagram. Raises: ProtocolError."""
@@ -628,6 +653,8 @@ class Session:
             "window_full": sender.transfers.full_count,
             "withheld_acks": int(self._withheld_acks),
             "evicted_transfers": receiver.custody.evicted_transfers,
+            "lent_bodies": self._lane.lent_bodies if self._lane is not None else 0,
+            "borrowed_bodies": self._lane.borrowed_bodies if self._lane is not None else 0,
         }
 
     def end(self) -> None:

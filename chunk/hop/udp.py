@@ -27,6 +27,8 @@ from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flood import LOOK_S, FloodGauge
 from packetcloud.chunk.hop.intake import BYTES_PER_TURN, Intake
+from packetcloud.chunk.hop.lane_door import LaneCall, LaneDoor
+from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.offload import (
     enable_coalescing,
     enable_errors,
@@ -127,6 +129,8 @@ class HopNode:
     Args:
         reactor: a Twisted reactor; its clock is made monotonic.
         stamp_file: where the stamps of handshakes outlive the process; without it they do not.
+        lanes: the folder where routers and services of this machine meet to share memory; without
+            it all bodies go in datagrams.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class HopNode:
         receiver: HopReceiver,
         admit: AdmitNeighbour | None = None,
         stamp_file: Path | None = None,
+        lanes: Path | None = None,
     ) -> None:
         install_monotonic_clock(reactor)
         self._reactor = reactor
@@ -147,6 +152,9 @@ class HopNode:
         self._upper = receiver
         self._admit = admit
         self._stamp_file = StampFile(reactor, stamp_file) if stamp_file is not None else None
+        self._lanes = lanes
+        self._door: LaneDoor | None = None
+        self._lane_call: LaneCall | None = None
         self._opened: _Open | None = None
         self._timer: Any = None
         self._timer_at = 0.0
@@ -216,8 +224,37 @@ class HopNode:
         opened.arrivals.register(sock, select.POLLIN)
         opened.watch()
         self._reactor.addReader(self)
+        if self._role is Role.ROUTER:
+            self._open_door(core)
         address = sock.getsockname()
         return address[0], address[1]
+
+    def _open_door(self, core: HopCore) -> None:
+        if self._lanes is None:
+            return
+        path = door_path(self._lanes, self.guid)
+        try:
+            self._door = LaneDoor(self._reactor, path, core.session_for_lane)
+        except OSError as error:
+            why = error.strerror or error
+            _log.warning("hop: no memory is shared with services: %s: %s", path, why)
+
+    def _share_memory(self, session: Session) -> None:
+        """Ask the router for memory to share, if it is on this machine and has a door."""
+        if self._lanes is None or self._role is not Role.SERVICE:
+            return
+        path = door_path(self._lanes, session.guid)
+        if self._lane_call is not None:
+            self._lane_call.close()
+
+        def ended(why: str) -> None:
+            if why:
+                _log.info("hop: bodies go in datagrams: %s: %s", path, why)
+
+        try:
+            self._lane_call = LaneCall(self._reactor, path, session, ended)
+        except OSError as error:
+            ended(error.strerror or str(error))
 
     def _load_stamps(self) -> Stamps:
         """Raises: StampFileError."""
@@ -271,6 +308,7 @@ class HopNode:
         session = await result
         if isinstance(session, str):
             raise HopConnectError(f"no session with {address[0]}:{address[1]}: {session}")
+        self._share_memory(session)
         return session
 
     async def _resolve(self, address: tuple[str, int], family: int) -> Any:
@@ -308,6 +346,10 @@ class HopNode:
                 call.cancel()
         if self._stamp_file is not None:
             self._stamp_file.close()
+        for shared in (self._door, self._lane_call):
+            if shared is not None:
+                shared.close()
+        self._door = self._lane_call = None
         self._timer = self._turn_call = self._flood_call = self._opened = None
         opened.close()
 

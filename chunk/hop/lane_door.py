@@ -1,0 +1,244 @@
+"""Where memory is shared with the neighbours on this machine: a Unix socket beside the UDP port.
+
+A service that has a session says the token of the session there, and gets two descriptors; from
+then on bodies may go through that memory. Nobody else gets anything, and nothing waits for it:
+until then, and where there is no such socket, bodies go in datagrams.
+
+Source: docs/protocol/hop.md, "Lanes"; docs/decisions/0020.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from zope.interface import implementer
+
+from packetcloud.chunk.hop.handshake import LANE_TOKEN_BYTES
+from packetcloud.chunk.hop.lane import LANE_BYTES
+from packetcloud.chunk.hop.lane_memory import close_all, make_lane, map_lane
+from packetcloud.chunk.hop.session import Session
+from packetcloud.chunk.runtime_folder import make_private
+
+GREETING = b"PCL1"
+MAPPED = b"mapped"
+GUESTS_COUNT = 16
+"""Connections that are not done yet; one more ends the oldest."""
+GUEST_TIMEOUT_S = 5.0
+ACCEPT_COUNT = 16
+"""Connections taken in one turn of the reactor."""
+
+_log = logging.getLogger("packetcloud.hop")
+
+
+@implementer(IReadDescriptor)
+class _Watched:
+    """A socket that the reactor watches."""
+
+    def __init__(self, reactor: Any, sock: socket.socket) -> None:
+        self._reactor = reactor
+        self._sock = sock
+        reactor.addReader(self)
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self._sock.close()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def logPrefix(self) -> str:
+        return "lane"
+
+    def connectionLost(self, reason: Any) -> None:
+        """Called by the reactor when it drops the descriptor."""
+
+    def doRead(self) -> None:
+        raise NotImplementedError
+
+
+class LaneDoor(_Watched):
+    """The router's side: hands memory to services that have a session.
+
+    Args:
+        path: of the socket, as `door_path` has it; what is there is replaced.
+        session_of: returns the session that a token is of, if it may have a lane.
+
+    Raises:
+        OSError: nobody can listen there.
+    """
+
+    def __init__(
+        self, reactor: Any, path: Path, session_of: Callable[[bytes], Session | None]
+    ) -> None:
+        self._path = path
+        self._session_of = session_of
+        self._guests: dict[_Guest, None] = {}
+        lanes = path.parent.parent
+        make_private(lanes.parent, lanes)
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        sock = _new_socket()
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            fresh.unlink(missing_ok=True)
+            sock.bind(str(fresh))
+            fresh.chmod(0o666)  # whoever may come in has to say a token
+            sock.listen(GUESTS_COUNT)
+            fresh.rename(path)
+            self._inode = path.stat().st_ino
+        except OSError:
+            sock.close()
+            fresh.unlink(missing_ok=True)
+            raise
+        super().__init__(reactor, sock)
+
+    def doRead(self) -> None:
+        for _ in range(ACCEPT_COUNT):
+            try:
+                connection, _ = self._sock.accept()
+            except OSError:  # nobody is left, has gone again, or no descriptor is left
+                return
+            connection.setblocking(False)
+            if len(self._guests) >= GUESTS_COUNT:
+                next(iter(self._guests)).close()
+            self._guests[_Guest(self._reactor, connection, self._session_of, self._left)] = None
+
+    def _left(self, guest: _Guest) -> None:
+        self._guests.pop(guest, None)
+
+    def close(self) -> None:
+        for guest in list(self._guests):
+            guest.close()
+        with suppress(OSError):  # another router of this key may have the place by now
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+        super().close()
+
+
+class _Guest(_Watched):
+    """One connection: a token comes, descriptors go, and that they are mapped comes."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        sock: socket.socket,
+        session_of: Callable[[bytes], Session | None],
+        left: Callable[[_Guest], None],
+    ) -> None:
+        super().__init__(reactor, sock)
+        self._session_of = session_of
+        self._left = left
+        self._session: Session | None = None
+        self._timer = reactor.callLater(GUEST_TIMEOUT_S, self.close)
+
+    def doRead(self) -> None:
+        try:
+            said = self._sock.recv(len(GREETING) + LANE_TOKEN_BYTES + 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if self._session is not None:
+            if said == MAPPED and self._session.is_up:
+                self._session.use_lane()
+            self.close()
+        elif not self._hand_over(said):
+            self.close()
+
+    def _hand_over(self, said: bytes) -> bool:
+        if len(said) != len(GREETING) + LANE_TOKEN_BYTES or not said.startswith(GREETING):
+            return False
+        session = self._session_of(said[len(GREETING) :])
+        if session is None:
+            return False
+        try:
+            memory = make_lane(LANE_BYTES)
+        except OSError as error:
+            _log.warning("no memory to share with %s: %s", session.guid.short, error)
+            return False
+        try:
+            socket.send_fds(self._sock, [GREETING], memory.descriptors)
+        except OSError:
+            return False
+        finally:
+            close_all(memory.descriptors)
+        session.open_lane(memory.lane)
+        self._session = session
+        return True
+
+    def close(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        self._left(self)
+        super().close()
+
+
+class LaneCall(_Watched):
+    """The service's side: asks for the lane of one session, once.
+
+    Args:
+        ended: called once, with what came in the way; "" when bodies go through the lane.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+
+    def __init__(
+        self, reactor: Any, path: Path, session: Session, ended: Callable[[str], None]
+    ) -> None:
+        self._session = session
+        self._ended = ended
+        sock = _new_socket()
+        try:
+            sock.connect(str(path))
+            sock.send(GREETING + session.lane_token)
+        except OSError:
+            sock.close()
+            raise
+        super().__init__(reactor, sock)
+        self._timer = reactor.callLater(GUEST_TIMEOUT_S, self._end, "no answer")
+
+    def doRead(self) -> None:
+        try:
+            said, descriptors, _, _ = socket.recv_fds(self._sock, len(GREETING) + 1, 2)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(error.strerror or str(error))
+            return
+        try:
+            if said != GREETING or len(descriptors) != 2:
+                self._end("it hands over nothing")
+                return
+            theirs, own = descriptors
+            lane = map_lane(theirs, own)
+            if self._session.is_up:
+                self._session.open_lane(lane)
+                self._sock.send(MAPPED)
+                self._session.use_lane()
+            self._end("")
+        except OSError as error:
+            self._end(error.strerror or str(error))
+        finally:
+            close_all(descriptors)
+
+    def _end(self, why: str) -> None:
+        self.close()
+        self._ended(why)
+
+    def close(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        super().close()
+
+
+def _new_socket() -> socket.socket:
+    kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    return socket.socket(socket.AF_UNIX, kind)
