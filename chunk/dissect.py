@@ -218,14 +218,20 @@ def _bundle(data: bytes, session: int, cut_bytes: int) -> Datagram:
         if len(data) - at < wire.RECORD_BYTES:
             error = CUT_OFF if cut_bytes else f"bad_bundle: record {number + 1} is cut off"
             break
-        transfer, body_bytes, kind, reserved, _flow = wire.RECORD.unpack_from(data, at)
+        transfer, body_bytes, kind, form, _flow = wire.RECORD.unpack_from(data, at)
         at += wire.RECORD_BYTES
         content = data[at : at + body_bytes]
         at += body_bytes
         whole = len(content) == body_bytes
-        if reserved or not body_bytes or (not whole and not cut_bytes):
-            error = f"bad_bundle: record {number + 1}, length or reserved bits"
+        is_reference = form == wire.FORM_LENT and body_bytes == wire.REFERENCE.size
+        if (form and not is_reference) or not body_bytes or (not whole and not cut_bytes):
+            error = f"bad_bundle: record {number + 1}, length or form"
             break
+        if is_reference and whole:
+            start, lent_bytes = wire.REFERENCE.unpack(content)
+            lent = {"lent_from": start}
+            bodies.append(Body(_kind_word(kind), transfer, lent_bytes, 0, False, lent))
+            continue
         missing = 0 if whole else cut_bytes
         body = _body(kind, transfer, body_bytes, 0, content, whole=whole, cut_bytes=missing)
         bodies.append(body)

@@ -102,15 +102,25 @@ class HopData(Packet):
         return BODY_LAYERS.get(self.kind, Raw) if is_readable else Raw
 
 
+class Reference(Packet):
+    """Where a body lies in the memory that both ends share."""
+
+    name = "reference"
+    fields_desc = [IntField("start", 0), IntField("size", 0)]
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
+        return b"", s
+
+
 class BundleRecord(Packet):
-    """One small body, whole."""
+    """One body: whole, if it is small, or where it lies."""
 
     name = "bundle record"
     fields_desc = [
         IntField("transfer", 0),
         ShortField("body_bytes", None),
         ByteEnumField("kind", BodyKind.CHUNK, words(BodyKind)),
-        ByteField("reserved", 0),
+        ByteEnumField("form", wire.FORM_WHOLE, {wire.FORM_WHOLE: "whole", wire.FORM_LENT: "lent"}),
         ShortField("flow", 0),
     ]
 
@@ -123,6 +133,8 @@ class BundleRecord(Packet):
         return s[: self.body_bytes], s[self.body_bytes :]
 
     def guess_payload_class(self, payload: bytes) -> type[Packet]:
+        if self.form == wire.FORM_LENT:
+            return Reference
         return BODY_LAYERS.get(self.kind, Raw)
 
 

@@ -112,7 +112,11 @@ class ProcessCalls:
 
 
 class InlineExecution:
-    """Runs tasks on the reactor's thread, a slice at a time."""
+    """Runs tasks on the reactor's thread, a slice at a time.
+
+    Args:
+        flush: called after a slice: what was concluded can leave.
+    """
 
     def __init__(
         self,
@@ -120,11 +124,13 @@ class InlineExecution:
         calls: ProcessCalls,
         take: TakeTask,
         conclude: ConcludeTask,
+        flush: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._calls = calls
         self._take = take
         self._conclude = conclude
+        self._flush = flush
         self._is_scheduled = False
         self._is_stopped = False
 
@@ -142,12 +148,13 @@ class InlineExecution:
         while not self._is_stopped:
             task = self._take()
             if task is None:
-                return
+                break
             outcome, elapsed_ns = self._calls.run(task)
             self._conclude(task, outcome, elapsed_ns)
             if self._reactor.seconds() >= end:
                 self.wake()
-                return
+                break
+        self._flush()
 
 
 class ThreadExecution:

@@ -50,6 +50,7 @@ class HopNodeLike(Protocol):
 
     def listen(self, host: str, port: int) -> object: ...
     def connect(self, address: tuple[str, int], expected: GUID | None) -> Awaitable[Neighbour]: ...
+    def send_now(self) -> None: ...
     def close(self) -> Awaitable[object]: ...
 
 
@@ -252,8 +253,12 @@ class ServiceRuntime:
             return CoroutineExecution(
                 self._calls, self._take, self._conclude, self._spec.concurrency
             )
-        kind = ThreadExecution if self._spec.execution == ExecutionMode.THREAD else InlineExecution
-        return kind(self._reactor, self._calls, self._take, self._conclude)
+        if self._spec.execution == ExecutionMode.THREAD:
+            return ThreadExecution(self._reactor, self._calls, self._take, self._conclude)
+        # The node is made last, and calls nobody before it listens.
+        return InlineExecution(
+            self._reactor, self._calls, self._take, self._conclude, lambda: self._node.send_now()
+        )
 
     def _move_to_worker(self, elapsed_ns: int) -> None:
         is_inline = isinstance(self._execution, InlineExecution)

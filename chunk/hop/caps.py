@@ -15,6 +15,8 @@ from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flow_credit import MAX_FLOWS_COUNT
 from packetcloud.chunk.hop.handshake import HALF_OPEN_COUNT
 from packetcloud.chunk.hop.incoming_transfers import MAX_PARTIALS_COUNT
+from packetcloud.chunk.hop.lane import MAX_LANES_COUNT
+from packetcloud.chunk.hop.lane_door import GUESTS_COUNT
 from packetcloud.chunk.hop.outlet import FAILURES_LOGGED_COUNT
 from packetcloud.chunk.hop.repair import DIGESTS_PAUSE_S
 from packetcloud.chunk.hop.replies import MAX_REPLIES_COUNT
@@ -244,6 +246,23 @@ CAPS = (
         "packetcloud_hop_buffers_unready_total",
     ),
     Cap(
+        "lanes",
+        MAX_LANES_COUNT,
+        "lanes",
+        "8 MiB that this node writes for each, and 8 MiB that a service writes",
+        "its bodies go in datagrams",
+        "packetcloud_hop_lanes_refused_total",
+    ),
+    Cap(
+        "connections at the door of lanes",
+        GUESTS_COUNT,
+        "connections",
+        "a service is there for a millisecond; who says nothing for 5 s at the longest",
+        "the oldest makes room; a service that was turned away asks again",
+        "packetcloud_hop_guests_turned_away_total",
+        ("lane_door:LaneDoor._guests",),
+    ),
+    Cap(
         "datagrams looked at in one piece",
         MAX_TRAIN_ROWS,
         "datagrams",
@@ -300,6 +319,8 @@ ROOM = Room(
         "flow_queues:FlowQueues._can_wait": "bodies of the layer above, which has caps of its own",
         "sender:Sender._by_token": "the queue and the open transfers together",
         "custody:Custody.refused_unread": "its keys are reasons",
+        "lane:Shelf._free": "places between the bodies of open transfers",
+        "open_transfers:OpenTransfers._loans": "bodies of open transfers",
         "vigil:Vigil._open": "tasks that this node gave: the 64 newest",
     },
 )
@@ -335,6 +356,7 @@ def in_use(core: HopCore) -> dict[str, int]:
         "open transfers to one neighbour": max(
             (one.next_transfer - one.done_below for one in transfers), default=0
         ),
+        "lanes": sum(session.has_lane for session in core.sessions.values()),
         "free buffers kept": core.pool.free_bytes,
         "buffers ready for the next body": core.pool.ready_bytes,
     }

@@ -25,6 +25,7 @@ from packetcloud.chunk.hop.door import Connected, Door, Newcomer
 from packetcloud.chunk.hop.handshake import RandomBytes
 from packetcloud.chunk.hop.incoming_transfers import EVICTION_PAUSE_S
 from packetcloud.chunk.hop.landing import LandingPlace
+from packetcloud.chunk.hop.lane import MAX_LANES_COUNT
 from packetcloud.chunk.hop.repair import DigestBudget
 from packetcloud.chunk.hop.replies import Replies
 from packetcloud.chunk.hop.resets import Resets, check_reset
@@ -39,7 +40,7 @@ from packetcloud.chunk.hop.session import (
 from packetcloud.chunk.hop.stamps import Stamps
 from packetcloud.chunk.hop.suites import offered_suites, parse_networks
 from packetcloud.chunk.hop.timers import Timers
-from packetcloud.chunk.hop.vigil import NEAR_S, Vigil
+from packetcloud.chunk.hop.vigil import Vigil
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.names import GUID
 
@@ -54,6 +55,8 @@ COUNTER_NAMES = frozenset(
         "dead_timers",
         "buffers_freed",
         "buffers_unready",
+        "lanes_refused",
+        "guests_turned_away",
     }
 )
 """What `HopCore.counters` has: of `stats()`, what only ever grows."""
@@ -143,6 +146,10 @@ class HopCore:
             Resets(identity, config.instance, self.dropped),
         )
         self.landing_place = LandingPlace()
+        self.lanes_refused = 0
+        """Services that got no memory to share, as too many had some."""
+        self.guests_turned_away = 0
+        """Connections at the door of lanes that gave way to others."""
 
     # --- connecting -----------------------------------------------------------------------------
 
@@ -330,12 +337,18 @@ class HopCore:
             session.receive_frames(newcomer.frames, now)
 
     def session_for_lane(self, token: bytes) -> Session | None:
-        """Return the session of a service whose token this is, unless it has its lane already."""
+        """Return the session of a service whose token this is, if it may have a lane now."""
+        found, lanes_count = None, 0
         for session in self.sessions.values():
+            lanes_count += session.has_lane
             if hmac.compare_digest(session.lane_token, token):
-                may_have = session.role is Role.SERVICE and session.is_up
-                return session if may_have and not session.has_lane else None
-        return None
+                found = session
+        if found is None or found.role is not Role.SERVICE or not found.is_up or found.has_lane:
+            return None
+        if lanes_count >= MAX_LANES_COUNT:
+            self.lanes_refused += 1
+            return None
+        return found
 
     def _end_older(self, agreement: Agreement, now: float) -> None:
         """End the sessions whose place the one takes that was agreed on."""
@@ -443,7 +456,7 @@ class HopCore:
         return (
             session is not None
             and session.receiver.incoming.in_hand is not None
-            and session.rtt.minimum_s <= NEAR_S
+            and session.is_near
         )
 
     def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
@@ -530,6 +543,8 @@ class HopCore:
             "dead_timers": self._timers.dead_count,
             "buffers_freed": self.pool.freed_count,
             "buffers_unready": self.pool.unready_count,
+            "lanes_refused": self.lanes_refused,
+            "guests_turned_away": self.guests_turned_away,
         }
 
     def stats(self) -> dict[str, int]:

@@ -20,6 +20,8 @@ from packetcloud.chunk.hop.buffers import ByteArray, StoredBody, gather
 
 LANE_BYTES = 8 << 20
 """Of each direction: a window of a VI (`vi_window_bytes`), beyond which bodies go in datagrams."""
+MAX_LANES_COUNT = 64
+"""Of one node: 512 MiB that it writes at the most, and as much that services write."""
 LENT_FROM_BYTES = 8 << 10
 """Shorter bodies are copied into a datagram sooner than they are lent."""
 PAGE_BYTES = 4096

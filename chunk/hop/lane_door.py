@@ -20,6 +20,7 @@ from typing import Any
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
+from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.handshake import LANE_TOKEN_BYTES
 from packetcloud.chunk.hop.lane import LANE_BYTES
 from packetcloud.chunk.hop.lane_memory import close_all, make_lane, map_lane
@@ -31,6 +32,8 @@ MAPPED = b"mapped"
 GUESTS_COUNT = 16
 """Connections that are not done yet; one more ends the oldest."""
 GUEST_TIMEOUT_S = 5.0
+PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Between the tries of a service."""
 ACCEPT_COUNT = 16
 """Connections taken in one turn of the reactor."""
 
@@ -69,17 +72,15 @@ class LaneDoor(_Watched):
 
     Args:
         path: of the socket, as `door_path` has it; what is there is replaced.
-        session_of: returns the session that a token is of, if it may have a lane.
+        core: knows whose session a token is.
 
     Raises:
         OSError: nobody can listen there.
     """
 
-    def __init__(
-        self, reactor: Any, path: Path, session_of: Callable[[bytes], Session | None]
-    ) -> None:
+    def __init__(self, reactor: Any, path: Path, core: HopCore) -> None:
         self._path = path
-        self._session_of = session_of
+        self._core = core
         self._guests: dict[_Guest, None] = {}
         lanes = path.parent.parent
         make_private(lanes.parent, lanes)
@@ -108,7 +109,9 @@ class LaneDoor(_Watched):
             connection.setblocking(False)
             if len(self._guests) >= GUESTS_COUNT:
                 next(iter(self._guests)).close()
-            self._guests[_Guest(self._reactor, connection, self._session_of, self._left)] = None
+                self._core.guests_turned_away += 1
+            find = self._core.session_for_lane
+            self._guests[_Guest(self._reactor, connection, find, self._left)] = None
 
     def _left(self, guest: _Guest) -> None:
         self._guests.pop(guest, None)
@@ -180,14 +183,61 @@ class _Guest(_Watched):
         super().close()
 
 
-class LaneCall(_Watched):
-    """The service's side: asks for the lane of one session, once.
+class LaneSeeker:
+    """The service's side: asks for the lane of one session until it has it, or it is in vain.
+
+    Args:
+        path: of the router's door, as `door_path` has it.
+        ended: called once, with what came in the way; "" when bodies go through the lane.
+    """
+
+    def __init__(
+        self, reactor: Any, path: Path, session: Session, ended: Callable[[str], None]
+    ) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._session = session
+        self._ended = ended
+        self._pauses_s = iter(PAUSES_S)
+        self._call: _LaneCall | None = None
+        self._timer: Any = None
+        self._ask()
+
+    def _ask(self) -> None:
+        self._timer = None
+        if not self._session.is_up:
+            return
+        try:
+            self._call = _LaneCall(self._reactor, self._path, self._session, self._answered)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            self._ended(error.strerror or str(error))
+        except OSError as error:
+            self._answered(error.strerror or str(error))
+
+    def _answered(self, why: str) -> None:
+        """A door that is thronged may have room later."""
+        self._call = None
+        pause_s = next(self._pauses_s, None)
+        if why and pause_s is not None:
+            self._timer = self._reactor.callLater(pause_s, self._ask)
+        else:
+            self._ended(why)
+
+    def close(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._call is not None:
+            self._call.close()
+
+
+class _LaneCall(_Watched):
+    """One try.
 
     Args:
         ended: called once, with what came in the way; "" when bodies go through the lane.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: nobody listens there, or too many are at the door.
     """
 
     def __init__(

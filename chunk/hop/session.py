@@ -260,7 +260,7 @@ class Session:
                 f"body of kind {kind}, flow {flow}, prefix of {len(prefix)} bytes"
             )
         if kind is BodyKind.TASK:
-            self._vigil.asked(self, prefix[:TASK_ID_BYTES], self.rtt.minimum_s)
+            self._vigil.asked(self, prefix[:TASK_ID_BYTES], self.round_trip_s)
 
     # --- shared memory --------------------------------------------------------------------------
 
@@ -276,6 +276,17 @@ class Session:
     @property
     def has_lane(self) -> bool:
         return self._lane is not None
+
+    @property
+    def round_trip_s(self) -> float:
+        """The least that the way there and back takes: next to nothing to who shares memory,
+        however long it slept when it was asked last."""
+        return 0.0 if self._lane is not None else self.rtt.minimum_s
+
+    @property
+    def is_near(self) -> bool:
+        """Staying awake for it may pay."""
+        return self.round_trip_s <= NEAR_S
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -324,7 +335,7 @@ class Session:
 
     def forewarn(self) -> None:
         """Have a neighbour that is near, and probably asleep, told that a body will follow."""
-        if self.is_up and self.rtt.minimum_s <= NEAR_S and not self._vigil.has_question:
+        if self.is_up and self.is_near and not self._vigil.has_question:
             self._is_forewarning = True
             self._wake(self)
 
@@ -452,7 +463,7 @@ class Session:
                 case wire.CloseFrame(reason):
                     self.is_up = False
                     self.close_reason = reason or "closed by the neighbour"
-        if not says_something and self.rtt.minimum_s <= NEAR_S:
+        if not says_something and self.is_near:
             self._vigil.warned(now)
 
     def _answer_challenge(self, token: bytes, address: Any, now: float) -> None:

@@ -27,7 +27,7 @@ from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flood import LOOK_S, FloodGauge
 from packetcloud.chunk.hop.intake import BYTES_PER_TURN, Intake
-from packetcloud.chunk.hop.lane_door import LaneCall, LaneDoor
+from packetcloud.chunk.hop.lane_door import LaneDoor, LaneSeeker
 from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.offload import (
     enable_coalescing,
@@ -154,7 +154,7 @@ class HopNode:
         self._stamp_file = StampFile(reactor, stamp_file) if stamp_file is not None else None
         self._lanes = lanes
         self._door: LaneDoor | None = None
-        self._lane_call: LaneCall | None = None
+        self._seeker: LaneSeeker | None = None
         self._opened: _Open | None = None
         self._timer: Any = None
         self._timer_at = 0.0
@@ -234,7 +234,7 @@ class HopNode:
             return
         path = door_path(self._lanes, self.guid)
         try:
-            self._door = LaneDoor(self._reactor, path, core.session_for_lane)
+            self._door = LaneDoor(self._reactor, path, core)
         except OSError as error:
             why = error.strerror or error
             _log.warning("hop: no memory is shared with services: %s: %s", path, why)
@@ -244,17 +244,14 @@ class HopNode:
         if self._lanes is None or self._role is not Role.SERVICE:
             return
         path = door_path(self._lanes, session.guid)
-        if self._lane_call is not None:
-            self._lane_call.close()
+        if self._seeker is not None:
+            self._seeker.close()
 
         def ended(why: str) -> None:
             if why:
                 _log.info("hop: bodies go in datagrams: %s: %s", path, why)
 
-        try:
-            self._lane_call = LaneCall(self._reactor, path, session, ended)
-        except OSError as error:
-            ended(error.strerror or str(error))
+        self._seeker = LaneSeeker(self._reactor, path, session, ended)
 
     def _load_stamps(self) -> Stamps:
         """Raises: StampFileError."""
@@ -346,10 +343,10 @@ class HopNode:
                 call.cancel()
         if self._stamp_file is not None:
             self._stamp_file.close()
-        for shared in (self._door, self._lane_call):
+        for shared in (self._door, self._seeker):
             if shared is not None:
                 shared.close()
-        self._door = self._lane_call = None
+        self._door = self._seeker = None
         self._timer = self._turn_call = self._flood_call = self._opened = None
         opened.close()
 
@@ -379,7 +376,7 @@ class HopNode:
             return
         core, outlet = opened.core, opened.outlet
         now = time.monotonic()
-        has_rested = now - self._turned_at > REST_S
+        is_first = has_rested = now - self._turned_at > REST_S
         if has_rested:
             self._woken_at = now
         self._is_turning = True
@@ -395,6 +392,8 @@ class HopNode:
                     return
                 if core.has_more and outlet.is_open:
                     continue
+                if taken and is_first and self._reactor.timeout() == 0:
+                    break  # what came is work for the layer above, and nobody else waits
                 since = time.monotonic() if taken or has_sent else began
                 if not self._sees_more(opened, taken, since) and not taken:
                     break
@@ -412,6 +411,28 @@ class HopNode:
         self._arm(core.next_timeout())
         if self._flood_call is None and opened.gauge.is_due(now):
             self._look_at_flood(opened)
+
+    def send_now(self) -> None:
+        """Send what is due without waiting for the reactor's next turn; inside of a turn it is sent
+        anyway."""
+        opened = self._opened
+        if opened is None or self._is_turning:
+            return
+        if self._turn_call is not None:
+            self._turn_call.cancel()
+            self._turn_call = None
+        self._is_turning = True
+        try:
+            opened.send_out()
+        except Exception:  # as in a turn: nobody would notice a port that is closed
+            opened.core.dropped["internal_error"] += 1
+            _log.exception("hop: fault while sending")
+        finally:
+            self._is_turning = False
+        if self._opened is opened:
+            if opened.core.has_more and opened.outlet.is_open:
+                self._wake()
+            self._arm(opened.core.next_timeout())
 
     # --- inside ---------------------------------------------------------------------------------
 

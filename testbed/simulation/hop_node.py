@@ -122,6 +122,9 @@ class SimulatedHopNode:
     def dropped(self) -> dict[str, int]:
         return dict(self.core.dropped)
 
+    def send_now(self) -> None:
+        """What is to be sent leaves when this moment's calls are over."""
+
     async def connect(self, address: Address, expected: GUID | None = None) -> Neighbour:
         result: Deferred[Session | str] = Deferred()
         self.core.connect(address, expected, result.callback, self._now())

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
+from packetcloud.chunk.hop import lane_door
 from packetcloud.chunk.hop.api import HopConfig, Role, Settlement
 from packetcloud.chunk.hop.lane import LANE_BYTES
+from packetcloud.chunk.hop.lane_door import GREETING, GUESTS_COUNT, MAPPED
+from packetcloud.chunk.hop.lane_memory import close_all, make_lane, map_lane
+from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
@@ -38,9 +49,7 @@ class Pair:
         self.at_router, self.at_service = Upper(), Upper()
         settings = HopConfig(**config)
         identity = Identity.generate()
-        self.router = HopNode(
-            reactor, identity, Role.ROUTER, settings, self.at_router, lanes=lanes
-        )
+        self.router = HopNode(reactor, identity, Role.ROUTER, settings, self.at_router, lanes=lanes)
         self.service = HopNode(
             reactor, Identity.generate(), Role.SERVICE, settings, self.at_service, lanes=lanes
         )
@@ -118,6 +127,248 @@ def test_without_a_door_bodies_go_in_datagrams(lanes: Path) -> None:
         await pair.attach()
         await exchange(pair)
         assert pair.lent() == (0, 0)
+        await pair.close()
+
+    run(test)
+
+
+def door_of(pair: Pair, lanes: Path) -> socket.socket:
+    """Return a connection to the router's door."""
+    guest = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    guest.connect(str(door_path(lanes, pair.router.guid)))
+    return guest
+
+
+async def turn(reactor: Any) -> None:
+    """Let the reactor look at its sockets."""
+    for _ in range(3):
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(0, pause.callback, None)
+        await pause
+
+
+async def answer(reactor: Any, guest: socket.socket) -> tuple[bytes, list[int]]:
+    """Return what comes back: bytes and descriptors; nothing when the door closes."""
+    got: list[tuple[bytes, list[int]]] = []
+
+    def has_come() -> bool:
+        try:
+            said, descriptors, _, _ = socket.recv_fds(guest, 100, 4)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            said, descriptors = b"", []
+        got.append((said, descriptors))
+        return True
+
+    await wait_for(reactor, has_come)
+    return got[0]
+
+
+def test_only_the_token_of_a_service_opens_the_door(lanes: Path) -> None:
+    """Noise, another token, a host's token and a second claim get nothing; the session goes on."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        await pair.share()
+        host = HopNode(reactor, Identity.generate(), Role.HOST, HopConfig(), Upper())
+        host.listen("127.0.0.1", 0)
+        assert pair.router._opened is not None
+        address = pair.router._opened.sock.getsockname()
+        to_host: Any = await host.connect(address)
+        for said in (
+            b"?",
+            GREETING,
+            GREETING + bytes(32),
+            GREETING + to_host.lane_token,
+            GREETING + pair.to_service.lane_token,
+        ):
+            with door_of(pair, lanes) as guest:
+                guest.send(said)
+                assert await answer(reactor, guest) == (b"", [])
+        await exchange(pair)
+        await host.close()
+        await pair.close()
+
+    run(test)
+
+
+def test_guests_that_say_nothing_keep_nobody_out(lanes: Path) -> None:
+    """As many as there may be, and more: the oldest gives way, and a service gets its memory."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        pair.service._lanes = None
+        await pair.attach()
+        silent = []
+        for _ in range(GUESTS_COUNT + 3):
+            silent.append(door_of(pair, lanes))
+            await turn(reactor)
+        with door_of(pair, lanes) as guest:
+            guest.send(GREETING + pair.to_router.lane_token)
+            said, descriptors = await answer(reactor, guest)
+            assert said == GREETING and len(descriptors) == 2
+            close_all(descriptors)
+        assert pair.router._door is not None
+        assert len(pair.router._door._guests) <= GUESTS_COUNT
+        for one in silent:
+            one.close()
+        await pair.close()
+
+    run(test)
+
+
+def test_a_service_at_a_thronged_door_asks_again(
+    lanes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned away by others' connections, it has its memory when they have gone."""
+    monkeypatch.setattr(lane_door, "PAUSES_S", (0.05,) * 100)
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        assert pair.router._door is None
+        pair.router.listen("127.0.0.1", 0)
+        door = pair.router._door
+        assert door is not None
+        reactor.removeReader(door)  # nobody is let in
+        crowd = []
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(4 * GUESTS_COUNT):
+                crowd.append(door_of(pair, lanes))
+        pair.service.listen("127.0.0.1", 0)
+        address = pair.router._opened.sock.getsockname()  # type: ignore[union-attr]  # it listens
+        pair.to_router = await pair.service.connect(address)
+        await turn(reactor)
+        assert not pair.to_router.has_lane
+        reactor.addReader(door)
+        for one in crowd:
+            one.close()
+        await wait_for(reactor, lambda: pair.to_router.has_lane)
+        await pair.close()
+
+    run(test)
+
+
+def test_nothing_is_lent_before_the_other_side_has_mapped_it(lanes: Path) -> None:
+    """A service that takes the memory and dies, or never says so, costs no chunk."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        pair.service._lanes = None
+        await pair.attach()
+        with door_of(pair, lanes) as guest:
+            guest.send(GREETING + pair.to_router.lane_token)
+            _, descriptors = await answer(reactor, guest)
+            close_all(descriptors)
+            await exchange(pair)
+            assert pair.lent() == (0, 0)
+            guest.send(MAPPED)
+            await wait_for(reactor, lambda: pair.to_service.sender.departures.lane is not None)
+        await pair.close()
+
+    run(test)
+
+
+def test_a_door_that_a_killed_router_left_is_replaced(lanes: Path) -> None:
+    """The next router of the key has it, and one that ends late does not take it away again."""
+
+    async def test(reactor: Any) -> None:
+        first = Pair(reactor, lanes)
+        path = door_path(lanes, first.router.guid)
+        first.router.listen("127.0.0.1", 0)
+        identity = first.router._identity
+        second = HopNode(reactor, identity, Role.ROUTER, HopConfig(), Upper(), lanes=lanes)
+        second.listen("127.0.0.1", 0)
+        await first.router.close()
+        assert path.is_socket()
+        await second.close()
+        assert not path.exists()
+        assert [one.name for one in path.parent.iterdir()] == []
+
+    run(test)
+
+
+def test_a_folder_of_somebody_else_is_not_used(lanes: Path) -> None:
+    """Open to others, so anybody might have put a socket there: bodies go in datagrams."""
+
+    async def test(reactor: Any) -> None:
+        lanes.parent.mkdir(mode=0o755)
+        pair = Pair(reactor, lanes)
+        await pair.attach()
+        assert pair.router._door is None
+        await exchange(pair)
+        assert pair.lent() == (0, 0)
+        await pair.close()
+
+    run(test)
+
+
+SIZE = 64 << 10
+
+
+def test_each_side_can_only_read_what_the_other_writes() -> None:
+    """And nobody can make it shorter, which would end whoever looks at it."""
+    memory = make_lane(SIZE)
+    ours, theirs = memory.descriptors
+    lane = map_lane(ours, theirs)
+    assert not lane._theirs.flags.writeable and lane._own.flags.writeable
+    with pytest.raises(PermissionError):
+        mmap.mmap(ours, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    with pytest.raises(PermissionError):
+        os.pwrite(ours, b"x", 0)
+    for fd in memory.descriptors:
+        for size in (0, SIZE // 2, 2 * SIZE):
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, size)
+    loan = lane.lend(b"a", b"bc", None)
+    assert loan is not None
+    copy = memory.lane._own[:3].copy()
+    memory.lane.borrow(loan.start, loan.size, copy)
+    assert copy.tobytes() == b"abc"
+    close_all(memory.descriptors)
+
+
+SHORTENED = """
+import os
+from packetcloud.chunk.hop import lane_memory
+if {is_sealed}:
+    pass
+else:
+    lane_memory.fcntl.fcntl = lambda *_: 0
+memory = lane_memory.make_lane({size})
+try:
+    os.ftruncate(memory.descriptors[1], 0)
+except PermissionError:
+    pass
+print(bytes(memory.lane._theirs[:10]))
+"""
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_without_seals_a_neighbour_could_end_the_router(is_sealed: bool) -> None:
+    """The control: the same memory, not sealed, is shortened, and reading it is fatal (SIGBUS)."""
+    code = SHORTENED.format(is_sealed=is_sealed, size=SIZE)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    if is_sealed:
+        assert (ended.returncode, ended.stdout.strip()) == (0, repr(bytes(10)).encode())
+    else:
+        assert ended.returncode == -signal.SIGBUS
+
+
+def test_what_changes_after_it_was_lent_is_one_thing_to_the_router(lanes: Path) -> None:
+    """A service that writes over a body that it has lent: what the router has does not change."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        await pair.share()
+        pair.at_router.keeps = True
+        body = os.urandom(MEBIBYTE)
+        pair.to_router.send(BodyKind.VERDICT, b"", body, 1)
+        await wait_for(reactor, lambda: bool(pair.at_router.settled or pair.at_router.keep))
+        pair.to_router.sender.departures.lane._own[:] = 0
+        (kept,) = pair.at_router.keep
+        assert bytes(kept.contiguous()) == body
+        kept.release()
         await pair.close()
 
     run(test)

@@ -21,6 +21,7 @@ from tests.unit.caps import (  # noqa: F401  # they fill the table
     handshake_fillers,
     ids_fillers,
     keeper_fillers,
+    lane_fillers,
     router_fillers,
     rule_fillers,
     services_fillers,

@@ -93,6 +93,9 @@ class FakeNode:
         self.listening = (host, port)
         return self.listening
 
+    def send_now(self) -> None:
+        """What is sent here is sent at once."""
+
     def connect(self, address: tuple[str, int], expected: GUID | None) -> Deferred[Neighbour]:
         result: Deferred[Neighbour] = Deferred()
         self.connects.append((address, expected, result))

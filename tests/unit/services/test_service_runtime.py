@@ -425,7 +425,7 @@ def test_a_stopped_execution_takes_nothing_more() -> None:
     def take() -> Task | None:
         raise AssertionError("taken after stop")
 
-    inline = InlineExecution(reactor, calls, take, lambda *_: None)
+    inline = InlineExecution(reactor, calls, take, lambda *_: None, lambda: None)
     inline.wake()
     inline.stop()
     reactor.advance(0)

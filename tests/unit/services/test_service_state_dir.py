@@ -62,12 +62,16 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
         StatusFile.create(tmp_path / "file", "greeter")
 
 
-def test_the_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """XDG_RUNTIME_DIR if there is one, else /tmp; one per user in any case."""
+@pytest.mark.parametrize(("uid", "base"), [(0, "/run"), (7, "/tmp")])
+def test_the_default_folder_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, uid: int, base: str
+) -> None:
+    """XDG_RUNTIME_DIR if there is one, else /run for root and /tmp; one per user in any case."""
+    monkeypatch.setattr(os, "getuid", lambda: uid)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
-    assert default_state_dir() == Path(f"/run/user/7/packetcloud-{os.getuid()}")
+    assert default_state_dir() == Path(f"/run/user/7/packetcloud-{uid}")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert default_state_dir() == Path(f"/tmp/packetcloud-{os.getuid()}")
+    assert default_state_dir() == Path(f"{base}/packetcloud-{uid}")
 
 
 def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
