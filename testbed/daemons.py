@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class RouterPlan:
     rules: RulesEntry | None = None
     table: Path | None = None
     """Folder for what a cloudlet's controller lists; None: no controller may."""
+    processors: Sequence[int] = ()
+    """What it is bound to; none: whatever there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,12 @@ class Router:
         return body
 
 
+def own_processor() -> Sequence[int]:
+    """Return the first processor, for a router alone; none where there is only one."""
+    own = sorted(os.sched_getaffinity(0))
+    return own[:1] if len(own) > 1 else ()
+
+
 def start_router(
     children: Children,
     plan: RouterPlan,
@@ -118,6 +127,8 @@ def start_router(
     config = folder / "router.toml"
     config.write_text(router_config(plan, name, key_file))
     child = children.start(name, command("router", "run", config, "--format", "json"), place)
+    if plan.processors:
+        os.sched_setaffinity(child.pid, plan.processors)
     facts = child.wait_document(START_TIMEOUT_S)
     control = urlsplit(facts["control"])
     assert control.hostname is not None and control.port is not None

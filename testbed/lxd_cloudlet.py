@@ -64,6 +64,8 @@ class CloudletPlan:
     """Text of a catalogue; empty: PacketCloud's own."""
     router_services: Sequence[ServiceEntry] = ()
     """Besides those of the cloudlet, for VIs that are no containers."""
+    router_processors: Sequence[int] = ()
+    """As in `RouterPlan`."""
     table: Mapping[str, int | float | str] = field(default_factory=dict)
     """More keys of the [cloudlet] table."""
     network: Mapping[str, int | float | str] = field(default_factory=dict)
@@ -124,6 +126,7 @@ class LxdCloudlet:
             self.plan.router_services,
             private_links=("127.0.0.0/8", self._network(213)),
             table=self.folder / "table",
+            processors=self.plan.router_processors,
         )
         self._router = start_router(self.children, plan)
         self.config_file.write_text(self._config_text())

@@ -23,12 +23,13 @@ from zope.interface import implementer
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.handshake import LANE_TOKEN_BYTES
 from packetcloud.chunk.hop.lane import LANE_BYTES
-from packetcloud.chunk.hop.lane_memory import close_all, make_lane, map_lane
+from packetcloud.chunk.hop.lane_memory import Bell, close_all, make_lane, map_lane
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.runtime_folder import make_private
 
 GREETING = b"PCL1"
 MAPPED = b"mapped"
+MAX_REPLY_BYTES = 16 << 10
 GUESTS_COUNT = 16
 """Connections that are not done yet; one more ends the oldest."""
 GUEST_TIMEOUT_S = 5.0
@@ -139,6 +140,7 @@ class _Guest(_Watched):
         self._session_of = session_of
         self._left = left
         self._session: Session | None = None
+        self._bell: Bell | None = None
         self._timer = reactor.callLater(GUEST_TIMEOUT_S, self.close)
 
     def doRead(self) -> None:
@@ -149,8 +151,8 @@ class _Guest(_Watched):
         except OSError:
             said = b""
         if self._session is not None:
-            if said == MAPPED and self._session.is_up:
-                self._session.use_lane()
+            if said == MAPPED and self._session.is_up and self._bell is not None:
+                self._session.use_lane(self._bell.ring)
             self.close()
         elif not self._hand_over(said):
             self.close()
@@ -167,13 +169,13 @@ class _Guest(_Watched):
             _log.warning("no memory to share with %s: %s", session.guid.short, error)
             return False
         try:
-            socket.send_fds(self._sock, [GREETING], memory.descriptors)
+            socket.send_fds(self._sock, [GREETING + own_processors()], memory.descriptors)
         except OSError:
             return False
         finally:
             close_all(memory.descriptors)
         session.open_lane(memory.lane)
-        self._session = session
+        self._session, self._bell = session, memory.bell
         return True
 
     def close(self) -> None:
@@ -188,11 +190,12 @@ class LaneSeeker:
 
     Args:
         path: of the router's door, as `door_path` has it.
-        ended: called once, with what came in the way; "" when bodies go through the lane.
+        ended: called once, with what came in the way; with the router's bell when bodies go through
+            the lane.
     """
 
     def __init__(
-        self, reactor: Any, path: Path, session: Session, ended: Callable[[str], None]
+        self, reactor: Any, path: Path, session: Session, ended: Callable[[str | Bell], None]
     ) -> None:
         self._reactor = reactor
         self._path = path
@@ -214,14 +217,14 @@ class LaneSeeker:
         except OSError as error:
             self._answered(error.strerror or str(error))
 
-    def _answered(self, why: str) -> None:
+    def _answered(self, found: str | Bell) -> None:
         """A door that is thronged may have room later."""
         self._call = None
-        pause_s = next(self._pauses_s, None)
-        if why and pause_s is not None:
+        pause_s = next(self._pauses_s, None) if isinstance(found, str) else None
+        if pause_s is not None:
             self._timer = self._reactor.callLater(pause_s, self._ask)
         else:
-            self._ended(why)
+            self._ended(found)
 
     def close(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -234,14 +237,14 @@ class _LaneCall(_Watched):
     """One try.
 
     Args:
-        ended: called once, with what came in the way; "" when bodies go through the lane.
+        ended: called once, as for `LaneSeeker`.
 
     Raises:
         OSError: nobody listens there, or too many are at the door.
     """
 
     def __init__(
-        self, reactor: Any, path: Path, session: Session, ended: Callable[[str], None]
+        self, reactor: Any, path: Path, session: Session, ended: Callable[[str | Bell], None]
     ) -> None:
         self._session = session
         self._ended = ended
@@ -257,36 +260,56 @@ class _LaneCall(_Watched):
 
     def doRead(self) -> None:
         try:
-            said, descriptors, _, _ = socket.recv_fds(self._sock, len(GREETING) + 1, 2)
+            said, descriptors, _, _ = socket.recv_fds(self._sock, MAX_REPLY_BYTES, 3)
         except BlockingIOError:
             return
         except OSError as error:
             self._end(error.strerror or str(error))
             return
         try:
-            if said != GREETING or len(descriptors) != 2:
+            if not said.startswith(GREETING) or len(descriptors) != 3:
                 self._end("it hands over nothing")
                 return
-            theirs, own = descriptors
+            theirs, own, bell = descriptors
             lane = map_lane(theirs, own)
-            if self._session.is_up:
-                self._session.open_lane(lane)
-                self._sock.send(MAPPED)
-                self._session.use_lane()
-            self._end("")
+            self._session.open_lane(lane)
+            self._sock.send(MAPPED)
+            self._session.use_lane()
+            stay_off(said[len(GREETING) :])
+            self._end(Bell(os.dup(bell)))
         except OSError as error:
             self._end(error.strerror or str(error))
         finally:
             close_all(descriptors)
 
-    def _end(self, why: str) -> None:
+    def _end(self, found: str | Bell) -> None:
         self.close()
-        self._ended(why)
+        self._ended(found)
 
     def close(self) -> None:
         if self._timer.active():
             self._timer.cancel()
         super().close()
+
+
+def own_processors() -> bytes:
+    """Return the processors that we may run on: their numbers, as text."""
+    return ",".join(map(str, sorted(os.sched_getaffinity(0)))).encode()
+
+
+def stay_off(processors: bytes) -> None:
+    """Leave a router that was bound to some processors alone there, if others are left to us.
+
+    A system that wakes us puts us beside whoever woke us, even where another processor sleeps: the
+    router would wait for us, and we for it. Whoever bound the router wants that no more than we do.
+    """
+    try:
+        theirs = {int(number) for number in processors.split(b",") if number}
+    except ValueError:
+        return  # another version's word
+    ours = os.sched_getaffinity(0) - theirs
+    if ours:
+        os.sched_setaffinity(0, ours)
 
 
 def _new_socket() -> socket.socket:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +21,43 @@ _SEAL_FUTURE_WRITE = 0x10  # F_SEAL_FUTURE_WRITE, Linux 5.1: not in Python's fcn
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
+class Bell:
+    """Wakes the other side of a lane; nothing depends on its being heard.
+
+    A datagram over loopback asks the kernel to run who gets it on this processor, as if we went to
+    sleep. A bell does not: who hears it runs beside us. Source: eventfd(2).
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def ring(self) -> None:
+        with suppress(OSError):  # it was rung 2^64 times, and nobody heard it
+            os.eventfd_write(self._fd, 1)
+
+    def was_rung(self) -> bool:
+        """Tell whether it was rung since this was asked last."""
+        try:
+            return os.eventfd_read(self._fd) > 0
+        except OSError:
+            return False
+
+
 @dataclass(frozen=True, slots=True)
 class LaneMemory:
     """A lane, and what its other side maps it from."""
 
     lane: Lane
-    descriptors: tuple[int, int]
-    """What the maker writes; what the other side writes. The caller closes them."""
+    descriptors: tuple[int, int, int]
+    """What the maker writes; what the other side writes; the bell. The caller closes them."""
+    bell: Bell
+    """The maker's."""
 
 
 def make_lane(size: int) -> LaneMemory:
@@ -46,10 +77,13 @@ def make_lane(size: int) -> LaneMemory:
         fcntl.fcntl(own, fcntl.F_ADD_SEALS, _SIZE_SEALS | _SEAL_FUTURE_WRITE)
         fcntl.fcntl(theirs, fcntl.F_ADD_SEALS, _SIZE_SEALS)
         read = _map(theirs, size, mmap.PROT_READ)
+        bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        descriptors.append(bell)
+        maker = Bell(os.dup(bell))
     except BaseException:  # whatever it was, the caller has no descriptors to close
         close_all(descriptors)
         raise
-    return LaneMemory(Lane(written, read), (own, theirs))
+    return LaneMemory(Lane(written, read), (own, theirs, bell), maker)
 
 
 def map_lane(theirs: int, own: int) -> Lane:

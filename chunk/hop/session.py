@@ -130,6 +130,8 @@ class Session:
         self.moves = 0
         self.lane_token = agreement.lane_token
         self._lane: Lane | None = None
+        self._ring: Callable[[], None] | None = None
+        """Wakes the neighbour of the lane."""
         self._rekeying: Rekeying | None = None
         if ring is not None:
             self._rekeying = Rekeying(
@@ -260,6 +262,8 @@ class Session:
                 f"body of kind {kind}, flow {flow}, prefix of {len(prefix)} bytes"
             )
         if kind is BodyKind.TASK:
+            if self._ring is not None and not self._vigil.has_question:
+                self._ring()
             self._vigil.asked(self, prefix[:TASK_ID_BYTES], self.round_trip_s)
 
     # --- shared memory --------------------------------------------------------------------------
@@ -268,10 +272,15 @@ class Session:
         """Take bodies that the neighbour lends, from now on. A session has one lane at most."""
         self._lane = self.receiver.lane = lane
 
-    def use_lane(self) -> None:
-        """The neighbour has mapped the lane: lend bodies too."""
+    def use_lane(self, ring: Callable[[], None] | None = None) -> None:
+        """The neighbour has mapped the lane: lend bodies too.
+
+        Args:
+            ring: wakes the neighbour, which then waits for what is about to come.
+        """
         assert self._lane is not None, "it was opened before"
         self.sender.use_lane(self._lane)
+        self._ring = ring
 
     @property
     def has_lane(self) -> bool:
@@ -335,9 +344,13 @@ class Session:
 
     def forewarn(self) -> None:
         """Have a neighbour that is near, and probably asleep, told that a body will follow."""
-        if self.is_up and self.is_near and not self._vigil.has_question:
-            self._is_forewarning = True
-            self._wake(self)
+        if not self.is_up or not self.is_near or self._vigil.has_question:
+            return
+        if self._ring is not None:
+            self._ring()
+            return
+        self._is_forewarning = True
+        self._wake(self)
 
     def _heard(self, now: float) -> None:
         """The neighbour lives, and hears what is asked."""

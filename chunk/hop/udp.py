@@ -28,6 +28,7 @@ from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flood import LOOK_S, FloodGauge
 from packetcloud.chunk.hop.intake import BYTES_PER_TURN, Intake
 from packetcloud.chunk.hop.lane_door import LaneDoor, LaneSeeker
+from packetcloud.chunk.hop.lane_memory import Bell
 from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.offload import (
     enable_coalescing,
@@ -83,6 +84,15 @@ class _Open:
     arrivals: select.poll
     """Tells of what arrives while nobody watches."""
     is_watched: bool = False
+    bell: Bell | None = None
+    """Of the router that shares memory."""
+
+    def listen_for(self, bell: Bell) -> None:
+        """Have the reactor told of this bell, and of no other."""
+        if self.bell is not None:
+            self.poll.unregister(self.bell)
+        self.bell = bell
+        self.poll.register(bell, select.EPOLLIN)
 
     def watch(self) -> None:
         """Have the reactor told of what arrives."""
@@ -247,9 +257,11 @@ class HopNode:
         if self._seeker is not None:
             self._seeker.close()
 
-        def ended(why: str) -> None:
-            if why:
-                _log.info("hop: bodies go in datagrams: %s: %s", path, why)
+        def ended(found: str | Bell) -> None:
+            if isinstance(found, str):
+                _log.info("hop: bodies go in datagrams: %s: %s", path, found)
+            elif self._opened is not None:
+                self._opened.listen_for(found)
 
         self._seeker = LaneSeeker(self._reactor, path, session, ended)
 
@@ -362,7 +374,10 @@ class HopNode:
         """Called by the reactor when it drops the descriptor; the socket is closed by `close`."""
 
     def doRead(self) -> None:
-        """Something has arrived, or the socket takes datagrams again."""
+        """Something has arrived or is about to, or the socket takes datagrams again."""
+        opened = self._opened
+        if opened is not None and opened.bell is not None and opened.bell.was_rung():
+            opened.core.vigil.warned(time.monotonic())
         self._take_turns()
 
     def _take_turns(self) -> None:

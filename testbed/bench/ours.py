@@ -15,6 +15,7 @@ from packetcloud.testbed.bench.trial import Window
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.processes import Child, Children, Event, python_command
+from packetcloud.testbed.traffic.priority import Priority
 
 START_TIMEOUT_S = 20.0
 SLACK_S = 30.0
@@ -48,7 +49,7 @@ class Load:
     is_open: bool = False
     """Both ends declare every link private, so that nothing is sealed; a router does so by its own
     configuration."""
-    niceness: int = 0
+    priority: Priority = Priority.OWN
     """Of the receiver: one that stands for another machine lets router and VI go before it."""
 
 
@@ -69,7 +70,7 @@ class Ends:
         options += ["--warmup", self.timing.warmup, "--seconds", self.timing.seconds]
         options += ["--volume", self.load.volume_bytes]
         options += ["--check", "--tick", self.load.tick_s]
-        options += ["--niceness", self.load.niceness]
+        options += ["--priority", self.load.priority.value]
         options += ["--open"] if self.load.is_open else []
         if self.load.key_file is not None:
             options += ["--key-file", self.load.key_file]

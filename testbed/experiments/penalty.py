@@ -33,7 +33,11 @@ from packetcloud.testbed.experiments.sealing import (
     SealingPlace,
     sealing_place,
 )
-from packetcloud.testbed.experiments.workbench import Workbench, open_workbench
+from packetcloud.testbed.experiments.workbench import (
+    Workbench,
+    open_workbench,
+    priority_of_hosts,
+)
 from packetcloud.testbed.processes import Child, Children, python_command
 from packetcloud.testbed.vi_images import vi_image
 
@@ -134,7 +138,12 @@ def _measure_place(
     plan: ExperimentPlan, effort: Effort, place: SealingPlace, samples: list[Sample]
 ) -> None:
     with open_workbench(
-        place.children, place.router, place.address, effort.sizes, place.key_file
+        place.children,
+        place.router,
+        place.address,
+        effort.sizes,
+        priority_of_hosts(plan),
+        place.key_file,
     ) as bench:
         tour = _Tour(plan, effort, place, bench, samples)
         tour.warm_up(effort.sizes)
@@ -153,7 +162,7 @@ def _measure_alone(
     plan: ExperimentPlan, effort: Effort, place: SealingPlace, samples: list[Sample]
 ) -> None:
     with open_workbench(
-        place.children, place.router, place.address, (MIB,), place.key_file
+        place.children, place.router, place.address, (MIB,), priority_of_hosts(plan), place.key_file
     ) as bench:
         tour = _Tour(plan, effort, place, bench, samples)
         tour.warm_up((MIB,))

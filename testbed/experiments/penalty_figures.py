@@ -10,7 +10,7 @@ from packetcloud.testbed.experiments import paper
 from packetcloud.testbed.experiments.experiment import Comparison, ExperimentResult, Plot, Series
 from packetcloud.testbed.experiments.sealing import LXD, OPENSSL, PROCESS, PYCRYPTODOME, Column
 from packetcloud.testbed.experiments.spread import middle, runs_text, spread
-from packetcloud.testbed.experiments.workbench import NICENESS
+from packetcloud.testbed.experiments.workbench import PLACES
 
 MIB = 1 << 20
 REST, AWAKE, STEADY = "one chunk per second", "one per second, kept awake", "steady"
@@ -192,8 +192,7 @@ def _measured(samples: Sequence[Sample]) -> list[str]:
         "each size and VI does not count. Half a second after each the router is asked about it. "
         f"At the steady rate ({STEADY_RATE:g} chunks per second) each sample is the mean of a run; "
         f"{runs_text(len(runs[STEADY]))}.",
-        "Caller and sinks stand for other machines: they let router and VI go before them "
-        f"(niceness {NICENESS}), and who measures is told 0.2 s after a chunk.",
+        f"{PLACES} Who measures is told 0.2 s after a chunk.",
         "Kept awake: the same while a program of the lowest priority keeps every core from "
         "halting.",
         "What arrived was counted, and a sample of it decrypted and compared with what was sent.",

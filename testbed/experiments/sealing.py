@@ -20,6 +20,7 @@ from packetcloud.testbed.daemons import (
     Router,
     RouterPlan,
     ServiceEntry,
+    own_processor,
     start_router,
     start_service,
     wait_attached,
@@ -107,7 +108,9 @@ def sealing_place(
                 for column in columns
                 if column.back_end == LXD
             ]
-            plan = CloudletPlan(contained, router_services=entries)
+            plan = CloudletPlan(
+                contained, router_services=entries, router_processors=own_processor()
+            )
             cloudlet = stack.enter_context(place.cloudlet(plan))
             children, router = cloudlet.children, cloudlet.router
             address = cloudlet.router_address
@@ -117,7 +120,9 @@ def sealing_place(
         else:
             children = stack.enter_context(Children())
             anywhere = (LOCALHOST, 0)
-            router = start_router(children, RouterPlan(anywhere, anywhere, entries))
+            router = start_router(
+                children, RouterPlan(anywhere, anywhere, entries, processors=own_processor())
+            )
             address = router.address
         services = {}
         for column in own:

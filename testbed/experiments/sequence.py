@@ -16,6 +16,7 @@ from packetcloud.testbed.daemons import (
     Router,
     RouterPlan,
     ServiceEntry,
+    own_processor,
     start_router,
     start_service,
     wait_attached,
@@ -32,7 +33,13 @@ from packetcloud.testbed.experiments.experiment import (
 from packetcloud.testbed.experiments.reader import lay_reader
 from packetcloud.testbed.experiments.sealing import LOCALHOST
 from packetcloud.testbed.experiments.spread import middle, runs_text, slope, spread
-from packetcloud.testbed.experiments.workbench import NICENESS, Visits, Workbench, open_workbench
+from packetcloud.testbed.experiments.workbench import (
+    PLACES,
+    Visits,
+    Workbench,
+    open_workbench,
+    priority_of_hosts,
+)
 from packetcloud.testbed.processes import Child, Children
 from packetcloud.testbed.protections import protections_of
 
@@ -92,7 +99,10 @@ class SequenceExperiment:
         protections: list[str] = []
         with Children() as children:
             router, sids, services = _start(children, children.directory / "place", readers)
-            with open_workbench(children, router, router.address, [MIB], keeps_times=True) as bench:
+            priority = priority_of_hosts(plan)
+            with open_workbench(
+                children, router, router.address, [MIB], priority, keeps_times=True
+            ) as bench:
                 passages = _measure(plan, effort, bench, sids, readers, failures)
                 for one in services:
                     protections += protections_of("process", one)
@@ -157,7 +167,9 @@ def _start(
     sids = {name: create_identity_file(key).guid.hex for name, key in keys.items()}
     entries = [ServiceEntry(sid, name) for name, sid in sids.items()]
     anywhere = (LOCALHOST, 0)
-    router = start_router(children, RouterPlan(anywhere, anywhere, entries))
+    router = start_router(
+        children, RouterPlan(anywhere, anywhere, entries, processors=own_processor())
+    )
     started: dict[str, Child] = {
         name: start_service(children, name, which, router.address, keys[name], settings)
         for name, (which, settings) in services.items()
@@ -210,8 +222,7 @@ def _rounds_text(passages: Sequence[Passage]) -> str:
     rounds = {one.round_number for one in passages}
     return (
         f"Delays are medians of the chunks of a round, penalties averages; of rounds: "
-        f"{runs_text(len(rounds))}. Caller and sink stand for other machines: they let router and "
-        f"VIs go before them (niceness {NICENESS})."
+        f"{runs_text(len(rounds))}. {PLACES}"
     )
 
 

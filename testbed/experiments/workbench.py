@@ -17,14 +17,18 @@ from packetcloud.testbed.bench.ours import ARRIVAL_TIMEOUT_S, START_TIMEOUT_S, E
 from packetcloud.testbed.bench.rounds import Timing
 from packetcloud.testbed.daemons import Router
 from packetcloud.testbed.errors import ChildError
+from packetcloud.testbed.experiments.experiment import ExperimentPlan
 from packetcloud.testbed.processes import Child, Children, python_command, wait_until
+from packetcloud.testbed.traffic.priority import NICENESS, Priority
 
+PLACES = (
+    "Caller and sinks stand for other machines: they let router and VIs go before them (SCHED_IDLE; "
+    f"niceness {NICENESS} where others use the machine). The router is bound to the first processor "
+    "where there are more, and VIs that share memory with it leave it alone there."
+)
+"""What runs where; for reports."""
 SERVED_LIMIT_S = 20.0
 """How long verdicts on chunks that were sent may take to be back."""
-NICENESS = 10
-"""Of caller and sinks: elsewhere they are other machines, so router and VI go before them. It
-leaves them a tenth of a core on a machine that is full; SCHED_IDLE would leave them nothing
-there."""
 PARTS = ("delay_penalty", "processing", "delivery")
 
 Departures = list[tuple[int, float]]
@@ -125,12 +129,21 @@ class Workbench:
         return arrivals
 
 
+def priority_of_hosts(plan: ExperimentPlan) -> Priority:
+    """Return how far hosts give way: elsewhere they are other machines.
+
+    A quick run may be beside others, where the lowest priority would leave them nothing.
+    """
+    return Priority.LOW if plan.is_quick else Priority.IDLE
+
+
 @contextlib.contextmanager
 def open_workbench(
     children: Children,
     router: Router,
     address: tuple[str, int],
     sizes: Sequence[int],
+    priority: Priority,
     key_file: Path | None = None,
     keeps_times: bool = False,
 ) -> Iterator[Workbench]:
@@ -138,6 +151,7 @@ def open_workbench(
 
     Args:
         address: where hosts of this machine attach to it.
+        priority: of caller and sinks.
         key_file: payloads arrive encrypted with this service key.
         keeps_times: sinks keep when each chunk came.
     """
@@ -146,13 +160,13 @@ def open_workbench(
         for size in sizes:
             # A folder for each, as each writes a file of the same name.
             scratch = stack.enter_context(Children())
-            load = Load(size, key_file=key_file, keeps_times=keeps_times, niceness=NICENESS)
+            load = Load(size, key_file=key_file, keeps_times=keeps_times, priority=priority)
             sinks[size] = ends = Ends(scratch, load, Timing())
             where = f"{address[0]}:{address[1]}"
             ends.start_receiver(None, "--connect", where, "--expect", router.guid)
         options: list[object] = ["--connect", f"{address[0]}:{address[1]}"]
         options += ["--expect", router.guid, "--largest-bytes", max(sizes)]
-        options += ["--niceness", NICENESS]
+        options += ["--priority", priority.value]
         command = python_command("packetcloud.testbed.traffic.caller", *options)
         caller = children.start("caller", command, takes_orders=True)
         caller.wait_event("ready", START_TIMEOUT_S)

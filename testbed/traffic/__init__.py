@@ -2,6 +2,7 @@
 
 - `pattern`   the payload that both ends know
 - `window`    which arrivals count
+- `priority`  how far hosts give way to router and VIs
 - `schedule`  when the next body is due: a full window, or a set rate
 - `ticks`     how far each end is, every so often
 - `node`      the hop node of such a process, its events and its end

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import threading
 from collections import Counter
@@ -38,6 +37,7 @@ from packetcloud.testbed.traffic.node import (
     terminated,
 )
 from packetcloud.testbed.traffic.pattern import make_payload
+from packetcloud.testbed.traffic.priority import Priority, set_priority
 from packetcloud.testbed.traffic.sender import chunk_head
 
 _CHUNK_ID = slice(8, 16)
@@ -145,9 +145,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--connect", type=parse_address, required=True)
     parser.add_argument("--expect", type=parse_guid, help="GUID of the node to connect to")
     parser.add_argument("--largest-bytes", type=int, default=1 << 20, help="of all payloads")
-    parser.add_argument("--niceness", type=int, default=0)
+    parser.add_argument("--priority", type=Priority, default=Priority.OWN)
     options = parser.parse_args(arguments)
-    os.nice(options.niceness)
+    set_priority(options.priority)
     reactor = install_reactor()
     return run_node(reactor, lambda: call(reactor, options))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from packetcloud.testbed.traffic.node import (
     terminated,
 )
 from packetcloud.testbed.traffic.pattern import SampleCheck
+from packetcloud.testbed.traffic.priority import Priority, set_priority
 from packetcloud.testbed.traffic.ticks import start_ticks
 from packetcloud.testbed.traffic.window import ArrivalWindow
 
@@ -178,9 +178,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--open", action="store_true", help="sessions need not be sealed")
     parser.add_argument("--key-file", type=Path, help="decrypt before comparing")
     parser.add_argument("--arrivals", type=Path, help="write [chunk id, time] pairs here")
-    parser.add_argument("--niceness", type=int, default=0)
+    parser.add_argument("--priority", type=Priority, default=Priority.OWN)
     options = parser.parse_args(arguments)
-    os.nice(options.niceness)
+    set_priority(options.priority)
     reactor = install_reactor()
     return run_node(reactor, lambda: receive(reactor, options))
 

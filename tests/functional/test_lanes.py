@@ -207,7 +207,7 @@ def test_guests_that_say_nothing_keep_nobody_out(lanes: Path) -> None:
         with door_of(pair, lanes) as guest:
             guest.send(GREETING + pair.to_router.lane_token)
             said, descriptors = await answer(reactor, guest)
-            assert said == GREETING and len(descriptors) == 2
+            assert said == GREETING and len(descriptors) == 3
             close_all(descriptors)
         assert pair.router._door is not None
         assert len(pair.router._door._guests) <= GUESTS_COUNT
@@ -309,14 +309,14 @@ SIZE = 64 << 10
 def test_each_side_can_only_read_what_the_other_writes() -> None:
     """And nobody can make it shorter, which would end whoever looks at it."""
     memory = make_lane(SIZE)
-    ours, theirs = memory.descriptors
+    ours, theirs, _ = memory.descriptors
     lane = map_lane(ours, theirs)
     assert not lane._theirs.flags.writeable and lane._own.flags.writeable
     with pytest.raises(PermissionError):
         mmap.mmap(ours, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     with pytest.raises(PermissionError):
         os.pwrite(ours, b"x", 0)
-    for fd in memory.descriptors:
+    for fd in (ours, theirs):
         for size in (0, SIZE // 2, 2 * SIZE):
             with pytest.raises(PermissionError):
                 os.ftruncate(fd, size)
@@ -369,6 +369,28 @@ def test_what_changes_after_it_was_lent_is_one_thing_to_the_router(lanes: Path) 
         (kept,) = pair.at_router.keep
         assert bytes(kept.contiguous()) == body
         kept.release()
+        await pair.close()
+
+    run(test)
+
+
+def test_a_service_hears_the_bell(lanes: Path) -> None:
+    """It stays awake for what is about to come; a bell that nobody heard rings once."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        await pair.share()
+        opened = pair.service._opened
+        assert opened is not None
+        await wait_for(reactor, lambda: opened.bell is not None)
+        warned: list[float] = []
+        opened.core.vigil.warned = warned.append  # type: ignore[method-assign]  # to see it called
+        for _ in range(3):
+            pair.to_service._ring()
+        await wait_for(reactor, lambda: bool(warned))
+        await turn(reactor)
+        assert len(warned) == 1
+        await exchange(pair)
         await pair.close()
 
     run(test)

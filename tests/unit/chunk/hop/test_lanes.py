@@ -229,3 +229,33 @@ def test_a_shelf_hands_out_what_is_free_once(seed: int) -> None:
     for one in held:
         shelf.give(*one)
     assert shelf.take(pages * PAGE_BYTES) == 0
+
+
+def test_a_service_is_woken_for_the_only_task() -> None:
+    """By the bell, before its body is laid; not while it is at work, and not for other bodies."""
+    link = Link(config=OPEN)
+    ours, _ = sharing(link)
+    rung: list[int] = []
+    ours.use_lane(lambda: rung.append(ours.counters()["lent_bodies"]))
+    ours.send(BodyKind.CHUNK, b"", body(0), 0)
+    assert rung == []
+    ours.send(BodyKind.TASK, b"", body(1), 1)
+    ours.send(BodyKind.TASK, b"", body(2), 2)
+    assert rung == [0]
+    link.run_until_settled(3)
+    assert rung == [0]
+
+
+def test_who_shares_memory_is_forewarned_by_its_bell() -> None:
+    """Nothing is sent for it, and a neighbour is near however late it answered."""
+    link = Link(config=OPEN, delay_s=0.05)
+    ours, _ = sharing(link)
+    rung: list[bool] = []
+    ours.use_lane(lambda: rung.append(True))
+    assert ours.rtt.minimum_s > 0.05 and ours.is_near
+    link.run(lambda: not link.in_flight)
+    sent: list[bytes] = []
+    link.on_datagram = lambda source, datagram: sent.append(datagram) is None
+    ours.forewarn()
+    link.pump()
+    assert rung == [True] and sent == []
