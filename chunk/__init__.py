@@ -3,6 +3,7 @@
 - `errors`      every error this room raises; who is wrong decides the class
 - `names`       GUID, SID, NA, ChunkId and the self-certifying hash behind them
 - `disk`        what durable state needs of a disk, and the real one
+- `runtime_folder`      where programs of one user find each other
 - `identity`    Ed25519 keys and the files they live in
 - `timestamps`  points in time as documents write them
 - `toml_files`  config files checked against models, each mistake one readable sentence

@@ -25,6 +25,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `train_headers`       headers of a train: what is one run, whose it is
 - `incoming`    one transfer that is not whole yet, and its opening as it comes
 - `incoming_transfers`  all of a neighbour's: where they land, which give way
+- `lane`        where bodies lie in memory that a neighbour shares
 - `repair`      what a bad link altered in a body, and how it is found
 - `flow_credit` what each flow of a neighbour holds here
 - `neighbour_credit`    what the neighbour and all its flows hold here
@@ -66,6 +67,7 @@ Inside, from the bottom up; none of it does I/O or reads a clock:
 - `intake`      what the socket received, to the core in the largest pieces there are
 - `outlet`      how datagrams leave
 - `shield`      has the kernel shed strangers' datagrams in a flood
+- `lane_place`, `lane_memory`, `lane_door`      where a router shares memory, how, and with whom
 - `stamp_file`  where stamps outlive the process
 - `offload`     what the kernel does for UDP, found out by trying
 

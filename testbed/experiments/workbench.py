@@ -22,9 +22,9 @@ from packetcloud.testbed.processes import Child, Children, python_command, wait_
 from packetcloud.testbed.traffic.priority import NICENESS, Priority
 
 PLACES = (
-    "Caller and sinks stand for other machines: they let router and VIs go before them (SCHED_IDLE; "
-    f"niceness {NICENESS} where others use the machine). The router is bound to the first processor "
-    "where there are more, and VIs that share memory with it leave it alone there."
+    "Caller and sinks stand for other machines: they let router and VIs go before them "
+    f"(SCHED_IDLE; niceness {NICENESS} where others use the machine). The router is bound to the "
+    "first processor where there are more, and VIs that share memory with it leave it alone there."
 )
 """What runs where; for reports."""
 SERVED_LIMIT_S = 20.0

@@ -207,7 +207,7 @@ def test_guests_that_say_nothing_keep_nobody_out(lanes: Path) -> None:
         with door_of(pair, lanes) as guest:
             guest.send(GREETING + pair.to_router.lane_token)
             said, descriptors = await answer(reactor, guest)
-            assert said == GREETING and len(descriptors) == 3
+            assert said.startswith(GREETING) and len(descriptors) == 3
             close_all(descriptors)
         assert pair.router._door is not None
         assert len(pair.router._door._guests) <= GUESTS_COUNT

@@ -60,8 +60,19 @@ ROOMS_OF_CORES = (
 """Here every module is a core unless `SHELLS` says otherwise."""
 NOT_IN_A_CORE = {"asyncio", "os", "pylxd", "random", "socket", "subprocess", "time", "twisted"}
 SHELLS = {
-    "chunk.hop": {"batch", "clock", "intake", "offload", "outlet", "shield", "stamp_file", "udp"},
-    "chunk": {"disk", "identity"},
+    "chunk.hop": {
+        "batch",
+        "clock",
+        "intake",
+        "lane_door",
+        "lane_memory",
+        "offload",
+        "outlet",
+        "shield",
+        "stamp_file",
+        "udp",
+    },
+    "chunk": {"disk", "identity", "runtime_folder"},
     "chunk.streams": {"tcp_end", "tcp_listener"},
     "host": {
         "blocking",
