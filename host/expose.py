@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from packetcloud.chunk.streams.tcp_end import TcpEnd, TcpSocket
+from packetcloud.chunk.streams.tcp_end import TcpEnd, TcpSocket, connected_socket
 from packetcloud.chunk.streams.wire import Buffer, ResetCode
 from packetcloud.host.proxy_link import TranslatorLink
 
@@ -95,7 +94,8 @@ class _ExposedCall:
 
     async def _connect(self) -> None:
         try:
-            sock = await _connected(self._exposure.loop, self._exposure.target)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                sock = await connected_socket(self._exposure.loop, *self._exposure.target)
         except (OSError, TimeoutError) as error:
             self._exposure.counts["service_unreachable"] += 1
             text = getattr(error, "strerror", None) or "no answer"
@@ -139,16 +139,3 @@ class _ExposedCall:
 
     def done(self) -> None:
         self._exposure.left(self)
-
-
-async def _connected(loop: asyncio.AbstractEventLoop, target: tuple[str, int]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await loop.sock_connect(sock, target)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

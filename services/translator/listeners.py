@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.names import GUID
-from packetcloud.chunk.streams.tcp_listener import TcpListener
+from packetcloud.chunk.streams.tcp_listener import EXHAUSTED, TcpListener
 from packetcloud.chunk.streams.wire import ResetCode
 from packetcloud.services.errors import ServiceConfigError
 
 BACKLOG_COUNT = 256
-_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRINUSE}
+_PASSING = EXHAUSTED | {errno.EADDRINUSE}
 """Why a port cannot be opened now, and may be later."""
 
 Arrived = Callable[[socket.socket, str, int], None]

@@ -131,14 +131,14 @@ def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.MonkeyPa
     async def resolve(*_: object) -> list[str]:
         return answers.pop() if answers else ["127.0.0.1"]
 
-    async def connected(address: object, _port: int) -> socket.socket:
-        reached.append(str(address))
+    async def connected(_loop: object, address: str, _port: int) -> socket.socket:
+        reached.append(address)
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
     async def connect() -> None:
         await Connector(egress("public"), resolve, 5.0).connect("rebind.example.org", 80, b"")
 
-    monkeypatch.setattr(connector_module, "_connected", connected)
+    monkeypatch.setattr(connector_module, "connected_socket", connected)
     with pytest.raises(RefusedConnectionError) as refused:
         asyncio.run(connect())
     assert reached == ["8.8.8.8", "9.9.9.9"]
