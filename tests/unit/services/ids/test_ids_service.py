@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,14 +26,6 @@ from tests.unit.services.ids.ids_place import (
 )
 
 COLLECTOR = GUID(b"\xcc" * 20)
-A, B, C = (GUID(bytes([number]) * 20) for number in (1, 2, 3))
-OTHER_CONTENT = "ids: another content where one was before"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with ExitStack() as stack:
-        yield Place(tmp_path, stack)
 
 
 def test_an_alert_says_who_what_and_why(place: Place) -> None:
