@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from packetcloud.chunk.header import ChunkHeader, PayloadType
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
+from packetcloud.services.ids.errors import RuleFileError
 from packetcloud.services.ids.flows import FlowTable
 from packetcloud.services.ids.inspection import Inspection
 from packetcloud.services.ids.matching import Budget, Searched, holds
@@ -220,7 +221,7 @@ def test_any_bytes_are_rules_or_refusals(data: bytes) -> None:
     """A line that is nothing at all is refused with a place within it."""
     try:
         file = read_rules(data, {})
-    except Exception as error:
+    except RuleFileError as error:
         assert data[:2] == b"\x1f\x8b", error
         return
     lines = data.decode("utf-8", "surrogateescape").split("\n")
