@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,7 +142,7 @@ CHAINS = st.lists(
 @settings(max_examples=250)
 @given(CHAINS, PAYLOADS, st.lists(st.integers(0, 24), max_size=6), st.randoms())
 def test_what_lies_over_borders_is_found_in_any_order(
-    contents: list[str], message: bytes, cuts: list[int], order: object
+    contents: list[str], message: bytes, cuts: list[int], order: Random
 ) -> None:
     """A message in pieces, shuffled, alerts exactly where the whole message would.
 
@@ -155,7 +156,7 @@ def test_what_lies_over_borders_is_found_in_any_order(
         (number, message[start:end])
         for number, (start, end) in enumerate(itertools.pairwise(places), 100)
     ]
-    order.shuffle(pieces)  # type: ignore[attr-defined]
+    order.shuffle(pieces)
     found = [told(inspection, number, piece) for number, piece in pieces]
     # What came last before a chunk is searched with it, too: these are the orders that count.
     is_in_order = pieces == sorted(pieces)
@@ -195,7 +196,7 @@ def test_parts_that_overlap_hide_nothing_in_any_order(
     message: bytes,
     more: list[tuple[int, int]],
     together: int,
-    order: object,
+    order: Random,
 ) -> None:
     """A stream in parts that overlap each other, shuffled, several in a chunk, alerts where the
     whole would; and what says the same everywhere is never in doubt."""
@@ -205,7 +206,7 @@ def test_parts_that_overlap_hide_nothing_in_any_order(
     cuts = sorted({0, len(message), *(start for start, _ in more if start < len(message))})
     spans = [*itertools.pairwise(cuts), *((start, start + size) for start, size in more)]
     parts = [Data(1, start, (message[start:end],)) for start, end in spans if start < len(message)]
-    order.shuffle(parts)  # type: ignore[attr-defined]
+    order.shuffle(parts)
     found: set[Rule] = set()
     for number in range(0, len(parts), together):
         frames = tuple(parts[number : number + together])

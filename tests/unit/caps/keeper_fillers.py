@@ -57,7 +57,7 @@ OTHER = Identity(bytes(31) + b"\x55")
 @contextlib.contextmanager
 def _kept(**limits: int) -> Iterator[Kept]:
     with tempfile.TemporaryDirectory() as folder:
-        settings = RuleSettings(frozenset({ISP.guid}), **limits)  # type: ignore[arg-type]
+        settings = RuleSettings(frozenset({ISP.guid}), **limits)
         kept = Kept(Path(folder), replace(POLICY, settings=settings))
         yield kept
         kept.close()
@@ -496,7 +496,7 @@ def requests() -> Filled:
 
     async def fill() -> Filled:
         link = KeeperLink(Path("absent"), lambda: 0.0, dict, lambda state: None)
-        link._writer = _SilentWriter()  # type: ignore[assignment]
+        link._writer = _SilentWriter()  # type: ignore[assignment]  # it plays a stream's
         asked = [
             asyncio.create_task(link.request({"do": "ask"})) for _ in range(MAX_REQUESTS_COUNT)
         ]
