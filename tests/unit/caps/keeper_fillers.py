@@ -436,7 +436,9 @@ def documents() -> Filled:
                 return False
 
         running = [asyncio.create_task(bring()) for _ in range(MAX_UPLOADS_COUNT)]
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while uploads.open_count < MAX_UPLOADS_COUNT:
+                await asyncio.sleep(0)
         at_cap, counted = uploads.open_count, uploads.refused_count
         more = [await bring() for _ in range(3)]
         beyond = uploads.open_count

@@ -45,6 +45,8 @@ from packetcloud.services.translator.sessions import (
 
 ALICE, MALLORY = GUID(bytes(19) + b"\x0a"), GUID(bytes(19) + b"\x0b")
 WINDOW = 1 << 30
+PAGE_BYTES = 64 << 20
+"""Longer than what is kept of one."""
 LOG = logging.getLogger("test.translator")
 LOG.setLevel(logging.INFO)  # the counts are told, too
 DEFAULTS: dict[str, Any] = {
@@ -288,12 +290,11 @@ def fill(**settings: Any) -> int:
         nonlocal kept
         server = await place.open(1)
         loop = asyncio.get_running_loop()
-        sending = asyncio.ensure_future(loop.sock_sendall(server, bytes(64 << 20)))
+        sending = asyncio.ensure_future(loop.sock_sendall(server, bytes(PAGE_BYTES)))
         session = next(iter(place.service._sessions))
-        before = -1
-        while before != session.outgoing_bytes:  # until nothing is read any more
-            before = session.outgoing_bytes
-            await asyncio.sleep(0.05)
+        reading = session._connections[1].end.socket
+        while session.outgoing_bytes < PAGE_BYTES and (session.room(1) or reading._is_reading):
+            await asyncio.sleep(0)
         kept = session.outgoing_bytes
         sending.cancel()
         server.close()
