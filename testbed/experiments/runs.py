@@ -226,7 +226,7 @@ def _write_files(found: Document, folder: Path) -> None:
     found["plots"] = drawn
     try:
         write_tables(folder, found["tables"])
-    except Exception as error:
+    except Exception as error:  # nor a mistake in a table
         (folder / _TRACEBACK).write_text(traceback.format_exc())
         found["failures"].append(f"tables: {type(error).__name__}: {error}")
 
