@@ -104,6 +104,8 @@ class Caller:
         self.foreign_count = 0
         """Answers of no session of ours, or malformed."""
         self.sessions_count = 0
+        self.asked_again_count = 0
+        """Streams that were asked for once more, of a translator that did not know us."""
         self.calls_refused_count = 0
         self._random_u64 = random_u64
         self._max_streams_count = max_streams_count
@@ -193,7 +195,11 @@ class Caller:
             return
         if message.kind is MessageKind.UNKNOWN:
             if message.number in self._outstanding:
+                unanswered = self._table.take_unanswered()
                 self._end_session("the translator was restarted, or another one answers", now)
+                self.asked_again_count += len(unanswered)
+                for one in unanswered:
+                    self._table.ask_again(one)
             return
         if message.kind is MessageKind.BUSY:
             self._end_session("the translator takes no further hosts now", now)

@@ -223,6 +223,20 @@ def test_a_translator_that_dies_is_seen(tmp_path: Path, web: Web) -> None:
             )
 
 
+def test_a_translator_that_came_back_is_reached_at_once(tmp_path: Path, web: Web) -> None:
+    """It does not know the session of the proxy: the next client sees nothing of that."""
+    allow = {"allow": f"127.0.0.1/32:{web.port}"}
+    with Children(tmp_path) as children:
+        there = start_translated(children, tmp_path, TranslatedPlan(allow))
+        small = ["-x", proxy_url(there, "socks5h"), web.url("small")]
+        wait_until(lambda: curl(*small).stdout == b"hello\n", 30.0, "the proxy works")
+        before = vi_pids(there)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: bool(set(vi_pids(there)) - set(before)), 30.0, "another one is there")
+        assert curl(*small).stdout == b"hello\n"
+
+
 def test_a_router_that_stands_still_is_survived(tmp_path: Path, web: Web) -> None:
     """What was asked meanwhile comes when it goes on."""
     large = Random(9).randbytes(STALLED_BYTES)
