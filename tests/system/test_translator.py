@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -307,8 +308,11 @@ def test_a_service_of_a_host_is_reached(tmp_path: Path, web: Web) -> None:
         stranger = there.start_expose(port, (LOCALHOST, web.port), "stranger.key")
         wait_until(lambda: stranger.poll_exit() is not None, 20.0, "the stranger is refused")
         assert stranger.poll_exit() == 2 and "not this host's" in stranger.last_words()
-        owner = there.start_expose(port, (LOCALHOST, web.port), "owner.key")
-        wait_for_port((LOCALHOST, port))
+        with socket.create_server((LOCALHOST, port)):
+            owner = there.start_expose(port, (LOCALHOST, web.port), "owner.key")
+            wait_until(lambda: "already in use" in owner.last_words(), 30.0, "it says why it waits")
+        wait_until(lambda: "leads to" in owner.last_words(), 30.0, "it has the port")
+        assert owner.last_words().count("already in use") == 1
         fetched = curl(f"{url}/big")
         assert hashlib.sha256(fetched.stdout).hexdigest() == web.big_sha256
         posted = curl("--data-binary", f"@{web.big}", f"{url}/x")
@@ -342,5 +346,8 @@ def vi_pids(there: Translated) -> list[int]:
     """Return the processes below the supervisor of the translator that hold its sockets."""
     import psutil
 
-    family = psutil.Process(there.translator.pid).children(recursive=True)
-    return [one.pid for one in family if one.net_connections(kind="udp")]
+    pids = []
+    for one in psutil.Process(there.translator.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            pids += [one.pid] if one.net_connections(kind="udp") else []
+    return pids
