@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from packetcloud.chunk.streams.tcp_end import TcpEnd, TcpSocket, connected_socket
 from packetcloud.chunk.streams.wire import Buffer, ResetCode
 from packetcloud.host.proxy_link import TranslatorLink
+from packetcloud.host.shared_session import Standing, Tell
 
 MAX_CALLS_COUNT = 512
 """Connections from outside at a time."""
@@ -20,8 +21,7 @@ class Exposure:
 
     Args:
         port: of the translator.
-        ready: called whenever the translator has given us the port.
-        lost: called with a text when it has not.
+        tell: called whenever the translator has given us the port, and when it has not.
     """
 
     def __init__(
@@ -29,16 +29,14 @@ class Exposure:
         link: TranslatorLink,
         port: int,
         target: tuple[str, int],
-        ready: Callable[[], None],
-        lost: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         self.link = link
         self.port = port
         self.target = target
         self.counts: Counter[str] = Counter()
         self.loop = asyncio.get_running_loop()
-        self._ready = ready
-        self._lost = lost
+        self._tell = tell
         self._calls: set[_ExposedCall] = set()
 
     def begin(self) -> None:
@@ -57,10 +55,13 @@ class Exposure:
     # of the link's ports
 
     def listening(self, port: int) -> None:
-        self._ready()
+        self._tell(Standing.SERVED, "")
+
+    def busy(self, port: int, text: str) -> None:
+        self._tell(Standing.WAITING, text)
 
     def refused(self, port: int, text: str) -> None:
-        self._lost(text)
+        self._tell(Standing.REFUSED, f"the translator refuses: {text}")
 
     def called(self, stream: int, host: str, port: int) -> _ExposedCall | None:
         if len(self._calls) >= MAX_CALLS_COUNT:

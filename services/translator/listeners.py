@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import os
 import socket
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
@@ -64,13 +65,13 @@ class Listeners:
         try:
             sock = _listen(entry)
         except OSError as error:
+            why = os.strerror(error.errno or 0)  # its own text has our address, too
             if port not in self._failed:  # once: claims are repeated
                 self._failed.add(port)
-                where, why = f"{entry.address}:{port}", error.strerror
-                self._log.warning("cannot listen on %s: %s", where, why)
+                self._log.warning("cannot listen on %s:%d: %s", entry.address, port, why)
             is_for_now = error.errno in _PASSING
             code = ResetCode.TOO_MANY if is_for_now else ResetCode.NOT_ALLOWED
-            return code, f"the translator cannot listen on port {port}"
+            return code, f"the translator cannot listen on port {port}: {why}"
         self._failed.discard(port)
         self._open[port] = _OpenPort(loop, sock, port, claimant, arrived, self._paused)
         return None
