@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from packetcloud.chunk.streams.tcp_end import TcpEnd, TcpSocket
+from packetcloud.chunk.streams.tcp_end import TcpEnd, TcpSocket, connected_socket
 from packetcloud.chunk.streams.wire import Buffer, ResetCode
 from packetcloud.host.proxy_link import TranslatorLink
+from packetcloud.host.shared_session import Standing, Tell
 
 MAX_CALLS_COUNT = 512
 """Connections from outside at a time."""
@@ -21,8 +21,7 @@ class Exposure:
 
     Args:
         port: of the translator.
-        ready: called whenever the translator has given us the port.
-        lost: called with a text when it has not.
+        tell: called whenever the translator has given us the port, and when it has not.
     """
 
     def __init__(
@@ -30,16 +29,14 @@ class Exposure:
         link: TranslatorLink,
         port: int,
         target: tuple[str, int],
-        ready: Callable[[], None],
-        lost: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         self.link = link
         self.port = port
         self.target = target
         self.counts: Counter[str] = Counter()
         self.loop = asyncio.get_running_loop()
-        self._ready = ready
-        self._lost = lost
+        self._tell = tell
         self._calls: set[_ExposedCall] = set()
 
     def begin(self) -> None:
@@ -58,10 +55,13 @@ class Exposure:
     # of the link's ports
 
     def listening(self, port: int) -> None:
-        self._ready()
+        self._tell(Standing.SERVED, "")
+
+    def busy(self, port: int, text: str) -> None:
+        self._tell(Standing.WAITING, text)
 
     def refused(self, port: int, text: str) -> None:
-        self._lost(text)
+        self._tell(Standing.REFUSED, f"the translator refuses: {text}")
 
     def called(self, stream: int, host: str, port: int) -> _ExposedCall | None:
         if len(self._calls) >= MAX_CALLS_COUNT:
@@ -95,7 +95,8 @@ class _ExposedCall:
 
     async def _connect(self) -> None:
         try:
-            sock = await _connected(self._exposure.loop, self._exposure.target)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                sock = await connected_socket(self._exposure.loop, *self._exposure.target)
         except (OSError, TimeoutError) as error:
             self._exposure.counts["service_unreachable"] += 1
             text = getattr(error, "strerror", None) or "no answer"
@@ -139,16 +140,3 @@ class _ExposedCall:
 
     def done(self) -> None:
         self._exposure.left(self)
-
-
-async def _connected(loop: asyncio.AbstractEventLoop, target: tuple[str, int]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await loop.sock_connect(sock, target)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

@@ -256,8 +256,7 @@ class FileReceiver:
             self._forget(active)
             self._refuse(chunk, str(error))
             return
-        except Exception as error:
-            # Its place must come free, and the source must hear something, whatever it was.
+        except Exception as error:  # whatever it was, its place comes free and the source hears
             self._forget(active)
             self._refuse(chunk, f"internal_error: {type(error).__name__}")
             raise

@@ -15,6 +15,7 @@ from packetcloud.chunk.reasons import Reason
 from packetcloud.chunk.streams.caller import Caller, Request
 from packetcloud.chunk.streams.events import (
     ListenWanted,
+    PortBusy,
     PortListening,
     PortRefused,
     StreamData,
@@ -60,6 +61,9 @@ class PortOwner(Protocol):
     """Who wants the connections of a port of the translator."""
 
     def listening(self, port: int) -> None: ...
+    def busy(self, port: int, text: str) -> None:
+        """It cannot be had now, and is asked for again; told once, until it can."""
+
     def refused(self, port: int, text: str) -> None: ...
     def called(self, stream: int, host: str, port: int) -> StreamOwner | None:
         """A connection came in; None: it is refused."""
@@ -232,7 +236,7 @@ class TranslatorLink:
         What one owner does wrong ends its own stream, and no other.
         """
         while (event := self.caller.next_event()) is not None:
-            if isinstance(event, ListenWanted | PortListening | PortRefused):
+            if isinstance(event, ListenWanted | PortListening | PortBusy | PortRefused):
                 self._tell_of(event)
             elif not self._tell_of(event):
                 self.caller.reset(event.stream, ResetCode.ABORTED, "the host failed")
@@ -254,6 +258,8 @@ class TranslatorLink:
                 self._called(stream, host, port)
             case PortListening(port) if port in self._ports:
                 self._ports[port].listening(port)
+            case PortBusy(port, text) if port in self._ports:
+                self._ports[port].busy(port, text)
             case PortRefused(port, _, text) if port in self._ports:
                 self._ports.pop(port).refused(port, text)
             case StreamFailed(stream, code, text):

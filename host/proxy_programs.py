@@ -25,7 +25,16 @@ from packetcloud.host.programs import Attachment
 from packetcloud.host.proxy import Proxy, listening_socket
 from packetcloud.host.proxy_link import TranslatorLink
 from packetcloud.host.reactor import Reactor
-from packetcloud.host.shared_session import End, Part, SessionHolder, Tell, claim, join
+from packetcloud.host.shared_session import (
+    End,
+    Part,
+    SessionHolder,
+    Standing,
+    Tell,
+    TellOf,
+    claim,
+    join,
+)
 
 T = TypeVar("T")
 JOIN_AGAIN_S = 0.1
@@ -59,7 +68,7 @@ async def run_proxy(
         name = sock.getsockname()
         where = str(name[0]), int(name[1])
         parts = [Part({**_terms(attachment, translator), "serve": "proxy"}, sock)]
-        await _serve(reactor, attachment, translator, parts, lambda _: on_ready(where))
+        await _serve(reactor, attachment, translator, parts, lambda *_: on_ready(where))
 
 
 async def run_expose(
@@ -71,11 +80,20 @@ async def run_expose(
 ) -> None:
     """Let the translator's ports lead to services of this host until cancelled.
 
+    One that cannot be had now is asked for again; that is logged as a warning, once.
+
     Raises: what `Attachment.open` raises; HostError: the translator does not give us a port.
     """
     terms = {**_terms(attachment, translator), "serve": "expose"}
     parts = [Part({**terms, "port": one.port, "target": [*one.target]}) for one in orders]
-    await _serve(reactor, attachment, translator, parts, lambda number: on_ready(orders[number]))
+
+    def told(number: int, standing: Standing, text: str) -> None:
+        if standing is Standing.SERVED:
+            on_ready(orders[number])
+        else:
+            _log.warn("{why}; it is asked for again every second", why=text)
+
+    await _serve(reactor, attachment, translator, parts, told)
 
 
 async def _serve(
@@ -83,18 +101,24 @@ async def _serve(
     attachment: Attachment,
     translator: SID,
     parts: Sequence[Part],
-    on_ready: Callable[[int], None],
+    tell: TellOf,
 ) -> None:
     """Have the parts served until cancelled: by ourselves, or by who holds the key's session.
 
     Anybody on the machine can take the place of who holds it: that does not stop us.
+
+    Args:
+        tell: of parts that are served, or wait.
+
+    Raises:
+        HostError: one is refused.
     """
     guid = load_identity_file(attachment.key_file).guid
 
-    def told(number: int, text: str) -> None:
-        if text:
+    def told(number: int, standing: Standing, text: str) -> None:
+        if standing is Standing.REFUSED:
             raise HostError(text)
-        on_ready(number)
+        tell(number, standing, text)
 
     why = "nobody answers there"
     tries_count = 0
@@ -102,7 +126,7 @@ async def _serve(
         place = claim(guid)
         if place is not None:
             with place:
-                return await _hold(reactor, attachment, translator, place, parts, on_ready)
+                return await _hold(reactor, attachment, translator, place, parts, tell)
         try:
             was_told = await _of_asyncio(join(guid, parts, told))
         except ForeignPlaceError as error:
@@ -115,7 +139,7 @@ async def _serve(
         "or they end each other's session",
         why=why,
     )
-    return await _hold(reactor, attachment, translator, None, parts, on_ready)
+    return await _hold(reactor, attachment, translator, None, parts, tell)
 
 
 async def _hold(
@@ -124,13 +148,13 @@ async def _hold(
     translator: SID,
     place: socket.socket | None,
     parts: Sequence[Part],
-    on_ready: Callable[[int], None],
+    tell: TellOf,
 ) -> None:
     ended: Deferred[None] = Deferred()
 
-    def told(number: int, text: str) -> None:
-        if not text:
-            on_ready(number)
+    def told(number: int, standing: Standing, text: str) -> None:
+        if standing is not Standing.REFUSED:
+            tell(number, standing, text)
         elif not ended.called:
             ended.errback(HostError(text))
 
@@ -175,18 +199,11 @@ class ServedParts:
             case {"serve": "proxy"} if part.sock is not None:
                 proxy = self._parts[number] = Proxy(self._link)
                 proxy.serve(part.sock)
-                tell("")
+                tell(Standing.SERVED, "")
             case {"serve": "expose", "port": int(port), "target": [str(host), int(own)]}:
                 if self._link.has_port(port):
                     raise HostError(f"port {port} of the translator leads elsewhere already")
-                exposure = Exposure(
-                    self._link,
-                    port,
-                    (host, own),
-                    lambda: tell(""),
-                    lambda text: tell(f"the translator refuses: {text}"),
-                )
-                self._parts[number] = exposure
+                exposure = self._parts[number] = Exposure(self._link, port, (host, own), tell)
                 exposure.begin()
             case _:
                 raise HostError("no order that this version knows")

@@ -16,6 +16,8 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from packetcloud.chunk.names import GUID
@@ -33,9 +35,21 @@ SAY_AGAIN_S = 0.01
 LEFT_OPEN = frozenset({"router-guid"})
 """Terms that a program may leave empty: whatever the holder's are, they are its own."""
 
+
+class Standing(StrEnum):
+    """What becomes of a part."""
+
+    SERVED = "served"
+    WAITING = "waiting"
+    """It cannot be served now, and will be as soon as it can."""
+    REFUSED = "refused"
+
+
 End = Callable[[], None]
-Tell = Callable[[str], None]
-"""Called with why a part is not served, and with nothing when it is."""
+Tell = Callable[[Standing, str], None]
+"""Called with how it stands with a part, and why it is not served."""
+TellOf = Callable[[int, Standing, str], None]
+"""The same, with the part's number before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +166,15 @@ class _Program:
             if not isinstance(order, dict) or number >= MAX_PARTS_COUNT:
                 raise HostError("no order that this version knows")
             part = Part(order, socks[0] if socks else None)
-            self._ends.append(self._holder.begin(part, lambda text: self._tell(number, text)))
+            self._ends.append(self._holder.begin(part, partial(self._tell, number)))
         except (HostError, ValueError) as error:
             for sock in socks:
                 sock.close()
-            self._tell(number, str(error))
+            self._tell(number, Standing.REFUSED, str(error))
 
-    def _tell(self, number: int, text: str) -> None:
+    def _tell(self, number: int, standing: Standing, text: str) -> None:
         with suppress(OSError):  # it is gone, which is read next
-            self._sock.send(_told(number, text))
+            self._sock.send(_told(number, standing, text))
 
 
 def claim(guid: GUID) -> socket.socket | None:
@@ -176,11 +190,8 @@ def claim(guid: GUID) -> socket.socket | None:
     return place
 
 
-async def join(guid: GUID, parts: Sequence[Part], tell: Callable[[int, str], None]) -> bool:
+async def join(guid: GUID, parts: Sequence[Part], tell: TellOf) -> bool:
     """Have the holder serve `parts`; returns when it has ended, False if it never told anything.
-
-    Args:
-        tell: called with the number of a part and what `Tell` is told.
 
     Raises:
         ForeignPlaceError: the place is another user's. Else whatever `tell` raises.
@@ -199,7 +210,8 @@ async def join(guid: GUID, parts: Sequence[Part], tell: Callable[[int, str], Non
         try:
             while data := await loop.sock_recv(sock, MAX_MESSAGE_BYTES):
                 was_told = True
-                tell(*json.loads(data))
+                number, standing, text = json.loads(data)
+                tell(number, Standing(standing), text)
         except OSError:
             pass  # the holder ended
         finally:
@@ -231,11 +243,11 @@ def _refuse(connection: socket.socket, text: str) -> None:
         connection.shutdown(socket.SHUT_RD)
         while connection.recv(MAX_MESSAGE_BYTES):
             pass
-        connection.send(_told(0, text))
+        connection.send(_told(0, Standing.REFUSED, text))
 
 
-def _told(number: int, text: str) -> bytes:
-    return json.dumps([number, text]).encode()
+def _told(number: int, standing: Standing, text: str) -> bytes:
+    return json.dumps([number, standing, text]).encode()
 
 
 def _name(guid: GUID) -> str:

@@ -32,7 +32,7 @@ def stream_capture(
             httpx.Client(
                 base_url=url, timeout=timeout, verify=trust_for(url), transport=transport
             ) as client,
-            client.stream("GET", "/chunks/capture", params=dict(query)) as response,  # type: ignore[arg-type]
+            client.stream("GET", "/chunks/capture", params=dict(query)) as response,  # type: ignore[arg-type]  # the router checks them
         ):
             if response.is_error:
                 raise RouterUnreachableError(f"router at {url}: {_detail(response)}")

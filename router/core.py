@@ -412,8 +412,7 @@ class RouterCore:
                 self.dispatch.run_step(entry, now)
             else:
                 self.forwarder.leave(entry, now)
-        except Exception:
-            # Raised on, the hop would refuse the body and reuse its memory while the books hold it.
+        except Exception:  # else the hop reuses the memory of a body that the books hold
             self._end_of_fault(entry)
 
     def _begin_found(self, entry: Custody, now: float) -> None:

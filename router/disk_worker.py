@@ -69,8 +69,7 @@ class DiskWorker:
             if group:
                 try:
                     results = run_group(self._log, group, time.perf_counter)
-                except Exception:
-                    # A fault of ours fails this group; the thread lives on for those after it.
+                except Exception:  # a fault of ours fails this group, not those after it
                     _log.exception("fault of the disk worker")
                     results = failed(group)
                     try:

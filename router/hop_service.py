@@ -60,8 +60,7 @@ class HopService(Service):
     async def _dial(self, guid: GUID, address: tuple[str, int]) -> None:
         try:
             await self.node.connect(address, guid)
-        except Exception as error:
-            # Whatever it was, the neighbour must be called again.
+        except Exception as error:  # whatever it was, the neighbour must be called again
             if self.redial.failed(guid, self._reactor.seconds()):
                 expected = isinstance(error, HopConnectError)
                 text = "neighbour %s: %s; trying on"

@@ -15,6 +15,7 @@
 - `daemons`         our own daemons, as an experiment runs them
 - `translated`      a host that reaches the IP network through a translator
 - `held_signals`    Ctrl-C and SIGTERM wait while something is taken down
+- `held_folder`     a folder that one process at a time uses
 - `ownership`       whose a thing of an experiment is, also after its maker was killed
 - `lxd_daemon`      private LXD servers, and clusters of them
 - `private_postgresql` a PostgreSQL in a folder of its own

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -99,6 +100,13 @@ def pytest_configure(config: pytest.Config) -> None:
             f"pytest {pytest.__version__} and this pytest-xdist keep no groups of tests together: "
             f"pip install -e '.[dev]' brings versions that do"
         )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Look for garbage no more in what stays to the end: the tests, and all that they import."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

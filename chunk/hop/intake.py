@@ -72,8 +72,7 @@ class Intake:
                 break
             except OSError:
                 self._read_errors()
-            except Exception:
-                # A fault of ours in one chunk must not close the port for all neighbours.
+            except Exception:  # a fault of ours in one chunk must not close the port for all
                 self._core.dropped["internal_error"] += 1
                 _log.exception("hop: fault while taking in a train")
         return left < limit_bytes

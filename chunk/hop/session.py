@@ -516,8 +516,7 @@ class Session:
         vigil.asked_last = None
         try:
             return self._upper.body_received(self, kind, body)
-        except Exception:
-            # A fault above costs this one body, not the others of its train or the port.
+        except Exception:  # a fault above costs this body, not others of its train or the port
             self._on_fault()
             return Refusal(Reason.INTERNAL_ERROR)
         finally:
@@ -526,8 +525,7 @@ class Session:
     def _settle(self, token: object, settlement: Settlement, reason: int) -> None:
         try:
             self._upper.body_settled(self, token, settlement, reason)
-        except Exception:
-            # The body is settled whatever the layer above makes of it, and so are those behind it.
+        except Exception:  # the body is settled whatever is made of it, and so are those behind
             self._on_fault()
 
     # --- sending --------------------------------------------------------------------------------

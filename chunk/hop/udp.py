@@ -412,8 +412,7 @@ class HopNode:
                 since = time.monotonic() if taken or has_sent else began
                 if not self._sees_more(opened, taken, since) and not taken:
                     break
-        except Exception:
-            # Raised through the reactor it would close the port, and nobody would notice.
+        except Exception:  # through the reactor it would close the port, and nobody would notice
             core.dropped["internal_error"] += 1
             _log.exception("hop: fault while sending")
         finally:

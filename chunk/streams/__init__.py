@@ -8,6 +8,7 @@ The core, without I/O:
 - `table`     the streams of a session, the same at both ends
 - `events`    what happens to them
 - `caps`      what the other end can make grow, and where it stops
+- `ports`     the ports of a translator that a host wants
 - `caller`    the host's end of a session: it asks
 - `answerer`  the translator's end: it answers
 

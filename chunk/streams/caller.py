@@ -18,7 +18,8 @@ from packetcloud.chunk.streams.answerer import (
     MAX_HELD_REQUEST_BYTES,
     MAX_HOLD_S,
 )
-from packetcloud.chunk.streams.events import PortListening, PortRefused, StreamEvent, StreamWanted
+from packetcloud.chunk.streams.events import StreamEvent, StreamWanted
+from packetcloud.chunk.streams.ports import WantedPorts
 from packetcloud.chunk.streams.table import StreamTable
 from packetcloud.chunk.streams.wire import (
     HEAD_BYTES,
@@ -104,11 +105,12 @@ class Caller:
         self.foreign_count = 0
         """Answers of no session of ours, or malformed."""
         self.sessions_count = 0
+        self.asked_again_count = 0
+        """Streams that were asked for once more, of a translator that did not know us."""
         self.calls_refused_count = 0
         self._random_u64 = random_u64
         self._max_streams_count = max_streams_count
-        self._listens: dict[int, bool] = {}
-        """Ports that we want the connections of; True: it was granted."""
+        self._ports = WantedPorts()
         self._table = StreamTable(self._window_bytes)
         self._next_stream = 1
         self._next_number = 1
@@ -116,8 +118,6 @@ class Caller:
         """Nothing is sent before: the router refused something."""
         self._poll_after = -math.inf
         """No poll is sent before: there was one too many."""
-        self._listen_at = math.inf
-        """When ports are asked for again that could not be had for the moment."""
         self._begin_session(-math.inf)
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ class Caller:
             raise LocalMisuseError("a host name without control characters and a port are needed")
         if len(self._table) >= self._max_streams_count:
             raise LocalMisuseError(f"{self._max_streams_count} connections are open already")
-        is_idle = not len(self._table) and not self._listens
+        is_idle = not len(self._table) and not len(self._ports)
         if is_idle and now - self._heard_at > STALE_S:
             self._begin_session(now)
         stream = self._next_stream
@@ -151,12 +151,12 @@ class Caller:
 
     def listen(self, port: int) -> None:
         """Ask for the connections that come in at `port` of the translator."""
-        self._listens[port] = False
+        self._ports.want(port)
         self._table.say(Listen(port))
 
     def unlisten(self, port: int) -> None:
         """Want no more connections of a port. The translator keeps it while the session lasts."""
-        self._listens.pop(port, None)
+        self._ports.leave(port)
 
     def accept(self, stream: int) -> None:
         self._table.accept(stream)
@@ -193,7 +193,11 @@ class Caller:
             return
         if message.kind is MessageKind.UNKNOWN:
             if message.number in self._outstanding:
+                unanswered = self._table.take_unanswered()
                 self._end_session("the translator was restarted, or another one answers", now)
+                self.asked_again_count += len(unanswered)
+                for one in unanswered:
+                    self._table.ask_again(one)
             return
         if message.kind is MessageKind.BUSY:
             self._end_session("the translator takes no further hosts now", now)
@@ -211,16 +215,10 @@ class Caller:
                     self._called(stream, host, port, window)
                 case Opened() | Data() | Grant() | Reset():
                     self._table.receive(frame)
-                case Listening(port) if port in self._listens:
-                    if not self._listens[port]:
-                        self._listens[port] = True
-                        self._table.events.append(PortListening(port))
-                case NotListening(port, ResetCode.TOO_MANY) if port in self._listens:
-                    self._listens[port] = False
-                    self._listen_at = min(self._listen_at, now + RETRY_S)
-                case NotListening(port, code, text) if port in self._listens:
-                    del self._listens[port]
-                    self._table.events.append(PortRefused(port, code, text))
+                case Listening() | NotListening():
+                    event = self._ports.hear(frame, now)
+                    if event is not None:
+                        self._table.events.append(event)
                 case _:
                     pass  # only a host says these
 
@@ -249,7 +247,7 @@ class Caller:
         table = self._table
         while table.is_urgent and self._may_push():
             requests.append(self._request(now, MAX_ANSWER_BYTES))
-        if now >= self._poll_after and (len(table) or self._listens):
+        if now >= self._poll_after and (len(table) or len(self._ports)):
             while self._held_count() < self._polls_count:
                 requests.append(self._request(now, MAX_HELD_REQUEST_BYTES))
         return requests
@@ -257,9 +255,10 @@ class Caller:
     def next_timeout(self) -> float:
         """Return when to call `handle_timeout`."""
         due = min((one.lost_at for one in self._outstanding.values()), default=math.inf)
-        due = min(due, self._listen_at)
+        due = min(due, self._ports.ask_at)
+        is_wanted = self._table.is_urgent or len(self._table) or len(self._ports)
         for when in (self._poll_after, self._quiet_until):
-            if when > -math.inf and (self._table.is_urgent or len(self._table) or self._listens):
+            if when > -math.inf and is_wanted:
                 due = min(due, when)
         return due
 
@@ -269,9 +268,9 @@ class Caller:
             self._poll_after = -math.inf
         if now >= self._quiet_until:
             self._quiet_until = -math.inf
-        if now >= self._listen_at:
-            self._listen_at = math.inf
-            self._listen_again()
+        if now >= self._ports.ask_at:
+            self._ports.ask_at = math.inf
+            self._ask_for_ports()
         lost = [number for number, one in self._outstanding.items() if one.lost_at <= now]
         if not lost:
             return
@@ -301,10 +300,8 @@ class Caller:
         self._table = StreamTable(self._window_bytes)
         self._table.events = events
         self.sessions_count += 1
-        self._listen_at = math.inf
-        for port in self._listens:
-            self._listens[port] = False
-            self._table.say(Listen(port))
+        self._ports.begin_session()
+        self._ask_for_ports()
 
     def _end_session(self, why: str, now: float) -> None:
         self._table.fail_all(ResetCode.TRANSLATOR_LOST, why)
@@ -315,20 +312,19 @@ class Caller:
         self._lost_in_row += 1
         self._is_again = True
         self._table.send_again()
-        self._listen_again()
+        self._ask_for_ports()
 
-    def _listen_again(self) -> None:
-        for port, is_granted in self._listens.items():
-            if not is_granted:
-                self._table.say(Listen(port))
+    def _ask_for_ports(self) -> None:
+        for listen in self._ports.asked():
+            self._table.say(listen)
 
     def _called(self, stream: int, host: str, port: int, window: int) -> None:
         table = self._table
         if stream < FIRST_CALL or not table.is_new(stream):
             return
-        if port not in self._listens or len(table) >= self._max_streams_count:
+        if port not in self._ports or len(table) >= self._max_streams_count:
             self.calls_refused_count += 1
-            is_full = port in self._listens
+            is_full = port in self._ports
             code = ResetCode.TOO_MANY if is_full else ResetCode.NOT_ALLOWED
             table.say(Reset(stream, code))
             return

@@ -66,10 +66,10 @@ ROOM = Room(
     CAPS,
     {
         "answerer:Answerer._held": "as many as its owner says; the oldest is answered",
-        "caller:Caller._listens": "ports that the user named",
         "caller:Caller._outstanding": "8 requests that are held and 16 others",
         "outbox:Outbox._pieces": "read from a socket while there is room: 8 MiB of a stream",
         "outbox:Outbox._starts": "one number for each piece of 16 KiB or more",
+        "ports:WantedPorts._states": "ports that the user named",
         "table:StreamTable.events": "drained after each message: at most two for each frame",
         "tcp_end:TcpSocket._unwritten": _WINDOW,
     },

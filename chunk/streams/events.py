@@ -79,6 +79,14 @@ class PortListening:
 
 
 @dataclass(frozen=True, slots=True)
+class PortBusy:
+    """Connections at this port do not come to us yet; it is asked for again. Told once."""
+
+    port: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PortRefused:
     """Connections at this port do not come to us."""
 
@@ -97,5 +105,6 @@ StreamEvent = (
     | StreamFailed
     | ListenWanted
     | PortListening
+    | PortBusy
     | PortRefused
 )

@@ -65,7 +65,7 @@ class StreamState(Enum):
 class Stream:
     """One stream, seen from one end."""
 
-    __slots__ = ("first", "id", "inbox", "outbox", "state")
+    __slots__ = ("first", "id", "inbox", "is_second_try", "outbox", "state")
 
     def __init__(self, id_: int, state: StreamState, inbox: Inbox, outbox: Outbox) -> None:
         self.id = id_
@@ -74,6 +74,8 @@ class Stream:
         self.outbox = outbox
         self.first: Frame | None = None
         """What we said first of it: said again until the other side has said something of it."""
+        self.is_second_try = False
+        """It was asked for in an earlier session."""
 
 
 class StreamTable:
@@ -138,6 +140,24 @@ class StreamTable:
         one.first = (Call if is_call else Open)(stream, host, port, window)
         self._streams[stream] = one
         self.say(one.first)
+
+    def take_unanswered(self) -> list[Stream]:
+        """Take out the streams that may be asked for in another session: once each.
+
+        Nothing was heard of them, so nothing was sent on them.
+        """
+        asked = [one for one in self._streams.values() if one.state is StreamState.ASKED]
+        unanswered = [one for one in asked if not one.is_second_try]
+        for one in unanswered:
+            self._forget(one.id, Reset(one.id, ResetCode.ABORTED))
+        return unanswered
+
+    def ask_again(self, one: Stream) -> None:
+        """Ask for a stream that another session's table gave out."""
+        assert isinstance(one.first, Open), "we asked for it"
+        self.ask(one.id, one.first.host, one.first.port)
+        again = self._streams[one.id]
+        again.outbox, again.is_second_try = one.outbox, True
 
     def is_new(self, stream: int) -> bool:
         """Tell whether the other side asks for this stream for the first time.

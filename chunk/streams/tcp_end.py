@@ -292,3 +292,20 @@ class TcpEnd:
         self._streams.reset(self._stream, ResetCode.ABORTED, why)
         self._gone()
         self._moved()
+
+
+async def connected_socket(loop: AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """Return a socket that is connected to an address, for a `TcpSocket`.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (host, port))
+    except BaseException:  # also when the wait was given up: nobody else knows of it yet
+        sock.close()
+        raise
+    return sock

@@ -13,7 +13,8 @@ ACCEPT_COUNT = 64
 PAUSE_S = 0.2
 """Without descriptors or memory the queue stays readable: who asked at once again would only spin.
 The clients wait in the queue meanwhile."""
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""No descriptor or memory is left just now."""
 
 Accepted = Callable[[socket.socket, Any], None]
 """Called with a connection and the address that it comes from."""
@@ -62,7 +63,7 @@ class TcpListener:
             try:
                 connection, address = self._sock.accept()
             except OSError as error:  # nobody is left, or has gone again
-                if error.errno in _EXHAUSTED:
+                if error.errno in EXHAUSTED:
                     self._pause()
                 return
             self._accepted(connection, address)

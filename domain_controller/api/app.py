@@ -107,7 +107,7 @@ def make_app(
         _event_routes(around, feed),
     ):
         app.router.routes.extend(router.routes)
-    app.openapi = functools.partial(_description, app)  # type: ignore[method-assign]
+    app.openapi = functools.partial(_description, app)  # type: ignore[method-assign]  # as FastAPI says
     gate = Gate(
         app,
         most=max_requests,

@@ -145,7 +145,7 @@ class RuleClient:
 
     def _request(self, method: str, path: str, **more: object) -> httpx.Response:
         try:
-            return self._http.request(method, path, **more)  # type: ignore[arg-type]
+            return self._http.request(method, path, **more)  # type: ignore[arg-type]  # as httpx takes them
         except httpx.HTTPError as error:
             raise RouterUnreachableError(
                 f"no router at {self._url}: {error}; is it running, and is this its "

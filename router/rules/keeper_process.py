@@ -77,7 +77,7 @@ class Worker:
             self._send({"id": message["id"]} | answer_to(message, self._answers))
             try:
                 self._afterwards()
-            except Exception:
+            except Exception:  # a fault of ours must not end the thread that answers
                 _log.exception("fault of the keeper after an answer")
 
 
@@ -93,7 +93,7 @@ def answer_to(message: Message, answers: Answers) -> Message:
         what = error.strerror or error
         named = f"{what}: {error.filename}" if error.filename else what
         return {"error": f"the folder of the rules: {named}; see to its disk"}
-    except Exception as error:
+    except Exception as error:  # a fault of ours: who asked waits for an answer
         _log.exception("fault of the keeper")
         return {"error": f"fault of the keeper: {type(error).__name__}: {error}"}
 

@@ -98,9 +98,9 @@ class Memory:
     def view(self, offset: int, byte_count: int, form: str) -> memoryview:
         """Return a part as numbers of a `struct` form."""
         view = self._whole[offset : offset + byte_count]
-        cast = view.cast(form)  # type: ignore[call-overload]
+        cast = view.cast(form)  # type: ignore[call-overload]  # mypy wants a literal form
         self._views += [view, cast]
-        return cast  # type: ignore[no-any-return]
+        return cast  # type: ignore[no-any-return]  # as above
 
     def fill(self, path: Path) -> None:
         """Read the file into it, a piece at a time; others run meanwhile."""

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
+from packetcloud.chunk.streams.tcp_end import connected_socket
 from packetcloud.chunk.streams.wire import ResetCode
 from packetcloud.services.translator.egress import Address, Egress
 from packetcloud.services.translator.errors import RefusedConnectionError
@@ -157,13 +158,14 @@ class Connector:
             # Which address it was is not said: what is private stays so.
             text = f"the translator may not connect to {name}:{port}"
             raise RefusedConnectionError(ResetCode.NOT_ALLOWED, text)
+        loop = asyncio.get_running_loop()
         failure = OSError(errno.EHOSTUNREACH, "no address")
         for number, address in enumerate(allowed[:MAX_ADDRESSES_COUNT], 1):
             share_s = self._timeout_s / min(len(allowed), MAX_ADDRESSES_COUNT)
             is_last = number == min(len(allowed), MAX_ADDRESSES_COUNT)
             try:
                 async with asyncio.timeout(None if is_last else share_s):
-                    return await _connected(address, port)
+                    return await connected_socket(loop, str(address), port)
             except TimeoutError:
                 failure = OSError(errno.ETIMEDOUT, "no answer")
             except OSError as error:
@@ -183,18 +185,6 @@ class Connector:
         if not self._egress.may_connect(name, address, port):
             return False
         return self._egress.opens(address, port) or not _is_own(address)
-
-
-async def _connected(address: Address, port: int) -> socket.socket:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _is_own(address: Address) -> bool:

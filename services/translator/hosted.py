@@ -13,6 +13,7 @@ from packetcloud.chunk.names import GUID
 from packetcloud.chunk.streams.answerer import Answer, Answerer
 from packetcloud.chunk.streams.events import (
     ListenWanted,
+    PortBusy,
     PortListening,
     PortRefused,
     StreamData,
@@ -198,7 +199,7 @@ class HostedSession:
         except Exception:  # events of other connections, and requests, wait behind this one
             self._counts["failures"] += 1
             self._log.exception("a connection failed at %s", type(event).__name__)
-            if not isinstance(event, ListenWanted | PortListening | PortRefused):
+            if not isinstance(event, ListenWanted | PortListening | PortBusy | PortRefused):
                 self._table.reset(event.stream, ResetCode.ABORTED, "the translator failed")
                 self._drop(event.stream)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import os
 import socket
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.names import GUID
-from packetcloud.chunk.streams.tcp_listener import TcpListener
+from packetcloud.chunk.streams.tcp_listener import EXHAUSTED, TcpListener
 from packetcloud.chunk.streams.wire import ResetCode
 from packetcloud.services.errors import ServiceConfigError
 
 BACKLOG_COUNT = 256
-_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRINUSE}
+_PASSING = EXHAUSTED | {errno.EADDRINUSE}
 """Why a port cannot be opened now, and may be later."""
 
 Arrived = Callable[[socket.socket, str, int], None]
@@ -64,13 +65,13 @@ class Listeners:
         try:
             sock = _listen(entry)
         except OSError as error:
+            why = os.strerror(error.errno or 0)  # its own text has our address, too
             if port not in self._failed:  # once: claims are repeated
                 self._failed.add(port)
-                where, why = f"{entry.address}:{port}", error.strerror
-                self._log.warning("cannot listen on %s: %s", where, why)
+                self._log.warning("cannot listen on %s:%d: %s", entry.address, port, why)
             is_for_now = error.errno in _PASSING
             code = ResetCode.TOO_MANY if is_for_now else ResetCode.NOT_ALLOWED
-            return code, f"the translator cannot listen on port {port}"
+            return code, f"the translator cannot listen on port {port}: {why}"
         self._failed.discard(port)
         self._open[port] = _OpenPort(loop, sock, port, claimant, arrived, self._paused)
         return None

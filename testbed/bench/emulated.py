@@ -97,8 +97,7 @@ class EmulatedScene(Scene):
             link = start_link(
                 lab, self._emulators, leaf, centre, plain, plain, 0, mtu, self.emulator
             )
-        except BaseException:
-            # Also when interrupted: the caller has no handle yet to end the processes with.
+        except BaseException:  # Ctrl-C too: the caller has no handle yet to end them with
             self._emulators.close()
             raise
         self.links[leaf.role] = link

@@ -139,7 +139,7 @@ class Ends:
         """Whoever ends early, by Ctrl-C too, does not wait for what is still on its way."""
         try:
             yield
-        except BaseException:
+        except BaseException:  # Ctrl-C above all: what is on its way is not waited for
             for child in (self.sender, self.receiver):
                 if child is not None:
                     child.stop(grace_s=0.0)

@@ -199,16 +199,20 @@ _OUR_DELAYS = (
 
 def knee_gbps(steps: Sequence[Mapping[str, Any]], steady_penalty_ms: float | None) -> float | None:
     """Return the goodput of the last step before the node falls behind; None if it always does."""
-    knee = None
-    for step in steps:
+    kept = kept_count(steps, steady_penalty_ms)
+    return steps[kept - 1]["goodput_gbps"] if kept else None
+
+
+def kept_count(steps: Sequence[Mapping[str, Any]], steady_penalty_ms: float | None) -> int:
+    """Return how many steps, of ascending rates, there are before the node falls behind."""
+    for count, step in enumerate(steps):
         delivers = step["goodput_gbps"] >= KNEE_DELIVERED * step["offered_gbps"]
         penalty_ms = step["delay_penalty_p50_ms"]
         if not delivers or (
             steady_penalty_ms and penalty_ms > KNEE_DELAY_FACTOR * steady_penalty_ms
         ):
-            break
-        knee = step["goodput_gbps"]
-    return knee
+            return count
+    return len(steps)
 
 
 def _medians(record: Record) -> dict[str, float]:

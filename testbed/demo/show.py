@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from packetcloud.testbed.demo.scenario import (
     run_scenario,
 )
 from packetcloud.testbed.errors import ChildError, TestbedError
+from packetcloud.testbed.held_folder import hold_folder
 from packetcloud.testbed.machine import describe_machine, describe_software
 
 FORMAT = "packetcloud-demo-1"
@@ -111,18 +111,8 @@ def make_report(
 @contextmanager
 def _own_folder(folder: Path) -> Iterator[Path]:
     """Hold `folder` for ourselves; yield an empty scratch folder inside it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("w")
-    except OSError as error:
-        raise TestbedError(f"cannot use {folder}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TestbedError(
-                f"another demo runs in {folder}; wait for it, or choose another with --dir"
-            ) from None
+    in_use = f"another demo runs in {folder}; wait for it, or choose another with --dir"
+    with hold_folder(folder, _LOCK, in_use):
         scratch = folder.resolve() / "run"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)

@@ -66,8 +66,8 @@ class FourNodes(EmulatedScene):
                 assert place is not None
                 # Or a run would begin with what the kernel remembers of the one before.
                 place.set_sysctl("net.ipv4.tcp_no_metrics_save", "1")
-        except BaseException:
-            self._emulators.close()  # nobody has a handle to them yet
+        except BaseException:  # Ctrl-C too: nobody has a handle to them yet
+            self._emulators.close()
             raise
 
     def _join(

@@ -21,6 +21,8 @@ from packetcloud.testbed.errors import ChildError, TestbedError
 from packetcloud.testbed.experiments.experiment import Experiment, ExperimentPlan, ExperimentResult
 from packetcloud.testbed.experiments.load_figures import (
     AT_ROUTER,
+    FINE_SHARE,
+    HALVINGS,
     HIGH,
     KNEE,
     LOW,
@@ -69,7 +71,7 @@ class LoadExperiment:
 
     name = "load"
     title = "Delay penalty against goodput, to the knee of one VI"
-    seconds = 345
+    seconds = 415
     quick_seconds = 28
     fingerprint = ""
     keys = (KNEE, RATIO)
@@ -136,6 +138,19 @@ class _Load:
         for run in range(1, sweep.repeats + 1):
             for rate_gbps in [*sweep.gbps, *rates] if run == 1 else rates:
                 self._step(sweep.line, rate_gbps, run, self.found.steps)
+        self._narrow(sweep.line, sweep.repeats)
+
+    def _narrow(self, line: Line, repeats: int) -> None:
+        """Halve what lies between the knee and the first step beyond; see `HALVINGS`."""
+        for _ in range(HALVINGS.get(line, 0)):
+            around = self.found.around_knee_gbps(line)
+            if around is None or around[1] - around[0] <= FINE_SHARE * self.found.full_gbps[line]:
+                return
+            rate_gbps = sum(around) / 2
+            for run in range(1, repeats + 1):
+                self._step(line, rate_gbps, run, self.found.steps)
+            if all(step.offered_gbps != rate_gbps for step in self.found.steps):
+                return  # no run worked, and the next would be at the same rate
 
     def _compare(self, repeats: int) -> None:
         knee = self.found.knee_gbps(MAIN)

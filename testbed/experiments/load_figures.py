@@ -12,6 +12,7 @@ from packetcloud.testbed.bench.service import (
     KNEE_DELAY_FACTOR,
     KNEE_DELIVERED,
     STEADY_SHARE,
+    kept_count,
     knee_gbps,
 )
 from packetcloud.testbed.bench.trial import Trial
@@ -57,6 +58,11 @@ MAIN = Line(OPENSSL)
 AT_ROUTER = Line(OPENSSL, is_at_router=True)
 """As the paper has it: R sends chunks to C and gets them back."""
 OTHER = Line(PYCRYPTODOME)
+HALVINGS = {MAIN: 3, AT_ROUTER: 1}
+"""Steps beyond those of a sweep, at most, that narrow a knee; each is measured as often as those
+are. The paper's path has its knee where steps are close anyhow."""
+FINE_SHARE = 0.05
+"""Of the full rate: runs at one rate differ by as much near a knee, so no closer steps are made."""
 _KNEES = ((MAIN, KNEE), (AT_ROUTER, ROUTER_KNEE), (OTHER, OTHER_KNEE))
 
 
@@ -126,6 +132,15 @@ class Findings:
         """Return the knee, None if no step keeps up."""
         steps = self.medians(line)
         return knee_gbps(steps, steady_penalty_ms(steps, self.full_gbps.get(line)))
+
+    def around_knee_gbps(self, line: Line) -> tuple[float, float] | None:
+        """Return what was offered in the last step before the node falls behind, and in the next
+        one; None if there are not both."""
+        steps = self.medians(line)
+        kept = kept_count(steps, steady_penalty_ms(steps, self.full_gbps.get(line)))
+        if not 0 < kept < len(steps):
+            return None
+        return steps[kept - 1]["offered_gbps"], steps[kept]["offered_gbps"]
 
 
 def median_step(steps: Sequence[Step]) -> Document:
@@ -325,7 +340,10 @@ def _measured(found: Findings, timing: Timing) -> list[str]:
         "(`wait`, part of the delivery).",
         f"A knee is the last step that delivers {KNEE_DELIVERED:.0%} of what is offered with a "
         f"median delay penalty of at most {KNEE_DELAY_FACTOR:g} times that at about "
-        f"{STEADY_SHARE:.0%} of the full rate, as in `packetcloud bench service`.",
+        f"{STEADY_SHARE:.0%} of the full rate, as in `packetcloud bench service`. More steps halve "
+        "what lies between it and the first one beyond, until that is "
+        f"{FINE_SHARE:.0%} of the full rate; at most "
+        f"{' and '.join(f'{count} ({line})' for line, count in HALVINGS.items())}.",
         "Stages: samples of the router's processor time by function; processor seconds per 10^9 "
         "bytes of every process are in the table of runs.",
     ]

@@ -7,7 +7,6 @@ a folder for each experiment, and the report. Source: docs/reference/testbed.md.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import json
 import shutil
@@ -29,6 +28,7 @@ from packetcloud.testbed.experiments.experiment import (
     NeedsMaking,
 )
 from packetcloud.testbed.experiments.files import write_plots, write_tables
+from packetcloud.testbed.held_folder import hold_folder
 from packetcloud.testbed.machine import changes_of_tree, describe_machine, describe_software
 from packetcloud.testbed.others import MAX_LOAD_BEFORE, MAX_OTHERS_CORES, OthersWatch
 
@@ -226,7 +226,7 @@ def _write_files(found: Document, folder: Path) -> None:
     found["plots"] = drawn
     try:
         write_tables(folder, found["tables"])
-    except Exception as error:
+    except Exception as error:  # nor a mistake in a table
         (folder / _TRACEBACK).write_text(traceback.format_exc())
         found["failures"].append(f"tables: {type(error).__name__}: {error}")
 
@@ -316,33 +316,37 @@ def _own_folder(out: Path, experiments: Sequence[Experiment]) -> Iterator[None]:
         TestbedError: another run writes there, or it holds something else.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        strange = [path.name for path in out.iterdir() if path.name != _LOCK]
-        if strange and not _has_format(out / RESULT, FORMAT):
-            raise TestbedError(
-                f"{out} holds {sorted(strange)[0]} and no {RESULT} of ours: not the folder of a "
-                "run; choose another with --out"
-            )
-        for one in experiments:
-            if not _may_be_replaced(out / one.name):
-                raise TestbedError(
-                    f"{out / one.name} is no part of a run, and {one.name} would write there; "
-                    "move it away, or choose another folder with --out"
-                )
-        lock = (out / _LOCK).open("w")
+        _check_folder(out, experiments)
     except OSError as error:
         raise TestbedError(f"cannot use {out}: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TestbedError(
-                f"another run writes into {out}; wait for it, or choose another with --out"
-            ) from None
+    in_use = f"another run writes into {out}; wait for it, or choose another with --out"
+    with hold_folder(out, _LOCK, in_use):
         if not (out / RESULT).exists():
             # Whatever happens from now on, the folder is known as ours.
             _write({"format": FORMAT, "is_complete": False, "experiments": []}, out)
         yield
+
+
+def _check_folder(out: Path, experiments: Sequence[Experiment]) -> None:
+    """Refuse a folder in which something else would be written over.
+
+    Raises:
+        TestbedError: says what is there.
+        OSError: it cannot be read.
+    """
+    there = out.iterdir() if out.is_dir() else ()
+    strange = [path.name for path in there if path.name != _LOCK]
+    if strange and not _has_format(out / RESULT, FORMAT):
+        raise TestbedError(
+            f"{out} holds {sorted(strange)[0]} and no {RESULT} of ours: not the folder of a "
+            "run; choose another with --out"
+        )
+    for one in experiments:
+        if not _may_be_replaced(out / one.name):
+            raise TestbedError(
+                f"{out / one.name} is no part of a run, and {one.name} would write there; "
+                "move it away, or choose another folder with --out"
+            )
 
 
 def _may_be_replaced(folder: Path) -> bool:

@@ -247,8 +247,7 @@ def main(arguments: list[str]) -> int:
             run_paced(client, tally, options.rate, options.warmup, options.seconds)
         else:
             run_closed_loop(client, tally, options.outstanding, options.warmup, options.seconds)
-    except Exception as error:
-        # Whatever a peer's library raises is this process's one result.
+    except Exception as error:  # whatever a peer's library raises is our one result
         emit_event("error", text=f"{type(error).__name__}: {error}")
         return 2
     emit_event(

@@ -79,7 +79,6 @@ class VirtualTime:
                 )
             try:
                 event.call()
-            except Exception as error:
-                # As a reactor does: the fault is noted, the process goes on.
+            except Exception as error:  # noted as a reactor does: the process goes on
                 owner.note_fault(error)
         self.now_s = end_s

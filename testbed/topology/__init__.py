@@ -1,7 +1,8 @@
 """Topologies: a network from ten lines of TOML, of namespaces, emulated links and real daemons.
 
 - `units`        quantities as people write them
-- `model`        what a topology's file may say
+- `tables`       what each table of a topology's file may say
+- `model`        the file as a whole: what goes together, and its links
 - `graph`        addresses, IP routes, neighbours: who reaches whom
 - `plan`         what has to be made, in order
 - `router_files` config files and rule documents of what is made
@@ -21,6 +22,7 @@
 - `experiment`   the load of a topology as an experiment
 - `samples`      the examples that come with PacketCloud
 
-`units`, `model`, `graph`, `plan`, `router_files` and `faults` do no I/O, but for reading the file.
+`units`, `tables`, `model`, `graph`, `plan`, `router_files` and `faults` do no I/O, but for
+reading the file.
 Source: docs/reference/topology.md.
 """

@@ -30,7 +30,6 @@ from packetcloud.testbed.topology.cloudlets import trouble_at
 from packetcloud.testbed.topology.containers import LXD, Containers, lacking_for_containers
 from packetcloud.testbed.topology.graph import Graph
 from packetcloud.testbed.topology.leftovers import end_processes_in
-from packetcloud.testbed.topology.model import ServiceTable
 from packetcloud.testbed.topology.plan import (
     Step,
     StepKind,
@@ -52,6 +51,7 @@ from packetcloud.testbed.topology.router_files import (
     rule_lines,
 )
 from packetcloud.testbed.topology.service_files import files_of, manifest_of
+from packetcloud.testbed.topology.tables import ServiceTable
 
 START_LIMIT_S = 60.0
 """For whatever is waited for while a topology starts, on a busy machine."""

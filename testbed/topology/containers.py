@@ -19,9 +19,10 @@ from packetcloud.testbed.errors import TopologyError
 from packetcloud.testbed.lxd_daemon import LxdDaemon, lacking_for_lxd
 from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import started_at
-from packetcloud.testbed.topology.model import ServiceTable, Topology
+from packetcloud.testbed.topology.model import Topology
 from packetcloud.testbed.topology.rootless import is_rootless_here
 from packetcloud.testbed.topology.service_files import own_manifest
+from packetcloud.testbed.topology.tables import ServiceTable
 from packetcloud.testbed.vi_images import vi_image
 
 LXD = "lxd"

@@ -77,7 +77,7 @@ def bring_up(
         keeper.stdin.write("stay\n")
         keeper.stdin.close()
         return read_entry(name)
-    except BaseException:
+    except BaseException:  # Ctrl-C above all: nobody else ends the keeper
         with contextlib.suppress(OSError):
             keeper.stdin.close()
         keeper.terminate()  # it may be in a step, such as an image, and reads nothing meanwhile

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from packetcloud.testbed.topology.model import FaultTable
+from packetcloud.testbed.topology.tables import FaultTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from packetcloud.testbed.meter import WHOLE_MACHINE, Meter
 from packetcloud.testbed.processes import Children
 from packetcloud.testbed.topology.build import Network
 from packetcloud.testbed.topology.faults import FaultEvent, lasting, schedule
-from packetcloud.testbed.topology.model import LoadTable
+from packetcloud.testbed.topology.tables import LoadTable
 from packetcloud.testbed.topology.traffic import (
     SLACK_S,
     LoadResult,

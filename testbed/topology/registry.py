@@ -19,6 +19,7 @@ from typing import IO, Any
 from pyroute2 import netns
 
 from packetcloud.testbed.errors import TestbedError
+from packetcloud.testbed.held_folder import lock_file
 from packetcloud.testbed.lxd_remains import sweep_stale_lxd
 from packetcloud.testbed.namespaces import Namespace
 from packetcloud.testbed.ownership import started_at
@@ -147,7 +148,7 @@ def claim(name: str) -> Claim:
             continue  # somebody removed the folder in between
         except OSError as error:
             raise TestbedError(f"cannot use {folder}: {error.strerror}") from None
-        if not _hold(lock):
+        if not lock_file(lock):
             lock.close()
             raise TestbedError(
                 f"a topology {name!r} is up; end it with: packetcloud testbed down {name}, or give "
@@ -185,7 +186,7 @@ def sweep(name: str) -> bool:
     """Remove what a dead keeper left; False: its keeper lives, and nothing was done."""
     folder = base_folder() / name
     with contextlib.suppress(FileNotFoundError), (folder / _LOCK).open("a") as lock:
-        if not _hold(lock):
+        if not lock_file(lock):
             return False
         if _is_at(lock, folder / _LOCK):
             _sweep_folder(folder)
@@ -227,14 +228,6 @@ def _sweep_folder(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != _LOCK:
             path.unlink(missing_ok=True)
-
-
-def _hold(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_at(lock: IO[str], path: Path) -> bool:

@@ -14,8 +14,8 @@ from typing import Any
 from packetcloud.cloudlet.egress import INTERNAL_KEY
 from packetcloud.router.rules.document import Head, line_of
 from packetcloud.testbed.topology.graph import Graph, egress_ways
-from packetcloud.testbed.topology.model import RuleTable, ServiceTable
 from packetcloud.testbed.topology.plan import has_containers, managed_services, rules_at
+from packetcloud.testbed.topology.tables import RuleTable, ServiceTable
 
 PORT = 4700
 CONTROL = "127.0.0.1:4701"

@@ -9,8 +9,9 @@ from packetcloud.chunk.errors import PacketCloudError
 from packetcloud.cloudlet.vi_types import load_catalogue
 from packetcloud.services.catalogue import bundled_services, find_service
 from packetcloud.testbed.errors import TopologyError
-from packetcloud.testbed.topology.model import ServiceTable, Topology
+from packetcloud.testbed.topology.model import Topology
 from packetcloud.testbed.topology.router_files import SECRET_PARAMETER
+from packetcloud.testbed.topology.tables import ServiceTable
 
 _OF_A_SERVICE = (".py", ".toml", ".txt")
 

@@ -19,7 +19,7 @@ from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.peers import iperf3
 from packetcloud.testbed.processes import Child, Children, Event, python_command
 from packetcloud.testbed.topology.build import Network
-from packetcloud.testbed.topology.model import LoadTable
+from packetcloud.testbed.topology.tables import LoadTable
 
 START_LIMIT_S = 30.0
 SLACK_S = 10.0

@@ -6,6 +6,7 @@
 - `schedule`  when the next body is due: a full window, or a set rate
 - `ticks`     how far each end is, every so often
 - `node`      the hop node of such a process, its events and its end
+- `source`    what sender and caller share: chunks that differ in their ids alone
 - `sender`    `python -m packetcloud.testbed.traffic.sender`
 - `caller`    `python -m packetcloud.testbed.traffic.caller`: chunks by order, one or many
 - `connector` `python -m packetcloud.testbed.traffic.connector`: handshakes, one after the other

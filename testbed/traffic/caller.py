@@ -19,7 +19,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.hop.api import Neighbour, Role, Settlement
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.chunk.identity import Identity
 from packetcloud.chunk.messages import BodyKind
@@ -39,23 +39,21 @@ from packetcloud.testbed.traffic.node import (
 from packetcloud.testbed.traffic.pattern import make_payload
 from packetcloud.testbed.traffic.priority import Priority, set_priority
 from packetcloud.testbed.traffic.sender import chunk_head
+from packetcloud.testbed.traffic.source import Source
 
-_CHUNK_ID = slice(8, 16)
 _FIRST_ID = 1
 TOLD_AFTER_S = 0.2
 """A chunk that is alone is through router, VI and sink by then."""
 
 
-class Caller:
+class Caller(Source):
     """Carries out one order after the other."""
 
     def __init__(self, reactor: Any, source: GUID) -> None:
+        super().__init__(_FIRST_ID)
         self._reactor = reactor
         self._source = source
-        self._neighbour: Neighbour | None = None
         self._payloads: dict[int, bytes] = {}
-        self._next_id = _FIRST_ID
-        self._head = b""
         self._payload = b""
         self._count = 0
         self._interval_s = 0.0
@@ -73,7 +71,7 @@ class Caller:
             self._payloads[size] = make_payload(size)
         self._payload = self._payloads[size]
         sids = [SID.from_hex(text) for text in order["sids"]]
-        self._head = chunk_head(self._source, GUID.from_hex(order["destination"]), size, sids)
+        self._set_head(chunk_head(self._source, GUID.from_hex(order["destination"]), size, sids))
         self._count = order["count"]
         self._interval_s = order["interval_s"]
         self._departures = []
@@ -85,25 +83,12 @@ class Caller:
         neighbour = self._neighbour
         if neighbour is None:
             return
-        number, self._next_id = self._next_id, self._next_id + 1
-        head = self._head[: _CHUNK_ID.start] + number.to_bytes(8, "big")
+        number, head = self._next_head()
         self._departures.append((number, now_s()))
-        neighbour.send(BodyKind.CHUNK, head + self._head[_CHUNK_ID.stop :], self._payload, number)
+        neighbour.send(BodyKind.CHUNK, head, self._payload, number)
         if len(self._departures) < self._count:
             self._next_s += self._interval_s
             self._reactor.callLater(max(0.0, self._next_s - now_s()), self._send_one)
-
-    def neighbour_up(self, neighbour: Neighbour) -> None:
-        pass
-
-    def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
-        if self._neighbour is not None:
-            self._neighbour = None
-            emit_event("error", text=f"the session ended: {reason}")
-
-    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
-        body.release()
-        return None
 
     def body_settled(
         self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int

@@ -36,11 +36,11 @@ from packetcloud.testbed.traffic.node import (
 )
 from packetcloud.testbed.traffic.pattern import SampleCheck
 from packetcloud.testbed.traffic.priority import Priority, set_priority
+from packetcloud.testbed.traffic.source import CHUNK_ID
 from packetcloud.testbed.traffic.ticks import start_ticks
 from packetcloud.testbed.traffic.window import ArrivalWindow
 
 _HEADER_BYTES = slice(2, 4)
-_CHUNK_ID = slice(8, 16)
 
 
 class Receiver:
@@ -91,7 +91,7 @@ class Receiver:
             self._check.compare(self._restore(payload) if self._restore else payload)
         body.release()
         if self.arrivals is not None:
-            self.arrivals.append((int.from_bytes(head[_CHUNK_ID], "big"), moment_s))
+            self.arrivals.append((int.from_bytes(head[CHUNK_ID], "big"), moment_s))
         if self.payload_total >= self._volume_bytes:
             self._volume_bytes = math.inf
             emit_event("volume", payload_bytes=self.payload_total)

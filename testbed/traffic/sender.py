@@ -18,7 +18,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from packetcloud.chunk.header import ChunkHeader, ServiceSequence
-from packetcloud.chunk.hop.api import Body, Neighbour, Refusal, Role, Settlement
+from packetcloud.chunk.hop.api import Neighbour, Role, Settlement
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.names import GUID, SID, SID_SEQUENCE, SID_ZERO, ChunkId
@@ -39,6 +39,7 @@ from packetcloud.testbed.traffic.node import (
 )
 from packetcloud.testbed.traffic.pattern import make_payload
 from packetcloud.testbed.traffic.schedule import FullWindow, SetRate
+from packetcloud.testbed.traffic.source import Source
 from packetcloud.testbed.traffic.ticks import path_of, start_ticks
 
 LIFETIME_MS = 60_000
@@ -46,10 +47,9 @@ MOST_OUTSTANDING = 4096
 """Cap of an open loop beyond the limit of its path: 4096 chunks wait, the rest is skipped."""
 DRAIN_S = 5.0
 """How long the end of a run waits for what is in flight."""
-_CHUNK_ID = slice(8, 16)
 
 
-class Sender:
+class Sender(Source):
     """Keeps bodies in flight as its schedule says."""
 
     def __init__(
@@ -65,14 +65,13 @@ class Sender:
             make_schedule: called with the time when sending begins: what came before, such as the
                 start of the session, is nobody's arrears.
         """
+        super().__init__(secrets.randbits(48) << 8)
+        self._set_head(head)
         self._reactor = reactor
-        self._head_before, self._head_after = head[: _CHUNK_ID.start], head[_CHUNK_ID.stop :]
         self._payload = payload
         self._make_schedule = make_schedule
         self._schedule: FullWindow | SetRate | None = None
         self._background = background
-        self._neighbour: Neighbour | None = None
-        self._next_id = secrets.randbits(48) << 8
         self._in_flight = 0
         self._drained: Deferred[None] | None = None
         self.departures: list[tuple[int, float]] | None = None
@@ -98,18 +97,6 @@ class Sender:
         if self._in_flight == 0:
             self._drained.callback(None)
         return self._drained
-
-    def neighbour_up(self, neighbour: Neighbour) -> None:
-        pass
-
-    def neighbour_down(self, neighbour: Neighbour, reason: str) -> None:
-        if self._neighbour is not None:
-            self._neighbour = None
-            emit_event("error", text=f"the session ended: {reason}")
-
-    def body_received(self, neighbour: Neighbour, kind: BodyKind, body: Body) -> Refusal | None:
-        body.release()
-        return None
 
     def body_settled(
         self, neighbour: Neighbour, token: object, settlement: Settlement, reason: int
@@ -138,9 +125,7 @@ class Sender:
         assert neighbour is not None and self._schedule is not None
         moment_s = now_s()
         for _ in range(self._schedule.due(moment_s, self._in_flight)):
-            number = self._next_id
-            self._next_id = number + 1
-            head = self._head_before + number.to_bytes(8, "big") + self._head_after
+            number, head = self._next_head()
             if self.departures is not None:
                 self.departures.append((number, moment_s))
             self._in_flight += 1

@@ -91,6 +91,10 @@ class Host:
         self.router.send(BodyKind.CHUNK, header.to_bytes(), payload, number)
         return number
 
+    def has(self, count: int) -> bool:
+        """Tell whether so many chunks have come."""
+        return len(self.received) >= count
+
     def ids(self) -> list[int]:
         return [header.chunk_id.value for header, _ in self.received]
 

@@ -342,7 +342,7 @@ def test_a_vi_that_lies_loses_its_connection_and_nothing_is_kept(message: dict[s
 def test_a_vi_that_does_not_read_loses_its_connection() -> None:
     async def body(place: Place) -> None:
         deaf = await ControlVi.call(place.address, reads=False)
-        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads, too
         deaf.say(hello_of("vi-1", TOKENS[1]))
         await place.until(saw.LinkUp(1, False))
         for _ in range(400):

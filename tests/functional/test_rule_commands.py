@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_chunks_that_a_rule_in_shadow_mode_would_meet_are_captured(
             file = tmp_path / text
             file.write_bytes(signed(body, key))
             arguments = ["rule", "install", str(file), "--url", address]
-            assert await in_thread(lambda words=arguments: main(words)) == 0  # type: ignore[misc]
+            assert await in_thread(partial(main, arguments)) == 0
 
         path = tmp_path / "seen.pcapng"
         words = ["chunk", "capture", "--url", address, "--rule", "web/a/b/c", "-o", str(path)]

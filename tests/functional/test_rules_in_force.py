@@ -227,7 +227,7 @@ def test_a_list_says_which_rules_are_in_force(tmp_path: Path) -> None:
 
 
 def test_a_key_that_was_taken_back_is_not_believed_by_a_keeper_that_missed_it(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the keeper cannot take the config that was read again nothing is installed; as soon as
     it can, by the next request or by itself, the sets of the key go out of force."""
@@ -254,7 +254,7 @@ def test_a_key_that_was_taken_back_is_not_believed_by_a_keeper_that_missed_it(
                 raise RulesUnavailableError("the folder of the rules: no space left")
             return await really_request(message)
 
-        link.request = request  # type: ignore[method-assign]
+        monkeypatch.setattr(link, "request", request)
         path = router.state.configuration.path
         path.write_text(path.read_text().replace(isp.public_key.hex(), service.public_key.hex()))
         router.reload()

@@ -24,6 +24,7 @@ from packetcloud.host.shared_session import (
     End,
     Part,
     SessionHolder,
+    Standing,
     Tell,
     claim,
     join,
@@ -88,7 +89,7 @@ def guid(tmp_path: Path) -> GUID:
 
 
 def serve(_: Part, tell: Tell) -> End:
-    tell("")
+    tell(Standing.SERVED, "")
     return lambda: None
 
 
@@ -150,7 +151,7 @@ def test_a_holder_that_ends_takes_nobody_more(
     key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It keeps its place until the router has its last words; then the next program has it."""
-    monkeypatch.setattr(proxy_programs, "JOIN_AGAIN_S", 0.01)
+    monkeypatch.setattr(proxy_programs, "JOIN_AGAIN_S", 0.0)  # it asks again in the next turn
 
     async def scenario() -> None:
         first = Program(key_file)
@@ -158,8 +159,8 @@ def test_a_holder_that_ends_takes_nobody_more(
         first.closed = closed = Deferred()
         first.stop()
         second = Program(key_file)
-        for _ in range(20):
-            await asyncio.sleep(0.002)
+        for _ in range(50):
+            await asyncio.sleep(0)
         assert not second.ready and second.sessions_count == 0
         closed.callback(None)
         await until(lambda: second.ready)
@@ -178,17 +179,20 @@ def test_one_program_too_many_is_told_so(guid: GUID) -> None:
         assert place is not None and claim(guid) is None
         holder = SessionHolder(place, {}, serve)
 
-        def program(tell: Callable[[int, str], None]) -> asyncio.Task[bool]:
-            return asyncio.ensure_future(join(guid, [ORDER], tell))
+        def note(_number: int, _standing: Standing, text: str) -> None:
+            told.append(text)
 
-        programs = [program(lambda _, text: told.append(text)) for _ in range(MAX_PROGRAMS_COUNT)]
+        def program() -> asyncio.Task[bool]:
+            return asyncio.ensure_future(join(guid, [ORDER], note))
+
+        programs = [program() for _ in range(MAX_PROGRAMS_COUNT)]
         await until(lambda: len(told) == MAX_PROGRAMS_COUNT)
         assert not any(told)
-        assert await program(lambda _, text: told.append(text))
+        assert await program()
         assert "allowed: no more" in told.pop()
         programs.pop().cancel()
         await until(lambda: len(holder._programs) < MAX_PROGRAMS_COUNT)
-        programs.append(program(lambda _, text: told.append(text)))
+        programs.append(program())
         await until(lambda: len(told) > MAX_PROGRAMS_COUNT)
         assert not any(told)
         holder.close()
@@ -199,16 +203,20 @@ def test_one_program_too_many_is_told_so(guid: GUID) -> None:
 
 def test_as_many_parts_as_may_be_are_served(guid: GUID) -> None:
     """They are more than the socket takes at once; one more is refused."""
-    told: dict[int, str] = {}
+    told: dict[int, Standing] = {}
+
+    def note(number: int, standing: Standing, _: str) -> None:
+        told[number] = standing
 
     async def scenario() -> None:
         place = claim(guid)
         assert place is not None
         holder = SessionHolder(place, {}, serve)
         parts = [Part({"serve": "x" * 2000})] * (MAX_PARTS_COUNT + 1)
-        joined = asyncio.ensure_future(join(guid, parts, told.__setitem__))
+        joined = asyncio.ensure_future(join(guid, parts, note))
         await until(lambda: len(told) == len(parts))
-        assert told.pop(MAX_PARTS_COUNT) and not any(told.values())
+        assert told.pop(MAX_PARTS_COUNT) is Standing.REFUSED
+        assert set(told.values()) == {Standing.SERVED}
         holder.close()
         assert await joined
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from packetcloud.chunk.header import ChunkHeader, PayloadType
 from packetcloud.chunk.names import GUID, ChunkId
 from packetcloud.chunk.streams.wire import Data, Message, MessageKind, encode_message
+from packetcloud.services.ids.errors import RuleFileError
 from packetcloud.services.ids.flows import FlowTable
 from packetcloud.services.ids.inspection import Inspection
 from packetcloud.services.ids.matching import Budget, Searched, holds
@@ -140,7 +142,7 @@ CHAINS = st.lists(
 @settings(max_examples=250)
 @given(CHAINS, PAYLOADS, st.lists(st.integers(0, 24), max_size=6), st.randoms())
 def test_what_lies_over_borders_is_found_in_any_order(
-    contents: list[str], message: bytes, cuts: list[int], order: object
+    contents: list[str], message: bytes, cuts: list[int], order: Random
 ) -> None:
     """A message in pieces, shuffled, alerts exactly where the whole message would.
 
@@ -154,7 +156,7 @@ def test_what_lies_over_borders_is_found_in_any_order(
         (number, message[start:end])
         for number, (start, end) in enumerate(itertools.pairwise(places), 100)
     ]
-    order.shuffle(pieces)  # type: ignore[attr-defined]
+    order.shuffle(pieces)
     found = [told(inspection, number, piece) for number, piece in pieces]
     # What came last before a chunk is searched with it, too: these are the orders that count.
     is_in_order = pieces == sorted(pieces)
@@ -194,7 +196,7 @@ def test_parts_that_overlap_hide_nothing_in_any_order(
     message: bytes,
     more: list[tuple[int, int]],
     together: int,
-    order: object,
+    order: Random,
 ) -> None:
     """A stream in parts that overlap each other, shuffled, several in a chunk, alerts where the
     whole would; and what says the same everywhere is never in doubt."""
@@ -204,7 +206,7 @@ def test_parts_that_overlap_hide_nothing_in_any_order(
     cuts = sorted({0, len(message), *(start for start, _ in more if start < len(message))})
     spans = [*itertools.pairwise(cuts), *((start, start + size) for start, size in more)]
     parts = [Data(1, start, (message[start:end],)) for start, end in spans if start < len(message)]
-    order.shuffle(parts)  # type: ignore[attr-defined]
+    order.shuffle(parts)
     found: set[Rule] = set()
     for number in range(0, len(parts), together):
         frames = tuple(parts[number : number + together])
@@ -220,7 +222,7 @@ def test_any_bytes_are_rules_or_refusals(data: bytes) -> None:
     """A line that is nothing at all is refused with a place within it."""
     try:
         file = read_rules(data, {})
-    except Exception as error:
+    except RuleFileError as error:
         assert data[:2] == b"\x1f\x8b", error
         return
     lines = data.decode("utf-8", "surrogateescape").split("\n")

@@ -6,6 +6,8 @@ all their parts, so that one of two is the larger one.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,13 +41,13 @@ STEPS = st.one_of(
 )
 
 
-def _do(world: World, step: tuple[str, object, object]) -> None:
+def _do(world: World, step: tuple[str, Any, Any]) -> None:
     what, name, more = step
     vis = list(world.core.saved.vis)
     number = vis[int(name) % len(vis)] if isinstance(name, int) and vis else 0
     match what:
         case "launch":
-            world.wish(lambda n: saw.LaunchWished(n, str(name), more))  # type: ignore[arg-type]
+            world.wish(lambda n: saw.LaunchWished(n, str(name), more))
         case "resize":
             world.wish(lambda n: saw.ResizeWished(n, number, str(more)))
         case "migrate":

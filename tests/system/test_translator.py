@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -223,6 +224,20 @@ def test_a_translator_that_dies_is_seen(tmp_path: Path, web: Web) -> None:
             )
 
 
+def test_a_translator_that_came_back_is_reached_at_once(tmp_path: Path, web: Web) -> None:
+    """It does not know the session of the proxy: the next client sees nothing of that."""
+    allow = {"allow": f"127.0.0.1/32:{web.port}"}
+    with Children(tmp_path) as children:
+        there = start_translated(children, tmp_path, TranslatedPlan(allow))
+        small = ["-x", proxy_url(there, "socks5h"), web.url("small")]
+        wait_until(lambda: curl(*small).stdout == b"hello\n", 30.0, "the proxy works")
+        before = vi_pids(there)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: bool(set(vi_pids(there)) - set(before)), 30.0, "another one is there")
+        assert curl(*small).stdout == b"hello\n"
+
+
 def test_a_router_that_stands_still_is_survived(tmp_path: Path, web: Web) -> None:
     """What was asked meanwhile comes when it goes on."""
     large = Random(9).randbytes(STALLED_BYTES)
@@ -293,8 +308,11 @@ def test_a_service_of_a_host_is_reached(tmp_path: Path, web: Web) -> None:
         stranger = there.start_expose(port, (LOCALHOST, web.port), "stranger.key")
         wait_until(lambda: stranger.poll_exit() is not None, 20.0, "the stranger is refused")
         assert stranger.poll_exit() == 2 and "not this host's" in stranger.last_words()
-        owner = there.start_expose(port, (LOCALHOST, web.port), "owner.key")
-        wait_for_port((LOCALHOST, port))
+        with socket.create_server((LOCALHOST, port)):
+            owner = there.start_expose(port, (LOCALHOST, web.port), "owner.key")
+            wait_until(lambda: "already in use" in owner.last_words(), 30.0, "it says why it waits")
+        wait_until(lambda: "leads to" in owner.last_words(), 30.0, "it has the port")
+        assert owner.last_words().count("already in use") == 1
         fetched = curl(f"{url}/big")
         assert hashlib.sha256(fetched.stdout).hexdigest() == web.big_sha256
         posted = curl("--data-binary", f"@{web.big}", f"{url}/x")
@@ -328,5 +346,8 @@ def vi_pids(there: Translated) -> list[int]:
     """Return the processes below the supervisor of the translator that hold its sockets."""
     import psutil
 
-    family = psutil.Process(there.translator.pid).children(recursive=True)
-    return [one.pid for one in family if one.net_connections(kind="udp")]
+    pids = []
+    for one in psutil.Process(there.translator.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            pids += [one.pid] if one.net_connections(kind="udp") else []
+    return pids

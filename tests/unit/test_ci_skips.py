@@ -36,6 +36,8 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
         """
     )
     monkeypatch.delenv("CI", raising=False)
+    # What else is installed beside pytest is slow to begin, three times over.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     return pytester
 
 
@@ -47,7 +49,7 @@ def test_a_laptop_skips_with_the_reason(suite: pytest.Pytester) -> None:
     assert result.ret == pytest.ExitCode.OK
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "2")])
+@pytest.mark.parametrize("arguments", [(), ("-p", "xdist.plugin", "-n", "2")])
 def test_ci_fails_on_a_skip_and_lists_it(
     suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:

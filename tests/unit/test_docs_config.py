@@ -16,7 +16,7 @@ from packetcloud.domain_controller.core import price_file
 from packetcloud.router import config as router_config
 from packetcloud.router.cloudlet_schemas import InspectionItem
 from packetcloud.services import manifest
-from packetcloud.testbed.topology import model as topology
+from packetcloud.testbed.topology import tables as topology
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 ROUTER = {

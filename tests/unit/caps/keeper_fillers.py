@@ -57,7 +57,7 @@ OTHER = Identity(bytes(31) + b"\x55")
 @contextlib.contextmanager
 def _kept(**limits: int) -> Iterator[Kept]:
     with tempfile.TemporaryDirectory() as folder:
-        settings = RuleSettings(frozenset({ISP.guid}), **limits)  # type: ignore[arg-type]
+        settings = RuleSettings(frozenset({ISP.guid}), **limits)
         kept = Kept(Path(folder), replace(POLICY, settings=settings))
         yield kept
         kept.close()
@@ -436,7 +436,9 @@ def documents() -> Filled:
                 return False
 
         running = [asyncio.create_task(bring()) for _ in range(MAX_UPLOADS_COUNT)]
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while uploads.open_count < MAX_UPLOADS_COUNT:
+                await asyncio.sleep(0)
         at_cap, counted = uploads.open_count, uploads.refused_count
         more = [await bring() for _ in range(3)]
         beyond = uploads.open_count
@@ -496,7 +498,7 @@ def requests() -> Filled:
 
     async def fill() -> Filled:
         link = KeeperLink(Path("absent"), lambda: 0.0, dict, lambda state: None)
-        link._writer = _SilentWriter()  # type: ignore[assignment]
+        link._writer = _SilentWriter()  # type: ignore[assignment]  # it plays a stream's
         asked = [
             asyncio.create_task(link.request({"do": "ask"})) for _ in range(MAX_REQUESTS_COUNT)
         ]

@@ -251,8 +251,7 @@ def calls() -> Filled:
             link,  # type: ignore[arg-type]  # what it uses of one
             80,
             ("192.0.2.1", 9),
-            lambda: None,
-            lambda text: None,
+            lambda *_: None,
         )
 
         def call(first: int, end: int) -> tuple[int, int]:

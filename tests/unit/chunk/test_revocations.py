@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -58,10 +59,10 @@ def test_only_the_issuer_revokes() -> None:
         (lambda text: text + b" " * MAX_REVOCATION_BYTES, "bytes; is it a revocation"),
     ],
 )
-def test_what_is_no_revocation_is_refused(change: object, words: str) -> None:
+def test_what_is_no_revocation_is_refused(change: Callable[[bytes], bytes], words: str) -> None:
     text = revoke_grant(OWNER, _grant()).to_bytes().strip()
     with pytest.raises(GrantError, match=words):
-        Revocation.from_text(change(text))  # type: ignore[operator]
+        Revocation.from_text(change(text))
 
 
 def test_the_digest_is_that_of_what_is_signed() -> None:

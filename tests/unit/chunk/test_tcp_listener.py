@@ -40,7 +40,7 @@ class FakeQueue:
 
 def listen(code: int) -> tuple[FakeLoop, FakeQueue, list[Any], list[int]]:
     loop, queue = FakeLoop(), FakeQueue(code)
-    loop.sockets[7] = queue  # type: ignore[assignment]
+    loop.sockets[7] = queue
     accepted: list[Any] = []
     paused: list[int] = []
     fakes: Any = (loop, queue)

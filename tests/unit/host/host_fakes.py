@@ -372,7 +372,7 @@ class InlinePool:
     ) -> None:
         try:
             result = function(*args)
-        except Exception as error:
+        except Exception as error:  # told to `done`, as a thread pool does
             from twisted.python.failure import Failure
 
             done(False, Failure(error))

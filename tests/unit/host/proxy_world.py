@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -38,6 +38,16 @@ TRANSLATOR = SID(bytes(19) + b"\x07")
 WINDOW = 1 << 20
 ROOM = 1 << 30
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Ready(Protocol):
+    """A socket that says whether it is ready."""
+
+    @property
+    def is_readable(self) -> bool: ...
+
+    room: int
+    """How much may be written."""
 
 
 class FakeSocket:
@@ -104,7 +114,7 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.sockets: dict[int, FakeSocket] = {}
+        self.sockets: dict[int, Ready] = {}
         self._readers: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
         self._timers: list[Any] = []
@@ -196,7 +206,7 @@ class ProxyWorld:
         """Connect a client, and go on until nothing happens."""
         sock = FakeSocket(*incoming, room=room)
         self.loop.sockets[sock.fileno()] = sock
-        self.proxy.take(sock)  # type: ignore[arg-type]
+        self.proxy.take(sock)  # type: ignore[arg-type]  # it plays a socket
         self.loop.settle()
         return sock
 

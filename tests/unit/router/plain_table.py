@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from packetcloud.chunk.names import SID
 from packetcloud.router.rules.answer import Answer, Contender, Contest, Late, Scanner
@@ -30,9 +31,9 @@ def installed(rules: Iterable[Rule], *, is_own: bool = True, first: int = 1) -> 
     ]
 
 
-def visiting(*services: SID, **changes: object) -> list[InstalledRule]:
+def visiting(*services: SID, **changes: Any) -> list[InstalledRule]:
     """Rules that lead every chunk to each of the services."""
-    return installed(Rule(f"r{n}", one, **changes) for n, one in enumerate(services))  # type: ignore[arg-type]
+    return installed(Rule(f"r{n}", one, **changes) for n, one in enumerate(services))
 
 
 class PlainTable:

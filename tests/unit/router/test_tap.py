@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from scapy.utils import rdpcap
@@ -125,13 +126,13 @@ def test_scapy_reads_a_capture() -> None:
     ],
 )
 def test_a_refusal_at_the_door_is_seen_with_its_reason(
-    changes: dict[str, object], reason: Reason
+    changes: dict[str, Any], reason: Reason
 ) -> None:
     """What was never in custody is seen too, and what was refused is not seen as taken."""
     net = FakeNetwork()
     a, _ = net.host(A), net.host(B)
     capture = begin(net)
-    data = chunk(payload=b"x" * 200, **changes)  # type: ignore[arg-type]
+    data = chunk(payload=b"x" * 200, **changes)
     assert a.chunk(data) is not None
     (seen,) = sights(capture)
     assert (seen.point, seen.text) == (Point.ENDED, f"refused at the door: {reason.word}")

@@ -8,7 +8,7 @@ import pytest
 
 from packetcloud.chunk.hop.api import Settlement
 from packetcloud.chunk.messages import Outcome, VerdictCode
-from packetcloud.chunk.names import NA
+from packetcloud.chunk.names import GUID, NA
 from packetcloud.chunk.reasons import Reason
 from packetcloud.router.cloudlet_pool import CloudletVI
 from packetcloud.router.cloudlet_table import OutputBudget, ViState
@@ -200,14 +200,14 @@ def test_violation_of_a_fail_open_service_skips_it() -> None:
         (guid("y"), 0, False),  # nobody knows where that is
     ],
 )
-def test_destinations_of_redirects(to: bytes, na: int, is_allowed: bool) -> None:
+def test_destinations_of_redirects(to: GUID, na: int, is_allowed: bool) -> None:
     """What counts is where the chunk would go, not what the VI writes."""
     allowed = entry(vi(1), guids=(B,), nas=(NA(2),))
     net, _ = cloudlet_network(allowed, names={D: NA(2)})
     a, out = net.host(A), [net.host(B), net.host(C), net.router()]
     one = net.vi(S, 1)
     assert a.chunk(chunk(services=(S,))) is None
-    redirect(one, to.value, na)  # type: ignore[attr-defined]
+    redirect(one, to.value, na)
     assert sum(len(host.accept_all()) for host in out) == is_allowed
     assert state_of(net).account.violations == ({} if is_allowed else {Violation.DESTINATION: 1})
     if not is_allowed:

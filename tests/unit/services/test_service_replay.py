@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +30,14 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def captured(
-    payload: bytes, number: int = 1, kept: int | None = None, at_s: float = 0.0, **changes: object
+    payload: bytes, number: int = 1, kept: int | None = None, at_s: float = 0.0, **changes: Any
 ) -> CapturedChunk:
-    header = decode_header(chunk(payload=payload, chunk_id=number, **changes))  # type: ignore[arg-type]
+    header = decode_header(chunk(payload=payload, chunk_id=number, **changes))
     return CapturedChunk(number, int(at_s * 1e9), header, payload[:kept], "taken")
 
 
-def replay(odd: Path, chunks: Sequence[CapturedChunk], **options: float) -> ReplayReport:
-    return run_replay(find_service(str(odd)), {}, chunks, **options)  # type: ignore[arg-type]
+def replay(odd: Path, chunks: Sequence[CapturedChunk], **options: Any) -> ReplayReport:
+    return run_replay(find_service(str(odd)), {}, chunks, **options)
 
 
 def test_each_chunk_has_its_verdict(odd: Path) -> None:

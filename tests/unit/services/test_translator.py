@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -44,6 +45,10 @@ from packetcloud.services.translator.sessions import (
 
 ALICE, MALLORY = GUID(bytes(19) + b"\x0a"), GUID(bytes(19) + b"\x0b")
 WINDOW = 1 << 30
+PAGE_BYTES = 64 << 20
+"""Longer than what is kept of one."""
+LOG = logging.getLogger("test.translator")
+LOG.setLevel(logging.INFO)  # the counts are told, too
 DEFAULTS: dict[str, Any] = {
     "allow": "127.0.0.0/8",
     "deny": "",
@@ -131,14 +136,14 @@ def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.MonkeyPa
     async def resolve(*_: object) -> list[str]:
         return answers.pop() if answers else ["127.0.0.1"]
 
-    async def connected(address: object, _port: int) -> socket.socket:
-        reached.append(str(address))
+    async def connected(_loop: object, address: str, _port: int) -> socket.socket:
+        reached.append(address)
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
     async def connect() -> None:
         await Connector(egress("public"), resolve, 5.0).connect("rebind.example.org", 80, b"")
 
-    monkeypatch.setattr(connector_module, "_connected", connected)
+    monkeypatch.setattr(connector_module, "connected_socket", connected)
     with pytest.raises(RefusedConnectionError) as refused:
         asyncio.run(connect())
     assert reached == ["8.8.8.8", "9.9.9.9"]
@@ -157,8 +162,11 @@ def test_the_translators_own_addresses_are_not_reached() -> None:
         def may_connect(self, *_: object) -> bool:
             return True
 
+    async def resolve(*_: object) -> list[str]:
+        raise AssertionError("an address is no name")
+
     async def connect(rules: Egress) -> None:
-        await Connector(rules, None, 5.0).connect("127.0.0.1", 9, b"")  # type: ignore[arg-type]
+        await Connector(rules, resolve, 5.0).connect("127.0.0.1", 9, b"")
 
     for rules, code in (
         (Everything((), ()), ResetCode.NOT_ALLOWED),
@@ -174,11 +182,7 @@ class Place:
 
     def __init__(self, **settings: Any) -> None:
         self.service = Translator()
-        self.context = ServiceContext(
-            HARNESS_SID,
-            Parameters({**DEFAULTS, **settings}),
-            _Log(),  # type: ignore[arg-type]
-        )
+        self.context = ServiceContext(HARNESS_SID, Parameters({**DEFAULTS, **settings}), LOG)
         self.service.start(self.context)
         self.server = socket.create_server(("127.0.0.1", 0))
         self.server.setblocking(False)
@@ -221,16 +225,6 @@ class Place:
 
 
 SID_ = SID(HARNESS_SID.value)
-
-
-class _Log:
-    """Takes what is logged."""
-
-    def info(self, *_: object) -> None: ...
-    def warning(self, *_: object) -> None: ...
-    def exception(self, *_: object) -> None: ...
-    def isEnabledFor(self, _: int) -> bool:
-        return True
 
 
 def run(story: Callable[[Place], Awaitable[None]], **settings: Any) -> None:
@@ -296,12 +290,11 @@ def fill(**settings: Any) -> int:
         nonlocal kept
         server = await place.open(1)
         loop = asyncio.get_running_loop()
-        sending = asyncio.ensure_future(loop.sock_sendall(server, bytes(64 << 20)))
+        sending = asyncio.ensure_future(loop.sock_sendall(server, bytes(PAGE_BYTES)))
         session = next(iter(place.service._sessions))
-        before = -1
-        while before != session.outgoing_bytes:  # until nothing is read any more
-            before = session.outgoing_bytes
-            await asyncio.sleep(0.05)
+        reading = session._connections[1].end.socket
+        while session.outgoing_bytes < PAGE_BYTES and (session.room(1) or reading._is_reading):
+            await asyncio.sleep(0)
         kept = session.outgoing_bytes
         sending.cancel()
         server.close()
@@ -364,7 +357,9 @@ def test_an_unknown_session_and_junk_are_answered() -> None:
     run(story)
 
 
-def test_a_connection_that_fails_here_takes_no_other_with_it() -> None:
+def test_a_connection_that_fails_here_takes_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What one connection does wrong resets that one: the others and their requests go on."""
 
     async def story(place: Place) -> None:
@@ -374,7 +369,7 @@ def test_a_connection_that_fails_here_takes_no_other_with_it() -> None:
         def fail(*_: object) -> None:
             raise RuntimeError("broken")
 
-        session._connections[2].end.received = fail  # type: ignore[method-assign]
+        monkeypatch.setattr(session._connections[2].end, "received", fail)
         answer = await place.ask(Data(2, 0, (b"x",)), Data(1, 0, (b"y",)), hold_ms=3000)
         assert [frame.code for frame in answer.frames if isinstance(frame, Reset)] == [
             ResetCode.ABORTED
@@ -421,7 +416,9 @@ def test_a_connection_that_cannot_be_opened_for_whatever_reason_is_reset(broken:
     run(story)
 
 
-def test_without_a_thread_a_name_is_refused_and_takes_no_turn() -> None:
+def test_without_a_thread_a_name_is_refused_and_takes_no_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """However often: turns and places in line come back."""
 
     async def ask() -> None:
@@ -430,7 +427,7 @@ def test_without_a_thread_a_name_is_refused_and_takes_no_turn() -> None:
         def submit(*_: object, **__: object) -> None:
             raise RuntimeError("can't start new thread")
 
-        resolver._pool.submit = submit  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(resolver._pool, "submit", submit)
         for _ in range(connector_module.THREADS_PER_SOURCE_COUNT + 1):
             with pytest.raises(RefusedConnectionError, match="no thread") as refused:
                 await asyncio.wait_for(resolver("localhost", 80, b"source"), 5.0)
@@ -442,7 +439,9 @@ def test_without_a_thread_a_name_is_refused_and_takes_no_turn() -> None:
     asyncio.run(ask())
 
 
-def test_a_session_that_fails_as_it_is_looked_at_ends_no_looking() -> None:
+def test_a_session_that_fails_as_it_is_looked_at_ends_no_looking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It is ended itself, even if it fails at that, too; others are looked at, now and later."""
 
     async def story(place: Place) -> None:
@@ -454,13 +453,14 @@ def test_a_session_that_fails_as_it_is_looked_at_ends_no_looking() -> None:
         def fail(*_: object) -> None:
             raise RuntimeError("broken")
 
-        bad.sweep = fail  # type: ignore[method-assign]
-        good.sweep = lambda now, _: looked.append(now)  # type: ignore[method-assign]
+        monkeypatch.setattr(bad, "sweep", fail)
+        monkeypatch.setattr(good, "sweep", lambda now, _: looked.append(now))
         service._sweep(loop)
         assert list(service._sessions) == [good] and len(looked) == 1
         assert service.counts()["failures"] == 1
-        close, good.close = good.close, fail  # type: ignore[method-assign]
-        good.sweep = fail  # type: ignore[method-assign]
+        close = good.close
+        monkeypatch.setattr(good, "close", fail)
+        monkeypatch.setattr(good, "sweep", fail)
         with pytest.raises(RuntimeError):
             service._sweep(loop)
         assert not len(service._sessions) and service._sweep_call is not None
@@ -490,9 +490,10 @@ def test_why_a_port_cannot_be_opened(
         raise OSError(number, "no")
 
     monkeypatch.setattr(listeners_module, "_listen", listen)
-    ports = Listeners(parse_owners(f"8080={ALICE.hex}"), _Log())  # type: ignore[arg-type]
+    ports = Listeners(parse_owners(f"8080={ALICE.hex}"), LOG)
+    loop: Any = None  # none is needed where nothing is listened at
     for source, expected in ((ALICE, code), (MALLORY, ResetCode.NOT_ALLOWED)):
-        refusal = ports.claim(None, 8080, source, object(), None)  # type: ignore[arg-type]
+        refusal = ports.claim(loop, 8080, source, object(), lambda *_: None)
         assert refusal is not None and refusal[0] is expected
 
 

@@ -19,7 +19,7 @@ from packetcloud.cloudlet.schemas import ProtectionInfo
 from packetcloud.router.config import parse_config
 from packetcloud.services.secure_communication.keys import create_key_file
 from packetcloud.testbed.errors import TopologyError
-from packetcloud.testbed.topology import containers, experiment, model
+from packetcloud.testbed.topology import containers, experiment, tables
 from packetcloud.testbed.topology.build import Network
 from packetcloud.testbed.topology.containers import Containers, lacking_for_containers
 from packetcloud.testbed.topology.faults import lasting, schedule
@@ -244,11 +244,11 @@ def test_the_sample_is_right_and_has_every_key(load) -> None:  # type: ignore[no
         for line in sample_text().splitlines()
         if "=" in line
     }
-    tables = (
-        *(model.RunTable, model.LinkTable, model.ServiceTable, model.RuleTable),
-        *(model.LoadTable, model.FaultTable),
+    all_tables = (
+        *(tables.RunTable, tables.LinkTable, tables.ServiceTable, tables.RuleTable),
+        *(tables.LoadTable, tables.FaultTable),
     )
-    for table in tables:
+    for table in all_tables:
         assert set(table.model_fields) <= uncommented, table.__name__
 
 
@@ -258,7 +258,7 @@ def test_defaults_in_the_sample_are_the_models() -> None:
         line.lstrip("# ") for line in sample_text().splitlines() if line.startswith("# ")
     )
     said = dict(line.split("#")[0].split(" = ") for line in text.splitlines() if " = " in line)
-    shape = model.ShapeTable()
+    shape = tables.ShapeTable()
     for key in (
         "jitter",
         "loss",
@@ -269,7 +269,7 @@ def test_defaults_in_the_sample_are_the_models() -> None:
         "largest",
     ):
         assert tomllib.loads(f"value = {said[key]}")["value"] == getattr(shape, key), key
-    assert tomllib.loads(f"value = {said['queue']}")["value"] == model.DEFAULT_QUEUE_PACKETS
+    assert tomllib.loads(f"value = {said['queue']}")["value"] == tables.DEFAULT_QUEUE_PACKETS
 
 
 def test_a_node_that_is_neither_file_nor_example_is_named() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from packetcloud.testbed.topology import measure
 from packetcloud.testbed.topology.build import Network
-from packetcloud.testbed.topology.model import LoadTable
+from packetcloud.testbed.topology.tables import LoadTable
 from packetcloud.testbed.topology.traffic import LoadResult, LoadTiming
 
 

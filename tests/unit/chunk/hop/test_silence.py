@@ -16,7 +16,7 @@ from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.hop.silence import HEARD_TIMEOUT_S, Silence
 from packetcloud.chunk.messages import BodyKind
 from packetcloud.chunk.reasons import Reason
-from tests.unit.chunk.hop.hop_link import A, B, Link
+from tests.unit.chunk.hop.hop_link import A, B
 from tests.unit.chunk.hop.test_path_mtu import NarrowLink
 
 SETTLE_S = 0.6
@@ -28,7 +28,7 @@ DARK_S = 8.0
 class Scene:
     """A link that will go dark, and the session of A and of B on it."""
 
-    link: Link
+    link: NarrowLink
     ours: Session
     theirs: Session
     left: dict[Any, list[float]] = field(default_factory=lambda: {A: [], B: []})
@@ -124,12 +124,12 @@ def asking_for_digests(scene: Scene) -> None:
 
 
 def probing_the_path(scene: Scene) -> None:
-    scene.link.limit_bytes = 1300  # type: ignore[attr-defined]
+    scene.link.limit_bytes = 1300
     scene.link.pass_time(0.5)
 
 
 def changing_the_size(scene: Scene) -> None:
-    scene.link.limit_bytes = 1300  # type: ignore[attr-defined]
+    scene.link.limit_bytes = 1300
     scene.send(20, 100_000)
     scene.link.run(lambda: scene.ours.sender.departures.is_held)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,11 +190,11 @@ def test_what_is_refused_leaves_nothing_behind(kept: Kept) -> None:
     ],
 )
 def test_a_document_that_is_not_the_signers_changes_nothing(
-    kept: Kept, change: object, reason: str
+    kept: Kept, change: Callable[[bytes], bytes], reason: str
 ) -> None:
     """Forged, unsigned, none at all: refused as a whole."""
     document = signed(body_of(rule_record(name="a", priority=1), head=head()))
-    answer = kept.install_file(change(document))  # type: ignore[operator]
+    answer = kept.install_file(change(document))
     assert answer["refusal"]["reason"] == reason
     assert kept.version == 0 and kept.names_for() == set()
 
@@ -403,16 +403,16 @@ def test_evidence_is_kept_as_long_as_rules_go_back_to_it(kept: Kept) -> None:
     ],
 )
 def test_no_more_rules_than_allowed(
-    tmp_path: Path, limits: dict[str, int], signer: object, allowed: int
+    tmp_path: Path, limits: dict[str, int], signer: Identity, allowed: int
 ) -> None:
     """At the cap all are accepted, one more is refused, and withdrawing makes room."""
-    settings = RuleSettings(frozenset({ISP.guid}), **limits)  # type: ignore[arg-type]
+    settings = RuleSettings(frozenset({ISP.guid}), **limits)
     kept = Kept(tmp_path, replace(POLICY, settings=settings))
     for number in range(allowed + 1):
         answer = kept.install(
             rule_record(name=f"r{number}"),
             head=head(serial=number + 1),
-            signer=signer,  # type: ignore[arg-type]
+            signer=signer,
             grants=[grant()],
         )
         is_over = number == allowed
@@ -422,7 +422,7 @@ def test_no_more_rules_than_allowed(
         {"withdraw": "r0"},
         rule_record(name="new"),
         head=head(serial=99),
-        signer=signer,  # type: ignore[arg-type]
+        signer=signer,
         grants=[grant()],
     )
     assert (answer["outcome"]["withdrawn"], answer["outcome"]["accepted"]) == (1, 1)
@@ -506,17 +506,17 @@ def test_a_rule_counts_as_its_entries(tmp_path: Path) -> None:
     ("limits", "signer"), [({"max_patterns": 3}, ISP), ({"max_signer_patterns": 3}, TENANT)]
 )
 def test_no_more_patterns_than_allowed(
-    tmp_path: Path, limits: dict[str, int], signer: object
+    tmp_path: Path, limits: dict[str, int], signer: Identity
 ) -> None:
     """At the cap all are accepted, one more is refused; the same pattern again is no more."""
-    settings = RuleSettings(frozenset({ISP.guid}), **limits)  # type: ignore[arg-type]
+    settings = RuleSettings(frozenset({ISP.guid}), **limits)
     kept = Kept(tmp_path, replace(POLICY, settings=settings))
     texts = ["one", "two", "three", "two", "four"]
     results = [
         kept.install(
             rule_record(name=f"r{number}", patterns={"text": text}),
             head=head(serial=number + 1),
-            signer=signer,  # type: ignore[arg-type]
+            signer=signer,
             grants=[grant()],
         )["outcome"]
         for number, text in enumerate(texts)

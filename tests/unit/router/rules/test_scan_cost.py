@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from packetcloud.chunk.identity import Identity
 from packetcloud.router.rules.expression_reader import literal, parse
 from packetcloud.router.rules.patterns import Demand, check_pattern, demand_of
 from packetcloud.router.rules.rule import Pattern
@@ -129,12 +130,12 @@ def test_a_share_without_a_limit_refuses_nothing() -> None:
     assert Share("anybody's", {}).problem(Good.SCAN, 10**9) is None
 
 
-def _install(kept: Kept, number: int, signer: object, *patterns: object) -> str:
+def _install(kept: Kept, number: int, signer: Identity, *patterns: object) -> str:
     """Install one rule in a set of its own; return why it was refused."""
     (item,) = kept.install(
-        rule_record(name="r", patterns=list(patterns), destination=signer.guid.hex),  # type: ignore[attr-defined]
+        rule_record(name="r", patterns=list(patterns), destination=signer.guid.hex),
         head=head(f"set{number}"),
-        signer=signer,  # type: ignore[arg-type]
+        signer=signer,
     )["outcome"]["items"]
     detail: str = item["detail"]
     return detail

@@ -27,6 +27,7 @@ from packetcloud.services.ids.rule import Content
 from packetcloud.services.ids.ruleset import compile_rules
 from packetcloud.services.ids.scanner import Scanner, content_sought
 from packetcloud.services.testing import ServiceHarness
+from tests.unit.services.ids.ids_place import ids_of
 
 HEAD = "alert chunk any any -> any any"
 NEVER = 1 << 60
@@ -191,11 +192,14 @@ def test_chunks_go_on_while_rules_are_switched(tmp_path: Path) -> None:
     write("old")
     settings = {"rules": str(rules), "stats_interval_s": "0"}
     with ServiceHarness("ids", settings) as harness:
-        watcher = harness.service._watcher  # type: ignore[attr-defined]
-        words = ["new", "old"] * 5
-        changer = threading.Thread(
-            target=lambda: [(write(word), watcher.look()) for word in words]  # type: ignore[func-returns-value]
-        )
+        watcher = ids_of(harness)._watcher
+
+        def change() -> None:
+            for word in ["new", "old"] * 5:
+                write(word)
+                watcher.look()
+
+        changer = threading.Thread(target=change)
         changer.start()
         reasons = set()
         while changer.is_alive():

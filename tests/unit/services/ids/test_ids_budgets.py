@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -31,12 +28,6 @@ from packetcloud.services.testing import HARNESS_SOURCE, ProcessResult, ServiceH
 from tests.unit.services.ids.ids_place import DROPPED_BY_1, MALICIOUS, Place, ids_of, streams
 
 DESTINATION = GUID(b"\x02" * 20)
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with ExitStack() as stack:
-        yield Place(tmp_path, stack)
 
 
 def send(to: ServiceHarness, *frames: Data) -> ProcessResult:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -26,15 +23,8 @@ from tests.unit.services.ids.ids_place import (
     streams,
 )
 
-COLLECTOR = GUID(b"\xcc" * 20)
 A, B, C = (GUID(bytes([number]) * 20) for number in (1, 2, 3))
 OTHER_CONTENT = "ids: another content where one was before"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with ExitStack() as stack:
-        yield Place(tmp_path, stack)
 
 
 @dataclass(frozen=True)
