@@ -41,6 +41,8 @@ from packetcloud.services.tasks import PAYLOAD_HEADROOM_BYTES, Answer, Task, Tas
 
 DRAIN_TIMEOUT_S = 5.0
 """An orderly end waits so long for tasks in hand and for their verdicts to be settled."""
+QUICK_PROCESS_NS = 2_000_000
+"""Whoever is done so soon may acknowledge a task with its verdict: an ACK may take 5 ms."""
 MAX_STATE_BYTES = 64 << 20
 """Largest state that is imported from a file."""
 
@@ -51,6 +53,9 @@ class HopNodeLike(Protocol):
     def listen(self, host: str, port: int) -> object: ...
     def connect(self, address: tuple[str, int], expected: GUID | None) -> Awaitable[Neighbour]: ...
     def send_now(self) -> None: ...
+
+    answers_soon: bool
+
     def close(self) -> Awaitable[object]: ...
 
 
@@ -229,6 +234,7 @@ class ServiceRuntime:
             self._send(self._neighbour, taken)
 
     def _conclude(self, task: Task, outcome: Outcome, elapsed_ns: int) -> None:
+        self._node.answers_soon = elapsed_ns < QUICK_PROCESS_NS
         if task.owner is not self._neighbour:
             self.tasks.discard(task)
             self._check_idle()

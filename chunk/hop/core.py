@@ -459,12 +459,18 @@ class HopCore:
             and session.is_near
         )
 
-    def datagrams_to_send(self, now: float) -> Iterator[Datagram]:
+    def datagrams_to_send(self, now: float, answers_first: bool = False) -> Iterator[Datagram]:
         """Yield what is to be sent now; the buffers of each hold until the next is asked for.
 
         Control of all sessions comes first, then a turn of bursts of each. Who stops asking, as the
         socket is full, loses nothing: the session that had its turn is the last one the next time.
+
+        Args:
+            answers_first: some bursts before all that; for a node with a session or two.
         """
+        for session in list(self._active) if answers_first else ():
+            if session.is_up:
+                yield from self._guarded(session, session.bursts_to_send(now), now)
         asked = self.vigil.take_only()
         if asked is not None and asked.is_up and asked in self._active:
             yield from self._guarded(asked, asked.bursts_to_send(now), now)

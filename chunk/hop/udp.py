@@ -114,13 +114,18 @@ class _Open:
             os.sched_yield()
         return False
 
-    def send_out(self) -> bool:
-        """Send what is due, until the socket takes no more; tell whether there was anything."""
+    def send_out(self, answers_first: bool = False) -> bool:
+        """Send what is due, until the socket takes no more; tell whether there was anything.
+
+        Args:
+            answers_first: bodies leave before ACKs.
+        """
         outlet = self.outlet
         has_sent = False
         if not outlet.is_open:
             return has_sent
-        for address, buffers, row_bytes in self.core.datagrams_to_send(time.monotonic()):
+        now = time.monotonic()
+        for address, buffers, row_bytes in self.core.datagrams_to_send(now, answers_first):
             has_sent = True
             if not outlet.send(address, buffers, row_bytes):
                 break
@@ -175,6 +180,9 @@ class HopNode:
         """When the last turn ended, and when the first one began after a rest."""
         self._flood_call: Any = None
         """While a flood is shed: the next look at it, also when nothing comes any more."""
+        self.answers_soon = False
+        """The layer above will be done with what comes in less than an ACK may take, and then says
+        `send_now`."""
         self.receive_buffer_bytes = 0
         """What the kernel granted."""
 
@@ -402,12 +410,15 @@ class HopNode:
                 outlet.resume()
                 taken = opened.intake.take_turn(1 if has_rested else BYTES_PER_TURN)
                 has_rested = False
+                has_work = taken and is_first and self._reactor.timeout() == 0
+                if has_work and self.answers_soon:
+                    break  # the ACK can leave with the answer
                 has_sent = self._opened is opened and opened.send_out()
                 if self._opened is not opened:
                     return
                 if core.has_more and outlet.is_open:
                     continue
-                if taken and is_first and self._reactor.timeout() == 0:
+                if has_work:
                     break  # what came is work for the layer above, and nobody else waits
                 since = time.monotonic() if taken or has_sent else began
                 if not self._sees_more(opened, taken, since) and not taken:
@@ -437,7 +448,7 @@ class HopNode:
             self._turn_call = None
         self._is_turning = True
         try:
-            opened.send_out()
+            opened.send_out(answers_first=True)
         except Exception:  # as in a turn: nobody would notice a port that is closed
             opened.core.dropped["internal_error"] += 1
             _log.exception("hop: fault while sending")

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from packetcloud.chunk.errors import LocalMisuseError
 from packetcloud.chunk.hop.api import AdmitNeighbour, HopConfig, HopReceiver, Neighbour, Role
 from packetcloud.chunk.hop.core import HopCore
+from packetcloud.chunk.hop.lane import Lane
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.hop.stamp_file import SAVE_PAUSE_S
 from packetcloud.chunk.hop.stamps import Stamps
@@ -27,6 +28,9 @@ TRAIN_BYTES = 60_000
 """What a kernel joins at most of datagrams that follow each other."""
 TURNS_IN_A_ROW = 4
 BYTES_PER_TURN = 1 << 20
+LANE_AFTER_S = 0.001
+LANE_BYTES = 192 << 10
+"""So little that it is full at times."""
 LONGEST_WAKE_S = 0.0002
 """A process sees what has arrived within so long."""
 
@@ -73,6 +77,7 @@ class SimulatedHopNode:
         self._timer: Any = None
         self._timer_at = 0.0
         self.faults_count = 0
+        self.answers_soon = False
 
     # --- what chunk.hop.udp.HopNode has ---------------------------------------------------------
 
@@ -95,6 +100,7 @@ class SimulatedHopNode:
             self._load_stamps(),
             self._has_fast_aes,
         )
+        self._network.nodes[sock.address] = self
         return sock.address
 
     @property
@@ -131,7 +137,28 @@ class SimulatedHopNode:
         session = await result
         if isinstance(session, str):
             raise HopConnectError(f"no session with {address[0]}:{address[1]}: {session}")
+        if self._role is Role.SERVICE and self.guid.value[0] & 1:
+            self._process.later(LANE_AFTER_S, lambda: self._share_memory(address, session))
         return session
+
+    def _share_memory(self, address: Address, ours: Session) -> None:
+        """Lend bodies to the router and borrow from it, as `chunk.hop.lane_door` has them agree."""
+        router = self._network.nodes.get(address)
+        theirs = router.core.session_for_lane(ours.lane_token) if router is not None else None
+        if theirs is None or not ours.is_up:
+            return
+        first, second = np.zeros(LANE_BYTES, np.uint8), np.zeros(LANE_BYTES, np.uint8)
+        theirs.open_lane(Lane(first, second))
+        ours.open_lane(Lane(second, first))
+        ours.use_lane()
+        mapped = theirs
+
+        def lend() -> None:
+            if mapped.is_up:
+                mapped.use_lane(lambda: None)
+
+        assert router is not None
+        router._process.later(LANE_AFTER_S, lend)
 
     async def close(self, reason: str = "shutting down") -> None:
         if self._core is not None:
@@ -143,6 +170,7 @@ class SimulatedHopNode:
         sock, self._socket = self._socket, None
         self._core = None
         if sock is not None:
+            self._network.nodes.pop(sock.address, None)
             self._machine.sockets.pop(sock.address[1], None)
 
     # --- stamps of handshakes, as chunk.hop.stamp_file keeps them -------------------------------

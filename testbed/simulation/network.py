@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from packetcloud.testbed.simulation.machine import Address, Machine
 from packetcloud.testbed.simulation.trace import Trace
@@ -157,6 +158,8 @@ class Network:
         self._machines: dict[str, Machine] = {}
         self.paths: dict[tuple[str, str], Path] = {}
         """By the names of the machines: from, to."""
+        self.nodes: dict[tuple[str, int], Any] = {}
+        """Hop nodes by their address, for what two of them do beside the network."""
 
     def add(self, machine: Machine) -> None:
         self._machines[machine.ip] = machine

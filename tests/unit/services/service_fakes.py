@@ -88,6 +88,7 @@ class FakeNode:
         self.listening: tuple[str, int] | None = None
         self.connects: list[tuple[tuple[str, int], GUID | None, Deferred[Neighbour]]] = []
         self.is_closed = False
+        self.answers_soon = False
 
     def listen(self, host: str, port: int) -> object:
         self.listening = (host, port)
