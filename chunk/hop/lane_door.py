@@ -307,9 +307,10 @@ def stay_off(processors: bytes) -> None:
         theirs = {int(number) for number in processors.split(b",") if number}
     except ValueError:
         return  # another version's word
-    ours = os.sched_getaffinity(0) - theirs
-    if ours:
-        os.sched_setaffinity(0, ours)
+    ours = os.sched_getaffinity(0)
+    left = ours - theirs
+    if left and left != ours:
+        os.sched_setaffinity(0, left)
 
 
 def _new_socket() -> socket.socket:

@@ -399,7 +399,7 @@ class HopNode:
             return
         core, outlet = opened.core, opened.outlet
         now = time.monotonic()
-        is_first = has_rested = now - self._turned_at > REST_S
+        has_rested = now - self._turned_at > REST_S
         if has_rested:
             self._woken_at = now
         self._is_turning = True
@@ -410,7 +410,8 @@ class HopNode:
                 outlet.resume()
                 taken = opened.intake.take_turn(1 if has_rested else BYTES_PER_TURN)
                 has_rested = False
-                has_work = taken and is_first and self._reactor.timeout() == 0
+                is_alone = taken and began - self._woken_at < REST_S
+                has_work = is_alone and self._reactor.timeout() == 0
                 if has_work and self.answers_soon:
                     break  # the ACK can leave with the answer
                 has_sent = self._opened is opened and opened.send_out()

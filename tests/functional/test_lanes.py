@@ -394,3 +394,89 @@ def test_a_service_hears_the_bell(lanes: Path) -> None:
         await pair.close()
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("ours", "said", "left"),
+    [
+        ({0, 1, 2}, b"0", {1, 2}),
+        ({0, 1, 2}, b"0,2", {1}),
+        ({0, 1}, b"0,1", None),
+        ({0}, b"0", None),
+        ({0, 1}, b"", None),
+        ({0, 1}, b"none", None),
+    ],
+)
+def test_a_service_leaves_its_routers_processors_alone(
+    monkeypatch: pytest.MonkeyPatch, ours: set[int], said: bytes, left: set[int] | None
+) -> None:
+    """Where others are left to it; a router that is bound to nothing has them all."""
+    bound: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(ours))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, mask: bound.append(set(mask)))
+    lane_door.stay_off(said)
+    assert bound == ([left] if left is not None and left != ours else [])
+
+
+def test_a_router_says_where_it_is_bound(lanes: Path) -> None:
+    """The reply at its door names its processors."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        pair.service._lanes = None
+        await pair.attach()
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(before)})
+        try:
+            with door_of(pair, lanes) as guest:
+                guest.send(GREETING + pair.to_router.lane_token)
+                said, descriptors = await answer(reactor, guest)
+                close_all(descriptors)
+        finally:
+            os.sched_setaffinity(0, before)
+        assert said == GREETING + str(min(before)).encode()
+        await pair.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("answers_soon", [True, False])
+def test_a_quick_answer_leaves_before_the_ack_of_its_question(
+    lanes: Path, answers_soon: bool
+) -> None:
+    """After a rest, from who says that it answers soon; else the ACK goes out at once."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes, private_links=LOOPBACK)
+        await pair.share()
+        opened = pair.service._opened
+        assert opened is not None
+        sent: list[int] = []
+        send = opened.outlet.send
+
+        def watch(address: Any, buffers: list[Any], row_bytes: int) -> bool:
+            sent.append(bytes(buffers[0])[0] & 15)
+            return send(address, buffers, row_bytes)
+
+        def work(neighbour: Any, kind: BodyKind, body: Any) -> None:
+            def process() -> None:
+                neighbour.send(BodyKind.VERDICT, b"", b"answer" * 2000, 1)
+                pair.service.send_now()
+
+            body.release()
+            reactor.callLater(0, process)
+
+        opened.outlet.send = watch  # type: ignore[method-assign]  # to see what leaves
+        pair.at_service.body_received = work  # type: ignore[method-assign]  # its layer above
+        pair.service.answers_soon = answers_soon
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(0.05, pause.callback, None)  # the rest
+        await pause
+        sent.clear()
+        pair.to_service.send(BodyKind.TASK, b"", bytes(MEBIBYTE), 1)
+        await wait_for(reactor, lambda: bool(pair.at_router.bodies))
+        bundle, control = 2, 3
+        assert sent.index(bundle) < sent.index(control) if answers_soon else sent[0] == control
+        await pair.close()
+
+    run(test)
