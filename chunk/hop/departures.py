@@ -17,7 +17,7 @@ from packetcloud.chunk.hop.congestion import Congestion
 from packetcloud.chunk.hop.envelope import Envelope
 from packetcloud.chunk.hop.flight import TIMER_SLACK_S, Flight
 from packetcloud.chunk.hop.flow_queues import FlowQueues
-from packetcloud.chunk.hop.lane import LENT_FROM_BYTES, Lane
+from packetcloud.chunk.hop.lane import Lane
 from packetcloud.chunk.hop.layout import BurstLayout
 from packetcloud.chunk.hop.open_transfers import OpenTransfers
 from packetcloud.chunk.hop.outgoing import Outgoing
@@ -240,10 +240,8 @@ class Departures:
 
     def _may_lend(self, outgoing: Outgoing) -> bool:
         """Tell whether a body that is to begin goes through the lane."""
-        lane, size = self.lane, outgoing.plain_bytes
-        if lane is None or size < LENT_FROM_BYTES or outgoing.background:
-            return False
-        return lane.has_room(size)
+        lane = self.lane
+        return lane is not None and not outgoing.background and lane.takes(outgoing.plain_bytes)
 
     def _send_lost(
         self, outgoing: Outgoing, rows: int, now: float

@@ -83,9 +83,13 @@ class Lane:
     Args:
         own: what we write, and the neighbour reads.
         theirs: what the neighbour writes; its bytes may change at any time.
+        lent_from_bytes: shorter bodies are not lent.
     """
 
-    def __init__(self, own: ByteArray, theirs: ByteArray) -> None:
+    def __init__(
+        self, own: ByteArray, theirs: ByteArray, lent_from_bytes: int = LENT_FROM_BYTES
+    ) -> None:
+        self._lent_from_bytes = lent_from_bytes
         self._own = own
         self._theirs = theirs
         self._shelf = Shelf(len(own))
@@ -97,8 +101,9 @@ class Lane:
         """Of what we write, what holds no body now."""
         return self._shelf.free_bytes
 
-    def has_room(self, size: int) -> bool:
-        return self._shelf.find(size) is not None
+    def takes(self, size: int) -> bool:
+        """Tell whether a body of `size` bytes is worth it, and has room now."""
+        return size >= self._lent_from_bytes and self._shelf.find(size) is not None
 
     def lend(self, prefix: bytes, payload: Buffer, body: StoredBody | None) -> Loan | None:
         """Lay prefix ‖ payload, or a received body, where the neighbour can read it.

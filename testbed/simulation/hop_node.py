@@ -31,6 +31,8 @@ BYTES_PER_TURN = 1 << 20
 LANE_AFTER_S = 0.001
 LANE_BYTES = 192 << 10
 """So little that it is full at times."""
+LENT_FROM_BYTES = 64
+"""Most chunks are short here."""
 LONGEST_WAKE_S = 0.0002
 """A process sees what has arrived within so long."""
 
@@ -137,7 +139,7 @@ class SimulatedHopNode:
         session = await result
         if isinstance(session, str):
             raise HopConnectError(f"no session with {address[0]}:{address[1]}: {session}")
-        if self._role is Role.SERVICE and self.guid.value[0] & 1:
+        if self._role is Role.SERVICE and session.lane_token[0] & 1:
             self._process.later(LANE_AFTER_S, lambda: self._share_memory(address, session))
         return session
 
@@ -148,8 +150,8 @@ class SimulatedHopNode:
         if theirs is None or not ours.is_up:
             return
         first, second = np.zeros(LANE_BYTES, np.uint8), np.zeros(LANE_BYTES, np.uint8)
-        theirs.open_lane(Lane(first, second))
-        ours.open_lane(Lane(second, first))
+        theirs.open_lane(Lane(first, second, LENT_FROM_BYTES))
+        ours.open_lane(Lane(second, first, LENT_FROM_BYTES))
         ours.use_lane()
         mapped = theirs
 
