@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from packetcloud.chunk.identity import load_identity_file
@@ -225,4 +225,20 @@ def _terms(attachment: Attachment, translator: SID) -> dict[str, str]:
 
 
 async def _of_asyncio(work: Coroutine[Any, Any, T]) -> T:
-    return await Deferred.fromFuture(asyncio.ensure_future(work))
+    """Await work of the other kind; who is cancelled as it ends is cancelled all the same."""
+    task = asyncio.ensure_future(work)
+
+    def cancel(ended: Deferred[bool]) -> None:
+        task.cancel()
+        ended.callback(False)
+
+    def over(_: object) -> None:
+        if not ended.called:
+            ended.callback(True)
+
+    ended: Deferred[bool] = Deferred(cancel)
+    task.add_done_callback(over)
+    if not await ended:
+        await Deferred.fromFuture(asyncio.gather(task, return_exceptions=True))
+        raise CancelledError
+    return task.result()

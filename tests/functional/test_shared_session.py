@@ -177,6 +177,25 @@ def test_a_holder_that_ends_takes_nobody_more(
     play(scenario())
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_programs_that_are_stopped_together_all_end(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Also one that is stopped in the very turn in which it learns that the holder has ended."""
+    monkeypatch.setattr(proxy_programs, "JOIN_AGAIN_S", 60.0)
+
+    async def scenario() -> None:
+        first, second = Program(key_file), Program(key_file)
+        await until(lambda: first.ready and second.ready)
+        first.stop()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        second.stop()
+        await until(lambda: first.failures and second.failures)
+
+    play(scenario())
+
+
 def test_one_program_too_many_is_told_so(guid: GUID) -> None:
     """As many as the cap says are served; when one leaves, there is a place again."""
     told: list[str] = []
