@@ -51,6 +51,7 @@ To the IP network and from it, through a translator:
 - `proxy_exchange`  plain HTTP requests of one client
 - `expose`          a TCP service of this host, reached from outside
 - `proxy_link`      the streams of a host: between endpoint and `chunk.streams`
+- `meeting_place`   where programs of one key find each other
 - `shared_session`  several programs of one key over the session of the first
 - `proxy_programs`  what `packetcloud host proxy|expose` do
 

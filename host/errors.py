@@ -13,8 +13,8 @@ class RouterUnreachableError(HostError):
     """No session with the router came about; the text says why and what to look at."""
 
 
-class ForeignPlaceError(HostError):
-    """Another user has the place where programs of our key meet: run them with a key each."""
+class MeetingPlaceError(HostError):
+    """Programs of one key cannot meet: the text says why. Run one alone with each key."""
 
 
 class EndpointClosedError(HostError):

@@ -7,20 +7,20 @@ the same key, and leaves the router again.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from packetcloud.chunk.identity import load_identity_file
 from packetcloud.chunk.names import SID
 from packetcloud.host.endpoint import CLOSE_FLUSH_S
-from packetcloud.host.errors import ForeignPlaceError, HostError
+from packetcloud.host.errors import HostError, MeetingPlaceError
 from packetcloud.host.expose import Exposure
+from packetcloud.host.meeting_place import Place, claim
 from packetcloud.host.programs import Attachment
 from packetcloud.host.proxy import Proxy, listening_socket
 from packetcloud.host.proxy_link import TranslatorLink
@@ -32,7 +32,6 @@ from packetcloud.host.shared_session import (
     Standing,
     Tell,
     TellOf,
-    claim,
     join,
 )
 
@@ -105,7 +104,7 @@ async def _serve(
 ) -> None:
     """Have the parts served until cancelled: by ourselves, or by who holds the key's session.
 
-    Anybody on the machine can take the place of who holds it: that does not stop us.
+    Where programs of the key cannot meet, that does not stop us.
 
     Args:
         tell: of parts that are served, or wait.
@@ -123,20 +122,20 @@ async def _serve(
     why = "nobody answers there"
     tries_count = 0
     while tries_count < MAX_TRIES_COUNT:
-        place = claim(guid)
+        try:
+            place = claim(guid)
+            was_told = place is None and await _of_asyncio(join(guid, parts, told))
+        except MeetingPlaceError as error:
+            why = str(error)
+            break
         if place is not None:
             with place:
                 return await _hold(reactor, attachment, translator, place, parts, tell)
-        try:
-            was_told = await _of_asyncio(join(guid, parts, told))
-        except ForeignPlaceError as error:
-            why = str(error)
-            break
         tries_count = 0 if was_told else tries_count + 1
         await _of_asyncio(asyncio.sleep(JOIN_AGAIN_S))
     _log.warn(
-        "the place where programs of this key meet is taken ({why}): run no other one with it, "
-        "or they end each other's session",
+        "programs of this key cannot meet ({why}): run no other one with it, or they end each "
+        "other's session",
         why=why,
     )
     return await _hold(reactor, attachment, translator, None, parts, tell)
@@ -146,7 +145,7 @@ async def _hold(
     reactor: Reactor,
     attachment: Attachment,
     translator: SID,
-    place: socket.socket | None,
+    place: Place | None,
     parts: Sequence[Part],
     tell: TellOf,
 ) -> None:
@@ -226,4 +225,20 @@ def _terms(attachment: Attachment, translator: SID) -> dict[str, str]:
 
 
 async def _of_asyncio(work: Coroutine[Any, Any, T]) -> T:
-    return await Deferred.fromFuture(asyncio.ensure_future(work))
+    """Await work of the other kind; who is cancelled as it ends is cancelled all the same."""
+    task = asyncio.ensure_future(work)
+
+    def cancel(ended: Deferred[bool]) -> None:
+        task.cancel()
+        ended.callback(False)
+
+    def over(_: object) -> None:
+        if not ended.called:
+            ended.callback(True)
+
+    ended: Deferred[bool] = Deferred(cancel)
+    task.add_done_callback(over)
+    if not await ended:
+        await Deferred.fromFuture(asyncio.gather(task, return_exceptions=True))
+        raise CancelledError
+    return task.result()

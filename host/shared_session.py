@@ -1,18 +1,16 @@
 """Several programs of one key on one machine: the first holds the session with the router.
 
 A router knows one session of a GUID, so that two programs with one key would end each other's for
-ever. The first one holds it, and listens at an abstract Unix socket that is named by the key; a
-later one hands it what it wants served, a listening socket or a port of the translator, and waits.
-When the holder ends, one of the others takes its place. Only programs of the same user join.
+ever. The first one holds it, and listens at the key's meeting place; a later one hands it what it
+wants served, a listening socket or a port of the translator, and waits. When the holder ends, one
+of the others takes its place. Only programs of the same user join.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,14 +20,13 @@ from typing import Any
 
 from packetcloud.chunk.names import GUID
 from packetcloud.chunk.streams.tcp_listener import TcpListener
-from packetcloud.host.errors import ForeignPlaceError, HostError
+from packetcloud.host.errors import HostError
+from packetcloud.host.meeting_place import Place, connect
 
 MAX_MESSAGE_BYTES = 4096
 MAX_PROGRAMS_COUNT = 64
 MAX_PARTS_COUNT = 256
 """Of one program."""
-_CREDENTIALS = struct.Struct("iII")
-"""Process, user and group, as SO_PEERCRED gives them."""
 SAY_AGAIN_S = 0.01
 """A holder that has not read all that it was told is told the rest this much later."""
 LEFT_OPEN = frozenset({"router-guid"})
@@ -70,17 +67,17 @@ class SessionHolder:
     """Serves the parts of other programs as if they were our own.
 
     Args:
-        place: from `claim`.
+        place: closed by who made it, after this.
         terms: of the session; who asks for others is refused.
         begin: serves a part; may raise HostError.
     """
 
-    def __init__(self, place: socket.socket, terms: Mapping[str, str], begin: Begin) -> None:
+    def __init__(self, place: Place, terms: Mapping[str, str], begin: Begin) -> None:
         self._terms = terms
         self._begin = begin
         self._loop = asyncio.get_running_loop()
         self._programs: set[_Program] = set()
-        self._listener = TcpListener(self._loop, place, self._accepted, lambda: None)
+        self._listener = TcpListener(self._loop, place.sock, self._accepted, lambda: None)
 
     def stop(self) -> None:
         """Take no more programs and orders; the place stays ours until `close`."""
@@ -114,9 +111,7 @@ class SessionHolder:
         self._programs.discard(program)
 
     def _accepted(self, connection: socket.socket, _address: object) -> None:
-        if not _is_same_user(connection):
-            connection.close()
-        elif len(self._programs) >= MAX_PROGRAMS_COUNT:
+        if len(self._programs) >= MAX_PROGRAMS_COUNT:
             text = f"{1 + MAX_PROGRAMS_COUNT} programs use this key; allowed: no more"
             _refuse(connection, text)
         else:
@@ -177,35 +172,19 @@ class _Program:
             self._sock.send(_told(number, standing, text))
 
 
-def claim(guid: GUID) -> socket.socket | None:
-    """Return the place of the key's holder, listening; None: another program has it."""
-    place = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        place.bind(_name(guid))
-    except OSError:
-        place.close()
-        return None
-    place.listen(MAX_PROGRAMS_COUNT)
-    place.setblocking(False)
-    return place
-
-
 async def join(guid: GUID, parts: Sequence[Part], tell: TellOf) -> bool:
     """Have the holder serve `parts`; returns when it has ended, False if it never told anything.
 
     Raises:
-        ForeignPlaceError: the place is another user's. Else whatever `tell` raises.
+        MeetingPlaceError: there is none. Else whatever `tell` raises.
     """
     loop = asyncio.get_running_loop()
     was_told = False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.setblocking(False)
-        try:
-            sock.connect(_name(guid))  # at once, or its queue is full
-        except OSError:
-            return False
-        if not _is_same_user(sock):
-            raise ForeignPlaceError("it belongs to another user")
+    try:
+        sock = connect(guid)
+    except OSError:
+        return False
+    with sock:
         saying = loop.create_task(_say(sock, parts))
         try:
             while data := await loop.sock_recv(sock, MAX_MESSAGE_BYTES):
@@ -248,13 +227,3 @@ def _refuse(connection: socket.socket, text: str) -> None:
 
 def _told(number: int, standing: Standing, text: str) -> bytes:
     return json.dumps([number, standing, text]).encode()
-
-
-def _name(guid: GUID) -> str:
-    return f"\0packetcloud/host/{guid.hex}"
-
-
-def _is_same_user(sock: socket.socket) -> bool:
-    told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, user, _ = _CREDENTIALS.unpack(told)
-    return bool(user == os.geteuid())

@@ -7,6 +7,7 @@ Needs root.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -21,6 +22,7 @@ from packetcloud.cloudlet.client import CloudletClient, ControllerUnreachableErr
 from packetcloud.cloudlet.config import CloudletConfig
 from packetcloud.cloudlet.images.store import BuiltImage
 from packetcloud.cloudlet.network import NodeNetwork
+from packetcloud.cloudlet.removal import remove_vis
 from packetcloud.cloudlet.schemas import ViInfo
 from packetcloud.testbed.daemons import Router, RouterPlan, ServiceEntry, start_router
 from packetcloud.testbed.errors import ChildError
@@ -157,14 +159,15 @@ class LxdCloudlet:
         child.stop()
 
     def take_down(self) -> None:
-        """End the controller and remove its VIs and network, as an operator does.
+        """End the controller and remove its VIs and network, as `packetcloud cloudlet down` does.
 
         Raises:
-            ChildError: it failed.
+            ChildError: the controller failed.
+            CloudletError: a node did not do it.
         """
         self.stop_controller()
-        command = packetcloud_command("cloudlet", "down", self.config_file)
-        self.children.start("down", command).wait_exit(LIMIT_S)
+        asyncio.run(remove_vis(CloudletConfig.load(self.config_file), lambda text: None))
+        self.remove_network()
 
     def client(self) -> CloudletClient:
         """Return a client of the controller; close it."""

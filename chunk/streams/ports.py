@@ -1,6 +1,6 @@
 """The ports of a translator that a host wants the connections of: asked for, busy or ours.
 
-Source: docs/protocol/stream.md, "not listening".
+Source: docs/protocol/stream.md, "Frames".
 """
 
 from __future__ import annotations

@@ -184,6 +184,7 @@ def measure_dark(scene: EmulatedScene, dark_s: float) -> Document:
         packets_before, timeouts_before = read_between_packets(ends.sender, link)
         time.sleep(dark_s)
         packets_after, timeouts_after = read_between_packets(ends.sender, link)
+        ends.sender.stop(grace_s=0.0)  # what it has in flight will never be through
     packets, timeouts = packets_after - packets_before, timeouts_after - timeouts_before
     return {
         "seconds": dark_s,

@@ -101,6 +101,8 @@ class FlowMix:
             }
             for peer in tcp:
                 got[peer.kind].append(peer.per_second_bps(timing))
+            for peer in tcp:
+                peer.end()  # beside it what yields would drain for as long as it may
             for flow in ours:
                 got[flow.kind].append(flow.per_second_bps(begin_s, timing.seconds))
             for flow in ours:
@@ -235,6 +237,9 @@ class _TcpFlow:
         if len(found) < count:
             raise ChildError(f"{self.kind}: {len(found)} of {count} seconds")
         return [one.bits_per_s for one in found[timing.warmup :]]
+
+    def end(self) -> None:
+        self.client.stop(grace_s=0.0)
 
 
 def _start_all(flows: Sequence[_OurFlow]) -> None:

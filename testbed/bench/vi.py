@@ -15,7 +15,7 @@ from packetcloud.testbed.bench.vi_cold import measure_cold_start
 from packetcloud.testbed.bench.vi_idle import measure_idle
 from packetcloud.testbed.bench.vi_migration import measure_migrations
 from packetcloud.testbed.bench.vi_penalty import measure_penalty
-from packetcloud.testbed.bench.vi_place import ViPlan, Workplace, workplace
+from packetcloud.testbed.bench.vi_place import Servers, ViPlan, Workplace, workplace
 from packetcloud.testbed.bench.vi_resize import measure_resize
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.lxd_daemon import check_lxd
@@ -57,7 +57,7 @@ _TOP: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
 
 
 def bench_vi(plan: ViPlan, timing: Timing, progress: Progress) -> Document:
-    """Measure the parts of the plan, each on a cloudlet of its own on private LXD servers.
+    """Measure the parts of the plan, each on a cloudlet of its own; they share private LXD servers.
 
     Raises:
         TestbedError: no LXD can run here.
@@ -66,13 +66,14 @@ def bench_vi(plan: ViPlan, timing: Timing, progress: Progress) -> Document:
     document = begin_document("vi", timing, False, ("lxd",))
     document["topology"] = "private LXD servers"
     document["failures"] = []
-    for part in plan.parts:
-        with workplace(plan, timing, partial(_tell, progress, part)) as place:
-            try:
-                document[part] = _MEASURES[part](place)
-            except (ChildError, CloudletError) as error:
-                place.failures.append(str(error))
-        document["failures"] += [f"{part}: {text}" for text in place.failures]
+    with Servers() as servers:
+        for part in plan.parts:
+            with workplace(plan, timing, partial(_tell, progress, part), servers) as place:
+                try:
+                    document[part] = _MEASURES[part](place)
+                except (ChildError, CloudletError) as error:
+                    place.failures.append(str(error))
+            document["failures"] += [f"{part}: {text}" for text in place.failures]
     return document | top_figures(document)
 
 

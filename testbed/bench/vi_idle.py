@@ -62,14 +62,15 @@ def measure_idle(place: Workplace) -> Document:
             end_s = time.monotonic()
         used = meter.cpu_seconds(begin_s, end_s)
         cloudlet.until_running(vis)
-    share = {name: cpu_s / (end_s - begin_s) for name, cpu_s in used.items()}
+        names = cloudlet.controller.name, cloudlet.router.child.name, WHOLE_MACHINE
+    controller, router, machine = (used[name] / (end_s - begin_s) for name in names)
     return {
         "vis": vis,
         "seconds": seconds,
         "vcpu_each": vcpu,
-        "controller_core_share": share[cloudlet.controller.name],
-        "router_core_share": share[cloudlet.router.child.name],
-        "whole_machine_cores": share[WHOLE_MACHINE],
+        "controller_core_share": controller,
+        "router_core_share": router,
+        "whole_machine_cores": machine,
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import Any, Self
 
 from packetcloud.cloudlet.images.store import BuiltImage
 from packetcloud.cloudlet.schemas import OperationInfo, ViInfo
@@ -23,6 +23,7 @@ from packetcloud.testbed.lxd_cloudlet import (
     LxdCloudlet,
     lxd_cloudlet,
 )
+from packetcloud.testbed.lxd_daemon import LxdDaemon
 from packetcloud.testbed.tally import NAME, lay_tally
 from packetcloud.testbed.vi_images import vi_image
 
@@ -56,6 +57,45 @@ class ViPlan:
     """A control: the state of a VI that moves is thrown away, and the judge must see it."""
 
 
+class Servers:
+    """Private LXD servers, which the cloudlets of several parts have one after the other: to start
+    one and give it the image takes longer than most parts. Use it in a `with` statement."""
+
+    def __init__(self) -> None:
+        self._running: list[LxdDaemon] = []
+        self._pool_mib = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end(0)
+
+    @contextlib.contextmanager
+    def lent(self, count: int, pool_mib: int) -> Iterator[Sequence[LxdDaemon]]:
+        """So many servers, no more, with pools of at least this size.
+
+        Whoever has them takes its VIs down. After an error nobody did: the next has fresh ones.
+
+        Raises:
+            TestbedError: one does not start.
+        """
+        self._end(count if self._pool_mib >= pool_mib else 0)
+        if not self._running:
+            self._pool_mib = pool_mib
+        try:
+            while len(self._running) < count:
+                self._running.append(LxdDaemon(pool_mib=self._pool_mib).__enter__())
+            yield tuple(self._running)
+        except BaseException:
+            self._end(0)
+            raise
+
+    def _end(self, kept: int) -> None:
+        while len(self._running) > kept:
+            self._running.pop().close()
+
+
 @dataclass(slots=True)
 class Workplace:
     """Where a part is measured: an empty folder, and images that are built when they are needed."""
@@ -66,6 +106,8 @@ class Workplace:
     tell: Tell
     failures: list[str] = field(default_factory=list)
     """What went wrong and did not end the part."""
+    servers: Servers | None = None
+    """None: its cloudlet has servers of its own, which end with it."""
 
     def bundled_image(self) -> BuiltImage:
         """Return the image of all bundled services."""
@@ -96,19 +138,27 @@ class Workplace:
     def cloudlet(self, plan: CloudletPlan) -> Iterator[LxdCloudlet]:
         """A cloudlet that runs; nothing is left of it."""
         self.tell(f"starting {plan.nodes_count} LXD, router and controller")
-        with lxd_cloudlet(self.folder, plan) as made:
+        with contextlib.ExitStack() as stack:
+            lent: Sequence[LxdDaemon] = ()
+            if self.servers is not None:
+                lent = stack.enter_context(self.servers.lent(plan.nodes_count, plan.pool_mib))
+            made = stack.enter_context(lxd_cloudlet(self.folder, plan, servers=lent))
             yield made
             self.tell("removing it all")
+            if lent:
+                made.take_down()
 
     def _image(self, manifest: Path | None = None) -> BuiltImage:
         return vi_image(self.tell, self.plan.images, manifest)
 
 
 @contextlib.contextmanager
-def workplace(plan: ViPlan, timing: Timing, tell: Tell) -> Iterator[Workplace]:
+def workplace(
+    plan: ViPlan, timing: Timing, tell: Tell, servers: Servers | None = None
+) -> Iterator[Workplace]:
     """A folder for one part, removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="packetcloud-bench-vi-") as folder:
-        yield Workplace(Path(folder), plan, timing, tell)
+        yield Workplace(Path(folder), plan, timing, tell, servers=servers)
 
 
 def owner(cloudlet: LxdCloudlet) -> ViInfo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +10,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
-from packetcloud.chunk.identity import create_identity_file
+from packetcloud.chunk.identity import create_identity_file, load_identity_file
 from packetcloud.chunk.names import GUID, SID
-from packetcloud.host import proxy_programs, shared_session
+from packetcloud.host import proxy_programs
 from packetcloud.host.errors import HostError
+from packetcloud.host.meeting_place import claim
 from packetcloud.host.proxy_programs import run_proxy
 from packetcloud.host.shared_session import (
     MAX_PARTS_COUNT,
@@ -26,7 +26,6 @@ from packetcloud.host.shared_session import (
     SessionHolder,
     Standing,
     Tell,
-    claim,
     join,
 )
 
@@ -93,26 +92,34 @@ def serve(_: Part, tell: Tell) -> End:
     return lambda: None
 
 
-@pytest.mark.parametrize("listens", [False, True])
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where programs meet."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "packetcloud"
+
+
+@pytest.mark.parametrize("is_foreign", [False, True])
 def test_who_takes_the_place_stops_no_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listens: bool
+    key_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, is_foreign: bool
 ) -> None:
-    """Another user does, whether it takes connections or not: a warning says what that means."""
+    """Another user does, or a program that says nothing: a warning says what that means."""
     monkeypatch.setattr(proxy_programs, "JOIN_AGAIN_S", 0.0)
-    monkeypatch.setattr(shared_session, "_is_same_user", lambda _: False)
-    guid = create_identity_file(tmp_path / "own.key").guid
+    place = claim(load_identity_file(key_file).guid)
+    assert place is not None
+    if is_foreign:
+        folder.chmod(0o777)
+    else:
+        place.sock.close()
 
     async def scenario() -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as place:
-            place.bind(shared_session._name(guid))
-            if listens:
-                place.listen()
-            with capturedLogs() as events:
-                program = Program(tmp_path / "own.key")
-                await until(lambda: program.ready or program.failures)
-            assert program.ready and not program.failures and program.sessions_count == 1
-            assert ["is taken" in str(event["log_format"]) for event in events] == [True]
-            program.stop()
+        with place, capturedLogs() as events:
+            program = Program(key_file)
+            await until(lambda: program.ready or program.failures)
+        assert program.ready and not program.failures and program.sessions_count == 1
+        (text,) = [formatEvent(event) for event in events]
+        assert "cannot meet" in text and (str(folder) in text) is is_foreign
+        program.stop()
 
     play(scenario())
 
@@ -166,6 +173,25 @@ def test_a_holder_that_ends_takes_nobody_more(
         await until(lambda: second.ready)
         assert second.sessions_count == 1 and not second.failures
         second.stop()
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_programs_that_are_stopped_together_all_end(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Also one that is stopped in the very turn in which it learns that the holder has ended."""
+    monkeypatch.setattr(proxy_programs, "JOIN_AGAIN_S", 60.0)
+
+    async def scenario() -> None:
+        first, second = Program(key_file), Program(key_file)
+        await until(lambda: first.ready and second.ready)
+        first.stop()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        second.stop()
+        await until(lambda: first.failures and second.failures)
 
     play(scenario())
 

@@ -82,6 +82,7 @@ SHELLS = {
         "file_receiver",
         "file_transfer",
         "inbox_folder",
+        "meeting_place",
         "outgoing_file",
         "part_file",
         "programs",

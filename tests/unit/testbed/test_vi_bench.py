@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from packetcloud.cli.bench_vi import vi_tables
-from packetcloud.testbed.bench import vi
+from packetcloud.testbed.bench import vi, vi_place
 from packetcloud.testbed.bench.plot import plot_document
 from packetcloud.testbed.bench.report import Document
 from packetcloud.testbed.bench.vi import top_figures
@@ -18,7 +19,7 @@ from packetcloud.testbed.bench.vi_idle import idle_vcpu
 from packetcloud.testbed.bench.vi_judge import Judgement, Moved, judge
 from packetcloud.testbed.bench.vi_migration import SETTLE_S, migration_figures
 from packetcloud.testbed.bench.vi_penalty import Visits, penalty_figures
-from packetcloud.testbed.bench.vi_place import ViPlan, Workplace, spread
+from packetcloud.testbed.bench.vi_place import Servers, ViPlan, Workplace, spread
 from packetcloud.testbed.bench.vi_resize import ControlGroups
 from packetcloud.testbed.errors import ChildError
 from packetcloud.testbed.simulation.journal import Entry, Line
@@ -245,6 +246,45 @@ def _document() -> Document:
             "whole_machine_cores": 0.5,
         },
     }  # fmt: skip
+
+
+class _Server:
+    """Stands for an LXD server: is there from its start until it is closed."""
+
+    running: ClassVar[list[_Server]] = []
+
+    def __init__(self, *, pool_mib: int) -> None:
+        self.pool_mib = pool_mib
+
+    def __enter__(self) -> _Server:
+        self.running.append(self)
+        return self
+
+    def close(self) -> None:
+        self.running.remove(self)
+
+
+def test_parts_have_the_same_servers_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than a part asks for run meanwhile; a larger pool is a fresh one, and after an error
+    nothing is used again."""
+    monkeypatch.setattr(vi_place, "LxdDaemon", _Server)
+    running = _Server.running
+    with Servers() as servers:
+        with servers.lent(1, 4096) as lent:
+            (first,) = lent
+        with servers.lent(2, 4096) as lent:
+            assert lent[0] is first and len(running) == 2
+        with servers.lent(1, 2048) as lent:
+            assert list(lent) == running == [first]
+        with servers.lent(1, 8192) as lent:
+            (larger,) = lent
+            assert larger is not first and running == [larger]
+        with pytest.raises(ChildError), servers.lent(1, 4096):
+            raise ChildError("no VI")
+        assert running == []
+        with servers.lent(1, 4096) as lent:
+            assert lent[0] is not larger
+    assert running == []
 
 
 def test_what_fails_stands_in_the_report_with_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
