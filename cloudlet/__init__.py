@@ -40,6 +40,7 @@ The controller
 - `router_client`      the router's table over its management API
 - `router_rules`       the router's rules: brings documents, looks at what is there
 - `surroundings`       the router's address, its hosts, and routers that it reaches
+- `lanes`              the folder where the router shares memory, checked before VIs see it
 - `router_bounds`      how much that table takes
 - `config`             the config file
 - `config_tables`      its tables: what each may say

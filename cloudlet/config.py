@@ -163,6 +163,7 @@ class CloudletConfig:
                 if self.network.egress is not None and node.socket is not None
                 else None
             ),
+            is_here=node.socket is not None,
         )
 
     def settings(

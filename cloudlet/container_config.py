@@ -23,10 +23,13 @@ from packetcloud.cloudlet.policy import (
     FREE_CONFIG,
     LABEL,
     LABEL_PREFIX,
+    LANES_DEVICE,
+    LANES_SOURCE,
     VARIABLE,
     WISH_KEY,
     NodeSite,
     is_usable_address,
+    lanes_device,
     nic_base,
 )
 
@@ -75,6 +78,8 @@ def build(wish: ContainerWish, site: NodeSite) -> ContainerConfig:
     }
     if wish.egress is not None and site.egress_bridge is not None:
         devices[EGRESS_NIC] = _nic(EGRESS_NIC, site.egress_bridge, wish.egress, EGRESS_MTU)
+    if wish.lanes is not None and site.is_here:
+        devices[LANES_DEVICE] = lanes_device(wish.lanes)
     return ContainerConfig(config, devices)
 
 
@@ -143,6 +148,8 @@ def wish_problems(wish: ContainerWish) -> Iterator[str]:
         for address in (addresses.ipv4.ip, addresses.ipv6.ip):
             if not is_usable_address(address):
                 yield f"{nic} address {address}: allowed: a unicast address of a host"
+    if wish.lanes is not None and not LANES_SOURCE.fullmatch(wish.lanes):
+        yield f"lanes {wish.lanes!r}: allowed: a folder like {LANES_SOURCE.pattern}"
 
 
 def live_differences(live: LiveConfig, wanted: ContainerConfig) -> list[str]:
@@ -162,7 +169,10 @@ def live_differences(live: LiveConfig, wanted: ContainerConfig) -> list[str]:
         for key in live.config.keys() - wanted.config.keys()
         if key.startswith(ENVIRONMENT_PREFIX)  # of other keys the policy says which may be there
     ]
-    for name in sorted({*wanted.devices, *({EGRESS_NIC} & live.devices.keys())}):
+    names = {*wanted.devices, *({EGRESS_NIC} & live.devices.keys())}
+    if LANES_DEVICE not in live.devices:  # made when no folder was known: it does without
+        names.discard(LANES_DEVICE)
+    for name in sorted(names):
         # Of other devices the policy says which may be there.
         device = wanted.devices.get(name, {})
         is_now = live.devices.get(name, {})

@@ -59,6 +59,9 @@ class ContainerWish:
     node's configuration reads it: no keys here."""
     egress: NicAddresses | None = None
     """eth2: towards the IP network; None: it has none."""
+    lanes: str | None = None
+    """Folder of the node in which the router hands out memory to share; None: none is known. It
+    may be another one for an equal container."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from packetcloud.cloudlet.errors import (
     NoRoomError,
     StoreError,
 )
+from packetcloud.cloudlet.lanes import RouterLanes
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.links import Caller, ControlServer
 from packetcloud.cloudlet.policy import NodeSite
@@ -71,6 +72,9 @@ class Launches(Protocol):
 
     revision: int
     """Grows whenever `limits` or `wish` may give the same VI something else."""
+
+    def share(self, lanes: str) -> None:
+        """Let VIs of this machine that are made now see this folder of the router."""
 
     def limits(self, vi_type: str) -> Limits: ...
 
@@ -196,16 +200,19 @@ class Controller:
         self.core = CloudletCore(settings, saved, random_bytes, time.time, policy)
         self._rules = RouterRules(router, self.core, self.tell)
         self.surroundings = Surroundings(router)
+        self._lanes = RouterLanes(router, launches.share)
         self._checks = ContainerChecks(settings.name, saved.vis, launches, self._wish_now)
 
     async def start(self) -> None:
         """Go on where the last run ended; the control port must be bound."""
+        await self._lanes.ask()  # of what the first VIs are made
         self._do_or_end(lambda: self._carry_out(self.core.start(self._loop.time())))
         for node in self._nodes.values():
             self._spawn(self._watch_node, node)
         self._spawn(self._watch_router)
         self._spawn(self._rules.watch)
         self._spawn(self.surroundings.watch)
+        self._spawn(self._lanes.watch)
         await self.links.serve()
 
     def configure(self, settings: CloudletSettings) -> None:

@@ -297,7 +297,7 @@ async def open_all_nodes(
         found = await _open_table(config, table)
         if len(found) > 1:
             # Members of a cluster are on other machines, where nobody keeps filters of an egress.
-            site = replace(site, egress_bridge=None)
+            site = replace(site, egress_bridge=None, is_here=False)
         for node in found:
             if node.name in nodes:
                 raise CloudletConfigError(

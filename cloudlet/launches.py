@@ -20,6 +20,7 @@ from packetcloud.cloudlet.declared_services import DeclaredService
 from packetcloud.cloudlet.egress import EgressPolicy
 from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.limits import Limits
+from packetcloud.cloudlet.policy import LANES_IN_VI
 from packetcloud.services.launch_files import encode_files
 
 
@@ -32,11 +33,12 @@ class ConfiguredLaunches:
 
     def __init__(self, config: CloudletConfig, images: dict[str, ImageFiles]) -> None:
         self.revision = 0
-        """Grows with every config."""
+        """Grows with every config, and every folder of the router."""
         self._bringing: dict[str, asyncio.Lock] = {}
         """By node: an image is brought there once, also when many VIs want it."""
         self._brought: set[tuple[str, str]] = set()
         """Nodes and images that have been there."""
+        self._lanes: str | None = None
         self.configure(config, images)
 
     def configure(self, config: CloudletConfig, images: dict[str, ImageFiles]) -> None:
@@ -56,6 +58,11 @@ class ConfiguredLaunches:
         """Launch a service with other content in one of its files from now on."""
         one = self._services[service]
         self._services[service] = dataclasses.replace(one, files={**one.files, name: content})
+
+    def share(self, lanes: str) -> None:
+        """Let VIs of this machine that are made now see this folder of the router."""
+        self._lanes = lanes
+        self.revision += 1
 
     def files(self, vi: Vi) -> dict[str, str]:
         return encode_files(self._declared(vi).files)
@@ -114,6 +121,7 @@ class ConfiguredLaunches:
                 **self._egress_environment(vi, egress),
             },
             egress=egress,
+            lanes=self._lanes,
         )
 
     def _egress_addresses(self, vi: Vi) -> NicAddresses | None:
@@ -153,6 +161,7 @@ class ConfiguredLaunches:
             search_path=search_path,
             listen=tuple(sorted(set(declared.egress.listen.values()))),
             parameters={**declared.spec.parameters, **own},
+            lanes=declared.spec.lanes if self._config.file.has_processes else LANES_IN_VI,
         )
         return {
             "do": "launch",

@@ -22,6 +22,12 @@ DATA_MTU = 16384
 CONTROL_MTU = 1500
 EGRESS_NIC = "eth2"
 EGRESS_MTU = 1500
+LANES_DEVICE = "lanes"
+LANES_IN_VI = "/run/packetcloud/lanes"
+"""Where a VI finds folders of routers that share memory with it."""
+LANES_FOLDER = re.compile(r"(?:/(?!\.\.?/)[A-Za-z0-9._-]+)*/packetcloud-[0-9]+/lanes")
+"""Where those are on the node."""
+LANES_SOURCE = re.compile(LANES_FOLDER.pattern + r"/[0-9a-f]{16}")
 LABEL_PREFIX = "user.packetcloud."
 ENVIRONMENT_PREFIX = "environment."
 WISH_KEY = LABEL_PREFIX + "wish"
@@ -105,6 +111,8 @@ class NodeSite:
     """Reads and writes that VIs may reserve of it."""
     egress_bridge: str | None = None
     """Of VIs that are granted a way to the IP network; None: nobody here has one."""
+    is_here: bool = False
+    """Whether it is the router's machine, and its VIs may share memory with that."""
 
 
 def live_violations(live: LiveConfig, site: NodeSite) -> list[str]:
@@ -179,6 +187,8 @@ def _device_violations(devices: Mapping[str, Mapping[str, str]], site: NodeSite)
     if site.egress_bridge is not None and EGRESS_NIC in devices:
         # Who has one to have it is the wish's to say: `live_differences`.
         expected[EGRESS_NIC] = _nic_rules(EGRESS_NIC, site.egress_bridge, EGRESS_MTU)
+    if site.is_here and LANES_DEVICE in devices:
+        expected[LANES_DEVICE] = _lanes_rules(devices[LANES_DEVICE].get("source", ""))
     for name in sorted(devices.keys() - expected.keys()):
         yield f"device {name} ({devices[name].get('type')}); allowed: {', '.join(expected)}"
     for name, rules in expected.items():
@@ -210,6 +220,20 @@ def nic_base(name: str, bridge: str, mtu: int) -> dict[str, str]:
     }
 
 
+def lanes_device(folder: str) -> dict[str, str]:
+    """Return the device by which a container sees the folder of a router that shares memory.
+
+    A container without it starts as well, also where the folder is gone.
+    """
+    return {
+        "type": "disk",
+        "source": folder,
+        "path": f"{LANES_IN_VI}/{folder.rsplit('/', 1)[-1]}",
+        "readonly": "true",
+        "required": "false",
+    }
+
+
 _Rule = str | re.Pattern[str] | type[IPv4Address] | type[IPv6Address]
 
 
@@ -217,6 +241,10 @@ def _root_rules(site: NodeSite) -> dict[str, _Rule]:
     rules: dict[str, _Rule] = {"type": "disk", "path": "/", "pool": site.pool}
     rules |= {"limits.read": _MIB_TEXT, "limits.write": _MIB_TEXT}
     return rules | ({"size": _MIB_TEXT} if site.has_disk_quota else {})
+
+
+def _lanes_rules(source: str) -> dict[str, _Rule]:
+    return {**lanes_device(source), "source": LANES_SOURCE}
 
 
 def _nic_rules(name: str, bridge: str, mtu: int) -> dict[str, _Rule]:

@@ -84,6 +84,8 @@ class Info(BaseModel):
     hop: dict[str, int]
     spool: Spool | None
     """None: there is no spool."""
+    lanes: str | None
+    """Where VIs of this machine find memory to share; None: it shares none."""
     reload: Reload | None
 
 

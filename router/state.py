@@ -89,12 +89,14 @@ class LiveState:
         return Health(status="ok")
 
     def info(self) -> Info:
+        lanes = self._node.lanes
         return view.info(
             self._core,
             version=_installed_version(),
             listen=format_address(self.address),
             uptime_s=self._seconds() - self._started_at,
             hop=self._hop_stats(),
+            lanes=None if lanes is None else str(lanes),
             reload=self.last_reload,
         )
 

@@ -44,6 +44,7 @@ def info(
     listen: str,
     uptime_s: float,
     hop: Mapping[str, int],
+    lanes: str | None,
     reload: Reload | None,
 ) -> Info:
     book, settings = core.book, core.settings
@@ -66,6 +67,7 @@ def info(
         reports_undeliverable=book.undeliverable_reports_count,
         hop=dict(hop),
         spool=_spool(core),
+        lanes=lanes,
         reload=reload,
     )
 

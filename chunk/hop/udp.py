@@ -298,6 +298,11 @@ class HopNode:
         return self._identity.guid
 
     @property
+    def lanes(self) -> Path | None:
+        """Where services of this machine find the door; None: there is none."""
+        return door_path(self._lanes, self.guid).parent if self._lanes and self._door else None
+
+    @property
     def neighbours(self) -> list[Neighbour]:
         return list(self._opened.core.sessions.values()) if self._opened else []
 

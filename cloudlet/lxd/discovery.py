@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from packetcloud.cloudlet.containers import ImageFiles, NodeAdapter
 from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.lxd.address import LxdAddress
@@ -41,6 +43,7 @@ async def open_nodes(
 
     if not members:
         return [node(name or server_name, None)]
+    site = replace(site, is_here=False)  # members are on other machines
     return [node(member, member) for member in members]
 
 

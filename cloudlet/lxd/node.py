@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from pylxd.exceptions import LXDAPIException, NotFound
 from requests_toolbelt import MultipartEncoder
 
 from packetcloud.cloudlet.container_config import (
+    ContainerConfig,
     build,
     label_config,
     limit_config,
@@ -37,7 +39,7 @@ from packetcloud.cloudlet.errors import (
 from packetcloud.cloudlet.limits import Limits
 from packetcloud.cloudlet.lxd.connection import Api, LxdConnection, translated
 from packetcloud.cloudlet.lxd.operations import creations, finish, under_way, wait
-from packetcloud.cloudlet.lxd.project import PROJECT
+from packetcloud.cloudlet.lxd.project import PROJECT, allow_lanes
 from packetcloud.cloudlet.lxd.protections import POOLS_WITH_QUOTA, find_protections
 from packetcloud.cloudlet.lxd.replies import (
     console_tail,
@@ -45,7 +47,7 @@ from packetcloud.cloudlet.lxd.replies import (
     container_usage,
     is_unread,
 )
-from packetcloud.cloudlet.policy import WISH_KEY, NodeSite
+from packetcloud.cloudlet.policy import LANES_DEVICE, WISH_KEY, NodeSite
 
 CREATE_TIMEOUT_S = 120.0
 """The first container of an image unpacks it."""
@@ -53,6 +55,7 @@ CHANGE_TIMEOUT_S = 60.0
 IMPORT_TIMEOUT_S = 600.0
 STOP_MARGIN_S = 10.0
 """LXD's own work around a stop: interfaces, filters, mounts."""
+_log = logging.getLogger("packetcloud.cloudlet")
 
 
 class LxdNode:
@@ -120,7 +123,7 @@ class LxdNode:
                 "architecture": before["architecture"],
                 "config": restored_config(before["config"], built),
                 "description": before["description"],
-                "devices": {name: dict(device) for name, device in built.devices.items()},
+                "devices": _devices(api, built),
                 "ephemeral": False,
                 "profiles": [],
             }
@@ -241,7 +244,7 @@ class LxdNode:
             "source": {"type": "image", "fingerprint": wish.image},
             "profiles": [],
             "config": {**built.config, WISH_KEY: digest},
-            "devices": {name: dict(device) for name, device in built.devices.items()},
+            "devices": _devices(api, built),
         }
         try:
             response = api.instances.post(json=document, params=self._target())
@@ -279,7 +282,10 @@ class LxdNode:
 
 
 def wish_digest(wish: ContainerWish) -> str:
-    """Return what equal wishes have in common and others have not."""
+    """Return what equal wishes have in common and others have not.
+
+    Not the lanes: a VI that was made before its router was there does without.
+    """
     document: dict[str, object] = {
         "name": wish.name,
         "image": wish.image,
@@ -291,6 +297,16 @@ def wish_digest(wish: ContainerWish) -> str:
     if wish.egress is not None:
         document["egress"] = str(wish.egress.ipv4) + str(wish.egress.ipv6)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _devices(api: Api, built: ContainerConfig) -> dict[str, dict[str, str]]:
+    """Return a container's devices, without the lanes where the project does not allow them."""
+    devices = {name: dict(device) for name, device in built.devices.items()}
+    lanes = devices.get(LANES_DEVICE)
+    if lanes is not None and not allow_lanes(api, lanes["source"].rpartition("/")[0]):
+        _log.warning("the project does not allow %s: a VI shares no memory", lanes["source"])
+        del devices[LANES_DEVICE]
+    return devices
 
 
 def _warnings(api: Api) -> list[Mapping[str, Any]]:

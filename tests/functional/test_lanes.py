@@ -118,6 +118,23 @@ def test_bodies_go_through_shared_memory(lanes: Path, links: tuple[str, ...]) ->
     run(test)
 
 
+def test_a_router_says_where_its_door_is(lanes: Path) -> None:
+    """Its folder, which stays when the router ends: containers have it mounted."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        await pair.attach()
+        folder = pair.router.lanes
+        assert folder is not None and [one.name for one in folder.iterdir()] == ["door"]
+        inode = folder.stat().st_ino
+        assert pair.service.lanes is None
+        await pair.close()
+        assert pair.router.lanes is None
+        assert list(folder.iterdir()) == [] and folder.stat().st_ino == inode
+
+    run(test)
+
+
 def test_without_a_door_bodies_go_in_datagrams(lanes: Path) -> None:
     """Where router and service do not meet, nothing is lent and nothing is lost."""
 

@@ -13,7 +13,7 @@ from packetcloud.cloudlet.container_config import build
 from packetcloud.cloudlet.containers import ContainerWish, NicAddresses
 from packetcloud.cloudlet.errors import NodeRefusedError
 from packetcloud.cloudlet.limits import Limits
-from packetcloud.cloudlet.policy import FIXED_CONFIG, NodeSite, live_violations
+from packetcloud.cloudlet.policy import FIXED_CONFIG, LANES_SOURCE, NodeSite, live_violations
 from tests.unit.cloudlet.wishes import SITE, WISH, as_live
 
 TEXTS = st.one_of(st.text(max_size=80), st.from_regex(r"[a-zA-Z][a-zA-Z0-9_.-]{0,30}"))
@@ -38,6 +38,7 @@ WISHES = st.builds(
     control=NICS,
     labels=SOURCES,
     environment=SOURCES,
+    lanes=st.one_of(st.none(), TEXTS, st.from_regex(LANES_SOURCE, fullmatch=True)),
 )
 DEVICE_KEYS = st.sampled_from(
     ["type", "path", "source", "pool", "parent", "network", "nictype", "hwaddr", "size", "listen"]
@@ -57,16 +58,17 @@ def _refused_or_allowed(wish: ContainerWish, site: NodeSite) -> None:
 
 
 @settings(max_examples=500)
-@given(wish=WISHES, has_disk_quota=st.booleans())
+@given(wish=WISHES, has_disk_quota=st.booleans(), is_here=st.booleans())
 @example(
     wish=replace(WISH, data=NicAddresses(IPv4Interface("255.255.255.255"), WISH.data.ipv6)),
     has_disk_quota=True,
+    is_here=False,
 )
 def test_a_wish_is_refused_or_its_container_is_allowed(
-    wish: ContainerWish, has_disk_quota: bool
+    wish: ContainerWish, has_disk_quota: bool, is_here: bool
 ) -> None:
     """No value of a wish, however odd, makes a container that the policy would stop."""
-    _refused_or_allowed(wish, replace(SITE, has_disk_quota=has_disk_quota))
+    _refused_or_allowed(wish, replace(SITE, has_disk_quota=has_disk_quota, is_here=is_here))
 
 
 @given(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from packetcloud.cloudlet.images.build import BuildRequest, build_image
 from packetcloud.host.blocking import BlockingEndpoint
 from packetcloud.testbed import lxd_cloudlet as testbed
 from packetcloud.testbed.lxd_cloudlet import CloudletPlan, CloudletService
+from packetcloud.testbed.processes import packetcloud_command
 from packetcloud.testbed.tally import NAME, lay_tally, tallied
 from tests.system.vi_image import STORE
 
@@ -81,6 +86,39 @@ class LxdCloudlet(testbed.LxdCloudlet):
 
     def traffic(self, *, interval_s: float = 0.02, senders: int = 2) -> Traffic:
         return Traffic(self.router_address, self.sid, interval_s, senders)
+
+    def exchange(self, size_bytes: int) -> None:
+        """Send a chunk of this size through the service; it arrives as it was sent."""
+        payload = os.urandom(size_bytes)
+        source = BlockingEndpoint.open(self.router_address, Identity.generate())
+        sink = BlockingEndpoint.open(self.router_address, Identity.generate())
+        with ThreadPoolExecutor(1) as threads:
+            taken = threads.submit(sink.receive)
+            try:
+                result = source.send(sink.guid, payload, sid=self.sid, lifetime_s=60.0)
+                assert result.ok, result
+                chunk = taken.result()
+                assert chunk is not None and tallied(chunk.payload)[1] == payload
+            finally:
+                source.close()
+                sink.close()
+
+    def restart_router(self) -> None:
+        """End the router in good order, and start it again with its key and its ports."""
+        (config,) = self.folder.glob("router-*/router.toml")
+        text = config.read_text()
+        for key, address in (
+            ("listen", self.router.address),
+            ("control_listen", self.router.control),
+        ):
+            text = re.sub(f'(?m)^({key} = ".*):[0-9]+"', rf'\g<1>:{address[1]}"', text)
+        config.write_text(text)
+        self.router.child.ask_to_stop()
+        self.router.child.wait_exit(30.0)
+        words = packetcloud_command("router", "run", config, "--format", "json")
+        child = self.children.start("router", words)
+        child.wait_document(LIMIT_S)
+        self._router = dataclasses.replace(self.router, child=child)
 
     def run(self, *words: object, code: int | None = 0) -> Any:
         """Run a command of an operator; returns what it says as JSON."""

@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.needs("debootstrap"),
     pytest.mark.timeout(BUILD_TIMEOUT_S),
 ]
+LARGE_BYTES = (1 << 20) - 64
+"""Of a chunk: with the count before it, 1 MiB at most."""
 SETTLE_S = 0.5
 """Chunks run so long between two things that happen."""
 
@@ -49,6 +51,42 @@ def _nothing_lost_or_doubled(traffic: Traffic) -> None:
     assert len(counts) == len(set(counts)), "two owners counted the same"
 
 
+def _lent_both_ways(cloudlet: LxdCloudlet) -> bool:
+    """Send a large chunk through the VI; tell whether it went there and back in shared memory."""
+    before = _lent(cloudlet)
+    cloudlet.exchange(LARGE_BYTES)
+    return all(now > then for now, then in zip(_lent(cloudlet), before, strict=True))
+
+
+def _lent(cloudlet: LxdCloudlet) -> tuple[int, int]:
+    hop = cloudlet.router.get_json("/info")["hop"]
+    return hop["lent_bodies"], hop["borrowed_bodies"]
+
+
+def _shares_memory(cloudlet: LxdCloudlet, number: int) -> None:
+    """Bodies go through shared memory, also at the next router; a VI that does not see the
+    router's folder gets them in datagrams."""
+    assert _lent_both_ways(cloudlet)
+    cloudlet.restart_router()
+    cloudlet.until_running()
+    cloudlet.until(lambda: _lent_both_ways(cloudlet), "the new router lends")
+    (daemon,) = cloudlet.daemons
+    path = f"/1.0/instances/{_owner(cloudlet)['container']}?project=packetcloud"
+    document = daemon.query(path)
+    del document["devices"]["lanes"]
+    daemon.query(path, "PUT", document)
+    said = cloudlet.text("vi", "logs", number).count("bodies go in datagrams")
+    cloudlet.restart_router()
+    cloudlet.until(
+        lambda: cloudlet.text("vi", "logs", number).count("bodies go in datagrams") > said
+    )
+    cloudlet.until_running()
+    cloudlet.exchange(LARGE_BYTES)
+    assert _lent(cloudlet) == (0, 0)
+    vi = _owner(cloudlet)
+    assert (vi["number"], vi["restarts"]) == (number, 0)
+
+
 def test_a_service_runs_resizes_and_outlives_its_controller(tmp_path: Path) -> None:
     """Chunks pass from the first VI on; a controller that is killed is missed by nobody; what is
     taken down leaves neither container nor bridge nor filter."""
@@ -73,6 +111,7 @@ def test_a_service_runs_resizes_and_outlives_its_controller(tmp_path: Path) -> N
         _nothing_lost_or_doubled(traffic)
         counts = sorted(count for _, count, _ in traffic.received)
         assert counts == list(range(1, len(counts) + 1)), "one process served all the time"
+        _shares_memory(cloudlet, number)
         cloudlet.stop_controller()
         assert cloudlet.down()["vis_removed"] == 1
         links = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout

@@ -160,6 +160,52 @@ def test_our_project_refuses_most_tricks_itself(world: World, place: Place) -> N
     } <= set(refused)
 
 
+def test_of_the_nodes_folders_a_container_sees_a_routers_alone(
+    world: World, tmp_path: Path
+) -> None:
+    """It writes nothing there; LXD takes no other folder in its place, and follows no link out of
+    it. A running container gets it back, one whose folder is gone starts."""
+    daemon, made, image = world
+    folder = tmp_path / "packetcloud-0" / "lanes" / ("0" * 16)
+    folder.mkdir(parents=True)
+    (folder / "door").touch()
+    link = folder.with_name("1" * 16)
+    link.symlink_to("/etc")
+    site = replace(made.site(), is_here=True)
+    place = place_at(socket_of(daemon), site, image)
+
+    async def body(node: NodeAdapter) -> None:
+        wish = replace(place.wish(), lanes=str(folder))
+        path = f"/1.0/instances/{wish.name}?project={PROJECT}"
+        seen = f"/run/packetcloud/lanes/{folder.name}"
+
+        def inside(*command: str) -> str:
+            return daemon.run("lxc", "exec", wish.name, "--project", PROJECT, "--", *command)
+
+        await node.create(wish)
+        await node.start(wish.name)
+        assert live_violations((await node.read(wish.name)).live, site) == []
+        assert inside("/bin/ls", seen).split() == ["door"]
+        with pytest.raises(ChildError):
+            inside("/bin/sh", "-c", f"echo > {seen}/more")
+        before = daemon.query(path)
+        devices = before["devices"]
+        for source in ("/etc", str(tmp_path), f"{folder}/../../..", str(link)):
+            lanes = {**devices["lanes"], "source": source}
+            with pytest.raises(ChildError):
+                daemon.query(path, "PUT", {**before, "devices": {**devices, "lanes": lanes}})
+        others = {name: device for name, device in devices.items() if name != "lanes"}
+        daemon.query(path, "PUT", {**before, "devices": others})
+        await node.restore(wish.name, wish)
+        assert inside("/bin/ls", seen).split() == ["door"]
+        await node.kill(wish.name)
+        (folder / "door").unlink()
+        folder.rmdir()
+        await node.start(wish.name)
+
+    place.run(body)
+
+
 def test_a_profile_by_hand_is_found(world: World, place: Place) -> None:
     daemon, made, _ = world
 

@@ -128,6 +128,7 @@ SHELLS = {
         "controller",
         "daemon",
         "egress_keeper",
+        "lanes",
         "late_node",
         "launches",
         "links",

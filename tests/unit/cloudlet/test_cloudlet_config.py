@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from packetcloud.chunk.hop.lane_place import lane_folder
 from packetcloud.chunk.identity import create_identity_file
 from packetcloud.cloudlet.config import CloudletConfig, sample_config
 from packetcloud.cloudlet.config_tables import (
@@ -22,6 +23,7 @@ from packetcloud.cloudlet.config_tables import (
     RouterTable,
     ServiceTable,
 )
+from packetcloud.cloudlet.containers import ImageFiles
 from packetcloud.cloudlet.core.instances import Vi
 from packetcloud.cloudlet.declared_services import wish_of
 from packetcloud.cloudlet.domain_link.settings import DomainTable
@@ -220,6 +222,23 @@ key = "two.key"
 settings = { direction = "encrypt" }
 files = { key_file = "aes.key" }
 """
+
+
+def test_vis_of_this_machine_share_memory_with_the_router(folder: Path) -> None:
+    """In the folder that it says, and under the same path in each container."""
+    config = load(folder)
+    assert config.site_of(config.file.node[0]).is_here
+    launches = ConfiguredLaunches(config, {"wan-optimizer": ImageFiles("0f" * 32, "", ())})
+    vi = Vi(1, "wan-optimizer", "small", "n1", 7, "token", 16)
+    limits = launches.limits("small")
+    assert launches.wish(vi, limits).lanes is None
+    before = launches.revision
+    launches.share("/run/packetcloud-0/lanes/0123456789abcdef")
+    assert launches.wish(vi, limits).lanes == "/run/packetcloud-0/lanes/0123456789abcdef"
+    assert launches.revision > before
+    assert launches.message(vi)["spec"]["lanes"] == "/run/packetcloud/lanes"
+    processes = ConfiguredLaunches(load(folder, PROCESSES), {})
+    assert processes.message(vi)["spec"]["lanes"] == str(lane_folder())
 
 
 def test_files_go_along_with_a_launch(folder: Path) -> None:

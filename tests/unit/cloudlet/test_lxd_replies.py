@@ -23,7 +23,15 @@ from packetcloud.cloudlet.lxd.address import HttpsServer, UnixSocket
 from packetcloud.cloudlet.lxd.connection import LxdConnection, said, translated
 from packetcloud.cloudlet.lxd.node import LxdNode, wish_digest
 from packetcloud.cloudlet.lxd.operations import creations, finish, under_way
-from packetcloud.cloudlet.lxd.project import PROJECT_CONFIG, project_gaps
+from packetcloud.cloudlet.lxd.project import (
+    DISK,
+    PATHS,
+    PROJECT,
+    PROJECT_CONFIG,
+    allow_lanes,
+    ensure_project,
+    project_gaps,
+)
 from packetcloud.cloudlet.lxd.protections import find_protections
 from packetcloud.cloudlet.lxd.replies import (
     console_tail,
@@ -254,6 +262,59 @@ def test_a_project_that_was_loosened_is_found() -> None:
     ]
 
 
+LANES = "/run/packetcloud-0/lanes"
+
+
+@pytest.mark.parametrize("paths", ["", "/", "/etc", f"{LANES},/etc", f"{LANES}/.."])
+def test_a_project_that_shows_other_folders_is_found(paths: str) -> None:
+    """Of the node's folders containers may see those where routers share memory."""
+    allowed = {**PROJECT_CONFIG, DISK: "allow", PATHS: LANES}
+    assert project_gaps(allowed) == []
+    assert project_gaps({**allowed, PATHS: paths}) != []
+    assert project_gaps({**allowed, DISK: "managed"}) == [PATHS]
+
+
+class Project:
+    """Plays LXD's API, as far as a project is asked for and changed."""
+
+    def __init__(self, config: dict[str, str], *, takes_changes: bool = True) -> None:
+        self.config = config
+        self.projects = {PROJECT: self}
+        self._takes_changes = takes_changes
+        self.changes_count = 0
+
+    def get(self) -> Any:
+        return self
+
+    def json(self) -> Any:
+        return {"metadata": {"config": dict(self.config)}}
+
+    def put(self, json: Any) -> None:
+        self.changes_count += 1
+        if not self._takes_changes:
+            raise LXDAPIException(Answer({"error": "a container has it"}, 400))
+        self.config = json["config"]
+
+
+def test_a_project_is_opened_for_the_folders_of_routers() -> None:
+    """Of each user's routers, once; putting the project right leaves them."""
+    project = Project({**PROJECT_CONFIG, "restricted": "false"})
+    other = "/run/user/7/packetcloud-7/lanes"
+    for folder in (LANES, LANES, other):
+        assert allow_lanes(project, folder)
+    assert project.changes_count == 2
+    ensure_project(project)
+    assert project.config == {
+        **PROJECT_CONFIG,
+        DISK: "allow",
+        PATHS: f"{LANES},{other}",
+    }
+
+
+def test_a_project_that_stays_closed_is_told() -> None:
+    assert not allow_lanes(Project(dict(PROJECT_CONFIG), takes_changes=False), LANES)
+
+
 def test_equal_wishes_have_equal_digests() -> None:
     """Everything of a wish counts, and the order of its labels does not."""
     assert wish_digest(wish(labels={"a": "1", "b": "2"})) == wish_digest(
@@ -269,6 +330,7 @@ def test_equal_wishes_have_equal_digests() -> None:
         wish(environment={}),
     ]
     assert len({wish_digest(one) for one in others}) == len(others)
+    assert wish_digest(wish(lanes=f"{LANES}/0123456789abcdef")) == wish_digest(WISH)
 
 
 def test_addresses_of_servers(tmp_path: Path) -> None:

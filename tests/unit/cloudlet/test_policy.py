@@ -20,7 +20,7 @@ from packetcloud.cloudlet.container_config import (
 )
 from packetcloud.cloudlet.containers import LiveConfig, NicAddresses
 from packetcloud.cloudlet.errors import NodeRefusedError
-from packetcloud.cloudlet.policy import live_violations, shared_id_maps
+from packetcloud.cloudlet.policy import lanes_device, live_violations, shared_id_maps
 from packetcloud.cloudlet.vi_types import load_catalogue
 from tests.unit.cloudlet.tricks import TRICKS, Trick
 from tests.unit.cloudlet.wishes import LIMITS, SITE, WISH, as_live, wish
@@ -67,6 +67,69 @@ def test_a_trick_is_found(trick: Trick) -> None:
     assert live_violations(replace(live, config=config, devices=devices), SITE) != []
 
 
+HERE = replace(SITE, is_here=True)
+LANES = "/run/packetcloud-0/lanes/0123456789abcdef"
+
+
+def _with_lanes(**changes: str | None) -> LiveConfig:
+    live = as_live(build(wish(lanes=LANES), HERE))
+    device = {**live.devices["lanes"], **changes}
+    kept = {key: value for key, value in device.items() if value is not None}
+    return replace(live, devices={**live.devices, "lanes": kept})
+
+
+def test_a_vi_of_the_routers_machine_sees_its_folder() -> None:
+    """That alone, and it may write nothing there; VIs elsewhere see none."""
+    assert build(wish(lanes=LANES), HERE).devices["lanes"] == {
+        "type": "disk",
+        "source": LANES,
+        "path": "/run/packetcloud/lanes/0123456789abcdef",
+        "readonly": "true",
+        "required": "false",
+    }
+    assert live_violations(_with_lanes(), HERE) == []
+    assert "lanes" not in build(wish(lanes=LANES), SITE).devices
+    assert "lanes" not in build(WISH, HERE).devices
+    assert live_violations(_with_lanes(), SITE) == [
+        "device lanes (disk); allowed: root, eth0, eth1"
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": "/"},
+        {"source": "/etc"},
+        {"source": LANES + "/door"},
+        {"source": "/run/packetcloud-0/lanes"},
+        {"source": "/run/packetcloud-0/lanes/../../../"},
+        {"source": "/run/../packetcloud-0/lanes/0123456789abcdef"},
+        {"source": None},
+        {"path": "/opt/packetcloud"},
+        {"path": "/run/packetcloud/lanes/../../../etc"},
+        {"readonly": "false"},
+        {"readonly": None},
+        {"required": "true"},
+        {"recursive": "true"},
+        {"propagation": "shared"},
+        {"shift": "true"},
+        {"pool": "pool"},
+        {"type": "unix-char"},
+    ],
+)
+def test_another_folder_in_its_place_is_found(change: dict[str, str | None]) -> None:
+    assert live_violations(_with_lanes(**change), HERE) != []
+
+
+def test_a_vi_without_the_folder_stays_as_it_is() -> None:
+    """It was made before its router was there; one that sees another router's is put right."""
+    wanted = build(wish(lanes=LANES), HERE)
+    assert live_differences(as_live(build(WISH, HERE)), wanted) == []
+    assert live_differences(_with_lanes(), build(WISH, HERE)) == []
+    other = lanes_device("/run/packetcloud-0/lanes/fedcba9876543210")
+    assert len(live_differences(_with_lanes(**other), wanted)) == 2
+
+
 @pytest.mark.parametrize(
     "change", [{"profiles": ("default",)}, {"kind": "virtual-machine"}, {"is_ephemeral": True}]
 )
@@ -105,6 +168,7 @@ def test_a_limit_that_was_raised_is_a_difference() -> None:
         ({"labels": {"wish": "x"}}, "label 'wish' is the node's own"),
         ({"labels": {"a.b": "x"}}, "label 'a.b'"),
         ({"labels": {"a": "x\ny"}}, "label a: allowed: printable"),
+        ({"lanes": "/etc"}, "lanes '/etc': allowed"),
         ({"environment": {"PATH": "/tmp"}}, "environment 'PATH'"),
         ({"environment": {"PACKETCLOUD_A": "\0"}}, "environment PACKETCLOUD_A: allowed"),
         (
