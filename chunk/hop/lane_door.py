@@ -24,6 +24,7 @@ from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.handshake import LANE_TOKEN_BYTES
 from packetcloud.chunk.hop.lane import LANE_BYTES
 from packetcloud.chunk.hop.lane_memory import Bell, close_all, make_lane, map_lane
+from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.runtime_folder import make_private
 
@@ -36,9 +37,59 @@ GUEST_TIMEOUT_S = 5.0
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Between the tries of a service."""
 ACCEPT_COUNT = 16
-"""Connections taken in one turn of the reactor."""
+"""Connections taken at once,"""
+REST_S = 0.02
+"""and then none for so long: whoever connects without end gets little of the router's time."""
 
 _log = logging.getLogger("packetcloud.hop")
+
+
+class Lanes:
+    """What a node does about shared memory: a router opens its door, a service seeks one.
+
+    Args:
+        folder: where routers and services of this machine meet.
+    """
+
+    def __init__(self, reactor: Any, folder: Path) -> None:
+        self.folder = folder
+        self._reactor = reactor
+        self.door: LaneDoor | None = None
+        self._seeker: LaneSeeker | None = None
+
+    @property
+    def shared(self) -> Path | None:
+        """The folder of our own door; None: there is none."""
+        return self.door.path.parent if self.door is not None else None
+
+    def open_door(self, core: HopCore) -> None:
+        """Share memory with services from now on, if that can be; else the log says why not."""
+        path = door_path(self.folder, core.identity.guid)
+        try:
+            self.door = LaneDoor(self._reactor, path, core)
+        except OSError as error:
+            why = error.strerror or error
+            _log.warning("hop: no memory is shared with services: %s: %s", path, why)
+
+    def seek(self, session: Session, heard: Callable[[Bell], None]) -> None:
+        """Ask the router of a session for memory to share; `heard` gets its bell."""
+        path = door_path(self.folder, session.guid)
+        if self._seeker is not None:
+            self._seeker.close()
+
+        def ended(found: str | Bell) -> None:
+            if isinstance(found, str):
+                _log.info("hop: bodies go in datagrams: %s: %s", path, found)
+            else:
+                heard(found)
+
+        self._seeker = LaneSeeker(self._reactor, path, session, ended)
+
+    def close(self) -> None:
+        for part in (self.door, self._seeker):
+            if part is not None:
+                part.close()
+        self.door = self._seeker = None
 
 
 @implementer(IReadDescriptor)
@@ -80,8 +131,9 @@ class LaneDoor(_Watched):
     """
 
     def __init__(self, reactor: Any, path: Path, core: HopCore) -> None:
-        self._path = path
+        self.path = path
         self._core = core
+        self._rest: Any = None
         self._guests: dict[_Guest, None] = {}
         lanes = path.parent.parent
         make_private(lanes.parent, lanes)
@@ -102,27 +154,32 @@ class LaneDoor(_Watched):
         super().__init__(reactor, sock)
 
     def doRead(self) -> None:
+        """Let visitors in: few enough that it costs nobody his turn, and more after a rest."""
         for _ in range(ACCEPT_COUNT):
             try:
                 connection, _ = self._sock.accept()
             except OSError:  # nobody is left, has gone again, or no descriptor is left
-                return
+                break
             connection.setblocking(False)
             if len(self._guests) >= GUESTS_COUNT:
                 next(iter(self._guests)).close()
                 self._core.guests_turned_away += 1
             find = self._core.session_for_lane
             self._guests[_Guest(self._reactor, connection, find, self._left)] = None
+        self._reactor.removeReader(self)
+        self._rest = self._reactor.callLater(REST_S, self._reactor.addReader, self)
 
     def _left(self, guest: _Guest) -> None:
         self._guests.pop(guest, None)
 
     def close(self) -> None:
+        if self._rest is not None and self._rest.active():
+            self._rest.cancel()
         for guest in list(self._guests):
             guest.close()
         with suppress(OSError):  # another router of this key may have the place by now
-            if self._path.stat().st_ino == self._inode:
-                self._path.unlink()
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
         super().close()
 
 

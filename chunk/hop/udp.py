@@ -27,9 +27,8 @@ from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flood import LOOK_S, FloodGauge
 from packetcloud.chunk.hop.intake import BYTES_PER_TURN, Intake
-from packetcloud.chunk.hop.lane_door import LaneDoor, LaneSeeker
+from packetcloud.chunk.hop.lane_door import Lanes
 from packetcloud.chunk.hop.lane_memory import Bell
-from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.offload import (
     enable_coalescing,
     enable_errors,
@@ -167,9 +166,7 @@ class HopNode:
         self._upper = receiver
         self._admit = admit
         self._stamp_file = StampFile(reactor, stamp_file) if stamp_file is not None else None
-        self._lanes = lanes
-        self._door: LaneDoor | None = None
-        self._seeker: LaneSeeker | None = None
+        self._lanes = Lanes(reactor, lanes) if lanes is not None else None
         self._opened: _Open | None = None
         self._timer: Any = None
         self._timer_at = 0.0
@@ -242,36 +239,10 @@ class HopNode:
         opened.arrivals.register(sock, select.POLLIN)
         opened.watch()
         self._reactor.addReader(self)
-        if self._role is Role.ROUTER:
-            self._open_door(core)
+        if self._lanes is not None and self._role is Role.ROUTER:
+            self._lanes.open_door(core)
         address = sock.getsockname()
         return address[0], address[1]
-
-    def _open_door(self, core: HopCore) -> None:
-        if self._lanes is None:
-            return
-        path = door_path(self._lanes, self.guid)
-        try:
-            self._door = LaneDoor(self._reactor, path, core)
-        except OSError as error:
-            why = error.strerror or error
-            _log.warning("hop: no memory is shared with services: %s: %s", path, why)
-
-    def _share_memory(self, session: Session) -> None:
-        """Ask the router for memory to share, if it is on this machine and has a door."""
-        if self._lanes is None or self._role is not Role.SERVICE:
-            return
-        path = door_path(self._lanes, session.guid)
-        if self._seeker is not None:
-            self._seeker.close()
-
-        def ended(found: str | Bell) -> None:
-            if isinstance(found, str):
-                _log.info("hop: bodies go in datagrams: %s: %s", path, found)
-            elif self._opened is not None:
-                self._opened.listen_for(found)
-
-        self._seeker = LaneSeeker(self._reactor, path, session, ended)
 
     def _load_stamps(self) -> Stamps:
         """Raises: StampFileError."""
@@ -300,7 +271,7 @@ class HopNode:
     @property
     def lanes(self) -> Path | None:
         """Where services of this machine find the door; None: there is none."""
-        return door_path(self._lanes, self.guid).parent if self._lanes and self._door else None
+        return self._lanes.shared if self._lanes is not None else None
 
     @property
     def neighbours(self) -> list[Neighbour]:
@@ -330,8 +301,13 @@ class HopNode:
         session = await result
         if isinstance(session, str):
             raise HopConnectError(f"no session with {address[0]}:{address[1]}: {session}")
-        self._share_memory(session)
+        if self._lanes is not None and self._role is Role.SERVICE:
+            self._lanes.seek(session, self._listen_for)
         return session
+
+    def _listen_for(self, bell: Bell) -> None:
+        if self._opened is not None:
+            self._opened.listen_for(bell)
 
     async def _resolve(self, address: tuple[str, int], family: int) -> Any:
         """Return the address as the socket reports it for what comes from there."""
@@ -368,10 +344,8 @@ class HopNode:
                 call.cancel()
         if self._stamp_file is not None:
             self._stamp_file.close()
-        for shared in (self._door, self._seeker):
-            if shared is not None:
-                shared.close()
-        self._door = self._seeker = None
+        if self._lanes is not None:
+            self._lanes.close()
         self._timer = self._turn_call = self._flood_call = self._opened = None
         opened.close()
 

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from packetcloud.chunk.hop import lane_door
 from packetcloud.chunk.hop.api import HopConfig, Role, Settlement
 from packetcloud.chunk.hop.lane import LANE_BYTES
-from packetcloud.chunk.hop.lane_door import GREETING, GUESTS_COUNT, MAPPED
+from packetcloud.chunk.hop.lane_door import GREETING, GUESTS_COUNT, MAPPED, LaneDoor, Lanes
 from packetcloud.chunk.hop.lane_memory import close_all, make_lane, map_lane
 from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.udp import HopNode
@@ -140,13 +140,18 @@ def test_without_a_door_bodies_go_in_datagrams(lanes: Path) -> None:
 
     async def test(reactor: Any) -> None:
         pair = Pair(reactor, None)
-        pair.service._lanes = lanes
+        pair.service._lanes = Lanes(reactor, lanes)
         await pair.attach()
         await exchange(pair)
         assert pair.lent() == (0, 0)
         await pair.close()
 
     run(test)
+
+
+def door_at(pair: Pair) -> LaneDoor | None:
+    lanes = pair.router._lanes
+    return lanes.door if lanes is not None else None
 
 
 def door_of(pair: Pair, lanes: Path) -> socket.socket:
@@ -226,8 +231,8 @@ def test_guests_that_say_nothing_keep_nobody_out(lanes: Path) -> None:
             said, descriptors = await answer(reactor, guest)
             assert said.startswith(GREETING) and len(descriptors) == 3
             close_all(descriptors)
-        assert pair.router._door is not None
-        assert len(pair.router._door._guests) <= GUESTS_COUNT
+        door = door_at(pair)
+        assert door is not None and len(door._guests) <= GUESTS_COUNT
         for one in silent:
             one.close()
         await pair.close()
@@ -243,9 +248,9 @@ def test_a_service_at_a_thronged_door_asks_again(
 
     async def test(reactor: Any) -> None:
         pair = Pair(reactor, lanes)
-        assert pair.router._door is None
+        assert door_at(pair) is None
         pair.router.listen("127.0.0.1", 0)
-        door = pair.router._door
+        door = door_at(pair)
         assert door is not None
         reactor.removeReader(door)  # nobody is let in
         crowd = []
@@ -312,7 +317,7 @@ def test_a_folder_of_somebody_else_is_not_used(lanes: Path) -> None:
         lanes.parent.mkdir(mode=0o755)
         pair = Pair(reactor, lanes)
         await pair.attach()
-        assert pair.router._door is None
+        assert door_at(pair) is None
         await exchange(pair)
         assert pair.lent() == (0, 0)
         await pair.close()

@@ -14,7 +14,13 @@ from twisted.internet.task import Clock
 
 from packetcloud.chunk.hop.api import HopConfig, Role
 from packetcloud.chunk.hop.lane import MAX_LANES_COUNT, Lane
-from packetcloud.chunk.hop.lane_door import GREETING, GUEST_TIMEOUT_S, GUESTS_COUNT, LaneDoor
+from packetcloud.chunk.hop.lane_door import (
+    GREETING,
+    GUEST_TIMEOUT_S,
+    GUESTS_COUNT,
+    REST_S,
+    LaneDoor,
+)
 from packetcloud.chunk.hop.lane_memory import close_all
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.identity import Identity
@@ -104,6 +110,7 @@ def guests() -> Filled:
             visitor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             visitor.connect(str(path))
             visitors.append(visitor)
+            clock.advance(REST_S)
             clock.look()
             return visitor
 
