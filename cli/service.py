@@ -27,7 +27,7 @@ _state_dir = click.option(
     "--state-dir",
     type=FOLDER,
     help="Where running services leave their status. "
-    "[default: ${XDG_RUNTIME_DIR:-/tmp}/packetcloud-UID]",
+    "[default: packetcloud-UID in XDG_RUNTIME_DIR, else in /run for root, in /tmp for others]",
 )
 
 

@@ -389,11 +389,13 @@ class HopNode:
                 outlet.resume()
                 taken = opened.intake.take_turn(1 if has_rested else BYTES_PER_TURN)
                 has_rested = False
+                if self._opened is not opened:
+                    return
                 is_alone = taken and began - self._woken_at < REST_S
                 has_work = is_alone and self._reactor.timeout() == 0
                 if has_work and self.answers_soon:
                     break  # the ACK can leave with the answer
-                has_sent = self._opened is opened and opened.send_out()
+                has_sent = opened.send_out()
                 if self._opened is not opened:
                     return
                 if core.has_more and outlet.is_open:
@@ -427,6 +429,7 @@ class HopNode:
             self._turn_call.cancel()
             self._turn_call = None
         self._is_turning = True
+        opened.unwatch()
         try:
             opened.send_out(answers_first=True)
         except Exception:  # as in a turn: nobody would notice a port that is closed
@@ -434,6 +437,8 @@ class HopNode:
             _log.exception("hop: fault while sending")
         finally:
             self._is_turning = False
+            if self._opened is opened:
+                opened.watch()  # also for room, where the socket is full now
         if self._opened is opened:
             if opened.core.has_more and opened.outlet.is_open:
                 self._wake()

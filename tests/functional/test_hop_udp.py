@@ -467,3 +467,31 @@ def test_stamps_of_handshakes_outlive_the_process(tmp_path: Path) -> None:
         await client.close()
 
     run(test)
+
+
+def test_what_is_sent_now_and_finds_the_socket_full_is_sent_when_it_has_room() -> None:
+    """The node is told of room then, and needs no timer for it."""
+
+    async def test(reactor: Any) -> None:
+        upper = Upper()
+        a, _ = node(reactor, Upper())
+        b, address = node(reactor, upper)
+        neighbour = await a.connect(address, b.guid)
+        opened = a._opened
+        assert opened is not None
+        send_part = opened.outlet._send_part
+        outside: Deferred[None] = Deferred()
+        reactor.callLater(0, outside.callback, None)  # who connected is still inside of a turn
+        await outside
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(opened.outlet, "_send_part", lambda *_: False)
+            neighbour.send(BodyKind.CHUNK, b"", b"now", 1)
+            a.send_now()
+            assert not opened.outlet.is_open and not upper.bodies
+            assert [event for _, event in opened.poll.poll(0)] == [select.EPOLLOUT]
+        assert opened.outlet._send_part == send_part
+        await wait_for(reactor, lambda: upper.bodies == [b"now"])
+        await a.close()
+        await b.close()
+
+    run(test)
