@@ -488,7 +488,7 @@ def test_what_is_sent_now_and_finds_the_socket_full_is_sent_when_it_has_room() -
             neighbour.send(BodyKind.CHUNK, b"", b"now", 1)
             a.send_now()
             assert not opened.outlet.is_open and not upper.bodies
-            assert [event for _, event in opened.poll.poll(0)] == [select.EPOLLOUT]
+            assert any(event & select.EPOLLOUT for _, event in opened.poll.poll(0))
         assert opened.outlet._send_part == send_part
         await wait_for(reactor, lambda: upper.bodies == [b"now"])
         await a.close()
