@@ -91,6 +91,8 @@ def check_folder(text: object, guid: str) -> None:
                 raise ValueError(f"{text}: {one} {problem}")
     except OSError as error:
         raise ValueError(f"{text}: {error.strerror or error}") from None
+    except RuntimeError:  # what `resolve` raises of links that lead back to themselves
+        raise ValueError(f"{text}: a link is in its path") from None
 
 
 def _problem_of(status: os.stat_result) -> str:

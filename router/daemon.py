@@ -25,6 +25,7 @@ from packetcloud.chunk.flow_labels import KEY_BYTES
 from packetcloud.chunk.hop.api import Role
 from packetcloud.chunk.hop.clock import install_monotonic_clock
 from packetcloud.chunk.hop.udp import HopNode
+from packetcloud.chunk.runtime_folder import runtime_folder
 from packetcloud.router.config import RouterConfig
 from packetcloud.router.core import RouterCore
 from packetcloud.router.disk_jobs import Result
@@ -79,6 +80,11 @@ class RouterDaemon(MultiService):
             wall_s=time.time,
         )
         self.shell = RouterShell(reactor, self.core)
+        lanes = config.lanes
+        if lanes is None and config.file.router.share_memory:
+            _log.warning(
+                "no memory is shared with services: %s is open to others", runtime_folder()
+            )
         node = HopNode(
             reactor,
             config.identity,
@@ -87,7 +93,7 @@ class RouterDaemon(MultiService):
             self.shell,
             self.core.admit,
             config.stamp_file,
-            config.lanes,
+            lanes,
         )
         self.rules = RuleService(
             reactor.seconds, config, self.core.install_rules, self.core.rule_counts

@@ -134,6 +134,8 @@ class BufferPool:
         """Of the buffers that wait for the next body of a neighbour."""
         self.unready_count = 0
         """Bodies that were whole without a buffer being made ready for the next one."""
+        self.copied_bytes = 0
+        """Of bodies that were copied out of lanes, ever."""
         self.held_bytes = 0
         """Bodies of all neighbours that began here and are not released."""
         self._max_held_bytes = max_held_bytes

@@ -343,9 +343,9 @@ class HopCore:
             lanes_count += session.has_lane
             if hmac.compare_digest(session.lane_token, token):
                 found = session
-        if found is None or found.role is not Role.SERVICE or not found.is_up or found.has_lane:
+        if found is None or found.role is not Role.SERVICE or not found.is_up or found.lends:
             return None
-        if lanes_count >= MAX_LANES_COUNT:
+        if lanes_count >= MAX_LANES_COUNT and not found.has_lane:
             self.lanes_refused += 1
             return None
         return found

@@ -131,13 +131,17 @@ class Custody:
         Raises:
             ProtocolError: not admitted.
         """
+        self._check_credit(transfer, size, now)
         if size > self._max_wire_bytes:
             self._refuse_unread(transfer, size, Reason.PAYLOAD_TOO_LARGE)
         elif self._is_admitted(transfer, flow, size, now):
-            copy = self._pool.take_flat(size)
-            lane.borrow(start, size, copy)
-            body = StoredBody(copy, size, self._pool, self._credit.release, size, flow)
-            self.settle(transfer, kind, body)
+            copy = lane.borrow(start, size, self._pool)
+            release = self._credit.release
+            if isinstance(copy, bytearray):
+                self.settle(transfer, kind, SmallBody(copy, release, size, flow))
+            else:
+                body = StoredBody(copy, size, self._pool, release, size, flow)
+                self.settle(transfer, kind, body)
 
     def _is_admitted(self, transfer: int, flow: int, size: int, now: float) -> bool:
         """Hold credit for a body that is here whole, or refuse it.

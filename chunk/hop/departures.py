@@ -337,7 +337,7 @@ class Departures:
         was_queued = bool(outgoing.lost)
         lost = outgoing.find_lost(floor)
         if lost:
-            self._congestion.on_loss(min(lost * self.stride, outgoing.body_bytes))
+            self._congestion.on_loss(min(lost * self.stride, outgoing.record_bytes))
             if outgoing.is_small:
                 outgoing.lost.clear()
                 self._resend_small[outgoing] = None

@@ -61,10 +61,11 @@ class Intake:
 
     def take_turn(self, limit_bytes: int = BYTES_PER_TURN) -> bool:
         """Take in what has arrived, a train beyond a limit at most; tell whether anything had."""
-        left = limit_bytes
+        left, pool = limit_bytes, self._core.pool
         for _ in range(RECEIVES_PER_TURN):
             if left <= 0 or not self.is_open:
                 break
+            copied = pool.copied_bytes
             try:
                 received = self._receive_batch() if self._batches_left else 0
                 left -= received or self._receive_run(left) or self._receive_train()
@@ -75,6 +76,7 @@ class Intake:
             except Exception:  # a fault of ours in one chunk must not close the port for all
                 self._core.dropped["internal_error"] += 1
                 _log.exception("hop: fault while taking in a train")
+            left -= pool.copied_bytes - copied
         return left < limit_bytes
 
     def _receive_run(self, limit_bytes: int) -> int:

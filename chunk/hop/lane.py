@@ -16,7 +16,7 @@ import numpy as np
 
 from packetcloud.chunk.errors import ProtocolError
 from packetcloud.chunk.hop.api import Buffer
-from packetcloud.chunk.hop.buffers import ByteArray, StoredBody, gather
+from packetcloud.chunk.hop.buffers import BufferPool, ByteArray, StoredBody, gather
 
 LANE_BYTES = 8 << 20
 """Of each direction: a window of a VI (`vi_window_bytes`), beyond which bodies go in datagrams."""
@@ -136,10 +136,21 @@ class Lane:
         if start + size > len(self._theirs):
             raise ProtocolError("bad_reference", f"{size} bytes at {start}")
 
-    def borrow(self, start: int, size: int, into: ByteArray) -> None:
-        """Copy a body of the neighbour to the beginning of `into`."""
-        into[:size] = self._theirs[start : start + size]
+    @property
+    def size(self) -> int:
+        """Bytes of what the neighbour writes: its loans lie side by side, so they are no more."""
+        return len(self._theirs)
+
+    def borrow(self, start: int, size: int, pool: BufferPool) -> ByteArray | bytearray:
+        """Return a copy of a body of the neighbour; a long one lies in a buffer of the pool."""
         self.borrowed_bodies += 1
+        pool.copied_bytes += size
+        theirs = self._theirs[start : start + size]
+        if size < LENT_FROM_BYTES:
+            return bytearray(theirs)  # a buffer has 4 KiB at least, and counts for its body
+        copy = pool.take_flat(size)
+        copy[:size] = theirs
+        return copy
 
 
 def _whole_pages(size: int) -> int:

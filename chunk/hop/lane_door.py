@@ -1,6 +1,6 @@
 """Where memory is shared with the neighbours on this machine: a Unix socket beside the UDP port.
 
-A service that has a session says the token of the session there, and gets two descriptors; from
+A service that has a session says the token of the session there, and gets descriptors; from
 then on bodies may go through that memory. Nobody else gets anything, and nothing waits for it:
 until then, and where there is no such socket, bodies go in datagrams.
 
@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from zope.interface import implementer
 from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.handshake import LANE_TOKEN_BYTES
 from packetcloud.chunk.hop.lane import LANE_BYTES
-from packetcloud.chunk.hop.lane_memory import Bell, close_all, make_lane, map_lane
+from packetcloud.chunk.hop.lane_memory import Bell, Ear, close_all, make_lane, map_lane
 from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.session import Session
 from packetcloud.chunk.runtime_folder import make_private
@@ -54,6 +55,7 @@ class Lanes:
     def __init__(self, reactor: Any, folder: Path) -> None:
         self.folder = folder
         self._reactor = reactor
+        self._processors = frozenset(os.sched_getaffinity(0))
         self.door: LaneDoor | None = None
         self._seeker: LaneSeeker | None = None
 
@@ -71,19 +73,19 @@ class Lanes:
             why = error.strerror or error
             _log.warning("hop: no memory is shared with services: %s: %s", path, why)
 
-    def seek(self, session: Session, heard: Callable[[Bell], None]) -> None:
-        """Ask the router of a session for memory to share; `heard` gets its bell."""
+    def seek(self, session: Session, heard: Callable[[Ear], None]) -> None:
+        """Ask the router of a session for memory to share; `heard` gets an ear for its bell."""
         path = door_path(self.folder, session.guid)
         if self._seeker is not None:
             self._seeker.close()
 
-        def ended(found: str | Bell) -> None:
+        def ended(found: str | Ear) -> None:
             if isinstance(found, str):
                 _log.info("hop: bodies go in datagrams: %s: %s", path, found)
             else:
                 heard(found)
 
-        self._seeker = LaneSeeker(self._reactor, path, session, ended)
+        self._seeker = LaneSeeker(self._reactor, path, session, self._processors, ended)
 
     def close(self) -> None:
         for part in (self.door, self._seeker):
@@ -137,7 +139,8 @@ class LaneDoor(_Watched):
         self._guests: dict[_Guest, None] = {}
         lanes = path.parent.parent
         make_private(lanes.parent, lanes)
-        path.parent.mkdir(mode=0o755, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        path.parent.chmod(0o755)  # whatever the umask is: a container comes in as somebody else
         sock = _new_socket()
         fresh = path.with_name(f"{path.name}.{os.getpid()}")
         try:
@@ -247,16 +250,23 @@ class LaneSeeker:
 
     Args:
         path: of the router's door, as `door_path` has it.
-        ended: called once, with what came in the way; with the router's bell when bodies go through
-            the lane.
+        processors: where this thread may run.
+        ended: called once, with what came in the way; with an ear for the router's bell when
+            bodies go through the lane.
     """
 
     def __init__(
-        self, reactor: Any, path: Path, session: Session, ended: Callable[[str | Bell], None]
+        self,
+        reactor: Any,
+        path: Path,
+        session: Session,
+        processors: AbstractSet[int],
+        ended: Callable[[str | Ear], None],
     ) -> None:
         self._reactor = reactor
         self._path = path
         self._session = session
+        self._processors = processors
         self._ended = ended
         self._pauses_s = iter(PAUSES_S)
         self._call: _LaneCall | None = None
@@ -268,13 +278,15 @@ class LaneSeeker:
         if not self._session.is_up:
             return
         try:
-            self._call = _LaneCall(self._reactor, self._path, self._session, self._answered)
+            self._call = _LaneCall(
+                self._reactor, self._path, self._session, self._processors, self._answered
+            )
         except (FileNotFoundError, ConnectionRefusedError) as error:
             self._ended(error.strerror or str(error))
         except OSError as error:
             self._answered(error.strerror or str(error))
 
-    def _answered(self, found: str | Bell) -> None:
+    def _answered(self, found: str | Ear) -> None:
         """A door that is thronged may have room later."""
         self._call = None
         pause_s = next(self._pauses_s, None) if isinstance(found, str) else None
@@ -294,16 +306,22 @@ class _LaneCall(_Watched):
     """One try.
 
     Args:
-        ended: called once, as for `LaneSeeker`.
+        processors, ended: as for `LaneSeeker`.
 
     Raises:
         OSError: nobody listens there, or too many are at the door.
     """
 
     def __init__(
-        self, reactor: Any, path: Path, session: Session, ended: Callable[[str | Bell], None]
+        self,
+        reactor: Any,
+        path: Path,
+        session: Session,
+        processors: AbstractSet[int],
+        ended: Callable[[str | Ear], None],
     ) -> None:
         self._session = session
+        self._processors = processors
         self._ended = ended
         sock = _new_socket()
         try:
@@ -317,7 +335,9 @@ class _LaneCall(_Watched):
 
     def doRead(self) -> None:
         try:
-            said, descriptors, _, _ = socket.recv_fds(self._sock, MAX_REPLY_BYTES, 3)
+            said, descriptors, _, _ = socket.recv_fds(
+                self._sock, MAX_REPLY_BYTES, 3, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return
         except OSError as error:
@@ -328,18 +348,18 @@ class _LaneCall(_Watched):
                 self._end("it hands over nothing")
                 return
             theirs, own, bell = descriptors
-            lane = map_lane(theirs, own)
-            self._session.open_lane(lane)
+            lane, ear = map_lane(theirs, own), Ear(bell)
             self._sock.send(MAPPED)
+            self._session.open_lane(lane)
             self._session.use_lane()
-            stay_off(said[len(GREETING) :])
-            self._end(Bell(os.dup(bell)))
+            stay_off(said[len(GREETING) :], self._processors)
+            self._end(ear)
         except OSError as error:
             self._end(error.strerror or str(error))
         finally:
             close_all(descriptors)
 
-    def _end(self, found: str | Bell) -> None:
+    def _end(self, found: str | Ear) -> None:
         self.close()
         self._ended(found)
 
@@ -354,20 +374,23 @@ def own_processors() -> bytes:
     return ",".join(map(str, sorted(os.sched_getaffinity(0)))).encode()
 
 
-def stay_off(processors: bytes) -> None:
+def stay_off(processors: bytes, ours: AbstractSet[int]) -> None:
     """Leave a router that was bound to some processors alone there, if others are left to us.
 
     A system that wakes us puts us beside whoever woke us, even where another processor sleeps: the
     router would wait for us, and we for it. Whoever bound the router wants that no more than we do.
+
+    Args:
+        ours: where this thread may run.
     """
     try:
         theirs = {int(number) for number in processors.split(b",") if number}
     except ValueError:
         return  # another version's word
-    ours = os.sched_getaffinity(0)
-    left = ours - theirs
-    if left and left != ours:
-        os.sched_setaffinity(0, left)
+    left = ours - theirs or ours
+    with suppress(OSError):  # somebody has bound us otherwise meanwhile
+        if left != os.sched_getaffinity(0):
+            os.sched_setaffinity(0, left)
 
 
 def _new_socket() -> socket.socket:

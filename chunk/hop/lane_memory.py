@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from contextlib import suppress
+import select
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from packetcloud.chunk.hop.buffers import ByteArray
 from packetcloud.chunk.hop.lane import Lane
 
 _SEAL_FUTURE_WRITE = 0x10  # F_SEAL_FUTURE_WRITE, Linux 5.1: not in Python's fcntl before 3.12
+_KEEPS_SIZE = fcntl.F_SEAL_SHRINK
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -25,28 +26,46 @@ class Bell:
     """Wakes the other side of a lane; nothing depends on its being heard.
 
     A datagram over loopback asks the kernel to run who gets it on this processor, as if we went to
-    sleep. A bell does not: who hears it runs beside us. Source: eventfd(2).
+    sleep. A bell does not. The other side gets no descriptor of the bell itself, only of an ear: it
+    could fill the bell and have whoever rings it wait. Source: eventfd(2), epoll(7).
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def __del__(self) -> None:
         os.close(self._fd)
 
-    def fileno(self) -> int:
-        return self._fd
+    def make_ear(self) -> int:
+        """Return a descriptor that is readable when it was rung; the caller closes it."""
+        with select.epoll() as ear:
+            ear.register(self._fd, select.EPOLLIN | select.EPOLLET)
+            return os.dup(ear.fileno())
 
     def ring(self) -> None:
-        with suppress(OSError):  # it was rung 2^64 times, and nobody heard it
-            os.eventfd_write(self._fd, 1)
+        os.eventfd_write(self._fd, 1)
+
+
+class Ear:
+    """Hears a bell of another process.
+
+    Args:
+        fd: of its ear; the caller may close it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._ear = select.epoll.fromfd(os.dup(fd))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ear"):
+            self._ear.close()
+
+    def fileno(self) -> int:
+        return self._ear.fileno()
 
     def was_rung(self) -> bool:
         """Tell whether it was rung since this was asked last."""
-        try:
-            return os.eventfd_read(self._fd) > 0
-        except OSError:
-            return False
+        return bool(self._ear.poll(0, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +74,8 @@ class LaneMemory:
 
     lane: Lane
     descriptors: tuple[int, int, int]
-    """What the maker writes; what the other side writes; the bell. The caller closes them."""
+    """What the maker writes; what the other side writes; an ear. The caller closes them."""
     bell: Bell
-    """The maker's."""
 
 
 def make_lane(size: int) -> LaneMemory:
@@ -77,23 +95,23 @@ def make_lane(size: int) -> LaneMemory:
         fcntl.fcntl(own, fcntl.F_ADD_SEALS, _SIZE_SEALS | _SEAL_FUTURE_WRITE)
         fcntl.fcntl(theirs, fcntl.F_ADD_SEALS, _SIZE_SEALS)
         read = _map(theirs, size, mmap.PROT_READ)
-        bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        descriptors.append(bell)
-        maker = Bell(os.dup(bell))
+        bell = Bell()
+        descriptors.append(bell.make_ear())
     except BaseException:  # whatever it was, the caller has no descriptors to close
         close_all(descriptors)
         raise
-    return LaneMemory(Lane(written, read), (own, theirs, bell), maker)
+    return LaneMemory(Lane(written, read), (own, theirs, descriptors[-1]), bell)
 
 
 def map_lane(theirs: int, own: int) -> Lane:
     """Map a lane that another process made, from the descriptors that it handed over.
 
     Raises:
-        OSError: they are no such memory.
+        OSError: they are no such memory, or somebody could still make it shorter.
     """
     size = os.fstat(own).st_size
-    if not size or os.fstat(theirs).st_size != size:
+    seals = [fcntl.fcntl(fd, fcntl.F_GET_SEALS) for fd in (theirs, own)]
+    if not size or os.fstat(theirs).st_size != size or not all(one & _KEEPS_SIZE for one in seals):
         raise OSError("not the memory of a lane")
     read = _map(theirs, size, mmap.PROT_READ)
     return Lane(_map(own, size, mmap.PROT_READ | mmap.PROT_WRITE), read)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from packetcloud.chunk.names import GUID
-from packetcloud.chunk.runtime_folder import check_private, runtime_folder
+from packetcloud.chunk.runtime_folder import make_private, runtime_folder
 
 
 def lane_folder() -> Path | None:
     """Return where the sockets of this user's routers are; None: somebody else could put one there.
 
-    Services of another user, or in another file system, find none.
+    The folder above is made, so that nobody else can make it later. Services of another user, or in
+    another file system, find none.
     """
     folder = runtime_folder()
     try:
-        check_private(folder)
-    except FileNotFoundError:
-        pass
+        make_private(folder)
     except OSError:
         return None
     return folder / "lanes"

@@ -203,6 +203,7 @@ class OpenTransfers:
         """The session ends."""
         self.outstanding.clear()
         self.whole.clear()
+        self._loans.clear()
 
 
 def _numbers(below: int, bits: int) -> Iterator[int]:

@@ -25,7 +25,6 @@ class Outgoing:
     """A body on its way to the neighbour."""
 
     __slots__ = (
-        "_cut",
         "_plain",
         "acked",
         "background",
@@ -90,28 +89,22 @@ class Outgoing:
         """What was handed over, to be sealed anew if this becomes another transfer."""
         self.loan: Loan | None = None
         """Where it lies in the lane, if it travels as a reference."""
-        self._cut = (self.is_small, self.body_bytes, self.segments)
         self.lost: deque[tuple[int, int]] = deque()
         self.begin_anew()
 
     def put_back(self, pool: BufferPool) -> None:
-        """Forget the transfer that it was."""
+        """Forget the transfer that it was; then `cut` it, if it was lent."""
         self.give_back(pool)
         self.keys = None
         self.prefix, self.payload = self._plain
-        if self.loan is not None:
-            self.loan = None
-            self.is_small, self.body_bytes, self.segments = self._cut
+        self.loan = None
         self.begin_anew()
 
-    def lend(self, lane: Lane) -> bool:
-        """Lay it in the lane, to travel as a reference in a bundle; False: there is no room."""
+    def lend(self, lane: Lane) -> None:
+        """Lay it in the lane, which has room, to travel as a reference in a bundle."""
         self.loan = lane.lend(self.prefix, self.payload, self.body)
-        if self.loan is None:
-            return False
-        self._cut = self.is_small, self.body_bytes, self.segments
+        assert self.loan is not None, "the lane was asked"
         self.is_small, self.body_bytes, self.segments = True, self.plain_bytes, 1
-        return True
 
     @property
     def record_bytes(self) -> int:

@@ -111,6 +111,7 @@ class Receiver:
         """Give the buffers of everything unfinished back."""
         self.credit.drop_unfinished(self.incoming.body_bytes)
         self.incoming.close()
+        self.lane = None
         self.repairs.transfers.clear()
         self.outcomes.close()
 
@@ -372,6 +373,7 @@ class Receiver:
         self.acks.count(datagram_bytes, burst_low, now)
         offset, size = 0, len(data)
         unpack = wire.RECORD.unpack_from
+        lent_bytes = 0
         for _ in range(count):
             if size - offset < wire.RECORD_BYTES:
                 raise ProtocolError("bad_bundle", "record cut off")
@@ -385,7 +387,9 @@ class Receiver:
                 self.duplicate_segments += 1
                 self.acks.due_now = True
             elif form == wire.FORM_LENT:
-                self._take_lent(transfer, _BODY_KINDS[kind], flow, data[offset:end], now)
+                lent_bytes += self._take_lent(
+                    transfer, _BODY_KINDS[kind], flow, data[offset:end], lent_bytes, now
+                )
             else:
                 self.custody.take_small(
                     transfer, _BODY_KINDS[kind], flow, data[offset:end], content_bytes, now
@@ -393,20 +397,34 @@ class Receiver:
             offset = end
 
     def _take_lent(
-        self, transfer: int, kind: BodyKind, flow: int, reference: memoryview, now: float
-    ) -> None:
-        """Take in a body that lies in the lane.
+        self,
+        transfer: int,
+        kind: BodyKind,
+        flow: int,
+        reference: memoryview,
+        before_bytes: int,
+        now: float,
+    ) -> int:
+        """Take in a body that lies in the lane, and return its bytes.
+
+        Args:
+            before_bytes: of those that came in the same datagram.
 
         Raises:
-            ProtocolError: there is no lane, nothing can lie there, or it is not admitted.
+            ProtocolError: there is no lane, nothing can lie there, or not all of them; or it is not
+                admitted.
         """
         if self.lane is None or len(reference) != wire.REFERENCE.size:
             raise ProtocolError("bad_reference", "no lane, or not a reference")
-        start, size = wire.REFERENCE.unpack(reference)
+        start, size = map(int, wire.REFERENCE.unpack(reference))
         if not size:
             raise ProtocolError("bad_reference", "to nothing")
         self.lane.check(start, size)
+        if before_bytes + size > self.lane.size:
+            # A few bytes would have us copy the same body a thousand times.
+            raise ProtocolError("bad_reference", "to more than there is")
         self.custody.take_lent(transfer, kind, flow, self.lane, start, size, now)
+        return size
 
     def _take_sealed(
         self,

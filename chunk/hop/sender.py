@@ -193,6 +193,7 @@ class Sender:
         self.transfers.clear()
         self.flows.clear()
         self.departures.clear()
+        self.departures.lane = self.transfers.lane = None
         for outgoing in left:
             self._end(outgoing, Settlement.LOST, 0)
 
@@ -307,7 +308,9 @@ class Sender:
                 continue
             self.departures.drop(outgoing)
             if reason in (wire.GIVEN_BACK, wire.NOT_NOW):
+                cut = self.departures
                 outgoing.put_back(self._pool)
+                outgoing.cut(cut.share, cut.small_bytes, cut.overhead_bytes)
                 self.flows.put_back(outgoing)
                 if reason == wire.NOT_NOW:
                     self.flows.park(outgoing.flow)

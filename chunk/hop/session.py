@@ -130,6 +130,7 @@ class Session:
         self.moves = 0
         self.lane_token = agreement.lane_token
         self._lane: Lane | None = None
+        self._last_lane_counts = (0, 0)
         self._ring: Callable[[], None] | None = None
         """Wakes the neighbour of the lane."""
         self._rekeying: Rekeying | None = None
@@ -269,8 +270,15 @@ class Session:
     # --- shared memory --------------------------------------------------------------------------
 
     def open_lane(self, lane: Lane) -> None:
-        """Take bodies that the neighbour lends, from now on. A session has one lane at most."""
+        """Take bodies that the neighbour lends, from now on; before `use_lane`, in the place of one
+        that it never mapped."""
+        assert not self.lends, "a lane that is used stays as long as its session"
         self._lane = self.receiver.lane = lane
+
+    @property
+    def lends(self) -> bool:
+        """Both sides use the lane."""
+        return self.sender.departures.lane is not None
 
     def use_lane(self, ring: Callable[[], None] | None = None) -> None:
         """The neighbour has mapped the lane: lend bodies too.
@@ -675,8 +683,8 @@ class Session:
             "window_full": sender.transfers.full_count,
             "withheld_acks": int(self._withheld_acks),
             "evicted_transfers": receiver.custody.evicted_transfers,
-            "lent_bodies": self._lane.lent_bodies if self._lane is not None else 0,
-            "borrowed_bodies": self._lane.borrowed_bodies if self._lane is not None else 0,
+            "lent_bodies": self._lane_counts()[0],
+            "borrowed_bodies": self._lane_counts()[1],
         }
 
     def end(self) -> None:
@@ -684,6 +692,14 @@ class Session:
         self.is_up = False
         self.receiver.close()
         self.sender.close()
+        # Its memory and descriptors go now, and not when the collector finds this session.
+        self._last_lane_counts = self._lane_counts()
+        self._lane = self._ring = self._leads_to = None
+
+    def _lane_counts(self) -> tuple[int, int]:
+        """Return bodies lent and borrowed."""
+        lane = self._lane
+        return (lane.lent_bodies, lane.borrowed_bodies) if lane else self._last_lane_counts
 
 
 def check_address(session: Session, address: Any) -> None:

@@ -28,7 +28,7 @@ from packetcloud.chunk.hop.core import HopCore
 from packetcloud.chunk.hop.flood import LOOK_S, FloodGauge
 from packetcloud.chunk.hop.intake import BYTES_PER_TURN, Intake
 from packetcloud.chunk.hop.lane_door import Lanes
-from packetcloud.chunk.hop.lane_memory import Bell
+from packetcloud.chunk.hop.lane_memory import Ear
 from packetcloud.chunk.hop.offload import (
     enable_coalescing,
     enable_errors,
@@ -83,15 +83,15 @@ class _Open:
     arrivals: select.poll
     """Tells of what arrives while nobody watches."""
     is_watched: bool = False
-    bell: Bell | None = None
-    """Of the router that shares memory."""
+    ear: Ear | None = None
+    """For the bell of the router that shares memory."""
 
-    def listen_for(self, bell: Bell) -> None:
-        """Have the reactor told of this bell, and of no other."""
-        if self.bell is not None:
-            self.poll.unregister(self.bell)
-        self.bell = bell
-        self.poll.register(bell, select.EPOLLIN)
+    def listen_with(self, ear: Ear) -> None:
+        """Have the reactor told of what this ear hears, and of no other."""
+        if self.ear is not None:
+            self.poll.unregister(self.ear)
+        self.ear = ear
+        self.poll.register(ear, select.EPOLLIN)
 
     def watch(self) -> None:
         """Have the reactor told of what arrives."""
@@ -302,12 +302,12 @@ class HopNode:
         if isinstance(session, str):
             raise HopConnectError(f"no session with {address[0]}:{address[1]}: {session}")
         if self._lanes is not None and self._role is Role.SERVICE:
-            self._lanes.seek(session, self._listen_for)
+            self._lanes.seek(session, self._listen_with)
         return session
 
-    def _listen_for(self, bell: Bell) -> None:
+    def _listen_with(self, ear: Ear) -> None:
         if self._opened is not None:
-            self._opened.listen_for(bell)
+            self._opened.listen_with(ear)
 
     async def _resolve(self, address: tuple[str, int], family: int) -> Any:
         """Return the address as the socket reports it for what comes from there."""
@@ -363,7 +363,7 @@ class HopNode:
     def doRead(self) -> None:
         """Something has arrived or is about to, or the socket takes datagrams again."""
         opened = self._opened
-        if opened is not None and opened.bell is not None and opened.bell.was_rung():
+        if opened is not None and opened.ear is not None and opened.ear.was_rung():
             opened.core.vigil.warned(time.monotonic())
         self._take_turns()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import signal
@@ -19,9 +20,10 @@ from twisted.internet.defer import Deferred
 
 from packetcloud.chunk.hop import lane_door
 from packetcloud.chunk.hop.api import HopConfig, Role, Settlement
+from packetcloud.chunk.hop.buffers import BufferPool
 from packetcloud.chunk.hop.lane import LANE_BYTES
 from packetcloud.chunk.hop.lane_door import GREETING, GUESTS_COUNT, MAPPED, LaneDoor, Lanes
-from packetcloud.chunk.hop.lane_memory import close_all, make_lane, map_lane
+from packetcloud.chunk.hop.lane_memory import Ear, close_all, make_lane, map_lane
 from packetcloud.chunk.hop.lane_place import door_path
 from packetcloud.chunk.hop.udp import HopNode
 from packetcloud.chunk.identity import Identity
@@ -356,9 +358,7 @@ def test_each_side_can_only_read_what_the_other_writes() -> None:
                 os.ftruncate(fd, size)
     loan = lane.lend(b"a", b"bc", None)
     assert loan is not None
-    copy = memory.lane._own[:3].copy()
-    memory.lane.borrow(loan.start, loan.size, copy)
-    assert copy.tobytes() == b"abc"
+    assert memory.lane.borrow(loan.start, loan.size, BufferPool()) == b"abc"
     close_all(memory.descriptors)
 
 
@@ -416,7 +416,7 @@ def test_a_service_hears_the_bell(lanes: Path) -> None:
         await pair.share()
         opened = pair.service._opened
         assert opened is not None
-        await wait_for(reactor, lambda: opened.bell is not None)
+        await wait_for(reactor, lambda: opened.ear is not None)
         warned: list[float] = []
         opened.core.vigil.warned = warned.append  # type: ignore[method-assign]  # to see it called
         for _ in range(3):
@@ -448,7 +448,7 @@ def test_a_service_leaves_its_routers_processors_alone(
     bound: list[set[int]] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(ours))
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, mask: bound.append(set(mask)))
-    lane_door.stay_off(said)
+    lane_door.stay_off(said, ours)
     assert bound == ([left] if left is not None and left != ours else [])
 
 
@@ -503,14 +503,72 @@ def test_a_quick_answer_leaves_before_the_ack_of_its_question(
         opened.outlet.send = watch  # type: ignore[method-assign]  # to see what leaves
         pair.at_service.body_received = work  # type: ignore[method-assign]  # its layer above
         pair.service.answers_soon = answers_soon
-        pause: Deferred[None] = Deferred()
-        reactor.callLater(0.05, pause.callback, None)  # the rest
-        await pause
-        sent.clear()
-        pair.to_service.send(BodyKind.TASK, b"", bytes(MEBIBYTE), 1)
-        await wait_for(reactor, lambda: bool(pair.at_router.bodies))
         bundle, control = 2, 3
-        assert sent.index(bundle) < sent.index(control) if answers_soon else sent[0] == control
+        was_first = False
+        for number in range(1, 21):  # a slow machine takes its rest in the middle at times
+            pause: Deferred[None] = Deferred()
+            reactor.callLater(0.05, pause.callback, None)  # the rest
+            await pause
+            sent.clear()
+            pair.to_service.send(BodyKind.TASK, b"", bytes(MEBIBYTE), number)
+            await wait_for(reactor, lambda: len(pair.at_router.bodies) == number)  # noqa: B023
+            was_first = was_first or sent.index(bundle) < sent.index(control)
+            if was_first:
+                break
+        assert was_first is answers_soon
         await pair.close()
 
     run(test)
+
+
+def test_who_hears_a_bell_cannot_stop_it() -> None:
+    """The ear is no way to the bell: a full one, made to block, would hold up who rings it."""
+    memory = make_lane(SIZE)
+    ear = memory.descriptors[2]
+    fcntl.fcntl(ear, fcntl.F_SETFL, 0)
+    with pytest.raises(OSError):
+        os.eventfd_write(ear, 1)
+    hears = Ear(ear)
+    for _ in range(2):
+        memory.bell.ring()
+        assert hears.was_rung() and not hears.was_rung()
+    assert not os.get_blocking(memory.bell._fd)
+    close_all(memory.descriptors)
+    # The control: a descriptor of the bell itself shares whether it blocks.
+    given = os.dup(memory.bell._fd)
+    fcntl.fcntl(given, fcntl.F_SETFL, 0)
+    assert os.get_blocking(memory.bell._fd)
+    os.close(given)
+
+
+def test_a_lane_that_nobody_mapped_is_handed_out_again(lanes: Path) -> None:
+    """A service that was too slow to say that it mapped it asks again, and has it."""
+
+    async def test(reactor: Any) -> None:
+        pair = Pair(reactor, lanes)
+        seeking, pair.service._lanes = pair.service._lanes, None
+        await pair.attach()
+        with door_of(pair, lanes) as guest:
+            guest.send(GREETING + pair.to_router.lane_token)
+            _, descriptors = await answer(reactor, guest)
+            close_all(descriptors)
+        assert pair.to_service.has_lane and not pair.to_service.lends
+        assert seeking is not None
+        seeking.seek(pair.to_router, lambda ear: None)
+        await wait_for(reactor, lambda: pair.to_service.lends and pair.to_router.lends)
+        await exchange(pair)
+        assert min(pair.lent()) > 0
+        seeking.close()
+        await pair.close()
+
+    run(test)
+
+
+def test_memory_that_could_be_shortened_is_not_mapped() -> None:
+    """A service looks at the seals: whoever answers at the door may be no router."""
+    descriptors = [os.memfd_create("tested", os.MFD_ALLOW_SEALING) for _ in range(2)]
+    for fd in descriptors:
+        os.ftruncate(fd, SIZE)
+    with pytest.raises(OSError, match="not the memory of a lane"):
+        map_lane(*descriptors)
+    close_all(descriptors)

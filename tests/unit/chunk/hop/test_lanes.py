@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -199,10 +201,10 @@ def test_who_lends_without_a_lane_loses_the_session() -> None:
     assert link.cores[B].dropped["bad_reference"] == 1
 
 
-def send_record(link: Link, to: Session, content: bytes) -> None:
+def send_record(link: Link, to: Session, content: bytes, transfer: int = 0) -> None:
     """Have B get a bundle with one record that says where a body lies."""
     (ours,) = link.cores[A].sessions.values()
-    record = wire.RECORD.pack(0, len(content), BodyKind.TASK, wire.FORM_LENT, 0) + content
+    record = wire.RECORD.pack(transfer, len(content), BodyKind.TASK, wire.FORM_LENT, 0) + content
     link.receive(B, A, [ours._envelope.bundle(1, 1, record)])
 
 
@@ -259,3 +261,78 @@ def test_who_shares_memory_is_forewarned_by_its_bell() -> None:
     ours.forewarn()
     link.pump()
     assert rung == [True] and sent == []
+
+
+def test_references_to_too_much_are_bounded_as_other_transfers_are() -> None:
+    """Whoever lends bodies beyond the limit, and numbers them as he likes, fills nothing."""
+    link = Link(config=OPEN)
+    _, theirs = sharing(link)
+    theirs.receiver.custody._max_wire_bytes = BODY
+    reference = wire.REFERENCE.pack(0, BODY + 1)
+    for number in range(0, 3 * wire.TRANSFER_WINDOW_COUNT, 7):
+        send_record(link, theirs, reference, number)
+    refused = theirs.receiver.outcomes.refused
+    assert len(refused) == -(-wire.TRANSFER_WINDOW_COUNT // 7)
+    assert max(refused) < wire.TRANSFER_WINDOW_COUNT
+    assert link.cores[B].dropped["beyond_window"] > 0 and theirs.is_up
+
+
+def test_a_few_bytes_do_not_have_a_body_copied_again_and_again() -> None:
+    """References of one datagram lie side by side: to more than there is they are a lie."""
+    link = Link(config=OPEN)
+    _, theirs = sharing(link)
+    (ours,) = link.cores[A].sessions.values()
+    reference = wire.REFERENCE.pack(0, BODY)
+    head = (len(reference), BodyKind.TASK, wire.FORM_LENT, 0)
+    records = b"".join(wire.RECORD.pack(number, *head) + reference for number in range(50))
+    link.receive(B, A, [ours._envelope.bundle(1, 50, records)])
+    assert theirs.counters()["borrowed_bodies"] == SIZE // BODY
+    link.run(lambda: not link.cores[B].sessions)
+    assert link.uppers[B].down == ["it lends what is not there"]
+
+
+def test_the_memory_of_a_lane_goes_with_its_session() -> None:
+    """At once, not when the collector comes by: restarts in a row must not pile it up."""
+    link = Link(config=OPEN)
+    ours, theirs = sharing(link)
+    theirs.use_lane(lambda: None)
+    ours.send(BodyKind.TASK, b"", body(1), 1)
+    link.run_until_settled(1)
+    assert theirs._lane is not None
+    gone = weakref.ref(theirs._lane)
+    gc.disable()
+    try:
+        theirs.close("tested")
+        link.run(lambda: not link.cores[B].sessions)
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert theirs._ring is None and theirs.counters()["borrowed_bodies"] == 1
+    assert link.cores[B].stats()["borrowed_bodies"] == 1
+
+
+@pytest.mark.parametrize("config", [OPEN, HopConfig()], ids=["open", "sealed"])
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_lent_body_that_comes_back_is_sent_again(config: HopConfig, is_full: bool) -> None:
+    """As a reference, or cut for datagrams as they are now where the lane has no room."""
+    link = Link(config=config)
+    ours, theirs = sharing(link)
+    refusal, answers = theirs.receiver.credit.refusal, [wire.NOT_NOW]
+
+    def refuse_once(size: int, flow: int, now: float) -> int | None:
+        if answers and size >= BODY:
+            if is_full:
+                monkey.setattr(lane, "takes", lambda size: False)
+            return answers.pop()
+        return refusal(size, flow, now)
+
+    lane = ours.sender.departures.lane
+    assert lane is not None
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setattr(theirs.receiver.credit, "refusal", refuse_once)
+        ours.send(BodyKind.TASK, b"head", body(1), 1)
+        link.run_until_settled(1)
+    assert answers == [] and link.uppers[B].bodies == [b"head" + body(1)]
+    assert lane.lent_bodies == (1 if is_full else 2)
+    link.run(lambda: free_bytes(ours) == SIZE)
+    assert ours.queued_bytes == 0 and link.cores[B].stats()["held_bytes"] == 0
