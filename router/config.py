@@ -150,7 +150,7 @@ class RouterTable(_Table):
     detached_hold_bytes: _Bytes = 16 * MIB
     vi_window_bytes: _Bytes = 8 * MIB
     vi_window_count: _Count = 512
-    share_memory: bool = True
+    share_memory: Annotated[bool, Field(strict=True)] = True
     drain_limit_s: _Seconds = 10.0
     custody: Literal["memory", "durable"] = "memory"
     flow_credit_bytes: _Bytes = 16 * MIB

@@ -94,6 +94,7 @@ class RouterDaemon(MultiService):
             self.core.admit,
             config.stamp_file,
             lanes,
+            shows_lanes=config.file.cloudlet is not None,
         )
         self.rules = RuleService(
             reactor.seconds, config, self.core.install_rules, self.core.rule_counts

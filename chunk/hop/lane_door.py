@@ -12,9 +12,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import stat
+import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,12 @@ from packetcloud.chunk.runtime_folder import make_private
 GREETING = b"PCL1"
 MAPPED = b"mapped"
 MAX_REPLY_BYTES = 16 << 10
+OWN_MODE, SHOWN_MODE = 0o700, 0o755
+"""Of the folder of a door: for programs of this user; also for containers."""
+YOUNG_S = 60.0
+"""A router may be beginning in a folder that was changed since."""
+SWEPT_COUNT = 1024
+"""Folders that are looked at when a door opens."""
 GUESTS_COUNT = 16
 """Connections that are not done yet; one more ends the oldest."""
 GUEST_TIMEOUT_S = 5.0
@@ -50,10 +59,12 @@ class Lanes:
 
     Args:
         folder: where routers and services of this machine meet.
+        is_shown: containers have the folder of our door, by a mount: it stays when we end.
     """
 
-    def __init__(self, reactor: Any, folder: Path) -> None:
+    def __init__(self, reactor: Any, folder: Path, *, is_shown: bool = False) -> None:
         self.folder = folder
+        self._is_shown = is_shown
         self._reactor = reactor
         self._processors = frozenset(os.sched_getaffinity(0))
         self.door: LaneDoor | None = None
@@ -68,7 +79,7 @@ class Lanes:
         """Share memory with services from now on, if that can be; else the log says why not."""
         path = door_path(self.folder, core.identity.guid)
         try:
-            self.door = LaneDoor(self._reactor, path, core)
+            self.door = LaneDoor(self._reactor, path, core, is_shown=self._is_shown)
         except OSError as error:
             why = error.strerror or error
             _log.warning("hop: no memory is shared with services: %s: %s", path, why)
@@ -127,20 +138,24 @@ class LaneDoor(_Watched):
     Args:
         path: of the socket, as `door_path` has it; what is there is replaced.
         core: knows whose session a token is.
+        is_shown: as of `Lanes`.
 
     Raises:
         OSError: nobody can listen there.
     """
 
-    def __init__(self, reactor: Any, path: Path, core: HopCore) -> None:
+    def __init__(self, reactor: Any, path: Path, core: HopCore, *, is_shown: bool = False) -> None:
         self.path = path
         self._core = core
+        self._is_shown = is_shown
         self._rest: Any = None
         self._guests: dict[_Guest, None] = {}
         lanes = path.parent.parent
         make_private(lanes.parent, lanes)
+        sweep_dead(lanes)
         path.parent.mkdir(exist_ok=True)
-        path.parent.chmod(0o755)  # whatever the umask is: a container comes in as somebody else
+        # Whatever the umask is: a container comes in as somebody else.
+        path.parent.chmod(SHOWN_MODE if is_shown else OWN_MODE)
         sock = _new_socket()
         fresh = path.with_name(f"{path.name}.{os.getpid()}")
         try:
@@ -183,6 +198,8 @@ class LaneDoor(_Watched):
         with suppress(OSError):  # another router of this key may have the place by now
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()
+                if not self._is_shown:
+                    self.path.parent.rmdir()
         super().close()
 
 
@@ -367,6 +384,36 @@ class _LaneCall(_Watched):
         if self._timer.active():
             self._timer.cancel()
         super().close()
+
+
+def sweep_dead(lanes: Path) -> None:
+    """Remove folders of routers that were killed; what containers may have stays.
+
+    A router that comes back may find its own gone, and makes it anew.
+    """
+    for folder in islice(lanes.iterdir(), SWEPT_COUNT):
+        with suppress(OSError):  # somebody else sweeps too, or a router begins there
+            status = folder.stat()
+            is_young = time.time() - status.st_mtime < YOUNG_S
+            if (
+                stat.S_IMODE(status.st_mode) != OWN_MODE
+                or is_young
+                or not _is_dead(folder / "door")
+            ):
+                continue
+            (folder / "door").unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def _is_dead(door: Path) -> bool:
+    with _new_socket() as visitor:
+        try:
+            visitor.connect(str(door))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return True
+        except OSError:  # thronged
+            return False
+    return False
 
 
 def own_processors() -> bytes:

@@ -145,6 +145,7 @@ class HopNode:
         stamp_file: where the stamps of handshakes outlive the process; without it they do not.
         lanes: the folder where routers and services of this machine meet to share memory; without
             it all bodies go in datagrams.
+        shows_lanes: containers on this machine have the folder of this router's door.
     """
 
     def __init__(
@@ -157,6 +158,8 @@ class HopNode:
         admit: AdmitNeighbour | None = None,
         stamp_file: Path | None = None,
         lanes: Path | None = None,
+        *,
+        shows_lanes: bool = False,
     ) -> None:
         install_monotonic_clock(reactor)
         self._reactor = reactor
@@ -166,7 +169,9 @@ class HopNode:
         self._upper = receiver
         self._admit = admit
         self._stamp_file = StampFile(reactor, stamp_file) if stamp_file is not None else None
-        self._lanes = Lanes(reactor, lanes) if lanes is not None else None
+        self._lanes: Lanes | None = None
+        if lanes is not None:
+            self._lanes = Lanes(reactor, lanes, is_shown=shows_lanes)
         self._opened: _Open | None = None
         self._timer: Any = None
         self._timer_at = 0.0

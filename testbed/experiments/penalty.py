@@ -85,11 +85,10 @@ class Penalty:
         effort = QUICK if plan.is_quick else FULL
         libraries = (LIBRARY,) if plan.is_quick else (LIBRARY, PYCRYPTODOME)
         wanted = [name for name in (PROCESS, LXD) if name in plan.back_ends]
-        missing = {
-            key_of(name): "not wanted, or not to be had on this machine"
-            for name in (PROCESS, LXD)
-            if name not in wanted
-        }
+        why = "not wanted, or not to be had on this machine"
+        if plan.is_quick:
+            why = "a quick run starts containers only with --back-end lxd or both"
+        missing = {key_of(name): why for name in (PROCESS, LXD) if name not in wanted}
         columns = [Column(back_end, library) for back_end in wanted for library in libraries]
         failures: list[str] = []
         protections: list[str] = []

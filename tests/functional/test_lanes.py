@@ -120,11 +120,13 @@ def test_bodies_go_through_shared_memory(lanes: Path, links: tuple[str, ...]) ->
     run(test)
 
 
-def test_a_router_says_where_its_door_is(lanes: Path) -> None:
-    """Its folder, which stays when the router ends: containers have it mounted."""
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_router_says_where_its_door_is(lanes: Path, is_shown: bool) -> None:
+    """Its folder, which stays when the router ends where containers have it mounted."""
 
     async def test(reactor: Any) -> None:
         pair = Pair(reactor, lanes)
+        pair.router._lanes = Lanes(reactor, lanes, is_shown=is_shown)
         await pair.attach()
         folder = pair.router.lanes
         assert folder is not None and [one.name for one in folder.iterdir()] == ["door"]
@@ -132,7 +134,41 @@ def test_a_router_says_where_its_door_is(lanes: Path) -> None:
         assert pair.service.lanes is None
         await pair.close()
         assert pair.router.lanes is None
-        assert list(folder.iterdir()) == [] and folder.stat().st_ino == inode
+        if is_shown:
+            assert list(folder.iterdir()) == [] and folder.stat().st_ino == inode
+        else:
+            assert list(lanes.iterdir()) == []
+
+    run(test)
+
+
+def test_what_killed_routers_left_is_removed_by_the_next_one(lanes: Path) -> None:
+    """Not what lives, what has just begun, or what containers may have."""
+
+    async def test(reactor: Any) -> None:
+        living = Pair(reactor, lanes)
+        await living.attach()
+        assert living.router.lanes is not None
+        left = {}
+        for name, mode in (("dead", 0o700), ("empty", 0o700), ("young", 0o700), ("shown", 0o755)):
+            left[name] = lanes / name
+            left[name].mkdir(mode)
+            left[name].chmod(mode)
+            if name != "empty":
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+                    door.bind(str(left[name] / "door"))
+        for folder in (*left.values(), living.router.lanes):
+            if folder != left["young"]:
+                os.utime(folder, (0, 0))
+        next_one = Pair(reactor, lanes)
+        await next_one.share()
+        found = {folder.name for folder in lanes.iterdir()}
+        assert next_one.router.lanes is not None
+        lives = {living.router.lanes.name, next_one.router.lanes.name}
+        assert found == {"young", "shown", *lives}
+        await exchange(living)
+        await next_one.close()
+        await living.close()
 
     run(test)
 
@@ -319,7 +355,7 @@ def test_a_door_that_a_killed_router_left_is_replaced(lanes: Path) -> None:
         assert path.is_socket()
         await second.close()
         assert not path.exists()
-        assert [one.name for one in path.parent.iterdir()] == []
+        assert list(lanes.iterdir()) == []
 
     run(test)
 
