@@ -284,9 +284,7 @@ class Departures:
             outgoing = flows.head() if lost is None else next(iter(lost), None)
             if outgoing is None:
                 break
-            is_lent = outgoing.loan is not None
-            if lost is None:
-                is_lent = self._may_lend(outgoing)
+            is_lent = self._may_lend(outgoing) if lost is None else outgoing.loan is not None
             content_bytes = wire.REFERENCE.size if is_lent else outgoing.body_bytes
             added = wire.RECORD_BYTES + content_bytes
             if size + added > limit:

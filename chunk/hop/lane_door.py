@@ -14,6 +14,7 @@ import os
 import socket
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -94,9 +95,10 @@ class Lanes:
             if isinstance(found, str):
                 _log.info("hop: bodies go in datagrams: %s: %s", path, found)
             else:
+                stay_off(found.router_processors, self._processors)
                 heard(found)
 
-        self._seeker = LaneSeeker(self._reactor, path, session, self._processors, ended)
+        self._seeker = LaneSeeker(self._reactor, path, session, ended)
 
     def close(self) -> None:
         for part in (self.door, self._seeker):
@@ -106,7 +108,7 @@ class Lanes:
 
 
 @implementer(IReadDescriptor)
-class _Watched:
+class _Watched(ABC):
     """A socket that the reactor watches."""
 
     def __init__(self, reactor: Any, sock: socket.socket) -> None:
@@ -125,11 +127,12 @@ class _Watched:
     def logPrefix(self) -> str:
         return "lane"
 
-    def connectionLost(self, reason: Any) -> None:
+    def connectionLost(self, reason: Any) -> None:  # noqa: B027  # who made it closes it
         """Called by the reactor when it drops the descriptor."""
 
+    @abstractmethod
     def doRead(self) -> None:
-        raise NotImplementedError
+        """Something has come."""
 
 
 class LaneDoor(_Watched):
@@ -267,7 +270,6 @@ class LaneSeeker:
 
     Args:
         path: of the router's door, as `door_path` has it.
-        processors: where this thread may run.
         ended: called once, with what came in the way; with an ear for the router's bell when
             bodies go through the lane.
     """
@@ -277,13 +279,11 @@ class LaneSeeker:
         reactor: Any,
         path: Path,
         session: Session,
-        processors: AbstractSet[int],
         ended: Callable[[str | Ear], None],
     ) -> None:
         self._reactor = reactor
         self._path = path
         self._session = session
-        self._processors = processors
         self._ended = ended
         self._pauses_s = iter(PAUSES_S)
         self._call: _LaneCall | None = None
@@ -295,9 +295,7 @@ class LaneSeeker:
         if not self._session.is_up:
             return
         try:
-            self._call = _LaneCall(
-                self._reactor, self._path, self._session, self._processors, self._answered
-            )
+            self._call = _LaneCall(self._reactor, self._path, self._session, self._answered)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             self._ended(error.strerror or str(error))
         except OSError as error:
@@ -323,7 +321,7 @@ class _LaneCall(_Watched):
     """One try.
 
     Args:
-        processors, ended: as for `LaneSeeker`.
+        ended: as for `LaneSeeker`.
 
     Raises:
         OSError: nobody listens there, or too many are at the door.
@@ -334,11 +332,9 @@ class _LaneCall(_Watched):
         reactor: Any,
         path: Path,
         session: Session,
-        processors: AbstractSet[int],
         ended: Callable[[str | Ear], None],
     ) -> None:
         self._session = session
-        self._processors = processors
         self._ended = ended
         sock = _new_socket()
         try:
@@ -365,11 +361,10 @@ class _LaneCall(_Watched):
                 self._end("it hands over nothing")
                 return
             theirs, own, bell = descriptors
-            lane, ear = map_lane(theirs, own), Ear(bell)
+            lane, ear = map_lane(theirs, own), Ear(bell, said[len(GREETING) :])
             self._sock.send(MAPPED)
             self._session.open_lane(lane)
             self._session.use_lane()
-            stay_off(said[len(GREETING) :], self._processors)
             self._end(ear)
         except OSError as error:
             self._end(error.strerror or str(error))

@@ -51,9 +51,11 @@ class Ear:
 
     Args:
         fd: of its ear; the caller may close it.
+        router_processors: what the router said of where it runs, beside it.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, router_processors: bytes = b"") -> None:
+        self.router_processors = router_processors
         self._ear = select.epoll.fromfd(os.dup(fd))
 
     def __del__(self) -> None:
